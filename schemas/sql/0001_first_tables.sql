@@ -1,0 +1,94 @@
+-- Schema version 1.
+--
+-- Summaries are absolute facts about a window of the log: (…, stream, window_start) is the key, next_offset the
+-- version. Read them with FINAL, then add up views and unite sketches over streams and windows.
+
+CREATE TABLE IF NOT EXISTS schema_version (
+    version UInt32,
+    applied DateTime('UTC') DEFAULT now('UTC')
+) ENGINE = ReplacingMergeTree ORDER BY version;
+
+CREATE TABLE IF NOT EXISTS project (
+    slug String,
+    hosts Array(String),
+    removed UInt8,
+    revision UInt64
+) ENGINE = ReplacingMergeTree(revision) ORDER BY slug;
+
+-- One project's hour. views and visits are of people; bots_* are views by bots, by class.
+CREATE TABLE IF NOT EXISTS site_hourly (
+    project String CODEC(ZSTD(1)),
+    hour DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    views UInt64 CODEC(T64, ZSTD(1)),
+    visits UInt64 CODEC(T64, ZSTD(1)),
+    bots_search UInt64 CODEC(T64, ZSTD(1)),
+    bots_ai_crawler UInt64 CODEC(T64, ZSTD(1)),
+    bots_preview UInt64 CODEC(T64, ZSTD(1)),
+    bots_monitor UInt64 CODEC(T64, ZSTD(1)),
+    bots_automation UInt64 CODEC(T64, ZSTD(1)),
+    bots_other UInt64 CODEC(T64, ZSTD(1)),
+    sketch String CODEC(ZSTD(1)),
+    stream UInt64 CODEC(ZSTD(1)),
+    window_start UInt64 CODEC(Delta, ZSTD(1)),
+    next_offset UInt64 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(hour)
+ORDER BY (project, hour, stream, window_start);
+
+-- One path's day, by HTTP status. People only.
+CREATE TABLE IF NOT EXISTS page_daily (
+    project String CODEC(ZSTD(1)),
+    day Date CODEC(Delta, ZSTD(1)),
+    path String CODEC(ZSTD(1)),
+    status UInt16 CODEC(ZSTD(1)),
+    views UInt64 CODEC(T64, ZSTD(1)),
+    sketch String CODEC(ZSTD(1)),
+    stream UInt64 CODEC(ZSTD(1)),
+    window_start UInt64 CODEC(Delta, ZSTD(1)),
+    next_offset UInt64 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(day)
+ORDER BY (project, day, path, status, stream, window_start);
+
+-- One value of one dimension on one day. Marginals only: no crossing of two dimensions is stored.
+CREATE TABLE IF NOT EXISTS breakdown_daily (
+    project String CODEC(ZSTD(1)),
+    day Date CODEC(Delta, ZSTD(1)),
+    dimension LowCardinality(String),
+    value String CODEC(ZSTD(1)),
+    views UInt64 CODEC(T64, ZSTD(1)),
+    stream UInt64 CODEC(ZSTD(1)),
+    window_start UInt64 CODEC(Delta, ZSTD(1)),
+    next_offset UInt64 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(day)
+ORDER BY (project, dimension, day, value, stream, window_start);
+
+-- Refused beacons, by project, day and reason; project is empty where the beacon named none that is known.
+CREATE TABLE IF NOT EXISTS rejection_daily (
+    project String CODEC(ZSTD(1)),
+    day Date CODEC(Delta, ZSTD(1)),
+    reason LowCardinality(String),
+    beacons UInt64 CODEC(T64, ZSTD(1)),
+    stream UInt64 CODEC(ZSTD(1)),
+    window_start UInt64 CODEC(Delta, ZSTD(1)),
+    next_offset UInt64 CODEC(Delta, ZSTD(1))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(day)
+ORDER BY (project, day, reason, stream, window_start);
+
+-- What became of every record: seen = accepted + duplicate + tallies + undecodable = next_offset - window_start.
+CREATE TABLE IF NOT EXISTS ledger (
+    stream UInt64,
+    window_start UInt64,
+    next_offset UInt64,
+    appended DateTime('UTC'),
+    seen UInt64,
+    accepted UInt64,
+    duplicate UInt64,
+    tallies UInt64,
+    rejected_beacons UInt64,
+    undecodable UInt64,
+    fold_version UInt32
+) ENGINE = ReplacingMergeTree(next_offset)
+ORDER BY (stream, window_start);

@@ -1,0 +1,120 @@
+//! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are what reports show.
+
+pub use crate::proto::{BotClass, Browser, Device, System};
+
+/// What reports count page views by. No crossing of two dimensions is ever stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Dimension {
+    /// Host of the page that led here (counts visits, not views).
+    Referrer,
+    /// ISO 3166-1 alpha-2.
+    Country,
+    /// Device class.
+    Device,
+    /// Browser family.
+    Browser,
+    /// Operating system family.
+    System,
+    /// Documentation version.
+    Version,
+    /// Documentation language.
+    Language,
+    /// Name of the bot (counts views of bots, which are no views of people).
+    Bot,
+}
+
+impl Dimension {
+    /// All of them, in the order reports show them.
+    pub const ALL: [Dimension; 8] = [
+        Dimension::Referrer,
+        Dimension::Country,
+        Dimension::Device,
+        Dimension::Browser,
+        Dimension::System,
+        Dimension::Version,
+        Dimension::Language,
+        Dimension::Bot,
+    ];
+
+    /// The name in ClickHouse and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dimension::Referrer => "referrer",
+            Dimension::Country => "country",
+            Dimension::Device => "device",
+            Dimension::Browser => "browser",
+            Dimension::System => "os",
+            Dimension::Version => "version",
+            Dimension::Language => "language",
+            Dimension::Bot => "bot",
+        }
+    }
+
+    /// The dimension of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dimension| dimension.name() == name)
+    }
+}
+
+/// A class's name in reports. `""` stands for unknown everywhere.
+pub trait ClassName {
+    /// Such as `Firefox`.
+    fn class_name(self) -> &'static str;
+}
+
+impl ClassName for Device {
+    fn class_name(self) -> &'static str {
+        match self {
+            Device::Unknown => "",
+            Device::Desktop => "Desktop",
+            Device::Mobile => "Mobile",
+            Device::Tablet => "Tablet",
+            Device::OtherDevice => "Other",
+        }
+    }
+}
+
+impl ClassName for Browser {
+    fn class_name(self) -> &'static str {
+        match self {
+            Browser::Unknown => "",
+            Browser::Chrome => "Chrome",
+            Browser::Firefox => "Firefox",
+            Browser::Safari => "Safari",
+            Browser::Edge => "Edge",
+            Browser::Opera => "Opera",
+            Browser::SamsungInternet => "Samsung Internet",
+            Browser::OtherBrowser => "Other",
+        }
+    }
+}
+
+impl ClassName for System {
+    fn class_name(self) -> &'static str {
+        match self {
+            System::Unknown => "",
+            System::Windows => "Windows",
+            System::Macos => "macOS",
+            System::Linux => "Linux",
+            System::Android => "Android",
+            System::Ios => "iOS",
+            System::ChromeOs => "ChromeOS",
+            System::OtherSystem => "Other",
+        }
+    }
+}
+
+impl ClassName for BotClass {
+    fn class_name(self) -> &'static str {
+        match self {
+            BotClass::Person => "person",
+            BotClass::Search => "search",
+            BotClass::AiCrawler => "ai_crawler",
+            BotClass::Preview => "preview",
+            BotClass::Monitor => "monitor",
+            BotClass::Automation => "automation",
+            BotClass::OtherBot => "other_bot",
+        }
+    }
+}

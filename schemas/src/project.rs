@@ -1,0 +1,131 @@
+//! Projects: their slugs and the hosts that their pages live on.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A project's name: 1 to 63 of `a–z 0–9 - _ .`, beginning and ending with a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ProjectSlug(Box<str>);
+
+/// A host name as pages use it: lower case, without scheme; with a port only where it is not the scheme's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Host(Box<str>);
+
+/// Text that is no project slug.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected a project slug: 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit")]
+pub struct InvalidSlug;
+
+/// Text that is no host.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected a host such as docs.example.org, optionally with a port, without scheme or path")]
+pub struct InvalidHost;
+
+impl ProjectSlug {
+    /// The slug as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `text` is a slug; what [`FromStr`] checks, for readers that borrow.
+    pub fn is_valid(text: &str) -> bool {
+        let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = text.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && edge(bytes[0])
+            && edge(bytes[bytes.len() - 1])
+            && bytes.iter().all(|&b| edge(b) || matches!(b, b'-' | b'_' | b'.'))
+    }
+}
+
+impl FromStr for ProjectSlug {
+    type Err = InvalidSlug;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSlug> {
+        if Self::is_valid(text) { Ok(ProjectSlug(text.into())) } else { Err(InvalidSlug) }
+    }
+}
+
+impl<'de> Deserialize<'de> for ProjectSlug {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for ProjectSlug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Host {
+    /// The host as text, such as `docs.example.org` or `localhost:8000`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host of a parsed URL, with its port where that is not the scheme's default.
+    pub fn of(url: &url::Url) -> Option<Self> {
+        let host = url.host_str()?.trim_end_matches('.');
+        if host.is_empty() {
+            return None;
+        }
+        Some(Host(match url.port() {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
+        }))
+    }
+}
+
+impl FromStr for Host {
+    type Err = InvalidHost;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
+        if text.len() > 255 || text.contains(['/', '@', '?', '#', '*', '{', '\\']) || text.contains(char::is_whitespace) {
+            return Err(InvalidHost);
+        }
+        let url = url::Url::parse(&format!("https://{text}/")).map_err(|_| InvalidHost)?;
+        Host::of(&url).ok_or(InvalidHost)
+    }
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_a_small_alphabet() {
+        for right in ["a", "sphinx", "read-the-docs", "a.b_c-9"] {
+            assert_eq!(right.parse::<ProjectSlug>().unwrap().as_str(), right);
+        }
+        for wrong in ["", "-a", "a-", "A", "a/b", "a b", "é", &"a".repeat(64)] {
+            assert_eq!(wrong.parse::<ProjectSlug>(), Err(InvalidSlug), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_normalised() {
+        assert_eq!("Docs.Example.ORG".parse::<Host>().unwrap().as_str(), "docs.example.org");
+        assert_eq!("docs.example.org:443".parse::<Host>().unwrap().as_str(), "docs.example.org");
+        assert_eq!("localhost:8000".parse::<Host>().unwrap().as_str(), "localhost:8000");
+        assert_eq!("bücher.example".parse::<Host>().unwrap().as_str(), "xn--bcher-kva.example");
+        for wrong in ["", "https://a.example", "a.example/x", "u@a.example", "*.example.org", "a b"] {
+            assert_eq!(wrong.parse::<Host>(), Err(InvalidHost), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Why a beacon was refused. One spelling in code, answer, metric, record, row and document.
+
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+macro_rules! reasons {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal, $status:literal; )+) => {
+        /// One reason for each refused beacon. The numbers are stored: never reuse one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[repr(u8)]
+        pub enum RejectionReason { $( $(#[doc = $doc])+ $variant = $number, )+ }
+
+        impl RejectionReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [RejectionReason] = &[ $(RejectionReason::$variant),+ ];
+
+            /// The one spelling, in snake case.
+            pub const fn name(self) -> &'static str {
+                match self { $(RejectionReason::$variant => $name),+ }
+            }
+
+            /// HTTP status of the answer.
+            pub const fn status(self) -> u16 {
+                match self { $(RejectionReason::$variant => $status),+ }
+            }
+
+            /// The reason with that stored number.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(RejectionReason::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The body is not JSON, or not an object.
+    MalformedJson = 1, "malformed_json", 400;
+    /// The body or query is not UTF-8.
+    NotUtf8 = 2, "not_utf8", 400;
+    /// A required field is missing.
+    MissingField = 3, "missing_field", 400;
+    /// A field has the wrong type or form.
+    InvalidField = 4, "invalid_field", 400;
+    /// A field is longer than allowed.
+    FieldTooLong = 5, "field_too_long", 400;
+    /// A field holds control characters.
+    ControlCharacters = 6, "control_characters", 400;
+    /// The named project is not known, or no project has the page's host.
+    UnknownProject = 7, "unknown_project", 404;
+    /// The page's host is not one of the project's.
+    ForeignHost = 8, "foreign_host", 403;
+    /// The body is longer than 16 KiB.
+    BodyTooLarge = 9, "body_too_large", 413;
+    /// The body did not arrive in time.
+    BodyTimeout = 10, "body_timeout", 408;
+    /// Too many beacons from one client.
+    ClientRateLimited = 11, "client_rate_limited", 429;
+    /// Too many beacons for one project.
+    ProjectRateLimited = 12, "project_rate_limited", 429;
+    /// The log cannot take the view now; nothing was counted.
+    LogUnavailable = 13, "log_unavailable", 503;
+    /// Too much work under way; refused before parsing.
+    Overloaded = 14, "overloaded", 503;
+    /// Several projects share the page's host and the beacon names none.
+    AmbiguousProject = 15, "ambiguous_project", 400;
+}
+
+/// A refusal as the sender sees it. Never carries what was sent: an answer may be logged by others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}{expected}", reason.name(), field.map(|f| format!("field `{f}`: ")).unwrap_or_default())]
+pub struct Rejection {
+    /// Why.
+    pub reason: RejectionReason,
+    /// The field at fault, where one is.
+    pub field: Option<&'static str>,
+    /// What was expected instead.
+    pub expected: Cow<'static, str>,
+}
+
+impl Rejection {
+    /// A refusal without a field at fault.
+    pub fn new(reason: RejectionReason, expected: impl Into<Cow<'static, str>>) -> Self {
+        Rejection { reason, field: None, expected: expected.into() }
+    }
+
+    /// A refusal for `field`.
+    pub fn field(reason: RejectionReason, field: &'static str, expected: impl Into<Cow<'static, str>>) -> Self {
+        Rejection { reason, field: Some(field), expected: expected.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_read_back() {
+        for &reason in RejectionReason::ALL {
+            assert_eq!(RejectionReason::from_number(reason as u32), Some(reason));
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
+        }
+        assert_eq!(RejectionReason::from_number(0), None);
+    }
+}

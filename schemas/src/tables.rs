@@ -1,0 +1,159 @@
+//! Tables of ClickHouse: their definition and their rows. See `sql/` for the columns' meaning.
+//!
+//! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the
+//! engine is `ReplacingMergeTree(next_offset)` and a reader uses `FINAL`.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+
+/// The version that this program writes and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Steps from one version to the next: (version reached, statements separated by `;`).
+pub const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("../sql/0001_first_tables.sql"))];
+
+/// The statements of one step, without comments.
+pub fn statements(sql: &str) -> impl Iterator<Item = String> {
+    let code: String =
+        sql.lines().filter(|line| !line.trim_start().starts_with("--")).map(|line| format!("{line}\n")).collect();
+    code.split(';').map(|statement| statement.trim().to_owned()).filter(|s| !s.is_empty()).collect::<Vec<_>>().into_iter()
+}
+
+/// `site_hourly`: one project's hour.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct SiteHourlyRow {
+    /// Project slug.
+    pub project: String,
+    /// Start of the hour, Unix seconds.
+    pub hour: u32,
+    /// Page views by people.
+    pub views: u64,
+    /// Of these, arrivals from outside the project.
+    pub visits: u64,
+    /// Views by search engines.
+    pub bots_search: u64,
+    /// Views by AI crawlers.
+    pub bots_ai_crawler: u64,
+    /// Views by link previews.
+    pub bots_preview: u64,
+    /// Views by uptime monitors.
+    pub bots_monitor: u64,
+    /// Views by automation and headless browsers.
+    pub bots_automation: u64,
+    /// Views by other bots.
+    pub bots_other: u64,
+    /// Encoded [`crate::sketch::VisitorSketch`] of the project's visitors.
+    #[serde(with = "serde_bytes")]
+    pub sketch: Vec<u8>,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `page_daily`: one path's day, apart by status. Views of people only.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct PageDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path.
+    pub path: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Page views.
+    pub views: u64,
+    /// Encoded sketch of the path's visitors.
+    #[serde(with = "serde_bytes")]
+    pub sketch: Vec<u8>,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `breakdown_daily`: one value of one dimension on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct BreakdownDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// [`crate::classes::Dimension::name`].
+    pub dimension: String,
+    /// The value; empty for unknown, or for direct arrivals.
+    pub value: String,
+    /// Views (visits for `referrer`, bots' views for `bot`).
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `rejection_daily`: refused beacons of one project, day and reason.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RejectionDailyRow {
+    /// Project slug; empty where the beacon named no known project.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// [`crate::rejection::RejectionReason::name`].
+    pub reason: String,
+    /// Refused beacons.
+    pub beacons: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `ledger`: what became of every record of a window. `seen = accepted + duplicate + tallies + undecodable`, and
+/// `seen = next_offset − window_start`.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+    /// Hour in which the window's first record was appended, Unix seconds.
+    pub appended: u32,
+    /// Records read.
+    pub seen: u64,
+    /// Page views counted (bots' included).
+    pub accepted: u64,
+    /// Page views whose id had come before in the window.
+    pub duplicate: u64,
+    /// Records that are tallies of refused beacons.
+    pub tallies: u64,
+    /// Refused beacons in these tallies.
+    pub rejected_beacons: u64,
+    /// Records that do not decode.
+    pub undecodable: u64,
+    /// Version of the fold's rules.
+    pub fold_version: u32,
+}
+
+/// `project`: a registered project; the row with the largest `revision` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct ProjectRow {
+    /// Project slug.
+    pub slug: String,
+    /// Hosts of its pages.
+    pub hosts: Vec<String>,
+    /// 1 where the project was removed.
+    pub removed: u8,
+    /// Milliseconds since the epoch at the change.
+    pub revision: u64,
+}
