@@ -1,1 +1,4 @@
 //! Placeholder, replaced within the first commits.
+
+pub mod sketch;
+pub use sketch::{Coordinate, Estimate, InvalidCoordinate, SketchDecodeError, VisitorSketch};
