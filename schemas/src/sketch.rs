@@ -424,23 +424,27 @@ struct Survey {
     max_rank: u8,
 }
 
-/// Counts occupied registers and finds the largest rank, in blocks whose count fits a byte so that LLVM vectorises it.
+/// Counts occupied registers and finds the largest rank, in lanes that LLVM keeps in vector registers. A lane counts at
+/// most 128 before it is added up, so a byte holds it.
 fn survey(ranks: &Ranks) -> Survey {
-    const BLOCK: usize = 128;
-    let mut survey = Survey {
-        occupied: 0,
-        max_rank: 0,
-    };
-    for block in ranks.as_chunks::<BLOCK>().0 {
-        let (mut occupied, mut max_rank) = (0u8, 0u8);
-        for &rank in block {
-            occupied += u8::from(rank != 0);
-            max_rank = max_rank.max(rank);
+    const LANES: usize = 64;
+    let mut occupied = 0;
+    let mut max = [0u8; LANES];
+    for part in ranks.as_chunks::<{ 128 * LANES }>().0 {
+        let mut counts = [0u8; LANES];
+        for block in part.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                counts[lane] += u8::from(block[lane] != 0);
+                max[lane] = max[lane].max(block[lane]);
+            }
         }
-        survey.occupied += usize::from(occupied);
-        survey.max_rank = survey.max_rank.max(max_rank);
+        occupied += counts
+            .iter()
+            .map(|&count| usize::from(count))
+            .sum::<usize>();
     }
-    survey
+    let max_rank = max.into_iter().max().unwrap_or(0);
+    Survey { occupied, max_rank }
 }
 
 /// Hands a `u64` on as its own hash.
