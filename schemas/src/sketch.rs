@@ -12,25 +12,24 @@
 //! means equal values and equal bytes.
 //!
 //! # As bytes
-//! The first byte names version (high four bits) and form (low four bits):
-//!
-//! | byte 0 | rest |
-//! |---|---|
-//! | `0x11` sparse, v1 | for each occupied register, ascending: LEB128 of `skipped << 6 \| rank`, where `skipped` counts the empty registers since the previous occupied one (or since register 0). 1 to 3 bytes each |
-//! | `0x12` dense, v1 | 16,384 bytes, the rank of each register, 0 for an empty one |
-//!
-//! Sparse holds 0 to 2048 registers, dense 2049 to 16,384. [`VisitorSketch::decode`] accepts exactly the bytes
-//! that [`VisitorSketch::encode`] writes: anything else could carry more about a reader than registers do.
+//! [`VisitorSketch::encode`] writes one byte naming version and form (`0x11` sparse, `0x12` dense), then registers and
+//! ranks only; `sketch/encoding.rs` describes every byte, and `fixtures/sketch` has bytes of every version.
 //!
 //! # Estimate
 //! Linear counting (Whang, Vander-Zanden, Taylor 1990) up to [`LINEAR_COUNTING_LIMIT`], above it the bias-corrected
 //! HyperLogLog++ (Heule, Nunkesser, Hall 2013) of the crate `hyperloglogplus`. The crate's own sparse form is neither
 //! stored nor consulted: it keeps 25 bits of every reader's hash.
 
+mod coordinate;
+mod encoding;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
 use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
+
+pub use coordinate::{Coordinate, InvalidCoordinate};
+pub use encoding::SketchDecodeError;
 
 /// Bits of the hash that choose a register.
 pub const PRECISION: u32 = 14;
@@ -55,93 +54,9 @@ const FEW: usize = 4;
 
 const RANK_BITS: u32 = 6;
 const RANK_MASK: u32 = (1 << RANK_BITS) - 1;
-const TAG_SPARSE_V1: u8 = 0x11;
-const TAG_DENSE_V1: u8 = 0x12;
 
 /// The rank of every register; 0 where no reader has been.
 type Ranks = [u8; REGISTERS];
-
-/// Where one reader falls in a sketch: a register (14 bits) and a rank (1 to 51), about 16 bits of entropy.
-///
-/// Packed as `register << 6 | rank`, 20 bits; the order is by register, then rank.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Coordinate(u32);
-
-/// A register or rank no hash can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidCoordinate {
-    /// The register is 16,384 or more.
-    #[error("register {0} is not below 16384")]
-    Register(u32),
-    /// The rank is 0, or more than [`MAX_RANK`].
-    #[error("rank {0} is not within 1 to 51")]
-    Rank(u8),
-}
-
-impl Coordinate {
-    /// The coordinate of a uniformly distributed hash: its top 14 bits are the register, the rank is one more than the
-    /// leading zeros of the other 50 bits. A rank of k has probability 2⁻ᵏ.
-    #[inline]
-    pub const fn from_hash(hash: u64) -> Self {
-        let register = (hash >> (64 - PRECISION)) as u32;
-        // The bit below the 50 ends the count when they are all zero.
-        let rank = ((hash << PRECISION) | (1 << (PRECISION - 1))).leading_zeros() + 1;
-        Self((register << RANK_BITS) | rank)
-    }
-
-    /// A coordinate from its parts.
-    pub fn new(register: u16, rank: u8) -> Result<Self, InvalidCoordinate> {
-        Self::checked(u32::from(register), rank)
-    }
-
-    /// The inverse of [`Coordinate::packed`].
-    pub fn from_packed(packed: u32) -> Result<Self, InvalidCoordinate> {
-        Self::checked(packed >> RANK_BITS, (packed & RANK_MASK) as u8)
-    }
-
-    fn checked(register: u32, rank: u8) -> Result<Self, InvalidCoordinate> {
-        if register >= REGISTERS as u32 {
-            Err(InvalidCoordinate::Register(register))
-        } else if rank == 0 || rank > MAX_RANK {
-            Err(InvalidCoordinate::Rank(rank))
-        } else {
-            Ok(Self((register << RANK_BITS) | u32::from(rank)))
-        }
-    }
-
-    /// `register << 6 | rank`: below 2²⁰, never 0.
-    #[inline]
-    pub const fn packed(self) -> u32 {
-        self.0
-    }
-
-    /// Which register, 0 to 16,383.
-    #[inline]
-    pub const fn register(self) -> u16 {
-        (self.0 >> RANK_BITS) as u16
-    }
-
-    /// The rank, 1 to 51.
-    #[inline]
-    pub const fn rank(self) -> u8 {
-        (self.0 & RANK_MASK) as u8
-    }
-
-    /// Some hash with this coordinate: the one whose undetermined bits are zero.
-    fn representative_hash(self) -> u64 {
-        let below_register = match self.rank() {
-            MAX_RANK => 0,
-            rank => 1 << (64 - PRECISION - u32::from(rank)),
-        };
-        (u64::from(self.register()) << (64 - PRECISION)) | below_register
-    }
-}
-
-impl fmt::Debug for Coordinate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Coordinate({}, rank {})", self.register(), self.rank())
-    }
-}
 
 /// How many visitors a sketch saw, and how sure that is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -182,7 +97,9 @@ impl Default for Form {
 impl VisitorSketch {
     /// A sketch of nobody.
     pub const fn new() -> Self {
-        Self { form: Form::Few([0; FEW]) }
+        Self {
+            form: Form::Few([0; FEW]),
+        }
     }
 
     /// Adds a reader. True if that changed the sketch.
@@ -238,7 +155,10 @@ impl VisitorSketch {
             Form::Dense(theirs) => self.merge_dense(theirs),
             _ => {
                 let theirs = other.list();
-                self.merge_ascending(theirs.len(), theirs.iter().map(|&packed| Coordinate(packed)));
+                self.merge_ascending(
+                    theirs.len(),
+                    theirs.iter().map(|&packed| Coordinate(packed)),
+                );
             }
         }
     }
@@ -263,9 +183,13 @@ impl VisitorSketch {
             _ => &[],
         };
         let dense = ranks.iter().zip(0u32..).filter(|(rank, _)| **rank != 0);
-        let dense = dense.map(|(&rank, register)| Coordinate((register << RANK_BITS) | u32::from(rank)));
+        let dense =
+            dense.map(|(&rank, register)| Coordinate((register << RANK_BITS) | u32::from(rank)));
         // One of the two is always empty.
-        self.list().iter().map(|&packed| Coordinate(packed)).chain(dense)
+        self.list()
+            .iter()
+            .map(|&packed| Coordinate(packed))
+            .chain(dense)
     }
 
     /// Bytes this sketch takes, on the heap and in itself.
@@ -283,15 +207,24 @@ impl VisitorSketch {
         const M: f64 = REGISTERS as f64;
         let occupied = self.occupied();
         if occupied == 0 {
-            return Estimate { value: 0.0, error: 0.0 };
+            return Estimate {
+                value: 0.0,
+                error: 0.0,
+            };
         }
         // Infinite when no register is empty.
         let linear = M * (M / (REGISTERS - occupied) as f64).ln();
         if linear > LINEAR_COUNTING_LIMIT {
-            return Estimate { value: self.bias_corrected(), error: RELATIVE_ERROR };
+            return Estimate {
+                value: self.bias_corrected(),
+                error: RELATIVE_ERROR,
+            };
         }
         let load = linear / M;
-        Estimate { value: linear, error: (M * (load.exp_m1() - load)).sqrt() / linear }
+        Estimate {
+            value: linear,
+            error: (M * (load.exp_m1() - load)).sqrt() / linear,
+        }
     }
 
     /// The estimate of `hyperloglogplus`, given one synthetic hash per occupied register.
@@ -302,85 +235,12 @@ impl VisitorSketch {
     /// and holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
     fn bias_corrected(&self) -> f64 {
         let mut crate_sketch: HyperLogLogPlus<u64, PassThrough> =
-            HyperLogLogPlus::new(PRECISION as u8, PassThrough).expect("the crate takes precisions 4 to 18");
+            HyperLogLogPlus::new(PRECISION as u8, PassThrough)
+                .expect("the crate takes precisions 4 to 18");
         for coordinate in self.coordinates() {
             crate_sketch.insert(&coordinate.representative_hash());
         }
         crate_sketch.count()
-    }
-
-    /// The canonical bytes; see the module documentation.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.encode_into(&mut bytes);
-        bytes
-    }
-
-    /// Appends the canonical bytes to `out`.
-    pub fn encode_into(&self, out: &mut Vec<u8>) {
-        if let Form::Dense(ranks) = &self.form {
-            out.reserve(1 + REGISTERS);
-            out.push(TAG_DENSE_V1);
-            out.extend_from_slice(&ranks[..]);
-            return;
-        }
-        let list = self.list();
-        out.reserve(1 + 2 * list.len());
-        out.push(TAG_SPARSE_V1);
-        let mut next = 0;
-        for &packed in list {
-            // `next` and the register are both shifted by the rank's bits, so the rank stays as it is.
-            let mut rest = packed - (next << RANK_BITS);
-            next = register_of(packed) + 1;
-            while rest >= 0x80 {
-                out.push(rest as u8 | 0x80);
-                rest >>= 7;
-            }
-            out.push(rest as u8);
-        }
-    }
-
-    /// Reads canonical bytes, and nothing else.
-    pub fn decode(bytes: &[u8]) -> Result<Self, SketchDecodeError> {
-        let mut sketch = Self::new();
-        sketch.merge_encoded(bytes)?;
-        Ok(sketch)
-    }
-
-    /// Adds everyone of an encoded sketch, without making a sketch of it first. On an error `self` is unchanged.
-    ///
-    /// Allocates only if `self` has to grow: never once it is dense.
-    pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), SketchDecodeError> {
-        match bytes.split_first() {
-            None => Err(SketchDecodeError::Empty),
-            Some((&TAG_SPARSE_V1, body)) => {
-                let coordinates = SparseReader { body, at: 0, next_register: 0 };
-                let mut occupied = 0;
-                for coordinate in coordinates.clone() {
-                    coordinate?;
-                    occupied += 1;
-                }
-                if occupied > SPARSE_LIMIT {
-                    return Err(SketchDecodeError::SparseOverLimit { occupied });
-                }
-                self.merge_ascending(occupied, coordinates.map_while(Result::ok));
-                Ok(())
-            }
-            Some((&TAG_DENSE_V1, body)) => {
-                let ranks: &Ranks =
-                    body.try_into().map_err(|_| SketchDecodeError::DenseLength { bytes: body.len() })?;
-                let Survey { occupied, max_rank } = survey(ranks);
-                if max_rank > MAX_RANK {
-                    return Err(SketchDecodeError::Rank { rank: max_rank });
-                }
-                if occupied <= SPARSE_LIMIT {
-                    return Err(SketchDecodeError::DenseUnderLimit { occupied });
-                }
-                self.merge_dense(ranks);
-                Ok(())
-            }
-            Some((&tag, _)) => Err(SketchDecodeError::UnknownForm { tag }),
-        }
     }
 
     /// The coordinates of the two listed forms; empty when dense.
@@ -422,7 +282,11 @@ impl VisitorSketch {
     }
 
     /// Merges `count` coordinates that ascend by register, each register at most once.
-    fn merge_ascending(&mut self, count: usize, incoming: impl Iterator<Item = Coordinate> + Clone) {
+    fn merge_ascending(
+        &mut self,
+        count: usize,
+        incoming: impl Iterator<Item = Coordinate> + Clone,
+    ) {
         // One insertion in a long list costs a search and half a `memmove`, some 60 ns; one step of a merge some 2 ns.
         const INSERTION_IN_MERGE_STEPS: usize = 32;
 
@@ -454,7 +318,10 @@ impl VisitorSketch {
             {
                 ours = rest;
             }
-            missing += usize::from(ours.first().is_none_or(|&first| register_of(first) != register));
+            missing += usize::from(
+                ours.first()
+                    .is_none_or(|&first| register_of(first) != register),
+            );
         }
         missing
     }
@@ -498,7 +365,9 @@ impl VisitorSketch {
 impl fmt::Debug for VisitorSketch {
     /// Says how full the sketch is; coordinates are not for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VisitorSketch").field("occupied", &self.occupied()).finish_non_exhaustive()
+        f.debug_struct("VisitorSketch")
+            .field("occupied", &self.occupied())
+            .finish_non_exhaustive()
     }
 }
 
@@ -516,107 +385,6 @@ impl Extend<Coordinate> for VisitorSketch {
             self.insert(coordinate);
         }
     }
-}
-
-/// Why bytes are not an encoded sketch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SketchDecodeError {
-    /// No bytes; even a sketch of nobody has one.
-    #[error("an encoded sketch has at least one byte")]
-    Empty,
-    /// A version or form this code has never written.
-    #[error("unknown version or form {tag:#04x} of an encoded sketch")]
-    UnknownForm {
-        /// The first byte.
-        tag: u8,
-    },
-    /// The bytes end within a coordinate.
-    #[error("the coordinate at byte {at} of a sparse sketch is cut off")]
-    Truncated {
-        /// Offset of the coordinate after the first byte.
-        at: usize,
-    },
-    /// A coordinate has more bytes than it needs, or than any needs.
-    #[error("the coordinate at byte {at} of a sparse sketch is too long")]
-    Overlong {
-        /// Offset of the coordinate after the first byte.
-        at: usize,
-    },
-    /// A rank that no hash has.
-    #[error("rank {rank} in an encoded sketch is not within 1 to 51")]
-    Rank {
-        /// The rank found.
-        rank: u8,
-    },
-    /// A register past the last.
-    #[error("register {register} in an encoded sketch is not below 16384")]
-    Register {
-        /// The register found.
-        register: u32,
-    },
-    /// A sparse sketch that should have been dense.
-    #[error("{occupied} registers are too many for a sparse sketch")]
-    SparseOverLimit {
-        /// Registers found.
-        occupied: usize,
-    },
-    /// A dense sketch that should have been sparse.
-    #[error("{occupied} registers are too few for a dense sketch")]
-    DenseUnderLimit {
-        /// Registers found.
-        occupied: usize,
-    },
-    /// A dense sketch that is cut off, or followed by something.
-    #[error("a dense sketch has 16384 registers, not {bytes}")]
-    DenseLength {
-        /// Bytes after the first.
-        bytes: usize,
-    },
-}
-
-/// Reads the coordinates of an encoded sparse sketch. Ends after the bytes or the first error.
-///
-/// Registers ascend by construction: the encoding can express neither a repeated nor a descending one.
-#[derive(Clone)]
-struct SparseReader<'a> {
-    body: &'a [u8],
-    at: usize,
-    next_register: u32,
-}
-
-impl Iterator for SparseReader<'_> {
-    type Item = Result<Coordinate, SketchDecodeError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let read = read_varint(bytes, self.at).and_then(|(value, length)| {
-            self.at += length;
-            let register = self.next_register + (value >> RANK_BITS);
-            self.next_register = register + 1;
-            Coordinate::checked(register, (value & RANK_MASK) as u8).map_err(|error| match error {
-                InvalidCoordinate::Register(register) => SketchDecodeError::Register { register },
-                InvalidCoordinate::Rank(rank) => SketchDecodeError::Rank { rank },
-            })
-        });
-        if read.is_err() {
-            self.at = self.body.len();
-        }
-        Some(read)
-    }
-}
-
-/// The first LEB128 number of `bytes` and its length: at most 3 bytes, as 20 bits need, and no more than it needs.
-#[inline]
-fn read_varint(bytes: &[u8], at: usize) -> Result<(u32, usize), SketchDecodeError> {
-    let mut value = 0;
-    for (index, &byte) in bytes.iter().take(3).enumerate() {
-        value |= u32::from(byte & 0x7f) << (7 * index);
-        if byte < 0x80 {
-            return if byte == 0 && index > 0 { Err(SketchDecodeError::Overlong { at }) } else { Ok((value, index + 1)) };
-        }
-    }
-    Err(if bytes.len() < 3 { SketchDecodeError::Truncated { at } } else { SketchDecodeError::Overlong { at } })
 }
 
 #[inline]
@@ -644,7 +412,11 @@ fn raise(ranks: &mut Ranks, coordinate: Coordinate) -> bool {
 
 fn boxed(ranks: &Ranks) -> Box<Ranks> {
     // Through a slice, so that an unoptimised build does not carry 16 KiB over the stack.
-    ranks.to_vec().into_boxed_slice().try_into().expect("a slice made of an array of this length")
+    ranks
+        .to_vec()
+        .into_boxed_slice()
+        .try_into()
+        .expect("a slice made of an array of this length")
 }
 
 struct Survey {
@@ -652,20 +424,27 @@ struct Survey {
     max_rank: u8,
 }
 
-/// Counts occupied registers and finds the largest rank, in blocks whose count fits a byte so that LLVM vectorises it.
+/// Counts occupied registers and finds the largest rank, in lanes that LLVM keeps in vector registers. A lane counts at
+/// most 128 before it is added up, so a byte holds it.
 fn survey(ranks: &Ranks) -> Survey {
-    const BLOCK: usize = 128;
-    let mut survey = Survey { occupied: 0, max_rank: 0 };
-    for block in ranks.as_chunks::<BLOCK>().0 {
-        let (mut occupied, mut max_rank) = (0u8, 0u8);
-        for &rank in block {
-            occupied += u8::from(rank != 0);
-            max_rank = max_rank.max(rank);
+    const LANES: usize = 64;
+    let mut occupied = 0;
+    let mut max = [0u8; LANES];
+    for part in ranks.as_chunks::<{ 128 * LANES }>().0 {
+        let mut counts = [0u8; LANES];
+        for block in part.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                counts[lane] += u8::from(block[lane] != 0);
+                max[lane] = max[lane].max(block[lane]);
+            }
         }
-        survey.occupied += usize::from(occupied);
-        survey.max_rank = survey.max_rank.max(max_rank);
+        occupied += counts
+            .iter()
+            .map(|&count| usize::from(count))
+            .sum::<usize>();
     }
-    survey
+    let max_rank = max.into_iter().max().unwrap_or(0);
+    Survey { occupied, max_rank }
 }
 
 /// Hands a `u64` on as its own hash.

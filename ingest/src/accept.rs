@@ -1,0 +1,185 @@
+//! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
+
+use crate::hygiene::{clean_label, clean_path, clean_referrer_host};
+use crate::projects::{Lookup, Projects};
+use schemas::beacon::Beacon;
+use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
+use url::Url;
+
+/// A page view that is welcome, before it has a visitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedPage {
+    /// Whose page.
+    pub project: ProjectSlug,
+    /// Cleaned path.
+    pub path: String,
+    /// HTTP status of the page.
+    pub status: u16,
+    /// Empty where unknown.
+    pub version: String,
+    /// Empty where unknown.
+    pub language: String,
+    /// Cleaned host of another site; empty for internal and direct views.
+    pub referrer_host: String,
+    /// Whether the reader came from outside the project.
+    pub arrival: bool,
+    /// Random id of the view; 0 where none was sent.
+    pub event_id: u64,
+}
+
+/// A refusal, and the project to tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The project concerned, where it is known.
+    pub project: Option<ProjectSlug>,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Refused { project: None, rejection }
+    }
+}
+
+const URL: &str = "an absolute http or https URL";
+
+/// Decides on one beacon in the present `hour`.
+pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<AcceptedPage, Refused> {
+    let named = match &beacon.project {
+        None => None,
+        Some(text) => Some(text.parse::<ProjectSlug>().map_err(|error| {
+            Rejection::field(RejectionReason::InvalidField, "project", error.to_string())
+        })?),
+    };
+    let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
+    let (url, host) = page_address("url", url)?;
+    let project = match projects.find(named.as_ref(), &host, hour.0) {
+        Lookup::Found(project) => project,
+        Lookup::Unknown if named.is_some() => {
+            return Err(Rejection::field(RejectionReason::UnknownProject, "project", "a registered project").into());
+        }
+        Lookup::Unknown => {
+            return Err(Rejection::field(
+                RejectionReason::UnknownProject,
+                "url",
+                "a page on a host of a registered project",
+            )
+            .into());
+        }
+        Lookup::Foreign(project) => {
+            return Err(Refused {
+                project: Some(project),
+                rejection: Rejection::field(
+                    RejectionReason::ForeignHost,
+                    "url",
+                    "a page on a host registered for this project",
+                ),
+            });
+        }
+        Lookup::Ambiguous => {
+            return Err(Rejection::field(
+                RejectionReason::AmbiguousProject,
+                "project",
+                "the project's slug, since several projects share this host",
+            )
+            .into());
+        }
+    };
+    let (arrival, referrer_host) = match beacon.referrer.as_deref() {
+        None => (true, String::new()),
+        Some(referrer) => match referrer_host(referrer) {
+            Ok(None) => (true, String::new()),
+            Ok(Some(from)) if from == host || projects.is_own_host(&project, &from) => (false, String::new()),
+            Ok(Some(from)) => (true, clean_referrer_host(from.as_str())),
+            Err(rejection) => return Err(Refused { project: Some(project), rejection }),
+        },
+    };
+    Ok(AcceptedPage {
+        path: clean_path(url.path()),
+        project,
+        status: beacon.status.unwrap_or(200),
+        version: clean_label(beacon.version.as_deref().unwrap_or("")),
+        language: clean_label(beacon.language.as_deref().unwrap_or("")),
+        referrer_host,
+        arrival,
+        event_id: beacon.id.unwrap_or(0),
+    })
+}
+
+fn page_address(field: &'static str, text: &str) -> Result<(Url, Host), Rejection> {
+    let refusal = || Rejection::field(RejectionReason::InvalidField, field, URL);
+    let url = Url::parse(text).map_err(|_| refusal())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refusal());
+    }
+    let host = Host::of(&url).ok_or_else(refusal)?;
+    Ok((url, host))
+}
+
+/// The host that a referrer names. Apps and browsers' own pages (`android-app:`, `about:`) count as direct arrivals.
+fn referrer_host(text: &str) -> Result<Option<Host>, Rejection> {
+    let url = Url::parse(text)
+        .map_err(|_| Rejection::field(RejectionReason::InvalidField, "referrer", "an absolute URL, or nothing"))?;
+    Ok(if matches!(url.scheme(), "http" | "https") { Host::of(&url) } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projects::ProjectSnapshot;
+    use std::collections::BTreeMap;
+
+    fn projects() -> Projects {
+        let projects = Projects::new(Vec::new(), 0);
+        projects.replace(ProjectSnapshot::new(&BTreeMap::from([(
+            "sphinx".parse().unwrap(),
+            vec!["docs.example".parse().unwrap(), "www.example".parse().unwrap()],
+        )])));
+        projects
+    }
+
+    fn beacon(url: &str, referrer: &str) -> Beacon {
+        Beacon {
+            url: Some(url.to_owned()),
+            referrer: (!referrer.is_empty()).then(|| referrer.to_owned()),
+            ..Beacon::default()
+        }
+    }
+
+    #[test]
+    fn an_arrival_comes_from_outside_the_project() {
+        let projects = projects();
+        let page = |referrer: &str| accept(beacon("https://docs.example/a?q=1#x", referrer), &projects, Hour(1)).unwrap();
+        assert_eq!(page("").path, "/a");
+        for (referrer, arrival, host) in [
+            ("", true, ""),
+            ("https://docs.example/b", false, ""),
+            ("https://www.example/b", false, ""),
+            ("https://www.search.example/?q=secret", true, "search.example"),
+            ("android-app://com.example/", true, ""),
+        ] {
+            let page = page(referrer);
+            assert_eq!((page.arrival, page.referrer_host.as_str()), (arrival, host), "{referrer}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_field_and_project() {
+        let projects = projects();
+        let refused = |beacon: Beacon| accept(beacon, &projects, Hour(1)).unwrap_err();
+        let missing = refused(Beacon::default());
+        assert_eq!((missing.rejection.reason, missing.rejection.field), (RejectionReason::MissingField, Some("url")));
+        for url in ["/relative", "ftp://docs.example/", "javascript:alert(1)", "https://"] {
+            assert_eq!(refused(beacon(url, "")).rejection.reason, RejectionReason::InvalidField, "{url}");
+        }
+        let mut foreign = beacon("https://elsewhere.example/", "");
+        assert_eq!(refused(foreign.clone()).rejection.reason, RejectionReason::UnknownProject);
+        foreign.project = Some("sphinx".to_owned());
+        let refusal = refused(foreign);
+        assert_eq!(refusal.rejection.reason, RejectionReason::ForeignHost);
+        assert_eq!(refusal.project.unwrap().as_str(), "sphinx");
+        let told = refused(beacon("https://docs.example/", "not a url"));
+        assert_eq!(told.rejection.field, Some("referrer"));
+    }
+}

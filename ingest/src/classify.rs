@@ -1,0 +1,218 @@
+//! From a user agent to coarse classes: device, browser family, system family, and whether it is a bot and which.
+//! Versions never leave this module.
+
+use crate::client::UserAgent;
+use aho_corasick::{AhoCorasick, MatchKind};
+use schemas::classes::{BotClass, Browser, Device, System};
+use std::sync::LazyLock;
+
+/// The classes of one reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classes {
+    /// Device class.
+    pub device: Device,
+    /// Browser family.
+    pub browser: Browser,
+    /// System family.
+    pub system: System,
+    /// Kind of bot, or a person.
+    pub bot_class: BotClass,
+    /// Name of the bot from [`BOTS`]; empty for people.
+    pub bot: &'static str,
+}
+
+/// (what to look for, what to call it, its class); the first match in this order wins. Tokens are those that the
+/// operators publish in their own documentation of their crawlers; the last rows are generic.
+const BOTS: &[(&str, &str, BotClass)] = &[
+    ("gptbot", "GPTBot", BotClass::AiCrawler),
+    ("chatgpt-user", "ChatGPT-User", BotClass::AiCrawler),
+    ("oai-searchbot", "OAI-SearchBot", BotClass::AiCrawler),
+    ("claudebot", "ClaudeBot", BotClass::AiCrawler),
+    ("claude-user", "Claude-User", BotClass::AiCrawler),
+    ("claude-searchbot", "Claude-SearchBot", BotClass::AiCrawler),
+    ("anthropic-ai", "anthropic-ai", BotClass::AiCrawler),
+    ("perplexitybot", "PerplexityBot", BotClass::AiCrawler),
+    ("perplexity-user", "Perplexity-User", BotClass::AiCrawler),
+    ("ccbot", "CCBot", BotClass::AiCrawler),
+    ("bytespider", "Bytespider", BotClass::AiCrawler),
+    ("amazonbot", "Amazonbot", BotClass::AiCrawler),
+    ("meta-externalagent", "Meta-ExternalAgent", BotClass::AiCrawler),
+    ("google-extended", "Google-Extended", BotClass::AiCrawler),
+    ("cohere-ai", "cohere-ai", BotClass::AiCrawler),
+    ("mistralai-user", "MistralAI-User", BotClass::AiCrawler),
+    ("diffbot", "Diffbot", BotClass::AiCrawler),
+    ("googlebot", "Googlebot", BotClass::Search),
+    ("google-inspectiontool", "Google-InspectionTool", BotClass::Search),
+    ("bingbot", "Bingbot", BotClass::Search),
+    ("duckduckbot", "DuckDuckBot", BotClass::Search),
+    ("yandexbot", "YandexBot", BotClass::Search),
+    ("yandexrenderresourcesbot", "YandexBot", BotClass::Search),
+    ("baiduspider", "Baiduspider", BotClass::Search),
+    ("applebot", "Applebot", BotClass::Search),
+    ("slurp", "Yahoo Slurp", BotClass::Search),
+    ("petalbot", "PetalBot", BotClass::Search),
+    ("seznambot", "SeznamBot", BotClass::Search),
+    ("slackbot", "Slackbot", BotClass::Preview),
+    ("twitterbot", "Twitterbot", BotClass::Preview),
+    ("facebookexternalhit", "Facebook", BotClass::Preview),
+    ("discordbot", "Discordbot", BotClass::Preview),
+    ("telegrambot", "TelegramBot", BotClass::Preview),
+    ("linkedinbot", "LinkedInBot", BotClass::Preview),
+    ("whatsapp", "WhatsApp", BotClass::Preview),
+    ("uptimerobot", "UptimeRobot", BotClass::Monitor),
+    ("pingdom", "Pingdom", BotClass::Monitor),
+    ("statuscake", "StatusCake", BotClass::Monitor),
+    ("betteruptime", "Better Uptime", BotClass::Monitor),
+    ("chrome-lighthouse", "Lighthouse", BotClass::Monitor),
+    ("headlesschrome", "Headless Chrome", BotClass::Automation),
+    ("phantomjs", "PhantomJS", BotClass::Automation),
+    ("selenium", "Selenium", BotClass::Automation),
+    ("puppeteer", "Puppeteer", BotClass::Automation),
+    ("playwright", "Playwright", BotClass::Automation),
+    ("python-requests", "python-requests", BotClass::Automation),
+    ("python-httpx", "python-httpx", BotClass::Automation),
+    ("python-urllib", "python-urllib", BotClass::Automation),
+    ("aiohttp", "aiohttp", BotClass::Automation),
+    ("scrapy", "Scrapy", BotClass::Automation),
+    ("go-http-client", "Go-http-client", BotClass::Automation),
+    ("okhttp", "okhttp", BotClass::Automation),
+    ("java/", "Java", BotClass::Automation),
+    ("curl/", "curl", BotClass::Automation),
+    ("wget/", "Wget", BotClass::Automation),
+    ("node-fetch", "node-fetch", BotClass::Automation),
+    ("axios/", "axios", BotClass::Automation),
+    ("bot/", "Other bot", BotClass::OtherBot),
+    ("bot;", "Other bot", BotClass::OtherBot),
+    ("crawler", "Other bot", BotClass::OtherBot),
+    ("spider", "Other bot", BotClass::OtherBot),
+    ("+http", "Other bot", BotClass::OtherBot),
+];
+
+static BOT_TOKENS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::Standard)
+        .build(BOTS.iter().map(|(token, _, _)| token))
+        .expect("the list of bots is a valid set of patterns")
+});
+
+/// Classifies a reader. An absent user agent is a bot's: every browser sends one.
+pub fn classify(agent: UserAgent<'_>) -> Classes {
+    let text = agent.text();
+    let bot = if text.trim().is_empty() {
+        Some(("No user agent", BotClass::OtherBot))
+    } else {
+        let first = BOT_TOKENS.find_overlapping_iter(text).map(|found| found.pattern().as_usize()).min();
+        first.map(|index| (BOTS[index].1, BOTS[index].2))
+    };
+    if let Some((bot, bot_class)) = bot {
+        let (device, browser, system) = (Device::Unknown, Browser::Unknown, System::Unknown);
+        return Classes { device, browser, system, bot_class, bot };
+    }
+    let parsed = woothee::parser::Parser::new().parse(text);
+    let (name, category, os) = parsed.as_ref().map_or(("", "", ""), |found| (found.name, found.category, found.os));
+    if category == "crawler" {
+        let (device, browser, system) = (Device::Unknown, Browser::Unknown, System::Unknown);
+        return Classes { device, browser, system, bot_class: BotClass::OtherBot, bot: "Other bot" };
+    }
+    let tablet = os == "iPad" || (text.contains("Android") && !text.contains("Mobile")) || text.contains("Tablet");
+    let device = match category {
+        _ if tablet => Device::Tablet,
+        "pc" => Device::Desktop,
+        "smartphone" | "mobilephone" => Device::Mobile,
+        "appliance" | "misc" => Device::OtherDevice,
+        _ => Device::Unknown,
+    };
+    let browser = match name {
+        _ if text.contains("SamsungBrowser") => Browser::SamsungInternet,
+        _ if text.contains("Edg/") || text.contains("EdgA/") || text.contains("EdgiOS/") => Browser::Edge,
+        "Chrome" => Browser::Chrome,
+        "Firefox" => Browser::Firefox,
+        "Safari" => Browser::Safari,
+        "Edge" => Browser::Edge,
+        "Opera" => Browser::Opera,
+        "" | "UNKNOWN" => Browser::Unknown,
+        _ => Browser::OtherBrowser,
+    };
+    let system = match os {
+        "Mac OSX" | "Mac OS Classic" => System::Macos,
+        "Linux" => System::Linux,
+        "Android" => System::Android,
+        "iPhone" | "iPad" | "iPod" | "iOS" => System::Ios,
+        "ChromeOS" => System::ChromeOs,
+        "" | "UNKNOWN" => System::Unknown,
+        windows if windows.starts_with("Windows") => System::Windows,
+        _ => System::OtherSystem,
+    };
+    Classes { device, browser, system, bot_class: BotClass::Person, bot: "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    fn class(agent: &str) -> Classes {
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", agent.parse().unwrap());
+        classify(UserAgent::of(&headers))
+    }
+
+    #[test]
+    fn people_fall_into_coarse_classes() {
+        for (agent, device, browser, system) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+                Device::Desktop,
+                Browser::Chrome,
+                System::Linux,
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
+                Device::Desktop,
+                Browser::Firefox,
+                System::Windows,
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+                 Version/18.1 Mobile/15E148 Safari/604.1",
+                Device::Mobile,
+                Browser::Safari,
+                System::Ios,
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 \
+                 Safari/537.36 Edg/142.0.0.0",
+                Device::Desktop,
+                Browser::Edge,
+                System::Windows,
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 14; SM-X910) AppleWebKit/537.36 (KHTML, like Gecko) \
+                 SamsungBrowser/27.0 Chrome/125.0.0.0 Safari/537.36",
+                Device::Tablet,
+                Browser::SamsungInternet,
+                System::Android,
+            ),
+        ] {
+            let found = class(agent);
+            assert_eq!((found.device, found.browser, found.system), (device, browser, system), "{agent}");
+            assert_eq!((found.bot_class, found.bot), (BotClass::Person, ""), "{agent}");
+        }
+    }
+
+    #[test]
+    fn bots_are_named_and_kept_apart() {
+        for (agent, bot, bot_class) in [
+            ("Mozilla/5.0 AppleWebKit/537.36 (compatible; GPTBot/1.2; +https://openai.com/gptbot)", "GPTBot", BotClass::AiCrawler),
+            ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "Googlebot", BotClass::Search),
+            ("Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/142.0.0.0 Safari/537.36", "Headless Chrome", BotClass::Automation),
+            ("somethingbot/1.0", "Other bot", BotClass::OtherBot),
+            ("curl/8.5.0", "curl", BotClass::Automation),
+            ("", "No user agent", BotClass::OtherBot),
+        ] {
+            let found = class(agent);
+            assert_eq!((found.bot, found.bot_class), (bot, bot_class), "{agent}");
+        }
+    }
+}

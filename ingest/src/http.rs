@@ -1,0 +1,304 @@
+//! Beacon routes. Each step of the way in is one line of [`take`]; each way out is a named status.
+
+use crate::accept::{Refused, accept};
+use crate::classify::classify;
+use crate::client::UserAgent;
+use crate::sink::{Sink, SinkError};
+use crate::visitor::coordinates;
+use crate::{Ingest, script};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use schemas::beacon::Beacon;
+use schemas::classes::BotClass;
+use schemas::{ProjectSlug, Rejection, RejectionReason, proto, record};
+use serde_json::json;
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A transparent GIF of one pixel (GIF89a, 43 bytes).
+const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
+
+/// What became of a beacon that was not refused.
+enum Taken {
+    /// The log has it.
+    Accepted,
+    /// The reader wants not to be counted; nothing was read or written.
+    OptedOut,
+}
+
+/// The routes of the endpoint.
+pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
+    Router::new()
+        .route("/v1/pageview", get(post_only).post(pageview::<S>).options(preflight))
+        .route("/v1/pageview.gif", get(pixel::<S>))
+        .route("/beacon.js", get(beacon_js))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz::<S>))
+        .with_state(ingest)
+}
+
+async fn pageview<S: Sink>(
+    State(ingest): State<Arc<Ingest<S>>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let outcome = take(&ingest, peer, &parts.headers, async || {
+        let body = read_body(body, &ingest).await?;
+        Beacon::from_json(&body)
+    })
+    .await;
+    match outcome {
+        Ok(Taken::Accepted) => answer(StatusCode::ACCEPTED),
+        Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
+        Err(rejection) => refusal(&rejection),
+    }
+}
+
+async fn pixel<S: Sink>(
+    State(ingest): State<Arc<Ingest<S>>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let outcome = take(&ingest, peer, &parts.headers, async || {
+        let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
+        let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        if beacon.url.is_none() {
+            // A page without scripts cannot name itself; the browser does, in the header.
+            beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        }
+        Ok(beacon)
+    })
+    .await;
+    match outcome {
+        Ok(Taken::Accepted) => {
+            let mut response = answer(StatusCode::OK);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/gif"));
+            *response.body_mut() = Body::from(PIXEL);
+            response
+        }
+        Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
+        Err(rejection) => refusal(&rejection),
+    }
+}
+
+/// The way of one beacon, from the open request to the durable record.
+async fn take<S: Sink>(
+    ingest: &Ingest<S>,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    read: impl AsyncFnOnce() -> Result<Beacon, Rejection>,
+) -> Result<Taken, Rejection> {
+    if opted_out(headers) {
+        return Ok(Taken::OptedOut);
+    }
+    let now = (ingest.clock)();
+    let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
+    let outcome = async {
+        let _permit = ingest.in_flight.try_acquire().map_err(|_| {
+            Rejection::new(RejectionReason::Overloaded, "less load; send the same beacon again a little later")
+        })?;
+        if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {
+            let rejection = Rejection::new(RejectionReason::ClientRateLimited, "fewer beacons from one client");
+            return Err(rejection.into());
+        }
+        let beacon = read().await?;
+        let key = ingest.keys.at(now).map_err(|error| {
+            tracing::error!(%error, "no visitor key; beacons are answered 503");
+            Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
+        })?;
+        let hour = key.hour_of(now);
+        let page = accept(beacon, &ingest.projects, hour)?;
+        let project = page.project.clone();
+        let told = |rejection| Refused { project: Some(project.clone()), rejection };
+        if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
+            return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
+        }
+        let agent = UserAgent::of(headers);
+        let classes = classify(agent);
+        let person = classes.bot_class == BotClass::Person;
+        let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
+        let log_key = log_key(&project, &page.path);
+        let view = proto::PageView {
+            project: project.as_str().to_owned(),
+            hour: hour.0,
+            path: page.path,
+            status: u32::from(page.status),
+            version: page.version,
+            language: page.language,
+            referrer_host: page.referrer_host,
+            country: country(ingest, peer, headers),
+            device: classes.device as i32,
+            browser: classes.browser as i32,
+            system: classes.system as i32,
+            bot_class: classes.bot_class as i32,
+            arrival: page.arrival,
+            site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
+            page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
+            event_id: page.event_id,
+            bot: classes.bot.to_owned(),
+        };
+        ingest.sink.append(log_key, record::encode_page_view(view)).await.map_err(|error| told(unavailable(&error)))?;
+        Ok(Taken::Accepted)
+    }
+    .await;
+    outcome.map_err(|refused: Refused| {
+        ingest.tally.add(refused.project, refused.rejection.reason, 1);
+        refused.rejection
+    })
+}
+
+fn unavailable(error: &SinkError) -> Rejection {
+    let expected = match error {
+        SinkError::QueueFull => "room in the log's queue; send the same beacon again a little later",
+        SinkError::Unavailable(_) | SinkError::Closed => "a writable log; send the same beacon again a little later",
+    };
+    Rejection::new(RejectionReason::LogUnavailable, expected)
+}
+
+/// `Sec-GPC` (Global Privacy Control, W3C) or `DNT` (Tracking Preference Expression, W3C) set to 1.
+fn opted_out(headers: &HeaderMap) -> bool {
+    const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
+    const DNT: HeaderName = HeaderName::from_static("dnt");
+    [SEC_GPC, DNT].iter().any(|name| headers.get(name).is_some_and(|value| value.as_bytes().trim_ascii() == b"1"))
+}
+
+/// The country that a trusted proxy found, from the header the configuration names.
+fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap) -> String {
+    let Some(name) = &ingest.config.country_header else { return String::new() };
+    if !ingest.config.trusted_proxies.contains(peer.ip()) {
+        return String::new();
+    }
+    match headers.get(name).map(HeaderValue::as_bytes) {
+        // XX (unknown) and T1 (Tor) are not countries.
+        Some(code) if code.len() == 2 && code.iter().all(u8::is_ascii_alphabetic) && code != b"XX" => {
+            String::from_utf8_lossy(code).to_ascii_uppercase()
+        }
+        _ => String::new(),
+    }
+}
+
+fn log_key(project: &ProjectSlug, path: &str) -> u64 {
+    // Fixed seed: every node must choose alike.
+    let mut hasher = foldhash::quality::FixedState::with_seed(0).build_hasher();
+    hasher.write(project.as_str().as_bytes());
+    hasher.write_u8(0xff);
+    hasher.write(path.as_bytes());
+    hasher.finish()
+}
+
+async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
+    let limit = ingest.config.body_bytes;
+    let collected = tokio::time::timeout(
+        Duration::from_millis(ingest.config.body_timeout_ms),
+        Limited::new(body, limit).collect(),
+    );
+    match collected.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes")))
+        }
+        Ok(Err(_)) => Err(Rejection::new(RejectionReason::MalformedJson, "a complete body")),
+        Err(_) => Err(Rejection::new(RejectionReason::BodyTimeout, "the whole body within the time limit")),
+    }
+}
+
+fn query_pairs(query: &str) -> Result<Vec<(String, String)>, Rejection> {
+    let decode = |text: &str| {
+        percent_encoding::percent_decode_str(&text.replace('+', " "))
+            .decode_utf8()
+            .map(|text| text.into_owned())
+            .map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a query in percent-encoded UTF-8"))
+    };
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+/// Every answer to a page on another host: readable by it, never stored, without ETag or cookie.
+fn answer(status: StatusCode) -> Response {
+    let mut response = status.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
+    response
+}
+
+fn refusal(rejection: &Rejection) -> Response {
+    let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = answer(status);
+    let body = json!({"error": {
+        "reason": rejection.reason.name(), "field": rejection.field, "expected": rejection.expected}});
+    *response.body_mut() = Body::from(format!("{body}\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        // Jitter, or all who were refused together come back together.
+        let seconds = 1 + u64::from(random_byte()) % 10;
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn random_byte() -> u8 {
+    let mut byte = [0u8];
+    let _ = getrandom::fill(&mut byte);
+    byte[0]
+}
+
+async fn post_only() -> Response {
+    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+    *response.body_mut() = Body::from("send beacons with POST; for a pixel use GET /v1/pageview.gif\n");
+    response
+}
+
+/// Only for senders that choose `application/json`; the script sends text/plain and needs no preflight.
+async fn preflight() -> Response {
+    let mut response = answer(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
+async fn beacon_js(method: Method) -> Response {
+    let mut response = answer(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if method != Method::HEAD {
+        *response.body_mut() = Body::from(script::BEACON_JS);
+    }
+    response
+}
+
+async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
+    let log = ingest.sink.ready();
+    let status = if log.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "ready": log.is_ok(),
+        "log": log.err().map_or_else(|| "writable".to_owned(), |error| error.to_string()),
+        "projects": ingest.projects.len(),
+        "refused_beacons": ingest.tally.refused(),
+    });
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+

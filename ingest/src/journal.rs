@@ -1,0 +1,525 @@
+//! The local journal: the log of a one-machine service, and later the spill when Kafka is away.
+//!
+//! An append-only log of record batches in one file of `redb` (a well-kept embedded store; a commit is durable or did
+//! not happen). One thread writes: while one batch is being synced the next one gathers, so a thousand waiting readers
+//! cost one fsync (group commit). Offsets count records, as Kafka's do.
+//!
+//! A batch is stored under the offset of its first record:
+//! `version u8 = 1 | appended hour u32 LE | count u32 LE | count × (length u32 LE | record)`. Only the hour of the
+//! append is kept: the log knows no finer time.
+
+use crate::sink::{Sink, SinkError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use schemas::{Hour, StreamId};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use tokio::sync::{oneshot, watch};
+
+const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
+
+const BATCH_VERSION: u8 = 1;
+const HEADER_BYTES: usize = 9;
+/// redb's page cache. Appends and the reader's tail touch few pages.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// How much may wait for the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalConfig {
+    /// Bytes of records that may wait for a sync before appends are refused.
+    pub queue_bytes: usize,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        JournalConfig { queue_bytes: 16 << 20 }
+    }
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Opening failed.
+    #[error("cannot open the journal {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: redb::Error,
+    },
+    /// Reading or writing failed.
+    #[error("the journal failed: {0}")]
+    Store(#[from] redb::Error),
+    /// A stored batch does not read back.
+    #[error("the journal's batch at offset {0} is damaged")]
+    Damaged(u64),
+    /// No randomness for the stream's id.
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The writer thread did not start.
+    #[error("cannot start the journal's writer: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A batch of records as appended together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalBatch {
+    /// Offset of the first record.
+    pub first_offset: u64,
+    /// Hour of the append.
+    pub appended: Hour,
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl JournalBatch {
+    fn parse(first_offset: u64, bytes: &[u8]) -> Result<Self, JournalError> {
+        let damaged = || JournalError::Damaged(first_offset);
+        let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
+        if header[0] != BATCH_VERSION {
+            return Err(damaged());
+        }
+        let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let batch =
+            JournalBatch { first_offset, appended: Hour(number(1)), bytes: body.to_vec(), count: number(5) };
+        if batch.records().count() != batch.count as usize {
+            return Err(damaged());
+        }
+        Ok(batch)
+    }
+
+    /// The encoded records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = after;
+            Some(record)
+        })
+    }
+
+    /// Offset after the last record.
+    pub fn next_offset(&self) -> u64 {
+        self.first_offset + u64::from(self.count)
+    }
+
+    /// Bytes of its records.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+type Waiter = oneshot::Sender<Result<(), SinkError>>;
+
+/// What gathers while the writer syncs.
+#[derive(Default)]
+struct Gathering {
+    batch: Vec<u8>,
+    count: u32,
+    waiters: Vec<Waiter>,
+    closed: bool,
+}
+
+struct Shared {
+    path: PathBuf,
+    config: JournalConfig,
+    /// Empty only while the writer reopens the file after an error.
+    database: RwLock<Option<Database>>,
+    gathering: Mutex<Gathering>,
+    wake: Condvar,
+    stream: StreamId,
+    /// Offset after the last durable record.
+    end: watch::Sender<u64>,
+    /// The present hour, from the service's clock.
+    hour: Box<dyn Fn() -> Hour + Send + Sync>,
+    failing: Mutex<Option<String>>,
+}
+
+/// A journal open for appending and reading. Cloning shares it.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open_database(path: &Path) -> Result<Database, JournalError> {
+    let open = || -> Result<Database, redb::Error> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(BATCHES)?;
+        transaction.open_table(NUMBERS)?;
+        transaction.open_table(TEXTS)?;
+        transaction.commit()?;
+        Ok(database)
+    };
+    open().map_err(|source| JournalError::Open { path: path.to_owned(), source })
+}
+
+fn end_of(database: &Database) -> Result<u64, JournalError> {
+    let transaction = database.begin_read().map_err(redb::Error::from)?;
+    let batches = transaction.open_table(BATCHES).map_err(redb::Error::from)?;
+    let last = batches.last().map_err(redb::Error::from)?;
+    let end = match last {
+        Some((offset, bytes)) => JournalBatch::parse(offset.value(), bytes.value())?.next_offset(),
+        None => 0,
+    };
+    // Trimming may have emptied the table: the end is remembered apart.
+    let numbers = transaction.open_table(NUMBERS).map_err(redb::Error::from)?;
+    let trimmed = numbers.get("trimmed_below").map_err(redb::Error::from)?.map_or(0, |value| value.value());
+    Ok(end.max(trimmed))
+}
+
+fn stream_of(database: &Database) -> Result<StreamId, JournalError> {
+    let run = || -> Result<Option<u64>, redb::Error> {
+        let transaction = database.begin_read()?;
+        let numbers = transaction.open_table(NUMBERS)?;
+        Ok(numbers.get("stream")?.map(|value| value.value()))
+    };
+    if let Some(stream) = run()? {
+        return Ok(StreamId(stream));
+    }
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).map_err(JournalError::Random)?;
+    let stream = u64::from_le_bytes(bytes);
+    let store = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(NUMBERS)?.insert("stream", stream)?;
+        transaction.commit()?;
+        Ok(())
+    };
+    store()?;
+    Ok(StreamId(stream))
+}
+
+impl Journal {
+    /// Opens or creates the journal's file and starts its writer. `hour` gives the present hour.
+    pub fn open(
+        path: &Path,
+        config: JournalConfig,
+        hour: impl Fn() -> Hour + Send + Sync + 'static,
+    ) -> Result<Self, JournalError> {
+        let database = open_database(path)?;
+        let stream = stream_of(&database)?;
+        let end = end_of(&database)?;
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            config,
+            database: RwLock::new(Some(database)),
+            gathering: Mutex::default(),
+            wake: Condvar::new(),
+            stream,
+            end: watch::Sender::new(end),
+            hour: Box::new(hour),
+            failing: Mutex::new(None),
+        });
+        let writer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || write_batches(&shared)
+            })
+            .map_err(JournalError::Thread)?;
+        Ok(Journal { shared, writer: Arc::new(Mutex::new(Some(writer))) })
+    }
+
+    /// The id of this journal's incarnation: random, made with the file.
+    pub fn stream(&self) -> StreamId {
+        self.shared.stream
+    }
+
+    /// Offset after the last durable record; changes are seen by receivers.
+    pub fn end(&self) -> watch::Receiver<u64> {
+        self.shared.end.subscribe()
+    }
+
+    /// Offset of the oldest record still kept, or the end where none is.
+    pub fn begin(&self) -> Result<u64, JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let batches = transaction.open_table(BATCHES)?;
+            let first = batches.first()?.map(|(offset, _)| offset.value());
+            Ok(first)
+        })
+        .map(|first| first.unwrap_or(*self.shared.end.borrow()))
+    }
+
+    /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). Records
+    /// below `offset` in the first batch are the caller's to skip.
+    pub fn read(&self, offset: u64, max_bytes: usize) -> Result<Vec<JournalBatch>, JournalError> {
+        let raw = self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(BATCHES)?;
+            let start = table.range(..=offset)?.next_back().transpose()?.map_or(offset, |(first, _)| first.value());
+            let mut found = Vec::new();
+            let mut bytes = 0;
+            for entry in table.range(start..)? {
+                let (first, batch) = entry?;
+                bytes += batch.value().len();
+                found.push((first.value(), batch.value().to_vec()));
+                if bytes >= max_bytes {
+                    break;
+                }
+            }
+            Ok(found)
+        })?;
+        let parsed: Result<Vec<_>, _> = raw.iter().map(|(first, bytes)| JournalBatch::parse(*first, bytes)).collect();
+        Ok(parsed?.into_iter().filter(|batch| batch.next_offset() > offset).collect())
+    }
+
+    /// Stores a small text durably under `name` (the aggregator's commit).
+    pub fn store_text(&self, name: &str, text: &str) -> Result<(), JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(TEXTS)?.insert(name, text)?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// The text under `name`.
+    pub fn text(&self, name: &str) -> Result<Option<String>, JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let texts = transaction.open_table(TEXTS)?;
+            Ok(texts.get(name)?.map(|value| value.value().to_owned()))
+        })
+    }
+
+    /// Drops whole batches that end at or below `offset` and were appended before `before`. Returns how many.
+    pub fn trim(&self, offset: u64, before: Hour) -> Result<usize, JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_write()?;
+            let mut dropped = 0;
+            {
+                let mut batches = transaction.open_table(BATCHES)?;
+                let mut below = None;
+                loop {
+                    let end = match batches.first()? {
+                        Some((first, bytes)) => match JournalBatch::parse(first.value(), bytes.value()) {
+                            Ok(batch) if batch.next_offset() <= offset && batch.appended < before => batch.next_offset(),
+                            _ => break,
+                        },
+                        None => break,
+                    };
+                    batches.pop_first()?;
+                    below = Some(end);
+                    dropped += 1;
+                }
+                if let Some(below) = below {
+                    transaction.open_table(NUMBERS)?.insert("trimmed_below", below)?;
+                }
+            }
+            transaction.commit()?;
+            Ok(dropped)
+        })
+    }
+
+    /// Writes what has gathered, then stops the writer. Later appends are refused.
+    pub fn close(&self) {
+        locked(&self.shared.gathering).closed = true;
+        self.shared.wake.notify_all();
+        if let Some(writer) = locked(&self.writer).take() {
+            if writer.join().is_err() {
+                tracing::error!("the journal's writer panicked");
+            }
+        }
+    }
+
+    fn with_database<T>(&self, run: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, JournalError> {
+        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+        match guard.as_ref() {
+            Some(database) => run(database).map_err(JournalError::Store),
+            None => Err(JournalError::Store(redb::Error::DatabaseAlreadyOpen)),
+        }
+    }
+}
+
+impl Sink for Journal {
+    async fn append(&self, _key: u64, record: Vec<u8>) -> Result<(), SinkError> {
+        let done = {
+            let mut gathering = locked(&self.shared.gathering);
+            if gathering.closed {
+                return Err(SinkError::Closed);
+            }
+            if gathering.batch.len() + record.len() > self.shared.config.queue_bytes {
+                return Err(SinkError::QueueFull);
+            }
+            gathering.batch.extend_from_slice(&(record.len() as u32).to_le_bytes());
+            gathering.batch.extend_from_slice(&record);
+            gathering.count += 1;
+            let (sender, done) = oneshot::channel();
+            gathering.waiters.push(sender);
+            if gathering.count == 1 {
+                self.shared.wake.notify_one();
+            }
+            done
+        };
+        done.await.unwrap_or(Err(SinkError::Closed))
+    }
+
+    fn ready(&self) -> Result<(), SinkError> {
+        match locked(&self.shared.failing).as_ref() {
+            Some(error) => Err(SinkError::Unavailable(error.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_batches(shared: &Shared) {
+    loop {
+        let mut gathered = {
+            let mut gathering = locked(&shared.gathering);
+            while gathering.count == 0 && !gathering.closed {
+                gathering = shared.wake.wait(gathering).unwrap_or_else(PoisonError::into_inner);
+            }
+            if gathering.count == 0 {
+                return;
+            }
+            let next = Gathering { closed: gathering.closed, ..Gathering::default() };
+            std::mem::replace(&mut *gathering, next)
+        };
+        let outcome = write_batch(shared, &gathered);
+        let answer = match &outcome {
+            Ok(end) => {
+                shared.end.send_replace(*end);
+                if locked(&shared.failing).take().is_some() {
+                    tracing::info!("the journal can be written again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let newly = locked(&shared.failing).replace(text.clone()).is_none();
+                if newly {
+                    tracing::error!(error = %text, path = %shared.path.display(),
+                        "the journal cannot be written; beacons are answered 503 until it can. Is the disk full?");
+                }
+                Err(SinkError::Unavailable(text))
+            }
+        };
+        for waiter in gathered.waiters.drain(..) {
+            // A reader that went away still has its view counted.
+            let _ = waiter.send(answer.clone());
+        }
+        if outcome.is_err() {
+            reopen(shared);
+        }
+    }
+}
+
+/// Appends one batch and syncs. Returns the new end.
+fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalError> {
+    let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(database) = guard.as_ref() else { return Err(JournalError::Store(redb::Error::DatabaseAlreadyOpen)) };
+    let first = *shared.end.borrow();
+    let mut write = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut batches = transaction.open_table(BATCHES)?;
+            let mut value = batches.insert_reserve(first, HEADER_BYTES + gathered.batch.len())?;
+            let bytes = value.as_mut();
+            bytes[0] = BATCH_VERSION;
+            bytes[1..5].copy_from_slice(&(shared.hour)().0.to_le_bytes());
+            bytes[5..9].copy_from_slice(&gathered.count.to_le_bytes());
+            bytes[HEADER_BYTES..].copy_from_slice(&gathered.batch);
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    write()?;
+    Ok(first + u64::from(gathered.count))
+}
+
+/// After an I/O error redb refuses further work until the file is opened anew. A batch whose commit failed may still
+/// be there; the end is read again, so that no offset is used twice.
+fn reopen(shared: &Shared) {
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut guard = shared.database.write().unwrap_or_else(PoisonError::into_inner);
+    *guard = None;
+    match open_database(&shared.path) {
+        Ok(database) => {
+            match end_of(&database) {
+                Ok(end) => {
+                    shared.end.send_replace(end);
+                }
+                Err(error) => tracing::error!(%error, "the journal's end cannot be read"),
+            }
+            *guard = Some(database);
+        }
+        Err(error) => tracing::error!(%error, "the journal cannot be opened again yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Journal {
+        Journal::open(path, JournalConfig::default(), || Hour(100)).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn acknowledged_records_survive_and_keep_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.redb");
+        let journal = open(&path);
+        let stream = journal.stream();
+        let appends: Vec<_> = (0..500u32)
+            .map(|i| {
+                let journal = journal.clone();
+                tokio::spawn(async move { journal.append(0, i.to_le_bytes().to_vec()).await })
+            })
+            .collect();
+        for append in appends {
+            append.await.unwrap().unwrap();
+        }
+        journal.store_text("commit", "here").unwrap();
+        journal.close();
+        assert!(matches!(journal.append(0, vec![1]).await, Err(SinkError::Closed)));
+        drop(journal);
+
+        let journal = open(&path);
+        assert_eq!((journal.stream(), *journal.end().borrow()), (stream, 500));
+        assert_eq!(journal.text("commit").unwrap().as_deref(), Some("here"));
+        let batches = journal.read(0, usize::MAX).unwrap();
+        let mut seen: Vec<u32> = batches
+            .iter()
+            .flat_map(JournalBatch::records)
+            .map(|record| u32::from_le_bytes(record.try_into().unwrap()))
+            .collect();
+        assert_eq!(batches.last().unwrap().next_offset(), 500);
+        seen.sort_unstable();
+        assert_eq!(seen, (0..500).collect::<Vec<_>>());
+        // Reading in the middle starts with the batch that contains the offset.
+        let from = batches.last().unwrap().first_offset;
+        assert_eq!(journal.read(from, 1).unwrap().first().unwrap().first_offset, from);
+        assert!(journal.read(500, 1).unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn trimming_keeps_offsets_rising() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.redb");
+        let journal = open(&path);
+        for _ in 0..3 {
+            journal.append(0, vec![7]).await.unwrap();
+        }
+        assert_eq!(journal.trim(3, Hour(100)).unwrap(), 0, "too young to drop");
+        assert_eq!(journal.trim(2, Hour(101)).unwrap(), 2);
+        assert_eq!(journal.begin().unwrap(), 2);
+        assert_eq!(journal.trim(3, Hour(101)).unwrap(), 1);
+        journal.close();
+        drop(journal);
+        let journal = open(&path);
+        assert_eq!(*journal.end().borrow(), 3);
+        journal.append(0, vec![8]).await.unwrap();
+        assert_eq!(journal.read(0, 100).unwrap()[0].first_offset, 3);
+    }
+}

@@ -1,0 +1,326 @@
+//! The key that makes coordinates: random at birth, one for each period, replaced at the period's end by a one-way
+//! step of itself. Whoever finds today's key cannot compute yesterday's, so nobody can ask whether a reader was
+//! there.
+//!
+//! The key lives in memory and in one file of mode 0600, `{"version":1,"period":"2026-11","key":"64 hex digits"}`.
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Datelike, Utc};
+use schemas::Hour;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Changing this text changes every key after the next step: never do.
+const STEP_CONTEXT: &str = "headcount visitor key: step to the next period, version 1";
+
+/// How long one key lives, and so what a visitor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisitorPeriod {
+    /// A reader counts once a month.
+    Month,
+    /// A reader counts once a day; a month's sum is of visitor-days.
+    Day,
+}
+
+impl VisitorPeriod {
+    /// Number of the period that `at` falls into, rising by one from each to the next.
+    fn number(self, at: DateTime<Utc>) -> i64 {
+        match self {
+            VisitorPeriod::Month => i64::from(at.year()) * 12 + i64::from(at.month0()),
+            VisitorPeriod::Day => at.timestamp().div_euclid(86_400),
+        }
+    }
+
+    /// The period's first hour.
+    fn first_hour(self, number: i64) -> Hour {
+        match self {
+            VisitorPeriod::Month => {
+                let (year, month) = (number.div_euclid(12), number.rem_euclid(12) + 1);
+                schemas::Month::new(year as u16, month as u8).map_or(Hour(0), schemas::Month::first_hour)
+            }
+            VisitorPeriod::Day => Hour((number * 24) as u32),
+        }
+    }
+
+    /// The one spelling.
+    pub const fn name(self) -> &'static str {
+        match self {
+            VisitorPeriod::Month => "month",
+            VisitorPeriod::Day => "day",
+        }
+    }
+}
+
+/// One period's key. Not printable; wiped when dropped.
+#[derive(ZeroizeOnDrop)]
+pub struct PeriodKey {
+    bytes: [u8; 32],
+    #[zeroize(skip)]
+    number: i64,
+    #[zeroize(skip)]
+    hours: std::ops::Range<u32>,
+}
+
+impl PeriodKey {
+    fn new(bytes: [u8; 32], period: VisitorPeriod, number: i64) -> Self {
+        let hours = period.first_hour(number).0..period.first_hour(number + 1).0;
+        PeriodKey { bytes, number, hours }
+    }
+
+    pub(crate) fn hash(&self, input: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.bytes, input)
+    }
+
+    /// The hour a view at `now` belongs to. A clock that stepped back over the period's start must not bring the
+    /// dead key's period back: such views count in the first hour of the living one.
+    pub fn hour_of(&self, now: DateTime<Utc>) -> Hour {
+        Hour(Hour::of(now).0.max(self.hours.start))
+    }
+
+    fn next(&self, period: VisitorPeriod) -> Self {
+        PeriodKey::new(blake3::derive_key(STEP_CONTEXT, &self.bytes), period, self.number + 1)
+    }
+}
+
+/// Why there is no usable key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Reading or writing the file failed.
+    #[error("cannot {action} the visitor key {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file's content is not a key.
+    #[error("{} is no visitor key of version 1; move it away to start with a fresh key (visitors of the running period then count anew)", .0.display())]
+    Malformed(PathBuf),
+    /// The file belongs to the other kind of period.
+    #[error("{} is a key for visitor_period = \"{found}\", but the configuration says \"{expected}\"; change it back, or move the file away to start with a fresh key", path.display())]
+    OtherPeriod {
+        /// The file.
+        path: PathBuf,
+        /// The kind in the file.
+        found: String,
+        /// The kind configured.
+        expected: &'static str,
+    },
+    /// Others may read the file.
+    #[error("{} may be read by others (mode {mode:o}); run: chmod 600 {}", path.display(), path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The clock is far behind the key.
+    #[error("the clock says {now}, but the key of {} is already that of a later period; set the clock right", path.display())]
+    ClockBehind {
+        /// The file.
+        path: PathBuf,
+        /// What the clock says.
+        now: DateTime<Utc>,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyFile {
+    version: u32,
+    period_kind: String,
+    period: i64,
+    key: String,
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+/// The living key, advanced by the calendar.
+pub struct KeyRing {
+    path: PathBuf,
+    period: VisitorPeriod,
+    current: ArcSwap<PeriodKey>,
+    advancing: Mutex<()>,
+}
+
+impl KeyRing {
+    /// Reads the key file, or makes a fresh key, and advances it to `now`.
+    pub fn open(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        let key = match read(path, period)? {
+            Some(key) => key,
+            None => {
+                let mut bytes = Zeroizing::new([0u8; 32]);
+                getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
+                let key = PeriodKey::new(*bytes, period, period.number(now));
+                write(path, period, &key)?;
+                key
+            }
+        };
+        if i64::from(key.hours.start) * 3600 > now.timestamp() + 86_400 {
+            return Err(KeyError::ClockBehind { path: path.to_owned(), now });
+        }
+        let ring = KeyRing {
+            path: path.to_owned(),
+            period,
+            current: ArcSwap::from_pointee(key),
+            advancing: Mutex::new(()),
+        };
+        ring.at(now)?;
+        Ok(ring)
+    }
+
+    /// The kind of period.
+    pub fn period(&self) -> VisitorPeriod {
+        self.period
+    }
+
+    /// The key for `now`; at a period's end it first steps, writes the new key and forgets the old one.
+    pub fn at(&self, now: DateTime<Utc>) -> Result<Arc<PeriodKey>, KeyError> {
+        let hour = Hour::of(now).0;
+        let current = self.current.load_full();
+        if hour < current.hours.end {
+            return Ok(current);
+        }
+        drop(current);
+        let _one_at_a_time = self.advancing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut key = self.current.load_full();
+        while hour >= key.hours.end {
+            key = Arc::new(key.next(self.period));
+        }
+        // On disk before in use: a crash must not leave views of a key that is lost.
+        write(&self.path, self.period, &key)?;
+        self.current.store(Arc::clone(&key));
+        tracing::info!(period = self.period.name(), "the visitor key of the past period was replaced and erased");
+        Ok(key)
+    }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { action, path, source }
+}
+
+fn read(path: &Path, period: VisitorPeriod) -> Result<Option<PeriodKey>, KeyError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(path).map_err(io_error("inspect", path))?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Permissions { path: path.to_owned(), mode });
+        }
+    }
+    let malformed = || KeyError::Malformed(path.to_owned());
+    let file: KeyFile = serde_json::from_str(&text).map_err(|_| malformed())?;
+    if file.version != 1 {
+        return Err(malformed());
+    }
+    if file.period_kind != period.name() {
+        let (found, expected) = (file.period_kind.clone(), period.name());
+        return Err(KeyError::OtherPeriod { path: path.to_owned(), found, expected });
+    }
+    let bytes = blake3::Hash::from_hex(&file.key).map_err(|_| malformed())?;
+    Ok(Some(PeriodKey::new(*bytes.as_bytes(), period, file.period)))
+}
+
+/// Writes beside, syncs and renames. The old file's bytes are overwritten first, as far as the file system lets us.
+fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyError> {
+    let file = KeyFile {
+        version: 1,
+        period_kind: period.name().to_owned(),
+        period: key.number,
+        key: blake3::Hash::from_bytes(key.bytes).to_hex().to_string(),
+    };
+    let text = Zeroizing::new(serde_json::to_string(&file).map_err(|_| KeyError::Malformed(path.to_owned()))?);
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(io_error("create the directory of", path))?;
+    let fresh = path.with_extension("new");
+    let _ = fs::remove_file(&fresh);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut out = options.open(&fresh).map_err(io_error("create", &fresh))?;
+    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(io_error("write", &fresh))?;
+    // The old inode stays open through the rename, so a crash leaves either key whole, never a wiped one.
+    let old = fs::OpenOptions::new().write(true).open(path).ok();
+    fs::rename(&fresh, path).map_err(io_error("replace", path))?;
+    fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(io_error("sync the directory of", path))?;
+    if let Some(mut old) = old {
+        let length = old.metadata().map_or(0, |m| m.len()) as usize;
+        let _ = old.write_all(&vec![b' '; length]).and_then(|()| old.sync_all());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        DateTime::parse_from_rfc3339(text).unwrap().to_utc()
+    }
+
+    fn fingerprint(key: &PeriodKey) -> blake3::Hash {
+        key.hash(b"test")
+    }
+
+    #[test]
+    fn a_key_lives_for_its_month_and_steps_alike_at_once_or_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("visitor.key");
+        let ring = KeyRing::open(&path, VisitorPeriod::Month, at("2026-01-31T12:00:00Z")).unwrap();
+        let january = fingerprint(&ring.at(at("2026-01-31T23:59:59Z")).unwrap());
+        let copy = dir.path().join("copy.key");
+        fs::copy(&path, &copy).unwrap();
+        let march = fingerprint(&ring.at(at("2026-03-01T00:00:00Z")).unwrap());
+        assert_ne!(january, march);
+        // A node that slept through February arrives at the same key.
+        let other = KeyRing::open(&copy, VisitorPeriod::Month, at("2026-02-10T00:00:00Z")).unwrap();
+        assert_eq!(fingerprint(&other.at(at("2026-03-02T00:00:00Z")).unwrap()), march);
+        // A restart keeps the key.
+        drop(ring);
+        let again = KeyRing::open(&path, VisitorPeriod::Month, at("2026-03-05T00:00:00Z")).unwrap();
+        assert_eq!(fingerprint(&again.at(at("2026-03-05T00:00:00Z")).unwrap()), march);
+        // A clock that stepped back by seconds counts into the living period.
+        let key = again.at(at("2026-02-28T23:59:59Z")).unwrap();
+        assert_eq!(key.hour_of(at("2026-02-28T23:59:59Z")), Hour::of(at("2026-03-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("visitor.key");
+        let now = at("2026-03-05T00:00:00Z");
+        drop(KeyRing::open(&path, VisitorPeriod::Month, now).unwrap());
+        assert!(matches!(KeyRing::open(&path, VisitorPeriod::Day, now), Err(KeyError::OtherPeriod { .. })));
+        let before = at("2026-02-05T00:00:00Z");
+        assert!(matches!(KeyRing::open(&path, VisitorPeriod::Month, before), Err(KeyError::ClockBehind { .. })));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            assert!(matches!(KeyRing::open(&path, VisitorPeriod::Month, now), Err(KeyError::Permissions { .. })));
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(KeyRing::open(&path, VisitorPeriod::Month, now), Err(KeyError::Malformed(_))));
+    }
+}

@@ -1,0 +1,192 @@
+//! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
+//! whole when the registry changes.
+
+use arc_swap::ArcSwap;
+use schemas::{Host, ProjectSlug};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+/// A pattern such as `{project}.docs.example.org`: any project under one suffix, without registering each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern {
+    suffix: String,
+}
+
+/// Text that is no host pattern.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected a host pattern that begins with {{project}}, such as {{project}}.docs.example.org")]
+pub struct InvalidPattern;
+
+impl std::str::FromStr for HostPattern {
+    type Err = InvalidPattern;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        let suffix = text.strip_prefix("{project}.").ok_or(InvalidPattern)?;
+        let host: Host = suffix.parse().map_err(|_| InvalidPattern)?;
+        Ok(HostPattern { suffix: format!(".{}", host.as_str()) })
+    }
+}
+
+impl HostPattern {
+    fn project(&self, host: &str) -> Option<ProjectSlug> {
+        host.strip_suffix(self.suffix.as_str()).filter(|label| !label.contains('.'))?.parse().ok()
+    }
+}
+
+/// The registry at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectSnapshot {
+    hosts_of: HashMap<ProjectSlug, HashSet<Host>>,
+    projects_of: HashMap<Host, Vec<ProjectSlug>>,
+}
+
+impl ProjectSnapshot {
+    /// Indexes a registry.
+    pub fn new(projects: &BTreeMap<ProjectSlug, Vec<Host>>) -> Self {
+        let mut snapshot = ProjectSnapshot::default();
+        for (slug, hosts) in projects {
+            for host in hosts {
+                snapshot.projects_of.entry(host.clone()).or_default().push(slug.clone());
+            }
+            snapshot.hosts_of.insert(slug.clone(), hosts.iter().cloned().collect());
+        }
+        snapshot
+    }
+
+    /// Registered projects.
+    pub fn len(&self) -> usize {
+        self.hosts_of.len()
+    }
+
+    /// Whether no project is registered.
+    pub fn is_empty(&self) -> bool {
+        self.hosts_of.is_empty()
+    }
+}
+
+/// What a lookup finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The page belongs to this project.
+    Found(ProjectSlug),
+    /// No such project.
+    Unknown,
+    /// The project exists, the host is not one of its.
+    Foreign(ProjectSlug),
+    /// Several projects have the host and none was named.
+    Ambiguous,
+}
+
+/// The living registry: a snapshot, and the host's patterns.
+pub struct Projects {
+    snapshot: ArcSwap<ProjectSnapshot>,
+    patterns: Vec<HostPattern>,
+    /// New names that patterns may admit in one hour; stops a forger from filling the tables with names.
+    new_names_per_hour: usize,
+    admitted: Mutex<Admitted>,
+}
+
+#[derive(Default)]
+struct Admitted {
+    hour: u32,
+    this_hour: usize,
+    names: HashSet<ProjectSlug>,
+}
+
+impl Projects {
+    /// An empty registry with the host's patterns.
+    pub fn new(patterns: Vec<HostPattern>, new_names_per_hour: usize) -> Self {
+        Projects { snapshot: ArcSwap::default(), patterns, new_names_per_hour, admitted: Mutex::default() }
+    }
+
+    /// Replaces the snapshot.
+    pub fn replace(&self, snapshot: ProjectSnapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Registered projects.
+    pub fn len(&self) -> usize {
+        self.snapshot.load().len()
+    }
+
+    /// Whether no project is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Finds the project of a page on `host`, which the beacon may have named. `hour` is the present one.
+    pub fn find(&self, named: Option<&ProjectSlug>, host: &Host, hour: u32) -> Lookup {
+        let snapshot = self.snapshot.load();
+        if let Some(slug) = named {
+            if let Some(hosts) = snapshot.hosts_of.get(slug) {
+                return if hosts.contains(host) { Lookup::Found(slug.clone()) } else { Lookup::Foreign(slug.clone()) };
+            }
+            return match self.by_pattern(host, hour) {
+                Some(found) if found == *slug => Lookup::Found(found),
+                _ => Lookup::Unknown,
+            };
+        }
+        match snapshot.projects_of.get(host).map(Vec::as_slice) {
+            Some([one]) => Lookup::Found(one.clone()),
+            Some([_, _, ..]) => Lookup::Ambiguous,
+            _ => self.by_pattern(host, hour).map_or(Lookup::Unknown, Lookup::Found),
+        }
+    }
+
+    /// Whether `host` is the project's own, so that a referrer there is no arrival.
+    pub fn is_own_host(&self, slug: &ProjectSlug, host: &Host) -> bool {
+        self.snapshot.load().hosts_of.get(slug).is_some_and(|hosts| hosts.contains(host))
+    }
+
+    fn by_pattern(&self, host: &Host, hour: u32) -> Option<ProjectSlug> {
+        let slug = self.patterns.iter().find_map(|pattern| pattern.project(host.as_str()))?;
+        let mut admitted = self.admitted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if admitted.hour != hour {
+            (admitted.hour, admitted.this_hour) = (hour, 0);
+        }
+        if !admitted.names.contains(&slug) {
+            if admitted.this_hour >= self.new_names_per_hour {
+                return None;
+            }
+            admitted.this_hour += 1;
+            admitted.names.insert(slug.clone());
+        }
+        Some(slug)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slug(text: &str) -> ProjectSlug {
+        text.parse().unwrap()
+    }
+
+    fn host(text: &str) -> Host {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn pages_find_their_project() {
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
+        projects.replace(ProjectSnapshot::new(&BTreeMap::from([
+            (slug("sphinx"), vec![host("sphinx.example"), host("shared.example")]),
+            (slug("django"), vec![host("shared.example")]),
+        ])));
+        let find = |named: Option<&str>, at: &str| projects.find(named.map(slug).as_ref(), &host(at), 1);
+        assert_eq!(find(None, "sphinx.example"), Lookup::Found(slug("sphinx")));
+        assert_eq!(find(None, "shared.example"), Lookup::Ambiguous);
+        assert_eq!(find(Some("django"), "shared.example"), Lookup::Found(slug("django")));
+        assert_eq!(find(Some("django"), "sphinx.example"), Lookup::Foreign(slug("django")));
+        assert_eq!(find(Some("nobody"), "sphinx.example"), Lookup::Unknown);
+        assert_eq!(find(None, "elsewhere.example"), Lookup::Unknown);
+        assert_eq!(find(None, "one.rtd.example"), Lookup::Found(slug("one")));
+        assert_eq!(find(Some("two"), "two.rtd.example"), Lookup::Found(slug("two")));
+        assert_eq!(find(None, "a.b.rtd.example"), Lookup::Unknown);
+        // The third new name of the hour is one too many; known ones stay welcome.
+        assert_eq!(find(None, "three.rtd.example"), Lookup::Unknown);
+        assert_eq!(find(None, "one.rtd.example"), Lookup::Found(slug("one")));
+        assert_eq!(projects.find(None, &host("three.rtd.example"), 2), Lookup::Found(slug("three")));
+    }
+}

@@ -1,0 +1,28 @@
+//! The port to the log.
+
+use std::future::Future;
+
+/// Why the log did not take a record. Nothing was acknowledged to anybody.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Too much is waiting for the disk or the broker.
+    #[error("the log's queue is full")]
+    QueueFull,
+    /// Writing failed; whether the record is in the log is unknown.
+    #[error("the log cannot be written: {0}")]
+    Unavailable(String),
+    /// The process is stopping.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// Where accepted page views go. Resolves only once the record is durable: fsynced by the journal, or acknowledged by
+/// Kafka.
+pub trait Sink: Send + Sync + 'static {
+    /// Appends one encoded record. `key` (project and path, hashed) chooses the partition, so that a retry meets its
+    /// twin there.
+    fn append(&self, key: u64, record: Vec<u8>) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Whether a record would probably be taken now.
+    fn ready(&self) -> Result<(), SinkError>;
+}

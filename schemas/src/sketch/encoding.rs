@@ -1,0 +1,210 @@
+//! A sketch as bytes.
+//!
+//! The first byte names version (high four bits) and form (low four bits):
+//!
+//! | byte 0 | rest |
+//! |---|---|
+//! | `0x11` sparse, v1 | for each occupied register, ascending: LEB128 of `skipped << 6 \| rank`, where `skipped` counts the empty registers since the previous occupied one (or since register 0). 1 to 3 bytes each |
+//! | `0x12` dense, v1 | 16,384 bytes, the rank of each register, 0 for an empty one |
+//!
+//! Sparse holds 0 to 2048 registers, dense 2049 to 16,384. [`VisitorSketch::decode`] accepts exactly the bytes
+//! that [`VisitorSketch::encode`] writes: anything else could carry more about a reader than registers do.
+
+use super::coordinate::{Coordinate, InvalidCoordinate};
+use super::{
+    Form, MAX_RANK, RANK_BITS, RANK_MASK, REGISTERS, Ranks, SPARSE_LIMIT, Survey, VisitorSketch,
+    register_of, survey,
+};
+
+const TAG_SPARSE_V1: u8 = 0x11;
+const TAG_DENSE_V1: u8 = 0x12;
+
+impl VisitorSketch {
+    /// The canonical bytes; see the module documentation.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Appends the canonical bytes to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        if let Form::Dense(ranks) = &self.form {
+            out.reserve(1 + REGISTERS);
+            out.push(TAG_DENSE_V1);
+            out.extend_from_slice(&ranks[..]);
+            return;
+        }
+        let list = self.list();
+        out.reserve(1 + 2 * list.len());
+        out.push(TAG_SPARSE_V1);
+        let mut next = 0;
+        for &packed in list {
+            // `next` and the register are both shifted by the rank's bits, so the rank stays as it is.
+            let mut rest = packed - (next << RANK_BITS);
+            next = register_of(packed) + 1;
+            while rest >= 0x80 {
+                out.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            out.push(rest as u8);
+        }
+    }
+
+    /// Reads canonical bytes, and nothing else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SketchDecodeError> {
+        let mut sketch = Self::new();
+        sketch.merge_encoded(bytes)?;
+        Ok(sketch)
+    }
+
+    /// Adds everyone of an encoded sketch, without making a sketch of it first. On an error `self` is unchanged.
+    ///
+    /// Allocates only if `self` has to grow: never once it is dense.
+    pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), SketchDecodeError> {
+        match bytes.split_first() {
+            None => Err(SketchDecodeError::Empty),
+            Some((&TAG_SPARSE_V1, body)) => {
+                let coordinates = SparseReader {
+                    body,
+                    at: 0,
+                    next_register: 0,
+                };
+                let mut occupied = 0;
+                for coordinate in coordinates.clone() {
+                    coordinate?;
+                    occupied += 1;
+                }
+                if occupied > SPARSE_LIMIT {
+                    return Err(SketchDecodeError::SparseOverLimit { occupied });
+                }
+                self.merge_ascending(occupied, coordinates.map_while(Result::ok));
+                Ok(())
+            }
+            Some((&TAG_DENSE_V1, body)) => {
+                let ranks: &Ranks = body
+                    .try_into()
+                    .map_err(|_| SketchDecodeError::DenseLength { bytes: body.len() })?;
+                let Survey { occupied, max_rank } = survey(ranks);
+                if max_rank > MAX_RANK {
+                    return Err(SketchDecodeError::Rank { rank: max_rank });
+                }
+                if occupied <= SPARSE_LIMIT {
+                    return Err(SketchDecodeError::DenseUnderLimit { occupied });
+                }
+                self.merge_dense(ranks);
+                Ok(())
+            }
+            Some((&tag, _)) => Err(SketchDecodeError::UnknownForm { tag }),
+        }
+    }
+}
+
+/// Why bytes are not an encoded sketch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SketchDecodeError {
+    /// No bytes; even a sketch of nobody has one.
+    #[error("an encoded sketch has at least one byte")]
+    Empty,
+    /// A version or form this code has never written.
+    #[error("unknown version or form {tag:#04x} of an encoded sketch")]
+    UnknownForm {
+        /// The first byte.
+        tag: u8,
+    },
+    /// The bytes end within a coordinate.
+    #[error("the coordinate at byte {at} of a sparse sketch is cut off")]
+    Truncated {
+        /// Offset of the coordinate after the first byte.
+        at: usize,
+    },
+    /// A coordinate has more bytes than it needs, or than any needs.
+    #[error("the coordinate at byte {at} of a sparse sketch is too long")]
+    Overlong {
+        /// Offset of the coordinate after the first byte.
+        at: usize,
+    },
+    /// A rank that no hash has.
+    #[error("rank {rank} in an encoded sketch is not within 1 to 51")]
+    Rank {
+        /// The rank found.
+        rank: u8,
+    },
+    /// A register past the last.
+    #[error("register {register} in an encoded sketch is not below 16384")]
+    Register {
+        /// The register found.
+        register: u32,
+    },
+    /// A sparse sketch that should have been dense.
+    #[error("{occupied} registers are too many for a sparse sketch")]
+    SparseOverLimit {
+        /// Registers found.
+        occupied: usize,
+    },
+    /// A dense sketch that should have been sparse.
+    #[error("{occupied} registers are too few for a dense sketch")]
+    DenseUnderLimit {
+        /// Registers found.
+        occupied: usize,
+    },
+    /// A dense sketch that is cut off, or followed by something.
+    #[error("a dense sketch has 16384 registers, not {bytes}")]
+    DenseLength {
+        /// Bytes after the first.
+        bytes: usize,
+    },
+}
+
+/// Reads the coordinates of an encoded sparse sketch. Ends after the bytes or the first error.
+///
+/// Registers ascend by construction: the encoding can express neither a repeated nor a descending one.
+#[derive(Clone)]
+struct SparseReader<'a> {
+    body: &'a [u8],
+    at: usize,
+    next_register: u32,
+}
+
+impl Iterator for SparseReader<'_> {
+    type Item = Result<Coordinate, SketchDecodeError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let read = read_varint(bytes, self.at).and_then(|(value, length)| {
+            self.at += length;
+            let register = self.next_register + (value >> RANK_BITS);
+            self.next_register = register + 1;
+            Coordinate::checked(register, (value & RANK_MASK) as u8).map_err(|error| match error {
+                InvalidCoordinate::Register(register) => SketchDecodeError::Register { register },
+                InvalidCoordinate::Rank(rank) => SketchDecodeError::Rank { rank },
+            })
+        });
+        if read.is_err() {
+            self.at = self.body.len();
+        }
+        Some(read)
+    }
+}
+
+/// The first LEB128 number of `bytes` and its length: at most 3 bytes, as 20 bits need, and no more than it needs.
+#[inline]
+fn read_varint(bytes: &[u8], at: usize) -> Result<(u32, usize), SketchDecodeError> {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().take(3).enumerate() {
+        value |= u32::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return if byte == 0 && index > 0 {
+                Err(SketchDecodeError::Overlong { at })
+            } else {
+                Ok((value, index + 1))
+            };
+        }
+    }
+    Err(if bytes.len() < 3 {
+        SketchDecodeError::Truncated { at }
+    } else {
+        SketchDecodeError::Overlong { at }
+    })
+}
