@@ -28,7 +28,7 @@
   // that is where search words and tokens are.
   const here = () => location.origin + location.pathname + ('query' in data ? location.search : '');
 
-  const meta = name => document.querySelector(`meta[name="${name}"]`)?.content;
+  const meta = name => document.getElementsByName(name)[0]?.content;
   const fact = (name, readthedocs) =>
     data[name] || meta('headcount:' + name) || meta('readthedocs-' + readthedocs);
 
@@ -38,11 +38,11 @@
   const load = performance.getEntriesByType('navigation')[0] || {};
 
   const optedOut = () => {
+    if (navigator.globalPrivacyControl || navigator.doNotTrack == 1) return 1;
     // Storage is read for this flag and never written; a sandboxed frame throws on the very attempt.
     try {
-      if (localStorage.getItem('headcount-ignore') == 'true') return 1;
+      return localStorage['headcount-ignore'] == 'true';
     } catch {}
-    return navigator.globalPrivacyControl || navigator.doNotTrack == 1;
   };
 
   // A string body goes as text/plain, so there is no preflight. `keepalive` lets it outlive the page. Asked once more
@@ -64,30 +64,29 @@
     if (!repeated && wait < 6e5) setTimeout(post, wait + 1e3 + Math.random() * 2e3, body, 1);
   };
 
-  let page;     // the address of the latest view
-  let referrer; // where the due view came from
-  let due;      // a view that nobody has seen yet
+  let page; // the address of the latest view
+  let due;  // where a view came from that nobody has seen yet
 
   // A page that was prepared in advance, or opened in a tab behind, is viewed when it is first shown, or never.
   const show = () => {
-    if (!due || document.hidden || document.prerendering) return;
-    due = 0;
+    if (due == null || document.hidden || document.prerendering) return;
+    const referrer = due.split(/[?#]/)[0];
+    due = null;
     if (optedOut()) return;
     post(JSON.stringify({
       project: fact('project', 'project-slug'),
       url: here(),
-      referrer: referrer.split(/[?#]/)[0],
-      status: +fact('status', 'http-status') || here() == first && load.responseStatus > 399 && load.responseStatus,
+      referrer,
+      status: +fact('status', 'http-status') || here() == first && load.responseStatus,
       version: fact('version', 'version-slug'),
       language: fact('language', 'language-slug') || document.documentElement.lang,
       // 64 random bits, chosen anew for each view: they name the view, not the viewer.
-      id: Array.from(crypto.getRandomValues(new Uint8Array(8)), byte => (byte + 256).toString(16).slice(1)).join(''),
+      id: crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, 0),
     }, (name, value) => value || undefined)); // what is not known is not sent
   };
 
   const view = from => {
-    if (!due) referrer = from;
-    due = 1;
+    due ??= from;
     page = here();
     show();
   };
