@@ -93,6 +93,12 @@ impl Browser {
         Ok(page)
     }
 
+    /// Opens a tab that nobody watches: being watched switches some of a browser's ways off, prerendering among them.
+    /// Such a tab has to act by itself.
+    pub async fn open_unwatched(&self, url: &str) -> Result<()> {
+        self.connection.call(None, "Target.createTarget", json!({"url": url})).await.map(drop)
+    }
+
     /// All cookies of the profile, of whichever site.
     pub async fn cookies(&self) -> Result<Vec<Value>> {
         let answer = self.connection.call(None, "Storage.getCookies", json!({})).await?;

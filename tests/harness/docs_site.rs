@@ -9,7 +9,7 @@ use axum::{
     response::{Html, IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::{Arc, Mutex}};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
@@ -35,9 +35,17 @@ pub struct DocsSite {
 /// A site that is up, until it is dropped.
 pub struct RunningSite {
     address: SocketAddr,
-    asked: watch::Receiver<Vec<String>>,
+    shared: Arc<Shared>,
     // Dropping it ends the server.
     _stop: oneshot::Sender<()>,
+}
+
+struct Shared {
+    site: DocsSite,
+    // Paths in the order in which they were asked for.
+    asked: watch::Sender<Vec<String>>,
+    // Pages that were added while the site was up.
+    added: Mutex<BTreeMap<String, String>>,
 }
 
 impl DocsSite {
@@ -74,15 +82,15 @@ impl DocsSite {
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let (ask, asked) = watch::channel(Vec::new());
-        let router = Router::new().fallback(answer).with_state(Arc::new((self, ask)));
+        let shared = Arc::new(Shared { site: self, asked: watch::Sender::default(), added: Mutex::default() });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         tokio::spawn(async move {
             tokio::select! {
                 result = async { axum::serve(listener, router).await } => drop(result),
                 _ = stopped => {}
             }
         });
-        Ok(RunningSite { address, asked, _stop: stop })
+        Ok(RunningSite { address, shared, _stop: stop })
     }
 
     fn head(&self) -> String {
@@ -117,13 +125,18 @@ impl RunningSite {
         format!("http://{}{path}", self.address)
     }
 
+    /// Adds a page to the running site.
+    pub fn add_page(&self, path: &str, html: &str) {
+        self.shared.added.lock().unwrap().insert(path.to_owned(), html.to_owned());
+    }
+
     /// Waits until a path has been asked for, whether or not it exists.
     pub async fn until_asked_for(&self, path: &str) -> Result<()> {
-        let mut asked = self.asked.clone();
+        let mut asked = self.shared.asked.subscribe();
         let waiting = asked.wait_for(|asked| asked.iter().any(|one| one == path));
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(found) => found.map(drop).context("the site is gone"),
-            Err(_) => bail!("waited {PATIENCE:?} for {path} to be asked for; what was: {:?}", self.asked.borrow()),
+            Err(_) => bail!("waited {PATIENCE:?} for {path} to be asked for; what was: {:?}", *self.shared.asked.borrow()),
         }
     }
 
@@ -140,10 +153,12 @@ fn insert_before(html: &str, tag: &str, snippet: &str) -> String {
     }
 }
 
-async fn answer(State(state): State<Arc<(DocsSite, watch::Sender<Vec<String>>)>>, request: Request) -> Response {
-    let (site, asked) = &*state;
-    asked.send_modify(|asked| asked.push(request.uri().path().to_owned()));
-    if let Some(html) = site.pages.get(request.uri().path()) {
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let site = &shared.site;
+    let path = request.uri().path();
+    shared.asked.send_modify(|asked| asked.push(path.to_owned()));
+    let added = shared.added.lock().unwrap().get(path).cloned();
+    if let Some(html) = added.as_ref().or_else(|| site.pages.get(path)) {
         return Html(site.with_snippet(html)).into_response();
     }
     let Some(root) = &site.root else { return site.not_found() };

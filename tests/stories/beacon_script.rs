@@ -247,29 +247,33 @@ async fn a_tab_in_the_background_counts_when_it_is_looked_at() -> Result<()> {
 
 #[tokio::test]
 async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
-    const RULES: &str = "<script type=\"speculationrules\">\
-        {\"prerender\": [{\"urls\": [\"/two.html\", \"/three.html\"], \"eagerness\": \"immediate\"}]}</script></head>";
+    const AHEAD: &str = "<!doctype html><html lang=\"en\"><head><title>Ahead</title><script type=\"speculationrules\">\
+        {\"prerender\": [{\"urls\": [\"/two.html\", \"/three.html\"], \"eagerness\": \"immediate\"}]}</script>\
+        <script>(async function wait() { (await fetch('/go')).ok ? location.href = '/two.html' : setTimeout(wait, 50) })()\
+        </script></head><body></body></html>";
+    // It tells when it runs unseen, so that the story knows that it really did.
+    let prepared = "<script>document.prerendering && fetch('/unseen' + location.pathname)</script></head>";
+    let prepared = PLAIN.replace("</head>", prepared);
     let stage = Stage::with(|site| {
-        let ahead = PLAIN.replace("/two.html?q=secret#part", "/two.html").replace("</head>", RULES);
-        // It tells when it runs unseen, so that the story knows that it really did.
-        let prepared = PLAIN
-            .replace("</head>", "<script>document.prerendering && fetch('/prerendered' + location.pathname)</script></head>");
-        site.page("/ahead.html", &ahead).page("/two.html", &prepared).page("/three.html", &prepared)
+        site.page("/ahead.html", AHEAD).page("/two.html", &prepared).page("/three.html", &prepared)
     })
     .await?;
-    let page = stage.browser.open(&stage.url("/ahead.html")).await?;
-    for path in ["/prerendered/two.html", "/prerendered/three.html"] {
+    // Chromium prerenders nothing for a tab that is being watched; this one follows its link when it finds `/go`.
+    stage.browser.open_unwatched(&stage.url("/ahead.html")).await?;
+    for path in ["/unseen/two.html", "/unseen/three.html"] {
         stage.site.until_asked_for(path).await?;
     }
     stage.views(1).await?;
-    page.evaluate::<Value>("document.getElementById('next').click()").await?;
-    let views = stage.views(2).await?;
+    stage.site.add_page("/go", "");
+    stage.views(2).await?;
+    let last = stage.browser.open(&stage.url("/end.html")).await?;
+    let views = stage.views(3).await?;
     assert_eq!(
         journey(&stage, &views),
-        pairs(&[("/ahead.html", "-"), ("/two.html", "/ahead.html")]),
+        pairs(&[("/ahead.html", "-"), ("/two.html", "/ahead.html"), ("/end.html", "-")]),
         "one view of the page that was shown, none of the one that never was"
     );
-    Ok(())
+    last.close().await
 }
 
 #[tokio::test]
@@ -359,8 +363,7 @@ async fn nothing_is_left_on_the_readers_machine() -> Result<()> {
         json!({"cookie": "", "local": [], "session": [], "databases": [], "caches": [], "workers": 0});
     assert_eq!(page.evaluate::<Value>(LEFT).await?, nothing);
     let new: Vec<String> = page.evaluate(&format!("{names}.filter(name => !before.includes(name))")).await?;
-    // `next` is the link of the page, which browsers show as a property of the window.
-    assert_eq!(new, ["next"], "the script leaves no name behind");
+    assert_eq!(new, Vec::<String>::new(), "the script leaves no name behind");
     assert_eq!(stage.browser.cookies().await?, Vec::<Value>::new());
     Ok(())
 }
