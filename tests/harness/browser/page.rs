@@ -1,0 +1,258 @@
+//! One tab.
+
+use super::{PATIENCE, cdp::Connection};
+use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// A tab, with a record of its requests since it was opened.
+pub struct Page {
+    connection: Arc<Connection>,
+    target: String,
+    session: String,
+}
+
+/// A request that the tab made.
+#[derive(Debug, Clone)]
+pub struct SeenRequest {
+    /// The protocol's id, the same in its [`Response`].
+    pub id: String,
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Where to.
+    pub url: String,
+    /// The headers that the page gave; the browser adds some of its own on the wire.
+    pub headers: Value,
+    /// What was posted.
+    pub body: Option<String>,
+}
+
+/// An answer that the tab got.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The id of its [`SeenRequest`].
+    pub id: String,
+    /// Of what.
+    pub url: String,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+/// What a screen shows: for pictures.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// In CSS pixels.
+    pub width: u32,
+    /// In CSS pixels.
+    pub height: u32,
+    /// A telephone: touch, and the page's own viewport is honoured, at twice the pixels.
+    pub mobile: bool,
+    /// The reader prefers dark colours.
+    pub dark: bool,
+    /// The whole page instead of its first screen.
+    pub full_page: bool,
+}
+
+impl Page {
+    pub(super) async fn attach(connection: Arc<Connection>, target: String) -> Result<Page> {
+        let attached = json!({"targetId": target, "flatten": true});
+        let attached = connection.call(None, "Target.attachToTarget", attached).await?;
+        let session = attached["sessionId"].as_str().context("an attached target has a session")?.to_owned();
+        let page = Page { connection, target, session };
+        for method in ["Page.enable", "Network.enable", "Runtime.enable"] {
+            page.call(method, json!({})).await?;
+        }
+        page.call("Page.setLifecycleEventsEnabled", json!({"enabled": true})).await?;
+        Ok(page)
+    }
+
+    /// Any method of the protocol, on this tab.
+    pub async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
+        self.connection.call(Some(&self.session), method, parameters).await
+    }
+
+    /// Goes to an address and waits until the page and all that it names have loaded.
+    pub async fn navigate(&self, url: &str) -> Result<()> {
+        self.navigate_from(url, None).await
+    }
+
+    /// As [`Page::navigate`], as if a link on the page `referrer` had been followed.
+    pub async fn navigate_from(&self, url: &str, referrer: Option<&str>) -> Result<()> {
+        let mark = self.connection.mark(&self.session);
+        let mut parameters = json!({"url": url});
+        if let Some(referrer) = referrer {
+            parameters["referrer"] = referrer.into();
+            // The protocol's default policy would cut it; which policy a site has is that site's affair.
+            parameters["referrerPolicy"] = "unsafeUrl".into();
+        }
+        let answer = self.call("Page.navigate", parameters).await?;
+        if let Some(error) = answer["errorText"].as_str() {
+            bail!("go to {url}: {error}");
+        }
+        // A jump within the page loads nothing.
+        let Some(loader) = answer["loaderId"].as_str() else { return Ok(()) };
+        let what = format!("{url} to load");
+        self.connection
+            .wait_for(&self.session, mark, &what, |event| {
+                let params = &event["params"];
+                (event["method"] == "Page.lifecycleEvent" && params["name"] == "load" && params["loaderId"] == loader)
+                    .then_some(())
+            })
+            .await
+    }
+
+    /// Does something that loads a page in this tab (a click, a reload), and waits until it has loaded.
+    pub async fn loads<T>(&self, doing: impl Future<Output = Result<T>>) -> Result<T> {
+        let mark = self.connection.mark(&self.session);
+        let done = doing.await?;
+        self.connection
+            .wait_for(&self.session, mark, "a page to load", |event| {
+                (event["method"] == "Page.loadEventFired").then_some(())
+            })
+            .await?;
+        Ok(done)
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) -> Result<()> {
+        self.loads(self.call("Page.reload", json!({}))).await?;
+        Ok(())
+    }
+
+    /// One page back, as the browser's button does it. Returns once the tab is there, out of memory or loaded anew.
+    pub async fn back(&self) -> Result<()> {
+        let history = self.call("Page.getNavigationHistory", json!({})).await?;
+        let at = history["currentIndex"].as_u64().context("the history has a present entry")? as usize;
+        let entry = at.checked_sub(1).map(|at| &history["entries"][at]).context("there is no page to go back to")?;
+        self.call("Page.navigateToHistoryEntry", json!({"entryId": entry["id"]})).await?;
+        let url = entry["url"].as_str().unwrap_or_default();
+        self.until(&format!("location.href == {} && document.readyState == 'complete'", json!(url))).await
+    }
+
+    /// Whether the last going back took the page out of the browser's memory. The event names the kind.
+    pub fn was_restored_from_memory(&self) -> bool {
+        self.connection
+            .events(&self.session, 0)
+            .iter()
+            .rev()
+            .find(|event| event["method"] == "Page.frameNavigated")
+            .is_some_and(|event| event["params"]["type"] == "BackForwardCacheRestore")
+    }
+
+    /// The value of an expression; a promise is awaited.
+    pub async fn evaluate<T: DeserializeOwned>(&self, expression: &str) -> Result<T> {
+        let parameters = json!({"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true});
+        let answer = self.call("Runtime.evaluate", parameters).await?;
+        if let Some(exception) = answer.get("exceptionDetails") {
+            bail!("evaluate {expression}: {exception}");
+        }
+        let value = answer["result"].get("value").cloned().unwrap_or_default();
+        serde_json::from_value(value).with_context(|| format!("evaluate {expression}"))
+    }
+
+    /// Waits until an expression is true. A page that is being exchanged cannot answer, which is no failure.
+    pub async fn until(&self, expression: &str) -> Result<()> {
+        let started = tokio::time::Instant::now();
+        loop {
+            let answer = self.evaluate::<Value>(expression).await;
+            if matches!(answer, Ok(Value::Bool(true))) {
+                return Ok(());
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("waited {PATIENCE:?} for {expression}; it last gave {answer:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Headers to send with every request of this tab.
+    pub async fn set_headers(&self, headers: &[(&str, &str)]) -> Result<()> {
+        let headers: serde_json::Map<_, _> = headers.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
+        self.call("Network.setExtraHTTPHeaders", json!({"headers": headers})).await.map(drop)
+    }
+
+    /// Another user agent, from the next page on.
+    pub async fn set_user_agent(&self, user_agent: &str) -> Result<()> {
+        self.call("Emulation.setUserAgentOverride", json!({"userAgent": user_agent})).await.map(drop)
+    }
+
+    /// A reader without scripts.
+    pub async fn disable_scripts(&self) -> Result<()> {
+        self.call("Emulation.setScriptExecutionDisabled", json!({"value": true})).await.map(drop)
+    }
+
+    /// Runs a script at the start of each page from now on, before the page's own.
+    pub async fn on_new_document(&self, script: &str) -> Result<()> {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await.map(drop)
+    }
+
+    /// Brings the tab to the front; the one that was there is hidden.
+    pub async fn bring_to_front(&self) -> Result<()> {
+        self.call("Page.bringToFront", json!({})).await.map(drop)
+    }
+
+    /// Closes the tab.
+    pub async fn close(self) -> Result<()> {
+        self.connection.call(None, "Target.closeTarget", json!({"targetId": self.target})).await.map(drop)
+    }
+
+    /// A picture of the page (PNG).
+    pub async fn screenshot(&self, view: View) -> Result<Vec<u8>> {
+        let scheme = if view.dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.call("Emulation.setEmulatedMedia", features).await?;
+        let scale = if view.mobile { 2 } else { 1 };
+        let metrics =
+            json!({"width": view.width, "height": view.height, "deviceScaleFactor": scale, "mobile": view.mobile});
+        self.call("Emulation.setDeviceMetricsOverride", metrics).await?;
+        self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": view.mobile})).await?;
+        // Two frames: one to lay out for the new size, one to have painted it.
+        self.evaluate::<Value>(
+            "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done()))))",
+        )
+        .await?;
+        let parameters = json!({"format": "png", "captureBeyondViewport": view.full_page});
+        let answer = self.call("Page.captureScreenshot", parameters).await?;
+        let data = answer["data"].as_str().context("a screenshot has data")?;
+        data_encoding::BASE64.decode(data.as_bytes()).context("decode the screenshot")
+    }
+
+    /// All requests of the tab so far, in order.
+    pub fn requests(&self) -> Vec<SeenRequest> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let events = self.connection.events(&self.session, 0);
+        let sent = events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        sent.map(|event| {
+            let request = &event["params"]["request"];
+            SeenRequest {
+                id: text(&event["params"]["requestId"]),
+                method: text(&request["method"]),
+                url: text(&request["url"]),
+                headers: request["headers"].clone(),
+                body: request["postData"].as_str().map(str::to_owned),
+            }
+        })
+        .collect()
+    }
+
+    /// Waits until the answer to a request after the `from`th event of the tab (see [`Page::mark`]) fits, and returns it.
+    pub async fn response(&self, from: usize, what: &str, fits: impl Fn(&Response) -> bool) -> Result<Response> {
+        self.connection
+            .wait_for(&self.session, from, what, |event| {
+                let params = &event["params"];
+                let response = Response {
+                    id: params["requestId"].as_str()?.to_owned(),
+                    url: params["response"]["url"].as_str()?.to_owned(),
+                    status: params["response"]["status"].as_u64()?.try_into().ok()?,
+                };
+                (event["method"] == "Network.responseReceived" && fits(&response)).then_some(response)
+            })
+            .await
+    }
+
+    /// How much has happened in the tab until now.
+    pub fn mark(&self) -> usize {
+        self.connection.mark(&self.session)
+    }
+}
