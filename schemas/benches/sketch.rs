@@ -84,9 +84,9 @@ fn insert(c: &mut Criterion) {
             b.iter_batched_ref(
                 || ours.clone(),
                 |sketch| {
-                    stream
-                        .iter()
-                        .for_each(|&hash| drop(sketch.insert(Coordinate::from_hash(hash))))
+                    for &hash in &stream {
+                        sketch.insert(Coordinate::from_hash(hash));
+                    }
                 },
                 BatchSize::LargeInput,
             );
@@ -170,11 +170,11 @@ fn estimate(c: &mut Criterion) {
     for readers in [3, 1000, 10_000, 20_000, 1_000_000] {
         let ours = sketch(1, readers);
         group.bench_function(format!("ours/{readers}"), |b| {
-            b.iter(|| black_box(&ours).estimate())
+            b.iter(|| black_box(&ours).estimate());
         });
         let mut theirs = crate_sketch(1, readers);
         group.bench_function(format!("crate/{readers}"), |b| {
-            b.iter(|| black_box(&mut theirs).count())
+            b.iter(|| black_box(&mut theirs).count());
         });
     }
     group.finish();
@@ -194,7 +194,7 @@ fn encoding(c: &mut Criterion) {
             });
         });
         group.bench_function("decode", |b| {
-            b.iter(|| VisitorSketch::decode(black_box(&bytes)))
+            b.iter(|| VisitorSketch::decode(black_box(&bytes)));
         });
         group.finish();
     }
@@ -203,9 +203,9 @@ fn encoding(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default()
-        .sample_size(12)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1200));
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(250))
+        .measurement_time(Duration::from_millis(1000));
     targets = insert, merge, estimate, encoding
 }
 criterion_main!(benches);
