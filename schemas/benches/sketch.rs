@@ -35,6 +35,7 @@ fn sketch(seed: u64, readers: usize) -> VisitorSketch {
 }
 
 /// Neither side pays for hashing.
+#[derive(Clone)]
 struct PassThrough;
 
 struct PassThroughHasher(u64);
@@ -91,9 +92,10 @@ fn insert(c: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
+        let theirs = crate_sketch(2, before);
         group.bench_function(format!("crate/100000 after {before}"), |b| {
             b.iter_batched_ref(
-                || crate_sketch(2, before),
+                || theirs.clone(),
                 |sketch| stream.iter().for_each(|hash| sketch.insert(hash)),
                 BatchSize::LargeInput,
             );
@@ -204,8 +206,8 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(250))
-        .measurement_time(Duration::from_millis(1000));
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(700));
     targets = insert, merge, estimate, encoding
 }
 criterion_main!(benches);

@@ -235,8 +235,9 @@ impl VisitorSketch {
     ///
     /// The crate starts in a sparse form of its own and would then answer from 25-bit indices, which synthetic hashes
     /// do not have. It leaves that form for good above 13,107 bytes. More than 11,500 visitors occupy at least 8264
-    /// registers, whose synthetic hashes lie at least 2¹¹ apart in it and so take two bytes each: it always leaves,
-    /// and holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
+    /// registers. In that form it codes ranks up to 11 and the others differently; codes of one kind lie at least 2¹¹
+    /// apart and so take two bytes, but for at most 256 pairs where the kinds interleave. So it always leaves, and
+    /// holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
     fn bias_corrected(&self) -> f64 {
         let mut crate_sketch: HyperLogLogPlus<u64, PassThrough> =
             HyperLogLogPlus::new(PRECISION as u8, PassThrough)
