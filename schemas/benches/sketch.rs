@@ -35,6 +35,7 @@ fn sketch(seed: u64, readers: usize) -> VisitorSketch {
 }
 
 /// Neither side pays for hashing.
+#[derive(Clone)]
 struct PassThrough;
 
 struct PassThroughHasher(u64);
@@ -84,16 +85,17 @@ fn insert(c: &mut Criterion) {
             b.iter_batched_ref(
                 || ours.clone(),
                 |sketch| {
-                    stream
-                        .iter()
-                        .for_each(|&hash| drop(sketch.insert(Coordinate::from_hash(hash))))
+                    for &hash in &stream {
+                        sketch.insert(Coordinate::from_hash(hash));
+                    }
                 },
                 BatchSize::LargeInput,
             );
         });
+        let theirs = crate_sketch(2, before);
         group.bench_function(format!("crate/100000 after {before}"), |b| {
             b.iter_batched_ref(
-                || crate_sketch(2, before),
+                || theirs.clone(),
                 |sketch| stream.iter().for_each(|hash| sketch.insert(hash)),
                 BatchSize::LargeInput,
             );
@@ -170,11 +172,11 @@ fn estimate(c: &mut Criterion) {
     for readers in [3, 1000, 10_000, 20_000, 1_000_000] {
         let ours = sketch(1, readers);
         group.bench_function(format!("ours/{readers}"), |b| {
-            b.iter(|| black_box(&ours).estimate())
+            b.iter(|| black_box(&ours).estimate());
         });
         let mut theirs = crate_sketch(1, readers);
         group.bench_function(format!("crate/{readers}"), |b| {
-            b.iter(|| black_box(&mut theirs).count())
+            b.iter(|| black_box(&mut theirs).count());
         });
     }
     group.finish();
@@ -194,7 +196,7 @@ fn encoding(c: &mut Criterion) {
             });
         });
         group.bench_function("decode", |b| {
-            b.iter(|| VisitorSketch::decode(black_box(&bytes)))
+            b.iter(|| VisitorSketch::decode(black_box(&bytes)));
         });
         group.finish();
     }
@@ -203,9 +205,9 @@ fn encoding(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default()
-        .sample_size(12)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(1200));
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(700));
     targets = insert, merge, estimate, encoding
 }
 criterion_main!(benches);

@@ -64,7 +64,8 @@ pub struct Estimate {
     /// Visitors; not rounded, 0 for an empty sketch.
     pub value: f64,
     /// One standard deviation as a fraction of `value` (0.008 is 0.8 %). Linear counting:
-    /// √(m(eᵗ − t − 1))/n with t = n/m (Whang et al. 1990). Above [`LINEAR_COUNTING_LIMIT`]: [`RELATIVE_ERROR`].
+    /// √(m(eᵗ − t − 1))/n with t = n/m (Whang et al. 1990). Above [`LINEAR_COUNTING_LIMIT`]: [`RELATIVE_ERROR`],
+    /// more than the 0.6 to 0.75 % that `tests/sketch_accuracy.rs` measures up to 100,000 visitors.
     pub error: f64,
 }
 
@@ -203,6 +204,9 @@ impl VisitorSketch {
     }
 
     /// How many visitors there were, with the error of that statement.
+    ///
+    /// Under 1 µs up to [`LINEAR_COUNTING_LIMIT`]; above it about 0.7 ms, most of which the crate spends on its way
+    /// through a sparse form of its own. So: once a report, not once a record.
     pub fn estimate(&self) -> Estimate {
         const M: f64 = REGISTERS as f64;
         let occupied = self.occupied();
@@ -231,8 +235,9 @@ impl VisitorSketch {
     ///
     /// The crate starts in a sparse form of its own and would then answer from 25-bit indices, which synthetic hashes
     /// do not have. It leaves that form for good above 13,107 bytes. More than 11,500 visitors occupy at least 8264
-    /// registers, whose synthetic hashes lie at least 2¹¹ apart in it and so take two bytes each: it always leaves,
-    /// and holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
+    /// registers. In that form it codes ranks up to 11 and the others differently; codes of one kind lie at least 2¹¹
+    /// apart and so take two bytes, but for at most 256 pairs where the kinds interleave. So it always leaves, and
+    /// holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
     fn bias_corrected(&self) -> f64 {
         let mut crate_sketch: HyperLogLogPlus<u64, PassThrough> =
             HyperLogLogPlus::new(PRECISION as u8, PassThrough)
