@@ -1,1 +1,20 @@
-//! Placeholder, replaced within the first commits.
+//! Folds windows of the log into summaries and writes them to ClickHouse.
+//!
+//! # Delivery
+//!
+//! A log delivers at least once, and counters double under redelivery. So no row is a delta: each states that the
+//! records of its window below `next_offset` add up to this. Any process may write such a fact twice, late, or as a
+//! zombie; readers take the one that knows most. The steps, each safe to be killed in:
+//!
+//! 1. *fold* records into the open [`window`]'s accumulators, begun empty at its first record ([`fold`]);
+//! 2. *flush*: freeze at an offset, insert all changed rows, the ledger's last ([`store`]);
+//! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
+//! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse to go on.
+
+pub mod fold;
+mod run;
+pub mod source;
+pub mod store;
+pub mod window;
+
+pub use run::{AggregateConfig, AggregateError, run};

@@ -419,7 +419,7 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
     let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = guard.as_ref() else { return Err(JournalError::Store(redb::Error::DatabaseAlreadyOpen)) };
     let first = *shared.end.borrow();
-    let mut write = || -> Result<(), redb::Error> {
+    let write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
             let mut batches = transaction.open_table(BATCHES)?;

@@ -1,0 +1,287 @@
+//! One partition's loop: read, fold, flush, commit.
+
+use crate::fold::{FOLD_VERSION, Rows, WindowState};
+use crate::source::{Source, SourceError};
+use crate::store::{StoreError, SummaryStore};
+use crate::window::{Commit, Cut, WindowStart};
+use schemas::Hour;
+use std::future::Future;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How a partition is folded.
+#[derive(Clone, Copy, Debug)]
+pub struct AggregateConfig {
+    /// How new windows are cut.
+    pub cut: Cut,
+    /// How long rows may wait before they are written.
+    pub flush_every: Duration,
+    /// Changed cells that cause a flush before its time.
+    pub flush_cells: usize,
+    /// How long the last flush may take when stopping.
+    pub stop_within: Duration,
+}
+
+impl Default for AggregateConfig {
+    fn default() -> Self {
+        AggregateConfig {
+            cut: Cut::default(),
+            flush_every: Duration::from_secs(5),
+            flush_cells: 500_000,
+            stop_within: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why folding stopped. Going on would have given wrong figures.
+#[derive(Debug, thiserror::Error)]
+pub enum AggregateError {
+    /// The log failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// ClickHouse failed at start.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Records of an unfinished window are gone.
+    #[error(
+        "the log begins at offset {begin}, but the open window began at {needed}: records were removed before they \
+         were safely counted. Restore the log, or start a new one; raise its retention well above the window"
+    )]
+    Truncated {
+        /// Oldest offset in the log.
+        begin: u64,
+        /// Offset that is needed.
+        needed: u64,
+    },
+    /// The log is shorter than what was counted from it.
+    #[error(
+        "ClickHouse has counted up to offset {counted} of this log, but the log ends at {end}: it was replaced by an \
+         older copy. Restore the newer log, or remove the log's file to start a new one"
+    )]
+    Behind {
+        /// Offset in the ledger.
+        counted: u64,
+        /// End of the log.
+        end: u64,
+    },
+    /// The log lost its commit.
+    #[error(
+        "the log begins at offset {begin} and has no commit, so the open window is unknown; restore the log, or remove \
+         its file to start a new one"
+    )]
+    NoCommit {
+        /// Oldest offset in the log.
+        begin: u64,
+    },
+    /// The commit is of other rules and was not drained.
+    #[error(
+        "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}: stop the old version \
+         gracefully (SIGTERM) so that it drains, then start this one"
+    )]
+    OtherFold {
+        /// Rules in the commit.
+        found: u32,
+    },
+    /// The commit belongs to another stream.
+    #[error("the commit found belongs to another log ({found}); expected {expected}")]
+    OtherStream {
+        /// In the commit.
+        found: String,
+        /// Of the log.
+        expected: String,
+    },
+}
+
+/// A window being folded, with the cut that holds for it.
+struct Open {
+    state: WindowState,
+    cut: Cut,
+}
+
+struct Flush {
+    task: JoinHandle<bool>,
+    commit: Commit,
+}
+
+/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown everything read is
+/// flushed and committed, within the configured time.
+pub async fn run<S: Source>(
+    config: AggregateConfig,
+    mut source: S,
+    store: SummaryStore,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AggregateError> {
+    tokio::pin!(shutdown);
+    let (mut position, mut resume) = tokio::select! {
+        found = starting_point(&mut source, &store) => found?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let mut open: Option<Open> = None;
+    let mut flush: Option<Flush> = None;
+    let mut next_flush = Instant::now() + config.flush_every;
+    let mut undecodable_logged = 0u32;
+    'run: loop {
+        let wait = next_flush.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
+        let batches = tokio::select! {
+            biased;
+            () = &mut shutdown => break 'run,
+            read = source.read(position, wait) => read?,
+        };
+        for batch in batches {
+            let appended = batch.appended.unwrap_or(Hour(0));
+            for (index, record) in batch.records.iter().enumerate() {
+                let offset = batch.first_offset + index as u64;
+                if offset < position {
+                    continue;
+                }
+                if open.as_ref().is_some_and(|open| open.cut.begins_window(open.state.start(), offset, appended)) {
+                    let mut ended = open.take().expect("just seen");
+                    finish(&mut flush, &mut source).await?;
+                    let rows = ended.state.freeze();
+                    tokio::select! {
+                        () = write_until_done(&store, &rows) => {}
+                        () = &mut shutdown => return Ok(()),
+                    }
+                    let commit = Commit {
+                        stream: source.stream(),
+                        window: None,
+                        next_offset: offset,
+                        cut: config.cut,
+                        fold_version: FOLD_VERSION,
+                        drained: false,
+                    };
+                    source.commit(&commit).await?;
+                }
+                let open = open.get_or_insert_with(|| {
+                    let cut = resume.take().filter(|window| window.0.offset == offset).map_or(config.cut, |w| w.1);
+                    let start = WindowStart { offset, appended_hour: appended.0 };
+                    Open { state: WindowState::new(source.stream(), start), cut }
+                });
+                if let Err(error) = open.state.apply(offset, record) {
+                    undecodable_logged += 1;
+                    if undecodable_logged <= 10 {
+                        tracing::warn!(offset, %error, "a record does not decode; it is counted in the ledger and skipped");
+                    }
+                }
+                position = offset + 1;
+            }
+            // Let other tasks run between batches of a long catch-up.
+            tokio::task::yield_now().await;
+        }
+        if flush.as_ref().is_some_and(|flush| flush.task.is_finished()) {
+            finish(&mut flush, &mut source).await?;
+        }
+        if let Some(open) = open.as_mut().filter(|open| open.state.is_dirty()) {
+            let due = Instant::now() >= next_flush || open.state.dirty() >= config.flush_cells;
+            if due && flush.is_none() {
+                flush = Some(start_flush(&store, open, source.stream()));
+                next_flush = Instant::now() + config.flush_every;
+            }
+        } else if Instant::now() >= next_flush {
+            next_flush = Instant::now() + config.flush_every;
+        }
+    }
+    let drain = async {
+        finish(&mut flush, &mut source).await?;
+        if let Some(mut open) = open.filter(|open| open.state.is_dirty()) {
+            flush = Some(start_flush(&store, &mut open, source.stream()));
+            if let Some(flush) = &mut flush {
+                flush.commit.drained = true;
+            }
+            finish(&mut flush, &mut source).await?;
+        }
+        Ok::<(), AggregateError>(())
+    };
+    match tokio::time::timeout(config.stop_within, drain).await {
+        Ok(drained) => drained,
+        Err(_) => {
+            tracing::warn!("ClickHouse did not take the last rows in time; they will be folded again at the next start");
+            Ok(())
+        }
+    }
+}
+
+type Resume = Option<(WindowStart, Cut)>;
+
+/// Where to read from, and how the window that begins there is cut.
+async fn starting_point<S: Source>(source: &mut S, store: &SummaryStore) -> Result<(u64, Resume), AggregateError> {
+    let begin = source.begin().await?;
+    let end = source.end().await?;
+    let counted = loop {
+        match store.ledger_end(source.stream()).await {
+            Ok(counted) => break counted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the ledger yet; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    };
+    if counted > end {
+        return Err(AggregateError::Behind { counted, end });
+    }
+    let Some(commit) = source.committed().await? else {
+        // The cut is a function of the log: from its very beginning, every window comes out as before.
+        return if begin == 0 { Ok((0, None)) } else { Err(AggregateError::NoCommit { begin }) };
+    };
+    if commit.stream != source.stream() {
+        let (found, expected) = (commit.stream.to_string(), source.stream().to_string());
+        return Err(AggregateError::OtherStream { found, expected });
+    }
+    if commit.fold_version != FOLD_VERSION {
+        if commit.window.is_none() || commit.drained {
+            return Ok((commit.next_offset, None));
+        }
+        return Err(AggregateError::OtherFold { found: commit.fold_version });
+    }
+    let needed = commit.resume_at();
+    if begin > needed {
+        return Err(AggregateError::Truncated { begin, needed });
+    }
+    Ok((needed, commit.window.map(|window| (window, commit.cut))))
+}
+
+fn start_flush(store: &SummaryStore, open: &mut Open, stream: schemas::StreamId) -> Flush {
+    let rows = open.state.freeze();
+    let commit = Commit {
+        stream,
+        window: Some(open.state.start()),
+        next_offset: open.state.next_offset(),
+        cut: open.cut,
+        fold_version: FOLD_VERSION,
+        drained: false,
+    };
+    let store = store.clone();
+    let task = tokio::spawn(async move {
+        write_until_done(&store, &rows).await;
+        true
+    });
+    Flush { task, commit }
+}
+
+/// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.
+async fn finish<S: Source>(flush: &mut Option<Flush>, source: &mut S) -> Result<(), AggregateError> {
+    let Some(Flush { task, commit }) = flush.take() else { return Ok(()) };
+    match task.await {
+        Ok(true) => Ok(source.commit(&commit).await?),
+        Ok(false) => Ok(()),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Sends the same rows until ClickHouse acknowledges them all.
+async fn write_until_done(store: &SummaryStore, rows: &Rows) {
+    let mut pause = Duration::from_millis(100);
+    let mut failing = false;
+    while let Err(error) = store.write(rows).await {
+        if !failing {
+            tracing::warn!(%error, "rows are not stored yet; sending them again until they are");
+            failing = true;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+    if failing {
+        tracing::info!("ClickHouse takes rows again");
+    }
+}

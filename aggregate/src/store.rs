@@ -1,0 +1,94 @@
+//! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
+
+use crate::fold::Rows;
+use clickhouse::{Client, Row, RowOwned, RowWrite};
+use schemas::StreamId;
+use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use std::time::Duration;
+
+/// Why rows are not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// ClickHouse refused or went away.
+    #[error("ClickHouse, while {action}: {source}")]
+    ClickHouse {
+        /// What was attempted.
+        action: String,
+        /// Why not.
+        source: clickhouse::error::Error,
+    },
+    /// No answer in time; the outcome is unknown.
+    #[error("ClickHouse gave no answer within {} ms, while {action}", timeout.as_millis())]
+    Timeout {
+        /// What was attempted.
+        action: String,
+        /// How long it was waited for.
+        timeout: Duration,
+    },
+}
+
+/// The summaries' tables.
+#[derive(Clone)]
+pub struct SummaryStore {
+    client: Client,
+    timeout: Duration,
+}
+
+impl SummaryStore {
+    /// `client` has URL, database and credentials; each call may take `timeout`.
+    ///
+    /// Insert deduplication and asynchronous inserts are switched off: the first may drop rows that differ, the second
+    /// acknowledges before they are stored. Parts are fsynced, so that an acknowledged row survives a power cut.
+    pub fn new(client: Client, timeout: Duration) -> Self {
+        let client = client
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "0")
+            .with_setting("fsync_after_insert", "1")
+            .with_setting("fsync_part_directory", "1");
+        SummaryStore { client, timeout }
+    }
+
+    /// Inserts all rows; the ledger's last. Safe to call again with the same rows.
+    pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;
+        self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
+        self.insert::<BreakdownDailyRow>("breakdown_daily", &rows.breakdown).await?;
+        self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
+        self.insert::<LedgerRow>("ledger", rows.ledger.as_slice()).await
+    }
+
+    /// The largest offset below which rows of `stream` exist.
+    pub async fn ledger_end(&self, stream: StreamId) -> Result<u64, StoreError> {
+        let query = self.client.query("SELECT max(next_offset) FROM ledger WHERE stream = ?").bind(stream.0);
+        self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
+    }
+
+    async fn insert<T>(&self, table: &str, rows: &[T]) -> Result<(), StoreError>
+    where
+        T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
+    {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let send = async {
+            let mut insert = self.client.insert::<T>(table).await?;
+            for row in rows {
+                insert.write(row).await?;
+            }
+            insert.end().await
+        };
+        self.bounded(format!("inserting {} rows into {table}", rows.len()), send).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        action: String,
+        call: impl Future<Output = Result<T, clickhouse::error::Error>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(StoreError::ClickHouse { action, source }),
+            Err(_) => Err(StoreError::Timeout { action, timeout: self.timeout }),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Windows: how a partition's log is cut. The cut is a function of the log alone, so that every process, at any time,
+//! cuts alike; a row's key carries the window's first offset.
+
+use schemas::{Hour, StreamId};
+use serde::{Deserialize, Serialize};
+
+/// Where a window ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// A record appended in another span of this many hours (counted from the epoch) begins a new window.
+    pub window_hours: u32,
+    /// So does a record this many offsets past the window's first.
+    pub max_records: u64,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Cut { window_hours: 6, max_records: 4_194_304 }
+    }
+}
+
+/// The beginning of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowStart {
+    /// Offset of its first record.
+    pub offset: u64,
+    /// Hour in which that record was appended, since the epoch.
+    pub appended_hour: u32,
+}
+
+impl Cut {
+    /// Whether the record at `offset`, appended at `appended`, begins a new window after the one that began at `start`.
+    /// "Another span" rather than "a later one": a broker's clock may step back.
+    pub fn begins_window(&self, start: WindowStart, offset: u64, appended: Hour) -> bool {
+        let span = |hour: u32| hour / self.window_hours.max(1);
+        span(appended.0) != span(start.appended_hour) || offset - start.offset >= self.max_records
+    }
+}
+
+/// What the aggregator tells the log after its rows are safe. Travels in the commit's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The stream.
+    pub stream: StreamId,
+    /// The window that is open; reading starts here again. None once the last window was closed at `next_offset`.
+    pub window: Option<WindowStart>,
+    /// All rows below this are in ClickHouse.
+    pub next_offset: u64,
+    /// How the open window is cut.
+    pub cut: Cut,
+    /// Rules of the fold that made the rows.
+    pub fold_version: u32,
+    /// Whether the process stopped gracefully right after this commit, with nothing folded beyond `next_offset`.
+    pub drained: bool,
+}
+
+impl Commit {
+    /// Offset at which a successor begins to read.
+    pub fn resume_at(&self) -> u64 {
+        self.window.map_or(self.next_offset, |window| window.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_depends_on_the_log_alone() {
+        let cut = Cut { window_hours: 6, max_records: 10 };
+        let start = WindowStart { offset: 100, appended_hour: 13 };
+        assert!(!cut.begins_window(start, 101, Hour(13)));
+        assert!(!cut.begins_window(start, 109, Hour(17)));
+        assert!(cut.begins_window(start, 101, Hour(18)));
+        assert!(cut.begins_window(start, 101, Hour(11)), "a clock that stepped back into another span");
+        assert!(cut.begins_window(start, 110, Hour(13)));
+    }
+}
