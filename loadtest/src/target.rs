@@ -37,7 +37,7 @@ impl Target {
             && let Some(stranger) = addresses.iter().find(|a| !a.ip().is_loopback())
         {
             bail!(
-                "{host} is {}, which is not this machine; to load it all the same: --i-own-this-target {host}",
+                "{host} resolves to {}, which is not a loopback address; to load it all the same: --i-own-this-target {host}",
                 stranger.ip()
             );
         }
