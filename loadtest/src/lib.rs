@@ -1,1 +1,55 @@
-//! Placeholder, replaced within the first commits.
+//! `headcount loadtest`: a stranger to the system that posts beacons over HTTP and measures the answers.
+//!
+//! The order of the modules is the order of a measurement:
+//! [`target`] (who may be loaded) → [`scenario`] (which beacons, a pure function of the seed) → [`wire`] (bytes out,
+//! status back) → [`drive`] (a closed loop over keep-alive connections) → [`figures`] (one run in numbers) →
+//! [`table`] (several runs, and their ratio to a reference).
+//!
+//! A figure in requests per second says little on its own: client and server share the machine, and the machine
+//! changes. So `--against noop` measures, alternately with the target, a server that does nothing on the same HTTP
+//! shell ([`noop`]), in a process of its own. The ratio of the two is the figure that travels.
+
+pub mod agents;
+pub mod cpu;
+pub mod drive;
+pub mod figures;
+mod http_command;
+pub mod noop;
+pub mod random;
+pub mod scenario;
+pub mod table;
+pub mod target;
+pub mod wire;
+
+pub use http_command::{Against, HttpArgs};
+pub use noop::NoopServerArgs;
+
+/// Arguments of `headcount loadtest`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LoadtestArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LoadtestCommand,
+}
+
+/// What `headcount loadtest` can do.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum LoadtestCommand {
+    /// Post beacons in a closed loop and report throughput and latency
+    Http(HttpArgs),
+    /// Answer every request with 202 and do nothing (the reference of `--against noop`)
+    #[command(hide = true)]
+    NoopServer(NoopServerArgs),
+}
+
+/// Runs the load test until its last run is reported, or the no-op server until its stdin closes.
+///
+/// # Errors
+/// When the target may not be loaded or cannot be reached, when the reference server does not start, when the JSON
+/// file cannot be written, and (without `--allow-refusals`) when any beacon was answered with anything but 202.
+pub async fn run(args: LoadtestArgs) -> anyhow::Result<()> {
+    match args.command {
+        LoadtestCommand::Http(args) => http_command::run(args).await,
+        LoadtestCommand::NoopServer(args) => noop::serve(args).await,
+    }
+}

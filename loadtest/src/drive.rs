@@ -1,0 +1,308 @@
+//! One run: a closed loop over keep-alive connections. Each connection posts a beacon, waits for its answer, and posts
+//! the next; so there are never more requests in flight than connections, and a slow server is asked less often.
+//! Latency under a fixed rate of arrivals is another question, which this does not answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::scenario::Scenario;
+use crate::target::Target;
+use crate::wire::{Response, parse_response};
+
+/// How long a request may still be unanswered when the run's time is up.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A connection that fails so often in a row is given up.
+const FAILURES_IN_A_ROW: u32 = 3;
+
+/// The limits of one run; whichever of `count` and `time` is reached first ends it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Beacons to post, at most.
+    pub count: u32,
+    /// Time in which beacons are posted, at most.
+    pub time: Duration,
+    /// Connections, at least one.
+    pub connections: u32,
+    /// Threads of the client, at least one.
+    pub threads: u32,
+}
+
+/// What one run observed.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Microseconds from the first byte out to the last byte in, and the status, of every answered request.
+    pub answers: Vec<(u32, u16)>,
+    /// Requests lost to a broken connection or an answer that was not understood.
+    pub transport_errors: u64,
+    /// Requests still unanswered 10 s after the run's time was up.
+    pub unanswered: u64,
+    /// The first transport error, for the report.
+    pub first_error: Option<String>,
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+}
+
+/// Everything the connections of a run share.
+struct Shared {
+    scenario: Arc<Scenario>,
+    addresses: Vec<SocketAddr>,
+    head: Vec<u8>,
+    run: u32,
+    count: u32,
+    /// The next beacon to post. Handing them out one by one keeps a slow connection from delaying the end of the run.
+    next: AtomicU32,
+}
+
+/// Opens all connections, then posts the beacons of run `run` until a limit is reached. Blocks.
+///
+/// The client runs on threads of its own with one reactor each: no work is stolen between them, which costs wake-ups, and
+/// whatever runtime the caller has is left alone.
+///
+/// # Errors
+/// When a connection cannot be opened at the start. Later failures are counted in [`Observed`].
+pub fn run(scenario: &Arc<Scenario>, target: &Target, run: u32, limits: Limits) -> anyhow::Result<Observed> {
+    let threads = limits.threads.clamp(1, limits.connections.max(1)) as usize;
+    let mut shares: Vec<Vec<std::net::TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
+    for n in 0..limits.connections.max(1) as usize {
+        let stream =
+            open(&target.addresses).with_context(|| format!("opening connection {} to {}", n + 1, target.authority))?;
+        shares[n % threads].push(stream);
+    }
+    let shared = Arc::new(Shared {
+        scenario: Arc::clone(scenario),
+        addresses: target.addresses.clone(),
+        head: scenario.request_head(&target.authority),
+        run,
+        count: limits.count,
+        next: AtomicU32::new(0),
+    });
+    let start = Instant::now();
+    let deadline = start + limits.time;
+    let handles: Vec<_> = shares
+        .into_iter()
+        .map(|share| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || drive_share(share, &shared, deadline))
+        })
+        .collect();
+    let mut total = Observed::default();
+    let mut end = start;
+    for handle in handles {
+        for worker in handle.join().map_err(|_| anyhow!("a client thread panicked"))?? {
+            end = worker.last_answer.map_or(end, |at| end.max(at));
+            total.answers.extend(worker.observed.answers);
+            total.transport_errors += worker.observed.transport_errors;
+            total.unanswered += worker.observed.unanswered;
+            total.first_error = total.first_error.or(worker.observed.first_error);
+        }
+    }
+    total.elapsed = end - start;
+    Ok(total)
+}
+
+fn open(addresses: &[SocketAddr]) -> std::io::Result<std::net::TcpStream> {
+    let stream = std::net::TcpStream::connect(addresses)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
+/// Drives one thread's connections to the end.
+fn drive_share(
+    share: Vec<std::net::TcpStream>,
+    shared: &Arc<Shared>,
+    deadline: Instant,
+) -> anyhow::Result<Vec<Worker>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting a client thread's reactor")?;
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for stream in share {
+            let connection = Connection { stream: TcpStream::from_std(stream)?, received: Vec::new() };
+            let shared = Arc::clone(shared);
+            tasks.spawn(async move {
+                let mut worker = Worker::default();
+                // One timer a connection, not one a request: timers are not free.
+                let give_up = tokio::time::Instant::from_std(deadline + GRACE);
+                if tokio::time::timeout_at(give_up, worker.post_all(connection, &shared, deadline)).await.is_err() {
+                    worker.observed.unanswered += u64::from(worker.in_flight);
+                }
+                worker
+            });
+        }
+        Ok(tasks.join_all().await)
+    })
+}
+
+/// What one connection (and those that replaced it) has seen.
+#[derive(Default)]
+struct Worker {
+    observed: Observed,
+    last_answer: Option<Instant>,
+    in_flight: bool,
+}
+
+impl Worker {
+    async fn post_all(&mut self, connection: Connection, shared: &Shared, deadline: Instant) {
+        let (mut body, mut request) = (Vec::new(), Vec::new());
+        let mut connection = Some(connection);
+        let mut failures = 0;
+        while failures < FAILURES_IN_A_ROW && Instant::now() < deadline {
+            let k = shared.next.fetch_add(1, Ordering::Relaxed);
+            if k >= shared.count {
+                return;
+            }
+            let beacon = shared.scenario.beacon(shared.run, k);
+            shared.scenario.write_request(&beacon, &shared.head, &mut body, &mut request);
+            self.in_flight = true;
+            match post(&mut connection, &shared.addresses, &request).await {
+                Ok((response, latency)) => {
+                    failures = 0;
+                    let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+                    self.observed.answers.push((micros, response.status));
+                    self.last_answer = Some(Instant::now());
+                }
+                Err(error) => {
+                    failures += 1;
+                    connection = None;
+                    self.observed.transport_errors += 1;
+                    self.observed.first_error.get_or_insert_with(|| format!("{error:#}"));
+                }
+            }
+            self.in_flight = false;
+        }
+    }
+}
+
+/// Posts one request, on a new connection if the last one is gone.
+async fn post(
+    slot: &mut Option<Connection>,
+    addresses: &[SocketAddr],
+    request: &[u8],
+) -> anyhow::Result<(Response, Duration)> {
+    let connection = match slot {
+        Some(connection) => connection,
+        None => slot.insert(Connection::connect(addresses).await.context("connecting again")?),
+    };
+    let sent = Instant::now();
+    let response = connection.exchange(request).await?;
+    let latency = sent.elapsed();
+    if response.close {
+        *slot = None;
+    }
+    Ok((response, latency))
+}
+
+/// A keep-alive connection.
+struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    async fn connect(addresses: &[SocketAddr]) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(addresses).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::new() })
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Response> {
+        self.stream.write_all(request).await.context("sending a beacon")?;
+        self.received.clear();
+        self.received.reserve(1024);
+        loop {
+            let n = self.stream.read_buf(&mut self.received).await.context("reading an answer")?;
+            anyhow::ensure!(n > 0, "the server closed the connection without an answer");
+            if let Some(response) = parse_response(&self.received)? {
+                // Bytes past the end answer nothing that was asked; the next answer could not be trusted.
+                anyhow::ensure!(self.received.len() == response.length_bytes, "the server sent more than one answer");
+                return Ok(response);
+            }
+            self.received.reserve(1024);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { count: 40, time: Duration::from_secs(20), connections: 4, threads: 2 };
+
+    fn scenario() -> Arc<Scenario> {
+        Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap())
+    }
+
+    /// A server that serves each connection with `answer` until the client leaves or `answer` is `None`.
+    fn serve(answer: impl Fn(usize) -> Option<&'static [&'static str]> + Send + Sync + 'static) -> Target {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::at(listener.local_addr().unwrap());
+        let answer = Arc::new(answer);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, answer) = (stream.unwrap(), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    for n in 0.. {
+                        // The client sends a request in one piece and nothing before its answer.
+                        if stream.read(&mut buffer).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        let Some(pieces) = answer(n) else { return };
+                        for piece in pieces {
+                            stream.write_all(piece.as_bytes()).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        target
+    }
+
+    #[test]
+    fn every_beacon_is_posted_once_and_statuses_are_kept() {
+        let target = serve(|n| match n % 2 {
+            0 => Some(&["HTTP/1.1 202 Accepted\r\ncontent-", "length: 2\r\n\r\no", "k"]),
+            _ => Some(&["HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"]),
+        });
+        let seen = run(&scenario(), &target, 0, LIMITS).unwrap();
+        assert_eq!(seen.answers.len(), 40);
+        assert!(seen.answers.iter().any(|a| a.1 == 202) && seen.answers.iter().any(|a| a.1 == 429));
+        assert_eq!((seen.transport_errors, seen.unanswered, seen.first_error), (0, 0, None));
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_is_counted_and_connected_again() {
+        let target = serve(|n| (n == 0).then_some(&["HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"]));
+        let seen = run(&scenario(), &target, 0, LIMITS).unwrap();
+        assert_eq!(seen.answers.len() as u64 + seen.transport_errors, 40);
+        assert!(seen.transport_errors > 0 && seen.first_error.is_some());
+    }
+
+    #[test]
+    fn a_polite_close_is_no_error() {
+        let target = serve(|_| Some(&["HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"]));
+        let seen = run(&scenario(), &target, 0, LIMITS).unwrap();
+        assert_eq!((seen.answers.len(), seen.transport_errors), (40, 0));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_an_error_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::at(listener.local_addr().unwrap());
+        drop(listener);
+        let error = run(&scenario(), &target, 0, LIMITS).unwrap_err();
+        assert!(format!("{error:#}").contains("opening connection 1 to 127.0.0.1"), "{error:#}");
+    }
+}

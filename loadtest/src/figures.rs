@@ -1,0 +1,186 @@
+//! One run in numbers.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::drive::Observed;
+
+/// The answer that counts as success.
+pub const ACCEPTED: u16 = 202;
+
+/// Which server a run was against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The reference that does nothing.
+    Noop,
+    /// The server under test.
+    Target,
+}
+
+impl Side {
+    /// As it is spelled in the report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Noop => "noop",
+            Self::Target => "target",
+        }
+    }
+}
+
+/// Latency of the answered requests of a run, whatever their status, in milliseconds; three significant digits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub struct LatencyMs {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub max: f64,
+}
+
+/// Processor time a run took, in seconds per 1,000 answered requests.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CpuPer1000 {
+    /// Of the server process without its children; `None` if its process id is not known.
+    pub server: Option<f64>,
+    /// Of the load test itself, which shares the machine; `None` where there is no `/proc`.
+    pub client: Option<f64>,
+}
+
+/// One run in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// Which server.
+    pub side: Side,
+    /// Number of the pair, from 0.
+    pub run: u32,
+    /// Requests with an answer.
+    pub answered: u64,
+    /// Answered requests by status code.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests lost to a broken connection or an answer that was not understood.
+    pub transport_errors: u64,
+    /// Requests without an answer when the run was given up.
+    pub unanswered: u64,
+    /// The first transport error.
+    pub first_error: Option<String>,
+    /// From the first request to the last answer.
+    pub seconds: f64,
+    /// Answered requests a second.
+    pub requests_per_second: f64,
+    /// `None` if nothing was answered.
+    pub latency_ms: Option<LatencyMs>,
+    /// Processor time.
+    pub cpu_seconds_per_1000: Option<CpuPer1000>,
+}
+
+impl Figures {
+    /// The figures of a run that observed `observed`, in which the server and the client used so many seconds of
+    /// processor time.
+    #[must_use]
+    pub fn new(side: Side, run: u32, observed: &Observed, server_cpu: Option<f64>, client_cpu: Option<f64>) -> Self {
+        let answered = observed.answers.len() as u64;
+        let mut statuses = BTreeMap::new();
+        for (_, status) in &observed.answers {
+            *statuses.entry(*status).or_insert(0) += 1;
+        }
+        let seconds = observed.elapsed.as_secs_f64();
+        let per_1000 = |cpu: f64| cpu * 1_000.0 / answered as f64;
+        Self {
+            side,
+            run,
+            answered,
+            statuses,
+            transport_errors: observed.transport_errors,
+            unanswered: observed.unanswered,
+            first_error: observed.first_error.clone(),
+            seconds,
+            requests_per_second: if answered == 0 { 0.0 } else { answered as f64 / seconds },
+            latency_ms: latency_ms(observed),
+            cpu_seconds_per_1000: (answered > 0)
+                .then(|| CpuPer1000 { server: server_cpu.map(per_1000), client: client_cpu.map(per_1000) }),
+        }
+    }
+
+    /// Requests that were not answered 202.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        let refused: u64 = self.statuses.iter().filter(|(status, _)| **status != ACCEPTED).map(|(_, n)| n).sum();
+        refused + self.transport_errors + self.unanswered
+    }
+
+    /// What went how often, as in `202 × 49990, 429 × 10`.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        let mut parts: Vec<String> = self.statuses.iter().map(|(status, n)| format!("{status} × {n}")).collect();
+        if self.transport_errors > 0 {
+            let first = self.first_error.as_deref().unwrap_or("unknown");
+            parts.push(format!("connection errors × {} (first: {first})", self.transport_errors));
+        }
+        if self.unanswered > 0 {
+            parts.push(format!("unanswered × {}", self.unanswered));
+        }
+        if parts.is_empty() { "nothing was posted".to_owned() } else { parts.join(", ") }
+    }
+}
+
+fn latency_ms(observed: &Observed) -> Option<LatencyMs> {
+    // Filled after the run, from plain numbers: 256 histograms would push the server out of the cache.
+    let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3).ok()?;
+    for (micros, _) in &observed.answers {
+        histogram.saturating_record(u64::from(*micros).max(1));
+    }
+    let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+    (!histogram.is_empty()).then(|| LatencyMs {
+        p50: ms(0.5),
+        p90: ms(0.9),
+        p99: ms(0.99),
+        p99_9: ms(0.999),
+        max: ms(1.0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_run_in_numbers() {
+        let mut answers: Vec<(u32, u16)> = (1..=998).map(|n| (n * 1_000, 202)).collect();
+        answers.extend([(1_000_000, 429), (999_000, 503)]);
+        let observed = Observed {
+            answers,
+            transport_errors: 3,
+            unanswered: 1,
+            elapsed: Duration::from_secs(4),
+            ..Default::default()
+        };
+        let figures = Figures::new(Side::Target, 0, &observed, Some(0.5), Some(0.25));
+        assert_eq!(figures.requests_per_second, 250.0);
+        assert_eq!(figures.errors(), 6);
+        assert_eq!(figures.cpu_seconds_per_1000, Some(CpuPer1000 { server: Some(0.5), client: Some(0.25) }));
+        let latency = figures.latency_ms.unwrap();
+        for (got, expected) in
+            [(latency.p50, 500.0), (latency.p90, 900.0), (latency.p99, 990.0), (latency.max, 1_000.0)]
+        {
+            assert!((got - expected).abs() / expected < 0.001, "{got} instead of {expected}");
+        }
+        assert_eq!(
+            figures.outcome(),
+            "202 × 998, 429 × 1, 503 × 1, connection errors × 3 (first: unknown), unanswered × 1"
+        );
+    }
+
+    #[test]
+    fn a_run_without_answers_has_no_latency_and_no_nan() {
+        let figures = Figures::new(Side::Noop, 0, &Observed::default(), Some(0.0), None);
+        assert_eq!((figures.requests_per_second, figures.latency_ms, figures.cpu_seconds_per_1000), (0.0, None, None));
+        assert_eq!(figures.outcome(), "nothing was posted");
+    }
+}

@@ -1,0 +1,246 @@
+//! `headcount loadtest http`: runs, their order, and the report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::cpu::cpu_seconds;
+use crate::drive::{self, Limits};
+use crate::figures::{Figures, Side};
+use crate::noop::NoopProcess;
+use crate::scenario::Scenario;
+use crate::table::{self, Line};
+use crate::target::Target;
+
+/// What the target is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Against {
+    /// A server on the same HTTP shell that answers 202 and does nothing
+    Noop,
+}
+
+/// Arguments of `headcount loadtest http`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HttpArgs {
+    /// Server to load, as in http://127.0.0.1:8080; it must trust this machine's X-Forwarded-For
+    #[arg(long, value_name = "URL")]
+    pub target: String,
+    /// Project the beacons name
+    #[arg(long, value_name = "SLUG")]
+    pub project: String,
+    /// Host of the project's pages
+    #[arg(long, value_name = "HOST")]
+    pub page_host: String,
+    /// Beacons a run posts, at most
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    pub count: u32,
+    /// Seconds a run posts beacons, at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub seconds: u32,
+    /// Keep-alive connections; each has one request in flight
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Runs against the target, and as many against the reference
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub runs: u32,
+    /// Visitors (address and user agent) the beacons come from
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub visitors: u32,
+    /// Pages the beacons are of; the most viewed gets about 1/8 of the views of 1,000 pages
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub paths: u32,
+    /// Decides every beacon, its id included: with a seed used before, a target that knows ids sees duplicates
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Threads of the client, which take processor time from a server on the same machine
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub client_threads: u32,
+    /// Alternate with runs against a reference, and report the ratio
+    #[arg(long, value_enum)]
+    pub against: Option<Against>,
+    /// Process id of the target, to report its processor time (Linux)
+    #[arg(long, value_name = "PID")]
+    pub target_pid: Option<u32>,
+    /// Write every run and the table to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Load a server that is not on this machine; must repeat the target's host
+    #[arg(long, value_name = "HOST")]
+    pub i_own_this_target: Option<String>,
+    /// Succeed although beacons were answered with something else than 202
+    #[arg(long)]
+    pub allow_refusals: bool,
+}
+
+/// The JSON file.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    format: u32,
+    target: &'a str,
+    count: u32,
+    seconds: u32,
+    connections: u32,
+    client_threads: u32,
+    visitors: u32,
+    paths: u32,
+    seed: u64,
+    /// Processors this process may use.
+    processors: Option<usize>,
+    runs: &'a [Figures],
+    table: &'a [Line],
+}
+
+pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
+    let target = Target::parse(&args.target, args.i_own_this_target.as_deref())?;
+    let scenario = Scenario::new(args.seed, &args.project, &args.page_host, args.visitors, args.paths)?;
+    if let Some(pid) = args.target_pid {
+        cpu_seconds(pid).context("--target-pid")?;
+    }
+    let noop = match args.against {
+        Some(Against::Noop) => Some(NoopProcess::start().await?),
+        None => None,
+    };
+    let runs = measure(&args, &target, noop.as_ref(), Arc::new(scenario)).await?;
+    if let Some(noop) = noop {
+        noop.stop().await?;
+    }
+    let lines = table::lines(&runs);
+    print!("\n{}", table::render(&lines));
+    if let Some(path) = &args.json {
+        write_json(&args, &runs, &lines).with_context(|| format!("writing the report to {}", path.display()))?;
+    }
+    judge(&runs, args.allow_refusals)
+}
+
+/// All runs in their order: noop, target, noop, target, … The two of a pair post the same beacons.
+async fn measure(
+    args: &HttpArgs,
+    target: &Target,
+    noop: Option<&NoopProcess>,
+    scenario: Arc<Scenario>,
+) -> anyhow::Result<Vec<Figures>> {
+    let limits = Limits {
+        count: args.count,
+        time: Duration::from_secs(u64::from(args.seconds)),
+        connections: args.connections,
+        threads: args.client_threads,
+    };
+    let mut sides = Vec::new();
+    if let Some(noop) = noop {
+        sides.push((Side::Noop, Target::at(noop.address), Some(noop.pid)));
+    }
+    sides.push((Side::Target, target.clone(), args.target_pid));
+    let mut runs = Vec::new();
+    for run in 0..args.runs {
+        for (side, server, pid) in &sides {
+            let cpu = || -> anyhow::Result<(Option<f64>, Option<f64>)> {
+                // The client's own is a courtesy, and missing where there is no /proc.
+                Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
+            };
+            let before = cpu()?;
+            let (scenario, to) = (Arc::clone(&scenario), server.clone());
+            let observed = tokio::task::spawn_blocking(move || drive::run(&scenario, &to, run, limits))
+                .await
+                .context("the load test's thread panicked")?
+                .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
+            let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
+            let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
+            let figures = Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1));
+            println!(
+                "run {} {:<6} {:>8.0} requests/s in {:.1} s: {}",
+                run + 1,
+                side.name(),
+                figures.requests_per_second,
+                figures.seconds,
+                figures.outcome()
+            );
+            runs.push(figures);
+        }
+    }
+    Ok(runs)
+}
+
+fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line]) -> anyhow::Result<()> {
+    let Some(path) = &args.json else { return Ok(()) };
+    let report = Report {
+        format: 1,
+        target: &args.target,
+        count: args.count,
+        seconds: args.seconds,
+        connections: args.connections,
+        client_threads: args.client_threads,
+        visitors: args.visitors,
+        paths: args.paths,
+        seed: args.seed,
+        processors: std::thread::available_parallelism().ok().map(usize::from),
+        runs,
+        table,
+    };
+    let mut text = serde_json::to_string_pretty(&report)?;
+    text.push('\n');
+    std::fs::write(path, text)?;
+    Ok(())
+}
+
+/// An error if any run had one, or posted nothing at all.
+fn judge(runs: &[Figures], allow_refusals: bool) -> anyhow::Result<()> {
+    let answered: u64 = runs.iter().map(|f| f.answered).sum();
+    if answered == 0 {
+        bail!("no beacon was answered");
+    }
+    let faulty: Vec<String> = runs
+        .iter()
+        .filter(|f| f.errors() > 0)
+        .map(|f| format!("run {} {}: {}", f.run + 1, f.side.name(), f.outcome()))
+        .collect();
+    let errors: u64 = runs.iter().map(Figures::errors).sum();
+    if errors > 0 && !allow_refusals {
+        bail!("{errors} beacons were not answered 202 ({})", faulty.join("; "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::Observed;
+
+    fn run_with(statuses: &[u16]) -> Figures {
+        let observed = Observed {
+            answers: statuses.iter().map(|s| (1_000, *s)).collect(),
+            elapsed: Duration::from_secs(1),
+            ..Default::default()
+        };
+        Figures::new(Side::Target, 0, &observed, None, Some(0.1))
+    }
+
+    #[test]
+    fn refusals_fail_the_command_unless_allowed() {
+        assert!(judge(&[run_with(&[202, 202])], false).is_ok());
+        let error = judge(&[run_with(&[202, 429])], false).unwrap_err().to_string();
+        assert_eq!(error, "1 beacons were not answered 202 (run 1 target: 202 × 1, 429 × 1)");
+        assert!(judge(&[run_with(&[202, 429])], true).is_ok());
+        assert!(judge(&[run_with(&[])], true).is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_bounded() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: crate::LoadtestArgs,
+        }
+        let parse = |extra: &[&str]| {
+            let fixed = ["headcount", "http", "--target", "http://127.0.0.1:1", "--project", "p", "--page-host", "h"];
+            <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
+        };
+        let crate::LoadtestCommand::Http(args) = parse(&["--against", "noop"]).unwrap().command else { unreachable!() };
+        assert_eq!((args.count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
+        assert_eq!(args.against, Some(Against::Noop));
+        assert!(parse(&["--count", "5000001"]).is_err());
+        assert!(parse(&["--connections", "0"]).is_err());
+    }
+}
