@@ -457,10 +457,7 @@ fn prepare(dir: &Path) -> Result<PathBuf, EngineError> {
             .create(dir)?;
         dir.canonicalize()
     };
-    let dir = attempt().map_err(|source| EngineError::write(dir, source))?;
-    // A note left by a killed predecessor would point nowhere, or at somebody else.
-    remove(&dir.join("engine.json"));
-    Ok(dir)
+    attempt().map_err(|source| EngineError::write(dir, source))
 }
 
 fn remove(path: &Path) {
