@@ -85,3 +85,15 @@ pub fn run(library: &Path, arguments: &[String]) -> Result<(), ChdbError> {
     std::mem::forget(library);
     outcome
 }
+
+/// Ignores SIGINT, SIGTERM and SIGHUP in this process, and in a program that it becomes.
+pub fn ignore_polite_signals() {
+    unsafe extern "C" {
+        fn signal(number: c_int, handler: usize) -> usize;
+    }
+    const SIG_IGN: usize = 1;
+    for number in [1, 2, 15] {
+        // SAFETY: signal(2) with SIG_IGN installs no code of ours; the numbers are the same on Linux and macOS.
+        unsafe { signal(number, SIG_IGN) };
+    }
+}

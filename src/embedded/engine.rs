@@ -1,8 +1,9 @@
 //! A real ClickHouse beside the service: found, started, watched and stopped.
 //!
 //! The engine is a server that was named, a `clickhouse` program, or the library libchdb.so in a child process of this
-//! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child listens on 127.0.0.1 only,
-//! without a password, and lives exactly as long as this process holds its standard input.
+//! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child lives exactly as long as this
+//! process holds its standard input. It listens on 127.0.0.1 only, and answers queries only below a path that is drawn
+//! at every start and kept from other users of the machine: the URL is the password, so it is not to be logged.
 //!
 //! Below [`EngineConfig::data_dir`]: `store/` is ClickHouse's own, `engine.lock` the running child's, `engine.json`
 //! says where it listens, `engine.version` which ClickHouse last had the directory, `engine*.xml` its configuration.
@@ -15,7 +16,8 @@ mod settings;
 mod tests;
 
 use std::collections::VecDeque;
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -84,7 +86,7 @@ pub enum EngineKind {
 }
 
 /// Where a running engine listens: the content of `engine.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningEngine {
     /// Its base URL.
     pub url: String,
@@ -93,12 +95,21 @@ pub struct RunningEngine {
 }
 
 /// A ClickHouse that answers. Dropping it kills the child; [`Engine::stop`] is the polite way.
-#[derive(Debug)]
 pub struct Engine {
     url: String,
     kind: EngineKind,
     data_dir: PathBuf,
     process: Option<Process>,
+}
+
+impl fmt::Debug for Engine {
+    /// Without the URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("kind", &self.kind)
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The child, and what it says.
@@ -134,10 +145,7 @@ impl Engine {
     pub async fn start(config: &EngineConfig) -> Result<Self, EngineError> {
         let kind = locate::locate(config)?;
         if let (EngineKind::External, Some(url)) = (&kind, &config.clickhouse_url) {
-            let (url, data_dir) = (
-                url.trim_end_matches('/').to_owned(),
-                config.data_dir.clone(),
-            );
+            let (url, data_dir) = (url.clone(), config.data_dir.clone());
             return Ok(Self {
                 url,
                 kind,
@@ -146,8 +154,8 @@ impl Engine {
             });
         }
         let data_dir = prepare(&config.data_dir)?;
-        let settings =
-            settings::write(&data_dir).map_err(|source| EngineError::write(&data_dir, source))?;
+        let secret = secret();
+        let settings = settings::write(&data_dir, &secret)?;
         let mut picks = PORT_PICKS;
         loop {
             picks -= 1;
@@ -155,7 +163,7 @@ impl Engine {
                 Some(port) => port,
                 None => free_port().map_err(EngineError::Wait)?,
             };
-            let url = format!("http://127.0.0.1:{port}");
+            let url = format!("http://127.0.0.1:{port}/{secret}");
             let process = Process::spawn(config, &kind, &data_dir, &settings, port)?;
             let mut engine = Self {
                 url,
@@ -172,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// The base URL for the `clickhouse` crate; no trailing slash.
+    /// The base URL for the `clickhouse` crate. An engine's own is `http://127.0.0.1:PORT/SECRET`: keep it out of logs.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -245,9 +253,9 @@ impl Engine {
         while !ping(port).await {
             self.ended().await?;
             if Instant::now() >= deadline {
-                let (url, stderr) = (self.url.clone(), self.last_words());
+                let stderr = self.last_words();
                 return Err(EngineError::Silent {
-                    url,
+                    port,
                     waited: START_WAIT,
                     stderr,
                 }
@@ -256,32 +264,18 @@ impl Engine {
             sleep(Duration::from_millis(20)).await;
         }
         let store = self.data_dir.join("store");
-        match greet(&self.url).await {
-            Ok((version, path)) if Path::new(&path) == store => self.note(&version)?,
-            // Another ClickHouse has our port; our own child is about to find out and say so.
-            Ok((_, path)) => {
-                let settled = Instant::now() + Duration::from_secs(5);
-                while Instant::now() < settled {
-                    self.ended().await?;
-                    sleep(Duration::from_millis(50)).await;
-                }
-                let message = format!("it has {path} open, not {}", store.display());
-                return Err(EngineError::Greeting {
-                    url: self.url.clone(),
-                    message,
-                }
-                .into());
-            }
-            Err(message) => {
-                self.ended().await?;
-                return Err(EngineError::Greeting {
-                    url: self.url.clone(),
-                    message,
-                }
-                .into());
-            }
+        let message = match greet(&self.url).await {
+            Ok((version, path)) if Path::new(&path) == store => return Ok(self.note(&version)?),
+            Ok((_, path)) => format!("it has {path} open, not {}", store.display()),
+            Err(message) => message,
+        };
+        // Somebody else may have the port; our own child is then about to find out and say so.
+        let settled = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < settled {
+            self.ended().await?;
+            sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
+        Err(EngineError::Greeting { port, message }.into())
     }
 
     /// Compares versions and writes `engine.version` and `engine.json`.
@@ -468,12 +462,34 @@ fn remove(path: &Path) {
     }
 }
 
-/// Written aside and renamed, so that a reader sees the old content or the new.
+/// Written aside and renamed, so that a reader sees the old content or the new; for the owner's eyes only.
 fn replace(path: &Path, content: &[u8]) -> Result<(), EngineError> {
-    let aside = path.with_extension("new");
-    std::fs::write(&aside, content)
-        .and_then(|()| std::fs::rename(&aside, path))
-        .map_err(|source| EngineError::write(path, source))
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = PathBuf::from(aside);
+    let attempt = || {
+        // A leftover could have another mode.
+        let _ = std::fs::remove_file(&aside);
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&aside)?;
+        file.write_all(content)?;
+        std::fs::rename(&aside, path)
+    };
+    attempt().map_err(|source| {
+        let _ = std::fs::remove_file(&aside);
+        EngineError::write(path, source)
+    })
+}
+
+/// The part of the URL that other users of the machine, and pages in its browsers, cannot guess.
+fn secret() -> String {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).expect("the operating system's generator");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn free_port() -> io::Result<u16> {

@@ -52,6 +52,8 @@ pub fn child_main(args: &ChildArgs) -> ExitCode {
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
         eprintln!("switching core dumps off: {error}");
     }
+    // A service manager signals every process of the service; the engine is needed until the service's last flush.
+    chdb::ignore_polite_signals();
     let lock = match lock(&args.data.join("engine.lock")) {
         Ok(Some(lock)) => lock,
         Ok(None) => return ExitCode::from(EXIT_LOCKED),

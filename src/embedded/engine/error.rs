@@ -101,20 +101,22 @@ pub enum EngineError {
         stderr: String,
     },
     /// The child lives but does not answer.
-    #[error("the engine did not answer on {url} within {waited:?}; its last words:\n{stderr}")]
+    #[error(
+        "the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}"
+    )]
     Silent {
         /// Where it should have answered.
-        url: String,
+        port: u16,
         /// How long we waited.
         waited: Duration,
         /// The last lines of its standard error.
         stderr: String,
     },
     /// The engine answers but not to a first question, or it is not ours that answers.
-    #[error("asking the engine at {url} for its version and directory: {message}")]
+    #[error("asking the engine on port {port} for its version and directory: {message}")]
     Greeting {
         /// Where it answered.
-        url: String,
+        port: u16,
         /// What went wrong.
         message: String,
     },

@@ -3,19 +3,23 @@
 //! What is absent matters as much: there is no `logger` (its console output cannot be held below trace level, which
 //! prints every query), and no `*_log` section, so that no system log table ever exists (privacy contract, item 2).
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use super::{EngineError, replace};
+
 /// Writes the server and the user configuration below `dir` and returns the former's path.
-pub(super) fn write(dir: &Path) -> io::Result<PathBuf> {
+pub(super) fn write(dir: &Path, secret: &str) -> Result<PathBuf, EngineError> {
     let server = dir.join("engine.xml");
     let users = dir.join("engine-users.xml");
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 4));
-    std::fs::write(&users, USERS.replace("{threads}", &threads.to_string()))?;
-    std::fs::write(
-        &server,
-        SERVER.replace("{users}", &escape(&users.to_string_lossy())),
+    replace(
+        &users,
+        USERS.replace("{threads}", &threads.to_string()).as_bytes(),
     )?;
+    let content = SERVER
+        .replace("{users}", &escape(&users.to_string_lossy()))
+        .replace("{secret}", secret);
+    replace(&server, content.as_bytes())?;
     Ok(server)
 }
 
@@ -25,6 +29,8 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
+/// The rules of `http_handlers` replace ClickHouse's own: whoever does not know the path gets a 404.
+///
 /// Memory is bounded by the smaller of an absolute figure and half of the machine. Rows carry sketches of up to
 /// 16 KiB, hence the small merge blocks. Tables inherit the fsyncs that make an acknowledged insert outlive power loss.
 const SERVER: &str = r#"<?xml version="1.0"?>
@@ -56,6 +62,18 @@ const SERVER: &str = r#"<?xml version="1.0"?>
     <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
     <asynchronous_heavy_metrics_update_period_s>3600</asynchronous_heavy_metrics_update_period_s>
     <dictionaries_lazy_load>true</dictionaries_lazy_load>
+    <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
+    <http_handlers>
+        <rule>
+            <url>/ping</url>
+            <methods>GET</methods>
+            <handler><type>static</type><status>200</status><response_content>Ok.</response_content></handler>
+        </rule>
+        <rule>
+            <url>/{secret}</url>
+            <handler><type>dynamic_query_handler</type><query_param_name>query</query_param_name></handler>
+        </rule>
+    </http_handlers>
     <merge_tree>
         <merge_max_block_size>1024</merge_max_block_size>
         <number_of_free_entries_in_pool_to_lower_max_size_of_merge>2</number_of_free_entries_in_pool_to_lower_max_size_of_merge>

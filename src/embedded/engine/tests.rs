@@ -2,6 +2,7 @@
 //! fetches it), and the built program beside the test (`cargo build`).
 
 use std::io::pipe;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command as StdCommand;
 
 use clickhouse::{Client, Row};
@@ -245,7 +246,7 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
         second.pid()
     );
     second.stop().await.unwrap();
-    assert_eq!(running(&dir.path().join("clickhouse")).await, None);
+    assert!(running(&dir.path().join("clickhouse")).await.is_none());
 }
 
 #[tokio::test]
@@ -391,6 +392,49 @@ async fn retention_deletes_what_is_past_it() {
         .await
         .unwrap();
     assert_eq!(left, [hour("attrs", now, 10, 4)]);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_who_may_read_the_directory_can_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(dir.path()).await;
+    let origin = engine.url().rsplit_once('/').expect("a path").0.to_owned();
+    for path in ["", "/", "/play", "/0123456789abcdef0123456789abcdef"] {
+        let answer = greet(&format!("{origin}{path}")).await;
+        assert!(answer.is_err(), "{path:?}: {answer:?}");
+    }
+    for file in ["engine.json", "engine.xml"] {
+        let mode = dir
+            .path()
+            .join("clickhouse")
+            .join(file)
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn signals_to_the_whole_service_do_not_end_it_before_the_last_flush() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = start(dir.path()).await;
+    for signal in ["-TERM", "-INT"] {
+        let pid = engine.pid().expect("a child").to_string();
+        assert!(
+            StdCommand::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    let died = timeout(Duration::from_secs(2), engine.died()).await;
+    assert!(died.is_err(), "{died:?}");
+    greet(engine.url()).await.expect("it still answers");
     engine.stop().await.unwrap();
 }
 
