@@ -1,0 +1,141 @@
+//! Everything that can keep the engine from starting, each with what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Why there is no running ClickHouse.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Neither a server was named nor an engine found.
+    #[error(
+        "no ClickHouse found; looked for, in this order:\n{looked}\nrun `scripts/engine` once to fetch the engine, or \
+         name a server with HEADCOUNT_CLICKHOUSE_URL"
+    )]
+    NotFound {
+        /// One line a place.
+        looked: String,
+    },
+    /// `clickhouse_url` is not a base URL.
+    #[error("the ClickHouse URL {url:?} must begin with http:// or https://")]
+    Url {
+        /// As configured.
+        url: String,
+    },
+    /// The data directory could not be prepared.
+    #[error(
+        "the engine's directory {path} is not writable: {source}; give another --data or change its owner"
+    )]
+    NotWritable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no room left on the device.
+    #[error(
+        "no space left for the engine's directory {path}; free some and start again (nothing acknowledged is lost)"
+    )]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Somebody else listens on the port.
+    #[error(
+        "port {port} on 127.0.0.1 is in use; name another engine port, or none to have a free one picked"
+    )]
+    PortInUse {
+        /// The port asked for.
+        port: u16,
+    },
+    /// A former engine still has the directory.
+    #[error(
+        "another engine (process {pid}) has the directory {path} open and did not end within {waited:?}; stop the \
+         headcount it belongs to, or that process"
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process id in the lock file, or `unknown`.
+        pid: String,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The library exists but the loader will not have it.
+    #[error(
+        "{message}; the file is damaged or for another processor: delete it and run `scripts/engine` to fetch the one \
+         for this machine"
+    )]
+    Library {
+        /// The loader's words.
+        message: String,
+    },
+    /// An older engine than the one that wrote the directory.
+    #[error(
+        "the directory {path} was written by ClickHouse {written} and this engine is {running}, which is older: run \
+         `scripts/engine` to fetch the newer engine"
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The newest version that had it open.
+        written: String,
+        /// The version found now.
+        running: String,
+    },
+    /// The child could not be started at all.
+    #[error("starting the engine's process {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The child ended before it answered.
+    #[error("the engine ended ({status}) before it answered; its last words:\n{stderr}")]
+    Ended {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its standard error.
+        stderr: String,
+    },
+    /// The child lives but does not answer.
+    #[error(
+        "the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}"
+    )]
+    Silent {
+        /// Where it should have answered.
+        port: u16,
+        /// How long we waited.
+        waited: Duration,
+        /// The last lines of its standard error.
+        stderr: String,
+    },
+    /// The engine answers but not to a first question, or it is not ours that answers.
+    #[error("asking the engine on port {port} for its version and directory: {message}")]
+    Greeting {
+        /// Where it answered.
+        port: u16,
+        /// What went wrong.
+        message: String,
+    },
+    /// The child could not be waited for.
+    #[error("waiting for the engine's process to end: {0}")]
+    Wait(io::Error),
+}
+
+impl EngineError {
+    /// A failed write below `path`, told apart by its cause.
+    pub(super) fn write(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
+                path: path.to_owned(),
+            },
+            _ => Self::NotWritable {
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+}
