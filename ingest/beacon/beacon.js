@@ -11,7 +11,7 @@
 //   data-endpoint   where to post to, if not at v1/pageview beside the script
 //   data-query      keep the query string (for sites whose pages differ by it); otherwise it never leaves the browser
 //
-// build.rs strips comments and blanks (strip.rs); the rest is served as it stands here. Budget: 1,024 bytes gzipped.
+// build.rs takes out comments and blanks and shortens names (strip.rs). Budget: 1,024 bytes gzipped.
 (() => {
   const script = document.currentScript;
   const data = script.dataset;
@@ -67,9 +67,10 @@
   let page; // the address of the latest view
   let due;  // where a view came from that nobody has seen yet
 
-  // A page that was prepared in advance, or opened in a tab behind, is viewed when it is first shown, or never.
+  // A page that was prepared in advance (a prerendered one is hidden too), or opened in a tab behind, is viewed when it
+  // is first shown, or never.
   const show = () => {
-    if (due == null || document.hidden || document.prerendering) return;
+    if (due == null || document.hidden) return;
     const referrer = due.split(/[?#]/)[0];
     due = null;
     if (optedOut()) return;
@@ -109,6 +110,6 @@
   addEventListener('pageshow', event => {
     if (event.persisted) view(here());
   });
-  for (const name of ['visibilitychange', 'prerenderingchange']) document.addEventListener(name, show);
+  document.addEventListener('visibilitychange', show);
   view(/^(rel|ba)/.test(load.type) ? first : document.referrer);
 })();
