@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result, bail};
 use cdp::Connection;
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The agent of an ordinary desktop browser. Headless Chromium calls itself `HeadlessChrome`, which headcount rightly
@@ -27,8 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Browser {
     process: Child,
     connection: Arc<Connection>,
-    // Behind the process, so that the directory is removed only after the process has ended.
-    _profile: TempDir,
+    profile: PathBuf,
 }
 
 impl Browser {
@@ -65,6 +63,8 @@ impl Browser {
             .arg(format!("--user-agent={user_agent}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(["--remote-debugging-port=0", "about:blank"])
+            // Chromium keeps a socket beside its profile, which would outlive the kill.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -100,7 +100,7 @@ impl Browser {
         Ok(Browser {
             process,
             connection,
-            _profile: profile,
+            profile: profile.keep(),
         })
     }
 
@@ -156,9 +156,10 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.start_kill();
-        // The profile's directory can be removed once nobody writes to it. Bounded: a drop must not hang.
-        for _ in 0..100 {
-            if !matches!(self.process.try_wait(), Ok(None)) {
+        // Its children notice a moment later, and write into the profile until then. Bounded: a drop must not hang.
+        for _ in 0..200 {
+            let ended = !matches!(self.process.try_wait(), Ok(None));
+            if ended && (std::fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
