@@ -69,7 +69,7 @@ fn tokens(source: &str) -> Result<Vec<Token>, String> {
     Ok(tokens)
 }
 
-/// Letters for the names that follow a `const` or `let`. Every use of such a name is renamed alike, whatever its scope,
+/// Letters for the names that follow a `const` or `let` or stand before a `=>`. Every use of such a name is renamed alike, whatever its scope,
 /// so scopes keep their meaning; hence none may be a property anywhere (`.name`, `{name: …}`, `{name}`), nor hide in a
 /// template, and no letter may be in use already.
 fn short_names(tokens: &[Token]) -> BTreeMap<&str, String> {
@@ -104,7 +104,9 @@ fn short_names(tokens: &[Token]) -> BTreeMap<&str, String> {
     let mut short = BTreeMap::new();
     for at in 1..tokens.len() {
         let name = text(at);
-        let declared = matches!(text(at - 1), "const" | "let") && name.chars().all(is_word);
+        let parameter = text(at + 1) == "=" && text(at + 2) == ">";
+        let declared =
+            (parameter || matches!(text(at - 1), "const" | "let")) && name.chars().all(is_word);
         if declared && !short.contains_key(name) && !may_be_property(name) {
             let Some(letter) = letters.next() else { break };
             short.insert(name, letter);

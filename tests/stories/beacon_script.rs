@@ -13,7 +13,10 @@ use harness::{
 };
 use recorder::{Failure, Recorder};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const PLAIN: &str = "<!doctype html><html lang=\"en\"><head><title>Plain</title></head><body><p>Text</p>\
     <a id=\"next\" href=\"/two.html?q=secret#part\">Two</a></body></html>";
@@ -459,6 +462,22 @@ async fn a_beacon_that_failed_is_sent_once_more_under_the_same_id() -> Result<()
 }
 
 #[tokio::test]
+async fn a_busy_service_is_asked_again_when_it_said() -> Result<()> {
+    let stage = Stage::new().await?;
+    stage.recorder.fail_next(1, Failure::Busy(4));
+    let _page = stage.browser.open(&stage.url("/one.html")).await?;
+    stage.views(2).await?;
+    let hits = stage.recorder.hits();
+    let posts: Vec<_> = hits.iter().filter(|hit| hit.method == "POST").collect();
+    let between = posts[1].at.duration_since(posts[0].at);
+    assert!(
+        between >= Duration::from_secs(5),
+        "4 s, and at least one of jitter: {between:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_argued_with() -> Result<()> {
     let stage = Stage::new().await?;
     stage.recorder.fail_next(1, Failure::Status(403));
@@ -468,6 +487,44 @@ async fn a_refusal_is_not_argued_with() -> Result<()> {
     page.evaluate::<Value>("new Promise(done => setTimeout(done, 3500, null))")
         .await?;
     assert_eq!(stage.views_until_the_end(&page).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_strict_content_security_policy_names_one_host() -> Result<()> {
+    let recorder = Recorder::start().await?;
+    let host = recorder.url("");
+    let policy = format!(
+        "<head><meta http-equiv=\"content-security-policy\" \
+         content=\"default-src 'none'; script-src {host}; connect-src {host}; img-src {host}\">"
+    );
+    let site = DocsSite::new(&recorder.url("/beacon.js"), "guide")
+        .page("/one.html", &PLAIN.replace("<head>", &policy))
+        .page("/end.html", PLAIN);
+    let stage = Stage {
+        site: site.start().await?,
+        browser: Browser::launch().await?,
+        recorder,
+    };
+    let page = stage.browser.open(&stage.url("/one.html")).await?;
+    let views = stage.views_until_the_end(&page).await?;
+    assert_eq!(journey(&stage, &views), pairs(&[("/one.html", "-")]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sandboxed_frame_where_storage_throws_is_counted() -> Result<()> {
+    let framed = "<!doctype html><html lang=\"en\"><head></head><body>\
+        <iframe sandbox=\"allow-scripts\" src=\"/two.html\"></iframe></body></html>";
+    let stage = Stage::with(|site| site.page("/framed.html", framed)).await?;
+    let page = stage.browser.open(&stage.url("/framed.html")).await?;
+    stage.views(2).await?;
+    let mut views = journey(&stage, &stage.views_until_the_end(&page).await?);
+    views.sort();
+    assert_eq!(
+        views,
+        pairs(&[("/framed.html", "-"), ("/two.html", "/framed.html")])
+    );
     Ok(())
 }
 

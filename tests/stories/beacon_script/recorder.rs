@@ -14,7 +14,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -23,6 +23,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub enum Failure {
     /// With this status.
     Status(u16),
+    /// With 503, and the wish to be asked again only after so many seconds.
+    Busy(u32),
     /// By closing the connection without a word.
     Reset,
 }
@@ -35,6 +37,7 @@ pub struct Hit {
     pub query: String,
     pub headers: HeaderMap,
     pub body: String,
+    pub at: Instant,
 }
 
 impl Hit {
@@ -148,14 +151,20 @@ async fn answer(
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body: String::from_utf8_lossy(&body).into_owned(),
+        at: Instant::now(),
     };
     let path = hit.path.clone();
     record.hits.send_modify(|hits| hits.push(hit));
+    let mut retry_after = 0;
     let (status, kind, content) = match path.as_str() {
         "/beacon.js" => (200, ingest::script::CONTENT_TYPE, ingest::script::BEACON_JS),
         "/v1/pageview" => match record.failures.lock().unwrap().pop() {
             Some(Failure::Reset) => return Err(io::Error::other("told to fail")),
             Some(Failure::Status(status)) => (status, "text/plain", ""),
+            Some(Failure::Busy(seconds)) => {
+                retry_after = seconds;
+                (503, "text/plain", "")
+            }
             None => (202, "text/plain", ""),
         },
         "/v1/pageview.gif" => (200, "image/gif", "GIF89a"),
@@ -165,6 +174,9 @@ async fn answer(
         .status(status)
         .header("content-type", kind)
         .header("access-control-allow-origin", "*")
+        // Without this a script of another origin cannot read it.
+        .header("access-control-expose-headers", "retry-after")
+        .header("retry-after", retry_after)
         .body(Full::new(Bytes::from_static(content.as_bytes())))
         .map_err(io::Error::other)
 }
