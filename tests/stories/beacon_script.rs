@@ -5,95 +5,15 @@
 
 #[path = "beacon_script/recorder.rs"]
 mod recorder;
+#[path = "beacon_script/stage.rs"]
+mod stage;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{
-    browser::{Browser, Page},
-    docs_site::{DocsSite, RunningSite},
-};
+use harness::docs_site::DocsSite;
 use recorder::{Failure, Recorder};
 use serde_json::{Value, json};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-const PLAIN: &str = "<!doctype html><html lang=\"en\"><head><title>Plain</title></head><body><p>Text</p>\
-    <a id=\"next\" href=\"/two.html?q=secret#part\">Two</a></body></html>";
-
-/// A recorder, a site whose pages tell it, and a browser.
-struct Stage {
-    recorder: Recorder,
-    site: RunningSite,
-    browser: Browser,
-}
-
-impl Stage {
-    async fn new() -> Result<Stage> {
-        Stage::with(|site| site).await
-    }
-
-    async fn with(change: impl FnOnce(DocsSite) -> DocsSite) -> Result<Stage> {
-        let recorder = Recorder::start().await?;
-        let mut site = DocsSite::new(&recorder.url("/beacon.js"), "guide");
-        for path in ["/one.html", "/two.html", "/three.html", "/end.html"] {
-            site = site.page(path, PLAIN);
-        }
-        Ok(Stage {
-            site: change(site).start().await?,
-            browser: Browser::launch().await?,
-            recorder,
-        })
-    }
-
-    fn url(&self, path: &str) -> String {
-        self.site.url(path)
-    }
-
-    /// Goes on to the last page and gives all views up to it, which is the proof that none is still to come.
-    async fn views_until_the_end(&self, page: &Page) -> Result<Vec<Value>> {
-        page.navigate(&self.url("/end.html")).await?;
-        let end = self.url("/end.html");
-        let mut views = self
-            .recorder
-            .views_until("the last page's view", |views| {
-                views.iter().any(|v| v["url"] == end)
-            })
-            .await?;
-        ensure!(
-            views.pop().is_some_and(|view| view["url"] == end),
-            "something came after the last page: {views:#?}"
-        );
-        Ok(views)
-    }
-
-    async fn views(&self, count: usize) -> Result<Vec<Value>> {
-        self.recorder
-            .views_until(&format!("{count} views"), |views| views.len() >= count)
-            .await
-    }
-}
-
-/// Address and referrer of views, with the site's own origin left out.
-fn journey(stage: &Stage, views: &[Value]) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap_or("-").replace(&stage.url(""), "");
-    views
-        .iter()
-        .map(|view| (text(&view["url"]), text(&view["referrer"])))
-        .collect()
-}
-
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected
-        .iter()
-        .map(|(url, referrer)| (url.to_string(), referrer.to_string()))
-        .collect()
-}
-
-fn sphinx() -> PathBuf {
-    let installed = Path::new("/usr/share/doc/sphinx-doc/html").to_owned();
-    std::env::var_os("HEADCOUNT_DOCS_HTML").map_or(installed, PathBuf::from)
-}
+use stage::{PLAIN, Stage, journey, pairs, sphinx};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_reader_goes_through_real_documentation() -> Result<()> {
@@ -501,11 +421,7 @@ async fn a_strict_content_security_policy_names_one_host() -> Result<()> {
     let site = DocsSite::new(&recorder.url("/beacon.js"), "guide")
         .page("/one.html", &PLAIN.replace("<head>", &policy))
         .page("/end.html", PLAIN);
-    let stage = Stage {
-        site: site.start().await?,
-        browser: Browser::launch().await?,
-        recorder,
-    };
+    let stage = Stage::of(recorder, site).await?;
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     let views = stage.views_until_the_end(&page).await?;
     assert_eq!(journey(&stage, &views), pairs(&[("/one.html", "-")]));
@@ -537,11 +453,7 @@ async fn a_script_named_twice_counts_once() -> Result<()> {
     );
     let site = DocsSite::new(&recorder.url("/beacon.js"), "guide")
         .page("/one.html", &PLAIN.replace("</head>", &script));
-    let stage = Stage {
-        site: site.page("/end.html", PLAIN).start().await?,
-        browser: Browser::launch().await?,
-        recorder,
-    };
+    let stage = Stage::of(recorder, site.page("/end.html", PLAIN)).await?;
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     page.evaluate::<Value>("history.pushState(null, '', '/two')")
         .await?;
