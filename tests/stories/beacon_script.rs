@@ -475,7 +475,6 @@ async fn nothing_is_left_on_the_readers_machine() -> Result<()> {
         caches: globalThis.caches ? await caches.keys() : [],
         workers: navigator.serviceWorker ? (await navigator.serviceWorker.getRegistrations()).length : 0,
     }))()";
-    // A page without the script, for the names that a window has anyway.
     let stage = Stage::new().await?;
     let names = "[...Object.getOwnPropertyNames(window), ...Object.getOwnPropertyNames(document)]";
     let page = stage.browser.new_page().await?;
