@@ -11,16 +11,16 @@
 //   data-endpoint   where to post to, if not at v1/pageview beside the script
 //   data-query      keep the query string (for sites whose pages differ by it); otherwise it never leaves the browser
 //
-// build.rs strips comments and blanks (strip.rs); the rest is served as it stands here. Budget: 1,024 bytes gzipped.
+// build.rs takes out comments and blanks and shortens names (strip.rs). Budget: 1,024 bytes gzipped.
 (() => {
   const script = document.currentScript;
   const data = script.dataset;
-  const endpoint = data.endpoint || new URL('v1/pageview', script.src);
+  const target = data.endpoint || new URL('v1/pageview', script.src);
 
   // Only pages of the web are counted, not files. And a page may run the script twice: named in a theme and again by
   // hand, or once more by a framework that swaps a page's content. The mark is a symbol in the document's memory: it
   // dies with the page, and no name is taken.
-  const mark = Symbol.for(endpoint + data.project);
+  const mark = Symbol.for(target + data.project);
   if (document[mark] || !/^http/.test(location.protocol)) return;
   document[mark] = 1;
 
@@ -29,8 +29,8 @@
   const here = () => location.origin + location.pathname + ('query' in data ? location.search : '');
 
   const meta = name => document.getElementsByName(name)[0]?.content;
-  const fact = (name, readthedocs) =>
-    data[name] || meta('headcount:' + name) || meta('readthedocs-' + readthedocs);
+  const fact = (name, slug) =>
+    data[name] || meta('headcount:' + name) || meta('readthedocs-' + slug);
 
   // How this document was loaded: its HTTP status, where the browser tells it, makes a host's plain "not found" page
   // countable as such without any metadata.
@@ -51,7 +51,7 @@
   const post = async (body, repeated) => {
     let wait = 0;
     try {
-      const { status, headers } = await fetch(endpoint, {
+      const { status, headers } = await fetch(target, {
         method: 'POST',
         body,
         keepalive: true,
@@ -67,9 +67,10 @@
   let page; // the address of the latest view
   let due;  // where a view came from that nobody has seen yet
 
-  // A page that was prepared in advance, or opened in a tab behind, is viewed when it is first shown, or never.
+  // A page that was prepared in advance (a prerendered one is hidden too), or opened in a tab behind, is viewed when it
+  // is first shown, or never.
   const show = () => {
-    if (due == null || document.hidden || document.prerendering) return;
+    if (due == null || document.hidden) return;
     const referrer = due.split(/[?#]/)[0];
     due = null;
     if (optedOut()) return;
@@ -81,7 +82,7 @@
       version: fact('version', 'version-slug'),
       language: fact('language', 'language-slug') || document.documentElement.lang,
       // 64 random bits, chosen anew for each view: they name the view, not the viewer.
-      id: crypto.getRandomValues(new BigUint64Array(1))[0].toString(16).padStart(16, 0),
+      id: crypto.getRandomValues(new Uint32Array(2)).reduce((id, half) => id + half.toString(16).padStart(8, 0), ''),
     }, (name, value) => value || undefined)); // what is not known is not sent
   };
 
@@ -109,6 +110,6 @@
   addEventListener('pageshow', event => {
     if (event.persisted) view(here());
   });
-  for (const name of ['visibilitychange', 'prerenderingchange']) document.addEventListener(name, show);
+  document.addEventListener('visibilitychange', show);
   view(/^(rel|ba)/.test(load.type) ? first : document.referrer);
 })();

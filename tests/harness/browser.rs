@@ -13,13 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use cdp::Connection;
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// The agent of an ordinary desktop browser. Headless Chromium calls itself `HeadlessChrome`, which headcount rightly
 /// counts as a bot.
-pub const USER_AGENT: &str =
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
 
 /// How long the browser may take for anything. Generous, since it may share two cores with a ClickHouse.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,8 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Browser {
     process: Child,
     connection: Arc<Connection>,
-    // Behind the process, so that the directory is removed only after the process has ended.
-    _profile: TempDir,
+    profile: PathBuf,
 }
 
 impl Browser {
@@ -41,14 +38,33 @@ impl Browser {
     /// Starts Chromium with this user agent.
     pub async fn launch_as(user_agent: &str) -> Result<Browser> {
         let program = chromium()?;
-        let profile = tempfile::Builder::new().prefix("headcount-browser-").tempdir()?;
+        let profile = tempfile::Builder::new()
+            .prefix("headcount-browser-")
+            .tempdir()?;
         let mut process = Command::new(&program)
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-            .args(["--disable-dev-shm-usage", "--disable-default-apps", "--no-default-browser-check", "--mute-audio"])
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ])
+            .args([
+                "--disable-dev-shm-usage",
+                "--disable-default-apps",
+                "--no-default-browser-check",
+                "--mute-audio",
+            ])
             .arg(format!("--user-agent={user_agent}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(["--remote-debugging-port=0", "about:blank"])
+            // Chromium keeps a socket beside its profile, which would outlive the kill.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -60,20 +76,32 @@ impl Browser {
         let announcement = profile.path().join("DevToolsActivePort");
         let started = tokio::time::Instant::now();
         let address = loop {
-            let text = tokio::fs::read_to_string(&announcement).await.unwrap_or_default();
+            let text = tokio::fs::read_to_string(&announcement)
+                .await
+                .unwrap_or_default();
             if let Some((port, path)) = text.trim_end().split_once('\n') {
                 break format!("ws://127.0.0.1:{port}{path}");
             }
             if let Some(status) = process.try_wait()? {
-                bail!("{} ended with {status} before it could be reached", program.display());
+                bail!(
+                    "{} ended with {status} before it could be reached",
+                    program.display()
+                );
             }
             if started.elapsed() > PATIENCE {
-                bail!("{} did not announce its port within {PATIENCE:?}; it wrote {text:?}", program.display());
+                bail!(
+                    "{} did not announce its port within {PATIENCE:?}; it wrote {text:?}",
+                    program.display()
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let connection = Connection::open(&address).await?;
-        Ok(Browser { process, connection, _profile: profile })
+        Ok(Browser {
+            process,
+            connection,
+            profile: profile.keep(),
+        })
     }
 
     /// Opens an empty tab in front.
@@ -83,7 +111,8 @@ impl Browser {
 
     /// Opens an empty tab behind the present one, as a click with the middle button does.
     pub async fn new_page_behind(&self) -> Result<Page> {
-        self.tab(json!({"url": "about:blank", "background": true})).await
+        self.tab(json!({"url": "about:blank", "background": true}))
+            .await
     }
 
     /// Opens a tab in front at this address and waits until it has loaded.
@@ -96,18 +125,30 @@ impl Browser {
     /// Opens a tab that nobody watches: being watched switches some of a browser's ways off, prerendering among them.
     /// Such a tab has to act by itself.
     pub async fn open_unwatched(&self, url: &str) -> Result<()> {
-        self.connection.call(None, "Target.createTarget", json!({"url": url})).await.map(drop)
+        self.connection
+            .call(None, "Target.createTarget", json!({"url": url}))
+            .await
+            .map(drop)
     }
 
     /// All cookies of the profile, of whichever site.
     pub async fn cookies(&self) -> Result<Vec<Value>> {
-        let answer = self.connection.call(None, "Storage.getCookies", json!({})).await?;
+        let answer = self
+            .connection
+            .call(None, "Storage.getCookies", json!({}))
+            .await?;
         Ok(answer["cookies"].as_array().cloned().unwrap_or_default())
     }
 
     async fn tab(&self, parameters: Value) -> Result<Page> {
-        let target = self.connection.call(None, "Target.createTarget", parameters).await?;
-        let target = target["targetId"].as_str().context("a new target has an id")?.to_owned();
+        let target = self
+            .connection
+            .call(None, "Target.createTarget", parameters)
+            .await?;
+        let target = target["targetId"]
+            .as_str()
+            .context("a new target has an id")?
+            .to_owned();
         Page::attach(Arc::clone(&self.connection), target).await
     }
 }
@@ -115,9 +156,10 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.start_kill();
-        // The profile's directory can be removed once nobody writes to it. Bounded: a drop must not hang.
-        for _ in 0..100 {
-            if !matches!(self.process.try_wait(), Ok(None)) {
+        // Its children notice a moment later, and write into the profile until then. Bounded: a drop must not hang.
+        for _ in 0..200 {
+            let ended = !matches!(self.process.try_wait(), Ok(None));
+            if ended && (std::fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -132,7 +174,10 @@ fn chromium() -> Result<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .flat_map(|folder| ["chromium", "chromium-browser", "google-chrome", "chrome"].map(|name| folder.join(name)))
+        .flat_map(|folder| {
+            ["chromium", "chromium-browser", "google-chrome", "chrome"]
+                .map(|name| folder.join(name))
+        })
         .find(|program| program.is_file())
         .context("no Chromium on PATH; install one, or name it in CHROMIUM")
 }

@@ -14,7 +14,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -23,6 +23,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub enum Failure {
     /// With this status.
     Status(u16),
+    /// With 503, and the wish to be asked again only after so many seconds.
+    Busy(u32),
     /// By closing the connection without a word.
     Reset,
 }
@@ -35,12 +37,16 @@ pub struct Hit {
     pub query: String,
     pub headers: HeaderMap,
     pub body: String,
+    pub at: Instant,
 }
 
 impl Hit {
     /// A header's value, empty if there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -68,11 +74,17 @@ impl Recorder {
                 let service = service_fn(move |request| answer(Arc::clone(&record), request));
                 // One request a connection: Chromium repeats by itself what fails on a connection that it reused,
                 // and the stories are about the script's repeats.
-                let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+                let connection = http1::Builder::new()
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move { drop(connection.await) });
             }
         });
-        Ok(Recorder { address, record, server })
+        Ok(Recorder {
+            address,
+            record,
+            server,
+        })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -95,13 +107,22 @@ impl Recorder {
         let mut hits = self.record.hits.subscribe();
         match tokio::time::timeout(patience, hits.wait_for(|hits| fits(hits))).await {
             Ok(hits) => Ok(hits.context("the recorder is gone")?.clone()),
-            Err(_) => bail!("waited {patience:?} for {what}; what came: {:#?}", self.hits()),
+            Err(_) => bail!(
+                "waited {patience:?} for {what}; what came: {:#?}",
+                self.hits()
+            ),
         }
     }
 
     /// Waits until the posted beacons fit, and gives them in order.
-    pub async fn views_until(&self, what: &str, fits: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
-        self.until(what, |hits| fits(&views(hits))).await.map(|hits| views(&hits))
+    pub async fn views_until(
+        &self,
+        what: &str,
+        fits: impl Fn(&[Value]) -> bool,
+    ) -> Result<Vec<Value>> {
+        self.until(what, |hits| fits(&views(hits)))
+            .await
+            .map(|hits| views(&hits))
     }
 }
 
@@ -113,10 +134,15 @@ impl Drop for Recorder {
 
 fn views(hits: &[Hit]) -> Vec<Value> {
     let posted = hits.iter().filter(|hit| hit.method == "POST");
-    posted.map(|hit| serde_json::from_str(&hit.body).unwrap_or_else(|_| hit.body.clone().into())).collect()
+    posted
+        .map(|hit| serde_json::from_str(&hit.body).unwrap_or_else(|_| hit.body.clone().into()))
+        .collect()
 }
 
-async fn answer(record: Arc<Record>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+async fn answer(
+    record: Arc<Record>,
+    request: Request<Incoming>,
+) -> io::Result<Response<Full<Bytes>>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let hit = Hit {
@@ -125,14 +151,20 @@ async fn answer(record: Arc<Record>, request: Request<Incoming>) -> io::Result<R
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body: String::from_utf8_lossy(&body).into_owned(),
+        at: Instant::now(),
     };
     let path = hit.path.clone();
     record.hits.send_modify(|hits| hits.push(hit));
+    let mut retry_after = 0;
     let (status, kind, content) = match path.as_str() {
         "/beacon.js" => (200, ingest::script::CONTENT_TYPE, ingest::script::BEACON_JS),
         "/v1/pageview" => match record.failures.lock().unwrap().pop() {
             Some(Failure::Reset) => return Err(io::Error::other("told to fail")),
             Some(Failure::Status(status)) => (status, "text/plain", ""),
+            Some(Failure::Busy(seconds)) => {
+                retry_after = seconds;
+                (503, "text/plain", "")
+            }
             None => (202, "text/plain", ""),
         },
         "/v1/pageview.gif" => (200, "image/gif", "GIF89a"),
@@ -142,6 +174,9 @@ async fn answer(record: Arc<Record>, request: Request<Incoming>) -> io::Result<R
         .status(status)
         .header("content-type", kind)
         .header("access-control-allow-origin", "*")
+        // Without this a script of another origin cannot read it.
+        .header("access-control-expose-headers", "retry-after")
+        .header("retry-after", retry_after)
         .body(Full::new(Bytes::from_static(content.as_bytes())))
         .map_err(io::Error::other)
 }
