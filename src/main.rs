@@ -1,43 +1,119 @@
-//! headcount: a stand-in for the real command line, enough to run the engine's child process.
+//! headcount: counts page views and visitors of documentation sites without being able to tell who the visitors are.
+//!
+//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`, `loadtest`;
+//! what joins them on one machine in [`serve`] and [`embedded`].
 
+mod config;
+mod database;
 mod embedded;
+mod http;
+mod projects;
+mod serve;
 
-use std::path::PathBuf;
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use config::Config;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-#[derive(Parser)]
-enum Command {
-    #[command(hide = true)]
-    EngineChild(embedded::engine::ChildArgs),
-    /// Runs the engine until its standard input ends: for trying things out.
-    Engine {
-        #[arg(long)]
-        data: PathBuf,
-    },
+fn command() -> Command {
+    let slug = || Arg::new("slug").required(true).value_name("SLUG").help("The project's name, such as `sphinx`");
+    Command::new("headcount")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Page views and visitors of documentation sites, without being able to tell who the visitors are")
+        .after_help(
+            "Start on one machine:\n  headcount serve --data ./data\n  \
+             headcount project add docs --host docs.example.org --data ./data\n\n\
+             Every setting is a flag, an environment variable HEADCOUNT_… and a key of a TOML file; \
+             `headcount config` prints what is in force and why.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("serve")
+                .about("Run everything on one machine: beacon endpoint, aggregator, reports and ClickHouse")
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("project")
+                .about("Register the projects whose pages are counted")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("add")
+                        .about("Register a project, or add hosts to one")
+                        .arg(slug())
+                        .arg(
+                            Arg::new("host")
+                                .long("host")
+                                .value_name("HOST")
+                                .action(ArgAction::Append)
+                                .required(true)
+                                .help("A host its pages are on, such as docs.example.org or localhost:8000; repeatable"),
+                        )
+                        .args(config::arguments()),
+                )
+                .subcommand(Command::new("list").about("List the projects and their hosts").args(config::arguments()))
+                .subcommand(
+                    Command::new("remove")
+                        .about("Stop counting a project; its figures stay")
+                        .arg(slug())
+                        .args(config::arguments()),
+                ),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("Print the settings in force with their origin (no secrets)")
+                .args(config::arguments()),
+        )
+        .subcommand(loadtest::LoadtestArgs::augment_args(
+            Command::new("loadtest").about("Drive load at a service of your own and measure"),
+        ))
+        .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
 }
 
 fn main() -> ExitCode {
-    match Command::parse() {
-        // Before any runtime: the engine takes this thread and makes its own.
-        Command::EngineChild(args) => embedded::engine::child_main(&args),
-        Command::Engine { data } => {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let config = embedded::engine::EngineConfig::new(data);
-                match embedded::engine::Engine::start(&config).await {
-                    Ok(mut engine) => {
-                        println!("{} {:?} {:?}", engine.url(), engine.kind(), engine.pid());
-                        println!("{}", engine.died().await);
-                        ExitCode::FAILURE
-                    }
-                    Err(error) => {
-                        eprintln!("{error}");
-                        ExitCode::FAILURE
-                    }
-                }
-            })
+    let matches = command().get_matches();
+    // Before any runtime: the engine takes this thread and makes its own.
+    if let Some(("engine-child", matches)) = matches.subcommand() {
+        return match embedded::engine::ChildArgs::from_arg_matches(matches) {
+            Ok(args) => embedded::engine::child_main(&args),
+            Err(error) => error.exit(),
+        };
+    }
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line per cause: what was attempted, then why it failed.
+            eprintln!("headcount: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
         }
+    }
+}
+
+fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+    };
+    match matches.subcommand() {
+        Some(("serve", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(serve::serve(config))
+        }
+        Some(("project", matches)) => {
+            let (action, matches) = matches.subcommand().context("no project command given")?;
+            let config = Config::load(matches)?;
+            runtime()?.block_on(projects::command(action, matches, &config))
+        }
+        Some(("config", matches)) => {
+            print!("{}", Config::load(matches)?.describe());
+            Ok(())
+        }
+        Some(("loadtest", matches)) => {
+            runtime()?.block_on(loadtest::run(loadtest::LoadtestArgs::from_arg_matches(matches)?))
+        }
+        other => anyhow::bail!("no such command: {other:?}"),
     }
 }

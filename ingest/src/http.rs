@@ -234,6 +234,8 @@ fn answer(status: StatusCode) -> Response {
     let mut response = status.into_response();
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    // A refused script waits as long as it is told; without this header its browser would not show it the time.
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
     response
@@ -281,8 +283,8 @@ async fn preflight() -> Response {
 async fn beacon_js(method: Method) -> Response {
     let mut response = answer(StatusCode::OK);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(script::CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(script::CACHE_CONTROL));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     if method != Method::HEAD {
         *response.body_mut() = Body::from(script::BEACON_JS);

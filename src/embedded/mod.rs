@@ -1,4 +1,5 @@
-//! The one-machine default: the engine beside the service.
+//! The one-machine default: the engine beside the service, and the journal as the aggregator's log.
 
 mod chdb;
 pub mod engine;
+pub mod journal_source;

@@ -1,0 +1,417 @@
+//! The one registry of settings. Each is a flag `--name`, an environment variable `HEADCOUNT_NAME` and a TOML key
+//! `name`, in that order of precedence, before its default.
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use clap::{Arg, ArgAction, ArgMatches};
+use ingest::IngestConfig;
+use ingest::client::TrustedProxies;
+use ingest::keys::VisitorPeriod;
+use ingest::limits::Rate;
+use ingest::projects::HostPattern;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+struct Setting {
+    name: &'static str,
+    value_name: &'static str,
+    default: &'static str,
+    help: &'static str,
+    /// Given several times, or separated by commas.
+    list: bool,
+    secret: bool,
+    hidden: bool,
+}
+
+const fn setting(name: &'static str, value_name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, value_name, default, help, list: false, secret: false, hidden: false }
+}
+
+const SETTINGS: &[Setting] = &[
+    setting("data", "DIR", "./data", "Directory of the journal, the visitor key and the embedded ClickHouse"),
+    setting("listen", "ADDR", "127.0.0.1:8017", "Address that beacons and reports are served on"),
+    Setting {
+        list: true,
+        ..setting("trusted_proxy", "CIDR", "", "Proxy whose X-Forwarded-For or Forwarded header is believed; repeatable")
+    },
+    setting("country_header", "NAME", "", "Header in which a trusted proxy names the reader's country, such as CF-IPCountry"),
+    Setting {
+        list: true,
+        ..setting("host_pattern", "PATTERN", "", "Hosts accepted without registration, such as {project}.docs.example.org; repeatable")
+    },
+    setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
+    setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
+    setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
+    setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
+    setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal"),
+    setting("clickhouse_url", "URL", "", "A ClickHouse server of yours; without it, the embedded one is started. CLICKHOUSE_URL works too"),
+    setting("clickhouse_database", "NAME", "headcount", "Database in ClickHouse"),
+    setting("clickhouse_user", "NAME", "", "User in ClickHouse"),
+    Setting { secret: true, ..setting("clickhouse_password", "PASSWORD", "", "Password in ClickHouse; better given by environment or file") },
+    setting("clickhouse_library", "FILE", "", "libchdb.so for the embedded ClickHouse, where it is not in its usual places"),
+    setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
+    setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
+    setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting("connections", "N", "4096", "Open connections; more wait"),
+    setting("in_flight", "N", "8192", "Beacons under way at once; more are answered 503"),
+    setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take"),
+    setting("header_timeout_ms", "MS", "10000", "How long a request's head may take"),
+    setting("log", "FILTER", "info", "What is logged, as tracing filters are written: warn, info, debug, ingest=debug"),
+    setting("log_format", "FORMAT", "text", "text or json"),
+    Setting {
+        hidden: true,
+        ..setting("clock_start", "TIME", "", "For rehearsals and tests: the service's clock starts at this time (RFC 3339)")
+    },
+];
+
+/// The flags of every command that reads the configuration.
+pub fn arguments() -> Vec<Arg> {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("TOML file of settings [default: headcount.toml in the data directory, where there is one]");
+    let flags = SETTINGS.iter().map(|setting| {
+        let shown = if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        Arg::new(setting.name)
+            .long(setting.name.replace('_', "-"))
+            .value_name(setting.value_name)
+            .action(if setting.list { ArgAction::Append } else { ArgAction::Set })
+            .hide(setting.hidden)
+            .help(format!("{}{shown} [env: {}]", setting.help, variable(setting.name)))
+            .help_heading("Settings")
+    });
+    std::iter::once(file).chain(flags).collect()
+}
+
+fn variable(name: &str) -> String {
+    format!("HEADCOUNT_{}", name.to_ascii_uppercase())
+}
+
+#[derive(Clone)]
+struct Value {
+    text: Vec<String>,
+    origin: String,
+}
+
+/// The settings in force, each with its origin.
+pub struct Config {
+    values: BTreeMap<&'static str, Value>,
+}
+
+impl Config {
+    /// Reads flags, environment and file.
+    pub fn load(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let flag = |name: &str| matches.try_get_many::<String>(name).ok().flatten().map(|v| v.cloned().collect());
+        let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let named = matches.get_one::<String>("config").cloned().or_else(|| environment("HEADCOUNT_CONFIG"));
+        let data = flag("data")
+            .and_then(|mut values: Vec<String>| values.pop())
+            .or_else(|| environment("HEADCOUNT_DATA"))
+            .unwrap_or_else(|| "./data".to_owned());
+        let file = match named {
+            Some(name) => Some(PathBuf::from(name)),
+            None => Some(Path::new(&data).join("headcount.toml")).filter(|path| path.exists()),
+        };
+        let table = match &file {
+            Some(path) => read_file(path)?,
+            None => BTreeMap::new(),
+        };
+        let origin = |path: &Option<PathBuf>| path.as_ref().map_or_else(String::new, |p| p.display().to_string());
+        let values = SETTINGS.iter().map(|setting| {
+            let value = if let Some(text) = flag(setting.name) {
+                Value { text, origin: format!("flag --{}", setting.name.replace('_', "-")) }
+            } else if let Some(text) = environment(&variable(setting.name)) {
+                Value { text: vec![text], origin: format!("environment {}", variable(setting.name)) }
+            } else if let Some(text) = table.get(setting.name) {
+                Value { text: text.clone(), origin: format!("file {}", origin(&file)) }
+            } else if let (true, Some(text)) = (setting.name == "clickhouse_url", environment("CLICKHOUSE_URL")) {
+                Value { text: vec![text], origin: "environment CLICKHOUSE_URL".to_owned() }
+            } else {
+                let text = if setting.default.is_empty() { Vec::new() } else { vec![setting.default.to_owned()] };
+                Value { text, origin: "default".to_owned() }
+            };
+            (setting.name, value)
+        });
+        let config = Config { values: values.collect() };
+        // Every value is tried now, so that a mistake is told before anything starts.
+        config.ingest()?;
+        config.aggregate()?;
+        config.listen()?;
+        config.http()?;
+        config.visitor_period()?;
+        config.host_patterns()?;
+        config.clock()?;
+        config.parse::<usize>("new_projects_per_hour", "a number")?;
+        config.parse::<u32>("log_retention_hours", "a number of hours")?;
+        config.clickhouse_timeout()?;
+        if !matches!(config.text("log_format"), Some("text" | "json")) {
+            bail!("setting `log_format` ({}): expected text or json", config.origin("log_format"));
+        }
+        Ok(config)
+    }
+
+    /// One line a setting: `name = value  # origin`. Secrets and credentials within URLs are not shown.
+    pub fn describe(&self) -> String {
+        let mut out = String::new();
+        for setting in SETTINGS {
+            let value = &self.values[setting.name];
+            if setting.hidden && value.origin == "default" {
+                continue;
+            }
+            let redact = |text: &String| match () {
+                () if setting.secret => "(not shown)".to_owned(),
+                () if text.contains("://") && text.contains('@') => {
+                    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+                    format!("{scheme}://(not shown)@{}", rest.rsplit('@').next().unwrap_or(""))
+                }
+                () => text.clone(),
+            };
+            let shown: Vec<String> = value.text.iter().map(|text| format!("{:?}", redact(text))).collect();
+            let shown = match (setting.list, shown.as_slice()) {
+                (true, values) => format!("[{}]", values.join(", ")),
+                (false, [one]) => one.clone(),
+                (false, _) => "\"\"".to_owned(),
+            };
+            let _ = writeln!(out, "{:<24} = {shown:<24} # {}", setting.name, value.origin);
+        }
+        out
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.values[name].text.last().map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn origin(&self, name: &str) -> &str {
+        &self.values[name].origin
+    }
+
+    fn parse<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<T> {
+        let text = self.text(name).unwrap_or("");
+        text.trim().parse().map_err(|_| {
+            anyhow::anyhow!("setting `{name}` is {text:?} ({}): expected {expected}", self.origin(name))
+        })
+    }
+
+    fn parse_list<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<Vec<T>> {
+        let items = self.values[name].text.iter().flat_map(|text| text.split(','));
+        items
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(|item| {
+                item.parse().map_err(|_| {
+                    anyhow::anyhow!("setting `{name}` is {item:?} ({}): expected {expected}", self.origin(name))
+                })
+            })
+            .collect()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        PathBuf::from(self.text("data").unwrap_or("./data"))
+    }
+
+    /// Where to listen.
+    pub fn listen(&self) -> anyhow::Result<SocketAddr> {
+        self.parse("listen", "an address such as 127.0.0.1:8017 or [::]:80")
+    }
+
+    /// How long a visitor's key lives.
+    pub fn visitor_period(&self) -> anyhow::Result<VisitorPeriod> {
+        match self.text("visitor_period") {
+            Some("month") => Ok(VisitorPeriod::Month),
+            Some("day") => Ok(VisitorPeriod::Day),
+            other => bail!("setting `visitor_period` is {other:?} ({}): expected month or day", self.origin("visitor_period")),
+        }
+    }
+
+    /// Hosts accepted without registration.
+    pub fn host_patterns(&self) -> anyhow::Result<Vec<HostPattern>> {
+        self.parse_list("host_pattern", "a pattern such as {project}.docs.example.org")
+    }
+
+    /// New names an hour.
+    pub fn new_projects_per_hour(&self) -> anyhow::Result<usize> {
+        self.parse("new_projects_per_hour", "a number")
+    }
+
+    /// Hours that records stay in the journal.
+    pub fn log_retention_hours(&self) -> anyhow::Result<u32> {
+        self.parse("log_retention_hours", "a number of hours")
+    }
+
+    /// The endpoint's bounds.
+    pub fn ingest(&self) -> anyhow::Result<IngestConfig> {
+        let rate = |name| -> anyhow::Result<Rate> {
+            let per_second: f64 = self.parse(name, "beacons a second")?;
+            Ok(Rate { per_second, burst: per_second * 10.0 })
+        };
+        Ok(IngestConfig {
+            trusted_proxies: TrustedProxies::new(self.proxies()?),
+            country_header: self.text("country_header").map(str::to_ascii_lowercase),
+            body_timeout_ms: self.parse("body_timeout_ms", "milliseconds")?,
+            in_flight: self.parse("in_flight", "a number of beacons")?,
+            client_rate: rate("client_rate")?,
+            project_rate: rate("project_rate")?,
+            ..IngestConfig::default()
+        })
+    }
+
+    fn proxies(&self) -> anyhow::Result<Vec<ipnet::IpNet>> {
+        let texts: Vec<String> = self.parse_list("trusted_proxy", "a network")?;
+        texts
+            .iter()
+            .map(|text| {
+                let single = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+                text.parse::<ipnet::IpNet>().or_else(|_| single()).map_err(|_| {
+                    anyhow::anyhow!(
+                        "setting `trusted_proxy` is {text:?} ({}): expected a network such as 10.0.0.0/8 or an address",
+                        self.origin("trusted_proxy")
+                    )
+                })
+            })
+            .collect()
+    }
+
+    /// The aggregator's settings.
+    pub fn aggregate(&self) -> anyhow::Result<aggregate::AggregateConfig> {
+        let mut config = aggregate::AggregateConfig::default();
+        config.cut.window_hours = self.parse("window_hours", "a number of hours from 1 to 24")?;
+        if !(1..=24).contains(&config.cut.window_hours) {
+            bail!("setting `window_hours` ({}): expected 1 to 24", self.origin("window_hours"));
+        }
+        let flush_ms: u64 = self.parse("flush_ms", "milliseconds, at least 100")?;
+        if flush_ms < 100 {
+            bail!("setting `flush_ms` ({}): expected at least 100", self.origin("flush_ms"));
+        }
+        config.flush_every = Duration::from_millis(flush_ms);
+        Ok(config)
+    }
+
+    /// The listener's bounds.
+    pub fn http(&self) -> anyhow::Result<crate::http::HttpConfig> {
+        Ok(crate::http::HttpConfig {
+            connections: self.parse("connections", "a number of connections")?,
+            header_timeout: Duration::from_millis(self.parse("header_timeout_ms", "milliseconds")?),
+        })
+    }
+
+    /// How the engine is found.
+    pub fn engine(&self) -> crate::embedded::engine::EngineConfig {
+        let mut config = crate::embedded::engine::EngineConfig::new(self.data().join("clickhouse"));
+        config.clickhouse_url = self.text("clickhouse_url").map(str::to_owned);
+        config.library = self.text("clickhouse_library").map(PathBuf::from);
+        config
+    }
+
+    /// A client of the ClickHouse at `url`, without a database.
+    pub fn clickhouse(&self, url: &str) -> clickhouse::Client {
+        let mut client = clickhouse::Client::default().with_url(url);
+        if let Some(user) = self.text("clickhouse_user") {
+            client = client.with_user(user);
+        }
+        if let Some(password) = self.text("clickhouse_password") {
+            client = client.with_password(password);
+        }
+        client
+    }
+
+    /// Our database.
+    pub fn database(&self) -> &str {
+        self.text("clickhouse_database").unwrap_or("headcount")
+    }
+
+    /// Bound of one call to ClickHouse.
+    pub fn clickhouse_timeout(&self) -> anyhow::Result<Duration> {
+        Ok(Duration::from_millis(self.parse("clickhouse_timeout_ms", "milliseconds")?))
+    }
+
+    /// The service's clock: the machine's, unless a rehearsal starts it elsewhere.
+    pub fn clock(&self) -> anyhow::Result<ingest::Clock> {
+        let Some(text) = self.text("clock_start") else { return Ok(std::sync::Arc::new(Utc::now)) };
+        let start = DateTime::parse_from_rfc3339(text)
+            .map_err(|_| anyhow::anyhow!("setting `clock_start` ({}): expected a time such as 2026-01-31T23:00:00Z", self.origin("clock_start")))?
+            .to_utc();
+        let began = std::time::Instant::now();
+        Ok(std::sync::Arc::new(move || start + began.elapsed()))
+    }
+
+    /// Logs to standard error.
+    pub fn start_logging(&self) -> anyhow::Result<()> {
+        let filter = tracing_subscriber::EnvFilter::try_new(self.text("log").unwrap_or("info"))
+            .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if self.text("log_format") == Some("json") { builder.json().init() } else { builder.init() }
+        Ok(())
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the settings in {}", path.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("{} is not valid TOML", path.display()))?;
+    table
+        .into_iter()
+        .map(|(name, value)| {
+            if !SETTINGS.iter().any(|setting| setting.name == name) {
+                bail!("{}: there is no setting `{name}`; `headcount config` lists them", path.display());
+            }
+            let text = |value: &toml::Value| match value {
+                toml::Value::String(text) => Ok(text.clone()),
+                toml::Value::Integer(number) => Ok(number.to_string()),
+                toml::Value::Float(number) => Ok(number.to_string()),
+                toml::Value::Boolean(flag) => Ok(flag.to_string()),
+                _ => bail!("{}: setting `{name}`: expected text or a number", path.display()),
+            };
+            let values = match &value {
+                toml::Value::Array(items) => items.iter().map(text).collect::<anyhow::Result<Vec<_>>>()?,
+                other => vec![text(other)?],
+            };
+            Ok((name, values))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(arguments: &[&str]) -> anyhow::Result<Config> {
+        let command = clap::Command::new("t").args(super::arguments());
+        Config::load(&command.try_get_matches_from(std::iter::once(&"t").chain(arguments))?)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_both_tell_their_origin() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("headcount.toml"),
+            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\n",
+        )
+        .unwrap();
+        let config = load(&["--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:2"]).unwrap();
+        assert_eq!(config.listen().unwrap().port(), 2);
+        assert_eq!(config.aggregate().unwrap().flush_every, Duration::from_millis(700));
+        let shown = config.describe();
+        assert!(shown.contains("# flag --listen") && shown.contains("headcount.toml"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn mistakes_name_the_setting_and_its_origin() {
+        for (arguments, expected) in [
+            (&["--listen", "nowhere"][..], "setting `listen` is \"nowhere\" (flag --listen)"),
+            (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
+            (&["--flush-ms", "soon"], "setting `flush_ms`"),
+            (&["--visitor-period", "year"], "setting `visitor_period`"),
+            (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
+            (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
+        ] {
+            let error = load(arguments).err().expect("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

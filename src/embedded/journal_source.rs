@@ -1,0 +1,101 @@
+//! The local journal as the aggregator reads it: one partition.
+
+use aggregate::source::{RecordBatch, Source, SourceError};
+use aggregate::window::Commit;
+use ingest::Clock;
+use ingest::journal::{Journal, JournalError};
+use schemas::{Hour, StreamId};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Name of the commit in the journal.
+const COMMIT: &str = "aggregate";
+/// Records read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// Reads a [`Journal`].
+pub struct JournalSource {
+    journal: Journal,
+    end: watch::Receiver<u64>,
+    clock: Clock,
+    retention_hours: u32,
+    trimmed_hour: Hour,
+}
+
+impl JournalSource {
+    /// Records stay at least `retention_hours`, and always until their window is closed.
+    pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
+        let end = journal.end();
+        JournalSource { journal, end, clock, retention_hours, trimmed_hour: Hour(0) }
+    }
+
+    /// The journal's calls block on the disk; they run where that harms nobody.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        call: impl FnOnce(&Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let journal = self.journal.clone();
+        match tokio::task::spawn_blocking(move || call(&journal)).await {
+            Ok(outcome) => outcome.map_err(|error| SourceError { action, reason: error.to_string() }),
+            Err(error) => Err(SourceError { action, reason: error.to_string() }),
+        }
+    }
+}
+
+impl Source for JournalSource {
+    fn stream(&self) -> StreamId {
+        self.journal.stream()
+    }
+
+    async fn begin(&mut self) -> Result<u64, SourceError> {
+        self.blocking("find the journal's beginning", Journal::begin).await
+    }
+
+    async fn end(&mut self) -> Result<u64, SourceError> {
+        Ok(*self.end.borrow())
+    }
+
+    async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
+        let action = "read the aggregator's commit from the journal";
+        let text = self.blocking(action, |journal| journal.text(COMMIT)).await?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| SourceError { action, reason: error.to_string() })
+    }
+
+    async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
+        // Changed or timed out: either way the journal is asked.
+        let _ = tokio::time::timeout(wait, self.end.wait_for(|&end| end > offset)).await;
+        if *self.end.borrow() <= offset {
+            return Ok(Vec::new());
+        }
+        let batches = self.blocking("read the journal", move |journal| journal.read(offset, READ_BYTES)).await?;
+        Ok(batches
+            .iter()
+            .map(|batch| RecordBatch {
+                first_offset: batch.first_offset,
+                appended: Some(batch.appended),
+                records: batch.records().map(<[u8]>::to_vec).collect(),
+            })
+            .collect())
+    }
+
+    async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {
+        let action = "write the aggregator's commit to the journal";
+        let text =
+            serde_json::to_string(commit).map_err(|error| SourceError { action, reason: error.to_string() })?;
+        let now = Hour::of((self.clock)());
+        let trim = (now != self.trimmed_hour).then_some(Hour(now.0.saturating_sub(self.retention_hours)));
+        self.trimmed_hour = now;
+        let below = commit.resume_at();
+        self.blocking(action, move |journal| {
+            journal.store_text(COMMIT, &text)?;
+            if let Some(before) = trim {
+                journal.trim(below, before)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,147 @@
+//! The registry of projects: the commands that change it, and the endpoint's copy of it.
+
+use crate::config::Config;
+use crate::{database, embedded};
+use anyhow::{Context, bail};
+use clap::ArgMatches;
+use clickhouse::Client;
+use schemas::tables::ProjectRow;
+use schemas::{Host, ProjectSlug};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the registry holds.
+pub type Registry = BTreeMap<ProjectSlug, Vec<Host>>;
+
+/// How often the endpoint reads the registry.
+pub const REFRESH: Duration = Duration::from_secs(2);
+
+/// Runs `headcount project add|list|remove`.
+pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+    // Checked before the service is looked for: a typo is a typo, running or not.
+    let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
+        Some(text) => Some(text.parse::<ProjectSlug>().with_context(|| format!("{text:?} cannot be a project"))?),
+        None => None,
+    };
+    let hosts: Vec<Host> = match matches.try_get_many::<String>("host").ok().flatten() {
+        Some(texts) => texts
+            .map(|text| text.parse().with_context(|| format!("{text:?} cannot be a host")))
+            .collect::<anyhow::Result<_>>()?,
+        None => Vec::new(),
+    };
+    let engine = config.engine();
+    let url = match &engine.clickhouse_url {
+        Some(url) => url.clone(),
+        None => embedded::engine::running(&engine.data_dir).await.map(|engine| engine.url).with_context(|| {
+            format!(
+                "no headcount runs on {}; start it with `headcount serve --data {}`, or name a ClickHouse with \
+                 --clickhouse-url",
+                config.data().display(),
+                config.data().display()
+            )
+        })?,
+    };
+    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    match (action, slug) {
+        ("add", Some(slug)) => {
+            let mut all = row(&client, &slug).await?.filter(|row| row.removed == 0).map_or(Vec::new(), |row| row.hosts);
+            all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
+            all.sort_unstable();
+            all.dedup();
+            put(&client, &slug, all.clone(), false).await?;
+            println!("project {slug}: {}", all.join(", "));
+            println!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
+        }
+        ("remove", Some(slug)) => {
+            let Some(row) = row(&client, &slug).await?.filter(|row| row.removed == 0) else {
+                bail!("there is no project {slug}; `headcount project list` shows those there are");
+            };
+            put(&client, &slug, row.hosts, true).await?;
+            println!("project {slug} is no longer counted; its figures stay");
+        }
+        _ => {
+            let registry = read(&client).await?;
+            if registry.is_empty() {
+                println!("no projects yet; register one with `headcount project add SLUG --host HOST`");
+            }
+            for (slug, hosts) in registry {
+                println!("{slug}: {}", hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<ProjectRow>> {
+    let query = client.query("SELECT ?fields FROM project FINAL WHERE slug = ?").bind(slug.as_str());
+    query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
+}
+
+async fn put(client: &Client, slug: &ProjectSlug, hosts: Vec<String>, removed: bool) -> anyhow::Result<()> {
+    let before = row(client, slug).await?.map_or(0, |row| row.revision);
+    let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+    let row = ProjectRow {
+        slug: slug.as_str().to_owned(),
+        hosts,
+        removed: u8::from(removed),
+        // A clock that stepped back must not lose the change.
+        revision: now.max(before + 1),
+    };
+    let store = async {
+        let client = client.clone().with_setting("async_insert", "0").with_setting("fsync_after_insert", "1");
+        let mut insert = client.insert::<ProjectRow>("project").await?;
+        insert.write(&row).await?;
+        insert.end().await
+    };
+    store.await.context("cannot store the project")
+}
+
+/// Reads the registry. Rows that are no valid projects (written by hand) are left out and logged.
+pub async fn read(client: &Client) -> anyhow::Result<Registry> {
+    let query = client.query("SELECT ?fields FROM project FINAL WHERE removed = 0 ORDER BY slug");
+    let rows = tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<ProjectRow>())
+        .await
+        .context("ClickHouse did not answer in time")?
+        .context("cannot read the registry of projects")?;
+    let mut registry = Registry::new();
+    for row in rows {
+        let hosts: Result<Vec<Host>, _> = row.hosts.iter().map(|host| host.parse()).collect();
+        match (row.slug.parse::<ProjectSlug>(), hosts) {
+            (Ok(slug), Ok(hosts)) => {
+                registry.insert(slug, hosts);
+            }
+            _ => tracing::warn!(slug = row.slug, "a row of the table `project` is no valid project; it is left out"),
+        }
+    }
+    Ok(registry)
+}
+
+/// The copy on disk, so that the endpoint starts while ClickHouse is away.
+pub struct Snapshot {
+    path: PathBuf,
+}
+
+impl Snapshot {
+    /// The copy at `path`.
+    pub fn new(path: &Path) -> Self {
+        Snapshot { path: path.to_owned() }
+    }
+
+    /// The last registry that was written; empty where none was, or it does not read back.
+    pub fn load(&self) -> Registry {
+        let Ok(text) = std::fs::read_to_string(&self.path) else { return Registry::new() };
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            tracing::warn!(%error, path = %self.path.display(), "the copy of the registry does not read back; starting without it");
+            Registry::new()
+        })
+    }
+
+    /// Writes beside and renames.
+    pub fn store(&self, registry: &Registry) -> anyhow::Result<()> {
+        let fresh = self.path.with_extension("new");
+        std::fs::write(&fresh, serde_json::to_vec_pretty(registry)?)
+            .and_then(|()| std::fs::rename(&fresh, &self.path))
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
