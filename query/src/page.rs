@@ -16,9 +16,9 @@ mod words;
 mod tests;
 
 /// Pages shown; the JSON has the others.
-const PAGES_SHOWN: usize = 50;
+const PAGES_SHOWN: usize = 25;
 /// Pages not found shown.
-const NOT_FOUND_SHOWN: usize = 20;
+const NOT_FOUND_SHOWN: usize = 15;
 /// Values of a breakdown shown.
 const VALUES_SHOWN: usize = 8;
 
@@ -94,7 +94,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, snippet: &Snippet) 
             }
             footer {
                 p {
-                    "Visitors are estimates from sketches that cannot name anyone: no cookies, no addresses, no profiles. "
+                    "Visitors are estimates, made without cookies; readers' addresses and user agents are never stored. "
                     "“±” is one standard deviation. All times are UTC."
                 }
                 p { a href=(format!("/v1/projects/{project}/reports/{month}")) { "This report as JSON" } }
@@ -167,7 +167,7 @@ fn figures(report: &MonthlyReport, running: bool) -> Markup {
             div {
                 h2 { (unit) }
                 p.figure { (words::number(totals.visitors.estimate)) " " (plus_minus(totals.visitors)) }
-                p.note { (meaning) }
+                p.note { (meaning) " (± " (words::percent(totals.visitors.error)) ")" }
             }
             div {
                 h2 { "Visits" }
@@ -182,7 +182,7 @@ fn figures(report: &MonthlyReport, running: bool) -> Markup {
 }
 
 fn plus_minus(visitors: Visitors) -> Markup {
-    html! { span.error title=(format!("one standard deviation, {}", words::percent(visitors.error))) { "± " (words::number(visitors.plus_minus())) } }
+    html! { span.error { "± " (words::number(visitors.plus_minus())) } }
 }
 
 fn days(report: &MonthlyReport, month: Month) -> Markup {
@@ -311,8 +311,8 @@ fn page_list(pages: &[&PageFigures], shown: usize, unit: VisitorUnit) -> Markup 
 /// (dimension, heading, what is counted, what an empty value means).
 const BREAKDOWNS: &[(Dimension, &str, &str, &str)] = &[
     (Dimension::Referrer, "Where visits came from", "visits", "Direct, or not told"),
-    (Dimension::Version, "Documentation versions", "views", "No version told"),
-    (Dimension::Language, "Documentation languages", "views", "No language told"),
+    (Dimension::Version, "Docs versions", "views", "No version told"),
+    (Dimension::Language, "Docs languages", "views", "No language told"),
     (Dimension::Country, "Countries", "views", "Unknown"),
     (Dimension::Device, "Devices", "views", "Unknown"),
     (Dimension::Browser, "Browsers", "views", "Unknown"),

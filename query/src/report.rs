@@ -53,9 +53,9 @@ impl Visitors {
         Visitors { estimate: estimate.value.round() as u64, error: (estimate.error * 1e4).round() / 1e4, unit }
     }
 
-    /// One standard deviation in visitors.
+    /// One standard deviation in visitors, rounded up: an estimate of someone is never shown as exact.
     pub fn plus_minus(self) -> u64 {
-        (self.estimate as f64 * self.error).round() as u64
+        (self.estimate as f64 * self.error).ceil() as u64
     }
 }
 

@@ -75,3 +75,15 @@ async fn every_answer_forbids_what_the_page_does_not_need() {
         assert_eq!(headers[header::CACHE_CONTROL], "private, no-cache");
     }
 }
+
+#[tokio::test]
+async fn clickhouse_that_hangs_is_given_up() {
+    // Accepts connections into its backlog and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = clickhouse::Client::default().with_url(format!("http://{}", silent.local_addr().unwrap()));
+    let store = ReportStore::new(client).with_timeout_ms(50);
+    let error = store.require_project(&"sphinx".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Timeout { timeout_ms: 50, .. }), "{error}");
+    assert!(error.is_unavailable());
+    assert_eq!(problem_of(&error), Problem::storage_unavailable());
+}

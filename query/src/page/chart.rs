@@ -18,19 +18,20 @@ const PITCH: usize = 20;
 const GAP: usize = 4;
 const HEIGHT: f64 = 100.0;
 
-/// The smallest round number (1, 2 or 5 times a power of ten) that no value exceeds.
+/// The smallest round number that no value exceeds; below ten every number is round.
 pub(super) fn scale(columns: &[Column]) -> u64 {
     let largest = columns.iter().map(|column| column.value.max(column.inner.unwrap_or(0))).max().unwrap_or(0);
-    let mut power = 1u64;
+    let mut tenth = 1u64;
     loop {
-        for step in [1, 2, 5] {
-            match power.checked_mul(step) {
+        for step in [10, 15, 20, 25, 30, 40, 50, 60, 80] {
+            match tenth.checked_mul(step) {
+                _ if largest < 10 => return largest.max(1),
                 Some(top) if top >= largest => return top,
                 None => return u64::MAX,
                 _ => {}
             }
         }
-        power = power.saturating_mul(10);
+        tenth = tenth.saturating_mul(10);
     }
 }
 
@@ -70,9 +71,7 @@ pub(super) fn columns(label: &str, columns: &[Column], top: u64, slots: usize) -
 pub(super) fn behind(value: u64, largest: u64) -> Markup {
     let width = if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
     html! {
-        svg.behind aria-hidden="true" viewBox="0 0 100 1" preserveAspectRatio="none" {
-            rect x="0" y="0" width=(decimal(width)) height="1" {}
-        }
+        svg.behind aria-hidden="true" { rect width=(format!("{width:.1}%")) height="100%" {} }
     }
 }
 
@@ -86,7 +85,9 @@ mod tests {
 
     #[test]
     fn scales_are_round_and_high_enough() {
-        for (value, top) in [(0, 1), (1, 1), (3, 5), (10, 10), (11, 20), (49_001, 50_000), (u64::MAX, u64::MAX)] {
+        for (value, top) in
+            [(0, 1), (1, 1), (3, 3), (10, 10), (11, 15), (81, 100), (49_001, 50_000), (u64::MAX, u64::MAX)]
+        {
             assert_eq!(scale(&[Column { tip: String::new(), value, inner: None }]), top);
         }
     }

@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Longest text of a path or label on the page, in characters; the JSON has all of it.
-const SHOWN_CHARS: usize = 120;
+const SHOWN_CHARS: usize = 100;
 
 /// `1234567` as `1,234,567`.
 pub(super) fn number(value: u64) -> String {

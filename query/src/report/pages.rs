@@ -44,7 +44,7 @@ impl Cursor {
     /// Reads what [`Cursor::encode`] wrote.
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
         let digits = text.as_bytes();
-        if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(InvalidCursor);
         }
         let bytes = digits.chunks(2).map(|pair| {
