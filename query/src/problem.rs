@@ -65,8 +65,7 @@ impl Problem {
             kind: "/problems/storage-unavailable",
             title: "The figures cannot be read right now",
             status: 503,
-            detail: "the storage of the figures does not answer; views are still being accepted. Try again shortly"
-                .into(),
+            detail: "the storage of the figures does not answer; try again shortly".into(),
             field: None,
         }
     }
