@@ -1,0 +1,106 @@
+//! Requests that get no report: one value, told as problem JSON (RFC 9457) or as a page.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// Seconds after which a caller may ask again when ClickHouse is away.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// Why there is no report, in the members of RFC 9457. Never carries what was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Names the kind; a path of this service's documentation.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The kind in words.
+    pub title: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// What was expected, or what to do.
+    pub detail: Cow<'static, str>,
+    /// The part of the request at fault, where one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'static str>,
+}
+
+impl Problem {
+    /// 400: `field` is not what it should be.
+    pub fn invalid_field(field: &'static str, expected: impl Into<Cow<'static, str>>) -> Self {
+        Problem {
+            kind: "/problems/invalid-field",
+            title: "A part of the request is not valid",
+            status: 400,
+            detail: expected.into(),
+            field: Some(field),
+        }
+    }
+
+    /// 404: nobody registered that project, or it was removed.
+    pub fn unknown_project() -> Self {
+        Problem {
+            kind: "/problems/unknown-project",
+            title: "No such project",
+            status: 404,
+            detail: "no project of this name is registered here".into(),
+            field: Some("project"),
+        }
+    }
+
+    /// 404: the month lies in the future.
+    pub fn month_not_begun(detail: String) -> Self {
+        Problem {
+            kind: "/problems/month-not-begun",
+            title: "No report yet",
+            status: 404,
+            detail: detail.into(),
+            field: Some("month"),
+        }
+    }
+
+    /// 503: ClickHouse does not answer, or not in time.
+    pub fn storage_unavailable() -> Self {
+        Problem {
+            kind: "/problems/storage-unavailable",
+            title: "The figures cannot be read right now",
+            status: 503,
+            detail: "the storage of the figures does not answer; try again shortly".into(),
+            field: None,
+        }
+    }
+
+    /// 500: what ClickHouse answered makes no sense to this version.
+    pub fn unreadable_figures() -> Self {
+        Problem {
+            kind: "/problems/unreadable-figures",
+            title: "The stored figures cannot be read by this version",
+            status: 500,
+            detail: "the operator finds the cause in the service's log".into(),
+            field: None,
+        }
+    }
+
+    /// Its status.
+    pub fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Adds what the status asks for to an answer that tells this problem.
+    pub(crate) fn complete(&self, mut response: Response) -> Response {
+        *response.status_mut() = self.status_code();
+        if self.status == 503 {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(&self).into_response();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
+        self.complete(response)
+    }
+}

@@ -1,0 +1,321 @@
+//! The monthly report: facts of ClickHouse in, figures out. Pure.
+//!
+//! [`MonthFacts`] takes the rows one by one, in any order, and keeps sums and unions only, so that a month of dense
+//! sketches needs one sketch a day and one a listed page, not all of them at once. [`MonthlyReport::of`] makes the
+//! figures.
+
+use crate::period::Period;
+use chrono::{DateTime, NaiveDate, Utc};
+use clickhouse::Row;
+use schemas::classes::{BotClass, ClassName, Dimension};
+use schemas::sketch::SketchDecodeError;
+use schemas::tables::{PageDailyRow, SiteHourlyRow};
+use schemas::{Hour, ProjectSlug, VisitorSketch};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub mod pages;
+
+#[cfg(test)]
+mod tests;
+
+pub use pages::{Cursor, InvalidCursor, PageList, PageTotal};
+
+/// Pages of one project's month, by (path, status), with the union of their sketches.
+type PageSketches = BTreeMap<String, BTreeMap<u16, VisitorSketch>>;
+
+/// What a visitor figure counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VisitorUnit {
+    /// Different readers in the period: keys live for the month.
+    #[default]
+    Visitors,
+    /// Readers counted anew every day: keys live for the day.
+    VisitorDays,
+}
+
+/// An estimate of visitors.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Visitors {
+    /// Visitors, rounded to a whole number.
+    pub estimate: u64,
+    /// One standard deviation as a fraction of the estimate, rounded to 4 decimals.
+    pub error: f64,
+    /// What is counted.
+    pub unit: VisitorUnit,
+}
+
+impl Visitors {
+    /// The figure of a sketch.
+    pub fn of(sketch: &VisitorSketch, unit: VisitorUnit) -> Self {
+        let estimate = sketch.estimate();
+        Visitors { estimate: estimate.value.round() as u64, error: (estimate.error * 1e4).round() / 1e4, unit }
+    }
+
+    /// One standard deviation in visitors, rounded up: an estimate of someone is never shown as exact.
+    pub fn plus_minus(self) -> u64 {
+        (self.estimate as f64 * self.error).ceil() as u64
+    }
+}
+
+/// One value's views in a breakdown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakdownItem {
+    /// The value; empty for unknown, and for direct arrivals where the dimension is `referrer`.
+    pub value: String,
+    /// Views (visits for `referrer`, bots' views for `bot`).
+    pub views: u64,
+    /// True for the last item where it adds up all values that are not listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rest: bool,
+}
+
+/// From when to when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportPeriod {
+    /// First instant.
+    pub from: DateTime<Utc>,
+    /// First instant after: the month's end, or the end of the running hour.
+    pub to: DateTime<Utc>,
+    /// True once the month's sketches are destroyed and the figures are final.
+    pub closed: bool,
+    /// `YYYY-MM`.
+    pub month: String,
+}
+
+/// The month in figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Totals {
+    /// Page views by people.
+    pub views: u64,
+    /// Of these, arrivals from outside the project.
+    pub visits: u64,
+    /// Visitors of the whole period: a union, not the sum of days.
+    pub visitors: Visitors,
+    /// Views by bots, by class; not part of `views`.
+    pub bots: BTreeMap<&'static str, u64>,
+    /// Refused beacons, by reason.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// One day.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DayFigures {
+    /// The date, UTC.
+    pub day: NaiveDate,
+    /// Page views by people.
+    pub views: u64,
+    /// Arrivals.
+    pub visits: u64,
+    /// Visitors of the day.
+    pub visitors: Visitors,
+}
+
+/// One hour. Without visitors: nobody plans by them, and 744 figures more would be 744 chances to subtract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HourFigures {
+    /// Start of the hour.
+    pub hour: DateTime<Utc>,
+    /// Page views by people.
+    pub views: u64,
+    /// Arrivals.
+    pub visits: u64,
+}
+
+/// One path with one status.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PageFigures {
+    /// Cleaned path.
+    pub path: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Page views by people.
+    pub views: u64,
+    /// Visitors of the page.
+    pub visitors: Visitors,
+}
+
+/// One page of the list of pages.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PageListFigures {
+    /// By views, most first; equals by path.
+    pub items: Vec<PageFigures>,
+    /// Cursor for `pages_after`; null at the end.
+    pub next: Option<Cursor>,
+}
+
+/// One project's month.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MonthlyReport {
+    /// Project slug.
+    pub project: ProjectSlug,
+    /// From when to when.
+    pub period: ReportPeriod,
+    /// The month in figures.
+    pub totals: Totals,
+    /// Every day of the period, those without views included.
+    pub days: Vec<DayFigures>,
+    /// Every hour of the period, those without views included.
+    pub hours: Vec<HourFigures>,
+    /// Pages of every status.
+    pub pages: PageListFigures,
+    /// Pages with status 404. `next` continues with `pages_status=404`.
+    pub not_found: PageListFigures,
+    /// Views by one dimension each, most first.
+    pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,
+}
+
+/// A value's views in the period, over all windows and streams.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct BreakdownSum {
+    /// [`Dimension::name`].
+    pub dimension: String,
+    /// The value.
+    pub value: String,
+    /// Its views.
+    pub total: u64,
+    /// Views of all values of the dimension, listed or not.
+    pub of_dimension: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    views: u64,
+    visits: u64,
+}
+
+/// What ClickHouse says of one project's period, added up over windows and streams. Rows must come from `FINAL` reads:
+/// one for each key, stream and window.
+#[derive(Clone, Debug, Default)]
+pub struct MonthFacts {
+    hours: BTreeMap<Hour, Sum>,
+    day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
+    bots: BTreeMap<&'static str, u64>,
+    page_sketches: PageSketches,
+    /// Pages asked for.
+    pub pages: PageList,
+    /// Pages with status 404.
+    pub not_found: PageList,
+    /// The largest values of every dimension.
+    pub breakdowns: Vec<BreakdownSum>,
+    /// (reason, refused beacons).
+    pub rejections: Vec<(String, u64)>,
+}
+
+impl MonthFacts {
+    /// Adds one row of `site_hourly`.
+    pub fn add_site(&mut self, row: &SiteHourlyRow) -> Result<(), SketchDecodeError> {
+        let hour = Hour::from_unix_seconds(row.hour);
+        self.day_sketches.entry(hour.day().date()).or_default().merge_encoded(&row.sketch)?;
+        let sum = self.hours.entry(hour).or_default();
+        sum.views += row.views;
+        sum.visits += row.visits;
+        for (class, views) in [
+            (BotClass::Search, row.bots_search),
+            (BotClass::AiCrawler, row.bots_ai_crawler),
+            (BotClass::Preview, row.bots_preview),
+            (BotClass::Monitor, row.bots_monitor),
+            (BotClass::Automation, row.bots_automation),
+            (BotClass::OtherBot, row.bots_other),
+        ] {
+            *self.bots.entry(class.class_name()).or_default() += views;
+        }
+        Ok(())
+    }
+
+    /// Adds the sketch of one row of `page_daily`; its views come with [`MonthFacts::pages`].
+    pub fn add_page_sketch(&mut self, row: &PageDailyRow) -> Result<(), SketchDecodeError> {
+        if !self.page_sketches.contains_key(&row.path) {
+            self.page_sketches.insert(row.path.clone(), BTreeMap::new());
+        }
+        match self.page_sketches.get_mut(&row.path) {
+            Some(statuses) => statuses.entry(row.status).or_default().merge_encoded(&row.sketch),
+            None => Ok(()),
+        }
+    }
+
+    fn page_list(&self, list: &PageList, unit: VisitorUnit) -> PageListFigures {
+        let nobody = VisitorSketch::new();
+        let items = list.items.iter().map(|page| {
+            let sketch = self.page_sketches.get(&page.path).and_then(|statuses| statuses.get(&page.status));
+            PageFigures {
+                path: page.path.clone(),
+                status: page.status,
+                views: page.total,
+                visitors: Visitors::of(sketch.unwrap_or(&nobody), unit),
+            }
+        });
+        PageListFigures { items: items.collect(), next: list.next.clone() }
+    }
+
+    fn breakdown(&self, dimension: Dimension) -> Vec<BreakdownItem> {
+        let sums = || self.breakdowns.iter().filter(|sum| sum.dimension == dimension.name());
+        let mut items: Vec<BreakdownItem> =
+            sums().map(|sum| BreakdownItem { value: sum.value.clone(), views: sum.total, rest: false }).collect();
+        items.sort_by(|a, b| b.views.cmp(&a.views).then_with(|| a.value.cmp(&b.value)));
+        let listed: u64 = items.iter().map(|item| item.views).sum();
+        let rest = sums().map(|sum| sum.of_dimension).max().unwrap_or(0).saturating_sub(listed);
+        if rest > 0 {
+            items.push(BreakdownItem { value: "other".to_owned(), views: rest, rest: true });
+        }
+        items
+    }
+}
+
+impl MonthlyReport {
+    /// The figures of `project`'s `period`.
+    pub fn of(project: ProjectSlug, period: Period, facts: &MonthFacts, unit: VisitorUnit) -> Self {
+        let hours: Vec<HourFigures> = period
+            .hours()
+            .map(|hour| {
+                let sum = facts.hours.get(&hour).copied().unwrap_or_default();
+                HourFigures { hour: hour.start(), views: sum.views, visits: sum.visits }
+            })
+            .collect();
+        let nobody = VisitorSketch::new();
+        let mut of_month = VisitorSketch::new();
+        let days: Vec<DayFigures> = period
+            .days()
+            .map(|day| {
+                let day = day.date();
+                let sketch = facts.day_sketches.get(&day).unwrap_or(&nobody);
+                of_month.merge(sketch);
+                let of_day = || hours.iter().filter(|figures| figures.hour.date_naive() == day);
+                DayFigures {
+                    day,
+                    views: of_day().map(|figures| figures.views).sum(),
+                    visits: of_day().map(|figures| figures.visits).sum(),
+                    visitors: Visitors::of(sketch, unit),
+                }
+            })
+            .collect();
+        let mut rejected = BTreeMap::new();
+        for (reason, beacons) in &facts.rejections {
+            *rejected.entry(reason.clone()).or_default() += beacons;
+        }
+        // Small cells (contract, statement 11) are to be folded here, on the finished report, so that JSON and page
+        // cannot differ: in breakdowns, and in the visitors of pages and not_found. Totals and days stay.
+        MonthlyReport {
+            project,
+            period: ReportPeriod {
+                from: period.first_hour().start(),
+                to: period.end_hour().start(),
+                closed: false,
+                month: period.month().to_string(),
+            },
+            totals: Totals {
+                views: days.iter().map(|day| day.views).sum(),
+                visits: days.iter().map(|day| day.visits).sum(),
+                visitors: Visitors::of(&of_month, unit),
+                bots: facts.bots.clone(),
+                rejected,
+            },
+            days,
+            hours,
+            pages: facts.page_list(&facts.pages, unit),
+            not_found: facts.page_list(&facts.not_found, unit),
+            breakdowns: Dimension::ALL.into_iter().map(|d| (d.name(), facts.breakdown(d))).collect(),
+        }
+    }
+}
