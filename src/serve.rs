@@ -115,7 +115,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     }
     journal.close();
-    engine.stop().await;
+    if let Err(error) = engine.stop().await {
+        tracing::warn!(%error, "the embedded ClickHouse did not end as asked; what it acknowledged is on disk");
+    }
     verdict
 }
 
