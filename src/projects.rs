@@ -89,7 +89,7 @@ async fn put(client: &Client, slug: &ProjectSlug, hosts: Vec<String>, removed: b
         revision: now.max(before + 1),
     };
     let store = async {
-        let client = client.clone().with_setting("async_insert", "0").with_setting("fsync_after_insert", "1");
+        let client = client.clone().with_setting("async_insert", "0");
         let mut insert = client.insert::<ProjectRow>("project").await?;
         insert.write(&row).await?;
         insert.end().await

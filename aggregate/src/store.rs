@@ -38,13 +38,12 @@ impl SummaryStore {
     /// `client` has URL, database and credentials; each call may take `timeout`.
     ///
     /// Insert deduplication and asynchronous inserts are switched off: the first may drop rows that differ, the second
-    /// acknowledges before they are stored. Parts are fsynced, so that an acknowledged row survives a power cut.
+    /// acknowledges before they are stored. The tables themselves fsync each part (see `schemas/sql`), so that an
+    /// acknowledged row survives a power cut.
     pub fn new(client: Client, timeout: Duration) -> Self {
         let client = client
             .with_setting("async_insert", "0")
-            .with_setting("insert_deduplicate", "0")
-            .with_setting("fsync_after_insert", "1")
-            .with_setting("fsync_part_directory", "1");
+            .with_setting("insert_deduplicate", "0");
         SummaryStore { client, timeout }
     }
 

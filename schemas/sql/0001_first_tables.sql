@@ -1,19 +1,22 @@
 -- Schema version 1.
 --
 -- Summaries are absolute facts about a window of the log: (…, stream, window_start) is the key, next_offset the
--- version. Read them with FINAL, then add up views and unite sketches over streams and windows.
+-- version. Read them with FINAL, then add up views and unite sketches over streams and windows. Parts are fsynced
+-- before an insert is acknowledged, since the log's commit follows the acknowledgement.
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version UInt32,
     applied DateTime('UTC') DEFAULT now('UTC')
-) ENGINE = ReplacingMergeTree ORDER BY version;
+) ENGINE = ReplacingMergeTree ORDER BY version
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS project (
     slug String,
     hosts Array(String),
     removed UInt8,
     revision UInt64
-) ENGINE = ReplacingMergeTree(revision) ORDER BY slug;
+) ENGINE = ReplacingMergeTree(revision) ORDER BY slug
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One project's hour. views and visits are of people; bots_* are views by bots, by class.
 CREATE TABLE IF NOT EXISTS site_hourly (
@@ -33,7 +36,8 @@ CREATE TABLE IF NOT EXISTS site_hourly (
     next_offset UInt64 CODEC(Delta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (project, hour, stream, window_start);
+ORDER BY (project, hour, stream, window_start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One path's day, by HTTP status. People only.
 CREATE TABLE IF NOT EXISTS page_daily (
@@ -48,7 +52,8 @@ CREATE TABLE IF NOT EXISTS page_daily (
     next_offset UInt64 CODEC(Delta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, day, path, status, stream, window_start);
+ORDER BY (project, day, path, status, stream, window_start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One value of one dimension on one day. Marginals only: no crossing of two dimensions is stored.
 CREATE TABLE IF NOT EXISTS breakdown_daily (
@@ -62,7 +67,8 @@ CREATE TABLE IF NOT EXISTS breakdown_daily (
     next_offset UInt64 CODEC(Delta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, dimension, day, value, stream, window_start);
+ORDER BY (project, dimension, day, value, stream, window_start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Refused beacons, by project, day and reason; project is empty where the beacon named none that is known.
 CREATE TABLE IF NOT EXISTS rejection_daily (
@@ -75,7 +81,8 @@ CREATE TABLE IF NOT EXISTS rejection_daily (
     next_offset UInt64 CODEC(Delta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, day, reason, stream, window_start);
+ORDER BY (project, day, reason, stream, window_start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- What became of every record: seen = accepted + duplicate + tallies + undecodable = next_offset - window_start.
 CREATE TABLE IF NOT EXISTS ledger (
@@ -91,4 +98,5 @@ CREATE TABLE IF NOT EXISTS ledger (
     undecodable UInt64,
     fold_version UInt32
 ) ENGINE = ReplacingMergeTree(next_offset)
-ORDER BY (stream, window_start);
+ORDER BY (stream, window_start)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
