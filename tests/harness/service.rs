@@ -1,0 +1,197 @@
+//! `headcount serve` as a process of its own: started, asked, killed, stopped.
+
+use crate::http;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::fs::File;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// How long anything may take before a story fails. Generous: machines under test are busy.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until `ask` gives a value; a failure tells the last state.
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("waited {} s for {what}", PATIENCE.as_secs())));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// The binary under test: `$HEADCOUNT_BIN`, else the one built beside this test.
+pub fn binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("HEADCOUNT_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let test = std::env::current_exe()?;
+            let profile = test.parent().and_then(Path::parent).context("a test lives in target/PROFILE/deps")?;
+            profile.join("headcount")
+        }
+    };
+    ensure!(path.exists(), "{} is missing; build it with `cargo build`, or run scripts/test", path.display());
+    Ok(path)
+}
+
+/// A service with a data directory of its own.
+pub struct Service {
+    directory: TempDir,
+    address: SocketAddr,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// A service that is not started yet, on a free port, with further arguments for `serve`.
+    pub fn new(arguments: &[&str]) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        Ok(Service {
+            directory: TempDir::with_prefix("headcount-story-")?,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            child: None,
+        })
+    }
+
+    /// A started service with these projects, each (slug, host).
+    pub async fn started(arguments: &[&str], projects: &[(&str, &str)]) -> Result<Self> {
+        let mut service = Service::new(arguments)?;
+        service.start(&[]).await?;
+        service.register(projects).await?;
+        Ok(service)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://ADDRESS` and `path`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self, more: &[&str]) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
+        let mut child = Command::new(binary()?)
+            .args(["serve", "--flush-ms", "300", "--data"])
+            .arg(self.data())
+            .args(["--listen", &self.address.to_string()])
+            .args(&self.arguments)
+            .args(more)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let address = self.address;
+        let ready = eventually("the service to be ready", async || {
+            let answer = http::get(address, "/readyz").await?;
+            ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+            Ok(())
+        });
+        tokio::select! {
+            ready = ready => ready.with_context(|| self.log())?,
+            status = child.wait() => bail!("the service ended at its start: {}\n{}", status?, self.log()),
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Registers projects and waits until the endpoint knows all that there are.
+    pub async fn register(&self, projects: &[(&str, &str)]) -> Result<()> {
+        for (slug, host) in projects {
+            let output = Command::new(binary()?)
+                .args(["project", "add", slug, "--host", host, "--data"])
+                .arg(self.data())
+                .output()
+                .await?;
+            ensure!(output.status.success(), "project add: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let count = projects.len() as u64;
+        eventually("the projects to be known", async || {
+            let ready = http::get(self.address, "/readyz").await?.json()?;
+            ensure!(ready["projects"].as_u64() >= Some(count), "{ready}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// `kill -9`, and nothing else.
+    pub async fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the service runs")?;
+        child.kill().await?;
+        Ok(())
+    }
+
+    /// SIGTERM; the service must end with success.
+    pub async fn stop(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the service runs")?;
+        let pid = child.id().context("the service still runs")?;
+        let sent = Command::new("kill").arg(pid.to_string()).status().await?;
+        ensure!(sent.success(), "cannot send SIGTERM");
+        let status = tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .with_context(|| format!("the service did not stop\n{}", self.log()))??;
+        ensure!(status.success(), "the service stopped with {status}\n{}", self.log());
+        Ok(())
+    }
+
+    /// A month's report with up to 1,000 pages.
+    pub async fn report(&self, project: &str, month: &str) -> Result<Value> {
+        let path = format!("/v1/projects/{project}/reports/{month}?pages_limit=1000");
+        let answer = http::get(self.address, &path).await?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    /// Waits until a project's month has exactly `views` views (more is an error at once).
+    pub async fn counted(&self, project: &str, month: &str, views: u64) -> Result<Value> {
+        let report = eventually(&format!("{views} views of {project} in {month}"), async || {
+            let report = self.report(project, month).await?;
+            let found = report["totals"]["views"].as_u64().context("totals.views")?;
+            ensure!(found >= views, "{found} views so far");
+            Ok(report)
+        })
+        .await?;
+        ensure!(report["totals"]["views"] == views, "counted too much: {}", report["totals"]);
+        Ok(report)
+    }
+
+    /// A client of the running ClickHouse.
+    pub fn clickhouse(&self) -> Result<clickhouse::Client> {
+        let text = std::fs::read_to_string(self.data().join("clickhouse").join("engine.json"))?;
+        let engine: Value = serde_json::from_str(&text)?;
+        let url = engine["url"].as_str().context("engine.json has a url")?;
+        Ok(clickhouse::Client::default().with_url(url).with_database("headcount"))
+    }
+}

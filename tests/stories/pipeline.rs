@@ -1,0 +1,309 @@
+//! The pipeline's story: 20,000 beacons from 3,000 known readers over two months, `kill -9` in between, and every
+//! figure right.
+
+use anyhow::{Context, Result, ensure};
+use chrono::DateTime;
+use harness::http::Connection;
+use harness::oracle;
+use harness::service::{PATIENCE, Service, eventually};
+use schemas::tables::{LedgerRow, PageDailyRow, SiteHourlyRow};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const PROJECTS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "omega"];
+const READERS: u64 = 3_000;
+const PER_MONTH: u64 = 10_000;
+const AGENTS: [&str; 3] = [
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15",
+];
+
+/// A number without pattern, the same in every run (splitmix64, Steele et al. 2014).
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// One view, known in full.
+#[derive(Clone)]
+struct View {
+    project: &'static str,
+    path: String,
+    status: u16,
+    reader: u64,
+    arrival: bool,
+    id: u64,
+}
+
+impl View {
+    /// The `index`th view of all.
+    fn new(index: u64) -> Self {
+        let chance = mix(index);
+        let reader = chance % READERS;
+        // Half of a reader's views are of one project, so that projects share readers but not all of them.
+        let project = if chance >> 60 < 8 { reader } else { chance >> 20 } % PROJECTS.len() as u64;
+        // Squaring favours low page numbers.
+        let page = ((chance >> 32) % 40).pow(2) / 40;
+        View {
+            project: PROJECTS[project as usize],
+            path: format!("/en/stable/page-{page}.html"),
+            status: if page == 7 { 404 } else { 200 },
+            reader,
+            arrival: chance >> 50 & 3 == 0,
+            id: mix(index ^ 0xabcd) | 1,
+        }
+    }
+
+    fn address(&self) -> String {
+        if self.reader % 4 == 0 {
+            format!("2001:db8:{:x}:{:x}::1", self.reader >> 8, self.reader & 0xff)
+        } else {
+            format!("198.51.{}.{}", self.reader >> 8, self.reader & 0xff)
+        }
+    }
+
+    fn body(&self) -> String {
+        let host = format!("{}.docs.example", self.project);
+        let referrer = if self.arrival { "https://search.example/?q=x".to_owned() } else { format!("https://{host}/") };
+        format!(
+            r#"{{"project":"{}","url":"https://{host}{}?secret=1#part","referrer":"{referrer}","status":{},"version":"stable","language":"en","id":"{:016x}"}}"#,
+            self.project, self.path, self.status, self.id
+        )
+    }
+}
+
+/// What one project's month must show.
+#[derive(Default)]
+struct Expected {
+    views: u64,
+    visits: u64,
+    pages: BTreeMap<(String, u64), u64>,
+    readers: BTreeSet<u64>,
+}
+
+fn expected(views: &[View]) -> BTreeMap<&'static str, Expected> {
+    let mut all: BTreeMap<&'static str, Expected> = BTreeMap::new();
+    for view in views {
+        let project = all.entry(view.project).or_default();
+        project.views += 1;
+        project.visits += u64::from(view.arrival);
+        *project.pages.entry((view.path.clone(), u64::from(view.status))).or_default() += 1;
+        project.readers.insert(view.reader);
+    }
+    all
+}
+
+/// Sends all views from 24 connections; whatever breaks is sent again with the same id until it is acknowledged, as
+/// the script does. Kills and restarts the service whenever a mark is passed.
+async fn drive(service: &mut Service, views: Vec<View>, kills: &[usize], clock: &str) -> Result<Driven> {
+    let views = Arc::new(views);
+    let next = Arc::new(AtomicUsize::new(0));
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let broken = Arc::new(AtomicU64::new(0));
+    let address = service.address();
+    let senders: Vec<_> = (0..24)
+        .map(|_| {
+            let (views, next) = (Arc::clone(&views), Arc::clone(&next));
+            let (acknowledged, broken) = (Arc::clone(&acknowledged), Arc::clone(&broken));
+            tokio::spawn(async move {
+                let mut connection = None;
+                loop {
+                    let index = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(view) = views.get(index) else { return Ok::<(), anyhow::Error>(()) };
+                    let (body, from) = (view.body(), view.address());
+                    let headers =
+                        [("user-agent", AGENTS[(view.reader % 3) as usize]), ("x-forwarded-for", from.as_str())];
+                    let deadline = Instant::now() + PATIENCE;
+                    loop {
+                        if connection.is_none() {
+                            connection = Connection::open(address).await.ok();
+                        }
+                        let outcome = match connection.as_mut() {
+                            Some(open) => open.send("POST", "/v1/pageview", &headers, body.clone()).await,
+                            None => Err(anyhow::anyhow!("not connected")),
+                        };
+                        match outcome {
+                            Ok(answer) if answer.status == 202 => break,
+                            // 404: a fresh process has not read the registry yet.
+                            Ok(answer) => ensure!(
+                                matches!(answer.status.as_u16(), 503 | 404),
+                                "{}: {}",
+                                answer.status,
+                                String::from_utf8_lossy(&answer.body)
+                            ),
+                            Err(_) => {
+                                connection = None;
+                                broken.fetch_add(1, Ordering::SeqCst);
+                            }
+                        }
+                        ensure!(Instant::now() < deadline, "a beacon was never acknowledged");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for &mark in kills {
+        eventually("the next kill", async || {
+            let so_far = acknowledged.load(Ordering::SeqCst);
+            ensure!(so_far >= mark, "{so_far} of {mark} acknowledged");
+            Ok(())
+        })
+        .await?;
+        service.kill().await?;
+        service.start(&["--clock-start", clock]).await?;
+    }
+    for sender in senders {
+        sender.await??;
+    }
+    Ok(Driven { acknowledged: acknowledged.load(Ordering::SeqCst), broken: broken.load(Ordering::SeqCst) })
+}
+
+struct Driven {
+    acknowledged: usize,
+    broken: u64,
+}
+
+fn hour_of(clock: &str) -> Result<u32> {
+    Ok(schemas::Hour::of(DateTime::parse_from_rfc3339(clock)?.to_utc()).0)
+}
+
+/// Watches one figure until told to stop: it must never fall, through kills and restarts (I5).
+fn watch(address: std::net::SocketAddr, path: String, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Result<u64>> {
+    tokio::spawn(async move {
+        let (mut highest, mut polls) = (0, 0);
+        while !stop.load(Ordering::SeqCst) {
+            if let Ok(answer) = harness::http::get(address, &path).await
+                && answer.status == 200
+            {
+                let views = answer.json()?["totals"]["views"].as_u64().context("totals.views")?;
+                ensure!(views >= highest, "a figure fell from {highest} to {views}");
+                highest = views;
+                polls += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        Ok(polls)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
+    let months = [("2026-01", "2026-01-31T22:00:00Z", 0), ("2026-02", "2026-02-01T03:00:00Z", PER_MONTH)];
+    let mut service = Service::new(&["--trusted-proxy", "127.0.0.1", "--client-rate", "0"])?;
+    service.start(&["--clock-start", months[0].1]).await?;
+    let hosts: Vec<String> = PROJECTS.iter().map(|project| format!("{project}.docs.example")).collect();
+    let registered: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
+    service.register(&registered).await?;
+
+    let mut kills = 0;
+    let mut broken = 0;
+    for (month, clock, first) in months {
+        if first > 0 {
+            // The next month begins while the service is down.
+            service.stop().await?;
+            service.start(&["--clock-start", clock]).await?;
+        }
+        let views: Vec<View> = (first..first + PER_MONTH).map(View::new).collect();
+        // Every fortieth view is sent twice, as a script does whose first answer was lost.
+        let mut sent = views.clone();
+        for index in (0..views.len()).step_by(40).rev() {
+            sent.insert((index + 5).min(sent.len()), views[index].clone());
+        }
+        let marks: &[usize] = if first == 0 { &[1_000, 4_000, 8_000] } else { &[2_000, 7_000] };
+        let stop = Arc::new(AtomicBool::new(false));
+        let watcher =
+            watch(service.address(), format!("/v1/projects/alpha/reports/{month}"), Arc::clone(&stop));
+        let total = sent.len();
+        let driven = drive(&mut service, sent, marks, clock).await?;
+        kills += marks.len();
+        broken += driven.broken;
+        ensure!(driven.acknowledged == total, "all {total} were acknowledged");
+
+        let expected = expected(&views);
+        for (project, truth) in &expected {
+            let report = service.counted(project, month, truth.views).await?;
+            ensure!(report["totals"]["visits"] == truth.visits, "{project}: {}", report["totals"]);
+            // One hour has it all, and every other hour of the month has nothing.
+            let hour = schemas::Hour(hour_of(clock)?).start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            for entry in report["hours"].as_array().context("hours")? {
+                let wanted = if entry["hour"] == hour.as_str() { truth.views } else { 0 };
+                ensure!(entry["views"] == wanted, "{project}: {entry}");
+            }
+            let pages: BTreeMap<(String, u64), u64> = report["pages"]["items"]
+                .as_array()
+                .context("pages.items")?
+                .iter()
+                .map(|page| {
+                    let path = page["path"].as_str().unwrap_or_default().to_owned();
+                    ((path, page["status"].as_u64().unwrap_or(0)), page["views"].as_u64().unwrap_or(0))
+                })
+                .collect();
+            ensure!(pages == truth.pages, "{project}: pages {pages:?}, expected {:?}", truth.pages);
+            // Linear counting's deviation at this size is what the report states; 3σ, and half for rounding.
+            let visitors = &report["totals"]["visitors"];
+            let (estimate, error) =
+                (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
+            let readers = truth.readers.len() as f64;
+            ensure!((estimate - readers).abs() <= 3.0 * error * readers + 0.5, "{project}: {visitors}, truly {readers}");
+            println!("{month} {project}: {} views, {readers} readers, estimated {estimate} ± {:.1}", truth.views, error * readers);
+        }
+        stop.store(true, Ordering::SeqCst);
+        let polls = watcher.await??;
+        ensure!(polls > 0, "the watcher saw the report");
+    }
+    ensure!(kills == 5 && broken > 0, "the kills bit: {kills} kills, {broken} broken requests");
+
+    // What is stored equals an independent rebuild from the log, row by row and byte by byte.
+    service.stop().await?;
+    let truth = oracle::rebuild(&service.data(), 6, 4_194_304)?;
+    ensure!(truth.ledger.len() == 2, "two windows: {:?}", truth.ledger);
+    service.start(&["--clock-start", months[1].1]).await?;
+    compare(&service, &truth).await?;
+    let duplicates: u64 = truth.ledger.values().map(|ledger| ledger.duplicate).sum();
+    ensure!(duplicates >= 2 * PER_MONTH / 40, "repeated ids reached the fold: {duplicates}");
+    println!("{} records, {duplicates} repeated, {broken} requests broken by {kills} kills", truth.end);
+    service.stop().await
+}
+
+async fn compare(service: &Service, truth: &oracle::Truth) -> Result<()> {
+    let client = service.clickhouse()?;
+    let site = client.query("SELECT ?fields FROM site_hourly FINAL").fetch_all::<SiteHourlyRow>().await?;
+    ensure!(site.len() == truth.site.len(), "site_hourly: {} rows, {} expected", site.len(), truth.site.len());
+    for row in site {
+        let key = (row.window_start, row.project.clone(), row.hour / 3600);
+        let expected = truth.site.get(&key).with_context(|| format!("no such cell in the log: {key:?}"))?;
+        ensure!((row.views, row.visits) == (expected.views, expected.visits), "{key:?}: {row:?}");
+        ensure!(row.sketch == expected.sketch()?, "{key:?}: the sketch differs from the rebuild");
+    }
+    let page = client.query("SELECT ?fields FROM page_daily FINAL").fetch_all::<PageDailyRow>().await?;
+    ensure!(page.len() == truth.page.len(), "page_daily: {} rows, {} expected", page.len(), truth.page.len());
+    for row in page {
+        let key = (row.window_start, row.project.clone(), row.day, row.path.clone(), row.status);
+        let expected = truth.page.get(&key).with_context(|| format!("no such cell in the log: {key:?}"))?;
+        ensure!(row.views == expected.views, "{key:?}: {} views, {} expected", row.views, expected.views);
+        ensure!(row.sketch == expected.sketch()?, "{key:?}: the sketch differs from the rebuild");
+    }
+    let ledger = client.query("SELECT ?fields FROM ledger FINAL").fetch_all::<LedgerRow>().await?;
+    ensure!(ledger.len() == truth.ledger.len(), "ledger: {ledger:?}");
+    for row in ledger {
+        let expected = &truth.ledger[&row.window_start];
+        let found = oracle::Ledger {
+            seen: row.seen,
+            accepted: row.accepted,
+            duplicate: row.duplicate,
+            rejected_beacons: row.rejected_beacons,
+        };
+        ensure!(found == *expected, "{row:?}, expected {expected:?}");
+        ensure!(row.seen == row.next_offset - row.window_start, "the ledger adds up to the log: {row:?}");
+        ensure!(row.seen == row.accepted + row.duplicate + row.tallies + row.undecodable, "{row:?}");
+    }
+    Ok(())
+}
