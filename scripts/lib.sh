@@ -59,7 +59,7 @@ need_packages() {
 
 # Whether dpkg says that a package is installed (not only known, or removed but configured).
 installed() {
-    command -v dpkg >/dev/null && dpkg -s "$1" 2>/dev/null | grep -q '^Status: .* installed$'
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }
 
 # Whether one of these commands, separated by colons, is on the PATH.
