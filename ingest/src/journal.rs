@@ -136,6 +136,8 @@ struct Shared {
     /// The present hour, from the service's clock.
     hour: Box<dyn Fn() -> Hour + Send + Sync>,
     failing: Mutex<Option<String>>,
+    /// Where waiters are answered, if the journal was opened within a runtime.
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 /// A journal open for appending and reading. Cloning shares it.
@@ -218,6 +220,7 @@ impl Journal {
             end: watch::Sender::new(end),
             hour: Box::new(hour),
             failing: Mutex::new(None),
+            runtime: tokio::runtime::Handle::try_current().ok(),
         });
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -404,9 +407,18 @@ fn write_batches(shared: &Shared) {
                 Err(SinkError::Unavailable(text))
             }
         };
-        for waiter in gathered.waiters.drain(..) {
-            // A reader that went away still has its view counted.
-            let _ = waiter.send(answer.clone());
+        let waiters = std::mem::take(&mut gathered.waiters);
+        let tell = move || {
+            for waiter in waiters {
+                // A reader that went away still has its view counted.
+                let _ = waiter.send(answer.clone());
+            }
+        };
+        // One task wakes them all from within the runtime: waking each from this thread would take the runtime's
+        // shared queue, and often a system call, for every reader.
+        match &shared.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { tell() })),
+            None => tell(),
         }
         if outcome.is_err() {
             reopen(shared);
