@@ -15,6 +15,11 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use config::Config;
 use std::process::ExitCode;
 
+/// A beacon makes some thirty small allocations; this allocator makes them cheaper than the system's, and returns what
+/// a burst took.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn command() -> Command {
     let slug = || Arg::new("slug").required(true).value_name("SLUG").help("The project's name, such as `sphinx`");
     Command::new("headcount")

@@ -47,12 +47,13 @@ impl SummaryStore {
         SummaryStore { client, timeout }
     }
 
-    /// Inserts all rows; the ledger's last. Safe to call again with the same rows.
+    /// Inserts all rows. Safe to call again with the same rows. Details come before totals, so that a total is never
+    /// shown whose pages are not there yet; the ledger's row comes last.
     pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
-        self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
         self.insert::<BreakdownDailyRow>("breakdown_daily", &rows.breakdown).await?;
         self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
+        self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;
         self.insert::<LedgerRow>("ledger", rows.ledger.as_slice()).await
     }
 

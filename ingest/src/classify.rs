@@ -4,7 +4,9 @@
 use crate::client::UserAgent;
 use aho_corasick::{AhoCorasick, MatchKind};
 use schemas::classes::{BotClass, Browser, Device, System};
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// The classes of one reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,35 @@ static BOT_TOKENS: LazyLock<AhoCorasick> = LazyLock::new(|| {
         .build(BOTS.iter().map(|(token, _, _)| token))
         .expect("the list of bots is a valid set of patterns")
 });
+
+/// User agents remembered by [`Classifier`]; a docs host sees a few thousand in a day.
+const REMEMBERED: usize = 8192;
+
+/// [`classify`], remembering its answers. What is remembered is a 64-bit hash under a random secret that lives in
+/// memory only, and three class numbers: no agent can be read from it, and nothing of it is ever written.
+#[derive(Default)]
+pub struct Classifier {
+    secret: foldhash::quality::RandomState,
+    answers: RwLock<HashMap<u64, Classes, foldhash::fast::RandomState>>,
+}
+
+impl Classifier {
+    /// The classes of one reader.
+    pub fn classify(&self, agent: UserAgent<'_>) -> Classes {
+        let hash = self.secret.hash_one(agent.bytes());
+        if let Some(&classes) = self.answers.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+            return classes;
+        }
+        let classes = classify(agent);
+        let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= REMEMBERED {
+            // A flood of made-up agents costs time, not memory.
+            answers.clear();
+        }
+        answers.insert(hash, classes);
+        classes
+    }
+}
 
 /// Classifies a reader. An absent user agent is a bot's: every browser sends one.
 pub fn classify(agent: UserAgent<'_>) -> Classes {
@@ -199,6 +230,19 @@ mod tests {
             assert_eq!((found.device, found.browser, found.system), (device, browser, system), "{agent}");
             assert_eq!((found.bot_class, found.bot), (BotClass::Person, ""), "{agent}");
         }
+    }
+
+    #[test]
+    fn remembered_answers_are_the_same_and_bounded() {
+        let classifier = Classifier::default();
+        for number in 0..REMEMBERED * 2 {
+            let mut headers = HeaderMap::new();
+            headers.insert("user-agent", format!("curl/{number}").parse().unwrap());
+            let agent = UserAgent::of(&headers);
+            assert_eq!(classifier.classify(agent), classify(agent));
+            assert_eq!(classifier.classify(agent), classify(agent));
+        }
+        assert!(classifier.answers.read().unwrap().len() <= REMEMBERED);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Beacon routes. Each step of the way in is one line of [`take`]; each way out is a named status.
 
 use crate::accept::{Refused, accept};
-use crate::classify::classify;
 use crate::client::UserAgent;
 use crate::sink::{Sink, SinkError};
 use crate::visitor::coordinates;
@@ -124,7 +123,7 @@ async fn take<S: Sink>(
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         let agent = UserAgent::of(headers);
-        let classes = classify(agent);
+        let classes = ingest.classifier.classify(agent);
         let person = classes.bot_class == BotClass::Person;
         let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
         let log_key = log_key(&project, &page.path);

@@ -75,6 +75,7 @@ pub struct Ingest<S> {
     pub projects: Projects,
     sink: S,
     tally: Tally,
+    classifier: classify::Classifier,
     client_buckets: Buckets,
     project_buckets: Buckets,
     in_flight: Semaphore,
@@ -93,6 +94,7 @@ impl<S: Sink> Ingest<S> {
             projects,
             sink,
             tally: Tally::default(),
+            classifier: classify::Classifier::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The beacon as a page sends it, before anything of it is believed.
 
 use crate::rejection::{Rejection, RejectionReason};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Longest URL or referrer in bytes.
@@ -29,6 +30,36 @@ pub struct Beacon {
     pub id: Option<u64>,
 }
 
+/// What our script sends, borrowed from the body: the common case, without an allocation for what is looked at once.
+#[derive(Deserialize)]
+struct Plain<'a> {
+    project: Option<&'a str>,
+    url: Option<&'a str>,
+    referrer: Option<&'a str>,
+    status: Option<u64>,
+    version: Option<&'a str>,
+    language: Option<&'a str>,
+    id: Option<&'a str>,
+}
+
+impl Plain<'_> {
+    fn check(self) -> Result<Beacon, Rejection> {
+        let owned = |name, text: Option<&str>, limit| match text {
+            None | Some("") => Ok(None),
+            Some(text) => checked(name, text, limit).map(|text| Some(text.to_owned())),
+        };
+        Ok(Beacon {
+            project: owned("project", self.project, MAX_TEXT_BYTES)?,
+            url: owned("url", self.url, MAX_URL_BYTES)?,
+            referrer: owned("referrer", self.referrer, MAX_URL_BYTES)?,
+            version: owned("version", self.version, MAX_TEXT_BYTES)?,
+            language: owned("language", self.language, MAX_TEXT_BYTES)?,
+            status: self.status.map(|number| status(Some(number))).transpose()?,
+            id: self.id.filter(|text| !text.is_empty()).map(id).transpose()?,
+        })
+    }
+}
+
 const STATUS: &str = "an HTTP status from 100 to 599";
 const ID: &str = "16 hexadecimal digits";
 
@@ -37,6 +68,14 @@ impl Beacon {
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
         let text = std::str::from_utf8(body)
             .map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8"))?;
+        if let Ok(plain) = serde_json::from_str::<Plain<'_>>(text) {
+            return plain.check();
+        }
+        Self::from_any_json(text)
+    }
+
+    /// Reads what [`Plain`] does not: escapes, and everything that is to be refused by name.
+    fn from_any_json(text: &str) -> Result<Self, Rejection> {
         let mut object: Map<String, Value> = serde_json::from_str(text)
             .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))?;
         let mut beacon = Beacon {
@@ -147,5 +186,21 @@ mod tests {
         }
         let long = format!(r#"{{"url":"https://a/{}"}}"#, "x".repeat(MAX_URL_BYTES));
         assert_eq!(Beacon::from_json(long.as_bytes()).unwrap_err().reason, RejectionReason::FieldTooLong);
+    }
+
+    #[test]
+    fn both_ways_of_reading_agree() {
+        for body in [
+            r#"{"url":"https://a.example/x","status":404,"id":"0123456789abcdef"}"#,
+            r#"{"url":"https://a.example/x","project":"","id":""}"#,
+            r#"{"url":"https://a.example/x","status":1000}"#,
+            r#"{"url":"https://a.example/x","version":"a\tb"}"#,
+            r#"{"url":"https://a.example/\u00fc","status":"404"}"#,
+            r#"{"url":null,"status":null}"#,
+            r#"{"url":"https://a.example/","id":"0123"}"#,
+            r#"{"url":"https://a.example/","url":"https://b.example/"}"#,
+        ] {
+            assert_eq!(Beacon::from_json(body.as_bytes()), Beacon::from_any_json(body), "{body}");
+        }
     }
 }
