@@ -1,7 +1,7 @@
 //! `headcount serve`: all roles and a real ClickHouse, on one machine.
 //!
-//! Order of the start: data directory, port, key, journal, engine, listener; of the end: listener, tallies, journal,
-//! aggregator, engine. A beacon is never acknowledged before the journal has it, so any of this may be killed.
+//! Order of the start: data directory, port, key, journal, engine, listener; of the end: listener, tallies, aggregator
+//! (which reads the journal to its end), journal, engine. A beacon is never acknowledged before the journal has it, so any of this may be killed.
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
@@ -47,6 +47,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let client = server.clone().with_database(config.database());
     let (stop, stopped) = watch::channel(false);
+    let (drain, drained) = watch::channel(false);
     let mut background = tokio::task::JoinSet::new();
     if embedded {
         // Ours must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
@@ -60,7 +61,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             config: config.aggregate()?,
         },
         JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
-        stopped.clone(),
+        drained,
     ));
     let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot));
     let keep = tokio::spawn({
@@ -78,7 +79,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&clock),
     );
     let router = ingest::routes(Arc::clone(&ingest)).merge(reports);
-    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
+    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
 
     // What ends the service: a signal, or a part without which it would lose or invent figures.
@@ -107,6 +108,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = keep.await;
     let _ = refresh.await;
     ingest.send_tallies().await;
+    let _ = drain.send(true);
     while let Some(ended) = background.join_next().await {
         match ended {
             Ok(Ok(())) => {}

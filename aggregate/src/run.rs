@@ -104,8 +104,8 @@ struct Flush {
     commit: Commit,
 }
 
-/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown everything read is
-/// flushed and committed, within the configured time.
+/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown the log is read to its
+/// end, flushed and committed, within the configured time; whatever is left then is folded at the next start.
 pub async fn run<S: Source>(
     config: AggregateConfig,
     mut source: S,
@@ -121,12 +121,24 @@ pub async fn run<S: Source>(
     let mut flush: Option<Flush> = None;
     let mut next_flush = Instant::now() + config.flush_every;
     let mut undecodable_logged = 0u32;
-    'run: loop {
+    let mut stop_at: Option<Instant> = None;
+    loop {
         let wait = next_flush.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
-        let batches = tokio::select! {
-            biased;
-            () = &mut shutdown => break 'run,
-            read = source.read(position, wait) => read?,
+        let batches = if let Some(stop_at) = stop_at {
+            let rest = source.read(position, Duration::ZERO).await?;
+            if rest.is_empty() || Instant::now() >= stop_at {
+                break;
+            }
+            rest
+        } else {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => {
+                    stop_at = Some(Instant::now() + config.stop_within);
+                    continue;
+                }
+                read = source.read(position, wait) => read?,
+            }
         };
         for batch in batches {
             let appended = batch.appended.unwrap_or(Hour(0));
@@ -139,9 +151,16 @@ pub async fn run<S: Source>(
                     let mut ended = open.take().expect("just seen");
                     finish(&mut flush, &mut source).await?;
                     let rows = ended.state.freeze();
+                    let stopping = async {
+                        match stop_at {
+                            Some(stop_at) => tokio::time::sleep_until(stop_at).await,
+                            None => (&mut shutdown).await,
+                        }
+                    };
                     tokio::select! {
                         () = write_until_done(&store, &rows) => {}
-                        () = &mut shutdown => return Ok(()),
+                        // Not committed, so the whole window is folded again at the next start.
+                        () = stopping => return Ok(()),
                     }
                     let commit = Commit {
                         stream: source.stream(),

@@ -1,0 +1,155 @@
+//! An operator's story: what does not start says why and what to do, and what was stopped goes on where it was.
+
+use anyhow::{Result, ensure};
+use harness::http::Connection;
+use harness::service::{Service, binary};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use tokio::process::Command;
+
+const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
+
+/// Runs a command that must fail, and returns what it says.
+async fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
+    let child = Command::new(binary()?)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let output: Output = tokio::time::timeout(harness::service::PATIENCE, child.wait_with_output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "{arguments:?} succeeded: {said}");
+    Ok(said)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
+    let mut service = Service::started(&[], &[("docs", "docs.example.org")]).await?;
+    let taken = service.address().to_string();
+    let fresh = tempfile::tempdir()?;
+    let path = |name: &str| fresh.path().join(name);
+    let data = path("data");
+    let file = path("file");
+    std::fs::write(&file, "")?;
+    let newer = path("newer");
+    std::fs::create_dir(&newer)?;
+    std::fs::write(newer.join("version"), "99\n")?;
+    let exposed = path("exposed");
+    std::fs::create_dir_all(exposed.join("keys"))?;
+    std::fs::write(exposed.join("keys/visitor.key"), "{}")?;
+    let settings = path("settings.toml");
+    std::fs::write(&settings, "listne = \"127.0.0.1:1\"\n")?;
+
+    let running = service.data();
+    for (arguments, environment, expected) in [
+        (
+            vec!["serve", "--data", text(&data), "--listen", &taken],
+            vec![],
+            &["cannot listen on", &taken, "another program has this port", "--listen"][..],
+        ),
+        (
+            vec!["serve", "--data", text(&running), "--listen", "127.0.0.1:0"],
+            vec![],
+            &["another headcount runs on the data directory", "--data"],
+        ),
+        (
+            vec!["serve", "--data", text(&newer), "--listen", "127.0.0.1:0"],
+            vec![],
+            &["has version \"99\"", "newer headcount"],
+        ),
+        (
+            vec!["serve", "--data", text(&file), "--listen", "127.0.0.1:0"],
+            vec![],
+            &["cannot create the data directory", "--data"],
+        ),
+        (
+            vec!["serve", "--data", text(&exposed), "--listen", "127.0.0.1:0"],
+            vec![],
+            &["may be read by others", "chmod 600"],
+        ),
+        (
+            vec!["serve", "--data", text(&data), "--listen", "127.0.0.1:0"],
+            vec![("HEADCOUNT_CLICKHOUSE_LIBRARY", "/nonexistent/libchdb.so")],
+            &["/nonexistent/libchdb.so", "scripts/engine"],
+        ),
+        (
+            vec!["serve", "--config", text(&settings)],
+            vec![],
+            &["there is no setting `listne`", "headcount config"],
+        ),
+        (
+            vec!["config"],
+            vec![("HEADCOUNT_LISTEN", "everywhere")],
+            &["setting `listen` is \"everywhere\" (environment HEADCOUNT_LISTEN)", "expected an address"],
+        ),
+        (
+            vec!["project", "add", "Not A Slug", "--host", "docs.example.org", "--data", text(&running)],
+            vec![],
+            &["\"Not A Slug\" cannot be a project", "expected a project slug"],
+        ),
+        (
+            vec!["project", "add", "docs", "--host", "https://docs.example.org/", "--data", text(&running)],
+            vec![],
+            &["cannot be a host", "without scheme or path"],
+        ),
+        (
+            vec!["project", "list", "--data", text(&data)],
+            vec![],
+            &["no headcount runs on", "headcount serve --data"],
+        ),
+        (vec!["project", "remove", "nobody", "--data", text(&running)], vec![], &["there is no project nobody"]),
+    ] {
+        let said = refused(&arguments, &environment).await?;
+        for part in expected {
+            ensure!(said.contains(part), "{arguments:?}: expected {part:?} in:\n{said}");
+        }
+    }
+    service.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
+    let mut service = Service::started(&[], &[("docs", "docs.example.org")]).await?;
+    let month = schemas::Hour::of(chrono::Utc::now()).month();
+    let send = async |address, expected: u16| -> Result<()> {
+        let mut connection = Connection::open(address).await?;
+        let body = r#"{"url":"https://docs.example.org/a.html"}"#;
+        let answer = connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body).await?;
+        ensure!(answer.status.as_u16() == expected, "{}: {:?}", answer.status, answer.body);
+        Ok(())
+    };
+    send(service.address(), 202).await?;
+    // What was acknowledged right before a stop is not lost by it.
+    service.stop().await?;
+    service.start(&[]).await?;
+    service.counted("docs", &month.to_string(), 1).await?;
+
+    let removed = Command::new(binary()?)
+        .args(["project", "remove", "docs", "--data", text(&service.data())])
+        .output()
+        .await?;
+    ensure!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    harness::service::eventually("the removal to take effect", async || send(service.address(), 404).await).await?;
+    service.counted("docs", &month.to_string(), 1 + month_extra(&service).await?).await?;
+    service.stop().await
+}
+
+/// Views that were accepted between the removal and its effect; the ledger knows.
+async fn month_extra(service: &Service) -> Result<u64> {
+    let client = service.clickhouse()?;
+    harness::service::eventually("everything acknowledged to be counted", async || {
+        let accepted: u64 = client.query("SELECT sum(accepted) FROM ledger FINAL").fetch_one().await?;
+        let seen: u64 = client.query("SELECT sum(seen) FROM ledger FINAL").fetch_one().await?;
+        // The refusal that ended the wait is in the log as a tally, after every view.
+        ensure!(seen > accepted, "{accepted} of {seen}");
+        Ok(accepted - 1)
+    })
+    .await
+}
