@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -36,11 +36,12 @@ enum Taken {
 /// The routes of the endpoint.
 pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     Router::new()
-        .route("/v1/pageview", get(post_only).post(pageview::<S>).options(preflight))
-        .route("/v1/pageview.gif", get(pixel::<S>))
+        .route("/v1/pageview", post(pageview::<S>).options(preflight).fallback(post_only))
+        .route("/v1/pageview.gif", get(pixel::<S>).fallback(get_only))
         .route("/beacon.js", get(beacon_js))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz::<S>))
+        .fallback(nothing_here)
         .with_state(ingest)
 }
 
@@ -243,11 +244,8 @@ fn answer(status: StatusCode) -> Response {
 fn refusal(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = answer(status);
-    let body = json!({"error": {
-        "reason": rejection.reason.name(), "field": rejection.field, "expected": rejection.expected}});
-    *response.body_mut() = Body::from(format!("{body}\n"));
+    tell(&mut response, rejection.reason.name(), rejection.field, &rejection.expected);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Jitter, or all who were refused together come back together.
         let seconds = 1 + u64::from(random_byte()) % 10;
@@ -262,10 +260,31 @@ fn random_byte() -> u8 {
     byte[0]
 }
 
-async fn post_only() -> Response {
+/// The one form of an error's body.
+fn tell(response: &mut Response, reason: &str, field: Option<&str>, expected: &str) {
+    let body = json!({"error": {"reason": reason, "field": field, "expected": expected}});
+    *response.body_mut() = Body::from(format!("{body}\n"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+fn wrong_method(allowed: &'static str, expected: &str) -> Response {
     let mut response = answer(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
-    *response.body_mut() = Body::from("send beacons with POST; for a pixel use GET /v1/pageview.gif\n");
+    tell(&mut response, "method_not_allowed", None, expected);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+async fn post_only() -> Response {
+    wrong_method("POST, OPTIONS", "a beacon with POST; for a pixel use GET /v1/pageview.gif")
+}
+
+async fn get_only() -> Response {
+    wrong_method("GET, HEAD", "a pixel with GET; for a beacon use POST /v1/pageview")
+}
+
+async fn nothing_here() -> Response {
+    let mut response = answer(StatusCode::NOT_FOUND);
+    tell(&mut response, "not_found", None, "an address of this service, such as POST /v1/pageview");
     response
 }
 

@@ -121,8 +121,9 @@ impl ReportStore {
     ) -> Result<MonthFacts, StoreError> {
         self.require_project(project).await?;
         let not_found = PagesRequest { limit: pages.limit, after: None, status: Some(404) };
-        let (mut facts, pages, not_found, breakdowns, rejections) = tokio::try_join!(
-            self.site(project, period),
+        // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
+        let mut facts = self.site(project, period).await?;
+        let (pages, not_found, breakdowns, rejections) = tokio::try_join!(
             self.page_list(project, period, pages),
             self.page_list(project, period, &not_found),
             self.breakdowns(project, period),

@@ -37,6 +37,21 @@ pub struct Response {
     pub url: String,
     /// The HTTP status.
     pub status: u16,
+    /// Its headers.
+    pub headers: Value,
+}
+
+impl Response {
+    fn of(event: &Value) -> Option<Response> {
+        let params = &event["params"];
+        let response = Response {
+            id: params["requestId"].as_str()?.to_owned(),
+            url: params["response"]["url"].as_str()?.to_owned(),
+            status: params["response"]["status"].as_u64()?.try_into().ok()?,
+            headers: params["response"]["headers"].clone(),
+        };
+        (event["method"] == "Network.responseReceived").then_some(response)
+    }
 }
 
 /// What a screen shows: for pictures.
@@ -325,16 +340,32 @@ impl Page {
     ) -> Result<Response> {
         self.connection
             .wait_for(&self.session, from, what, |event| {
-                let params = &event["params"];
-                let response = Response {
-                    id: params["requestId"].as_str()?.to_owned(),
-                    url: params["response"]["url"].as_str()?.to_owned(),
-                    status: params["response"]["status"].as_u64()?.try_into().ok()?,
-                };
-                (event["method"] == "Network.responseReceived" && fits(&response))
-                    .then_some(response)
+                Response::of(event).filter(|response| fits(response))
             })
             .await
+    }
+
+    /// All answers that the tab got so far, in order.
+    pub fn responses(&self) -> Vec<Response> {
+        self.connection.events(&self.session, 0).iter().filter_map(Response::of).collect()
+    }
+
+    /// What a developer's console would show as an error: exceptions, violated policies, what failed to load. Of what
+    /// came after [`Page::watch_console`].
+    pub fn complaints(&self) -> Vec<Value> {
+        let mut events = self.connection.events(&self.session, 0);
+        events.retain(|event| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Runtime.consoleAPICalled") => event["params"]["type"] == "error",
+            Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
+            _ => false,
+        });
+        events
+    }
+
+    /// Has the browser report what it would write into its console.
+    pub async fn watch_console(&self) -> Result<()> {
+        self.call("Log.enable", json!({})).await.map(drop)
     }
 
     /// How much has happened in the tab until now.

@@ -1,0 +1,197 @@
+//! Whatever is wrong with a beacon has one named reason, is told to its sender, and is counted as refused: nothing
+//! vanishes silently, nothing sent is repeated, and nothing of it becomes a view.
+
+#[path = "bad_input/cases.rs"]
+mod cases;
+#[path = "bad_input/raw.rs"]
+mod raw;
+
+use anyhow::{Context, Result, ensure};
+use cases::{CANARY, Case};
+use harness::http::{Answer, Connection};
+use harness::service::{Service, eventually};
+use schemas::tables::{LedgerRow, RejectionDailyRow};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const CLOCK: &str = "2026-03-14T10:00:00Z";
+const MONTH: &str = "2026-03";
+const AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+const VIEW: &str = r#"{"project":"docs","url":"https://docs.example/welcome.html"}"#;
+const PROJECTS: [(&str, &str); 3] = [("docs", "docs.example"), ("one", "shared.example"), ("two", "shared.example")];
+
+/// (project, reason) → refused beacons.
+type Refusals = BTreeMap<(String, String), u64>;
+
+/// What every refusal has in common, and what this one must say.
+fn check(name: &str, answer: &Answer, status: u16, reason: &str, field: Option<&str>) -> Result<()> {
+    let shown = String::from_utf8_lossy(&answer.body);
+    ensure!(answer.status == status, "{name}: {} instead of {status}: {shown}", answer.status);
+    let error = answer.json().with_context(|| name.to_owned())?["error"].take();
+    ensure!(error["reason"] == reason, "{name}: expected {reason}: {shown}");
+    ensure!(error["field"].as_str() == field, "{name}: expected the field {field:?}: {shown}");
+    ensure!(error["expected"].as_str().is_some_and(|text| !text.is_empty()), "{name}: says what is right: {shown}");
+    check_headers(name, answer)?;
+    ensure!(!shown.contains(CANARY), "{name}: repeats what was sent: {shown}");
+    ensure!(!format!("{:?}", answer.headers).contains(CANARY), "{name}: repeats what was sent: {:?}", answer.headers);
+    Ok(())
+}
+
+fn check_headers(name: &str, answer: &Answer) -> Result<()> {
+    let header = |header: &str| answer.headers.get(header).and_then(|value| value.to_str().ok());
+    ensure!(header("access-control-allow-origin") == Some("*"), "{name}: readable by the page: {:?}", answer.headers);
+    ensure!(header("cache-control") == Some("no-store"), "{name}: never stored: {:?}", answer.headers);
+    for absent in ["set-cookie", "etag", "last-modified"] {
+        ensure!(header(absent).is_none(), "{name}: no {absent}: {:?}", answer.headers);
+    }
+    Ok(())
+}
+
+async fn refusals(service: &Service) -> Result<Refusals> {
+    let rows =
+        service.clickhouse()?.query("SELECT ?fields FROM rejection_daily FINAL").fetch_all::<RejectionDailyRow>();
+    let mut refusals = Refusals::new();
+    for row in rows.await? {
+        *refusals.entry((row.project, row.reason)).or_default() += row.beacons;
+    }
+    Ok(refusals)
+}
+
+/// The ledger's sums; each row adds up.
+async fn ledger(service: &Service) -> Result<LedgerRow> {
+    let rows = service.clickhouse()?.query("SELECT ?fields FROM ledger FINAL").fetch_all::<LedgerRow>().await?;
+    let mut rows = rows.into_iter();
+    let mut sum = rows.next().context("the ledger has a window")?;
+    for row in rows {
+        sum.seen += row.seen;
+        sum.accepted += row.accepted;
+        sum.duplicate += row.duplicate;
+        sum.tallies += row.tallies;
+        sum.rejected_beacons += row.rejected_beacons;
+        sum.undecodable += row.undecodable;
+    }
+    ensure!(sum.seen == sum.accepted + sum.duplicate + sum.tallies + sum.undecodable, "{sum:?}");
+    Ok(sum)
+}
+
+/// The refusals of ClickHouse, once they are as many as were sent.
+async fn until_refused(service: &Service, sent: &Refusals) -> Result<()> {
+    let total: u64 = sent.values().sum();
+    eventually(&format!("{total} refusals in ClickHouse"), async || {
+        let found = refusals(service).await?;
+        ensure!(found.values().sum::<u64>() >= total, "so far: {found:?}");
+        Ok(())
+    })
+    .await?;
+    let found = refusals(service).await?;
+    ensure!(found == *sent, "refused: {found:?}\nsent: {sent:?}");
+    Ok(())
+}
+
+fn of_project(sent: &Refusals, slug: &str) -> Value {
+    sent.iter().filter(|((project, _), _)| project == slug).map(|((_, reason), n)| (reason.clone(), (*n).into())).collect::<serde_json::Map<_, _>>().into()
+}
+
+async fn post(service: &Service, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+    Connection::open(service.address()).await?.send("POST", "/v1/pageview", headers, body.to_owned()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
+    let arguments = ["--clock-start", CLOCK, "--body-timeout-ms", "500", "--header-timeout-ms", "500"];
+    let service = Service::started(&arguments, &PROJECTS).await?;
+    let mut sent = Refusals::new();
+    let mut note = |project: &str, reason: &str| *sent.entry((project.to_owned(), reason.to_owned())).or_default() += 1;
+
+    let cases = cases::all();
+    for Case { name, method, path, headers, body, status, reason, field, tallied } in &cases {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut connection = Connection::open(service.address()).await?;
+        let answer = connection.send(method, path, &headers, body.clone()).await.with_context(|| name.clone())?;
+        check(name, &answer, *status, reason, *field)?;
+        if *status == 405 {
+            ensure!(answer.headers.contains_key("allow"), "{name}: says what is allowed: {:?}", answer.headers);
+        }
+        if let Some(project) = tallied {
+            note(project, reason);
+        }
+    }
+
+    let long = raw::chunked(service.address(), &vec![b' '; (16 << 10) + 1]).await?;
+    check("a huge body in chunks", &long, 413, "body_too_large", None)?;
+    note("", "body_too_large");
+    let slow = raw::dribbled(service.address()).await?;
+    check("a body in drops", &slow, 408, "body_timeout", None)?;
+    note("", "body_timeout");
+    raw::half_a_head(service.address()).await?;
+
+    until_refused(&service, &sent).await?;
+    let report = service.report("docs", MONTH).await?;
+    ensure!(report["totals"]["views"] == 0 && report["totals"]["visits"] == 0, "{}", report["totals"]);
+    ensure!(report["totals"]["rejected"] == of_project(&sent, "docs"), "{}, sent {sent:?}", report["totals"]);
+    let before = ledger(&service).await?;
+    ensure!(before.rejected_beacons == sent.values().sum::<u64>() && before.accepted == 0, "{before:?}");
+
+    // Who does not want to be counted is neither counted nor refused. The view after them proves that they were over.
+    for (wish, value) in [("sec-gpc", "1"), ("dnt", "1")] {
+        for (method, path, body) in [
+            ("POST", "/v1/pageview", VIEW),
+            ("POST", "/v1/pageview", "not even a beacon"),
+            ("GET", "/v1/pageview.gif?project=docs&url=https://docs.example/", ""),
+        ] {
+            let mut connection = Connection::open(service.address()).await?;
+            let answer = connection.send(method, path, &[(wish, value), ("user-agent", AGENT)], body).await?;
+            ensure!(answer.status == 204 && answer.body.is_empty(), "{wish}: {answer:?}");
+            check_headers(wish, &answer)?;
+        }
+    }
+    let answer = post(&service, &[("user-agent", AGENT)], VIEW).await?;
+    ensure!(answer.status == 202, "the view after them: {answer:?}");
+    let report = service.counted("docs", MONTH, 1).await?;
+    let after = ledger(&service).await?;
+    ensure!((after.seen, after.accepted) == (before.seen + 1, 1), "one record more: {before:?}, then {after:?}");
+    until_refused(&service, &sent).await?;
+
+    // A stranger's word about their address makes no crowd.
+    views_from_fifty(&service).await?;
+    let crowd = service.counted("docs", MONTH, 51).await?;
+    ensure!(crowd["totals"]["visitors"]["estimate"] == 1, "one reader: {}", crowd["totals"]);
+    for (place, text) in [("the log", service.log()), ("the report", report.to_string() + &crowd.to_string())] {
+        ensure!(!text.contains(CANARY), "{place} repeats what was sent:\n{text}");
+    }
+    println!("{} cases and 3 on the wire, refused: {sent:?}", cases.len());
+    Ok(())
+}
+
+/// One view from each of 50 addresses, as a proxy would tell.
+async fn views_from_fifty(service: &Service) -> Result<()> {
+    for reader in 1..=50 {
+        let from = format!("198.51.100.{reader}");
+        let answer = post(service, &[("user-agent", AGENT), ("x-forwarded-for", &from)], VIEW).await?;
+        ensure!(answer.status == 202, "{from}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_tells_readers_apart_and_each_has_a_limit() -> Result<()> {
+    // A burst of one, and the next after ten seconds.
+    let arguments = ["--clock-start", CLOCK, "--trusted-proxy", "127.0.0.1", "--client-rate", "0.1"];
+    let service = Service::started(&arguments, &PROJECTS).await?;
+    views_from_fifty(&service).await?;
+    let report = service.counted("docs", MONTH, 50).await?;
+    let visitors = report["totals"]["visitors"]["estimate"].as_u64().context("an estimate")?;
+    ensure!((47..=53).contains(&visitors), "fifty readers: {}", report["totals"]);
+
+    let from = [("user-agent", AGENT), ("x-forwarded-for", "203.0.113.9")];
+    let answer = post(&service, &from, VIEW).await?;
+    ensure!(answer.status == 202, "the first: {answer:?}");
+    let answer = post(&service, &from, VIEW).await?;
+    check("the second at once", &answer, 429, "client_rate_limited", None)?;
+    let wait = answer.headers.get("retry-after").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ensure!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "says when to come back: {answer:?}");
+    until_refused(&service, &Refusals::from([((String::new(), "client_rate_limited".to_owned()), 1)])).await?;
+    service.counted("docs", MONTH, 51).await?;
+    Ok(())
+}
