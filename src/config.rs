@@ -36,23 +36,51 @@ const SETTINGS: &[Setting] = &[
     setting("listen", "ADDR", "127.0.0.1:8017", "Address that beacons and reports are served on"),
     Setting {
         list: true,
-        ..setting("trusted_proxy", "CIDR", "", "Proxy whose X-Forwarded-For or Forwarded header is believed; repeatable")
+        ..setting(
+            "trusted_proxy",
+            "CIDR",
+            "",
+            "Proxy whose X-Forwarded-For or Forwarded header is believed; repeatable",
+        )
     },
-    setting("country_header", "NAME", "", "Header in which a trusted proxy names the reader's country, such as CF-IPCountry"),
+    setting(
+        "country_header",
+        "NAME",
+        "",
+        "Header in which a trusted proxy names the reader's country, such as CF-IPCountry",
+    ),
     Setting {
         list: true,
-        ..setting("host_pattern", "PATTERN", "", "Hosts accepted without registration, such as {project}.docs.example.org; repeatable")
+        ..setting(
+            "host_pattern",
+            "PATTERN",
+            "",
+            "Hosts accepted without registration, such as {project}.docs.example.org; repeatable",
+        )
     },
     setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal"),
-    setting("clickhouse_url", "URL", "", "A ClickHouse server of yours; without it, the embedded one is started. CLICKHOUSE_URL works too"),
+    setting(
+        "clickhouse_url",
+        "URL",
+        "",
+        "A ClickHouse server of yours; without it, the embedded one is started. CLICKHOUSE_URL works too",
+    ),
     setting("clickhouse_database", "NAME", "headcount", "Database in ClickHouse"),
     setting("clickhouse_user", "NAME", "", "User in ClickHouse"),
-    Setting { secret: true, ..setting("clickhouse_password", "PASSWORD", "", "Password in ClickHouse; better given by environment or file") },
-    setting("clickhouse_library", "FILE", "", "libchdb.so for the embedded ClickHouse, where it is not in its usual places"),
+    Setting {
+        secret: true,
+        ..setting("clickhouse_password", "PASSWORD", "", "Password in ClickHouse; better given by environment or file")
+    },
+    setting(
+        "clickhouse_library",
+        "FILE",
+        "",
+        "libchdb.so for the embedded ClickHouse, where it is not in its usual places",
+    ),
     setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
     setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
@@ -64,7 +92,12 @@ const SETTINGS: &[Setting] = &[
     setting("log_format", "FORMAT", "text", "text or json"),
     Setting {
         hidden: true,
-        ..setting("clock_start", "TIME", "", "For rehearsals and tests: the service's clock starts at this time (RFC 3339)")
+        ..setting(
+            "clock_start",
+            "TIME",
+            "",
+            "For rehearsals and tests: the service's clock starts at this time (RFC 3339)",
+        )
     },
 ];
 
@@ -191,9 +224,9 @@ impl Config {
 
     fn parse<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<T> {
         let text = self.text(name).unwrap_or("");
-        text.trim().parse().map_err(|_| {
-            anyhow::anyhow!("setting `{name}` is {text:?} ({}): expected {expected}", self.origin(name))
-        })
+        text.trim()
+            .parse()
+            .map_err(|_| anyhow::anyhow!("setting `{name}` is {text:?} ({}): expected {expected}", self.origin(name)))
     }
 
     fn parse_list<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<Vec<T>> {
@@ -224,7 +257,10 @@ impl Config {
         match self.text("visitor_period") {
             Some("month") => Ok(VisitorPeriod::Month),
             Some("day") => Ok(VisitorPeriod::Day),
-            other => bail!("setting `visitor_period` is {other:?} ({}): expected month or day", self.origin("visitor_period")),
+            other => bail!(
+                "setting `visitor_period` is {other:?} ({}): expected month or day",
+                self.origin("visitor_period")
+            ),
         }
     }
 
@@ -333,7 +369,12 @@ impl Config {
     pub fn clock(&self) -> anyhow::Result<ingest::Clock> {
         let Some(text) = self.text("clock_start") else { return Ok(std::sync::Arc::new(Utc::now)) };
         let start = DateTime::parse_from_rfc3339(text)
-            .map_err(|_| anyhow::anyhow!("setting `clock_start` ({}): expected a time such as 2026-01-31T23:00:00Z", self.origin("clock_start")))?
+            .map_err(|_| {
+                anyhow::anyhow!(
+                    "setting `clock_start` ({}): expected a time such as 2026-01-31T23:00:00Z",
+                    self.origin("clock_start")
+                )
+            })?
             .to_utc();
         let began = std::time::Instant::now();
         Ok(std::sync::Arc::new(move || start + began.elapsed()))
@@ -344,15 +385,19 @@ impl Config {
         let filter = tracing_subscriber::EnvFilter::try_new(self.text("log").unwrap_or("info"))
             .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if self.text("log_format") == Some("json") { builder.json().init() } else { builder.init() }
+        if self.text("log_format") == Some("json") {
+            builder.json().init()
+        } else {
+            builder.init()
+        }
         Ok(())
     }
 }
 
 fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the settings in {}", path.display()))?;
-    let table: toml::Table =
-        text.parse().with_context(|| format!("{} is not valid TOML", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the settings in {}", path.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("{} is not valid TOML", path.display()))?;
     table
         .into_iter()
         .map(|(name, value)| {

@@ -52,7 +52,9 @@ fn command() -> Command {
                                 .value_name("HOST")
                                 .action(ArgAction::Append)
                                 .required(true)
-                                .help("A host its pages are on, such as docs.example.org or localhost:8000; repeatable"),
+                                .help(
+                                    "A host its pages are on, such as docs.example.org or localhost:8000; repeatable",
+                                ),
                         )
                         .args(config::arguments()),
                 )
@@ -98,9 +100,8 @@ fn main() -> ExitCode {
 }
 
 fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
-    };
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime");
     match matches.subcommand() {
         Some(("serve", matches)) => {
             let config = Config::load(matches)?;

@@ -169,7 +169,10 @@ async fn refresh_registry<S: ingest::sink::Sink>(
             }
             Err(error) => {
                 if !failing {
-                    tracing::warn!(error = format!("{error:#}"), "the registry cannot be read; the last one stays in force");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the registry cannot be read; the last one stays in force"
+                    );
                 }
                 failing = true;
             }

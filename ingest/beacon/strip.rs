@@ -48,20 +48,12 @@ fn tokens(source: &str) -> Result<Vec<Token>, String> {
         } else if chars[at..].starts_with(&['/', '/']) {
             at = find(&chars, at, |rest| rest[0] == '\n').unwrap_or(chars.len());
         } else if chars[at..].starts_with(&['/', '*']) {
-            let end = find(&chars, at + 2, |rest| rest.starts_with(&['*', '/']))
-                .ok_or("a comment does not end")?;
-            gap = gap.max(if chars[at..end].contains(&'\n') {
-                Gap::Newline
-            } else {
-                Gap::Blank
-            });
+            let end = find(&chars, at + 2, |rest| rest.starts_with(&['*', '/'])).ok_or("a comment does not end")?;
+            gap = gap.max(if chars[at..end].contains(&'\n') { Gap::Newline } else { Gap::Blank });
             at = end + 2;
         } else {
             let end = token_end(&chars, at, tokens.last().map_or("", |token| &token.text))?;
-            tokens.push(Token {
-                gap,
-                text: chars[at..end].iter().collect(),
-            });
+            tokens.push(Token { gap, text: chars[at..end].iter().collect() });
             gap = Gap::None;
             at = end;
         }
@@ -93,20 +85,16 @@ fn short_names(tokens: &[Token]) -> BTreeMap<&str, String> {
         (0..tokens.len()).any(|at| {
             let (before, after) = (if at == 0 { "" } else { text(at - 1) }, text(at + 1));
             let listed = matches!(before, "{" | "," | "get" | "set" | "async" | "static" | "*");
-            let property =
-                before == "." || (listed && (matches!(after, ":" | "," | "}") || is_method(at)));
+            let property = before == "." || (listed && (matches!(after, ":" | "," | "}") || is_method(at)));
             (text(at) == name && property) || (text(at).starts_with('`') && text(at).contains(name))
         })
     };
-    let mut letters = ('a'..='z')
-        .map(String::from)
-        .filter(|letter| tokens.iter().all(|token| token.text != *letter));
+    let mut letters = ('a'..='z').map(String::from).filter(|letter| tokens.iter().all(|token| token.text != *letter));
     let mut short = BTreeMap::new();
     for at in 1..tokens.len() {
         let name = text(at);
         let parameter = text(at + 1) == "=" && text(at + 2) == ">";
-        let declared =
-            (parameter || matches!(text(at - 1), "const" | "let")) && name.chars().all(is_word);
+        let declared = (parameter || matches!(text(at - 1), "const" | "let")) && name.chars().all(is_word);
         if declared && !short.contains_key(name) && !may_be_property(name) {
             let Some(letter) = letters.next() else { break };
             short.insert(name, letter);
@@ -150,9 +138,7 @@ fn token_end(chars: &[char], at: usize, before: &str) -> Result<usize, String> {
         quote @ ('"' | '\'') => string_end(chars, at, quote),
         '`' => template_end(chars, at),
         '/' if regex_may_follow(before)? => regex_end(chars, at),
-        '.' if chars.get(at + 1).is_some_and(char::is_ascii_digit) => {
-            Err("a number begins with its point".into())
-        }
+        '.' if chars.get(at + 1).is_some_and(char::is_ascii_digit) => Err("a number begins with its point".into()),
         c if is_word(c) => Ok(find(chars, at, |rest| !is_word(rest[0])).unwrap_or(chars.len())),
         _ => Ok(at + 1),
     }
@@ -201,15 +187,10 @@ fn regex_may_follow(before: &str) -> Result<bool, String> {
     Ok(match before.chars().last() {
         None => true,
         Some(')' | '}') if before.len() == 1 => {
-            return Err(format!(
-                "a slash after `{before}` may be a division or a regular expression"
-            ));
+            return Err(format!("a slash after `{before}` may be a division or a regular expression"));
         }
         Some(c) if is_word(c) => {
-            matches!(
-                before,
-                "return" | "typeof" | "case" | "in" | "of" | "delete" | "void" | "throw" | "await"
-            )
+            matches!(before, "return" | "typeof" | "case" | "in" | "of" | "delete" | "void" | "throw" | "await")
         }
         Some(c) => !matches!(c, ']' | '"' | '\'' | '`' | '/') || before == "/",
     })

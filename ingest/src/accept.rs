@@ -48,9 +48,10 @@ const URL: &str = "an absolute http or https URL";
 pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<AcceptedPage, Refused> {
     let named = match &beacon.project {
         None => None,
-        Some(text) => Some(text.parse::<ProjectSlug>().map_err(|error| {
-            Rejection::field(RejectionReason::InvalidField, "project", error.to_string())
-        })?),
+        Some(text) => Some(
+            text.parse::<ProjectSlug>()
+                .map_err(|error| Rejection::field(RejectionReason::InvalidField, "project", error.to_string()))?,
+        ),
     };
     let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
     let (url, host) = page_address("url", url)?;
@@ -150,7 +151,8 @@ mod tests {
     #[test]
     fn an_arrival_comes_from_outside_the_project() {
         let projects = projects();
-        let page = |referrer: &str| accept(beacon("https://docs.example/a?q=1#x", referrer), &projects, Hour(1)).unwrap();
+        let page =
+            |referrer: &str| accept(beacon("https://docs.example/a?q=1#x", referrer), &projects, Hour(1)).unwrap();
         assert_eq!(page("").path, "/a");
         for (referrer, arrival, host) in [
             ("", true, ""),

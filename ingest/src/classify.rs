@@ -19,7 +19,7 @@ pub struct Classes {
     pub system: System,
     /// Kind of bot, or a person.
     pub bot_class: BotClass,
-    /// Name of the bot from [`BOTS`]; empty for people.
+    /// Name of the bot from our list; empty for people.
     pub bot: &'static str,
 }
 
@@ -248,9 +248,17 @@ mod tests {
     #[test]
     fn bots_are_named_and_kept_apart() {
         for (agent, bot, bot_class) in [
-            ("Mozilla/5.0 AppleWebKit/537.36 (compatible; GPTBot/1.2; +https://openai.com/gptbot)", "GPTBot", BotClass::AiCrawler),
+            (
+                "Mozilla/5.0 AppleWebKit/537.36 (compatible; GPTBot/1.2; +https://openai.com/gptbot)",
+                "GPTBot",
+                BotClass::AiCrawler,
+            ),
             ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "Googlebot", BotClass::Search),
-            ("Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/142.0.0.0 Safari/537.36", "Headless Chrome", BotClass::Automation),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/142.0.0.0 Safari/537.36",
+                "Headless Chrome",
+                BotClass::Automation,
+            ),
             ("somethingbot/1.0", "Other bot", BotClass::OtherBot),
             ("curl/8.5.0", "curl", BotClass::Automation),
             ("", "No user agent", BotClass::OtherBot),

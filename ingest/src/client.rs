@@ -88,7 +88,7 @@ impl TrustedProxies {
             return ClientAddress::new(peer);
         }
         let mut nearest = peer;
-        let forwarded_for = hops(headers, "x-forwarded-for", |hop| parse_hop(hop));
+        let forwarded_for = hops(headers, "x-forwarded-for", parse_hop);
         let hops = if forwarded_for.is_empty() { hops(headers, "forwarded", parse_forwarded) } else { forwarded_for };
         for hop in hops.into_iter().rev() {
             match hop {

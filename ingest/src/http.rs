@@ -1,4 +1,4 @@
-//! Beacon routes. Each step of the way in is one line of [`take`]; each way out is a named status.
+//! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
 use crate::accept::{Refused, accept};
 use crate::client::UserAgent;
@@ -198,10 +198,8 @@ fn log_key(project: &ProjectSlug, path: &str) -> u64 {
 
 async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
     let limit = ingest.config.body_bytes;
-    let collected = tokio::time::timeout(
-        Duration::from_millis(ingest.config.body_timeout_ms),
-        Limited::new(body, limit).collect(),
-    );
+    let collected =
+        tokio::time::timeout(Duration::from_millis(ingest.config.body_timeout_ms), Limited::new(body, limit).collect());
     match collected.await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
@@ -321,4 +319,3 @@ async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
     });
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
-

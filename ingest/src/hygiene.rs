@@ -54,10 +54,11 @@ pub fn clean_label(text: &str) -> String {
 
 fn mask(segment: &str) -> Option<&'static str> {
     let stem = segment.rsplit_once('.').map_or(segment, |(stem, _)| stem);
-    if let Some((name, host)) = segment.split_once('@') {
-        if !name.is_empty() && host.contains('.') {
-            return Some(":email");
-        }
+    if let Some((name, host)) = segment.split_once('@')
+        && !name.is_empty()
+        && host.contains('.')
+    {
+        return Some(":email");
     }
     if segment.parse::<IpAddr>().is_ok() {
         return Some(":address");

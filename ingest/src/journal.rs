@@ -82,8 +82,7 @@ impl JournalBatch {
             return Err(damaged());
         }
         let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let batch =
-            JournalBatch { first_offset, appended: Hour(number(1)), bytes: body.to_vec(), count: number(5) };
+        let batch = JournalBatch { first_offset, appended: Hour(number(1)), bytes: body.to_vec(), count: number(5) };
         if batch.records().count() != batch.count as usize {
             return Err(damaged());
         }
@@ -306,7 +305,9 @@ impl Journal {
                 loop {
                     let end = match batches.first()? {
                         Some((first, bytes)) => match JournalBatch::parse(first.value(), bytes.value()) {
-                            Ok(batch) if batch.next_offset() <= offset && batch.appended < before => batch.next_offset(),
+                            Ok(batch) if batch.next_offset() <= offset && batch.appended < before => {
+                                batch.next_offset()
+                            }
                             _ => break,
                         },
                         None => break,
@@ -328,10 +329,9 @@ impl Journal {
     pub fn close(&self) {
         locked(&self.shared.gathering).closed = true;
         self.shared.wake.notify_all();
-        if let Some(writer) = locked(&self.writer).take() {
-            if writer.join().is_err() {
-                tracing::error!("the journal's writer panicked");
-            }
+        let writer = locked(&self.writer).take();
+        if writer.is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the journal's writer panicked");
         }
     }
 

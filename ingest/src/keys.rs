@@ -172,12 +172,8 @@ impl KeyRing {
         if i64::from(key.hours.start) * 3600 > now.timestamp() + 86_400 {
             return Err(KeyError::ClockBehind { path: path.to_owned(), now });
         }
-        let ring = KeyRing {
-            path: path.to_owned(),
-            period,
-            current: ArcSwap::from_pointee(key),
-            advancing: Mutex::new(()),
-        };
+        let ring =
+            KeyRing { path: path.to_owned(), period, current: ArcSwap::from_pointee(key), advancing: Mutex::new(()) };
         ring.at(now)?;
         Ok(ring)
     }

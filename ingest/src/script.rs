@@ -30,10 +30,7 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         gzip.write_all(BEACON_JS.as_bytes()).unwrap();
         let bytes = gzip.finish().unwrap().len();
-        assert!(
-            bytes <= BUDGET_BYTES,
-            "{bytes} bytes gzipped, {BUDGET_BYTES} allowed:\n{BEACON_JS}"
-        );
+        assert!(bytes <= BUDGET_BYTES, "{bytes} bytes gzipped, {BUDGET_BYTES} allowed:\n{BEACON_JS}");
     }
 
     /// The part of statement 1 that reading the script can show; the browser stories show the rest.
@@ -78,34 +75,16 @@ mod tests {
             ("return /* no\nvalue */ (a)", "return\n(a)"),
             ("f(a,\n  b)\n  .then(c)", "f(a,b).then(c)"),
             ("x = 'it\\'s // no  comment'", "x='it\\'s // no  comment'"),
-            (
-                "x = /[/] \" *\\//g; y = a / b / c",
-                "x=/[/] \" *\\//g;y=a/b/c",
-            ),
-            (
-                "`a  ${ b + `c  ${ {} }` }  // d`  ;",
-                "`a  ${ b + `c  ${ {} }` }  // d`;",
-            ),
+            ("x = /[/] \" *\\//g; y = a / b / c", "x=/[/] \" *\\//g;y=a/b/c"),
+            ("`a  ${ b + `c  ${ {} }` }  // d`  ;", "`a  ${ b + `c  ${ {} }` }  // d`;"),
             ("a++\nb", "a++\nb"),
             ("1 .toString()", "1 .toString()"),
-            (
-                "const f = () => {\n  g();\n}\nh()",
-                "const a=()=>{g();}\nh()",
-            ),
+            ("const f = () => {\n  g();\n}\nh()", "const a=()=>{g();}\nh()"),
             ("let page = a; f(page)", "let b=a;f(b)"),
-            (
-                "let page = {page: 1}; let item = b.item",
-                "let page={page:1};let item=b.item",
-            ),
-            (
-                "let page = 1; f({page}); `${page}`",
-                "let page=1;f({page});`${page}`",
-            ),
+            ("let page = {page: 1}; let item = b.item", "let page={page:1};let item=b.item"),
+            ("let page = 1; f({page}); `${page}`", "let page=1;f({page});`${page}`"),
             ("let name = 1; f(`${name}`)", "let name=1;f(`${name}`)"),
-            (
-                "let page = 'page'; ({ page() {} })",
-                "let page='page';({page(){}})",
-            ),
+            ("let page = 'page'; ({ page() {} })", "let page='page';({page(){}})"),
         ] {
             assert_eq!(strip(source).as_deref(), Ok(stripped), "of {source}");
         }
@@ -113,15 +92,7 @@ mod tests {
 
     #[test]
     fn stripping_refuses_to_guess() {
-        for source in [
-            "if (a) /b/.test(c)",
-            "'open",
-            "`open",
-            "/* open",
-            "x = /open",
-            "x = .5",
-            "`${ a / b }`",
-        ] {
+        for source in ["if (a) /b/.test(c)", "'open", "`open", "/* open", "x = /open", "x = .5", "`${ a / b }`"] {
             assert!(strip(source).is_err(), "of {source}: {:?}", strip(source));
         }
     }

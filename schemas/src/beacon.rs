@@ -55,7 +55,7 @@ impl Plain<'_> {
             version: owned("version", self.version, MAX_TEXT_BYTES)?,
             language: owned("language", self.language, MAX_TEXT_BYTES)?,
             status: self.status.map(|number| status(Some(number))).transpose()?,
-            id: self.id.filter(|text| !text.is_empty()).map(id).transpose()?,
+            id: owned("id", self.id, MAX_TEXT_BYTES)?.map(|text| id(&text)).transpose()?,
         })
     }
 }
@@ -66,8 +66,8 @@ const ID: &str = "16 hexadecimal digits";
 impl Beacon {
     /// Reads a JSON body; a refusal names the field and what was expected.
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
-        let text = std::str::from_utf8(body)
-            .map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8"))?;
+        let text =
+            std::str::from_utf8(body).map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8"))?;
         if let Ok(plain) = serde_json::from_str::<Plain<'_>>(text) {
             return plain.check();
         }
@@ -92,7 +92,7 @@ impl Beacon {
             Some(Value::String(text)) => Some(status(text.parse().ok())?),
             Some(_) => return Err(Rejection::field(RejectionReason::InvalidField, "status", STATUS)),
         };
-        beacon.id = string(&mut object, "id", 64)?.map(|text| id(&text)).transpose()?;
+        beacon.id = string(&mut object, "id", MAX_TEXT_BYTES)?.map(|text| id(&text)).transpose()?;
         Ok(beacon)
     }
 
@@ -198,6 +198,7 @@ mod tests {
             r#"{"url":"https://a.example/\u00fc","status":"404"}"#,
             r#"{"url":null,"status":null}"#,
             r#"{"url":"https://a.example/","id":"0123"}"#,
+            r#"{"url":"https://a.example/","id":"01234567890123456789012345678901234567890123456789012345678901234"}"#,
             r#"{"url":"https://a.example/","url":"https://b.example/"}"#,
         ] {
             assert_eq!(Beacon::from_json(body.as_bytes()), Beacon::from_any_json(body), "{body}");

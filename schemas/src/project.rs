@@ -84,7 +84,8 @@ impl FromStr for Host {
     type Err = InvalidHost;
 
     fn from_str(text: &str) -> Result<Self, InvalidHost> {
-        if text.len() > 255 || text.contains(['/', '@', '?', '#', '*', '{', '\\']) || text.contains(char::is_whitespace) {
+        if text.len() > 255 || text.contains(['/', '@', '?', '#', '*', '{', '\\']) || text.contains(char::is_whitespace)
+        {
             return Err(InvalidHost);
         }
         let url = url::Url::parse(&format!("https://{text}/")).map_err(|_| InvalidHost)?;

@@ -98,9 +98,7 @@ impl Default for Form {
 impl VisitorSketch {
     /// A sketch of nobody.
     pub const fn new() -> Self {
-        Self {
-            form: Form::Few([0; FEW]),
-        }
+        Self { form: Form::Few([0; FEW]) }
     }
 
     /// Adds a reader. True if that changed the sketch.
@@ -156,10 +154,7 @@ impl VisitorSketch {
             Form::Dense(theirs) => self.merge_dense(theirs),
             _ => {
                 let theirs = other.list();
-                self.merge_ascending(
-                    theirs.len(),
-                    theirs.iter().map(|&packed| Coordinate(packed)),
-                );
+                self.merge_ascending(theirs.len(), theirs.iter().map(|&packed| Coordinate(packed)));
             }
         }
     }
@@ -184,13 +179,9 @@ impl VisitorSketch {
             _ => &[],
         };
         let dense = ranks.iter().zip(0u32..).filter(|(rank, _)| **rank != 0);
-        let dense =
-            dense.map(|(&rank, register)| Coordinate((register << RANK_BITS) | u32::from(rank)));
+        let dense = dense.map(|(&rank, register)| Coordinate((register << RANK_BITS) | u32::from(rank)));
         // One of the two is always empty.
-        self.list()
-            .iter()
-            .map(|&packed| Coordinate(packed))
-            .chain(dense)
+        self.list().iter().map(|&packed| Coordinate(packed)).chain(dense)
     }
 
     /// Bytes this sketch takes, on the heap and in itself.
@@ -211,24 +202,15 @@ impl VisitorSketch {
         const M: f64 = REGISTERS as f64;
         let occupied = self.occupied();
         if occupied == 0 {
-            return Estimate {
-                value: 0.0,
-                error: 0.0,
-            };
+            return Estimate { value: 0.0, error: 0.0 };
         }
         // Infinite when no register is empty.
         let linear = M * (M / (REGISTERS - occupied) as f64).ln();
         if linear > LINEAR_COUNTING_LIMIT {
-            return Estimate {
-                value: self.bias_corrected(),
-                error: RELATIVE_ERROR,
-            };
+            return Estimate { value: self.bias_corrected(), error: RELATIVE_ERROR };
         }
         let load = linear / M;
-        Estimate {
-            value: linear,
-            error: (M * (load.exp_m1() - load)).sqrt() / linear,
-        }
+        Estimate { value: linear, error: (M * (load.exp_m1() - load)).sqrt() / linear }
     }
 
     /// The estimate of `hyperloglogplus`, given one synthetic hash per occupied register.
@@ -240,8 +222,7 @@ impl VisitorSketch {
     /// holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
     fn bias_corrected(&self) -> f64 {
         let mut crate_sketch: HyperLogLogPlus<u64, PassThrough> =
-            HyperLogLogPlus::new(PRECISION as u8, PassThrough)
-                .expect("the crate takes precisions 4 to 18");
+            HyperLogLogPlus::new(PRECISION as u8, PassThrough).expect("the crate takes precisions 4 to 18");
         for coordinate in self.coordinates() {
             crate_sketch.insert(&coordinate.representative_hash());
         }
@@ -287,11 +268,7 @@ impl VisitorSketch {
     }
 
     /// Merges `count` coordinates that ascend by register, each register at most once.
-    fn merge_ascending(
-        &mut self,
-        count: usize,
-        incoming: impl Iterator<Item = Coordinate> + Clone,
-    ) {
+    fn merge_ascending(&mut self, count: usize, incoming: impl Iterator<Item = Coordinate> + Clone) {
         // One insertion in a long list costs a search and half a `memmove`, some 60 ns; one step of a merge some 2 ns.
         const INSERTION_IN_MERGE_STEPS: usize = 32;
 
@@ -323,10 +300,7 @@ impl VisitorSketch {
             {
                 ours = rest;
             }
-            missing += usize::from(
-                ours.first()
-                    .is_none_or(|&first| register_of(first) != register),
-            );
+            missing += usize::from(ours.first().is_none_or(|&first| register_of(first) != register));
         }
         missing
     }
@@ -370,9 +344,7 @@ impl VisitorSketch {
 impl fmt::Debug for VisitorSketch {
     /// Says how full the sketch is; coordinates are not for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VisitorSketch")
-            .field("occupied", &self.occupied())
-            .finish_non_exhaustive()
+        f.debug_struct("VisitorSketch").field("occupied", &self.occupied()).finish_non_exhaustive()
     }
 }
 
@@ -417,11 +389,7 @@ fn raise(ranks: &mut Ranks, coordinate: Coordinate) -> bool {
 
 fn boxed(ranks: &Ranks) -> Box<Ranks> {
     // Through a slice, so that an unoptimised build does not carry 16 KiB over the stack.
-    ranks
-        .to_vec()
-        .into_boxed_slice()
-        .try_into()
-        .expect("a slice made of an array of this length")
+    ranks.to_vec().into_boxed_slice().try_into().expect("a slice made of an array of this length")
 }
 
 struct Survey {
@@ -443,10 +411,7 @@ fn survey(ranks: &Ranks) -> Survey {
                 max[lane] = max[lane].max(block[lane]);
             }
         }
-        occupied += counts
-            .iter()
-            .map(|&count| usize::from(count))
-            .sum::<usize>();
+        occupied += counts.iter().map(|&count| usize::from(count)).sum::<usize>();
     }
     let max_rank = max.into_iter().max().unwrap_or(0);
     Survey { occupied, max_rank }

@@ -16,7 +16,11 @@ pub const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("../sql/0001_first_tab
 pub fn statements(sql: &str) -> impl Iterator<Item = String> {
     let code: String =
         sql.lines().filter(|line| !line.trim_start().starts_with("--")).map(|line| format!("{line}\n")).collect();
-    code.split(';').map(|statement| statement.trim().to_owned()).filter(|s| !s.is_empty()).collect::<Vec<_>>().into_iter()
+    code.split(';')
+        .map(|statement| statement.trim().to_owned())
+        .filter(|s| !s.is_empty())
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 /// `site_hourly`: one project's hour.

@@ -48,18 +48,9 @@ type QueryStableV2 = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Local
 /// # Errors
 /// [`ChdbError`]; an error of the engine carries its text, such as `Code: 210. DB::NetException: …`.
 pub fn run(library: &Path, arguments: &[String]) -> Result<(), ChdbError> {
-    let load = |source| ChdbError::Load {
-        path: library.to_owned(),
-        source,
-    };
-    let arguments = arguments
-        .iter()
-        .map(|argument| CString::new(argument.as_str()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut argv: Vec<*mut c_char> = arguments
-        .iter()
-        .map(|argument| argument.as_ptr().cast_mut())
-        .collect();
+    let load = |source| ChdbError::Load { path: library.to_owned(), source };
+    let arguments = arguments.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>()?;
+    let mut argv: Vec<*mut c_char> = arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
     let argc = c_int::try_from(argv.len()).expect("a handful of arguments");
     argv.push(std::ptr::null_mut());
 
@@ -76,9 +67,7 @@ pub fn run(library: &Path, arguments: &[String]) -> Result<(), ChdbError> {
         (!result.error_message.is_null()).then(|| unsafe { CStr::from_ptr(result.error_message) })
     });
     let outcome = match message {
-        Some(message) if !message.is_empty() => {
-            Err(ChdbError::Engine(message.to_string_lossy().into_owned()))
-        }
+        Some(message) if !message.is_empty() => Err(ChdbError::Engine(message.to_string_lossy().into_owned())),
         _ => Ok(()),
     };
     // Never unloaded: threads of the engine may still be running in its code.

@@ -64,13 +64,7 @@ impl EngineConfig {
     /// The defaults for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            clickhouse_url: None,
-            library: None,
-            port: None,
-            executable: None,
-        }
+        Self { data_dir: data_dir.into(), clickhouse_url: None, library: None, port: None, executable: None }
     }
 }
 
@@ -105,10 +99,7 @@ pub struct Engine {
 impl fmt::Debug for Engine {
     /// Without the URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
-            .field("kind", &self.kind)
-            .field("pid", &self.pid())
-            .finish_non_exhaustive()
+        f.debug_struct("Engine").field("kind", &self.kind).field("pid", &self.pid()).finish_non_exhaustive()
     }
 }
 
@@ -146,12 +137,7 @@ impl Engine {
         let kind = locate::locate(config)?;
         if let (EngineKind::External, Some(url)) = (&kind, &config.clickhouse_url) {
             let (url, data_dir) = (url.clone(), config.data_dir.clone());
-            return Ok(Self {
-                url,
-                kind,
-                data_dir,
-                process: None,
-            });
+            return Ok(Self { url, kind, data_dir, process: None });
         }
         let data_dir = prepare(&config.data_dir)?;
         let secret = secret();
@@ -165,12 +151,7 @@ impl Engine {
             };
             let url = format!("http://127.0.0.1:{port}/{secret}");
             let process = Process::spawn(config, &kind, &data_dir, &settings, port)?;
-            let mut engine = Self {
-                url,
-                kind: kind.clone(),
-                data_dir: data_dir.clone(),
-                process: Some(process),
-            };
+            let mut engine = Self { url, kind: kind.clone(), data_dir: data_dir.clone(), process: Some(process) };
             match engine.ready(port).await {
                 Ok(()) => return Ok(engine),
                 Err(StartError::PortTaken) if config.port.is_none() && picks > 0 => {}
@@ -215,10 +196,7 @@ impl Engine {
     /// The last lines that the child wrote to its standard error; for the message when it has [`died`](Self::died).
     #[must_use]
     pub fn last_words(&self) -> String {
-        self.process
-            .as_ref()
-            .map(Process::last_words)
-            .unwrap_or_default()
+        self.process.as_ref().map(Process::last_words).unwrap_or_default()
     }
 
     /// Closes the child's standard input, waits for its end and kills it if it takes longer than 15 s. Call it when no
@@ -254,12 +232,7 @@ impl Engine {
             self.ended().await?;
             if Instant::now() >= deadline {
                 let stderr = self.last_words();
-                return Err(EngineError::Silent {
-                    port,
-                    waited: START_WAIT,
-                    stderr,
-                }
-                .into());
+                return Err(EngineError::Silent { port, waited: START_WAIT, stderr }.into());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -284,21 +257,10 @@ impl Engine {
         let written = std::fs::read_to_string(&noted).unwrap_or_default();
         let written = written.trim();
         if numbers(written) > numbers(version) {
-            let (path, written, running) = (
-                self.data_dir.clone(),
-                written.to_owned(),
-                version.to_owned(),
-            );
-            return Err(EngineError::Newer {
-                path,
-                written,
-                running,
-            });
+            let (path, written, running) = (self.data_dir.clone(), written.to_owned(), version.to_owned());
+            return Err(EngineError::Newer { path, written, running });
         }
-        let running = RunningEngine {
-            url: self.url.clone(),
-            pid: self.pid().unwrap_or_default(),
-        };
+        let running = RunningEngine { url: self.url.clone(), pid: self.pid().unwrap_or_default() };
         let json = serde_json::to_vec(&running).expect("two plain fields");
         replace(&noted, version.as_bytes())?;
         replace(&self.data_dir.join("engine.json"), &json)
@@ -318,29 +280,17 @@ impl Engine {
         let path = self.data_dir.clone();
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         Err(StartError::Other(match code {
-            Some(child::EXIT_LOCKED) => EngineError::Locked {
-                pid: child::holder(&path.join("engine.lock")),
-                path,
-                waited: child::LOCK_WAIT,
-            },
+            Some(child::EXIT_LOCKED) => {
+                EngineError::Locked { pid: child::holder(&path.join("engine.lock")), path, waited: child::LOCK_WAIT }
+            }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
-            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable {
-                path,
-                source: io::Error::other(stderr),
-            },
+            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, source: io::Error::other(stderr) },
             _ if stderr.contains("Address already in use") => return Err(StartError::PortTaken),
-            _ if stderr.contains("No space left on device")
-                || stderr.contains("NOT_ENOUGH_SPACE") =>
-            {
+            _ if stderr.contains("No space left on device") || stderr.contains("NOT_ENOUGH_SPACE") => {
                 EngineError::DiskFull { path }
             }
-            _ if stderr.contains("Permission denied")
-                || stderr.contains("Read-only file system") =>
-            {
-                EngineError::NotWritable {
-                    path,
-                    source: io::Error::other(stderr),
-                }
+            _ if stderr.contains("Permission denied") || stderr.contains("Read-only file system") => {
+                EngineError::NotWritable { path, source: io::Error::other(stderr) }
             }
             _ => EngineError::Ended { status, stderr },
         }))
@@ -357,10 +307,8 @@ impl Process {
     ) -> Result<Self, EngineError> {
         let program = match &config.executable {
             Some(program) => program.clone(),
-            None => std::env::current_exe().map_err(|source| EngineError::Spawn {
-                program: PathBuf::from("headcount"),
-                source,
-            })?,
+            None => std::env::current_exe()
+                .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), source })?,
         };
         let mut command = Command::new(&program);
         command.arg("engine-child");
@@ -369,46 +317,22 @@ impl Process {
             EngineKind::Binary(path) => command.arg("--binary").arg(path),
             EngineKind::External => unreachable!("a server of the operator's is never started"),
         };
-        command
-            .arg("--data")
-            .arg(data_dir)
-            .arg("--config")
-            .arg(settings)
-            .arg("--port")
-            .arg(port.to_string());
+        command.arg("--data").arg(data_dir).arg("--config").arg(settings).arg("--port").arg(port.to_string());
         // A group of its own: Ctrl-C in a terminal reaches us alone, and the engine lives until our last flush.
         command.process_group(0).kill_on_drop(true);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|source| EngineError::Spawn { program, source })?;
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, source })?;
         let pid = child.id().unwrap_or_default();
         let last_lines = LastLines::default();
         let stderr = child.stderr.take().expect("piped above");
         let stdin = child.stdin.take();
         let reader = tokio::spawn(listen(stderr, Arc::clone(&last_lines)));
-        Ok(Self {
-            child,
-            stdin,
-            pid,
-            last_lines,
-            reader,
-        })
+        Ok(Self { child, stdin, pid, last_lines, reader })
     }
 
     fn last_words(&self) -> String {
-        let lines = self
-            .last_lines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        lines
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        let lines = self.last_lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -431,9 +355,7 @@ async fn listen(stderr: impl tokio::io::AsyncRead + Unpin, last_lines: LastLines
             line.truncate(cut);
         }
         tracing::warn!(target: "headcount::engine", "{line}");
-        let mut last_lines = last_lines
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last_lines = last_lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last_lines.len() == LAST_LINES {
             last_lines.pop_front();
         }
@@ -445,10 +367,7 @@ async fn listen(stderr: impl tokio::io::AsyncRead + Unpin, last_lines: LastLines
 fn prepare(dir: &Path) -> Result<PathBuf, EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let attempt = || {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         dir.canonicalize()
     };
     attempt().map_err(|source| EngineError::write(dir, source))
@@ -471,11 +390,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), EngineError> {
     let attempt = || {
         // A leftover could have another mode.
         let _ = std::fs::remove_file(&aside);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&aside)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(content)?;
         std::fs::rename(&aside, path)
     };
@@ -493,26 +408,19 @@ fn secret() -> String {
 }
 
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// `26.7.2.1` as numbers; what is no number counts as 0.
 fn numbers(version: &str) -> Vec<u32> {
-    version
-        .split('.')
-        .map(|part| part.parse().unwrap_or(0))
-        .collect()
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 /// Whether `GET /ping` is answered.
 async fn ping(port: u16) -> bool {
     let attempt = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        stream
-            .write_all(b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            .await?;
+        stream.write_all(b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await?;
         let mut answer = [0_u8; 12];
         stream.read_exact(&mut answer).await?;
         io::Result::Ok(&answer == b"HTTP/1.1 200")

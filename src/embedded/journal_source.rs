@@ -83,8 +83,7 @@ impl Source for JournalSource {
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {
         let action = "write the aggregator's commit to the journal";
-        let text =
-            serde_json::to_string(commit).map_err(|error| SourceError { action, reason: error.to_string() })?;
+        let text = serde_json::to_string(commit).map_err(|error| SourceError { action, reason: error.to_string() })?;
         let now = Hour::of((self.clock)());
         let trim = (now != self.trimmed_hour).then_some(Hour(now.0.saturating_sub(self.retention_hours)));
         self.trimmed_hour = now;

@@ -17,7 +17,8 @@ use tokio::process::{Child, Command};
 
 /// The agent of an ordinary desktop browser. Headless Chromium calls itself `HeadlessChrome`, which headcount rightly
 /// counts as a bot.
-pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+pub const USER_AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
 
 /// How long the browser may take for anything. Generous, since it may share two cores with a ClickHouse.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,28 +39,11 @@ impl Browser {
     /// Starts Chromium with this user agent.
     pub async fn launch_as(user_agent: &str) -> Result<Browser> {
         let program = chromium()?;
-        let profile = tempfile::Builder::new()
-            .prefix("headcount-browser-")
-            .tempdir()?;
+        let profile = tempfile::Builder::new().prefix("headcount-browser-").tempdir()?;
         let mut process = Command::new(&program)
-            .args([
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ])
-            .args([
-                "--disable-dev-shm-usage",
-                "--disable-default-apps",
-                "--no-default-browser-check",
-                "--mute-audio",
-            ])
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(["--disable-dev-shm-usage", "--disable-default-apps", "--no-default-browser-check", "--mute-audio"])
             .arg(format!("--user-agent={user_agent}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(["--remote-debugging-port=0", "about:blank"])
@@ -76,32 +60,20 @@ impl Browser {
         let announcement = profile.path().join("DevToolsActivePort");
         let started = tokio::time::Instant::now();
         let address = loop {
-            let text = tokio::fs::read_to_string(&announcement)
-                .await
-                .unwrap_or_default();
+            let text = tokio::fs::read_to_string(&announcement).await.unwrap_or_default();
             if let Some((port, path)) = text.trim_end().split_once('\n') {
                 break format!("ws://127.0.0.1:{port}{path}");
             }
             if let Some(status) = process.try_wait()? {
-                bail!(
-                    "{} ended with {status} before it could be reached",
-                    program.display()
-                );
+                bail!("{} ended with {status} before it could be reached", program.display());
             }
             if started.elapsed() > PATIENCE {
-                bail!(
-                    "{} did not announce its port within {PATIENCE:?}; it wrote {text:?}",
-                    program.display()
-                );
+                bail!("{} did not announce its port within {PATIENCE:?}; it wrote {text:?}", program.display());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let connection = Connection::open(&address).await?;
-        Ok(Browser {
-            process,
-            connection,
-            profile: profile.keep(),
-        })
+        Ok(Browser { process, connection, profile: profile.keep() })
     }
 
     /// Opens an empty tab in front.
@@ -111,8 +83,7 @@ impl Browser {
 
     /// Opens an empty tab behind the present one, as a click with the middle button does.
     pub async fn new_page_behind(&self) -> Result<Page> {
-        self.tab(json!({"url": "about:blank", "background": true}))
-            .await
+        self.tab(json!({"url": "about:blank", "background": true})).await
     }
 
     /// Opens a tab in front at this address and waits until it has loaded.
@@ -125,30 +96,18 @@ impl Browser {
     /// Opens a tab that nobody watches: being watched switches some of a browser's ways off, prerendering among them.
     /// Such a tab has to act by itself.
     pub async fn open_unwatched(&self, url: &str) -> Result<()> {
-        self.connection
-            .call(None, "Target.createTarget", json!({"url": url}))
-            .await
-            .map(drop)
+        self.connection.call(None, "Target.createTarget", json!({"url": url})).await.map(drop)
     }
 
     /// All cookies of the profile, of whichever site.
     pub async fn cookies(&self) -> Result<Vec<Value>> {
-        let answer = self
-            .connection
-            .call(None, "Storage.getCookies", json!({}))
-            .await?;
+        let answer = self.connection.call(None, "Storage.getCookies", json!({})).await?;
         Ok(answer["cookies"].as_array().cloned().unwrap_or_default())
     }
 
     async fn tab(&self, parameters: Value) -> Result<Page> {
-        let target = self
-            .connection
-            .call(None, "Target.createTarget", parameters)
-            .await?;
-        let target = target["targetId"]
-            .as_str()
-            .context("a new target has an id")?
-            .to_owned();
+        let target = self.connection.call(None, "Target.createTarget", parameters).await?;
+        let target = target["targetId"].as_str().context("a new target has an id")?.to_owned();
         Page::attach(Arc::clone(&self.connection), target).await
     }
 }
@@ -174,10 +133,7 @@ fn chromium() -> Result<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .flat_map(|folder| {
-            ["chromium", "chromium-browser", "google-chrome", "chrome"]
-                .map(|name| folder.join(name))
-        })
+        .flat_map(|folder| ["chromium", "chromium-browser", "google-chrome", "chrome"].map(|name| folder.join(name)))
         .find(|program| program.is_file())
         .context("no Chromium on PATH; install one, or name it in CHROMIUM")
 }

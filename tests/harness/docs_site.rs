@@ -84,55 +84,30 @@ impl DocsSite {
 
     /// Serves at this address.
     pub async fn start_on(self, address: SocketAddr) -> Result<RunningSite> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listen on {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let shared = Arc::new(Shared {
-            site: self,
-            asked: watch::Sender::default(),
-            added: Mutex::default(),
-        });
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&shared));
+        let shared = Arc::new(Shared { site: self, asked: watch::Sender::default(), added: Mutex::default() });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         tokio::spawn(async move {
             tokio::select! {
                 result = async { axum::serve(listener, router).await } => drop(result),
                 _ = stopped => {}
             }
         });
-        Ok(RunningSite {
-            address,
-            shared,
-            _stop: stop,
-        })
+        Ok(RunningSite { address, shared, _stop: stop })
     }
 
     fn head(&self) -> String {
-        let DocsSite {
-            beacon,
-            project,
-            attributes,
-            ..
-        } = self;
-        format!(
-            "<script defer src=\"{beacon}\" data-project=\"{project}\" {attributes}></script>\n"
-        )
+        let DocsSite { beacon, project, attributes, .. } = self;
+        format!("<script defer src=\"{beacon}\" data-project=\"{project}\" {attributes}></script>\n")
     }
 
     /// For readers without scripts. The policy lets the whole address of the page through in `Referer`, which is all
     /// that a pixel has to say where it was; browsers would otherwise cut it to the host.
     fn foot(&self) -> String {
-        let pixel = format!(
-            "{}v1/pageview.gif?project={}",
-            self.beacon.trim_end_matches("beacon.js"),
-            self.project
-        );
-        format!(
-            "<noscript><img src=\"{pixel}\" referrerpolicy=\"no-referrer-when-downgrade\" alt=\"\"></noscript>\n"
-        )
+        let pixel = format!("{}v1/pageview.gif?project={}", self.beacon.trim_end_matches("beacon.js"), self.project);
+        format!("<noscript><img src=\"{pixel}\" referrerpolicy=\"no-referrer-when-downgrade\" alt=\"\"></noscript>\n")
     }
 
     fn with_snippet(&self, html: &str) -> String {
@@ -155,11 +130,7 @@ impl RunningSite {
 
     /// Adds a page to the running site.
     pub fn add_page(&self, path: &str, html: &str) {
-        self.shared
-            .added
-            .lock()
-            .unwrap()
-            .insert(path.to_owned(), html.to_owned());
+        self.shared.added.lock().unwrap().insert(path.to_owned(), html.to_owned());
     }
 
     /// Waits until a path has been asked for, whether or not it exists.
@@ -168,10 +139,9 @@ impl RunningSite {
         let waiting = asked.wait_for(|asked| asked.iter().any(|one| one == path));
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(found) => found.map(drop).context("the site is gone"),
-            Err(_) => bail!(
-                "waited {PATIENCE:?} for {path} to be asked for; what was: {:?}",
-                *self.shared.asked.borrow()
-            ),
+            Err(_) => {
+                bail!("waited {PATIENCE:?} for {path} to be asked for; what was: {:?}", *self.shared.asked.borrow())
+            }
         }
     }
 
@@ -191,9 +161,7 @@ fn insert_before(html: &str, tag: &str, snippet: &str) -> String {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let site = &shared.site;
     let path = request.uri().path();
-    shared
-        .asked
-        .send_modify(|asked| asked.push(path.to_owned()));
+    shared.asked.send_modify(|asked| asked.push(path.to_owned()));
     let added = shared.added.lock().unwrap().get(path).cloned();
     if let Some(html) = added.as_ref().or_else(|| site.pages.get(path)) {
         return Html(site.with_snippet(html)).into_response();
@@ -209,9 +177,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return site.not_found();
     }
     let html = HeaderValue::from_static("text/html");
-    if response.status() != StatusCode::OK
-        || response.headers().get(header::CONTENT_TYPE) != Some(&html)
-    {
+    if response.status() != StatusCode::OK || response.headers().get(header::CONTENT_TYPE) != Some(&html) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -219,19 +185,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Ok(bytes) => {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::ACCEPT_RANGES);
-            parts.headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/html; charset=utf-8"),
-            );
-            Response::from_parts(
-                parts,
-                site.with_snippet(&String::from_utf8_lossy(&bytes)).into(),
-            )
+            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+            Response::from_parts(parts, site.with_snippet(&String::from_utf8_lossy(&bytes)).into())
         }
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("read the page: {error}"),
-        )
-            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("read the page: {error}")).into_response(),
     }
 }

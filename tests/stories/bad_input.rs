@@ -90,7 +90,11 @@ async fn until_refused(service: &Service, sent: &Refusals) -> Result<()> {
 }
 
 fn of_project(sent: &Refusals, slug: &str) -> Value {
-    sent.iter().filter(|((project, _), _)| project == slug).map(|((_, reason), n)| (reason.clone(), (*n).into())).collect::<serde_json::Map<_, _>>().into()
+    sent.iter()
+        .filter(|((project, _), _)| project == slug)
+        .map(|((_, reason), n)| (reason.clone(), (*n).into()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 async fn post(service: &Service, headers: &[(&str, &str)], body: &str) -> Result<Answer> {

@@ -28,14 +28,11 @@ async fn a_reader_goes_through_real_documentation() -> Result<()> {
         site
     })
     .await?;
-    let page = stage
-        .browser
-        .open(&stage.url("/index.html?highlight=secret#top"))
-        .await?;
+    let page = stage.browser.open(&stage.url("/index.html?highlight=secret#top")).await?;
     stage.views(1).await?;
-    page.loads(page.evaluate::<Value>(
-        "document.querySelector('.body a.reference.internal, .toctree-wrapper a').click()",
-    ))
+    page.loads(
+        page.evaluate::<Value>("document.querySelector('.body a.reference.internal, .toctree-wrapper a').click()"),
+    )
     .await?;
     let second: String = page.evaluate("location.pathname").await?;
     stage.views(2).await?;
@@ -48,26 +45,12 @@ async fn a_reader_goes_through_real_documentation() -> Result<()> {
         "the reader's query and fragment stay in the browser"
     );
     for view in &views {
-        let mut names: Vec<_> = view
-            .as_object()
-            .context("a beacon is an object")?
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut names: Vec<_> = view.as_object().context("a beacon is an object")?.keys().map(String::as_str).collect();
         names.retain(|name| *name != "referrer");
-        assert_eq!(
-            names,
-            ["id", "language", "project", "status", "url", "version"]
-        );
+        assert_eq!(names, ["id", "language", "project", "status", "url", "version"]);
         let id = view["id"].as_str().unwrap_or_default();
-        assert!(
-            id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
-            "the id {id:?}"
-        );
-        assert_eq!(
-            (&view["project"], &view["version"]),
-            (&json!("guide"), &json!("stable"))
-        );
+        assert!(id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "the id {id:?}");
+        assert_eq!((&view["project"], &view["version"]), (&json!("guide"), &json!("stable")));
         assert_eq!(view["language"], "en");
     }
     let statuses: Vec<_> = views.iter().map(|view| &view["status"]).collect();
@@ -78,18 +61,13 @@ async fn a_reader_goes_through_real_documentation() -> Result<()> {
         if hit.method == "POST" {
             assert_eq!(hit.path, "/v1/pageview");
             assert_eq!(hit.header("content-type"), "text/plain;charset=UTF-8");
-            assert_eq!(
-                (hit.header("referer"), hit.header("cookie")),
-                ("", ""),
-                "the body says all there is to say"
-            );
+            assert_eq!((hit.header("referer"), hit.header("cookie")), ("", ""), "the body says all there is to say");
         }
         assert_ne!(hit.method, "OPTIONS", "a beacon needs no preflight");
     }
     let hosts = [stage.url("/"), stage.recorder.url("/")];
     for request in page.requests() {
-        let own = hosts.iter().any(|host| request.url.starts_with(host))
-            || request.url.starts_with("data:");
+        let own = hosts.iter().any(|host| request.url.starts_with(host)) || request.url.starts_with("data:");
         assert!(own, "a request to a third host: {}", request.url);
     }
     Ok(())
@@ -100,10 +78,7 @@ async fn metadata_comes_from_the_element_then_from_the_page() -> Result<()> {
     const RTD: &str = "<!doctype html><html lang=\"en\"><head><meta name=\"readthedocs-project-slug\" content=\"pip\">\
         <meta name=\"readthedocs-version-slug\" content=\"latest\"><meta name=\"readthedocs-language-slug\" content=\"de\">\
         <meta name=\"readthedocs-http-status\" content=\"404\"></head><body></body></html>";
-    let both = RTD.replace(
-        "</head>",
-        "<meta name=\"headcount:version\" content=\"v2\"></head>",
-    );
+    let both = RTD.replace("</head>", "<meta name=\"headcount:version\" content=\"v2\"></head>");
     let stage = Stage::with(|site| {
         let mut site = site.page("/rtd.html", RTD).page("/both.html", &both);
         site.attributes = "data-language=\"fr\" data-query".into();
@@ -114,16 +89,9 @@ async fn metadata_comes_from_the_element_then_from_the_page() -> Result<()> {
     stage.views(1).await?;
     page.navigate(&stage.url("/both.html")).await?;
     let views = stage.views(2).await?;
-    assert_eq!(
-        journey(&stage, &views)[0].0,
-        "/rtd.html?page=2",
-        "data-query keeps the query"
-    );
-    let facts = |view: &Value| {
-        ["project", "version", "language", "status"]
-            .map(|name| view[name].to_string())
-            .join(" ")
-    };
+    assert_eq!(journey(&stage, &views)[0].0, "/rtd.html?page=2", "data-query keeps the query");
+    let facts =
+        |view: &Value| ["project", "version", "language", "status"].map(|name| view[name].to_string()).join(" ");
     assert_eq!(facts(&views[0]), "\"guide\" \"latest\" \"fr\" 404");
     assert_eq!(facts(&views[1]), "\"guide\" \"v2\" \"fr\" 404");
     Ok(())
@@ -135,25 +103,10 @@ async fn a_reader_without_scripts_is_counted_by_the_pixel() -> Result<()> {
     let page = stage.browser.new_page().await?;
     page.disable_scripts().await?;
     page.navigate(&stage.url("/one.html")).await?;
-    let hits = stage
-        .recorder
-        .until("the pixel", |hits| {
-            hits.iter().any(|hit| hit.path == "/v1/pageview.gif")
-        })
-        .await?;
-    let pixel = hits
-        .iter()
-        .find(|hit| hit.path == "/v1/pageview.gif")
-        .context("the pixel")?;
-    assert_eq!(
-        (pixel.method.as_str(), pixel.query.as_str()),
-        ("GET", "project=guide")
-    );
-    assert_eq!(
-        pixel.header("referer"),
-        stage.url("/one.html"),
-        "the whole address, which is all it has to say"
-    );
+    let hits = stage.recorder.until("the pixel", |hits| hits.iter().any(|hit| hit.path == "/v1/pageview.gif")).await?;
+    let pixel = hits.iter().find(|hit| hit.path == "/v1/pageview.gif").context("the pixel")?;
+    assert_eq!((pixel.method.as_str(), pixel.query.as_str()), ("GET", "project=guide"));
+    assert_eq!(pixel.header("referer"), stage.url("/one.html"), "the whole address, which is all it has to say");
     assert!(hits.iter().all(|hit| hit.method != "POST"));
     Ok(())
 }
@@ -163,13 +116,7 @@ async fn a_reader_with_scripts_is_not_counted_by_the_pixel_too() -> Result<()> {
     let stage = Stage::new().await?;
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     assert_eq!(stage.views_until_the_end(&page).await?.len(), 1);
-    assert!(
-        stage
-            .recorder
-            .hits()
-            .iter()
-            .all(|hit| hit.path != "/v1/pageview.gif")
-    );
+    assert!(stage.recorder.hits().iter().all(|hit| hit.path != "/v1/pageview.gif"));
     Ok(())
 }
 
@@ -186,8 +133,7 @@ async fn in_a_single_page_site_paths_count_and_fragments_do_not() -> Result<()> 
         "history.pushState(null, '', '/guide/usage#third')",
         "new Promise(done => { addEventListener('popstate', done, { once: true }); history.go(-3) })",
     ] {
-        page.evaluate::<Value>(&format!("Promise.resolve({step}).then(() => null)"))
-            .await?;
+        page.evaluate::<Value>(&format!("Promise.resolve({step}).then(() => null)")).await?;
     }
     let views = stage.views_until_the_end(&page).await?;
     assert_eq!(
@@ -203,13 +149,7 @@ async fn in_a_single_page_site_paths_count_and_fragments_do_not() -> Result<()> 
     let status: Vec<_> = views.iter().map(|view| view["status"].clone()).collect();
     assert_eq!(
         status,
-        [
-            json!(200),
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::Null
-        ],
+        [json!(200), Value::Null, Value::Null, Value::Null, Value::Null],
         "only what was loaded has a status"
     );
     Ok(())
@@ -219,21 +159,13 @@ async fn in_a_single_page_site_paths_count_and_fragments_do_not() -> Result<()> 
 async fn going_back_and_reloading_are_views_but_no_arrivals() -> Result<()> {
     let stage = Stage::new().await?;
     let page = stage.browser.new_page().await?;
-    page.navigate_from(
-        &stage.url("/one.html"),
-        Some("https://search.example/?q=secret"),
-    )
-    .await?;
+    page.navigate_from(&stage.url("/one.html"), Some("https://search.example/?q=secret")).await?;
     stage.views(1).await?;
-    page.loads(page.evaluate::<Value>("document.getElementById('next').click()"))
-        .await?;
+    page.loads(page.evaluate::<Value>("document.getElementById('next').click()")).await?;
     stage.views(2).await?;
     page.back().await?;
     stage.views(3).await?;
-    assert!(
-        page.was_restored_from_memory(),
-        "Chromium keeps such a page in memory; the beacon must not prevent it"
-    );
+    assert!(page.was_restored_from_memory(), "Chromium keeps such a page in memory; the beacon must not prevent it");
     page.reload().await?;
     stage.views(4).await?;
     let views = stage.views_until_the_end(&page).await?;
@@ -241,11 +173,7 @@ async fn going_back_and_reloading_are_views_but_no_arrivals() -> Result<()> {
     assert_eq!(views[0].0, "/one.html");
     assert_eq!(
         views[1..],
-        pairs(&[
-            ("/two.html", "/one.html"),
-            ("/one.html", "/one.html"),
-            ("/one.html", "/one.html")
-        ])
+        pairs(&[("/two.html", "/one.html"), ("/one.html", "/one.html"), ("/one.html", "/one.html")])
     );
     Ok(())
 }
@@ -264,10 +192,7 @@ async fn a_tab_in_the_background_counts_when_it_is_looked_at() -> Result<()> {
     never.navigate(&stage.url("/three.html")).await?;
     front.navigate(&stage.url("/end.html")).await?;
     let views = stage.views(2).await?;
-    assert_eq!(
-        journey(&stage, &views),
-        pairs(&[("/one.html", "-"), ("/end.html", "-")])
-    );
+    assert_eq!(journey(&stage, &views), pairs(&[("/one.html", "-"), ("/end.html", "-")]));
     behind.bring_to_front().await?;
     let views = stage.views(3).await?;
     assert_eq!(journey(&stage, &views)[2].0, "/two.html");
@@ -281,20 +206,13 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
         <script>(async function wait() { (await fetch('/go')).ok ? location.href = '/two.html' : setTimeout(wait, 50) })()\
         </script></head><body></body></html>";
     // It tells when it runs unseen, so that the story knows that it really did.
-    let prepared =
-        "<script>document.prerendering && fetch('/unseen' + location.pathname)</script></head>";
+    let prepared = "<script>document.prerendering && fetch('/unseen' + location.pathname)</script></head>";
     let prepared = PLAIN.replace("</head>", prepared);
-    let stage = Stage::with(|site| {
-        site.page("/ahead.html", AHEAD)
-            .page("/two.html", &prepared)
-            .page("/three.html", &prepared)
-    })
-    .await?;
+    let stage =
+        Stage::with(|site| site.page("/ahead.html", AHEAD).page("/two.html", &prepared).page("/three.html", &prepared))
+            .await?;
     // Chromium prerenders nothing for a tab that is being watched; this one follows its link when it finds `/go`.
-    stage
-        .browser
-        .open_unwatched(&stage.url("/ahead.html"))
-        .await?;
+    stage.browser.open_unwatched(&stage.url("/ahead.html")).await?;
     for path in ["/unseen/two.html", "/unseen/three.html"] {
         stage.site.until_asked_for(path).await?;
     }
@@ -305,11 +223,7 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
     let views = stage.views(3).await?;
     assert_eq!(
         journey(&stage, &views),
-        pairs(&[
-            ("/ahead.html", "-"),
-            ("/two.html", "/ahead.html"),
-            ("/end.html", "-")
-        ]),
+        pairs(&[("/ahead.html", "-"), ("/two.html", "/ahead.html"), ("/end.html", "-")]),
         "one view of the page that was shown, none of the one that never was"
     );
     last.close().await
@@ -319,48 +233,24 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
 async fn whoever_does_not_want_to_be_counted_is_not() -> Result<()> {
     let stage = Stage::new().await?;
     for (wish, script) in [
-        (
-            "Global Privacy Control",
-            "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })",
-        ),
-        (
-            "Do Not Track",
-            "Object.defineProperty(navigator, 'doNotTrack', { value: '1' })",
-        ),
-        (
-            "the local flag",
-            "localStorage.setItem('headcount-ignore', 'true')",
-        ),
+        ("Global Privacy Control", "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"),
+        ("Do Not Track", "Object.defineProperty(navigator, 'doNotTrack', { value: '1' })"),
+        ("the local flag", "localStorage.setItem('headcount-ignore', 'true')"),
     ] {
         let page = stage.browser.new_page().await?;
-        page.on_new_document(&format!("location.protocol == 'http:' && {script}"))
-            .await?;
+        page.on_new_document(&format!("location.protocol == 'http:' && {script}")).await?;
         page.navigate(&stage.url("/one.html")).await?;
-        page.evaluate::<Value>("history.pushState(null, '', '/elsewhere')")
-            .await?;
+        page.evaluate::<Value>("history.pushState(null, '', '/elsewhere')").await?;
         page.navigate(&stage.url("/two.html")).await?;
-        let posts = page
-            .requests()
-            .into_iter()
-            .filter(|request| request.method == "POST")
-            .count();
+        let posts = page.requests().into_iter().filter(|request| request.method == "POST").count();
         assert_eq!(posts, 0, "in spite of {wish}");
-        assert!(
-            page.requests()
-                .iter()
-                .any(|request| request.url.ends_with("/beacon.js")),
-            "the script was there"
-        );
+        assert!(page.requests().iter().any(|request| request.url.ends_with("/beacon.js")), "the script was there");
         page.evaluate::<Value>("localStorage.clear()").await?;
         page.close().await?;
     }
     let page = stage.browser.open(&stage.url("/three.html")).await?;
     let views = stage.views_until_the_end(&page).await?;
-    assert_eq!(
-        journey(&stage, &views),
-        pairs(&[("/three.html", "-")]),
-        "one without a wish is counted"
-    );
+    assert_eq!(journey(&stage, &views), pairs(&[("/three.html", "-")]), "one without a wish is counted");
     Ok(())
 }
 
@@ -371,10 +261,7 @@ async fn a_beacon_that_failed_is_sent_once_more_under_the_same_id() -> Result<()
         stage.recorder.fail_next(1, failure);
         let page = stage.browser.open(&stage.url("/one.html")).await?;
         let views = stage.views(2).await?;
-        assert_eq!(
-            views[0], views[1],
-            "after {failure:?}: the same beacon in every field"
-        );
+        assert_eq!(views[0], views[1], "after {failure:?}: the same beacon in every field");
         let views = stage.views_until_the_end(&page).await?;
         assert_eq!(views.len(), 2, "after {failure:?}");
     }
@@ -390,10 +277,7 @@ async fn a_busy_service_is_asked_again_when_it_said() -> Result<()> {
     let hits = stage.recorder.hits();
     let posts: Vec<_> = hits.iter().filter(|hit| hit.method == "POST").collect();
     let between = posts[1].at.duration_since(posts[0].at);
-    assert!(
-        between >= Duration::from_secs(5),
-        "4 s, and at least one of jitter: {between:?}"
-    );
+    assert!(between >= Duration::from_secs(5), "4 s, and at least one of jitter: {between:?}");
     Ok(())
 }
 
@@ -404,8 +288,7 @@ async fn a_refusal_is_not_argued_with() -> Result<()> {
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     stage.views(1).await?;
     // Longer than any retry would wait, on the page's own clock: leaving sooner would prove nothing.
-    page.evaluate::<Value>("new Promise(done => setTimeout(done, 3500, null))")
-        .await?;
+    page.evaluate::<Value>("new Promise(done => setTimeout(done, 3500, null))").await?;
     assert_eq!(stage.views_until_the_end(&page).await?.len(), 1);
     Ok(())
 }
@@ -437,31 +320,22 @@ async fn a_sandboxed_frame_where_storage_throws_is_counted() -> Result<()> {
     stage.views(2).await?;
     let mut views = journey(&stage, &stage.views_until_the_end(&page).await?);
     views.sort();
-    assert_eq!(
-        views,
-        pairs(&[("/framed.html", "-"), ("/two.html", "/framed.html")])
-    );
+    assert_eq!(views, pairs(&[("/framed.html", "-"), ("/two.html", "/framed.html")]));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_script_named_twice_counts_once() -> Result<()> {
     let recorder = Recorder::start().await?;
-    let script = format!(
-        "<script defer src=\"{}\" data-project=\"guide\"></script></head>",
-        recorder.url("/beacon.js")
-    );
-    let site = DocsSite::new(&recorder.url("/beacon.js"), "guide")
-        .page("/one.html", &PLAIN.replace("</head>", &script));
+    let script =
+        format!("<script defer src=\"{}\" data-project=\"guide\"></script></head>", recorder.url("/beacon.js"));
+    let site =
+        DocsSite::new(&recorder.url("/beacon.js"), "guide").page("/one.html", &PLAIN.replace("</head>", &script));
     let stage = Stage::of(recorder, site.page("/end.html", PLAIN)).await?;
     let page = stage.browser.open(&stage.url("/one.html")).await?;
-    page.evaluate::<Value>("history.pushState(null, '', '/two')")
-        .await?;
+    page.evaluate::<Value>("history.pushState(null, '', '/two')").await?;
     let views = stage.views_until_the_end(&page).await?;
-    assert_eq!(
-        journey(&stage, &views),
-        pairs(&[("/one.html", "-"), ("/two", "/one.html")])
-    );
+    assert_eq!(journey(&stage, &views), pairs(&[("/one.html", "-"), ("/two", "/one.html")]));
     Ok(())
 }
 
@@ -478,22 +352,15 @@ async fn nothing_is_left_on_the_readers_machine() -> Result<()> {
     let stage = Stage::new().await?;
     let names = "[...Object.getOwnPropertyNames(window), ...Object.getOwnPropertyNames(document)]";
     let page = stage.browser.new_page().await?;
-    page.on_new_document(&format!("window.before = {names}.concat('before')"))
-        .await?;
+    page.on_new_document(&format!("window.before = {names}.concat('before')")).await?;
     for path in ["/one.html", "/two.html", "/one.html"] {
         page.navigate(&stage.url(path)).await?;
     }
     stage.views(3).await?;
     let nothing = json!({"cookie": "", "local": [], "session": [], "databases": [], "caches": [], "workers": 0});
     assert_eq!(page.evaluate::<Value>(LEFT).await?, nothing);
-    let new: Vec<String> = page
-        .evaluate(&format!("{names}.filter(name => !before.includes(name))"))
-        .await?;
-    assert_eq!(
-        new,
-        Vec::<String>::new(),
-        "the script leaves no name behind"
-    );
+    let new: Vec<String> = page.evaluate(&format!("{names}.filter(name => !before.includes(name))")).await?;
+    assert_eq!(new, Vec::<String>::new(), "the script leaves no name behind");
     assert_eq!(stage.browser.cookies().await?, Vec::<Value>::new());
     Ok(())
 }

@@ -24,7 +24,11 @@ fn sphinx() -> PathBuf {
 }
 
 async fn site(service: &Service, slug: &str) -> Result<RunningSite> {
-    ensure!(sphinx().is_dir(), "no documentation in {}: install sphinx-doc, or set HEADCOUNT_DOCS_HTML", sphinx().display());
+    ensure!(
+        sphinx().is_dir(),
+        "no documentation in {}: install sphinx-doc, or set HEADCOUNT_DOCS_HTML",
+        sphinx().display()
+    );
     let mut site = DocsSite::new(&service.url("/beacon.js"), slug).root(sphinx()).page("/app/start", APP);
     site.attributes = "data-version=\"stable\"".to_owned();
     site.start().await
@@ -82,7 +86,12 @@ async fn left_nothing(page: &Page, hosts: &[String]) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_shows_what_readers_did() -> Result<()> {
     let service = Service::started(&["--clock-start", CLOCK], &[]).await?;
-    let sites = [site(&service, "guide").await?, site(&service, "still").await?, site(&service, "spa").await?, site(&service, "quiet").await?];
+    let sites = [
+        site(&service, "guide").await?,
+        site(&service, "still").await?,
+        site(&service, "spa").await?,
+        site(&service, "quiet").await?,
+    ];
     let [guide, still, spa, quiet] = &sites;
     let hosts: Vec<String> = sites.iter().map(|site| site.address().to_string()).collect();
     let slugs = ["guide", "still", "spa", "quiet"];

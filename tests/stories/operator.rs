@@ -79,11 +79,7 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
             vec![("HEADCOUNT_CLICKHOUSE_LIBRARY", "/nonexistent/libchdb.so")],
             &["/nonexistent/libchdb.so", "scripts/engine"],
         ),
-        (
-            vec!["serve", "--config", text(&settings)],
-            vec![],
-            &["there is no setting `listne`", "headcount config"],
-        ),
+        (vec!["serve", "--config", text(&settings)], vec![], &["there is no setting `listne`", "headcount config"]),
         (
             vec!["config"],
             vec![("HEADCOUNT_LISTEN", "everywhere")],
@@ -99,11 +95,7 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
             vec![],
             &["cannot be a host", "without scheme or path"],
         ),
-        (
-            vec!["project", "list", "--data", text(&data)],
-            vec![],
-            &["no headcount runs on", "headcount serve --data"],
-        ),
+        (vec!["project", "list", "--data", text(&data)], vec![], &["no headcount runs on", "headcount serve --data"]),
         (vec!["project", "remove", "nobody", "--data", text(&running)], vec![], &["there is no project nobody"]),
     ] {
         let said = refused(&arguments, &environment).await?;
@@ -131,10 +123,8 @@ async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
     service.start(&[]).await?;
     service.counted("docs", &month.to_string(), 1).await?;
 
-    let removed = Command::new(binary()?)
-        .args(["project", "remove", "docs", "--data", text(&service.data())])
-        .output()
-        .await?;
+    let removed =
+        Command::new(binary()?).args(["project", "remove", "docs", "--data", text(&service.data())]).output().await?;
     ensure!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
     harness::service::eventually("the removal to take effect", async || send(service.address(), 404).await).await?;
     service.counted("docs", &month.to_string(), 1 + month_extra(&service).await?).await?;

@@ -219,8 +219,7 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
         }
         let marks: &[usize] = if first == 0 { &[1_000, 4_000, 8_000] } else { &[2_000, 7_000] };
         let stop = Arc::new(AtomicBool::new(false));
-        let watcher =
-            watch(service.address(), format!("/v1/projects/alpha/reports/{month}"), Arc::clone(&stop));
+        let watcher = watch(service.address(), format!("/v1/projects/alpha/reports/{month}"), Arc::clone(&stop));
         let total = sent.len();
         let driven = drive(&mut service, sent, marks, clock).await?;
         kills += marks.len();
@@ -252,8 +251,15 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
             let (estimate, error) =
                 (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
             let readers = truth.readers.len() as f64;
-            ensure!((estimate - readers).abs() <= 3.0 * error * readers + 0.5, "{project}: {visitors}, truly {readers}");
-            println!("{month} {project}: {} views, {readers} readers, estimated {estimate} ± {:.1}", truth.views, error * readers);
+            ensure!(
+                (estimate - readers).abs() <= 3.0 * error * readers + 0.5,
+                "{project}: {visitors}, truly {readers}"
+            );
+            println!(
+                "{month} {project}: {} views, {readers} readers, estimated {estimate} ± {:.1}",
+                truth.views,
+                error * readers
+            );
         }
         stop.store(true, Ordering::SeqCst);
         let polls = watcher.await??;

@@ -12,8 +12,7 @@
 
 use super::coordinate::{Coordinate, InvalidCoordinate};
 use super::{
-    Form, MAX_RANK, RANK_BITS, RANK_MASK, REGISTERS, Ranks, SPARSE_LIMIT, Survey, VisitorSketch,
-    register_of, survey,
+    Form, MAX_RANK, RANK_BITS, RANK_MASK, REGISTERS, Ranks, SPARSE_LIMIT, Survey, VisitorSketch, register_of, survey,
 };
 
 const TAG_SPARSE_V1: u8 = 0x11;
@@ -65,11 +64,7 @@ impl VisitorSketch {
         match bytes.split_first() {
             None => Err(SketchDecodeError::Empty),
             Some((&TAG_SPARSE_V1, body)) => {
-                let coordinates = SparseReader {
-                    body,
-                    at: 0,
-                    next_register: 0,
-                };
+                let coordinates = SparseReader { body, at: 0, next_register: 0 };
                 let mut occupied = 0;
                 for coordinate in coordinates.clone() {
                     coordinate?;
@@ -82,9 +77,8 @@ impl VisitorSketch {
                 Ok(())
             }
             Some((&TAG_DENSE_V1, body)) => {
-                let ranks: &Ranks = body
-                    .try_into()
-                    .map_err(|_| SketchDecodeError::DenseLength { bytes: body.len() })?;
+                let ranks: &Ranks =
+                    body.try_into().map_err(|_| SketchDecodeError::DenseLength { bytes: body.len() })?;
                 let Survey { occupied, max_rank } = survey(ranks);
                 if max_rank > MAX_RANK {
                     return Err(SketchDecodeError::Rank { rank: max_rank });
@@ -202,9 +196,5 @@ fn read_varint(bytes: &[u8], at: usize) -> Result<(u32, usize), SketchDecodeErro
             };
         }
     }
-    Err(if bytes.len() < 3 {
-        SketchDecodeError::Truncated { at }
-    } else {
-        SketchDecodeError::Overlong { at }
-    })
+    Err(if bytes.len() < 3 { SketchDecodeError::Truncated { at } } else { SketchDecodeError::Overlong { at } })
 }

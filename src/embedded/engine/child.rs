@@ -45,10 +45,7 @@ pub struct ChildArgs {
 #[must_use]
 pub fn child_main(args: &ChildArgs) -> ExitCode {
     // The engine's memory holds what readers may not be asked from; it must not end up in a core file.
-    let none = rustix::process::Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
         eprintln!("switching core dumps off: {error}");
     }
@@ -58,10 +55,7 @@ pub fn child_main(args: &ChildArgs) -> ExitCode {
         Ok(Some(lock)) => lock,
         Ok(None) => return ExitCode::from(EXIT_LOCKED),
         Err(error) => {
-            eprintln!(
-                "locking {}: {error}",
-                args.data.join("engine.lock").display()
-            );
+            eprintln!("locking {}: {error}", args.data.join("engine.lock").display());
             return ExitCode::from(EXIT_DIRECTORY);
         }
     };
@@ -94,10 +88,7 @@ fn run_binary(binary: &Path, args: &ChildArgs, lock: &File) -> ExitCode {
         eprintln!("keeping the lock over exec: {error}");
         return ExitCode::from(EXIT_DIRECTORY);
     }
-    let error = Command::new(binary)
-        .arg("local")
-        .args(local_arguments(args))
-        .exec();
+    let error = Command::new(binary).arg("local").args(local_arguments(args)).exec();
     eprintln!("starting {}: {error}", binary.display());
     ExitCode::from(EXIT_ENGINE)
 }
@@ -113,27 +104,18 @@ fn local_arguments(args: &ChildArgs) -> Vec<String> {
         "127.0.0.1".to_owned(),
     ];
     if let Some(config) = &args.config {
-        arguments.extend([
-            "--config-file".to_owned(),
-            config.to_string_lossy().into_owned(),
-        ]);
+        arguments.extend(["--config-file".to_owned(), config.to_string_lossy().into_owned()]);
     }
     arguments.extend([
         "--query".to_owned(),
-        "SYSTEM START LISTEN HTTP; SELECT * FROM file('/dev/stdin','LineAsString') FORMAT Null"
-            .to_owned(),
+        "SYSTEM START LISTEN HTTP; SELECT * FROM file('/dev/stdin','LineAsString') FORMAT Null".to_owned(),
     ]);
     arguments
 }
 
 /// Takes the lock and writes our process id into it; `None` if another process kept it for all of [`LOCK_WAIT`].
 fn lock(path: &Path) -> io::Result<Option<File>> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {

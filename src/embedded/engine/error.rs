@@ -24,9 +24,7 @@ pub enum EngineError {
         url: String,
     },
     /// The data directory could not be prepared.
-    #[error(
-        "the engine's directory {path} is not writable: {source}; give another --data or change its owner"
-    )]
+    #[error("the engine's directory {path} is not writable: {source}; give another --data or change its owner")]
     NotWritable {
         /// The file or directory.
         path: PathBuf,
@@ -42,9 +40,7 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// Somebody else listens on the port.
-    #[error(
-        "port {port} on 127.0.0.1 is in use; name another engine port, or none to have a free one picked"
-    )]
+    #[error("port {port} on 127.0.0.1 is in use; name another engine port, or none to have a free one picked")]
     PortInUse {
         /// The port asked for.
         port: u16,
@@ -101,9 +97,7 @@ pub enum EngineError {
         stderr: String,
     },
     /// The child lives but does not answer.
-    #[error(
-        "the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}"
-    )]
+    #[error("the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}")]
     Silent {
         /// Where it should have answered.
         port: u16,
@@ -129,13 +123,8 @@ impl EngineError {
     /// A failed write below `path`, told apart by its cause.
     pub(super) fn write(path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull {
-                path: path.to_owned(),
-            },
-            _ => Self::NotWritable {
-                path: path.to_owned(),
-                source,
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
+            _ => Self::NotWritable { path: path.to_owned(), source },
         }
     }
 }

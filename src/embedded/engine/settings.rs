@@ -12,21 +12,14 @@ pub(super) fn write(dir: &Path, secret: &str) -> Result<PathBuf, EngineError> {
     let server = dir.join("engine.xml");
     let users = dir.join("engine-users.xml");
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 4));
-    replace(
-        &users,
-        USERS.replace("{threads}", &threads.to_string()).as_bytes(),
-    )?;
-    let content = SERVER
-        .replace("{users}", &escape(&users.to_string_lossy()))
-        .replace("{secret}", secret);
+    replace(&users, USERS.replace("{threads}", &threads.to_string()).as_bytes())?;
+    let content = SERVER.replace("{users}", &escape(&users.to_string_lossy())).replace("{secret}", secret);
     replace(&server, content.as_bytes())?;
     Ok(server)
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// The rules of `http_handlers` replace ClickHouse's own: whoever does not know the path gets a 404.

@@ -22,27 +22,13 @@ struct Hour {
 
 fn hour(project: &str, hour: u32, next_offset: u64, views: u64) -> Hour {
     // Bytes that are no UTF-8, as a sketch's are not.
-    Hour {
-        project: project.to_owned(),
-        hour,
-        views,
-        sketch: vec![0xff, 0x00, 0xfe, 0x01],
-        next_offset,
-    }
+    Hour { project: project.to_owned(), hour, views, sketch: vec![0xff, 0x00, 0xfe, 0x01], next_offset }
 }
 
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let program = test
-        .ancestors()
-        .nth(2)
-        .expect("target/PROFILE")
-        .join("headcount");
-    assert!(
-        program.is_file(),
-        "{} is missing: run `cargo build -p headcount` first",
-        program.display()
-    );
+    let program = test.ancestors().nth(2).expect("target/PROFILE").join("headcount");
+    assert!(program.is_file(), "{} is missing: run `cargo build -p headcount` first", program.display());
     program
 }
 
@@ -72,11 +58,7 @@ fn client(engine: &Engine) -> Client {
 async fn create(engine: &Engine) -> Client {
     let client = client(engine);
     let database = client.clone().with_database("default");
-    run(
-        &database,
-        "CREATE DATABASE IF NOT EXISTS headcount ENGINE = Atomic",
-    )
-    .await;
+    run(&database, "CREATE DATABASE IF NOT EXISTS headcount ENGINE = Atomic").await;
     run(
         &client,
         "CREATE TABLE IF NOT EXISTS site_hourly (project LowCardinality(String), hour DateTime('UTC'), views UInt64, \
@@ -88,19 +70,11 @@ async fn create(engine: &Engine) -> Client {
 }
 
 async fn run(client: &Client, sql: &str) {
-    client
-        .query(sql)
-        .execute()
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    client.query(sql).execute().await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 async fn one<T: clickhouse::RowOwned + clickhouse::RowRead>(client: &Client, sql: &str) -> T {
-    client
-        .query(sql)
-        .fetch_one()
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    client.query(sql).fetch_one().await.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 async fn insert(client: &Client, rows: &[Hour]) {
@@ -112,10 +86,7 @@ async fn insert(client: &Client, rows: &[Hour]) {
 }
 
 fn kill_9(pid: u32) {
-    let status = StdCommand::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .unwrap();
+    let status = StdCommand::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill -9 {pid}");
 }
 
@@ -127,21 +98,12 @@ async fn an_acknowledged_insert_outlives_kill_9_of_the_engine() {
     let dir = tempfile::tempdir().unwrap();
     let mut engine = start(dir.path()).await;
     let client = create(&engine).await;
-    insert(
-        &client,
-        &[
-            hour("attrs", OCTOBER, 10, 3),
-            hour("attrs", OCTOBER + 3_600, 10, 1),
-        ],
-    )
-    .await;
+    insert(&client, &[hour("attrs", OCTOBER, 10, 3), hour("attrs", OCTOBER + 3_600, 10, 1)]).await;
     // The larger fact first, then a late smaller one: the larger must win.
     insert(&client, &[hour("attrs", OCTOBER, 30, 9)]).await;
     insert(&client, &[hour("attrs", OCTOBER, 20, 5)]).await;
     kill_9(engine.pid().expect("a child"));
-    let status = timeout(Duration::from_secs(10), engine.died())
-        .await
-        .expect("the engine dies");
+    let status = timeout(Duration::from_secs(10), engine.died()).await.expect("the engine dies");
     assert!(!status.success());
 
     let engine = start(dir.path()).await;
@@ -153,13 +115,7 @@ async fn an_acknowledged_insert_outlives_kill_9_of_the_engine() {
         .fetch_all()
         .await
         .unwrap();
-    assert_eq!(
-        found,
-        [
-            hour("attrs", OCTOBER, 30, 9),
-            hour("attrs", OCTOBER + 3_600, 10, 1)
-        ]
-    );
+    assert_eq!(found, [hour("attrs", OCTOBER, 30, 9), hour("attrs", OCTOBER + 3_600, 10, 1)]);
     let views: u64 = one(
         &client,
         "SELECT sum(v) FROM (SELECT argMax(views, next_offset) AS v FROM site_hourly GROUP BY project, hour)",
@@ -177,11 +133,7 @@ async fn the_engine_ends_with_whoever_holds_its_standard_input() {
         panic!("this story is about the library; set HEADCOUNT_CHDB")
     };
     let (reader, writer) = pipe().unwrap();
-    let mut parent = StdCommand::new("sleep")
-        .arg("600")
-        .stdout(writer)
-        .spawn()
-        .unwrap();
+    let mut parent = StdCommand::new("sleep").arg("600").stdout(writer).spawn().unwrap();
     let port = free_port().unwrap();
     let mut engine = StdCommand::new(program())
         .arg("engine-child")
@@ -193,22 +145,14 @@ async fn the_engine_ends_with_whoever_holds_its_standard_input() {
         .unwrap();
     let deadline = Instant::now() + START_WAIT;
     while !ping(port).await {
-        assert!(
-            Instant::now() < deadline,
-            "no answer; ended: {:?}",
-            engine.try_wait()
-        );
+        assert!(Instant::now() < deadline, "no answer; ended: {:?}", engine.try_wait());
         sleep(Duration::from_millis(50)).await;
     }
     parent.kill().unwrap(); // SIGKILL
     parent.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while engine.try_wait().unwrap().is_none() {
-        assert!(
-            Instant::now() < deadline,
-            "process {} is still there 10 s after its parent's death",
-            engine.id()
-        );
+        assert!(Instant::now() < deadline, "process {} is still there 10 s after its parent's death", engine.id());
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -218,19 +162,9 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
     let dir = tempfile::tempdir().unwrap();
     let first = start(dir.path()).await;
     let first_pid = first.pid().expect("a child");
-    let error = Engine::start(&config(dir.path()))
-        .await
-        .expect_err("the directory is taken");
-    assert!(
-        matches!(&error, EngineError::Locked { pid, .. } if *pid == first_pid.to_string()),
-        "{error}"
-    );
-    assert_eq!(
-        running(&dir.path().join("clickhouse"))
-            .await
-            .map(|engine| engine.pid),
-        Some(first_pid)
-    );
+    let error = Engine::start(&config(dir.path())).await.expect_err("the directory is taken");
+    assert!(matches!(&error, EngineError::Locked { pid, .. } if *pid == first_pid.to_string()), "{error}");
+    assert_eq!(running(&dir.path().join("clickhouse")).await.map(|engine| engine.pid), Some(first_pid));
 
     // The second begins to wait, and gets its turn when the first ends.
     let directory = dir.path().to_owned();
@@ -239,12 +173,7 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
     assert!(!second.is_finished());
     first.stop().await.unwrap();
     let second = second.await.unwrap();
-    assert_eq!(
-        running(&dir.path().join("clickhouse"))
-            .await
-            .map(|engine| engine.pid),
-        second.pid()
-    );
+    assert_eq!(running(&dir.path().join("clickhouse")).await.map(|engine| engine.pid), second.pid());
     second.stop().await.unwrap();
     assert!(running(&dir.path().join("clickhouse")).await.is_none());
 }
@@ -256,55 +185,24 @@ async fn what_keeps_it_from_starting_is_named() {
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let taken = listener.local_addr().unwrap().port();
-    let error = Engine::start(&EngineConfig {
-        port: Some(taken),
-        ..usual.clone()
-    })
-    .await
-    .unwrap_err();
-    assert!(
-        matches!(error, EngineError::PortInUse { port } if port == taken),
-        "{error}"
-    );
+    let error = Engine::start(&EngineConfig { port: Some(taken), ..usual.clone() }).await.unwrap_err();
+    assert!(matches!(error, EngineError::PortInUse { port } if port == taken), "{error}");
 
     let missing = Some(dir.path().join("missing.so"));
-    let error = Engine::start(&EngineConfig {
-        library: missing,
-        ..usual.clone()
-    })
-    .await
-    .unwrap_err();
-    assert!(
-        error.to_string().contains("missing.so") && error.to_string().contains("scripts/engine"),
-        "{error}"
-    );
+    let error = Engine::start(&EngineConfig { library: missing, ..usual.clone() }).await.unwrap_err();
+    assert!(error.to_string().contains("missing.so") && error.to_string().contains("scripts/engine"), "{error}");
 
     let damaged = dir.path().join("damaged.so");
     std::fs::write(&damaged, "half a download").unwrap();
-    let error = Engine::start(&EngineConfig {
-        library: Some(damaged),
-        ..usual.clone()
-    })
-    .await
-    .unwrap_err();
+    let error = Engine::start(&EngineConfig { library: Some(damaged), ..usual.clone() }).await.unwrap_err();
     assert!(matches!(error, EngineError::Library { .. }), "{error}");
 
     let nowhere = PathBuf::from("/proc/headcount");
-    let error = Engine::start(&EngineConfig {
-        data_dir: nowhere,
-        ..usual.clone()
-    })
-    .await
-    .unwrap_err();
+    let error = Engine::start(&EngineConfig { data_dir: nowhere, ..usual.clone() }).await.unwrap_err();
     assert!(matches!(error, EngineError::NotWritable { .. }), "{error}");
 
     let url = Some("clickhouse.example.org:8123".to_owned());
-    let error = Engine::start(&EngineConfig {
-        clickhouse_url: url,
-        ..usual.clone()
-    })
-    .await
-    .unwrap_err();
+    let error = Engine::start(&EngineConfig { clickhouse_url: url, ..usual.clone() }).await.unwrap_err();
     assert!(matches!(error, EngineError::Url { .. }), "{error}");
 
     std::fs::create_dir_all(&usual.data_dir).unwrap();
@@ -327,11 +225,7 @@ async fn it_keeps_no_log_of_queries_and_runs_with_our_settings() {
     )
     .await;
     assert_eq!(logs, 0);
-    let parts: u64 = one(
-        &client,
-        "SELECT count() FROM system.parts WHERE database != 'headcount'",
-    )
-    .await;
+    let parts: u64 = one(&client, "SELECT count() FROM system.parts WHERE database != 'headcount'").await;
     assert_eq!(parts, 0);
 
     let server: Vec<(String, String)> = client
@@ -348,10 +242,7 @@ async fn it_keeps_no_log_of_queries_and_runs_with_our_settings() {
         ("max_server_memory_usage", "1610612736"),
         ("uncompressed_cache_size", "0"),
     ];
-    assert_eq!(
-        server,
-        expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-    );
+    assert_eq!(server, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let fsync: u64 = one(
         &client,
         "SELECT count() FROM system.merge_tree_settings WHERE name IN ('fsync_after_insert', 'fsync_part_directory') \
@@ -359,11 +250,7 @@ async fn it_keeps_no_log_of_queries_and_runs_with_our_settings() {
     )
     .await;
     assert_eq!(fsync, 2);
-    let limit: String = one(
-        &client,
-        "SELECT value FROM system.settings WHERE name = 'max_memory_usage'",
-    )
-    .await;
+    let limit: String = one(&client, "SELECT value FROM system.settings WHERE name = 'max_memory_usage'").await;
     assert_eq!(limit, "1073741824");
     engine.stop().await.unwrap();
 }
@@ -375,22 +262,11 @@ async fn retention_deletes_what_is_past_it() {
     let client = create(&engine).await;
     let now: u32 = one(&client, "SELECT toUInt32(now())").await;
     let old = now - 800 * 86_400;
-    insert(
-        &client,
-        &[hour("attrs", old, 10, 3), hour("attrs", now, 10, 4)],
-    )
-    .await;
-    run(&client, "ALTER TABLE site_hourly MODIFY TTL hour + INTERVAL 25 MONTH DELETE SETTINGS mutations_sync = 2").await;
-    run(
-        &client,
-        "ALTER TABLE site_hourly MATERIALIZE TTL SETTINGS mutations_sync = 2",
-    )
-    .await;
-    let left: Vec<Hour> = client
-        .query("SELECT ?fields FROM site_hourly")
-        .fetch_all()
-        .await
-        .unwrap();
+    insert(&client, &[hour("attrs", old, 10, 3), hour("attrs", now, 10, 4)]).await;
+    run(&client, "ALTER TABLE site_hourly MODIFY TTL hour + INTERVAL 25 MONTH DELETE SETTINGS mutations_sync = 2")
+        .await;
+    run(&client, "ALTER TABLE site_hourly MATERIALIZE TTL SETTINGS mutations_sync = 2").await;
+    let left: Vec<Hour> = client.query("SELECT ?fields FROM site_hourly").fetch_all().await.unwrap();
     assert_eq!(left, [hour("attrs", now, 10, 4)]);
     engine.stop().await.unwrap();
 }
@@ -405,14 +281,7 @@ async fn only_who_may_read_the_directory_can_ask() {
         assert!(answer.is_err(), "{path:?}: {answer:?}");
     }
     for file in ["engine.json", "engine.xml"] {
-        let mode = dir
-            .path()
-            .join("clickhouse")
-            .join(file)
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = dir.path().join("clickhouse").join(file).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     engine.stop().await.unwrap();
@@ -424,13 +293,7 @@ async fn signals_to_the_whole_service_do_not_end_it_before_the_last_flush() {
     let mut engine = start(dir.path()).await;
     for signal in ["-TERM", "-INT"] {
         let pid = engine.pid().expect("a child").to_string();
-        assert!(
-            StdCommand::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(StdCommand::new("kill").args([signal, &pid]).status().unwrap().success());
     }
     let died = timeout(Duration::from_secs(2), engine.died()).await;
     assert!(died.is_err(), "{died:?}");
@@ -443,25 +306,12 @@ async fn signals_to_the_whole_service_do_not_end_it_before_the_last_flush() {
 #[ignore = "measures, decides nothing"]
 async fn measure() {
     fn memory(engine: &Engine, when: &str) {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", engine.pid().unwrap())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", engine.pid().unwrap())).unwrap();
         let line = |name: &str| {
-            status
-                .lines()
-                .find(|line| line.starts_with(name))
-                .unwrap()
-                .split_whitespace()
-                .nth(1)
-                .unwrap()
-                .to_owned()
+            status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().to_owned()
         };
         let mib = |name: &str| line(name).parse::<u64>().unwrap() / 1024;
-        println!(
-            "{when}: RssAnon {} MiB, VmRSS {} MiB, {} threads",
-            mib("RssAnon"),
-            mib("VmRSS"),
-            line("Threads")
-        );
+        println!("{when}: RssAnon {} MiB, VmRSS {} MiB, {} threads", mib("RssAnon"), mib("VmRSS"), line("Threads"));
     }
     let dir = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
     let began = Instant::now();
@@ -476,25 +326,14 @@ async fn measure() {
         for _ in 0..times {
             offset += 1;
             let rows: Vec<Hour> = (0..size)
-                .map(|row: u32| {
-                    hour(
-                        &format!("project-{}", row % 1_000),
-                        OCTOBER + row / 1_000 * 3_600,
-                        offset,
-                        1,
-                    )
-                })
+                .map(|row: u32| hour(&format!("project-{}", row % 1_000), OCTOBER + row / 1_000 * 3_600, offset, 1))
                 .collect();
             let began = Instant::now();
             insert(&client, &rows).await;
             took.push(began.elapsed());
         }
         took.sort();
-        println!(
-            "insert of {size}: median {:?}, slowest {:?}",
-            took[took.len() / 2],
-            took[took.len() - 1]
-        );
+        println!("insert of {size}: median {:?}, slowest {:?}", took[took.len() / 2], took[took.len() - 1]);
     }
     memory(&engine, "after 1M rows");
     for sql in [

@@ -39,9 +39,8 @@ struct Heard {
 
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Arc<Connection>> {
-        let (socket, _) = tokio_tungstenite::connect_async(address)
-            .await
-            .with_context(|| format!("connect to {address}"))?;
+        let (socket, _) =
+            tokio_tungstenite::connect_async(address).await.with_context(|| format!("connect to {address}"))?;
         let (sink, mut stream) = socket.split();
         let heard = Arc::new(Heard::default());
         let listener = Arc::clone(&heard);
@@ -59,20 +58,11 @@ impl Connection {
             // Whoever still waits for an answer learns that none will come.
             listener.waiting.lock().unwrap().clear();
         });
-        Ok(Arc::new(Connection {
-            sink: sink.into(),
-            next_id: AtomicU64::new(1),
-            heard,
-        }))
+        Ok(Arc::new(Connection { sink: sink.into(), next_id: AtomicU64::new(1), heard }))
     }
 
     /// Calls a method, of the browser or of one session, and returns its result.
-    pub(super) async fn call(
-        &self,
-        session: Option<&str>,
-        method: &str,
-        parameters: Value,
-    ) -> Result<Value> {
+    pub(super) async fn call(&self, session: Option<&str>, method: &str, parameters: Value) -> Result<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut message = json!({"id": id, "method": method, "params": parameters});
         if let Some(session) = session {
@@ -91,10 +81,7 @@ impl Connection {
             .map_err(|_| anyhow!("{method} was not answered within {PATIENCE:?}"))?
             .with_context(|| format!("the browser went away during {method}"))?;
         if let Some(error) = answer.get("error") {
-            bail!(
-                "{method}: {}",
-                error["message"].as_str().unwrap_or("unknown error")
-            );
+            bail!("{method}: {}", error["message"].as_str().unwrap_or("unknown error"));
         }
         Ok(answer["result"].clone())
     }
@@ -102,21 +89,12 @@ impl Connection {
     /// The events of a session since the `from`th.
     pub(super) fn events(&self, session: &str, from: usize) -> Vec<Event> {
         let events = self.heard.events.lock().unwrap();
-        events
-            .get(session)
-            .and_then(|events| events.get(from..))
-            .unwrap_or_default()
-            .to_vec()
+        events.get(session).and_then(|events| events.get(from..)).unwrap_or_default().to_vec()
     }
 
     /// How many events a session has had: a mark for [`Connection::wait_for`].
     pub(super) fn mark(&self, session: &str) -> usize {
-        self.heard
-            .events
-            .lock()
-            .unwrap()
-            .get(session)
-            .map_or(0, Vec::len)
+        self.heard.events.lock().unwrap().get(session).map_or(0, Vec::len)
     }
 
     /// Waits for an event after the mark for which `found` gives something.
@@ -139,15 +117,8 @@ impl Connection {
         match tokio::time::timeout(PATIENCE, search).await {
             Ok(result) => result,
             Err(_) => {
-                let seen: Vec<_> = self
-                    .events(session, mark)
-                    .iter()
-                    .map(|event| event["method"].to_string())
-                    .collect();
-                bail!(
-                    "waited {PATIENCE:?} for {what}; since then: {}",
-                    seen.join(" ")
-                )
+                let seen: Vec<_> = self.events(session, mark).iter().map(|event| event["method"].to_string()).collect();
+                bail!("waited {PATIENCE:?} for {what}; since then: {}", seen.join(" "))
             }
         }
     }
@@ -162,12 +133,7 @@ impl Heard {
             return;
         }
         if let Value::String(session) = message["sessionId"].take() {
-            self.events
-                .lock()
-                .unwrap()
-                .entry(session)
-                .or_default()
-                .push(message);
+            self.events.lock().unwrap().entry(session).or_default().push(message);
             self.count.send_modify(|count| *count += 1);
         }
     }

@@ -72,31 +72,19 @@ pub struct View {
 impl Page {
     pub(super) async fn attach(connection: Arc<Connection>, target: String) -> Result<Page> {
         let attached = json!({"targetId": target, "flatten": true});
-        let attached = connection
-            .call(None, "Target.attachToTarget", attached)
-            .await?;
-        let session = attached["sessionId"]
-            .as_str()
-            .context("an attached target has a session")?
-            .to_owned();
-        let page = Page {
-            connection,
-            target,
-            session,
-        };
+        let attached = connection.call(None, "Target.attachToTarget", attached).await?;
+        let session = attached["sessionId"].as_str().context("an attached target has a session")?.to_owned();
+        let page = Page { connection, target, session };
         for method in ["Page.enable", "Network.enable", "Runtime.enable"] {
             page.call(method, json!({})).await?;
         }
-        page.call("Page.setLifecycleEventsEnabled", json!({"enabled": true}))
-            .await?;
+        page.call("Page.setLifecycleEventsEnabled", json!({"enabled": true})).await?;
         Ok(page)
     }
 
     /// Any method of the protocol, on this tab.
     pub async fn call(&self, method: &str, parameters: Value) -> Result<Value> {
-        self.connection
-            .call(Some(&self.session), method, parameters)
-            .await
+        self.connection.call(Some(&self.session), method, parameters).await
     }
 
     /// Goes to an address and waits until the page and all that it names have loaded.
@@ -125,9 +113,7 @@ impl Page {
         self.connection
             .wait_for(&self.session, mark, &what, |event| {
                 let params = &event["params"];
-                (event["method"] == "Page.lifecycleEvent"
-                    && params["name"] == "load"
-                    && params["loaderId"] == loader)
+                (event["method"] == "Page.lifecycleEvent" && params["name"] == "load" && params["loaderId"] == loader)
                     .then_some(())
             })
             .await
@@ -168,24 +154,11 @@ impl Page {
     /// One page back, as the browser's button does it. Returns once the tab is there, out of memory or loaded anew.
     pub async fn back(&self) -> Result<()> {
         let history = self.call("Page.getNavigationHistory", json!({})).await?;
-        let at = history["currentIndex"]
-            .as_u64()
-            .context("the history has a present entry")? as usize;
-        let entry = at
-            .checked_sub(1)
-            .map(|at| &history["entries"][at])
-            .context("there is no page to go back to")?;
-        self.call(
-            "Page.navigateToHistoryEntry",
-            json!({"entryId": entry["id"]}),
-        )
-        .await?;
+        let at = history["currentIndex"].as_u64().context("the history has a present entry")? as usize;
+        let entry = at.checked_sub(1).map(|at| &history["entries"][at]).context("there is no page to go back to")?;
+        self.call("Page.navigateToHistoryEntry", json!({"entryId": entry["id"]})).await?;
         let url = entry["url"].as_str().unwrap_or_default();
-        self.until(&format!(
-            "location.href == {} && document.readyState == 'complete'",
-            json!(url)
-        ))
-        .await
+        self.until(&format!("location.href == {} && document.readyState == 'complete'", json!(url))).await
     }
 
     /// Whether the last going back took the page out of the browser's memory. The event names the kind.
@@ -200,7 +173,8 @@ impl Page {
 
     /// The value of an expression; a promise is awaited.
     pub async fn evaluate<T: DeserializeOwned>(&self, expression: &str) -> Result<T> {
-        let parameters = json!({"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true});
+        let parameters =
+            json!({"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true});
         let answer = self.call("Runtime.evaluate", parameters).await?;
         if let Some(exception) = answer.get("exceptionDetails") {
             bail!("evaluate {expression}: {exception}");
@@ -226,43 +200,24 @@ impl Page {
 
     /// Headers to send with every request of this tab.
     pub async fn set_headers(&self, headers: &[(&str, &str)]) -> Result<()> {
-        let headers: serde_json::Map<_, _> = headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), json!(value)))
-            .collect();
-        self.call("Network.setExtraHTTPHeaders", json!({"headers": headers}))
-            .await
-            .map(drop)
+        let headers: serde_json::Map<_, _> =
+            headers.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
+        self.call("Network.setExtraHTTPHeaders", json!({"headers": headers})).await.map(drop)
     }
 
     /// Another user agent, from the next page on.
     pub async fn set_user_agent(&self, user_agent: &str) -> Result<()> {
-        self.call(
-            "Emulation.setUserAgentOverride",
-            json!({"userAgent": user_agent}),
-        )
-        .await
-        .map(drop)
+        self.call("Emulation.setUserAgentOverride", json!({"userAgent": user_agent})).await.map(drop)
     }
 
     /// A reader without scripts.
     pub async fn disable_scripts(&self) -> Result<()> {
-        self.call(
-            "Emulation.setScriptExecutionDisabled",
-            json!({"value": true}),
-        )
-        .await
-        .map(drop)
+        self.call("Emulation.setScriptExecutionDisabled", json!({"value": true})).await.map(drop)
     }
 
     /// Runs a script at the start of each page from now on, before the page's own.
     pub async fn on_new_document(&self, script: &str) -> Result<()> {
-        self.call(
-            "Page.addScriptToEvaluateOnNewDocument",
-            json!({"source": script}),
-        )
-        .await
-        .map(drop)
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await.map(drop)
     }
 
     /// Brings the tab to the front; the one that was there is hidden.
@@ -272,10 +227,7 @@ impl Page {
 
     /// Closes the tab.
     pub async fn close(self) -> Result<()> {
-        self.connection
-            .call(None, "Target.closeTarget", json!({"targetId": self.target}))
-            .await
-            .map(drop)
+        self.connection.call(None, "Target.closeTarget", json!({"targetId": self.target})).await.map(drop)
     }
 
     /// Shows pages on such a screen from now on.
@@ -284,15 +236,10 @@ impl Page {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", features).await?;
         let scale = if view.mobile { 2 } else { 1 };
-        let metrics = json!({"width": view.width, "height": view.height, "deviceScaleFactor": scale, "mobile": view.mobile});
-        self.call("Emulation.setDeviceMetricsOverride", metrics)
-            .await?;
-        self.call(
-            "Emulation.setTouchEmulationEnabled",
-            json!({"enabled": view.mobile}),
-        )
-        .await
-        .map(drop)
+        let metrics =
+            json!({"width": view.width, "height": view.height, "deviceScaleFactor": scale, "mobile": view.mobile});
+        self.call("Emulation.setDeviceMetricsOverride", metrics).await?;
+        self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": view.mobile})).await.map(drop)
     }
 
     /// A picture of the page (PNG).
@@ -306,18 +253,14 @@ impl Page {
         let parameters = json!({"format": "png", "captureBeyondViewport": view.full_page});
         let answer = self.call("Page.captureScreenshot", parameters).await?;
         let data = answer["data"].as_str().context("a screenshot has data")?;
-        data_encoding::BASE64
-            .decode(data.as_bytes())
-            .context("decode the screenshot")
+        data_encoding::BASE64.decode(data.as_bytes()).context("decode the screenshot")
     }
 
     /// All requests of the tab so far, in order.
     pub fn requests(&self) -> Vec<SeenRequest> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let events = self.connection.events(&self.session, 0);
-        let sent = events
-            .iter()
-            .filter(|event| event["method"] == "Network.requestWillBeSent");
+        let sent = events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         sent.map(|event| {
             let request = &event["params"]["request"];
             SeenRequest {
@@ -332,16 +275,9 @@ impl Page {
     }
 
     /// Waits until the answer to a request after the `from`th event of the tab (see [`Page::mark`]) fits, and returns it.
-    pub async fn response(
-        &self,
-        from: usize,
-        what: &str,
-        fits: impl Fn(&Response) -> bool,
-    ) -> Result<Response> {
+    pub async fn response(&self, from: usize, what: &str, fits: impl Fn(&Response) -> bool) -> Result<Response> {
         self.connection
-            .wait_for(&self.session, from, what, |event| {
-                Response::of(event).filter(|response| fits(response))
-            })
+            .wait_for(&self.session, from, what, |event| Response::of(event).filter(|response| fits(response)))
             .await
     }
 

@@ -19,7 +19,13 @@ pub struct Case {
     pub tallied: Option<&'static str>,
 }
 
-fn posted(name: &str, body: impl Into<Vec<u8>>, status: u16, reason: &'static str, field: Option<&'static str>) -> Case {
+fn posted(
+    name: &str,
+    body: impl Into<Vec<u8>>,
+    status: u16,
+    reason: &'static str,
+    field: Option<&'static str>,
+) -> Case {
     Case {
         name: name.to_owned(),
         method: "POST",
@@ -42,7 +48,12 @@ fn pixel(name: &str, query: &str, status: u16, reason: &'static str, field: Opti
 }
 
 fn elsewhere(method: &'static str, path: &str, status: u16, reason: &'static str) -> Case {
-    Case { method, path: path.to_owned(), tallied: None, ..posted(&format!("{method} {path}"), "", status, reason, None) }
+    Case {
+        method,
+        path: path.to_owned(),
+        tallied: None,
+        ..posted(&format!("{method} {path}"), "", status, reason, None)
+    }
 }
 
 /// A good beacon with one field replaced.
@@ -82,9 +93,17 @@ pub fn all() -> Vec<Case> {
             cases.push(posted(&name, with(field, value), 400, "control_characters", Some(field)));
         }
     }
-    for status in
-        [json!(99), json!(600), json!(-1), json!(200.5), json!(true), json!(""), json!(CANARY), json!("99"), json!([200])]
-    {
+    for status in [
+        json!(99),
+        json!(600),
+        json!(-1),
+        json!(200.5),
+        json!(true),
+        json!(""),
+        json!(CANARY),
+        json!("99"),
+        json!([200]),
+    ] {
         let name = format!("status is {status}");
         cases.push(posted(&name, with("status", status), 400, "invalid_field", Some("status")));
     }
@@ -95,11 +114,26 @@ pub fn all() -> Vec<Case> {
         cases.push(posted(&format!("url is {url}"), with("url", url), 400, "missing_field", Some("url")));
     }
     cases.push(posted("nothing in it", "{}", 400, "missing_field", Some("url")));
-    for url in ["/canary7d1f", "canary7d1f", "//canary7d1f/", "ftp://docs.example/canary7d1f", "javascript:canary7d1f", "file:///canary7d1f", "https://", "http://[canary7d1f]/"] {
+    for url in [
+        "/canary7d1f",
+        "canary7d1f",
+        "//canary7d1f/",
+        "ftp://docs.example/canary7d1f",
+        "javascript:canary7d1f",
+        "file:///canary7d1f",
+        "https://",
+        "http://[canary7d1f]/",
+    ] {
         cases.push(posted(&format!("url is {url}"), with("url", json!(url)), 400, "invalid_field", Some("url")));
     }
     for slug in ["-canary7d1f", "Canary7d1f/canary7d1f", "canary7d1f canary7d1f", "é"] {
-        cases.push(posted(&format!("slug is {slug}"), with("project", json!(slug)), 400, "invalid_field", Some("project")));
+        cases.push(posted(
+            &format!("slug is {slug}"),
+            with("project", json!(slug)),
+            400,
+            "invalid_field",
+            Some("project"),
+        ));
     }
     let unknown_host = json!({"url": format!("https://{CANARY}.example/")}).to_string();
     let foreign = with("url", json!(format!("https://{CANARY}.example/")));
@@ -125,7 +159,13 @@ pub fn all() -> Vec<Case> {
         pixel("bad status", "url=https://docs.example/&status=canary7d1f", 400, "invalid_field", Some("status")),
         pixel("relative", "url=/canary7d1f", 400, "invalid_field", Some("url")),
         pixel("long", &format!("version={}", CANARY.repeat(7)), 400, "field_too_long", Some("version")),
-        pixel("unknown project", "project=canary7d1f&url=https://docs.example/", 404, "unknown_project", Some("project")),
+        pixel(
+            "unknown project",
+            "project=canary7d1f&url=https://docs.example/",
+            404,
+            "unknown_project",
+            Some("project"),
+        ),
         Case {
             tallied: Some("docs"),
             headers: vec![("referer", format!("https://{CANARY}.example/"))],

@@ -43,10 +43,7 @@ pub struct Hit {
 impl Hit {
     /// A header's value, empty if there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 }
 
@@ -74,17 +71,12 @@ impl Recorder {
                 let service = service_fn(move |request| answer(Arc::clone(&record), request));
                 // One request a connection: Chromium repeats by itself what fails on a connection that it reused,
                 // and the stories are about the script's repeats.
-                let connection = http1::Builder::new()
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move { drop(connection.await) });
             }
         });
-        Ok(Recorder {
-            address,
-            record,
-            server,
-        })
+        Ok(Recorder { address, record, server })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -107,22 +99,13 @@ impl Recorder {
         let mut hits = self.record.hits.subscribe();
         match tokio::time::timeout(patience, hits.wait_for(|hits| fits(hits))).await {
             Ok(hits) => Ok(hits.context("the recorder is gone")?.clone()),
-            Err(_) => bail!(
-                "waited {patience:?} for {what}; what came: {:#?}",
-                self.hits()
-            ),
+            Err(_) => bail!("waited {patience:?} for {what}; what came: {:#?}", self.hits()),
         }
     }
 
     /// Waits until the posted beacons fit, and gives them in order.
-    pub async fn views_until(
-        &self,
-        what: &str,
-        fits: impl Fn(&[Value]) -> bool,
-    ) -> Result<Vec<Value>> {
-        self.until(what, |hits| fits(&views(hits)))
-            .await
-            .map(|hits| views(&hits))
+    pub async fn views_until(&self, what: &str, fits: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
+        self.until(what, |hits| fits(&views(hits))).await.map(|hits| views(&hits))
     }
 }
 
@@ -134,15 +117,10 @@ impl Drop for Recorder {
 
 fn views(hits: &[Hit]) -> Vec<Value> {
     let posted = hits.iter().filter(|hit| hit.method == "POST");
-    posted
-        .map(|hit| serde_json::from_str(&hit.body).unwrap_or_else(|_| hit.body.clone().into()))
-        .collect()
+    posted.map(|hit| serde_json::from_str(&hit.body).unwrap_or_else(|_| hit.body.clone().into())).collect()
 }
 
-async fn answer(
-    record: Arc<Record>,
-    request: Request<Incoming>,
-) -> io::Result<Response<Full<Bytes>>> {
+async fn answer(record: Arc<Record>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let hit = Hit {

@@ -35,11 +35,7 @@ impl Stage {
     }
 
     pub async fn of(recorder: Recorder, site: DocsSite) -> Result<Stage> {
-        Ok(Stage {
-            site: site.start().await?,
-            browser: Browser::launch().await?,
-            recorder,
-        })
+        Ok(Stage { site: site.start().await?, browser: Browser::launch().await?, recorder })
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -50,40 +46,25 @@ impl Stage {
     pub async fn views_until_the_end(&self, page: &Page) -> Result<Vec<Value>> {
         page.navigate(&self.url("/end.html")).await?;
         let end = self.url("/end.html");
-        let mut views = self
-            .recorder
-            .views_until("the last page's view", |views| {
-                views.iter().any(|v| v["url"] == end)
-            })
-            .await?;
-        ensure!(
-            views.pop().is_some_and(|view| view["url"] == end),
-            "something came after the last page: {views:#?}"
-        );
+        let mut views =
+            self.recorder.views_until("the last page's view", |views| views.iter().any(|v| v["url"] == end)).await?;
+        ensure!(views.pop().is_some_and(|view| view["url"] == end), "something came after the last page: {views:#?}");
         Ok(views)
     }
 
     pub async fn views(&self, count: usize) -> Result<Vec<Value>> {
-        self.recorder
-            .views_until(&format!("{count} views"), |views| views.len() >= count)
-            .await
+        self.recorder.views_until(&format!("{count} views"), |views| views.len() >= count).await
     }
 }
 
 /// Address and referrer of views, with the site's own origin left out.
 pub fn journey(stage: &Stage, views: &[Value]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("-").replace(&stage.url(""), "");
-    views
-        .iter()
-        .map(|view| (text(&view["url"]), text(&view["referrer"])))
-        .collect()
+    views.iter().map(|view| (text(&view["url"]), text(&view["referrer"]))).collect()
 }
 
 pub fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected
-        .iter()
-        .map(|(url, referrer)| (url.to_string(), referrer.to_string()))
-        .collect()
+    expected.iter().map(|(url, referrer)| (url.to_string(), referrer.to_string())).collect()
 }
 
 /// Built documentation of a real project.
