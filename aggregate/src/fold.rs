@@ -1,111 +1,53 @@
 //! The fold: records of one window → accumulators → absolute rows. A function of the log; no clock, no I/O.
 //!
-//! Cells are found through hash tables from small keys of interned strings to indices; the cells lie in vectors. A
-//! cell that changed since the last freeze is on its table's dirty list, once.
+//! What a page view costs is waiting for memory, so what it touches lies together: a project's day is found once and
+//! holds its own small table of breakdowns and its last hour; a page is found by the hash of all it is told by, without
+//! a detour through its path's number. Nothing but hashing and comparing happens to text that was seen before.
 
+mod cells;
+mod texts;
+
+use cells::Cells;
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet};
-use schemas::classes::{BotClass, ClassName, Dimension};
-use schemas::record::{self, PageViewRef, Record};
+use hashbrown::HashTable;
+use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
+use schemas::record::{self, PageViewRef, Record, RejectionTallyRef};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
+use texts::{Text, Texts};
 
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
 pub const FOLD_VERSION: u32 = 1;
 
-type Map<K, V> = HashMap<K, V, FixedState>;
+/// A project on one day.
+struct ProjectDayKey {
+    project: Text,
+    day: Day,
+}
 
-/// Index of an interned string.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Text(u32);
-
-/// Strings of one window, each kept once.
 #[derive(Default)]
-struct Interner {
-    table: hashbrown::HashTable<u32>,
-    spans: Vec<(u32, u32)>,
-    bytes: String,
-    state: FixedState,
+struct ProjectDay {
+    /// Where the hour of the last view is among the sites: views come nearly in order of time.
+    last_hour: Option<(Hour, u32)>,
+    /// Found by value and dimension.
+    counts: HashTable<Count>,
 }
 
-impl Interner {
-    fn intern(&mut self, text: &str) -> Text {
-        let hash = self.state.hash_one(text);
-        let (spans, bytes, state) = (&mut self.spans, &mut self.bytes, &self.state);
-        let get = |spans: &[(u32, u32)], bytes: &str, index: u32| {
-            let (start, end) = spans[index as usize];
-            bytes.as_bytes()[start as usize..end as usize] == *text.as_bytes()
-        };
-        if let Some(&index) = self.table.find(hash, |&index| get(spans, bytes, index)) {
-            return Text(index);
-        }
-        let index = spans.len() as u32;
-        let start = bytes.len() as u32;
-        bytes.push_str(text);
-        spans.push((start, bytes.len() as u32));
-        self.table.insert_unique(hash, index, |&index| {
-            let (start, end) = spans[index as usize];
-            state.hash_one(&bytes[start as usize..end as usize])
-        });
-        Text(index)
-    }
-
-    fn get(&self, text: Text) -> &str {
-        let (start, end) = self.spans[text.0 as usize];
-        &self.bytes[start as usize..end as usize]
-    }
-}
-
-/// Cells of one table of ClickHouse.
-struct Cells<K, V> {
-    index: Map<K, u32>,
-    cells: Vec<Cell<K, V>>,
-    dirty: Vec<u32>,
-}
-
-struct Cell<K, V> {
-    key: K,
+/// Views by people (by bots for [`Dimension::Bot`]) of one value of one dimension.
+struct Count {
+    value: Text,
+    dimension: Dimension,
     dirty: bool,
-    value: V,
+    views: u64,
 }
 
-impl<K, V> Default for Cells<K, V> {
-    fn default() -> Self {
-        Cells { index: Map::default(), cells: Vec::new(), dirty: Vec::new() }
-    }
-}
-
-impl<K: Copy + Eq + Hash, V: Default> Cells<K, V> {
-    /// The cell of `key`, marked as changed.
-    fn touch(&mut self, key: K) -> &mut V {
-        let next = self.cells.len() as u32;
-        let index = *self.index.entry(key).or_insert(next);
-        if index == next {
-            self.cells.push(Cell { key, dirty: false, value: V::default() });
-        }
-        let cell = &mut self.cells[index as usize];
-        if !cell.dirty {
-            cell.dirty = true;
-            self.dirty.push(index);
-        }
-        &mut cell.value
-    }
-
-    /// Rows of the changed cells, which then count as unchanged.
-    fn freeze<R>(&mut self, mut row: impl FnMut(&K, &V) -> R) -> Vec<R> {
-        let cells = &mut self.cells;
-        self.dirty
-            .drain(..)
-            .map(|index| {
-                let cell = &mut cells[index as usize];
-                cell.dirty = false;
-                row(&cell.key, &cell.value)
-            })
-            .collect()
-    }
+/// A project's hour. The project is where its day is among the project-days.
+struct SiteKey {
+    project_day: u32,
+    hour: Hour,
 }
 
 #[derive(Default)]
@@ -117,16 +59,46 @@ struct SiteCell {
     sketch: VisitorSketch,
 }
 
+struct PageKey {
+    project_day: u32,
+    path: Text,
+    status: u16,
+}
+
 #[derive(Default)]
 struct PageCell {
     views: u64,
     sketch: VisitorSketch,
 }
 
-type SiteKey = (Text, Hour);
-type PageKey = (Text, Text, Day, u16);
-type BreakdownKey = (Text, Text, Day, Dimension);
-type RejectionKey = (Text, Day, RejectionReason);
+struct RejectionKey {
+    project: Text,
+    day: Day,
+    reason: RejectionReason,
+}
+
+/// The names of the classes, by number.
+struct ClassTexts {
+    devices: [Text; 5],
+    browsers: [Text; 8],
+    systems: [Text; 8],
+}
+
+impl ClassTexts {
+    fn new(texts: &mut Texts) -> Self {
+        fn names<C: ClassName + TryFrom<i32>, const N: usize>(texts: &mut Texts) -> [Text; N] {
+            std::array::from_fn(|number| match C::try_from(number as i32) {
+                Ok(class) => texts.intern(class.class_name()),
+                Err(_) => unreachable!("classes are numbered without gaps"),
+            })
+        }
+        ClassTexts {
+            devices: names::<Device, 5>(texts),
+            browsers: names::<Browser, 8>(texts),
+            systems: names::<System, 8>(texts),
+        }
+    }
+}
 
 /// What became of the window's records so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,29 +155,37 @@ pub struct WindowState {
     next_offset: u64,
     outcomes: Outcomes,
     frozen_at: u64,
-    texts: Interner,
-    ids: HashSet<u64, FixedState>,
-    site: Cells<SiteKey, SiteCell>,
-    page: Cells<PageKey, PageCell>,
-    breakdown: Cells<BreakdownKey, u64>,
-    rejection: Cells<RejectionKey, u64>,
+    hasher: FixedState,
+    texts: Texts,
+    classes: ClassTexts,
+    /// Hashes of project and event id.
+    ids: HashTable<u64>,
+    project_days: Cells<ProjectDayKey, ProjectDay>,
+    dirty_counts: usize,
+    sites: Cells<SiteKey, SiteCell>,
+    pages: Cells<PageKey, PageCell>,
+    rejections: Cells<RejectionKey, u64>,
 }
 
 impl WindowState {
     /// An empty window.
     pub fn new(stream: StreamId, start: WindowStart) -> Self {
+        let mut texts = Texts::default();
         WindowState {
             stream,
             start,
             next_offset: start.offset,
             outcomes: Outcomes::default(),
             frozen_at: start.offset,
-            texts: Interner::default(),
-            ids: HashSet::default(),
-            site: Cells::default(),
-            page: Cells::default(),
-            breakdown: Cells::default(),
-            rejection: Cells::default(),
+            hasher: FixedState::default(),
+            classes: ClassTexts::new(&mut texts),
+            texts,
+            ids: HashTable::new(),
+            project_days: Cells::default(),
+            dirty_counts: 0,
+            sites: Cells::default(),
+            pages: Cells::default(),
+            rejections: Cells::default(),
         }
     }
 
@@ -226,12 +206,28 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.site.dirty.len() + self.page.dirty.len() + self.breakdown.dirty.len() + self.rejection.dirty.len()
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.rejections.dirty()
     }
 
     /// Whether records were folded since the last freeze.
     pub fn is_dirty(&self) -> bool {
         self.frozen_at < self.next_offset
+    }
+
+    /// Accumulators held: hours, pages, values of breakdowns, refusals.
+    pub fn cells(&self) -> usize {
+        let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
+        self.sites.len() + self.pages.len() + counts + self.rejections.len()
+    }
+
+    /// Bytes on the heap, by their capacity.
+    pub fn memory_bytes(&self) -> usize {
+        let counts: usize = self.project_days.values().map(|day| day.counts.allocation_size()).sum();
+        let sketches = self.sites.values().map(|site| &site.sketch).chain(self.pages.values().map(|page| &page.sketch));
+        let in_sketches: usize = sketches.map(|sketch| sketch.memory_bytes() - size_of::<VisitorSketch>()).sum();
+        let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
+        let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
+        counts + in_sketches + tables + others
     }
 
     /// Folds the next record. Offsets follow one another without a gap; a record that does not decode is counted and
@@ -242,12 +238,7 @@ impl WindowState {
         self.outcomes.seen += 1;
         match record::decode(bytes) {
             Ok(Record::PageView(view)) => self.page_view(&view),
-            Ok(Record::Rejections(tally)) => {
-                self.outcomes.tallies += 1;
-                self.outcomes.rejected_beacons += tally.count;
-                let project = self.texts.intern(tally.project);
-                *self.rejection.touch((project, tally.hour.day(), tally.reason)) += tally.count;
-            }
+            Ok(Record::Rejections(tally)) => self.rejections(&tally),
             Err(error) => {
                 self.outcomes.undecodable += 1;
                 return Err(error);
@@ -257,21 +248,23 @@ impl WindowState {
     }
 
     fn page_view(&mut self, view: &PageViewRef<'_>) {
-        let project = self.texts.intern(view.project);
+        let slug = self.hasher.hash_one(view.project.as_bytes());
         if view.event_id != 0 {
             // An id is its project's: a stranger's page must not be able to silence another project's view.
-            let id = self.texts.state.hash_one((view.project, view.event_id));
-            if !self.ids.insert(id) {
+            let id = self.hasher.hash_one((slug, view.event_id));
+            if self.ids.find(id, |&seen| seen == id).is_some() {
                 self.outcomes.duplicate += 1;
                 return;
             }
+            self.ids.insert_unique(id, id, |&id| id);
         }
         self.outcomes.accepted += 1;
-        let day = view.hour.day();
-        let site = self.site.touch((project, view.hour));
+        let project_day = self.project_day(slug, view.project, view.hour.day());
+        let site = self.site(project_day, view.hour);
         if view.bot_class != BotClass::Person {
             site.bots[view.bot_class as usize] += 1;
-            self.count(project, day, Dimension::Bot, view.bot);
+            let bot = self.texts.intern(view.bot);
+            self.count(project_day, &[(Dimension::Bot, bot)]);
             return;
         }
         site.views += 1;
@@ -279,37 +272,116 @@ impl WindowState {
         if let Some(coordinate) = view.site_coordinate {
             site.sketch.insert(coordinate);
         }
-        let path = self.texts.intern(view.path);
-        let page = self.page.touch((project, path, day, view.status));
+        let page = self.page(project_day, view.path, view.status);
         page.views += 1;
         if let Some(coordinate) = view.page_coordinate {
             page.sketch.insert(coordinate);
         }
         if view.arrival {
-            self.count(project, day, Dimension::Referrer, view.referrer_host);
+            let host = self.texts.intern(view.referrer_host);
+            self.count(project_day, &[(Dimension::Referrer, host)]);
         }
-        self.count(project, day, Dimension::Country, view.country);
-        self.count(project, day, Dimension::Device, view.device.class_name());
-        self.count(project, day, Dimension::Browser, view.browser.class_name());
-        self.count(project, day, Dimension::System, view.system.class_name());
-        self.count(project, day, Dimension::Version, view.version);
-        self.count(project, day, Dimension::Language, view.language);
+        let values = [
+            (Dimension::Country, self.texts.intern(view.country)),
+            (Dimension::Device, self.classes.devices[view.device as usize]),
+            (Dimension::Browser, self.classes.browsers[view.browser as usize]),
+            (Dimension::System, self.classes.systems[view.system as usize]),
+            (Dimension::Version, self.texts.intern(view.version)),
+            (Dimension::Language, self.texts.intern(view.language)),
+        ];
+        self.count(project_day, &values);
     }
 
-    fn count(&mut self, project: Text, day: Day, dimension: Dimension, value: &str) {
-        let value = self.texts.intern(value);
-        *self.breakdown.touch((project, value, day, dimension)) += 1;
+    fn rejections(&mut self, tally: &RejectionTallyRef<'_>) {
+        self.outcomes.tallies += 1;
+        self.outcomes.rejected_beacons += tally.count;
+        let key =
+            RejectionKey { project: self.texts.intern(tally.project), day: tally.hour.day(), reason: tally.reason };
+        let hash = self.hasher.hash_one((key.project, key.day, key.reason));
+        let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
+        let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
+        *self.rejections.change(position) += tally.count;
+    }
+
+    /// Position of a project's day.
+    #[inline]
+    fn project_day(&mut self, slug: u64, project: &str, day: Day) -> u32 {
+        let hash = self.hasher.hash_one((slug, day));
+        let texts = &self.texts;
+        let same = |key: &ProjectDayKey| key.day == day && texts.get(key.project) == project.as_bytes();
+        self.project_days.find(hash, same).unwrap_or_else(|| {
+            let project = self.texts.intern(project);
+            self.project_days.begin(hash, ProjectDayKey { project, day })
+        })
+    }
+
+    #[inline]
+    fn site(&mut self, project_day: u32, hour: Hour) -> &mut SiteCell {
+        let last_hour = &mut self.project_days.peek(project_day).last_hour;
+        let position = match *last_hour {
+            Some((last, position)) if last == hour => position,
+            _ => {
+                let hash = self.hasher.hash_one((project_day, hour));
+                let same = |key: &SiteKey| key.project_day == project_day && key.hour == hour;
+                let found = self.sites.find(hash, same);
+                found.unwrap_or_else(|| self.sites.begin(hash, SiteKey { project_day, hour }))
+            }
+        };
+        *last_hour = Some((hour, position));
+        self.sites.change(position)
+    }
+
+    #[inline]
+    fn page(&mut self, project_day: u32, path: &str, status: u16) -> &mut PageCell {
+        let hash = self.hasher.hash_one((project_day, status, path.as_bytes()));
+        let texts = &self.texts;
+        let same = |key: &PageKey| {
+            key.project_day == project_day && key.status == status && texts.get(key.path) == path.as_bytes()
+        };
+        let position = self.pages.find(hash, same).unwrap_or_else(|| {
+            let path = self.texts.intern(path);
+            self.pages.begin(hash, PageKey { project_day, path, status })
+        });
+        self.pages.change(position)
+    }
+
+    /// Counts one view for each of these values.
+    #[inline]
+    fn count(&mut self, project_day: u32, values: &[(Dimension, Text)]) {
+        let hasher = &self.hasher;
+        let hash = |value: Text, dimension: Dimension| hasher.hash_one(value.number() << 8 | dimension as u64);
+        let counts = &mut self.project_days.change(project_day).counts;
+        for &(dimension, value) in values {
+            let same = |count: &Count| count.value == value && count.dimension == dimension;
+            let of = |count: &Count| hash(count.value, count.dimension);
+            let new = || Count { value, dimension, dirty: false, views: 0 };
+            let mut entry = counts.entry(hash(value, dimension), same, of).or_insert_with(new);
+            let count = entry.get_mut();
+            count.views += 1;
+            self.dirty_counts += usize::from(!count.dirty);
+            count.dirty = true;
+        }
     }
 
     /// The rows of everything that changed since the last freeze, each an absolute fact as of [`Self::next_offset`].
     pub fn freeze(&mut self) -> Rows {
-        let (texts, stream, window_start, next_offset) =
-            (&self.texts, self.stream.0, self.start.offset, self.next_offset);
-        let text = |index: Text| texts.get(index).to_owned();
-        let rows = Rows {
-            site: self.site.freeze(|&(project, hour), cell| SiteHourlyRow {
-                project: text(project),
-                hour: hour.unix_seconds(),
+        let (stream, window_start, next_offset) = (self.stream.0, self.start.offset, self.next_offset);
+        let (texts, project_days) = (&self.texts, &self.project_days);
+        let project_of = |position: u32| {
+            let ProjectDayKey { project, day } = project_days.key(position);
+            (texts.to_string(*project), day.0)
+        };
+        let mut rows = Rows {
+            site: Vec::with_capacity(self.sites.dirty()),
+            page: Vec::with_capacity(self.pages.dirty()),
+            breakdown: Vec::with_capacity(self.dirty_counts),
+            rejection: Vec::with_capacity(self.rejections.dirty()),
+            ledger: None,
+        };
+        self.sites.freeze(|key, cell| {
+            rows.site.push(SiteHourlyRow {
+                project: project_of(key.project_day).0,
+                hour: key.hour.unix_seconds(),
                 views: cell.views,
                 visits: cell.visits,
                 bots_search: cell.bots[BotClass::Search as usize],
@@ -322,138 +394,66 @@ impl WindowState {
                 stream,
                 window_start,
                 next_offset,
-            }),
-            page: self.page.freeze(|&(project, path, day, status), cell| PageDailyRow {
-                project: text(project),
-                day: day.0,
-                path: text(path),
-                status,
+            });
+        });
+        self.pages.freeze(|key, cell| {
+            let (project, day) = project_of(key.project_day);
+            rows.page.push(PageDailyRow {
+                project,
+                day,
+                path: texts.to_string(key.path),
+                status: key.status,
                 views: cell.views,
                 sketch: cell.sketch.encode(),
                 stream,
                 window_start,
                 next_offset,
-            }),
-            breakdown: self.breakdown.freeze(|&(project, value, day, dimension), &views| BreakdownDailyRow {
-                project: text(project),
-                day: day.0,
-                dimension: dimension.name().to_owned(),
-                value: text(value),
-                views,
-                stream,
-                window_start,
-                next_offset,
-            }),
-            rejection: self.rejection.freeze(|&(project, day, reason), &beacons| RejectionDailyRow {
-                project: text(project),
-                day: day.0,
-                reason: reason.name().to_owned(),
+            });
+        });
+        self.project_days.freeze(|key, cell| {
+            for count in cell.counts.iter_mut().filter(|count| count.dirty) {
+                count.dirty = false;
+                rows.breakdown.push(BreakdownDailyRow {
+                    project: texts.to_string(key.project),
+                    day: key.day.0,
+                    dimension: count.dimension.name().to_owned(),
+                    value: texts.to_string(count.value),
+                    views: count.views,
+                    stream,
+                    window_start,
+                    next_offset,
+                });
+            }
+        });
+        self.dirty_counts = 0;
+        self.rejections.freeze(|key, &mut beacons| {
+            rows.rejection.push(RejectionDailyRow {
+                project: texts.to_string(key.project),
+                day: key.day.0,
+                reason: key.reason.name().to_owned(),
                 beacons,
                 stream,
                 window_start,
                 next_offset,
-            }),
-            ledger: self.is_dirty().then(|| LedgerRow {
-                stream,
-                window_start,
-                next_offset,
-                appended: Hour(self.start.appended_hour).unix_seconds(),
-                seen: self.outcomes.seen,
-                accepted: self.outcomes.accepted,
-                duplicate: self.outcomes.duplicate,
-                tallies: self.outcomes.tallies,
-                rejected_beacons: self.outcomes.rejected_beacons,
-                undecodable: self.outcomes.undecodable,
-                fold_version: FOLD_VERSION,
-            }),
-        };
+            });
+        });
+        rows.ledger = self.is_dirty().then(|| LedgerRow {
+            stream,
+            window_start,
+            next_offset,
+            appended: Hour(self.start.appended_hour).unix_seconds(),
+            seen: self.outcomes.seen,
+            accepted: self.outcomes.accepted,
+            duplicate: self.outcomes.duplicate,
+            tallies: self.outcomes.tallies,
+            rejected_beacons: self.outcomes.rejected_beacons,
+            undecodable: self.outcomes.undecodable,
+            fold_version: FOLD_VERSION,
+        });
         self.frozen_at = next_offset;
         rows
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use schemas::proto;
-
-    fn view(project: &str, path: &str, visitor: u64, id: u64) -> proto::PageView {
-        proto::PageView {
-            project: project.to_owned(),
-            hour: 500_000,
-            path: path.to_owned(),
-            status: 200,
-            device: proto::Device::Desktop as i32,
-            arrival: visitor % 2 == 0,
-            site_coordinate: schemas::Coordinate::from_hash(visitor.wrapping_mul(0x9e37_79b9_7f4a_7c15)).packed(),
-            page_coordinate: schemas::Coordinate::from_hash(visitor.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)).packed(),
-            event_id: id,
-            ..proto::PageView::default()
-        }
-    }
-
-    fn window() -> WindowState {
-        WindowState::new(StreamId(7), WindowStart { offset: 10, appended_hour: 500_000 })
-    }
-
-    #[test]
-    fn rows_are_absolute_and_the_ledger_adds_up() {
-        let mut state = window();
-        let mut offset = 10;
-        let mut apply = |state: &mut WindowState, bytes: &[u8]| {
-            let outcome = state.apply(offset, bytes);
-            offset += 1;
-            outcome
-        };
-        apply(&mut state, &record::encode_page_view(view("a", "/x", 1, 5))).unwrap();
-        apply(&mut state, &record::encode_page_view(view("a", "/x", 1, 5))).unwrap();
-        apply(&mut state, &record::encode_page_view(view("b", "/x", 1, 5))).unwrap();
-        assert!(apply(&mut state, b"rubbish").is_err());
-        let first = state.freeze();
-        assert_eq!(first.site.len(), 2, "the same id in another project is another view");
-        assert!(state.freeze().is_empty(), "nothing changed, nothing is written");
-        apply(&mut state, &record::encode_page_view(view("a", "/y", 2, 6))).unwrap();
-        let bot = proto::PageView {
-            bot_class: proto::BotClass::Search as i32,
-            bot: "Googlebot".to_owned(),
-            site_coordinate: 0,
-            page_coordinate: 0,
-            ..view("a", "/x", 3, 7)
-        };
-        apply(&mut state, &record::encode_page_view(bot)).unwrap();
-        let tally = proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason: 7, count: 12 };
-        apply(&mut state, &record::encode_rejections(tally)).unwrap();
-        let second = state.freeze();
-        let site = second.site.iter().find(|row| row.project == "a").unwrap();
-        assert_eq!((site.views, site.visits, site.bots_search, site.next_offset), (2, 1, 1, 17));
-        assert_eq!(VisitorSketch::decode(&site.sketch).unwrap().occupied(), 2);
-        assert_eq!(second.page.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["/y"]);
-        assert_eq!((second.rejection[0].reason.as_str(), second.rejection[0].beacons), ("unknown_project", 12));
-        let ledger = second.ledger.unwrap();
-        assert_eq!(
-            (ledger.seen, ledger.accepted, ledger.duplicate, ledger.tallies, ledger.undecodable),
-            (7, 4, 1, 1, 1)
-        );
-        assert_eq!(ledger.seen, ledger.next_offset - ledger.window_start);
-    }
-
-    #[test]
-    fn folding_again_gives_the_same_bytes() {
-        let records: Vec<Vec<u8>> =
-            (0..3000).map(|i| record::encode_page_view(view("a", &format!("/{}", i % 7), i, i + 1))).collect();
-        let run = |freeze_every: usize| {
-            let mut state = window();
-            let mut last = std::collections::BTreeMap::new();
-            for (index, bytes) in records.iter().enumerate() {
-                state.apply(10 + index as u64, bytes).unwrap();
-                if index % freeze_every == 0 || index + 1 == records.len() {
-                    for row in state.freeze().page {
-                        last.insert(row.path.clone(), (row.views, row.sketch));
-                    }
-                }
-            }
-            last
-        };
-        assert_eq!(run(1), run(997));
-    }
-}
+mod tests;

@@ -36,8 +36,8 @@ pub struct PagesRequest {
 /// Why a month could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Not registered, or removed.
-    #[error("the project is not registered")]
+    /// Never registered, and no page view was ever counted for it.
+    #[error("the project is not known")]
     UnknownProject,
     /// No answer within the time allowed.
     #[error("reading {what}: no answer from ClickHouse within {timeout_ms} ms")]
@@ -89,11 +89,6 @@ pub struct ReportStore {
 }
 
 #[derive(Row, Deserialize)]
-struct Registered {
-    removed: u8,
-}
-
-#[derive(Row, Deserialize)]
 struct NamedSum {
     name: String,
     total: u64,
@@ -135,12 +130,15 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// Ok if `project` is registered.
+    /// Ok if `project` was ever registered, or has figures: those of a project known by its host's pattern only have
+    /// no registration, and those of a removed project stay.
     pub async fn require_project(&self, project: &ProjectSlug) -> Result<(), StoreError> {
-        let query = self.client.query("SELECT removed FROM project FINAL WHERE slug = ?").bind(project.as_str());
-        match self.within("the project", query.fetch_optional::<Registered>()).await? {
-            Some(Registered { removed: 0 }) => Ok(()),
-            _ => Err(StoreError::UnknownProject),
+        let sql = "SELECT 1 FROM project WHERE slug = ? LIMIT 1 \
+                   UNION ALL SELECT 1 FROM site_hourly WHERE project = ? LIMIT 1";
+        let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str());
+        match self.within("the project", query.fetch_optional::<u8>()).await? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::UnknownProject),
         }
     }
 
