@@ -386,9 +386,9 @@ impl Config {
             .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         if self.text("log_format") == Some("json") {
-            builder.json().init()
+            builder.json().init();
         } else {
-            builder.init()
+            builder.init();
         }
         Ok(())
     }

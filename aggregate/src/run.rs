@@ -215,7 +215,9 @@ pub async fn run<S: Source>(
     match tokio::time::timeout(config.stop_within, drain).await {
         Ok(drained) => drained,
         Err(_) => {
-            tracing::warn!("ClickHouse did not take the last rows in time; they will be folded again at the next start");
+            tracing::warn!(
+                "ClickHouse did not take the last rows in time; they will be folded again at the next start"
+            );
             Ok(())
         }
     }

@@ -41,9 +41,7 @@ impl SummaryStore {
     /// acknowledges before they are stored. The tables themselves fsync each part (see `schemas/sql`), so that an
     /// acknowledged row survives a power cut.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        let client = client
-            .with_setting("async_insert", "0")
-            .with_setting("insert_deduplicate", "0");
+        let client = client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0");
         SummaryStore { client, timeout }
     }
 

@@ -28,10 +28,7 @@ fn hashes(seed: u64) -> impl Iterator<Item = u64> {
 }
 
 fn sketch(seed: u64, readers: usize) -> VisitorSketch {
-    hashes(seed)
-        .map(Coordinate::from_hash)
-        .take(readers)
-        .collect()
+    hashes(seed).map(Coordinate::from_hash).take(readers).collect()
 }
 
 /// Neither side pays for hashing.
@@ -105,22 +102,12 @@ fn insert(c: &mut Criterion) {
     group.throughput(Throughput::Elements(999));
     group.bench_function("ours/333 new sketches of 3", |b| {
         b.iter(|| {
-            let sketch_of =
-                |three: &[u64]| three.iter().copied().map(Coordinate::from_hash).collect();
-            stream[..999]
-                .chunks(3)
-                .map(sketch_of)
-                .collect::<Vec<VisitorSketch>>()
+            let sketch_of = |three: &[u64]| three.iter().copied().map(Coordinate::from_hash).collect();
+            stream[..999].chunks(3).map(sketch_of).collect::<Vec<VisitorSketch>>()
         });
     });
     group.bench_function("ours/1000 into a sparse sketch", |b| {
-        b.iter(|| {
-            stream[..999]
-                .iter()
-                .copied()
-                .map(Coordinate::from_hash)
-                .collect::<VisitorSketch>()
-        });
+        b.iter(|| stream[..999].iter().copied().map(Coordinate::from_hash).collect::<VisitorSketch>());
     });
     group.finish();
 }
@@ -128,9 +115,7 @@ fn insert(c: &mut Criterion) {
 fn merge(c: &mut Criterion) {
     let mut group = c.benchmark_group("merge 744");
     for readers in [READERS_AN_HOUR, 1000, 10] {
-        let encoded: Vec<Vec<u8>> = (0..HOURS)
-            .map(|hour| sketch(hour, readers).encode())
-            .collect();
+        let encoded: Vec<Vec<u8>> = (0..HOURS).map(|hour| sketch(hour, readers).encode()).collect();
         group.bench_function(format!("ours, encoded/of {readers}"), |b| {
             b.iter(|| {
                 let mut month = VisitorSketch::new();
@@ -141,9 +126,7 @@ fn merge(c: &mut Criterion) {
             });
         });
     }
-    let dense: Vec<VisitorSketch> = (0..HOURS)
-        .map(|hour| sketch(hour, READERS_AN_HOUR))
-        .collect();
+    let dense: Vec<VisitorSketch> = (0..HOURS).map(|hour| sketch(hour, READERS_AN_HOUR)).collect();
     group.bench_function("ours, decoded/of 10000", |b| {
         b.iter(|| {
             let mut month = VisitorSketch::new();
@@ -151,13 +134,10 @@ fn merge(c: &mut Criterion) {
             month
         });
     });
-    let theirs: Vec<CrateSketch> = (0..HOURS)
-        .map(|hour| crate_sketch(hour, READERS_AN_HOUR))
-        .collect();
+    let theirs: Vec<CrateSketch> = (0..HOURS).map(|hour| crate_sketch(hour, READERS_AN_HOUR)).collect();
     group.bench_function("crate, decoded/of 10000", |b| {
         b.iter(|| {
-            let mut month: CrateSketch =
-                HyperLogLogPlus::new(14, PassThrough).expect("precision 14");
+            let mut month: CrateSketch = HyperLogLogPlus::new(14, PassThrough).expect("precision 14");
             for hour in &theirs {
                 month.merge(hour).expect("equal precision");
             }

@@ -18,9 +18,7 @@
 //! Two things differ from theory. Where the crate corrects bias (11,500 to 81,920 readers) about +0.1 % of it remains,
 //! which no number of trials averages away. And the error is smaller there than the 0.81 % we state.
 
-use headcount_schemas::sketch::{
-    Coordinate, LINEAR_COUNTING_LIMIT, REGISTERS, RELATIVE_ERROR, VisitorSketch,
-};
+use headcount_schemas::sketch::{Coordinate, LINEAR_COUNTING_LIMIT, REGISTERS, RELATIVE_ERROR, VisitorSketch};
 
 /// A stream of well-mixed hashes (splitmix64: Steele, Lea, Flood 2014).
 fn hashes(seed: u64) -> impl Iterator<Item = u64> {
@@ -55,11 +53,7 @@ fn measure(readers: usize, trials: u32) -> Measured {
         stated += estimate.error;
     }
     let trials = f64::from(trials);
-    Measured {
-        bias: sum / trials,
-        rmse: (squares / trials).sqrt(),
-        stated: stated / trials,
-    }
+    Measured { bias: sum / trials, rmse: (squares / trials).sqrt(), stated: stated / trials }
 }
 
 /// One relative standard deviation of linear counting (Whang et al. 1990).
@@ -76,14 +70,7 @@ fn rmse_allowance(trials: u32, kurtosis: f64) -> f64 {
 
 #[test]
 fn up_to_the_limit_the_error_is_that_of_linear_counting() {
-    for (readers, trials) in [
-        (10, 10_000),
-        (100, 2000),
-        (1000, 600),
-        (5000, 300),
-        (10_000, 200),
-        (11_000, 200),
-    ] {
+    for (readers, trials) in [(10, 10_000), (100, 2000), (1000, 600), (5000, 300), (10_000, 200), (11_000, 200)] {
         let Measured { bias, rmse, stated } = measure(readers, trials);
         let sigma = linear_sigma(readers);
         // A small crowd errs by its few shared registers, whose number is Poisson of mean λ: kurtosis 3 + 1/λ.
@@ -91,14 +78,8 @@ fn up_to_the_limit_the_error_is_that_of_linear_counting() {
         let allowed = sigma * rmse_allowance(trials, 3.0 + 1.0 / shared);
         assert!(rmse < allowed, "{readers} readers: rmse {rmse} ≥ {allowed}");
         let allowed = 3.0 * sigma / f64::from(trials).sqrt();
-        assert!(
-            bias.abs() < allowed,
-            "{readers} readers: bias {bias}, allowed {allowed}"
-        );
-        assert!(
-            (stated / sigma - 1.0).abs() < 0.01,
-            "{readers} readers: {stated}, not {sigma}"
-        );
+        assert!(bias.abs() < allowed, "{readers} readers: bias {bias}, allowed {allowed}");
+        assert!((stated / sigma - 1.0).abs() < 0.01, "{readers} readers: {stated}, not {sigma}");
     }
 }
 
@@ -107,10 +88,7 @@ fn one_reader_is_one() {
     // m·ln(m/(m−1)) − 1 = 1/2m: neither chance nor a shared register has a part in it.
     let Measured { bias, rmse, .. } = measure(1, 100);
     let expected = 0.5 / REGISTERS as f64;
-    assert!(
-        (bias - expected).abs() < 1e-8 && (rmse - expected).abs() < 1e-8,
-        "{bias}, {rmse}"
-    );
+    assert!((bias - expected).abs() < 1e-8 && (rmse - expected).abs() < 1e-8, "{bias}, {rmse}");
 }
 
 /// What the crate's bias correction may leave: measured above are up to 0.14 % ± 0.02 %, so three of its standard errors
@@ -123,25 +101,16 @@ fn above_the_limit(cases: &[(usize, u32)], remaining_bias: f64) {
         let allowed = RELATIVE_ERROR * rmse_allowance(trials, 3.0);
         assert!(rmse < allowed, "{readers} readers: rmse {rmse} ≥ {allowed}");
         let allowed = 3.0 * RELATIVE_ERROR / f64::from(trials).sqrt() + remaining_bias;
-        assert!(
-            bias.abs() < allowed,
-            "{readers} readers: bias {bias}, allowed {allowed}"
-        );
+        assert!(bias.abs() < allowed, "{readers} readers: bias {bias}, allowed {allowed}");
         let off = (stated / RELATIVE_ERROR - 1.0).abs();
-        assert!(
-            off < 1e-9 || readers == 11_500,
-            "{readers} readers: stated {stated}"
-        );
+        assert!(off < 1e-9 || readers == 11_500, "{readers} readers: stated {stated}");
     }
 }
 
 #[test]
 fn around_and_above_the_limit_the_error_is_below_the_stated_one() {
     // At 11,500 each crowd falls on either side.
-    above_the_limit(
-        &[(11_500, 300), (12_000, 300), (20_000, 300)],
-        REMAINING_BIAS,
-    );
+    above_the_limit(&[(11_500, 300), (12_000, 300), (20_000, 300)], REMAINING_BIAS);
 }
 
 #[test]
@@ -158,19 +127,15 @@ fn large_crowds_have_the_stated_error() {
 #[ignore = "a measurement of half a minute; run with --release --nocapture"]
 fn measure_the_estimator() {
     let sizes = [
-        1, 10, 100, 1000, 5000, 10_000, 11_000, 11_500, 12_000, 13_000, 14_000, 17_000, 20_000,
-        30_000, 50_000, 70_000, 100_000, 1_000_000,
+        1, 10, 100, 1000, 5000, 10_000, 11_000, 11_500, 12_000, 13_000, 14_000, 17_000, 20_000, 30_000, 50_000, 70_000,
+        100_000, 1_000_000,
     ];
     println!("readers trials bias% rmse% theory% stated%");
     for readers in sizes {
         let trials = (60_000_000 / readers).clamp(100, 2000) as u32;
         let Measured { bias, rmse, stated } = measure(readers, trials);
         let small = readers as f64 <= LINEAR_COUNTING_LIMIT;
-        let theory = if small {
-            linear_sigma(readers)
-        } else {
-            RELATIVE_ERROR
-        };
+        let theory = if small { linear_sigma(readers) } else { RELATIVE_ERROR };
         let [bias, rmse, theory, stated] = [bias, rmse, theory, stated].map(|x| 100.0 * x);
         println!("{readers} {trials} {bias:+.4} {rmse:.4} {theory:.4} {stated:.4}");
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
 use headcount_schemas::sketch::{
-    Coordinate, InvalidCoordinate, LINEAR_COUNTING_LIMIT, MAX_RANK, REGISTERS, RELATIVE_ERROR,
-    SPARSE_LIMIT, SketchDecodeError, VisitorSketch,
+    Coordinate, InvalidCoordinate, LINEAR_COUNTING_LIMIT, MAX_RANK, REGISTERS, RELATIVE_ERROR, SPARSE_LIMIT,
+    SketchDecodeError, VisitorSketch,
 };
 use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
 use proptest::prelude::*;
@@ -41,10 +41,7 @@ fn by_the_book(coordinates: &[Coordinate]) -> Vec<Coordinate> {
         let rank = ranks.entry(coordinate.register()).or_default();
         *rank = coordinate.rank().max(*rank);
     }
-    ranks
-        .into_iter()
-        .map(|(register, rank)| at(register.into(), rank))
-        .collect()
+    ranks.into_iter().map(|(register, rank)| at(register.into(), rank)).collect()
 }
 
 /// Crowds of every form, on both sides of each change of form, and some crowded into few registers.
@@ -176,10 +173,7 @@ fn a_coordinate_is_register_and_rank_of_the_hash() {
         let coordinate = Coordinate::from_hash(hash);
         let parts = (coordinate.register(), coordinate.rank());
         assert_eq!(parts, (register, rank), "hash {hash:#x}");
-        assert_eq!(
-            coordinate.packed(),
-            (u32::from(register) << 6) | u32::from(rank)
-        );
+        assert_eq!(coordinate.packed(), (u32::from(register) << 6) | u32::from(rank));
         assert_eq!(Coordinate::from_packed(coordinate.packed()), Ok(coordinate));
         assert_eq!(Coordinate::new(register, rank), Ok(coordinate));
     }
@@ -187,14 +181,8 @@ fn a_coordinate_is_register_and_rank_of_the_hash() {
     assert_eq!(Coordinate::new(16_384, 1), Err(register(16_384)));
     assert_eq!(Coordinate::new(0, 0), Err(rank(0)));
     assert_eq!(Coordinate::new(0, 52), Err(rank(52)));
-    assert_eq!(
-        Coordinate::from_packed((1 << 20) | 1),
-        Err(register(16_384))
-    );
-    assert_eq!(
-        Coordinate::from_packed(u32::MAX),
-        Err(register(u32::MAX >> 6))
-    );
+    assert_eq!(Coordinate::from_packed((1 << 20) | 1), Err(register(16_384)));
+    assert_eq!(Coordinate::from_packed(u32::MAX), Err(register(u32::MAX >> 6)));
     assert_eq!(format!("{:?}", at(7, 3)), "Coordinate(7, rank 3)");
 }
 
@@ -222,10 +210,7 @@ fn a_sketch_grows_with_its_crowd() {
 
     assert_eq!(VisitorSketch::new().encode(), [0x11]);
     let spread = (0..SPARSE_LIMIT).map(|index| at(index * 8 + 7, 51));
-    assert_eq!(
-        spread.collect::<VisitorSketch>().encode().len(),
-        1 + 2 * SPARSE_LIMIT
-    );
+    assert_eq!(spread.collect::<VisitorSketch>().encode().len(), 1 + 2 * SPARSE_LIMIT);
     assert_eq!(first_dense.encode().len(), 1 + REGISTERS);
 }
 
@@ -241,73 +226,23 @@ fn every_corruption_has_a_name() {
     let too_many = SPARSE_LIMIT + 1;
     let cases: [(&str, Vec<u8>, E); 18] = [
         ("nothing at all", vec![], E::Empty),
-        (
-            "a later version",
-            vec![0x21, 1],
-            E::UnknownForm { tag: 0x21 },
-        ),
+        ("a later version", vec![0x21, 1], E::UnknownForm { tag: 0x21 }),
         ("an unknown form", vec![0x13], E::UnknownForm { tag: 0x13 }),
         ("rank 0", vec![0x11, 0x00], E::Rank { rank: 0 }),
         ("rank 52", vec![0x11, 52], E::Rank { rank: 52 }),
         ("rank 63 later on", vec![0x11, 1, 63], E::Rank { rank: 63 }),
-        (
-            "cut after one byte",
-            vec![0x11, 0x81],
-            E::Truncated { at: 0 },
-        ),
-        (
-            "cut later on",
-            vec![0x11, 1, 0x81, 0x81],
-            E::Truncated { at: 1 },
-        ),
-        (
-            "two bytes for one",
-            vec![0x11, 0x81, 0x00],
-            E::Overlong { at: 0 },
-        ),
-        (
-            "three bytes for two",
-            vec![0x11, 0x81, 0x81, 0x00],
-            E::Overlong { at: 0 },
-        ),
-        (
-            "four bytes",
-            vec![0x11, 0x81, 0x81, 0x81, 0x01],
-            E::Overlong { at: 0 },
-        ),
-        (
-            "register 16384",
-            vec![0x11, 0x81, 0x80, 0x40],
-            E::Register { register: 16_384 },
-        ),
-        (
-            "one after the last",
-            vec![0x11, 0xC1, 0xFF, 0x3F, 0x01],
-            E::Register { register: 16_384 },
-        ),
-        (
-            "sparse, too many",
-            [vec![0x11], vec![1; too_many]].concat(),
-            E::SparseOverLimit { occupied: too_many },
-        ),
-        (
-            "dense, too few",
-            dense(&few),
-            E::DenseUnderLimit {
-                occupied: SPARSE_LIMIT,
-            },
-        ),
+        ("cut after one byte", vec![0x11, 0x81], E::Truncated { at: 0 }),
+        ("cut later on", vec![0x11, 1, 0x81, 0x81], E::Truncated { at: 1 }),
+        ("two bytes for one", vec![0x11, 0x81, 0x00], E::Overlong { at: 0 }),
+        ("three bytes for two", vec![0x11, 0x81, 0x81, 0x00], E::Overlong { at: 0 }),
+        ("four bytes", vec![0x11, 0x81, 0x81, 0x81, 0x01], E::Overlong { at: 0 }),
+        ("register 16384", vec![0x11, 0x81, 0x80, 0x40], E::Register { register: 16_384 }),
+        ("one after the last", vec![0x11, 0xC1, 0xFF, 0x3F, 0x01], E::Register { register: 16_384 }),
+        ("sparse, too many", [vec![0x11], vec![1; too_many]].concat(), E::SparseOverLimit { occupied: too_many }),
+        ("dense, too few", dense(&few), E::DenseUnderLimit { occupied: SPARSE_LIMIT }),
         ("dense with rank 52", dense(&rank_52), E::Rank { rank: 52 }),
-        (
-            "dense, cut off",
-            dense(&vec![1; short]),
-            E::DenseLength { bytes: short },
-        ),
-        (
-            "dense, and more",
-            dense(&vec![1; long]),
-            E::DenseLength { bytes: long },
-        ),
+        ("dense, cut off", dense(&vec![1; short]), E::DenseLength { bytes: short }),
+        ("dense, and more", dense(&vec![1; long]), E::DenseLength { bytes: long }),
     ];
     for (what, bytes, error) in cases {
         assert_eq!(VisitorSketch::decode(&bytes), Err(error), "{what}");
@@ -322,31 +257,11 @@ fn every_corruption_has_a_name() {
 fn fixtures() -> [(&'static str, &'static str, VisitorSketch); 5] {
     let corners = [at(0, 51), at(1, 1), at(3, 2), at(300, 7), at(16_383, 51)];
     [
-        (
-            "empty",
-            include_str!("../fixtures/sketch/v1-empty.hex"),
-            VisitorSketch::new(),
-        ),
-        (
-            "corners",
-            include_str!("../fixtures/sketch/v1-corners.hex"),
-            sketch(&corners),
-        ),
-        (
-            "three",
-            include_str!("../fixtures/sketch/v1-three.hex"),
-            readers(1, 3).collect(),
-        ),
-        (
-            "sparse",
-            include_str!("../fixtures/sketch/v1-sparse.hex"),
-            readers(2, 500).collect(),
-        ),
-        (
-            "dense",
-            include_str!("../fixtures/sketch/v1-dense.hex"),
-            readers(3, 20_000).collect(),
-        ),
+        ("empty", include_str!("../fixtures/sketch/v1-empty.hex"), VisitorSketch::new()),
+        ("corners", include_str!("../fixtures/sketch/v1-corners.hex"), sketch(&corners)),
+        ("three", include_str!("../fixtures/sketch/v1-three.hex"), readers(1, 3).collect()),
+        ("sparse", include_str!("../fixtures/sketch/v1-sparse.hex"), readers(2, 500).collect()),
+        ("dense", include_str!("../fixtures/sketch/v1-dense.hex"), readers(3, 20_000).collect()),
     ]
 }
 
@@ -355,16 +270,11 @@ fn fixtures() -> [(&'static str, &'static str, VisitorSketch); 5] {
 fn fixtures_of_version_1_read_as_written() {
     for (name, hex, expected) in fixtures() {
         let digits: String = hex.split_whitespace().collect();
-        let byte =
-            |index: usize| u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).unwrap();
+        let byte = |index: usize| u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).unwrap();
         let bytes: Vec<u8> = (0..digits.len() / 2).map(byte).collect();
-        let stored =
-            VisitorSketch::decode(&bytes).unwrap_or_else(|error| panic!("v1-{name}: {error}"));
+        let stored = VisitorSketch::decode(&bytes).unwrap_or_else(|error| panic!("v1-{name}: {error}"));
         assert_eq!(stored, expected, "v1-{name}");
-        assert!(
-            expected.encode() == bytes,
-            "v1-{name} would be written differently today"
-        );
+        assert!(expected.encode() == bytes, "v1-{name} would be written differently today");
     }
 }
 
@@ -374,16 +284,9 @@ fn fixtures_of_version_1_read_as_written() {
 fn write_fixtures() {
     for (name, _, sketch) in fixtures() {
         let bytes = sketch.encode();
-        let hex = |line: &[u8]| {
-            line.iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
+        let hex = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let lines: Vec<String> = bytes.chunks(64).map(hex).collect();
-        let path = format!(
-            "{}/fixtures/sketch/v1-{name}.hex",
-            env!("CARGO_MANIFEST_DIR")
-        );
+        let path = format!("{}/fixtures/sketch/v1-{name}.hex", env!("CARGO_MANIFEST_DIR"));
         std::fs::write(path, lines.join("\n") + "\n").unwrap();
     }
 }
@@ -420,10 +323,8 @@ type CrateSketch = HyperLogLogPlus<u64, AsItIs>;
 /// sparse form (13,107 bytes, about 6,500 readers) it must answer, to the last bit, what we answer from registers.
 #[test]
 fn estimates_are_those_of_the_crate_fed_the_original_hashes() {
-    let check_at = [
-        8000, 11_000, 11_400, 11_500, 11_600, 12_000, 13_000, 20_000, 40_000, 80_000, 81_000,
-        90_000, 200_000,
-    ];
+    let check_at =
+        [8000, 11_000, 11_400, 11_500, 11_600, 12_000, 13_000, 20_000, 40_000, 80_000, 81_000, 90_000, 200_000];
     for seed in 100..103 {
         let mut theirs: CrateSketch = HyperLogLogPlus::new(14, AsItIs).unwrap();
         let mut ours = VisitorSketch::new();
@@ -433,18 +334,11 @@ fn estimates_are_those_of_the_crate_fed_the_original_hashes() {
             ours.insert(Coordinate::from_hash(hash));
             if check_at.contains(&count) {
                 let (ours, theirs) = (ours.estimate().value, theirs.count());
-                assert_eq!(
-                    ours.to_bits(),
-                    theirs.to_bits(),
-                    "{count}: {ours}, not {theirs}"
-                );
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{count}: {ours}, not {theirs}");
                 corrected += usize::from(ours > LINEAR_COUNTING_LIMIT);
             }
         }
-        assert!(
-            corrected >= 8,
-            "compared {corrected} corrected estimates only"
-        );
+        assert!(corrected >= 8, "compared {corrected} corrected estimates only");
     }
 }
 
@@ -463,10 +357,7 @@ fn the_crate_always_leaves_its_sparse_form() {
             let crowd = (first..first + fewest).map(|register| at(register, ranks[register % 2]));
             let estimate = crowd.collect::<VisitorSketch>().estimate().value;
             let sparse = fewest as f64;
-            assert!(
-                (estimate / sparse - 1.0).abs() > 0.01,
-                "{estimate} for ranks {ranks:?}"
-            );
+            assert!((estimate / sparse - 1.0).abs() > 0.01, "{estimate} for ranks {ranks:?}");
         }
     }
 }
@@ -480,10 +371,7 @@ fn nobody_is_zero_and_a_full_sketch_is_finite() {
     for rank in [1, MAX_RANK] {
         let full: VisitorSketch = (0..REGISTERS).map(|register| at(register, rank)).collect();
         let estimate = full.estimate();
-        assert!(
-            estimate.value.is_finite() && estimate.value > 10_000.0,
-            "{estimate:?}"
-        );
+        assert!(estimate.value.is_finite() && estimate.value > 10_000.0, "{estimate:?}");
         assert_eq!(estimate.error, RELATIVE_ERROR);
     }
 }

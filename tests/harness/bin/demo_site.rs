@@ -76,19 +76,8 @@ async fn main() -> Result<()> {
     }
     let beacon = options.beacon.as_deref().context("--beacon is required")?;
     let root = options.root.clone().context("--root is required")?;
-    ensure!(
-        root.join("index.html").is_file(),
-        "{} has no index.html",
-        root.display()
-    );
-    let mut site = DocsSite::new(
-        beacon,
-        options
-            .project
-            .as_deref()
-            .context("--project is required")?,
-    )
-    .root(root);
+    ensure!(root.join("index.html").is_file(), "{} has no index.html", root.display());
+    let mut site = DocsSite::new(beacon, options.project.as_deref().context("--project is required")?).root(root);
     site.attributes = options.attributes.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -113,46 +102,29 @@ async fn main() -> Result<()> {
 
 /// Reads `count` pages, and is content with a page only when its beacon was accepted.
 async fn browse(site: &RunningSite, beacon: &str, count: usize) -> Result<()> {
-    let endpoint = format!(
-        "{}v1/pageview",
-        beacon
-            .strip_suffix("beacon.js")
-            .context("--beacon ends in beacon.js")?
-    );
+    let endpoint = format!("{}v1/pageview", beacon.strip_suffix("beacon.js").context("--beacon ends in beacon.js")?);
     let browser = Browser::launch().await?;
     let page = browser.new_page().await?;
     let mut read = BTreeSet::new();
     let mut found = VecDeque::from([site.url("/index.html")]);
     while read.len() < count {
         let Some(next) = found.pop_front() else {
-            bail!(
-                "only {} pages can be reached from the index, not {count}",
-                read.len()
-            );
+            bail!("only {} pages can be reached from the index, not {count}", read.len());
         };
         if !read.insert(next.clone()) {
             continue;
         }
         let before = page.mark();
         // A link is followed by a click where the present page has one, so that the next page's referrer is real.
-        let follow = format!(
-            "(a => a && (a.click(), true))({LINKS}.find(a => address(a) == {next:?})) || false"
-        );
+        let follow = format!("(a => a && (a.click(), true))({LINKS}.find(a => address(a) == {next:?})) || false");
         let clicked = read.len() > 1 && page.loads_if(page.evaluate(&in_page(&follow))).await?;
         if !clicked {
             page.navigate(&next).await?;
         }
-        let status = answer(&page, before, &endpoint)
-            .await
-            .with_context(|| format!("the beacon of {next}"))?;
-        ensure!(
-            matches!(status, 200..300),
-            "the beacon of {next} was refused with {status}"
-        );
+        let status = answer(&page, before, &endpoint).await.with_context(|| format!("the beacon of {next}"))?;
+        ensure!(matches!(status, 200..300), "the beacon of {next} was refused with {status}");
         println!("{next}");
-        let links: Vec<String> = page
-            .evaluate(&in_page(&format!("{LINKS}.map(address)")))
-            .await?;
+        let links: Vec<String> = page.evaluate(&in_page(&format!("{LINKS}.map(address)"))).await?;
         // Links of the newest page first: a reader goes on from where they are.
         for link in links.into_iter().rev().filter(|link| !read.contains(link)) {
             found.push_front(link);
@@ -162,7 +134,8 @@ async fn browse(site: &RunningSite, beacon: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
-const LINKS: &str = "[...document.links].filter(a => a.origin == location.origin && a.pathname.endsWith('.html') && !a.target)";
+const LINKS: &str =
+    "[...document.links].filter(a => a.origin == location.origin && a.pathname.endsWith('.html') && !a.target)";
 
 fn in_page(expression: &str) -> String {
     format!("(() => {{ const address = a => a.origin + a.pathname; return {expression} }})()")
@@ -177,13 +150,7 @@ async fn answer(page: &Page, from: usize, endpoint: &str) -> Result<u16> {
                 response.url == endpoint && failed.as_ref() != Some(&response.id)
             })
             .await
-            .with_context(|| {
-                if failed.is_some() {
-                    "the second attempt"
-                } else {
-                    "the first attempt"
-                }
-            })?;
+            .with_context(|| if failed.is_some() { "the second attempt" } else { "the first attempt" })?;
         let passing = response.status == 429 || response.status >= 500;
         if !passing || failed.is_some() {
             return Ok(response.status);
@@ -193,16 +160,10 @@ async fn answer(page: &Page, from: usize, endpoint: &str) -> Result<u16> {
 }
 
 async fn picture(options: &Options, url: &str, file: &str, size: &str) -> Result<()> {
-    let (width, height) = size
-        .split_once('x')
-        .context("a size is WIDTHxHEIGHT, as in 1280x800")?;
+    let (width, height) = size.split_once('x').context("a size is WIDTHxHEIGHT, as in 1280x800")?;
     let view = View {
-        width: width
-            .parse()
-            .with_context(|| format!("the width in {size}"))?,
-        height: height
-            .parse()
-            .with_context(|| format!("the height in {size}"))?,
+        width: width.parse().with_context(|| format!("the width in {size}"))?,
+        height: height.parse().with_context(|| format!("the height in {size}"))?,
         mobile: options.mobile,
         dark: options.dark,
         full_page: options.full_page,
