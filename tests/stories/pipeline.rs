@@ -61,7 +61,7 @@ impl View {
     }
 
     fn address(&self) -> String {
-        if self.reader % 4 == 0 {
+        if self.reader.is_multiple_of(4) {
             format!("2001:db8:{:x}:{:x}::1", self.reader >> 8, self.reader & 0xff)
         } else {
             format!("198.51.{}.{}", self.reader >> 8, self.reader & 0xff)

@@ -10,7 +10,7 @@ fn view(project: &str, path: &str, visitor: u64, id: u64) -> proto::PageView {
         path: path.to_owned(),
         status: 200,
         device: proto::Device::Desktop as i32,
-        arrival: visitor % 2 == 0,
+        arrival: visitor.is_multiple_of(2),
         site_coordinate: schemas::Coordinate::from_hash(visitor.wrapping_mul(0x9e37_79b9_7f4a_7c15)).packed(),
         page_coordinate: schemas::Coordinate::from_hash(visitor.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)).packed(),
         event_id: id,
