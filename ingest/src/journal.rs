@@ -14,6 +14,7 @@ use schemas::{Hour, StreamId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
@@ -24,6 +25,12 @@ const BATCH_VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
 /// redb's page cache. Appends and the reader's tail touch few pages.
 const CACHE_BYTES: usize = 8 << 20;
+
+/// While many records arrive at once, the next sync waits this long for more of them: under load a sync costs more than
+/// the wait, and one reader alone never waits.
+const LINGER: Duration = Duration::from_millis(2);
+/// Records in the last batch from which on the next one lingers.
+const BUSY_RECORDS: u32 = 32;
 
 /// How much may wait for the disk.
 #[derive(Clone, Copy, Debug)]
@@ -376,7 +383,11 @@ impl Sink for Journal {
 }
 
 fn write_batches(shared: &Shared) {
+    let mut last_count = 0;
     loop {
+        if last_count >= BUSY_RECORDS {
+            std::thread::sleep(LINGER);
+        }
         let mut gathered = {
             let mut gathering = locked(&shared.gathering);
             while gathering.count == 0 && !gathering.closed {
@@ -388,6 +399,7 @@ fn write_batches(shared: &Shared) {
             let next = Gathering { closed: gathering.closed, ..Gathering::default() };
             std::mem::replace(&mut *gathering, next)
         };
+        last_count = gathered.count;
         let outcome = write_batch(shared, &gathered);
         let answer = match &outcome {
             Ok(end) => {
@@ -452,7 +464,7 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
 /// After an I/O error redb refuses further work until the file is opened anew. A batch whose commit failed may still
 /// be there; the end is read again, so that no offset is used twice.
 fn reopen(shared: &Shared) {
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     let mut guard = shared.database.write().unwrap_or_else(PoisonError::into_inner);
     *guard = None;
     match open_database(&shared.path) {
