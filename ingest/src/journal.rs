@@ -29,6 +29,8 @@ const CACHE_BYTES: usize = 8 << 20;
 /// While many records arrive at once, the next sync waits this long for more of them: under load a sync costs more than
 /// the wait, and one reader alone never waits.
 const LINGER: Duration = Duration::from_millis(2);
+/// Batches dropped in one transaction.
+pub const TRIM_BATCHES: usize = 2_000;
 /// Records in the last batch from which on the next one lingers.
 const BUSY_RECORDS: u32 = 32;
 
@@ -81,15 +83,18 @@ pub struct JournalBatch {
     count: u32,
 }
 
+/// Hour of the append and number of records of a stored batch.
+fn header(bytes: &[u8]) -> Option<(Hour, u32)> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    (header[0] == BATCH_VERSION).then(|| (Hour(number(1)), number(5)))
+}
+
 impl JournalBatch {
     fn parse(first_offset: u64, bytes: &[u8]) -> Result<Self, JournalError> {
         let damaged = || JournalError::Damaged(first_offset);
-        let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
-        if header[0] != BATCH_VERSION {
-            return Err(damaged());
-        }
-        let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let batch = JournalBatch { first_offset, appended: Hour(number(1)), bytes: body.to_vec(), count: number(5) };
+        let (appended, count) = header(bytes).ok_or_else(damaged)?;
+        let batch = JournalBatch { first_offset, appended, bytes: bytes[HEADER_BYTES..].to_vec(), count };
         if batch.records().count() != batch.count as usize {
             return Err(damaged());
         }
@@ -301,24 +306,33 @@ impl Journal {
         })
     }
 
-    /// Drops whole batches that end at or below `offset` and were appended before `before`. Returns how many.
+    /// Drops whole batches that end at or below `offset` and were appended before `before`, at most [`TRIM_BATCHES`] of
+    /// them: appends wait meanwhile. Returns how many; call again while it is that many.
     pub fn trim(&self, offset: u64, before: Hour) -> Result<usize, JournalError> {
+        let droppable = |first: u64, bytes: &[u8]| {
+            let (appended, count) = header(bytes)?;
+            let end = first + u64::from(count);
+            (end <= offset && appended < before).then_some(end)
+        };
+        // Asked in a reading transaction first: most of the time there is nothing to drop, and a write would cost a sync.
+        let any = self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let batches = transaction.open_table(BATCHES)?;
+            let first = batches.first()?;
+            Ok(first.is_some_and(|(first, bytes)| droppable(first.value(), bytes.value()).is_some()))
+        })?;
+        if !any {
+            return Ok(0);
+        }
         self.with_database(|database| {
             let transaction = database.begin_write()?;
             let mut dropped = 0;
             {
                 let mut batches = transaction.open_table(BATCHES)?;
                 let mut below = None;
-                loop {
-                    let end = match batches.first()? {
-                        Some((first, bytes)) => match JournalBatch::parse(first.value(), bytes.value()) {
-                            Ok(batch) if batch.next_offset() <= offset && batch.appended < before => {
-                                batch.next_offset()
-                            }
-                            _ => break,
-                        },
-                        None => break,
-                    };
+                while dropped < TRIM_BATCHES {
+                    let end = batches.first()?.and_then(|(first, bytes)| droppable(first.value(), bytes.value()));
+                    let Some(end) = end else { break };
                     batches.pop_first()?;
                     below = Some(end);
                     dropped += 1;

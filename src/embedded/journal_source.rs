@@ -3,7 +3,7 @@
 use aggregate::source::{RecordBatch, Source, SourceError};
 use aggregate::window::Commit;
 use ingest::Clock;
-use ingest::journal::{Journal, JournalError};
+use ingest::journal::{Journal, JournalError, TRIM_BATCHES};
 use schemas::{Hour, StreamId};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,14 +19,13 @@ pub struct JournalSource {
     end: watch::Receiver<u64>,
     clock: Clock,
     retention_hours: u32,
-    trimmed_hour: Hour,
 }
 
 impl JournalSource {
     /// Records stay at least `retention_hours`, and always until their window is closed.
     pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
         let end = journal.end();
-        JournalSource { journal, end, clock, retention_hours, trimmed_hour: Hour(0) }
+        JournalSource { journal, end, clock, retention_hours }
     }
 
     /// The journal's calls block on the disk; they run where that harms nobody.
@@ -84,15 +83,12 @@ impl Source for JournalSource {
     async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {
         let action = "write the aggregator's commit to the journal";
         let text = serde_json::to_string(commit).map_err(|error| SourceError { action, reason: error.to_string() })?;
-        let now = Hour::of((self.clock)());
-        let trim = (now != self.trimmed_hour).then_some(Hour(now.0.saturating_sub(self.retention_hours)));
-        self.trimmed_hour = now;
+        let before = Hour(Hour::of((self.clock)()).0.saturating_sub(self.retention_hours));
         let below = commit.resume_at();
         self.blocking(action, move |journal| {
             journal.store_text(COMMIT, &text)?;
-            if let Some(before) = trim {
-                journal.trim(below, before)?;
-            }
+            // Some at a time, each in a transaction of its own, so that appends come in between.
+            while journal.trim(below, before)? >= TRIM_BATCHES {}
             Ok(())
         })
         .await
