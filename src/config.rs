@@ -85,7 +85,7 @@ const SETTINGS: &[Setting] = &[
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
     setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
     setting("connections", "N", "4096", "Open connections; more wait"),
-    setting("in_flight", "N", "8192", "Beacons under way at once; more are answered 503"),
+    setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
     setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take"),
     setting("header_timeout_ms", "MS", "10000", "How long a request's head may take"),
     setting("log", "FILTER", "info", "What is logged, as tracing filters are written: warn, info, debug, ingest=debug"),
@@ -197,6 +197,9 @@ impl Config {
             }
             let redact = |text: &String| match () {
                 () if setting.secret => "(not shown)".to_owned(),
+                () if text.contains("://") && text.contains('?') => {
+                    format!("{}?(not shown)", text.split('?').next().unwrap_or(""))
+                }
                 () if text.contains("://") && text.contains('@') => {
                     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
                     format!("{scheme}://(not shown)@{}", rest.rsplit('@').next().unwrap_or(""))
@@ -283,6 +286,9 @@ impl Config {
     pub fn ingest(&self) -> anyhow::Result<IngestConfig> {
         let rate = |name| -> anyhow::Result<Rate> {
             let per_second: f64 = self.parse(name, "beacons a second")?;
+            if !(0.0..=1e9).contains(&per_second) {
+                bail!("setting `{name}` ({}): expected beacons a second, or 0 for no limit", self.origin(name));
+            }
             Ok(Rate { per_second, burst: per_second * 10.0 })
         };
         Ok(IngestConfig {
@@ -329,8 +335,12 @@ impl Config {
 
     /// The listener's bounds.
     pub fn http(&self) -> anyhow::Result<crate::http::HttpConfig> {
+        let connections: usize = self.parse("connections", "a number of connections")?;
+        if connections == 0 {
+            bail!("setting `connections` ({}): expected at least 1", self.origin("connections"));
+        }
         Ok(crate::http::HttpConfig {
-            connections: self.parse("connections", "a number of connections")?,
+            connections,
             header_timeout: Duration::from_millis(self.parse("header_timeout_ms", "milliseconds")?),
         })
     }
@@ -434,7 +444,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join("headcount.toml"),
-            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\n",
+            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?password=hunter2\"\n",
         )
         .unwrap();
         let config = load(&["--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:2"]).unwrap();

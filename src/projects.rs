@@ -31,6 +31,10 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
         None => Vec::new(),
     };
     let engine = config.engine();
+    let told = std::fs::File::open(engine.data_dir.join("engine.json"));
+    if told.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+        bail!("{} belongs to another user; run this as the user that headcount runs as", config.data().display());
+    }
     let url = match &engine.clickhouse_url {
         Some(url) => url.clone(),
         None => embedded::engine::running(&engine.data_dir).await.map(|engine| engine.url).with_context(|| {
@@ -51,6 +55,11 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             all.dedup();
             put(&client, &slug, all.clone(), false).await?;
             println!("project {slug}: {}", all.join(", "));
+            for (other, shared) in read(&client).await?.iter().filter(|(other, _)| **other != slug) {
+                for host in shared.iter().filter(|host| hosts.contains(host)) {
+                    println!("note: {host} belongs to {other} too; pages there must name their project (data-project)");
+                }
+            }
             println!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
         }
         ("remove", Some(slug)) => {

@@ -25,6 +25,7 @@ const DATA_VERSION: &str = "1";
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    harden();
     let data = config.data();
     let _lock = open_data_directory(&data)?;
     let listener = http::bind(config.listen()?).await?;
@@ -109,7 +110,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = refresh.await;
     ingest.send_tallies().await;
     let _ = drain.send(true);
-    while let Some(ended) = background.join_next().await {
+    // Reading on, the flush under way and the last one have their own bounds; this one is for all of them together.
+    let enough = tokio::time::sleep(3 * config.aggregate()?.stop_within);
+    tokio::pin!(enough);
+    loop {
+        let ended = tokio::select! {
+            ended = background.join_next() => match ended {
+                Some(ended) => ended,
+                None => break,
+            },
+            () = &mut enough => {
+                tracing::warn!("the aggregator did not end in time; what it has not written is folded at the next start");
+                break;
+            }
+        };
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the aggregator failed while stopping"),
@@ -199,7 +213,10 @@ async fn signal() -> anyhow::Result<()> {
 
 /// Creates the directory or checks its version, and takes its lock for as long as the file is held.
 fn open_data_directory(data: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(data).with_context(|| {
+    // Single views lie in the journal for days: nobody else's to read.
+    let mut directory = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(directory.recursive(true), 0o700);
+    directory.create(data).with_context(|| {
         format!("cannot create the data directory {}; choose one you may write to with --data", data.display())
     })?;
     let path = data.join("lock");
@@ -219,6 +236,8 @@ fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     let version = data.join("version");
     match fs::read_to_string(&version) {
         Ok(found) if found.trim() == DATA_VERSION => {}
+        // Left by a disk that was full at the first start.
+        Ok(found) if found.trim().is_empty() => write_version(&version)?,
         Ok(found) => bail!(
             "the data directory {} has version {:?}, this program knows {DATA_VERSION}: it was written by a newer \
              headcount; run that version, or choose another directory with --data",
@@ -226,10 +245,26 @@ fn open_data_directory(data: &Path) -> anyhow::Result<File> {
             found.trim()
         ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::write(&version, format!("{DATA_VERSION}\n"))
-                .with_context(|| format!("cannot write {}; is the disk full?", version.display()))?;
+            write_version(&version)?;
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", version.display())),
     }
     Ok(lock)
+}
+
+fn write_version(path: &Path) -> anyhow::Result<()> {
+    fs::write(path, format!("{DATA_VERSION}\n"))
+        .with_context(|| format!("cannot write {}; is the disk full?", path.display()))
+}
+
+/// Addresses, agents and the key are in this process's memory: no core dump holds them, and no other process of this
+/// user may read them through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
+fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process could not be made undumpable");
+    }
 }

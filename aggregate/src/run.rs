@@ -6,6 +6,7 @@ use crate::store::{StoreError, SummaryStore};
 use crate::window::{Commit, Cut, WindowStart};
 use schemas::Hour;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -97,11 +98,20 @@ pub enum AggregateError {
 struct Open {
     state: WindowState,
     cut: Cut,
+    /// Bytes of its records so far.
+    bytes: u64,
 }
 
 struct Flush {
-    task: JoinHandle<bool>,
+    task: JoinHandle<()>,
     commit: Commit,
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        // Whoever gives a flush up has not committed it, so it will be folded again.
+        self.task.abort();
+    }
 }
 
 /// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown the log is read to its
@@ -113,33 +123,46 @@ pub async fn run<S: Source>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AggregateError> {
     tokio::pin!(shutdown);
-    let (mut position, mut resume) = tokio::select! {
-        found = starting_point(&mut source, &store) => found?,
+    let (mut position, mut first_cut) = tokio::select! {
+        found = starting_point(&mut source, &store, config.cut) => found?,
         () = &mut shutdown => return Ok(()),
     };
     let mut open: Option<Open> = None;
     let mut flush: Option<Flush> = None;
     let mut next_flush = Instant::now() + config.flush_every;
     let mut undecodable_logged = 0u32;
+    let mut reading_fails = false;
     let mut stop_at: Option<Instant> = None;
     loop {
         let wait = next_flush.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
-        let batches = if let Some(stop_at) = stop_at {
-            let rest = source.read(position, Duration::ZERO).await?;
-            if rest.is_empty() || Instant::now() >= stop_at {
-                break;
-            }
-            rest
-        } else {
-            tokio::select! {
+        let read = match stop_at {
+            Some(_) => source.read(position, Duration::ZERO).await,
+            None => tokio::select! {
                 biased;
                 () = &mut shutdown => {
                     stop_at = Some(Instant::now() + config.stop_within);
                     continue;
                 }
-                read = source.read(position, wait) => read?,
-            }
+                read = source.read(position, wait) => read,
+            },
         };
+        let batches = match read {
+            Ok(batches) => {
+                reading_fails = false;
+                batches
+            }
+            Err(error) if error.passing => {
+                if !std::mem::replace(&mut reading_fails, true) {
+                    tracing::warn!(%error, "trying again until it can");
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if stop_at.is_some_and(|stop_at| batches.is_empty() || Instant::now() >= stop_at) {
+            break;
+        }
         for batch in batches {
             let appended = batch.appended.unwrap_or(Hour(0));
             for (index, record) in batch.records.iter().enumerate() {
@@ -147,36 +170,46 @@ pub async fn run<S: Source>(
                 if offset < position {
                     continue;
                 }
-                if open.as_ref().is_some_and(|open| open.cut.begins_window(open.state.start(), offset, appended)) {
+                let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
+                if open.as_ref().is_some_and(ends) {
                     let mut ended = open.take().expect("just seen");
-                    finish(&mut flush, &mut source).await?;
                     let rows = ended.state.freeze();
-                    let stopping = async {
-                        match stop_at {
-                            Some(stop_at) => tokio::time::sleep_until(stop_at).await,
-                            None => (&mut shutdown).await,
+                    let stop_seen = AtomicBool::new(false);
+                    let closed = {
+                        let close = async {
+                            finish(&mut flush, &mut source).await;
+                            write_until_done(&store, &rows).await;
+                        };
+                        let stopped = async {
+                            if stop_at.is_none() {
+                                (&mut shutdown).await;
+                                stop_seen.store(true, Ordering::Relaxed);
+                            }
+                            // From here on in any case a bounded time.
+                            tokio::time::sleep(config.stop_within).await;
+                        };
+                        tokio::select! {
+                            () = close => true,
+                            () = stopped => false,
                         }
                     };
-                    tokio::select! {
-                        () = write_until_done(&store, &rows) => {}
+                    if !closed {
                         // Not committed, so the whole window is folded again at the next start.
-                        () = stopping => return Ok(()),
+                        return Ok(());
                     }
-                    let commit = Commit {
-                        stream: source.stream(),
-                        window: None,
-                        next_offset: offset,
-                        cut: config.cut,
-                        fold_version: FOLD_VERSION,
-                        drained: false,
-                    };
-                    source.commit(&commit).await?;
+                    if stop_seen.into_inner() {
+                        // A future that has resolved must not be asked again.
+                        stop_at = Some(Instant::now() + config.stop_within);
+                    }
+                    let commit = commit_of(source.stream(), None, offset, config.cut);
+                    tell(&mut source, &commit).await;
                 }
-                let open = open.get_or_insert_with(|| {
-                    let cut = resume.take().filter(|window| window.0.offset == offset).map_or(config.cut, |w| w.1);
-                    let start = WindowStart { offset, appended_hour: appended.0 };
-                    Open { state: WindowState::new(source.stream(), start), cut }
+                let open = open.get_or_insert_with(|| Open {
+                    state: WindowState::new(source.stream(), WindowStart { offset, appended_hour: appended.0 }),
+                    cut: first_cut.take().unwrap_or(config.cut),
+                    bytes: 0,
                 });
+                open.bytes += record.len() as u64;
                 if let Err(error) = open.state.apply(offset, record) {
                     undecodable_logged += 1;
                     if undecodable_logged <= 10 {
@@ -189,7 +222,7 @@ pub async fn run<S: Source>(
             tokio::task::yield_now().await;
         }
         if flush.as_ref().is_some_and(|flush| flush.task.is_finished()) {
-            finish(&mut flush, &mut source).await?;
+            finish(&mut flush, &mut source).await;
         }
         if let Some(open) = open.as_mut().filter(|open| open.state.is_dirty()) {
             let due = Instant::now() >= next_flush || open.state.dirty() >= config.flush_cells;
@@ -202,31 +235,30 @@ pub async fn run<S: Source>(
         }
     }
     let drain = async {
-        finish(&mut flush, &mut source).await?;
-        if let Some(mut open) = open.filter(|open| open.state.is_dirty()) {
-            flush = Some(start_flush(&store, &mut open, source.stream()));
-            if let Some(flush) = &mut flush {
-                flush.commit.drained = true;
+        finish(&mut flush, &mut source).await;
+        if let Some(open) = &mut open {
+            if open.state.is_dirty() {
+                flush = Some(start_flush(&store, open, source.stream()));
+                finish(&mut flush, &mut source).await;
             }
-            finish(&mut flush, &mut source).await?;
+            let window = Some(open.state.start());
+            let last = commit_of(source.stream(), window, open.state.next_offset(), open.cut);
+            tell(&mut source, &Commit { drained: true, ..last }).await;
         }
-        Ok::<(), AggregateError>(())
     };
-    match tokio::time::timeout(config.stop_within, drain).await {
-        Ok(drained) => drained,
-        Err(_) => {
-            tracing::warn!(
-                "ClickHouse did not take the last rows in time; they will be folded again at the next start"
-            );
-            Ok(())
-        }
+    if tokio::time::timeout(config.stop_within, drain).await.is_err() {
+        tracing::warn!("ClickHouse did not take the last rows in time; they will be folded again at the next start");
     }
+    Ok(())
 }
 
-type Resume = Option<(WindowStart, Cut)>;
-
-/// Where to read from, and how the window that begins there is cut.
-async fn starting_point<S: Source>(source: &mut S, store: &SummaryStore) -> Result<(u64, Resume), AggregateError> {
+/// Where to read from, and how the window that begins there is cut. What the log says of it is brought up to date: the
+/// cut must be known before any row of its window is written, and `drained` ends where folding begins.
+async fn starting_point<S: Source>(
+    source: &mut S,
+    store: &SummaryStore,
+    cut: Cut,
+) -> Result<(u64, Option<Cut>), AggregateError> {
     let begin = source.begin().await?;
     let end = source.end().await?;
     let counted = loop {
@@ -241,52 +273,63 @@ async fn starting_point<S: Source>(source: &mut S, store: &SummaryStore) -> Resu
     if counted > end {
         return Err(AggregateError::Behind { counted, end });
     }
-    let Some(commit) = source.committed().await? else {
+    let commit = match source.committed().await? {
         // The cut is a function of the log: from its very beginning, every window comes out as before.
-        return if begin == 0 { Ok((0, None)) } else { Err(AggregateError::NoCommit { begin }) };
-    };
-    if commit.stream != source.stream() {
-        let (found, expected) = (commit.stream.to_string(), source.stream().to_string());
-        return Err(AggregateError::OtherStream { found, expected });
-    }
-    if commit.fold_version != FOLD_VERSION {
-        if commit.window.is_none() || commit.drained {
-            return Ok((commit.next_offset, None));
+        None if begin == 0 => commit_of(source.stream(), None, 0, cut),
+        None => return Err(AggregateError::NoCommit { begin }),
+        Some(commit) if commit.stream != source.stream() => {
+            let (found, expected) = (commit.stream.to_string(), source.stream().to_string());
+            return Err(AggregateError::OtherStream { found, expected });
         }
-        return Err(AggregateError::OtherFold { found: commit.fold_version });
-    }
+        Some(commit) if commit.fold_version != FOLD_VERSION => {
+            if !commit.drained {
+                return Err(AggregateError::OtherFold { found: commit.fold_version });
+            }
+            // Every row of the old rules ends at this offset, so a window of the new ones may begin there.
+            commit_of(source.stream(), None, commit.next_offset, cut)
+        }
+        Some(commit) => Commit { drained: false, ..commit },
+    };
     let needed = commit.resume_at();
     if begin > needed {
         return Err(AggregateError::Truncated { begin, needed });
     }
-    Ok((needed, commit.window.map(|window| (window, commit.cut))))
+    while let Err(error) = source.commit(&commit).await {
+        if !error.passing {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "nothing is folded before this can be written; trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok((needed, Some(commit.cut)))
+}
+
+fn commit_of(stream: schemas::StreamId, window: Option<WindowStart>, next_offset: u64, cut: Cut) -> Commit {
+    Commit { stream, window, next_offset, cut, fold_version: FOLD_VERSION, drained: false }
 }
 
 fn start_flush(store: &SummaryStore, open: &mut Open, stream: schemas::StreamId) -> Flush {
     let rows = open.state.freeze();
-    let commit = Commit {
-        stream,
-        window: Some(open.state.start()),
-        next_offset: open.state.next_offset(),
-        cut: open.cut,
-        fold_version: FOLD_VERSION,
-        drained: false,
-    };
+    let commit = commit_of(stream, Some(open.state.start()), open.state.next_offset(), open.cut);
     let store = store.clone();
-    let task = tokio::spawn(async move {
-        write_until_done(&store, &rows).await;
-        true
-    });
-    Flush { task, commit }
+    Flush { task: tokio::spawn(async move { write_until_done(&store, &rows).await }), commit }
 }
 
 /// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.
-async fn finish<S: Source>(flush: &mut Option<Flush>, source: &mut S) -> Result<(), AggregateError> {
-    let Some(Flush { task, commit }) = flush.take() else { return Ok(()) };
-    match task.await {
-        Ok(true) => Ok(source.commit(&commit).await?),
-        Ok(false) => Ok(()),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+async fn finish<S: Source>(flush: &mut Option<Flush>, source: &mut S) {
+    let Some(under_way) = flush else { return };
+    match (&mut under_way.task).await {
+        Ok(()) => tell(source, &under_way.commit).await,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => {}
+    }
+    *flush = None;
+}
+
+/// Commits. A commit that fails loses nothing: the next one says more, and without one more is folded again.
+async fn tell<S: Source>(source: &mut S, commit: &Commit) {
+    if let Err(error) = source.commit(commit).await {
+        tracing::warn!(%error, "the commit will be made up for by the next one");
     }
 }
 

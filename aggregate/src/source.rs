@@ -16,7 +16,7 @@ pub struct RecordBatch {
     pub records: Vec<Vec<u8>>,
 }
 
-/// Why the log cannot be read or told.
+/// Why the log cannot be read or told. Whether it passes by itself decides between trying again and stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}: {reason}")]
 pub struct SourceError {
@@ -24,6 +24,8 @@ pub struct SourceError {
     pub action: &'static str,
     /// Why not.
     pub reason: String,
+    /// Whether the same call may succeed later: a full disk, a broker that is away.
+    pub passing: bool,
 }
 
 /// One partition of the log.

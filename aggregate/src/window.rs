@@ -11,11 +11,13 @@ pub struct Cut {
     pub window_hours: u32,
     /// So does a record this many offsets past the window's first.
     pub max_records: u64,
+    /// So does the first record after this many bytes of records: a window is kept in memory, and nobody may fill it.
+    pub max_bytes: u64,
 }
 
 impl Default for Cut {
     fn default() -> Self {
-        Cut { window_hours: 6, max_records: 4_194_304 }
+        Cut { window_hours: 6, max_records: 4_194_304, max_bytes: 256 << 20 }
     }
 }
 
@@ -29,11 +31,13 @@ pub struct WindowStart {
 }
 
 impl Cut {
-    /// Whether the record at `offset`, appended at `appended`, begins a new window after the one that began at `start`.
-    /// "Another span" rather than "a later one": a broker's clock may step back.
-    pub fn begins_window(&self, start: WindowStart, offset: u64, appended: Hour) -> bool {
+    /// Whether the record at `offset`, appended at `appended`, begins a new window after the one that began at `start`
+    /// and has `bytes` of records so far. "Another span" rather than "a later one": a broker's clock may step back.
+    pub fn begins_window(&self, start: WindowStart, bytes: u64, offset: u64, appended: Hour) -> bool {
         let span = |hour: u32| hour / self.window_hours.max(1);
-        span(appended.0) != span(start.appended_hour) || offset - start.offset >= self.max_records
+        span(appended.0) != span(start.appended_hour)
+            || offset - start.offset >= self.max_records
+            || bytes >= self.max_bytes
     }
 }
 
@@ -42,11 +46,11 @@ impl Cut {
 pub struct Commit {
     /// The stream.
     pub stream: StreamId,
-    /// The window that is open; reading starts here again. None once the last window was closed at `next_offset`.
+    /// The window that is open; reading starts here again. None where the next one begins at `next_offset`.
     pub window: Option<WindowStart>,
     /// All rows below this are in ClickHouse.
     pub next_offset: u64,
-    /// How the open window is cut.
+    /// How the open window is cut, or the one that begins at `next_offset`.
     pub cut: Cut,
     /// Rules of the fold that made the rows.
     pub fold_version: u32,
@@ -67,12 +71,13 @@ mod tests {
 
     #[test]
     fn the_cut_depends_on_the_log_alone() {
-        let cut = Cut { window_hours: 6, max_records: 10 };
+        let cut = Cut { window_hours: 6, max_records: 10, max_bytes: 1000 };
         let start = WindowStart { offset: 100, appended_hour: 13 };
-        assert!(!cut.begins_window(start, 101, Hour(13)));
-        assert!(!cut.begins_window(start, 109, Hour(17)));
-        assert!(cut.begins_window(start, 101, Hour(18)));
-        assert!(cut.begins_window(start, 101, Hour(11)), "a clock that stepped back into another span");
-        assert!(cut.begins_window(start, 110, Hour(13)));
+        assert!(!cut.begins_window(start, 5, 101, Hour(13)));
+        assert!(!cut.begins_window(start, 999, 109, Hour(17)));
+        assert!(cut.begins_window(start, 5, 101, Hour(18)));
+        assert!(cut.begins_window(start, 5, 101, Hour(11)), "a clock that stepped back into another span");
+        assert!(cut.begins_window(start, 5, 110, Hour(13)));
+        assert!(cut.begins_window(start, 1000, 102, Hour(13)));
     }
 }

@@ -29,6 +29,8 @@ const CACHE_BYTES: usize = 8 << 20;
 /// While many records arrive at once, the next sync waits this long for more of them: under load a sync costs more than
 /// the wait, and one reader alone never waits.
 const LINGER: Duration = Duration::from_millis(2);
+/// Pause before the file is tried again after an error.
+const RETRY: Duration = Duration::from_millis(200);
 /// Batches dropped in one transaction.
 pub const TRIM_BATCHES: usize = 2_000;
 /// Records in the last batch from which on the next one lingers.
@@ -64,6 +66,9 @@ pub enum JournalError {
     /// A stored batch does not read back.
     #[error("the journal's batch at offset {0} is damaged")]
     Damaged(u64),
+    /// The file is being opened anew after an error.
+    #[error("the journal is being opened anew after an error")]
+    Reopening,
     /// No randomness for the stream's id.
     #[error("the operating system gave no random bytes: {0}")]
     Random(getrandom::Error),
@@ -237,7 +242,14 @@ impl Journal {
             .name("journal".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || write_batches(&shared)
+                move || {
+                    let writing = std::panic::AssertUnwindSafe(|| write_batches(&shared));
+                    if std::panic::catch_unwind(writing).is_err() {
+                        // Whoever waits is refused, and so is everybody after: a silent writer would hang them all.
+                        *locked(&shared.failing) = Some("the journal's writer panicked".to_owned());
+                        *locked(&shared.gathering) = Gathering { closed: true, ..Gathering::default() };
+                    }
+                }
             })
             .map_err(JournalError::Thread)?;
         Ok(Journal { shared, writer: Arc::new(Mutex::new(Some(writer))) })
@@ -360,7 +372,7 @@ impl Journal {
         let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         match guard.as_ref() {
             Some(database) => run(database).map_err(JournalError::Store),
-            None => Err(JournalError::Store(redb::Error::DatabaseAlreadyOpen)),
+            None => Err(JournalError::Reopening),
         }
     }
 }
@@ -405,7 +417,16 @@ fn write_batches(shared: &Shared) {
         let mut gathered = {
             let mut gathering = locked(&shared.gathering);
             while gathering.count == 0 && !gathering.closed {
-                gathering = shared.wake.wait(gathering).unwrap_or_else(PoisonError::into_inner);
+                let failing = locked(&shared.failing).is_some();
+                if failing {
+                    // Nobody may come while we say that we are not ready: try the disk without being asked.
+                    drop(gathering);
+                    std::thread::sleep(RETRY);
+                    reopen(shared);
+                    gathering = locked(&shared.gathering);
+                } else {
+                    gathering = shared.wake.wait(gathering).unwrap_or_else(PoisonError::into_inner);
+                }
             }
             if gathering.count == 0 {
                 return;
@@ -418,9 +439,6 @@ fn write_batches(shared: &Shared) {
         let answer = match &outcome {
             Ok(end) => {
                 shared.end.send_replace(*end);
-                if locked(&shared.failing).take().is_some() {
-                    tracing::info!("the journal can be written again");
-                }
                 Ok(())
             }
             Err(error) => {
@@ -447,6 +465,7 @@ fn write_batches(shared: &Shared) {
             None => tell(),
         }
         if outcome.is_err() {
+            std::thread::sleep(RETRY);
             reopen(shared);
         }
     }
@@ -455,7 +474,7 @@ fn write_batches(shared: &Shared) {
 /// Appends one batch and syncs. Returns the new end.
 fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalError> {
     let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(database) = guard.as_ref() else { return Err(JournalError::Store(redb::Error::DatabaseAlreadyOpen)) };
+    let Some(database) = guard.as_ref() else { return Err(JournalError::Reopening) };
     let first = *shared.end.borrow();
     let write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
@@ -478,20 +497,19 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
 /// After an I/O error redb refuses further work until the file is opened anew. A batch whose commit failed may still
 /// be there; the end is read again, so that no offset is used twice.
 fn reopen(shared: &Shared) {
-    std::thread::sleep(Duration::from_millis(200));
     let mut guard = shared.database.write().unwrap_or_else(PoisonError::into_inner);
     *guard = None;
-    match open_database(&shared.path) {
-        Ok(database) => {
-            match end_of(&database) {
-                Ok(end) => {
-                    shared.end.send_replace(end);
-                }
-                Err(error) => tracing::error!(%error, "the journal's end cannot be read"),
-            }
+    // Opening commits a transaction, so a journal that opens can be written.
+    let opened = open_database(&shared.path).and_then(|database| Ok((end_of(&database)?, database)));
+    match opened {
+        Ok((end, database)) => {
+            shared.end.send_replace(end);
             *guard = Some(database);
+            if locked(&shared.failing).take().is_some() {
+                tracing::info!("the journal can be written again");
+            }
         }
-        Err(error) => tracing::error!(%error, "the journal cannot be opened again yet"),
+        Err(error) => tracing::debug!(%error, "the journal cannot be opened again yet"),
     }
 }
 

@@ -122,7 +122,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// The clock is far behind the key.
-    #[error("the clock says {now}, but the key of {} is already that of a later period; set the clock right", path.display())]
+    #[error("the clock says {now}, but the key of {} is already that of a later period. Set the clock right; if it is right and ran ahead once, move the file away to start with a fresh key (visitors of the running period then count anew)", path.display())]
     ClockBehind {
         /// The file.
         path: PathBuf,
@@ -193,6 +193,9 @@ impl KeyRing {
         drop(current);
         let _one_at_a_time = self.advancing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut key = self.current.load_full();
+        if hour < key.hours.end {
+            return Ok(key);
+        }
         while hour >= key.hours.end {
             key = Arc::new(key.next(self.period));
         }

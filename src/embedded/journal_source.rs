@@ -36,8 +36,12 @@ impl JournalSource {
     ) -> Result<T, SourceError> {
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || call(&journal)).await {
-            Ok(outcome) => outcome.map_err(|error| SourceError { action, reason: error.to_string() }),
-            Err(error) => Err(SourceError { action, reason: error.to_string() }),
+            Ok(outcome) => outcome.map_err(|error| SourceError {
+                action,
+                reason: error.to_string(),
+                passing: !matches!(error, JournalError::Damaged(_)),
+            }),
+            Err(error) => Err(SourceError { action, reason: error.to_string(), passing: false }),
         }
     }
 }
@@ -58,9 +62,11 @@ impl Source for JournalSource {
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
         let action = "read the aggregator's commit from the journal";
         let text = self.blocking(action, |journal| journal.text(COMMIT)).await?;
-        text.map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|error| SourceError { action, reason: error.to_string() })
+        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| SourceError {
+            action,
+            reason: error.to_string(),
+            passing: false,
+        })
     }
 
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
@@ -82,7 +88,11 @@ impl Source for JournalSource {
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {
         let action = "write the aggregator's commit to the journal";
-        let text = serde_json::to_string(commit).map_err(|error| SourceError { action, reason: error.to_string() })?;
+        let text = serde_json::to_string(commit).map_err(|error| SourceError {
+            action,
+            reason: error.to_string(),
+            passing: false,
+        })?;
         let before = Hour(Hour::of((self.clock)()).0.saturating_sub(self.retention_hours));
         let below = commit.resume_at();
         self.blocking(action, move |journal| {

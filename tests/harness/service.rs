@@ -103,7 +103,10 @@ impl Service {
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self, more: &[&str]) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
-        let mut child = Command::new(binary()?)
+        // A story may limit the size of files; then a write has to fail, not the process.
+        let mut child = Command::new("env")
+            .arg("--ignore-signal=XFSZ")
+            .arg(binary()?)
             .args(["serve", "--flush-ms", "300", "--data"])
             .arg(self.data())
             .args(["--listen", &self.address.to_string()])
@@ -144,6 +147,15 @@ impl Service {
             Ok(())
         })
         .await
+    }
+
+    /// Limits the size of files that the running process may write, or lifts the limit: a disk that is full.
+    pub async fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let pid = self.pid().context("the service runs")?.to_string();
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:")]).status().await?;
+        ensure!(set.success(), "prlimit failed");
+        Ok(())
     }
 
     /// `kill -9`, and nothing else.

@@ -135,11 +135,61 @@ async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
 async fn month_extra(service: &Service) -> Result<u64> {
     let client = service.clickhouse()?;
     harness::service::eventually("everything acknowledged to be counted", async || {
-        let accepted: u64 = client.query("SELECT sum(accepted) FROM ledger FINAL").fetch_one().await?;
-        let seen: u64 = client.query("SELECT sum(seen) FROM ledger FINAL").fetch_one().await?;
+        let sums = client.query("SELECT sum(accepted), sum(seen) FROM ledger FINAL");
+        let (accepted, seen) = sums.fetch_one::<(u64, u64)>().await?;
         // The refusal that ended the wait is in the log as a tally, after every view.
         ensure!(seen > accepted, "{accepted} of {seen}");
         Ok(accepted - 1)
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_beacons_and_loses_none() -> Result<()> {
+    let arguments = ["--client-rate", "0"];
+    let mut service = Service::started(&arguments, &[("docs", "docs.example.org")]).await?;
+    let month = schemas::Hour::of(chrono::Utc::now()).month().to_string();
+    service.limit_files(Some(400_000)).await?;
+    let mut connection = Connection::open(service.address()).await?;
+    let mut send = async |number: u64| -> Result<u16> {
+        let body = format!(r#"{{"url":"https://docs.example.org/{}.html","id":"{number:016x}"}}"#, number % 50);
+        let answer = connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body).await?;
+        if answer.status == 503 {
+            ensure!(answer.headers.contains_key("retry-after"), "a 503 says when to come back");
+            ensure!(answer.json()?["error"]["reason"] == "log_unavailable", "{:?}", answer.body);
+        }
+        Ok(answer.status.as_u16())
+    };
+    let mut refused = 0;
+    for number in 1..=20_000 {
+        match send(number).await? {
+            202 => {}
+            503 => {
+                refused = number;
+                break;
+            }
+            other => anyhow::bail!("{other}"),
+        }
+    }
+    ensure!(refused > 1, "the limit bit: first refusal at {refused}");
+    // The service says that it is not ready, and lives: reading the journal goes on.
+    harness::service::eventually("the service to say that it cannot write", async || {
+        let ready = harness::http::get(service.address(), "/readyz").await?;
+        ensure!(ready.status == 503, "{}", ready.status);
+        Ok(())
+    })
+    .await?;
+    service.limit_files(None).await?;
+    harness::service::eventually("the service to be ready again, without a beacon having come", async || {
+        let ready = harness::http::get(service.address(), "/readyz").await?;
+        ensure!(ready.status == 200, "{}", ready.status);
+        Ok(())
+    })
+    .await?;
+    // The refused one comes again with its id; whether it had reached the disk or not, it counts once.
+    for number in refused..refused + 10 {
+        ensure!(send(number).await? == 202, "{number}\n{}", service.log());
+    }
+    service.counted("docs", &month, refused + 9).await?;
+    service.stop().await
 }
