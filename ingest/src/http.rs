@@ -320,6 +320,7 @@ async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
         "log": log.err().map_or_else(|| "writable".to_owned(), |error| error.to_string()),
         "projects": ingest.projects.len(),
         "refused_beacons": ingest.tally.refused(),
+        "lost_tallies": ingest.lost_tallies(),
     });
     (status, [NOSNIFF, (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], format!("{body}\n"))
         .into_response()
