@@ -55,19 +55,10 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
     };
     let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
     let (url, host) = page_address("url", url)?;
-    let project = match projects.find(named.as_ref(), &host, hour.0) {
-        Lookup::Found(project) => project,
-        Lookup::Unknown if named.is_some() => {
-            return Err(Rejection::field(RejectionReason::UnknownProject, "project", "a registered project").into());
-        }
-        Lookup::Unknown => {
-            return Err(Rejection::field(
-                RejectionReason::UnknownProject,
-                "url",
-                "a page on a host of a registered project",
-            )
-            .into());
-        }
+    let (project, new) = match projects.find(named.as_ref(), &host) {
+        Lookup::Found(project) => (project, false),
+        Lookup::New(project) => (project, true),
+        Lookup::Unknown => return Err(unknown(named.is_some()).into()),
         Lookup::Foreign(project) => {
             return Err(Refused {
                 project: Some(project),
@@ -93,9 +84,14 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
             Ok(None) => (true, String::new()),
             Ok(Some(from)) if from == host || projects.is_own_host(&project, &from) => (false, String::new()),
             Ok(Some(from)) => (true, clean_referrer_host(from.as_str())),
-            Err(rejection) => return Err(Refused { project: Some(project), rejection }),
+            // Refusals are tallied under names that are admitted, or a forger fills the tally.
+            Err(rejection) => return Err(Refused { project: (!new).then_some(project), rejection }),
         },
     };
+    // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
+    if new && !projects.admit(&project, hour.0) {
+        return Err(unknown(named.is_some()).into());
+    }
     Ok(AcceptedPage {
         path: clean_path(url.path()),
         project,
@@ -106,6 +102,12 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
         arrival,
         event_id: beacon.id.unwrap_or(0),
     })
+}
+
+fn unknown(named: bool) -> Rejection {
+    let (field, expected) =
+        if named { ("project", "a registered project") } else { ("url", "a page on a host of a registered project") };
+    Rejection::field(RejectionReason::UnknownProject, field, expected)
 }
 
 fn page_address(field: &'static str, text: &str) -> Result<(Url, Host), Rejection> {
@@ -183,5 +185,21 @@ mod tests {
         assert_eq!(refusal.project.unwrap().as_str(), "sphinx");
         let told = refused(beacon("https://docs.example/", "not a url"));
         assert_eq!(told.rejection.field, Some("referrer"));
+    }
+
+    #[test]
+    fn only_welcome_beacons_use_up_new_names() {
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 1);
+        let try_one = |url: &str, referrer: &str| accept(beacon(url, referrer), &projects, Hour(1));
+        for forged in 0..100 {
+            let refused = try_one(&format!("https://forged{forged}.rtd.example/"), "not a url").unwrap_err();
+            assert_eq!((refused.project, refused.rejection.field), (None, Some("referrer")));
+        }
+        assert_eq!(try_one("https://real.rtd.example/", "").unwrap().project.as_str(), "real");
+        let over = try_one("https://second.rtd.example/", "").unwrap_err();
+        assert_eq!((over.project, over.rejection.reason), (None, RejectionReason::UnknownProject));
+        assert_eq!(try_one("https://real.rtd.example/", "").unwrap().project.as_str(), "real");
+        let told = try_one("https://real.rtd.example/", "not a url").unwrap_err();
+        assert_eq!(told.project.unwrap().as_str(), "real");
     }
 }

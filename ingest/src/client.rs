@@ -83,22 +83,38 @@ impl TrustedProxies {
     /// The client's address: the far end itself unless that is a trusted proxy; then the nearest hop, read from the
     /// right of `X-Forwarded-For` or `Forwarded` (RFC 7239), that is not one. What a client wrote further left is
     /// never reached, so a client cannot choose its address.
+    ///
+    /// A proxy writes one of the two headers and may pass the other on as a client wrote it. Which one is ours cannot
+    /// be told, so where both are present and lead to different clients, neither is believed and the far end counts.
+    /// Proxies should drop the header that they do not write.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         if !self.contains(peer) {
             return ClientAddress::new(peer);
         }
+        let by_x = self.nearest(peer, hops(headers, "x-forwarded-for", parse_hop));
+        let by_rfc = self.nearest(peer, hops(headers, "forwarded", parse_forwarded));
+        match (by_x, by_rfc) {
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(one), Some(other)) if one == other => one,
+            _ => ClientAddress::new(peer),
+        }
+    }
+
+    /// Where the hops of one header lead; nothing where it is absent.
+    fn nearest(&self, peer: IpAddr, hops: Vec<Option<IpAddr>>) -> Option<ClientAddress> {
+        if hops.is_empty() {
+            return None;
+        }
         let mut nearest = peer;
-        let forwarded_for = hops(headers, "x-forwarded-for", parse_hop);
-        let hops = if forwarded_for.is_empty() { hops(headers, "forwarded", parse_forwarded) } else { forwarded_for };
         for hop in hops.into_iter().rev() {
             match hop {
                 Some(address) if self.contains(address) => nearest = address,
-                Some(address) => return ClientAddress::new(address),
+                Some(address) => return Some(ClientAddress::new(address)),
                 // An unreadable hop ends what can be trusted.
                 None => break,
             }
         }
-        ClientAddress::new(nearest)
+        Some(ClientAddress::new(nearest))
     }
 }
 
@@ -157,6 +173,12 @@ mod tests {
             ("10.0.0.1", &[("forwarded", r#"for="[2001:db8::1]:99";proto=https"#)], "2001:db8::1"),
             ("10.0.0.1", &[("forwarded", "for=192.0.2.66, For=203.0.113.1")], "203.0.113.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
+            // One header is our proxy's, the other the client's invention; whichever it is, it chooses nothing.
+            ("10.0.0.1", &[("x-forwarded-for", "192.0.2.66"), ("forwarded", "for=203.0.113.1")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "203.0.113.1"), ("forwarded", "for=192.0.2.66")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "rubbish"), ("forwarded", "for=203.0.113.1")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "10.0.0.9"), ("forwarded", "for=203.0.113.1")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "203.0.113.1"), ("forwarded", "for=203.0.113.1")], "203.0.113.1"),
             ("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:203.0.113.1")], "203.0.113.1"),
         ] {
             assert_eq!(client(peer, headers), expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// A transparent GIF of one pixel (GIF89a, 43 bytes).
 const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
 
+/// A browser takes every answer for what it says it is.
+const NOSNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
 /// What became of a beacon that was not refused.
 enum Taken {
     /// The log has it.
@@ -39,7 +42,7 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
         .route("/v1/pageview", post(pageview::<S>).options(preflight).fallback(post_only))
         .route("/v1/pageview.gif", get(pixel::<S>).fallback(get_only))
         .route("/beacon.js", get(beacon_js))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(async || ([NOSNIFF], "ok\n")))
         .route("/readyz", get(readyz::<S>))
         .fallback(nothing_here)
         .with_state(ingest)
@@ -236,6 +239,8 @@ fn answer(status: StatusCode) -> Response {
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
+    let (name, value) = NOSNIFF;
+    headers.insert(name, value);
     response
 }
 
@@ -301,7 +306,6 @@ async fn beacon_js(method: Method) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(script::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(script::CACHE_CONTROL));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     if method != Method::HEAD {
         *response.body_mut() = Body::from(script::BEACON_JS);
     }
@@ -316,6 +320,8 @@ async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
         "log": log.err().map_or_else(|| "writable".to_owned(), |error| error.to_string()),
         "projects": ingest.projects.len(),
         "refused_beacons": ingest.tally.refused(),
+        "lost_tallies": ingest.lost_tallies(),
     });
-    (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+    (status, [NOSNIFF, (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], format!("{body}\n"))
+        .into_response()
 }

@@ -22,11 +22,14 @@ pub use crate::http::routes;
 use crate::keys::KeyRing;
 use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::tally::Tally;
 use chrono::{DateTime, Utc};
 use schemas::{Hour, record};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -98,29 +101,163 @@ impl<S: Sink> Ingest<S> {
         }
     }
 
-    /// Sends what has been tallied of refused beacons to the log. Returns how many records were sent; what could not
-    /// be sent stays for the next time.
+    /// Sends what has been tallied of refused beacons to the log. Returns how many records the log has. What it did
+    /// not take stays for the next time; what it may have taken does not, and is counted by [`Ingest::lost_tallies`].
+    ///
+    /// Let it end: dropped half-way, it loses what it took.
     pub async fn send_tallies(&self) -> usize {
-        let mut sent = 0;
-        for tally in self.tally.take(Hour::of((self.clock)())) {
-            match self.sink.append(0, record::encode_rejections(tally.clone())).await {
-                Ok(()) => sent += 1,
-                Err(_) => self.tally.put_back(&tally),
+        let tallies = self.tally.take(Hour::of((self.clock)()));
+        let (mut sent, mut lost) = (0, 0);
+        let mut reason = String::new();
+        for tallies in tallies.chunks(TALLIES_AT_ONCE) {
+            let appended =
+                tallies.iter().map(|tally| self.sink.append(0, record::encode_rejections(tally.clone()))).collect();
+            for (tally, outcome) in tallies.iter().zip(all(appended).await) {
+                match outcome {
+                    Ok(()) => sent += 1,
+                    Err(SinkError::QueueFull | SinkError::Closed) => self.tally.put_back(tally),
+                    Err(SinkError::Unavailable(error)) => {
+                        lost += 1;
+                        reason = error;
+                    }
+                }
             }
+        }
+        if lost > 0 {
+            self.tally.lose(lost);
+            tracing::warn!(tallies = lost, error = reason, "tallies of refused beacons may not be in the log");
         }
         sent
     }
 
-    /// Keeps the calendar and the tallies until dropped: the key must step at a period's end even when nobody reads.
-    pub async fn keep(&self) {
+    /// Tallies since the start of which nobody knows whether the log has them: writing failed. They are not sent
+    /// again, so refusals may be counted too low, never twice.
+    pub fn lost_tallies(&self) -> u64 {
+        self.tally.lost()
+    }
+
+    /// Keeps the calendar and the tallies until `stop`: the key must step at a period's end even when nobody reads.
+    /// Ends by itself, with no tally half-way; do not abort it. Tallies of the last moment are left for one more
+    /// [`Ingest::send_tallies`].
+    pub async fn keep(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
         every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            every_second.tick().await;
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                _ = every_second.tick() => {}
+            }
             if let Err(error) = self.keys.at((self.clock)()) {
                 tracing::error!(%error, "the visitor key could not be replaced at its period's end");
             }
             self.send_tallies().await;
         }
+    }
+}
+
+/// Tallies on their way to the log at once: one wait for the disk for all of them, and room in the queue for views.
+const TALLIES_AT_ONCE: usize = 64;
+
+/// Waits for all futures together; their outputs in order.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    poll_fn(|context| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none()
+                && let Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *output = Some(value);
+            }
+        }
+        if outputs.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::RejectionReason;
+    use std::sync::Mutex;
+    use tokio::sync::{Notify, oneshot};
+
+    /// Answers as told, once it was asked as often as told.
+    #[derive(Default)]
+    struct Told {
+        answers: Mutex<Vec<Result<(), SinkError>>>,
+        asked: std::sync::atomic::AtomicUsize,
+        begun: Notify,
+        go: Notify,
+        waits: bool,
+    }
+
+    impl Sink for Arc<Told> {
+        async fn append(&self, _: u64, _: Vec<u8>) -> Result<(), SinkError> {
+            self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            self.begun.notify_one();
+            if self.waits {
+                self.go.notified().await;
+            }
+            self.answers.lock().unwrap().pop().unwrap_or(Ok(()))
+        }
+
+        fn ready(&self) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    fn ingest(sink: &Arc<Told>) -> (tempfile::TempDir, Arc<Ingest<Arc<Told>>>) {
+        let home = tempfile::tempdir().unwrap();
+        let now: DateTime<Utc> = "2026-03-14T10:00:00Z".parse().unwrap();
+        let keys = KeyRing::open(&home.path().join("visitor.key"), keys::VisitorPeriod::Month, now).unwrap();
+        let clock: Clock = Arc::new(move || now);
+        let projects = Projects::new(Vec::new(), 0);
+        (home, Arc::new(Ingest::new(IngestConfig::default(), clock, keys, projects, Arc::clone(sink))))
+    }
+
+    #[tokio::test]
+    async fn a_tally_reaches_the_log_at_most_once() {
+        let sink = Arc::new(Told::default());
+        let (_home, ingest) = ingest(&sink);
+        for (answer, sent, pending, lost) in [
+            (Err(SinkError::QueueFull), 0, 1, 0),
+            (Err(SinkError::Closed), 0, 1, 0),
+            (Ok(()), 1, 0, 0),
+            (Err(SinkError::Unavailable("disk".to_owned())), 0, 0, 1),
+        ] {
+            if ingest.tally.is_empty() {
+                ingest.tally.add(None, RejectionReason::MalformedJson, 3);
+            }
+            sink.answers.lock().unwrap().push(answer);
+            assert_eq!(ingest.send_tallies().await, sent);
+            assert_eq!((usize::from(!ingest.tally.is_empty()), ingest.lost_tallies()), (pending, lost));
+        }
+        assert_eq!(ingest.tally.refused(), 6);
+    }
+
+    #[tokio::test]
+    async fn stopping_waits_for_the_tallies_under_way() {
+        let sink = Arc::new(Told { waits: true, ..Told::default() });
+        let (_home, ingest) = ingest(&sink);
+        ingest.tally.add(None, RejectionReason::MalformedJson, 1);
+        ingest.tally.add(None, RejectionReason::NotUtf8, 1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let keep = tokio::spawn({
+            let ingest = Arc::clone(&ingest);
+            async move { ingest.keep(async { drop(stopped.await) }).await }
+        });
+        sink.begun.notified().await;
+        // Both are under way although neither is durable.
+        assert_eq!(sink.asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+        stop.send(()).unwrap();
+        tokio::task::yield_now().await;
+        assert!(!keep.is_finished());
+        sink.go.notify_waiters();
+        keep.await.unwrap();
+        assert!(ingest.tally.is_empty());
     }
 }

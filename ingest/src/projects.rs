@@ -4,7 +4,7 @@
 use arc_swap::ArcSwap;
 use schemas::{Host, ProjectSlug};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A pattern such as `{project}.docs.example.org`: any project under one suffix, without registering each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ impl ProjectSnapshot {
 pub enum Lookup {
     /// The page belongs to this project.
     Found(ProjectSlug),
+    /// A host pattern would admit this name, which is new: [`Projects::admit`] it before anything is counted for it.
+    New(ProjectSlug),
     /// No such project.
     Unknown,
     /// The project exists, the host is not one of its.
@@ -114,22 +116,22 @@ impl Projects {
         self.len() == 0
     }
 
-    /// Finds the project of a page on `host`, which the beacon may have named. `hour` is the present one.
-    pub fn find(&self, named: Option<&ProjectSlug>, host: &Host, hour: u32) -> Lookup {
+    /// Finds the project of a page on `host`, which the beacon may have named. Admits nobody.
+    pub fn find(&self, named: Option<&ProjectSlug>, host: &Host) -> Lookup {
         let snapshot = self.snapshot.load();
         if let Some(slug) = named {
             if let Some(hosts) = snapshot.hosts_of.get(slug) {
                 return if hosts.contains(host) { Lookup::Found(slug.clone()) } else { Lookup::Foreign(slug.clone()) };
             }
-            return match self.by_pattern(host, hour) {
-                Some(found) if found == *slug => Lookup::Found(found),
+            return match self.by_pattern(host) {
+                Some(found) if found == *slug => self.known_or_new(found),
                 _ => Lookup::Unknown,
             };
         }
         match snapshot.projects_of.get(host).map(Vec::as_slice) {
             Some([one]) => Lookup::Found(one.clone()),
             Some([_, _, ..]) => Lookup::Ambiguous,
-            _ => self.by_pattern(host, hour).map_or(Lookup::Unknown, Lookup::Found),
+            _ => self.by_pattern(host).map_or(Lookup::Unknown, |slug| self.known_or_new(slug)),
         }
     }
 
@@ -138,20 +140,46 @@ impl Projects {
         self.snapshot.load().hosts_of.get(slug).is_some_and(|hosts| hosts.contains(host))
     }
 
-    fn by_pattern(&self, host: &Host, hour: u32) -> Option<ProjectSlug> {
-        let slug = self.patterns.iter().find_map(|pattern| pattern.project(host.as_str()))?;
-        let mut admitted = self.admitted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Admits a name that a pattern found, at the end of a beacon that is welcome otherwise. `hour` is the present one.
+    /// False where the hour's new names are used up.
+    pub fn admit(&self, slug: &ProjectSlug, hour: u32) -> bool {
+        let mut admitted = self.names();
         if admitted.hour != hour {
             (admitted.hour, admitted.this_hour) = (hour, 0);
         }
-        if !admitted.names.contains(&slug) {
-            if admitted.this_hour >= self.new_names_per_hour {
-                return None;
-            }
-            admitted.this_hour += 1;
-            admitted.names.insert(slug.clone());
+        if admitted.names.contains(slug) {
+            return true;
         }
-        Some(slug)
+        if admitted.this_hour >= self.new_names_per_hour {
+            return false;
+        }
+        admitted.this_hour += 1;
+        admitted.names.insert(slug.clone());
+        true
+    }
+
+    /// Adds names that were admitted before a restart. They do not count as new.
+    pub fn admit_known(&self, slugs: impl IntoIterator<Item = ProjectSlug>) {
+        self.names().names.extend(slugs);
+    }
+
+    /// The names that patterns admitted, in order; to be kept for [`Projects::admit_known`].
+    pub fn admitted(&self) -> Vec<ProjectSlug> {
+        let mut slugs: Vec<_> = self.names().names.iter().cloned().collect();
+        slugs.sort();
+        slugs
+    }
+
+    fn by_pattern(&self, host: &Host) -> Option<ProjectSlug> {
+        self.patterns.iter().find_map(|pattern| pattern.project(host.as_str()))
+    }
+
+    fn known_or_new(&self, slug: ProjectSlug) -> Lookup {
+        if self.names().names.contains(&slug) { Lookup::Found(slug) } else { Lookup::New(slug) }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Admitted> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,19 +202,33 @@ mod tests {
             (slug("sphinx"), vec![host("sphinx.example"), host("shared.example")]),
             (slug("django"), vec![host("shared.example")]),
         ])));
-        let find = |named: Option<&str>, at: &str| projects.find(named.map(slug).as_ref(), &host(at), 1);
+        let find = |named: Option<&str>, at: &str| projects.find(named.map(slug).as_ref(), &host(at));
         assert_eq!(find(None, "sphinx.example"), Lookup::Found(slug("sphinx")));
         assert_eq!(find(None, "shared.example"), Lookup::Ambiguous);
         assert_eq!(find(Some("django"), "shared.example"), Lookup::Found(slug("django")));
         assert_eq!(find(Some("django"), "sphinx.example"), Lookup::Foreign(slug("django")));
         assert_eq!(find(Some("nobody"), "sphinx.example"), Lookup::Unknown);
         assert_eq!(find(None, "elsewhere.example"), Lookup::Unknown);
-        assert_eq!(find(None, "one.rtd.example"), Lookup::Found(slug("one")));
-        assert_eq!(find(Some("two"), "two.rtd.example"), Lookup::Found(slug("two")));
         assert_eq!(find(None, "a.b.rtd.example"), Lookup::Unknown);
-        // The third new name of the hour is one too many; known ones stay welcome.
-        assert_eq!(find(None, "three.rtd.example"), Lookup::Unknown);
-        assert_eq!(find(None, "one.rtd.example"), Lookup::Found(slug("one")));
-        assert_eq!(projects.find(None, &host("three.rtd.example"), 2), Lookup::Found(slug("three")));
+        assert_eq!(find(None, "one.rtd.example"), Lookup::New(slug("one")));
+        assert_eq!(find(Some("two"), "two.rtd.example"), Lookup::New(slug("two")));
+        assert_eq!(find(Some("one"), "two.rtd.example"), Lookup::Unknown);
+        assert_eq!(projects.admitted(), [], "looking up admits nobody");
+    }
+
+    #[test]
+    fn an_hour_admits_so_many_new_names() {
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
+        let found = |at: &str| projects.find(None, &host(at));
+        assert!(projects.admit(&slug("one"), 1) && projects.admit(&slug("two"), 1) && projects.admit(&slug("one"), 1));
+        assert_eq!(found("one.rtd.example"), Lookup::Found(slug("one")));
+        // The third is one too many, however often it is looked up; what was known before a restart is not new.
+        assert!(!projects.admit(&slug("three"), 1));
+        assert_eq!(found("three.rtd.example"), Lookup::New(slug("three")));
+        projects.admit_known([slug("four"), slug("five"), slug("six")]);
+        assert!(projects.admit(&slug("six"), 1));
+        assert_eq!(found("four.rtd.example"), Lookup::Found(slug("four")));
+        assert!(projects.admit(&slug("three"), 2));
+        assert_eq!(projects.admitted(), ["five", "four", "one", "six", "three", "two"].map(slug));
     }
 }

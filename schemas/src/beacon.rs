@@ -68,7 +68,10 @@ impl Beacon {
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
         let text =
             std::str::from_utf8(body).map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8"))?;
-        if let Ok(plain) = serde_json::from_str::<Plain<'_>>(text) {
+        // Serde reads a struct from an array too, which is no beacon.
+        if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
+            && let Ok(plain) = serde_json::from_str::<Plain<'_>>(text)
+        {
             return plain.check();
         }
         Self::from_any_json(text)
@@ -175,6 +178,7 @@ mod tests {
         for (body, reason, field) in [
             (&b"{"[..], RejectionReason::MalformedJson, None),
             (b"[]", RejectionReason::MalformedJson, None),
+            (br#"["docs","https://a/",null,200,null,null,null]"#, RejectionReason::MalformedJson, None),
             (b"{\"url\":\"\xff\"}", RejectionReason::NotUtf8, None),
             (br#"{"url":5}"#, RejectionReason::InvalidField, Some("url")),
             (br#"{"url":"https://a/","status":99}"#, RejectionReason::InvalidField, Some("status")),
@@ -197,6 +201,10 @@ mod tests {
             r#"{"url":"https://a.example/x","version":"a\tb"}"#,
             r#"{"url":"https://a.example/\u00fc","status":"404"}"#,
             r#"{"url":null,"status":null}"#,
+            r#"["docs","https://a.example/",null,200,null,null,null]"#,
+            " \t\r\n[null,\"https://a.example/\",null,null,null,null,null]",
+            " \t\r\n{\"url\":\"https://a.example/\"}",
+            "\u{a0}{\"url\":\"https://a.example/\"}",
             r#"{"url":"https://a.example/","id":"0123"}"#,
             r#"{"url":"https://a.example/","id":"01234567890123456789012345678901234567890123456789012345678901234"}"#,
             r#"{"url":"https://a.example/","url":"https://b.example/"}"#,

@@ -42,6 +42,7 @@ fn check_headers(name: &str, answer: &Answer) -> Result<()> {
     let header = |header: &str| answer.headers.get(header).and_then(|value| value.to_str().ok());
     ensure!(header("access-control-allow-origin") == Some("*"), "{name}: readable by the page: {:?}", answer.headers);
     ensure!(header("cache-control") == Some("no-store"), "{name}: never stored: {:?}", answer.headers);
+    ensure!(header("x-content-type-options") == Some("nosniff"), "{name}: is what it says: {:?}", answer.headers);
     for absent in ["set-cookie", "etag", "last-modified"] {
         ensure!(header(absent).is_none(), "{name}: no {absent}: {:?}", answer.headers);
     }

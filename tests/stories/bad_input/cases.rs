@@ -72,6 +72,8 @@ pub fn all() -> Vec<Case> {
         ("cut off", format!(r#"{{"url":"{CANARY}"#)),
         ("followed by more", format!(r#"{{"url":"https://docs.example/"}} {CANARY}"#)),
         ("an array", format!(r#"["{CANARY}"]"#)),
+        ("a beacon's values as an array", r#"["docs","https://docs.example/",null,200,null,null,null]"#.to_owned()),
+        ("the same after blanks", " \r\n\t[null,\"https://docs.example/\",null,null,null,null,null]".to_owned()),
         ("a string", format!(r#""{CANARY}""#)),
         ("null", "null".to_owned()),
         ("a number", "7".to_owned()),
