@@ -7,6 +7,8 @@ use clap::ArgMatches;
 use clickhouse::Client;
 use schemas::tables::ProjectRow;
 use schemas::{Host, ProjectSlug};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,7 +128,17 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
-/// The copy on disk, so that the endpoint starts while ClickHouse is away.
+/// Names that host patterns admitted once: those that have figures. They need not be admitted again after a restart.
+pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
+    let query = client.query("SELECT DISTINCT project FROM site_hourly");
+    let names = tokio::time::timeout(Duration::from_secs(30), query.fetch_all::<String>())
+        .await
+        .context("ClickHouse did not answer in time")?
+        .context("cannot read which projects have figures")?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// A copy on disk of what the endpoint must know before ClickHouse has been asked.
 pub struct Snapshot {
     path: PathBuf,
 }
@@ -137,19 +149,19 @@ impl Snapshot {
         Snapshot { path: path.to_owned() }
     }
 
-    /// The last registry that was written; empty where none was, or it does not read back.
-    pub fn load(&self) -> Registry {
-        let Ok(text) = std::fs::read_to_string(&self.path) else { return Registry::new() };
+    /// What was written last; empty where nothing was, or it does not read back.
+    pub fn load<T: DeserializeOwned + Default>(&self) -> T {
+        let Ok(text) = std::fs::read_to_string(&self.path) else { return T::default() };
         serde_json::from_str(&text).unwrap_or_else(|error| {
-            tracing::warn!(%error, path = %self.path.display(), "the copy of the registry does not read back; starting without it");
-            Registry::new()
+            tracing::warn!(%error, path = %self.path.display(), "this copy does not read back; starting without it");
+            T::default()
         })
     }
 
     /// Writes beside and renames.
-    pub fn store(&self, registry: &Registry) -> anyhow::Result<()> {
+    pub fn store<T: Serialize>(&self, content: &T) -> anyhow::Result<()> {
         let fresh = self.path.with_extension("new");
-        std::fs::write(&fresh, serde_json::to_vec_pretty(registry)?)
+        std::fs::write(&fresh, serde_json::to_vec_pretty(content)?)
             .and_then(|()| std::fs::rename(&fresh, &self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }

@@ -13,7 +13,7 @@ use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::keys::KeyRing;
 use ingest::projects::{ProjectSnapshot, Projects};
-use schemas::Hour;
+use schemas::{Hour, ProjectSlug};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let snapshot = Snapshot::new(&data.join("projects.json"));
     let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
-    registry.replace(ProjectSnapshot::new(&snapshot.load()));
+    registry.replace(ProjectSnapshot::new(&snapshot.load::<projects::Registry>()));
+    let names = Snapshot::new(&data.join("admitted.json"));
+    registry.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), keys, registry, journal.clone()));
 
     let mut engine = Engine::start(&config.engine()).await?;
@@ -64,10 +66,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
         drained,
     ));
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot));
+    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
     let keep = tokio::spawn({
-        let ingest = Arc::clone(&ingest);
-        async move { ingest.keep().await }
+        let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
+        async move { ingest.keep(until(stopped)).await }
     });
 
     let unit = match config.visitor_period()? {
@@ -103,9 +105,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Ok(outcome) => outcome?,
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
-    keep.abort();
     refresh.abort();
-    // An aborted task may still hold the tallies it took: wait for it to be gone before the last ones are sent.
+    // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
     let _ = refresh.await;
     ingest.send_tallies().await;
@@ -165,9 +166,12 @@ async fn refresh_registry<S: ingest::sink::Sink>(
     ingest: Arc<Ingest<S>>,
     client: clickhouse::Client,
     snapshot: Snapshot,
+    names: Snapshot,
 ) {
     let mut known = None;
     let mut failing = false;
+    let mut seeded = false;
+    let mut written = ingest.projects.admitted().len();
     loop {
         match projects::read(&client).await {
             Ok(registry) => {
@@ -189,6 +193,18 @@ async fn refresh_registry<S: ingest::sink::Sink>(
                     );
                 }
                 failing = true;
+            }
+        }
+        // Names that patterns admitted outlive a restart: in a file, and in what has been counted of them.
+        if !seeded && let Ok(known) = projects::with_figures(&client).await {
+            ingest.projects.admit_known(known);
+            seeded = true;
+        }
+        let admitted = ingest.projects.admitted();
+        if admitted.len() != written {
+            match names.store(&admitted) {
+                Ok(()) => written = admitted.len(),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "admitted names are not on disk yet"),
             }
         }
         tokio::time::sleep(projects::REFRESH).await;

@@ -397,7 +397,8 @@ impl Sink for Journal {
             }
             done
         };
-        done.await.unwrap_or(Err(SinkError::Closed))
+        // A writer that died in the middle of it leaves the outcome unknown.
+        done.await.unwrap_or_else(|_| Err(SinkError::Unavailable("the journal's writer is gone".to_owned())))
     }
 
     fn ready(&self) -> Result<(), SinkError> {

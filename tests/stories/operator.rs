@@ -193,3 +193,34 @@ async fn a_full_disk_refuses_beacons_and_loses_none() -> Result<()> {
     service.counted("docs", &month, refused + 9).await?;
     service.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_a_pattern_admitted_outlive_a_kill() -> Result<()> {
+    let arguments = ["--host-pattern", "{project}.docs.example.org", "--new-projects-per-hour", "2"];
+    let mut service = Service::started(&arguments, &[]).await?;
+    let month = schemas::Hour::of(chrono::Utc::now()).month().to_string();
+    let send = async |address, project: &str, referrer: &str| -> Result<u16> {
+        let mut connection = Connection::open(address).await?;
+        let body = format!(r#"{{"url":"https://{project}.docs.example.org/a.html","referrer":"{referrer}"}}"#);
+        let answer = connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body).await?;
+        Ok(answer.status.as_u16())
+    };
+    let address = service.address();
+    ensure!(send(address, "spent", "no address").await? == 400, "a beacon that is refused spends no name");
+    ensure!(send(address, "first", "").await? == 202 && send(address, "second", "").await? == 202);
+    ensure!(send(address, "third", "").await? == 404, "the hour's names are used up");
+    // A project that nobody registered has its report.
+    service.counted("first", &month, 1).await?;
+    service.counted("second", &month, 1).await?;
+    harness::service::eventually("the admitted names to be on disk", async || {
+        let names = std::fs::read_to_string(service.data().join("admitted.json"))?;
+        ensure!(names.contains("first") && names.contains("second"), "{names}");
+        Ok(())
+    })
+    .await?;
+    service.kill().await?;
+    service.start(&[]).await?;
+    ensure!(send(address, "stranger", "").await? == 202 && send(address, "another", "").await? == 202);
+    ensure!(send(address, "second", "").await? == 202, "strangers do not push out who was there before");
+    service.stop().await
+}
