@@ -15,6 +15,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use schemas::{Hour, Month, ProjectSlug};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The page's style, a file of its own so that the policy can forbid everything inline.
 const STYLE: &str = include_str!("../assets/report.css");
@@ -22,7 +24,14 @@ const STYLE: &str = include_str!("../assets/report.css");
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
+/// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
+const AT_ONCE: usize = 8;
+
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+
 struct Reports {
+    turns: Semaphore,
     store: ReportStore,
     config: QueryConfig,
     clock: Clock,
@@ -35,7 +44,7 @@ pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> R
         .route("/projects/{project}/{month}", get(report_page))
         .route("/projects/{project}", get(running_month))
         .route("/assets/report.css", get(style))
-        .with_state(Arc::new(Reports { store, config, clock }))
+        .with_state(Arc::new(Reports { turns: Semaphore::new(AT_ONCE), store, config, clock }))
         .layer(middleware::from_fn(protective_headers))
 }
 
@@ -109,6 +118,8 @@ impl Reports {
             .parse()
             .map_err(|error: schemas::time::InvalidMonth| Problem::invalid_field("month", error.to_string()))?;
         let period = Period::of(month, (self.clock)()).map_err(|error| Problem::month_not_begun(error.to_string()))?;
+        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)?;
         let facts = self.store.month(&project, period, pages).await.map_err(|error| problem_of(&error))?;
         Ok(MonthlyReport::of(project, period, &facts, self.config.visitor_unit))
     }

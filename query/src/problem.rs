@@ -70,6 +70,17 @@ impl Problem {
         }
     }
 
+    /// 503: others are being served, and the wait for a turn was too long.
+    pub fn too_many_reports() -> Self {
+        Problem {
+            kind: "/problems/too-many-reports",
+            title: "Too many reports are asked for at once",
+            status: 503,
+            detail: "others are being served first; try again shortly".into(),
+            field: None,
+        }
+    }
+
     /// 500: what ClickHouse answered makes no sense to this version.
     pub fn unreadable_figures() -> Self {
         Problem {
