@@ -1,25 +1,38 @@
 //! The pipeline's story: 20,000 beacons from 3,000 known readers over two months, `kill -9` in between, and every
 //! figure right.
 
+#[path = "pipeline/compare.rs"]
+mod compare;
+#[path = "pipeline/invalid.rs"]
+mod invalid;
+
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
+use compare::compare;
 use harness::http::Connection;
 use harness::oracle;
 use harness::service::{PATIENCE, Service, eventually};
-use schemas::tables::{LedgerRow, PageDailyRow, SiteHourlyRow};
+use invalid::{Invalid, Refusals};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
 const PROJECTS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "omega"];
 const READERS: u64 = 3_000;
 const PER_MONTH: u64 = 10_000;
+/// With every so many views, a beacon that must be refused.
+const INVALID_EVERY: usize = 25;
 const AGENTS: [&str; 3] = [
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15",
+];
+
+const BOTS: [&str; 2] = [
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.3; +https://openai.com/gptbot)",
 ];
 
 /// A number without pattern, the same in every run (splitmix64, Steele et al. 2014).
@@ -38,6 +51,8 @@ struct View {
     status: u16,
     reader: u64,
     arrival: bool,
+    /// Which of [`BOTS`] made it, where it was no person.
+    bot: Option<usize>,
     id: u64,
 }
 
@@ -56,8 +71,13 @@ impl View {
             status: if page == 7 { 404 } else { 200 },
             reader,
             arrival: chance >> 50 & 3 == 0,
+            bot: (index % 30 == 7).then_some((index / 30 % 2) as usize),
             id: mix(index ^ 0xabcd) | 1,
         }
+    }
+
+    fn agent(&self) -> &'static str {
+        self.bot.map_or(AGENTS[(self.reader % 3) as usize], |bot| BOTS[bot])
     }
 
     fn address(&self) -> String {
@@ -83,6 +103,8 @@ impl View {
 struct Expected {
     views: u64,
     visits: u64,
+    /// By search engines and by AI crawlers.
+    bots: [u64; 2],
     pages: BTreeMap<(String, u64), u64>,
     readers: BTreeSet<u64>,
 }
@@ -91,6 +113,10 @@ fn expected(views: &[View]) -> BTreeMap<&'static str, Expected> {
     let mut all: BTreeMap<&'static str, Expected> = BTreeMap::new();
     for view in views {
         let project = all.entry(view.project).or_default();
+        if let Some(bot) = view.bot {
+            project.bots[bot] += 1;
+            continue;
+        }
         project.views += 1;
         project.visits += u64::from(view.arrival);
         *project.pages.entry((view.path.clone(), u64::from(view.status))).or_default() += 1;
@@ -106,19 +132,29 @@ async fn drive(service: &mut Service, views: Vec<View>, kills: &[usize], clock: 
     let next = Arc::new(AtomicUsize::new(0));
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let broken = Arc::new(AtomicU64::new(0));
+    let killed = Arc::new(AtomicUsize::new(0));
+    let refusals = Arc::new(Mutex::new(Refusals::default()));
+    let kills_due = kills.len();
     let address = service.address();
     let senders: Vec<_> = (0..24)
         .map(|_| {
             let (views, next) = (Arc::clone(&views), Arc::clone(&next));
             let (acknowledged, broken) = (Arc::clone(&acknowledged), Arc::clone(&broken));
+            let (killed, refusals) = (Arc::clone(&killed), Arc::clone(&refusals));
             tokio::spawn(async move {
                 let mut connection = None;
                 loop {
                     let index = next.fetch_add(1, Ordering::SeqCst);
                     let Some(view) = views.get(index) else { return Ok::<(), anyhow::Error>(()) };
                     let (body, from) = (view.body(), view.address());
-                    let headers =
-                        [("user-agent", AGENTS[(view.reader % 3) as usize]), ("x-forwarded-for", from.as_str())];
+                    let headers = [("user-agent", view.agent()), ("x-forwarded-for", from.as_str())];
+                    if index.is_multiple_of(INVALID_EVERY) {
+                        let invalid = Invalid::new(index / INVALID_EVERY, view.project);
+                        let after_kills = killed.load(Ordering::SeqCst) == kills_due;
+                        let told = invalid.send(&mut connection, address).await?;
+                        let mut refusals = refusals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        refusals.sent(&invalid, told && after_kills);
+                    }
                     let deadline = Instant::now() + PATIENCE;
                     loop {
                         if connection.is_none() {
@@ -130,9 +166,9 @@ async fn drive(service: &mut Service, views: Vec<View>, kills: &[usize], clock: 
                         };
                         match outcome {
                             Ok(answer) if answer.status == 202 => break,
-                            // 404: a fresh process has not read the registry yet.
+                            // Never 404: a fresh process knows the registry from its copy on disk.
                             Ok(answer) => ensure!(
-                                matches!(answer.status.as_u16(), 503 | 404),
+                                answer.status == 503,
                                 "{}: {}",
                                 answer.status,
                                 String::from_utf8_lossy(&answer.body)
@@ -159,14 +195,17 @@ async fn drive(service: &mut Service, views: Vec<View>, kills: &[usize], clock: 
         .await?;
         service.kill().await?;
         service.start(&["--clock-start", clock]).await?;
+        killed.fetch_add(1, Ordering::SeqCst);
     }
     for sender in senders {
         sender.await??;
     }
-    Ok(Driven { acknowledged: acknowledged.load(Ordering::SeqCst), broken: broken.load(Ordering::SeqCst) })
+    let refusals = std::mem::take(&mut *refusals.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    Ok(Driven { refusals, acknowledged: acknowledged.load(Ordering::SeqCst), broken: broken.load(Ordering::SeqCst) })
 }
 
 struct Driven {
+    refusals: Refusals,
     acknowledged: usize,
     broken: u64,
 }
@@ -205,6 +244,8 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
 
     let mut kills = 0;
     let mut broken = 0;
+    let mut refused = Vec::new();
+    let mut browsers = [0; 3];
     for (month, clock, first) in months {
         if first > 0 {
             // The next month begins while the service is down.
@@ -221,15 +262,33 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let watcher = watch(service.address(), format!("/v1/projects/alpha/reports/{month}"), Arc::clone(&stop));
         let total = sent.len();
-        let driven = drive(&mut service, sent, marks, clock).await?;
+        let mut driven = drive(&mut service, sent, marks, clock).await?;
         kills += marks.len();
         broken += driven.broken;
         ensure!(driven.acknowledged == total, "all {total} were acknowledged");
 
+        // No kill is to come: each of these must be counted.
+        let mut connection = None;
+        for number in 0..20 * PROJECTS.len() {
+            let invalid = Invalid::new(number / PROJECTS.len(), PROJECTS[number % PROJECTS.len()]);
+            ensure!(invalid.send(&mut connection, service.address()).await?, "a refusal was not told");
+            driven.refusals.sent(&invalid, true);
+        }
+        refused.push((month, driven.refusals));
+
+        for view in views.iter().filter(|view| view.bot.is_none()) {
+            browsers[(view.reader % 3) as usize] += 1;
+        }
         let expected = expected(&views);
         for (project, truth) in &expected {
             let report = service.counted(project, month, truth.views).await?;
             ensure!(report["totals"]["visits"] == truth.visits, "{project}: {}", report["totals"]);
+            eventually("the bots' views", async || {
+                let bots = service.report(project, month).await?["totals"]["bots"].take();
+                ensure!(bots["search"] == truth.bots[0] && bots["ai_crawler"] == truth.bots[1], "{project}: {bots}");
+                Ok(())
+            })
+            .await?;
             // One hour has it all, and every other hour of the month has nothing.
             let hour = schemas::Hour(hour_of(clock)?).start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             for entry in report["hours"].as_array().context("hours")? {
@@ -273,43 +332,17 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
     ensure!(truth.ledger.len() == 2, "two windows: {:?}", truth.ledger);
     service.start(&["--clock-start", months[1].1]).await?;
     compare(&service, &truth).await?;
+    for (name, views) in ["Chrome", "Firefox", "Safari"].into_iter().zip(browsers) {
+        let cells =
+            truth.breakdown.iter().filter(|((_, _, _, dimension, value), _)| dimension == "browser" && value == name);
+        let found: u64 = cells.map(|(_, views)| views).sum();
+        ensure!(found == views, "{name}: {found} views, {views} sent");
+    }
+    for (month, refusals) in &refused {
+        refusals.check(&service, &truth, month).await?;
+    }
     let duplicates: u64 = truth.ledger.values().map(|ledger| ledger.duplicate).sum();
     ensure!(duplicates >= 2 * PER_MONTH / 40, "repeated ids reached the fold: {duplicates}");
     println!("{} records, {duplicates} repeated, {broken} requests broken by {kills} kills", truth.end);
     service.stop().await
-}
-
-async fn compare(service: &Service, truth: &oracle::Truth) -> Result<()> {
-    let client = service.clickhouse()?;
-    let site = client.query("SELECT ?fields FROM site_hourly FINAL").fetch_all::<SiteHourlyRow>().await?;
-    ensure!(site.len() == truth.site.len(), "site_hourly: {} rows, {} expected", site.len(), truth.site.len());
-    for row in site {
-        let key = (row.window_start, row.project.clone(), row.hour / 3600);
-        let expected = truth.site.get(&key).with_context(|| format!("no such cell in the log: {key:?}"))?;
-        ensure!((row.views, row.visits) == (expected.views, expected.visits), "{key:?}: {row:?}");
-        ensure!(row.sketch == expected.sketch()?, "{key:?}: the sketch differs from the rebuild");
-    }
-    let page = client.query("SELECT ?fields FROM page_daily FINAL").fetch_all::<PageDailyRow>().await?;
-    ensure!(page.len() == truth.page.len(), "page_daily: {} rows, {} expected", page.len(), truth.page.len());
-    for row in page {
-        let key = (row.window_start, row.project.clone(), row.day, row.path.clone(), row.status);
-        let expected = truth.page.get(&key).with_context(|| format!("no such cell in the log: {key:?}"))?;
-        ensure!(row.views == expected.views, "{key:?}: {} views, {} expected", row.views, expected.views);
-        ensure!(row.sketch == expected.sketch()?, "{key:?}: the sketch differs from the rebuild");
-    }
-    let ledger = client.query("SELECT ?fields FROM ledger FINAL").fetch_all::<LedgerRow>().await?;
-    ensure!(ledger.len() == truth.ledger.len(), "ledger: {ledger:?}");
-    for row in ledger {
-        let expected = &truth.ledger[&row.window_start];
-        let found = oracle::Ledger {
-            seen: row.seen,
-            accepted: row.accepted,
-            duplicate: row.duplicate,
-            rejected_beacons: row.rejected_beacons,
-        };
-        ensure!(found == *expected, "{row:?}, expected {expected:?}");
-        ensure!(row.seen == row.next_offset - row.window_start, "the ledger adds up to the log: {row:?}");
-        ensure!(row.seen == row.accepted + row.duplicate + row.tallies + row.undecodable, "{row:?}");
-    }
-    Ok(())
 }

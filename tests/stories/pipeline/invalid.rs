@@ -1,0 +1,107 @@
+//! Beacons that must be refused, and what the month's report must say of them.
+
+use anyhow::{Context, Result, ensure};
+use harness::http::Connection;
+use harness::oracle::Truth;
+use harness::service::Service;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// (project, reason) → beacons.
+type Counts = BTreeMap<(String, String), u64>;
+
+/// One of them.
+pub struct Invalid {
+    /// The project that is told; empty where it is not known.
+    project: &'static str,
+    reason: &'static str,
+    status: u16,
+    body: String,
+}
+
+impl Invalid {
+    /// The `number`th kind, naming `project` where it names one.
+    pub fn new(number: usize, project: &'static str) -> Self {
+        let url = format!("https://{project}.docs.example/");
+        let (told, reason, status, body) = match number % 8 {
+            0 => (project, "foreign_host", 403, format!(r#"{{"project":"{project}","url":"https://else.example/"}}"#)),
+            1 => (
+                project,
+                "invalid_field",
+                400,
+                format!(r#"{{"project":"{project}","url":"{url}","referrer":"no address"}}"#),
+            ),
+            2 => ("", "invalid_field", 400, format!(r#"{{"project":"{project}","url":"{url}","status":99}}"#)),
+            3 => ("", "invalid_field", 400, format!(r#"{{"project":"{project}","url":"{url}","id":"xyz"}}"#)),
+            4 => ("", "malformed_json", 400, format!(r#"{{"project":"{project}","url":"#)),
+            5 => ("", "missing_field", 400, format!(r#"{{"project":"{project}"}}"#)),
+            6 => ("", "unknown_project", 404, format!(r#"{{"project":"nobody","url":"{url}"}}"#)),
+            _ => ("", "field_too_long", 400, format!(r#"{{"url":"{url}","version":"{}"}}"#, "x".repeat(65))),
+        };
+        Invalid { project: told, reason, status, body }
+    }
+
+    /// Sends it once. Whether it was answered; an answer must be its refusal.
+    pub async fn send(&self, connection: &mut Option<Connection>, address: SocketAddr) -> Result<bool> {
+        if connection.is_none() {
+            *connection = Connection::open(address).await.ok();
+        }
+        let Some(open) = connection.as_mut() else { return Ok(false) };
+        let Ok(answer) = open.send("POST", "/v1/pageview", &[], self.body.clone()).await else {
+            *connection = None;
+            return Ok(false);
+        };
+        ensure!(answer.status == self.status, "{}: answered {}", self.body, answer.status);
+        let told = answer.json()?;
+        ensure!(told["error"]["reason"] == self.reason, "{}: answered {told}", self.body);
+        Ok(true)
+    }
+}
+
+/// What was sent to be refused in one month.
+#[derive(Default)]
+pub struct Refusals {
+    all: Counts,
+    /// Answered, and no kill came after.
+    certain: Counts,
+}
+
+impl Refusals {
+    /// Notes one.
+    pub fn sent(&mut self, invalid: &Invalid, certain: bool) {
+        let key = (invalid.project.to_owned(), invalid.reason.to_owned());
+        *self.all.entry(key.clone()).or_default() += 1;
+        *self.certain.entry(key).or_default() += u64::from(certain);
+    }
+
+    /// The reports show what the log says; the log has all that no kill can have lost, and nothing that was not sent.
+    /// (Valid beacons that met a full log are refused as `log_unavailable`: none of ours.)
+    pub async fn check(&self, service: &Service, truth: &Truth, month: &str) -> Result<()> {
+        let mut logged = Counts::new();
+        for ((_, project, day, reason), beacons) in &truth.rejection {
+            if schemas::Day(*day).date().format("%Y-%m").to_string() == month {
+                *logged.entry((project.clone(), reason.clone())).or_default() += beacons;
+            }
+        }
+        for (key, &sent) in &self.all {
+            let (found, certain) = (logged.get(key).copied().unwrap_or(0), self.certain[key]);
+            ensure!((certain..=sent).contains(&found), "{month} {key:?}: {found} logged of {sent}, {certain} certain");
+        }
+        let stray = logged.keys().find(|key| !self.all.contains_key(*key) && key.1 != "log_unavailable");
+        ensure!(stray.is_none(), "{month}: nobody sent {stray:?}");
+        for project in super::PROJECTS {
+            let report = service.report(project, month).await?;
+            let rejected: BTreeMap<String, u64> = serde_json::from_value(report["totals"]["rejected"].clone())
+                .with_context(|| format!("totals.rejected of {project}"))?;
+            let expected: BTreeMap<String, u64> = logged
+                .iter()
+                .filter(|((slug, _), _)| slug == project)
+                .map(|((_, reason), &beacons)| (reason.clone(), beacons))
+                .collect();
+            ensure!(rejected == expected, "{month} {project}: rejected {rejected:?}, {expected:?} in the log");
+        }
+        let sum = |counts: &Counts| counts.values().sum::<u64>();
+        println!("{month}: {} refused of {} sent, {} certain", sum(&logged), sum(&self.all), sum(&self.certain));
+        Ok(())
+    }
+}
