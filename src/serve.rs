@@ -177,10 +177,11 @@ async fn refresh_registry<S: ingest::sink::Sink>(
             Ok(registry) => {
                 failing = false;
                 if known.as_ref() != Some(&registry) {
-                    ingest.projects.replace(ProjectSnapshot::new(&registry));
+                    // The copy first: whoever has been told of a project must be right after a crash too.
                     if let Err(error) = snapshot.store(&registry) {
                         tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
                     }
+                    ingest.projects.replace(ProjectSnapshot::new(&registry));
                     tracing::info!(projects = registry.len(), "the registry of projects was read");
                     known = Some(registry);
                 }
