@@ -1,6 +1,8 @@
 //! The one registry of settings. Each is a flag `--name`, an environment variable `HEADCOUNT_NAME` and a TOML key
 //! `name`, in that order of precedence, before its default.
 
+pub mod kafka;
+
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
@@ -62,7 +64,40 @@ const SETTINGS: &[Setting] = &[
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
-    setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal"),
+    setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
+    setting("kafka_bootstrap", "HOST:PORT", "", "Brokers to ask first, separated by commas. KAFKA_BOOTSTRAP works too"),
+    setting("kafka_topic", "NAME", "headcount", "Topic of the page views"),
+    setting("kafka_group", "NAME", "headcount", "Consumer group of the aggregators"),
+    setting(
+        "kafka_group_protocol",
+        "PROTOCOL",
+        "classic",
+        "classic (cooperative-sticky), or consumer (KIP-848; brokers from 4.0 on have it)",
+    ),
+    Setting {
+        list: true,
+        ..setting(
+            "kafka_property",
+            "KEY=VALUE",
+            "",
+            "A setting of librdkafka, such as security.protocol=SASL_SSL; repeatable",
+        )
+    },
+    setting("kafka_partitions", "N", "12", "Partitions of a topic that is made"),
+    setting("kafka_replication", "N", "3", "Copies of each record in a topic that is made"),
+    setting("kafka_queue_bytes", "BYTES", "67108864", "Records that may wait for Kafka's word before they are spilled"),
+    setting(
+        "spill_after_ms",
+        "MS",
+        "3000",
+        "How long Kafka may take to acknowledge before a record is spilled to disk",
+    ),
+    setting(
+        "spill_bytes",
+        "BYTES",
+        "4294967296",
+        "Records that the spill may hold; with it full, beacons are answered 503",
+    ),
     setting(
         "clickhouse_url",
         "URL",
@@ -124,6 +159,15 @@ fn variable(name: &str) -> String {
     format!("HEADCOUNT_{}", name.to_ascii_uppercase())
 }
 
+/// Names under which other programs know the same thing.
+fn common_variable(name: &str) -> Option<&'static str> {
+    match name {
+        "clickhouse_url" => Some("CLICKHOUSE_URL"),
+        "kafka_bootstrap" => Some("KAFKA_BOOTSTRAP"),
+        _ => None,
+    }
+}
+
 #[derive(Clone)]
 struct Value {
     text: Vec<String>,
@@ -161,8 +205,10 @@ impl Config {
                 Value { text: vec![text], origin: format!("environment {}", variable(setting.name)) }
             } else if let Some(text) = table.get(setting.name) {
                 Value { text: text.clone(), origin: format!("file {}", origin(&file)) }
-            } else if let (true, Some(text)) = (setting.name == "clickhouse_url", environment("CLICKHOUSE_URL")) {
-                Value { text: vec![text], origin: "environment CLICKHOUSE_URL".to_owned() }
+            } else if let Some((variable, text)) =
+                common_variable(setting.name).and_then(|variable| Some((variable, environment(variable)?)))
+            {
+                Value { text: vec![text], origin: format!("environment {variable}") }
             } else {
                 let text = if setting.default.is_empty() { Vec::new() } else { vec![setting.default.to_owned()] };
                 Value { text, origin: "default".to_owned() }
@@ -181,6 +227,9 @@ impl Config {
         config.parse::<usize>("new_projects_per_hour", "a number")?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
+        config.kafka()?;
+        config.topic_plan()?;
+        config.spill()?;
         if !matches!(config.text("log_format"), Some("text" | "json")) {
             bail!("setting `log_format` ({}): expected text or json", config.origin("log_format"));
         }
@@ -197,6 +246,7 @@ impl Config {
             }
             let redact = |text: &String| match () {
                 () if setting.secret => "(not shown)".to_owned(),
+                () if setting.name == "kafka_property" => kafka::redacted(text),
                 () if text.contains("://") && text.contains('?') => {
                     format!("{}?(not shown)", text.split('?').next().unwrap_or(""))
                 }
@@ -253,6 +303,11 @@ impl Config {
     /// Where to listen.
     pub fn listen(&self) -> anyhow::Result<SocketAddr> {
         self.parse("listen", "an address such as 127.0.0.1:8017 or [::]:80")
+    }
+
+    /// Where to listen, with a default of the role's own: several roles on one machine shall not collide.
+    pub fn listen_or(&self, default: SocketAddr) -> anyhow::Result<SocketAddr> {
+        if self.origin("listen") == "default" { Ok(default) } else { self.listen() }
     }
 
     /// How long a visitor's key lives.
@@ -463,6 +518,12 @@ mod tests {
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
+            (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
+            (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),
+            (&["--kafka-group-protocol", "eager"], "setting `kafka_group_protocol`"),
+            (&["--kafka-topic", "page views"], "setting `kafka_topic`"),
+            (&["--kafka-partitions", "0"], "setting `kafka_partitions`"),
+            (&["--spill-bytes", "lots"], "setting `spill_bytes`"),
             (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
         ] {
             let error = load(arguments).err().expect("refused").to_string();
