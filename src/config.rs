@@ -64,6 +64,7 @@ const SETTINGS: &[Setting] = &[
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
+    setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
     setting("kafka_bootstrap", "HOST:PORT", "", "Brokers to ask first, separated by commas. KAFKA_BOOTSTRAP works too"),
     setting("kafka_topic", "NAME", "headcount", "Topic of the page views"),
@@ -125,6 +126,15 @@ const SETTINGS: &[Setting] = &[
     setting("header_timeout_ms", "MS", "10000", "How long a request's head may take"),
     setting("log", "FILTER", "info", "What is logged, as tracing filters are written: warn, info, debug, ingest=debug"),
     setting("log_format", "FORMAT", "text", "text or json"),
+    Setting {
+        hidden: true,
+        ..setting(
+            "abort_at",
+            "STEP[:COUNT]",
+            "",
+            "For rehearsals and tests: the aggregator dies when it has passed this step so often",
+        )
+    },
     Setting {
         hidden: true,
         ..setting(
@@ -380,11 +390,21 @@ impl Config {
         if !(1..=24).contains(&config.cut.window_hours) {
             bail!("setting `window_hours` ({}): expected 1 to 24", self.origin("window_hours"));
         }
+        config.cut.max_records = self.parse("window_records", "a number of records")?;
+        if config.cut.max_records == 0 {
+            bail!("setting `window_records` ({}): expected at least 1", self.origin("window_records"));
+        }
         let flush_ms: u64 = self.parse("flush_ms", "milliseconds, at least 100")?;
         if flush_ms < 100 {
             bail!("setting `flush_ms` ({}): expected at least 100", self.origin("flush_ms"));
         }
         config.flush_every = Duration::from_millis(flush_ms);
+        if let Some(text) = self.text("abort_at") {
+            let abort_at = text.parse::<aggregate::steps::AbortAt>();
+            let abort_at =
+                abort_at.with_context(|| format!("setting `abort_at` is {text:?} ({})", self.origin("abort_at")))?;
+            config.abort_at = Some(std::sync::Arc::new(abort_at));
+        }
         Ok(config)
     }
 

@@ -8,7 +8,10 @@ mod database;
 mod embedded;
 mod http;
 mod projects;
+mod roles;
 mod serve;
+mod shell;
+mod topic;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -38,6 +41,12 @@ fn command() -> Command {
                 .about("Run everything on one machine: beacon endpoint, aggregator, reports and ClickHouse")
                 .args(config::arguments()),
         )
+        .subcommand(Command::new("ingest").about("Take beacons and write them to Kafka").args(config::arguments()))
+        .subcommand(
+            Command::new("aggregate").about("Fold page views from Kafka into ClickHouse").args(config::arguments()),
+        )
+        .subcommand(Command::new("query").about("Serve reports from ClickHouse").args(config::arguments()))
+        .subcommand(topic_command())
         .subcommand(
             Command::new("project")
                 .about("Register the projects whose pages are counted")
@@ -77,6 +86,28 @@ fn command() -> Command {
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
 }
 
+fn topic_command() -> Command {
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    Command::new("topic")
+        .about("Make, check and mend the topic of page views")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("ensure")
+                .about("Make the topic if there is none, and check its settings")
+                .args(config::arguments()),
+        )
+        .subcommand(Command::new("check").about("Check the topic's settings").args(config::arguments()))
+        .subcommand(
+            Command::new("reset")
+                .about("Write the group's commits anew, with no aggregator running")
+                .arg(flag("new-log", "The topic was made anew, or what is gone is given up: count from its beginning"))
+                .arg(flag("from-ledger", "The topic is whole, the group's offsets are lost: restore them"))
+                .group(clap::ArgGroup::new("how").args(["new-log", "from-ledger"]).required(true))
+                .arg(Arg::new("partition").long("partition").value_name("N").help("Only this partition"))
+                .args(config::arguments()),
+        )
+}
+
 fn main() -> ExitCode {
     let matches = command().get_matches();
     // Before any runtime: the engine takes this thread and makes its own.
@@ -107,6 +138,21 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             let config = Config::load(matches)?;
             config.start_logging()?;
             runtime()?.block_on(serve::serve(config))
+        }
+        Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            let runtime = runtime()?;
+            match role {
+                "ingest" => runtime.block_on(roles::ingest::run(config)),
+                "aggregate" => runtime.block_on(roles::aggregate::run(config)),
+                _ => runtime.block_on(roles::query::run(config)),
+            }
+        }
+        Some(("topic", matches)) => {
+            let (action, matches) = matches.subcommand().context("no topic command given")?;
+            let config = Config::load(matches)?;
+            runtime()?.block_on(topic::command(action, matches, &config))
         }
         Some(("project", matches)) => {
             let (action, matches) = matches.subcommand().context("no project command given")?;

@@ -5,12 +5,15 @@ use crate::{database, embedded};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
+use ingest::Ingest;
+use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
 use schemas::{Host, ProjectSlug};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the registry holds.
@@ -32,22 +35,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             .collect::<anyhow::Result<_>>()?,
         None => Vec::new(),
     };
-    let engine = config.engine();
-    let told = std::fs::File::open(engine.data_dir.join("engine.json"));
-    if told.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-        bail!("{} belongs to another user; run this as the user that headcount runs as", config.data().display());
-    }
-    let url = match &engine.clickhouse_url {
-        Some(url) => url.clone(),
-        None => embedded::engine::running(&engine.data_dir).await.map(|engine| engine.url).with_context(|| {
-            format!(
-                "no headcount runs on {}; start it with `headcount serve --data {}`, or name a ClickHouse with \
-                 --clickhouse-url",
-                config.data().display(),
-                config.data().display()
-            )
-        })?,
-    };
+    let url = clickhouse_url(config).await?;
     let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
         ("add", Some(slug)) => {
@@ -82,6 +70,26 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
         }
     }
     Ok(())
+}
+
+/// The ClickHouse that the configuration names, or the embedded one that runs on the data directory.
+pub async fn clickhouse_url(config: &Config) -> anyhow::Result<String> {
+    let engine = config.engine();
+    let told = std::fs::File::open(engine.data_dir.join("engine.json"));
+    if told.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+        bail!("{} belongs to another user; run this as the user that headcount runs as", config.data().display());
+    }
+    match &engine.clickhouse_url {
+        Some(url) => Ok(url.clone()),
+        None => embedded::engine::running(&engine.data_dir).await.map(|engine| engine.url).with_context(|| {
+            format!(
+                "no headcount runs on {}; start it with `headcount serve --data {}`, or name a ClickHouse with \
+                 --clickhouse-url",
+                config.data().display(),
+                config.data().display()
+            )
+        }),
+    }
 }
 
 async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<ProjectRow>> {
@@ -164,5 +172,56 @@ impl Snapshot {
         std::fs::write(&fresh, serde_json::to_vec_pretty(content)?)
             .and_then(|()| std::fs::rename(&fresh, &self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Keeps the endpoint's copy of the registry up to date, in memory and on disk, until it is dropped.
+pub async fn refresh_registry<S: ingest::sink::Sink>(
+    ingest: Arc<Ingest<S>>,
+    client: clickhouse::Client,
+    snapshot: Snapshot,
+    names: Snapshot,
+) {
+    let mut known = None;
+    let mut failing = false;
+    let mut seeded = false;
+    let mut written = ingest.projects.admitted().len();
+    loop {
+        match read(&client).await {
+            Ok(registry) => {
+                failing = false;
+                if known.as_ref() != Some(&registry) {
+                    // The copy first: whoever has been told of a project must be right after a crash too.
+                    if let Err(error) = snapshot.store(&registry) {
+                        tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
+                    }
+                    ingest.projects.replace(ProjectSnapshot::new(&registry));
+                    tracing::info!(projects = registry.len(), "the registry of projects was read");
+                    known = Some(registry);
+                }
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the registry cannot be read; the last one stays in force"
+                    );
+                }
+                failing = true;
+            }
+        }
+        // Names that patterns admitted outlive a restart: in a file, and in what has been counted of them.
+        if !seeded && let Ok(known) = with_figures(&client).await {
+            ingest.projects.admit_known(known);
+            seeded = true;
+        }
+        let admitted = ingest.projects.admitted();
+        if admitted.len() != written {
+            match names.store(&admitted) {
+                Ok(()) => written = admitted.len(),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "admitted names are not on disk yet"),
+            }
+        }
+        tokio::time::sleep(REFRESH).await;
     }
 }

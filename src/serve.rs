@@ -6,22 +6,18 @@
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
-use crate::projects::{self, Snapshot};
+use crate::projects::{self, Snapshot, refresh_registry};
+use crate::shell::{harden, open_data_directory, signal, until};
 use crate::{database, http};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::keys::KeyRing;
 use ingest::projects::{ProjectSnapshot, Projects};
 use schemas::{Hour, ProjectSlug};
-use std::fs::{self, File, TryLockError};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Layout of the data directory; raised when an older program must not touch it.
-const DATA_VERSION: &str = "1";
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
@@ -61,7 +57,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             server,
             database: config.database().to_owned(),
             timeout: config.clickhouse_timeout()?,
-            config: config.aggregate()?,
+            // The log is ours alone: nobody else goes on with it.
+            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate()? },
         },
         JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
         drained,
@@ -158,130 +155,8 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
             }
         }
     };
-    let store = aggregate::store::SummaryStore::new(client, backend.timeout);
-    aggregate::run(backend.config, source, store, until(stopped)).await.context("the aggregator stopped")
-}
-
-async fn refresh_registry<S: ingest::sink::Sink>(
-    ingest: Arc<Ingest<S>>,
-    client: clickhouse::Client,
-    snapshot: Snapshot,
-    names: Snapshot,
-) {
-    let mut known = None;
-    let mut failing = false;
-    let mut seeded = false;
-    let mut written = ingest.projects.admitted().len();
-    loop {
-        match projects::read(&client).await {
-            Ok(registry) => {
-                failing = false;
-                if known.as_ref() != Some(&registry) {
-                    // The copy first: whoever has been told of a project must be right after a crash too.
-                    if let Err(error) = snapshot.store(&registry) {
-                        tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
-                    }
-                    ingest.projects.replace(ProjectSnapshot::new(&registry));
-                    tracing::info!(projects = registry.len(), "the registry of projects was read");
-                    known = Some(registry);
-                }
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the registry cannot be read; the last one stays in force"
-                    );
-                }
-                failing = true;
-            }
-        }
-        // Names that patterns admitted outlive a restart: in a file, and in what has been counted of them.
-        if !seeded && let Ok(known) = projects::with_figures(&client).await {
-            ingest.projects.admit_known(known);
-            seeded = true;
-        }
-        let admitted = ingest.projects.admitted();
-        if admitted.len() != written {
-            match names.store(&admitted) {
-                Ok(()) => written = admitted.len(),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "admitted names are not on disk yet"),
-            }
-        }
-        tokio::time::sleep(projects::REFRESH).await;
-    }
-}
-
-/// Resolves once `stopped` is true, or its sender is gone.
-async fn until(mut stopped: watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|&stopped| stopped).await;
-}
-
-async fn signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Creates the directory or checks its version, and takes its lock for as long as the file is held.
-fn open_data_directory(data: &Path) -> anyhow::Result<File> {
-    // Single views lie in the journal for days: nobody else's to read.
-    let mut directory = fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(directory.recursive(true), 0o700);
-    directory.create(data).with_context(|| {
-        format!("cannot create the data directory {}; choose one you may write to with --data", data.display())
-    })?;
-    let path = data.join("lock");
-    let lock = File::create(&path).with_context(|| {
-        format!("cannot write to the data directory {}; choose one you may write to with --data", data.display())
-    })?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => bail!(
-            "another headcount runs on the data directory {}; stop it, or choose another with --data",
-            data.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-        }
-    }
-    let version = data.join("version");
-    match fs::read_to_string(&version) {
-        Ok(found) if found.trim() == DATA_VERSION => {}
-        // Left by a disk that was full at the first start.
-        Ok(found) if found.trim().is_empty() => write_version(&version)?,
-        Ok(found) => bail!(
-            "the data directory {} has version {:?}, this program knows {DATA_VERSION}: it was written by a newer \
-             headcount; run that version, or choose another directory with --data",
-            data.display(),
-            found.trim()
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_version(&version)?;
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", version.display())),
-    }
-    Ok(lock)
-}
-
-fn write_version(path: &Path) -> anyhow::Result<()> {
-    fs::write(path, format!("{DATA_VERSION}\n"))
-        .with_context(|| format!("cannot write {}; is the disk full?", path.display()))
-}
-
-/// Addresses, agents and the key are in this process's memory: no core dump holds them, and no other process of this
-/// user may read them through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
-fn harden() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "core dumps could not be switched off");
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process could not be made undumpable");
-    }
+    let store =
+        aggregate::store::SummaryStore::new(client, backend.timeout).with_abort(backend.config.abort_at.clone());
+    let progress = Arc::default();
+    aggregate::run(backend.config, source, store, progress, until(stopped)).await.context("the aggregator stopped")
 }

@@ -12,8 +12,11 @@
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse to go on.
 
 pub mod fold;
+pub mod kafka;
+pub mod progress;
 mod run;
 pub mod source;
+pub mod steps;
 pub mod store;
 pub mod window;
 

@@ -1,18 +1,22 @@
 //! One partition's loop: read, fold, flush, commit.
 
 use crate::fold::{FOLD_VERSION, Rows, WindowState};
-use crate::source::{Source, SourceError};
+use crate::progress::Progress;
+use crate::source::{RecordBatch, Source, SourceError};
+use crate::steps::{self, AbortAt, Step};
 use crate::store::{StoreError, SummaryStore};
 use crate::window::{Commit, Cut, WindowStart};
-use schemas::Hour;
+use schemas::StreamId;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How a partition is folded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AggregateConfig {
     /// How new windows are cut.
     pub cut: Cut,
@@ -22,6 +26,10 @@ pub struct AggregateConfig {
     pub flush_cells: usize,
     /// How long the last flush may take when stopping.
     pub stop_within: Duration,
+    /// Whether a stop first reads the log to its end (a log of one's own), or ends where it is (others go on).
+    pub stop_at_end: bool,
+    /// For rehearsals: where to die.
+    pub abort_at: Option<Arc<AbortAt>>,
 }
 
 impl Default for AggregateConfig {
@@ -31,6 +39,8 @@ impl Default for AggregateConfig {
             flush_every: Duration::from_secs(5),
             flush_cells: 500_000,
             stop_within: Duration::from_secs(10),
+            stop_at_end: false,
+            abort_at: None,
         }
     }
 }
@@ -47,7 +57,8 @@ pub enum AggregateError {
     /// Records of an unfinished window are gone.
     #[error(
         "the log begins at offset {begin}, but the open window began at {needed}: records were removed before they \
-         were safely counted. Restore the log, or start a new one; raise its retention well above the window"
+         were safely counted. Restore the log, or give up what is gone and begin anew (topic: `headcount topic reset \
+         --new-log`; journal: remove its file); raise the retention well above the window"
     )]
     Truncated {
         /// Oldest offset in the log.
@@ -58,7 +69,8 @@ pub enum AggregateError {
     /// The log is shorter than what was counted from it.
     #[error(
         "ClickHouse has counted up to offset {counted} of this log, but the log ends at {end}: it was replaced by an \
-         older copy. Restore the newer log, or remove the log's file to start a new one"
+         older copy, or made anew. Restore the newer log, or begin a new one (topic: `headcount topic reset --new-log`; \
+         journal: remove its file)"
     )]
     Behind {
         /// Offset in the ledger.
@@ -66,10 +78,25 @@ pub enum AggregateError {
         /// End of the log.
         end: u64,
     },
+    /// The record at the window's start is another one than was counted.
+    #[error(
+        "the open window began at offset {offset} with a record appended in hour {expected} since the epoch, but the log \
+         has one of hour {found} there: the log was made anew or replaced. Restore it, or begin a new one (topic: \
+         `headcount topic reset --new-log`; journal: remove its file)"
+    )]
+    Replaced {
+        /// First offset of the window.
+        offset: u64,
+        /// In the commit.
+        expected: u32,
+        /// In the log.
+        found: u32,
+    },
     /// The log lost its commit.
     #[error(
-        "the log begins at offset {begin} and has no commit, so the open window is unknown; restore the log, or remove \
-         its file to start a new one"
+        "the log begins at offset {begin} and has no commit, so the open window is unknown: restore the commit (topic: \
+         `headcount topic reset --from-ledger`), or begin a new log (topic: `headcount topic reset --new-log`; journal: \
+         remove its file)"
     )]
     NoCommit {
         /// Oldest offset in the log.
@@ -77,8 +104,8 @@ pub enum AggregateError {
     },
     /// The commit is of other rules and was not drained.
     #[error(
-        "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}: stop the old version \
-         gracefully (SIGTERM) so that it drains, then start this one"
+        "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}: start the old version once \
+         more and stop it gracefully (SIGTERM) so that it drains, then start this one"
     )]
     OtherFold {
         /// Rules in the commit.
@@ -114,153 +141,297 @@ impl Drop for Flush {
     }
 }
 
-/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown the log is read to its
-/// end, flushed and committed, within the configured time; whatever is left then is folded at the next start.
+/// Where the loop begins.
+struct StartingPoint {
+    /// Offset to read from.
+    offset: u64,
+    /// How the window that begins there is cut.
+    cut: Cut,
+    /// The window that is open there, if one is.
+    window: Option<WindowStart>,
+}
+
+/// A partition's loop, between two reads.
+struct Loop<S, F> {
+    config: AggregateConfig,
+    source: S,
+    store: SummaryStore,
+    progress: Arc<Progress>,
+    shutdown: Pin<Box<F>>,
+    /// When stopping must be over; set once `shutdown` has resolved.
+    stop_at: Option<Instant>,
+    open: Option<Open>,
+    /// The cut of the first window, where a commit recorded one.
+    first_cut: Option<Cut>,
+    flush: Option<Flush>,
+    position: u64,
+    undecodable_logged: u32,
+}
+
+/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown what is folded is flushed
+/// and committed, within the configured time; whatever is left then is folded at the next start.
 pub async fn run<S: Source>(
     config: AggregateConfig,
     mut source: S,
     store: SummaryStore,
+    progress: Arc<Progress>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AggregateError> {
-    tokio::pin!(shutdown);
-    let (mut position, mut first_cut) = tokio::select! {
+    let mut shutdown = Box::pin(shutdown);
+    let start = tokio::select! {
         found = starting_point(&mut source, &store, config.cut) => found?,
         () = &mut shutdown => return Ok(()),
     };
-    let mut open: Option<Open> = None;
-    let mut flush: Option<Flush> = None;
-    let mut next_flush = Instant::now() + config.flush_every;
-    let mut undecodable_logged = 0u32;
-    let mut reading_fails = false;
-    let mut stop_at: Option<Instant> = None;
+    let mut expected = start.window;
+    Progress::set(&progress.committed, start.offset);
+    let mut this = Loop {
+        config,
+        source,
+        store,
+        progress,
+        shutdown,
+        stop_at: None,
+        open: None,
+        first_cut: Some(start.cut),
+        flush: None,
+        position: start.offset,
+        undecodable_logged: 0,
+    };
+    let mut next_flush = Instant::now() + this.config.flush_every;
     loop {
-        let wait = next_flush.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
-        let read = match stop_at {
-            Some(_) => source.read(position, Duration::ZERO).await,
-            None => tokio::select! {
-                biased;
-                () = &mut shutdown => {
-                    stop_at = Some(Instant::now() + config.stop_within);
-                    continue;
-                }
-                read = source.read(position, wait) => read,
-            },
-        };
-        let batches = match read {
-            Ok(batches) => {
-                reading_fails = false;
-                batches
+        let Some(batches) = this.read(next_flush).await? else { break };
+        if let (Some(window), Some(first)) = (expected, batches.first()) {
+            let found = first.appended().0;
+            if found != window.appended_hour {
+                return Err(AggregateError::Replaced { offset: window.offset, expected: window.appended_hour, found });
             }
-            Err(error) if error.passing => {
-                if !std::mem::replace(&mut reading_fails, true) {
-                    tracing::warn!(%error, "trying again until it can");
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                Vec::new()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if stop_at.is_some_and(|stop_at| batches.is_empty() || Instant::now() >= stop_at) {
-            break;
+            expected = None;
         }
         for batch in batches {
-            let appended = batch.appended.unwrap_or(Hour(0));
-            for (index, record) in batch.records.iter().enumerate() {
-                let offset = batch.first_offset + index as u64;
-                if offset < position {
-                    continue;
-                }
-                let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
-                if open.as_ref().is_some_and(ends) {
-                    let mut ended = open.take().expect("just seen");
-                    let rows = ended.state.freeze();
-                    let stop_seen = AtomicBool::new(false);
-                    let closed = {
-                        let close = async {
-                            finish(&mut flush, &mut source).await;
-                            write_until_done(&store, &rows).await;
-                        };
-                        let stopped = async {
-                            if stop_at.is_none() {
-                                (&mut shutdown).await;
-                                stop_seen.store(true, Ordering::Relaxed);
-                            }
-                            // From here on in any case a bounded time.
-                            tokio::time::sleep(config.stop_within).await;
-                        };
-                        tokio::select! {
-                            () = close => true,
-                            () = stopped => false,
-                        }
-                    };
-                    if !closed {
-                        // Not committed, so the whole window is folded again at the next start.
-                        return Ok(());
-                    }
-                    if stop_seen.into_inner() {
-                        // A future that has resolved must not be asked again.
-                        stop_at = Some(Instant::now() + config.stop_within);
-                    }
-                    let commit = commit_of(source.stream(), None, offset, config.cut);
-                    tell(&mut source, &commit).await;
-                }
-                let open = open.get_or_insert_with(|| Open {
-                    state: WindowState::new(source.stream(), WindowStart { offset, appended_hour: appended.0 }),
-                    cut: first_cut.take().unwrap_or(config.cut),
-                    bytes: 0,
-                });
-                open.bytes += record.len() as u64;
-                if let Err(error) = open.state.apply(offset, record) {
-                    undecodable_logged += 1;
-                    if undecodable_logged <= 10 {
-                        tracing::warn!(offset, %error, "a record does not decode; it is counted in the ledger and skipped");
-                    }
-                }
-                position = offset + 1;
+            if !this.fold(&batch).await {
+                // Not committed, so the whole window is folded again at the next start.
+                return Ok(());
             }
             // Let other tasks run between batches of a long catch-up.
             tokio::task::yield_now().await;
         }
-        if flush.as_ref().is_some_and(|flush| flush.task.is_finished()) {
-            finish(&mut flush, &mut source).await;
+        if this.flush.as_ref().is_some_and(|flush| flush.task.is_finished()) {
+            this.finish_flush().await;
         }
-        if let Some(open) = open.as_mut().filter(|open| open.state.is_dirty()) {
-            let due = Instant::now() >= next_flush || open.state.dirty() >= config.flush_cells;
-            if due && flush.is_none() {
-                flush = Some(start_flush(&store, open, source.stream()));
-                next_flush = Instant::now() + config.flush_every;
-            }
-        } else if Instant::now() >= next_flush {
-            next_flush = Instant::now() + config.flush_every;
+        let now = Instant::now();
+        let many = this.open.as_ref().is_some_and(|open| open.state.dirty() >= this.config.flush_cells);
+        if (now >= next_flush || many) && this.flush.is_none() {
+            this.start_flush();
+            next_flush = now + this.config.flush_every;
         }
     }
-    let drain = async {
-        finish(&mut flush, &mut source).await;
-        if let Some(open) = &mut open {
-            if open.state.is_dirty() {
-                flush = Some(start_flush(&store, open, source.stream()));
-                finish(&mut flush, &mut source).await;
-            }
-            let window = Some(open.state.start());
-            let last = commit_of(source.stream(), window, open.state.next_offset(), open.cut);
-            tell(&mut source, &Commit { drained: true, ..last }).await;
-        }
-    };
-    if tokio::time::timeout(config.stop_within, drain).await.is_err() {
+    let within = this.config.stop_within;
+    if tokio::time::timeout(within, this.drain()).await.is_err() {
         tracing::warn!("ClickHouse did not take the last rows in time; they will be folded again at the next start");
     }
     Ok(())
 }
 
-/// Where to read from, and how the window that begins there is cut. What the log says of it is brought up to date: the
-/// cut must be known before any row of its window is written, and `drained` ends where folding begins.
+impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
+    /// The next records, waiting until `until` at most; none where the loop shall end.
+    async fn read(&mut self, until: Instant) -> Result<Option<Vec<RecordBatch>>, AggregateError> {
+        let wait = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
+        if self.stop_at.is_none() {
+            tokio::select! {
+                biased;
+                () = &mut self.shutdown => self.stop_at = Some(Instant::now() + self.config.stop_within),
+                read = self.source.read(self.position, wait) => return self.seen(read).await.map(Some),
+            }
+        }
+        if !self.config.stop_at_end || self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at) {
+            return Ok(None);
+        }
+        let read = self.source.read(self.position, Duration::ZERO).await;
+        let batches = self.seen(read).await?;
+        Ok((!batches.is_empty()).then_some(batches))
+    }
+
+    /// Errors that pass are waited out.
+    async fn seen(&mut self, read: Result<Vec<RecordBatch>, SourceError>) -> Result<Vec<RecordBatch>, AggregateError> {
+        match read {
+            Ok(batches) => {
+                self.progress.source_fails.store(false, Ordering::Relaxed);
+                Ok(batches)
+            }
+            Err(error) if error.passing => {
+                if !self.progress.source_fails.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "trying again until it can");
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Folds a batch. False where a stop came while the end of a window waited for ClickHouse.
+    async fn fold(&mut self, batch: &RecordBatch) -> bool {
+        let appended = batch.appended();
+        for (offset, record) in batch.records() {
+            if offset < self.position {
+                continue;
+            }
+            let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
+            if self.open.as_ref().is_some_and(ends) && !self.end_window(offset).await {
+                return false;
+            }
+            let open = self.open.get_or_insert_with(|| {
+                Progress::set(&self.progress.window, offset);
+                Open {
+                    state: WindowState::new(self.source.stream(), WindowStart { offset, appended_hour: appended.0 }),
+                    cut: self.first_cut.take().unwrap_or(self.config.cut),
+                    bytes: 0,
+                }
+            });
+            open.bytes += record.len() as u64;
+            if let Err(error) = open.state.apply(offset, record) {
+                self.undecodable_logged += 1;
+                if self.undecodable_logged <= 10 {
+                    tracing::warn!(offset, %error, "a record does not decode; it is counted in the ledger and skipped");
+                }
+            }
+            self.position = offset + 1;
+        }
+        if let Some(open) = &self.open {
+            Progress::set(&self.progress.folded, self.position);
+            Progress::set(&self.progress.window_bytes, open.bytes);
+            Progress::set(&self.progress.undecodable, open.state.outcomes().undecodable);
+        }
+        true
+    }
+
+    /// Writes the last rows of the open window and lets go of it; the next one begins at `next`. False where a stop came
+    /// first.
+    async fn end_window(&mut self, next: u64) -> bool {
+        let Some(mut ended) = self.open.take() else { return true };
+        let rows = ended.state.freeze();
+        let (within, mut stopping) = (self.config.stop_within, self.stop_at.is_some());
+        let (store, progress) = (self.store.clone(), Arc::clone(&self.progress));
+        let mut write = tokio::spawn(async move { write_until_done(&store, &rows, &progress).await });
+        let mut limit = Instant::now() + within;
+        let written = loop {
+            tokio::select! {
+                biased;
+                done = async { self.flush.as_mut().map(|flush| &mut flush.task).expect("guarded").await },
+                    if self.flush.is_some() =>
+                {
+                    rethrow(done);
+                    if let Some(flush) = self.flush.take() {
+                        self.tell(flush.commit).await;
+                    }
+                }
+                done = &mut write, if self.flush.is_none() => {
+                    rethrow(done);
+                    break true;
+                }
+                () = &mut self.shutdown, if !stopping => {
+                    // From here on in any case a bounded time.
+                    stopping = true;
+                    limit = Instant::now() + within;
+                    self.stop_at = Some(limit);
+                }
+                () = tokio::time::sleep_until(limit), if stopping => break false,
+            }
+        };
+        if !written {
+            write.abort();
+            return false;
+        }
+        steps::pass(self.config.abort_at.as_deref(), Step::WindowEnd);
+        let commit = commit_of(self.source.stream(), None, next, self.config.cut);
+        self.tell(commit).await;
+        true
+    }
+
+    /// Begins to write what changed, if anything did.
+    fn start_flush(&mut self) {
+        let Some(open) = self.open.as_mut().filter(|open| open.state.is_dirty()) else { return };
+        let rows = open.state.freeze();
+        Progress::set(&self.progress.cells, open.state.cells() as u64);
+        steps::pass(self.config.abort_at.as_deref(), Step::Frozen);
+        let commit = commit_of(self.source.stream(), Some(open.state.start()), open.state.next_offset(), open.cut);
+        let (store, progress) = (self.store.clone(), Arc::clone(&self.progress));
+        let task = tokio::spawn(async move { write_until_done(&store, &rows, &progress).await });
+        self.flush = Some(Flush { task, commit });
+    }
+
+    /// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.
+    async fn finish_flush(&mut self) {
+        if let Some(flush) = &mut self.flush {
+            rethrow((&mut flush.task).await);
+        }
+        if let Some(flush) = self.flush.take() {
+            self.tell(flush.commit).await;
+        }
+    }
+
+    /// The last flush, and the word that nothing is folded beyond it.
+    async fn drain(&mut self) {
+        self.finish_flush().await;
+        self.start_flush();
+        self.finish_flush().await;
+        if let Some(open) = &self.open {
+            let window = Some(open.state.start());
+            let last = commit_of(self.source.stream(), window, open.state.next_offset(), open.cut);
+            self.tell(Commit { drained: true, ..last }).await;
+        }
+    }
+
+    /// Commits. A commit that fails loses nothing: the next one says more, and without one more is folded again.
+    async fn tell(&mut self, commit: Commit) {
+        match self.source.commit(&commit).await {
+            Ok(()) => {
+                Progress::set(&self.progress.committed, commit.next_offset);
+                steps::pass(self.config.abort_at.as_deref(), Step::Committed);
+            }
+            Err(error) => {
+                Progress::add(&self.progress.failed_commits, 1);
+                tracing::warn!(%error, "the commit will be made up for by the next one");
+            }
+        }
+    }
+}
+
+fn rethrow(done: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = done
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+/// Asks the log until it answers, or fails for good.
+macro_rules! until_it_can {
+    ($ask:expr) => {{
+        let mut told = false;
+        loop {
+            match $ask.await {
+                Err(error) if error.passing => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "nothing is folded before this can be done; trying again");
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                outcome => break outcome?,
+            }
+        }
+    }};
+}
+
+/// Where to read from. What the log says of it is brought up to date: the cut must be known before any row of its window
+/// is written, and `drained` ends where folding begins.
 async fn starting_point<S: Source>(
     source: &mut S,
     store: &SummaryStore,
     cut: Cut,
-) -> Result<(u64, Option<Cut>), AggregateError> {
-    let begin = source.begin().await?;
-    let end = source.end().await?;
+) -> Result<StartingPoint, AggregateError> {
+    let begin = until_it_can!(source.begin());
+    let end = until_it_can!(source.end());
     let counted = loop {
         match store.ledger_end(source.stream()).await {
             Ok(counted) => break counted,
@@ -273,7 +444,7 @@ async fn starting_point<S: Source>(
     if counted > end {
         return Err(AggregateError::Behind { counted, end });
     }
-    let commit = match source.committed().await? {
+    let commit = match until_it_can!(source.committed()) {
         // The cut is a function of the log: from its very beginning, every window comes out as before.
         None if begin == 0 => commit_of(source.stream(), None, 0, cut),
         None => return Err(AggregateError::NoCommit { begin }),
@@ -282,7 +453,8 @@ async fn starting_point<S: Source>(
             return Err(AggregateError::OtherStream { found, expected });
         }
         Some(commit) if commit.fold_version != FOLD_VERSION => {
-            if !commit.drained {
+            // A commit that was overtaken (by a process that took it for lost) may say `drained` of less than there is.
+            if !commit.drained || counted > commit.next_offset {
                 return Err(AggregateError::OtherFold { found: commit.fold_version });
             }
             // Every row of the old rules ends at this offset, so a window of the new ones may begin there.
@@ -294,58 +466,30 @@ async fn starting_point<S: Source>(
     if begin > needed {
         return Err(AggregateError::Truncated { begin, needed });
     }
-    while let Err(error) = source.commit(&commit).await {
-        if !error.passing {
-            return Err(error.into());
-        }
-        tracing::warn!(%error, "nothing is folded before this can be written; trying again");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    if commit.next_offset > end {
+        return Err(AggregateError::Behind { counted: commit.next_offset, end });
     }
-    Ok((needed, Some(commit.cut)))
+    // Nothing is folded before the log has this.
+    until_it_can!(source.commit(&commit));
+    Ok(StartingPoint { offset: needed, cut: commit.cut, window: commit.window })
 }
 
-fn commit_of(stream: schemas::StreamId, window: Option<WindowStart>, next_offset: u64, cut: Cut) -> Commit {
+fn commit_of(stream: StreamId, window: Option<WindowStart>, next_offset: u64, cut: Cut) -> Commit {
     Commit { stream, window, next_offset, cut, fold_version: FOLD_VERSION, drained: false }
 }
 
-fn start_flush(store: &SummaryStore, open: &mut Open, stream: schemas::StreamId) -> Flush {
-    let rows = open.state.freeze();
-    let commit = commit_of(stream, Some(open.state.start()), open.state.next_offset(), open.cut);
-    let store = store.clone();
-    Flush { task: tokio::spawn(async move { write_until_done(&store, &rows).await }), commit }
-}
-
-/// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.
-async fn finish<S: Source>(flush: &mut Option<Flush>, source: &mut S) {
-    let Some(under_way) = flush else { return };
-    match (&mut under_way.task).await {
-        Ok(()) => tell(source, &under_way.commit).await,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => {}
-    }
-    *flush = None;
-}
-
-/// Commits. A commit that fails loses nothing: the next one says more, and without one more is folded again.
-async fn tell<S: Source>(source: &mut S, commit: &Commit) {
-    if let Err(error) = source.commit(commit).await {
-        tracing::warn!(%error, "the commit will be made up for by the next one");
-    }
-}
-
 /// Sends the same rows until ClickHouse acknowledges them all.
-async fn write_until_done(store: &SummaryStore, rows: &Rows) {
+async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress) {
     let mut pause = Duration::from_millis(100);
-    let mut failing = false;
     while let Err(error) = store.write(rows).await {
-        if !failing {
+        if !progress.store_fails.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "rows are not stored yet; sending them again until they are");
-            failing = true;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }
-    if failing {
+    Progress::add(&progress.rows, rows.len() as u64);
+    if progress.store_fails.swap(false, Ordering::Relaxed) {
         tracing::info!("ClickHouse takes rows again");
     }
 }

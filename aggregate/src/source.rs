@@ -5,19 +5,68 @@ use schemas::{Hour, StreamId};
 use std::future::Future;
 use std::time::Duration;
 
-/// Records that lie next to one another in the log.
-#[derive(Clone, Debug, Default)]
+/// Records that lie next to one another in the log and were appended in the same hour. They share one buffer: a record is
+/// some 120 bytes, and an allocation for each would cost more than folding it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordBatch {
-    /// Offset of the first record.
-    pub first_offset: u64,
-    /// Hour in which each record was appended (one for the whole batch).
-    pub appended: Option<Hour>,
-    /// The encoded records.
-    pub records: Vec<Vec<u8>>,
+    first_offset: u64,
+    appended: Hour,
+    bytes: Vec<u8>,
+    /// Where each record ends in `bytes`.
+    ends: Vec<u32>,
+}
+
+impl RecordBatch {
+    /// An empty batch that begins at `first_offset`.
+    pub fn new(first_offset: u64, appended: Hour) -> Self {
+        RecordBatch { first_offset, appended, ..RecordBatch::default() }
+    }
+
+    /// Adds the record at [`Self::next_offset`].
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        // Batches are bounded by whoever makes them, far below 4 GiB.
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// Hour in which its records were appended.
+    pub fn appended(&self) -> Hour {
+        self.appended
+    }
+
+    /// Offset after the last record.
+    pub fn next_offset(&self) -> u64 {
+        self.first_offset + self.ends.len() as u64
+    }
+
+    /// Bytes of its records.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Records.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Offsets and encoded records, in order.
+    pub fn records(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut begin = 0;
+        self.ends.iter().enumerate().map(move |(index, &end)| {
+            let record = &self.bytes[begin..end as usize];
+            begin = end as usize;
+            (self.first_offset + index as u64, record)
+        })
+    }
 }
 
 /// Why the log cannot be read or told. Whether it passes by itself decides between trying again and stopping.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {action}: {reason}")]
 pub struct SourceError {
     /// What was attempted.
@@ -42,7 +91,8 @@ pub trait Source: Send {
     /// The last commit.
     fn committed(&mut self) -> impl Future<Output = Result<Option<Commit>, SourceError>> + Send;
 
-    /// Batches from `offset` on, without gaps, waiting up to `wait` for the first.
+    /// Batches from `offset` on, without gaps, waiting up to `wait` for the first. The first batch may begin before
+    /// `offset`.
     fn read(
         &mut self,
         offset: u64,
@@ -51,4 +101,21 @@ pub trait Source: Send {
 
     /// Stores a commit durably. Called only after every row below its `next_offset` is in ClickHouse.
     fn commit(&mut self, commit: &Commit) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_back_what_it_was_given() {
+        let mut batch = RecordBatch::new(7, Hour(3));
+        assert!(batch.is_empty() && batch.next_offset() == 7);
+        for record in [&b"one"[..], b"", b"three"] {
+            batch.push(record);
+        }
+        let records: Vec<_> = batch.records().collect();
+        assert_eq!(records, [(7, &b"one"[..]), (8, b""), (9, b"three")]);
+        assert_eq!((batch.next_offset(), batch.len(), batch.bytes()), (10, 3, 8));
+    }
 }

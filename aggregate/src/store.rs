@@ -1,9 +1,11 @@
 //! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
 
 use crate::fold::Rows;
+use crate::steps::{self, AbortAt, Step};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::StreamId;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why rows are not known to be stored.
@@ -32,6 +34,7 @@ pub enum StoreError {
 pub struct SummaryStore {
     client: Client,
     timeout: Duration,
+    abort_at: Option<Arc<AbortAt>>,
 }
 
 impl SummaryStore {
@@ -42,17 +45,29 @@ impl SummaryStore {
     /// acknowledged row survives a power cut.
     pub fn new(client: Client, timeout: Duration) -> Self {
         let client = client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0");
-        SummaryStore { client, timeout }
+        SummaryStore { client, timeout, abort_at: None }
+    }
+
+    /// The same store, for a rehearsal that dies on its way.
+    pub fn with_abort(self, abort_at: Option<Arc<AbortAt>>) -> Self {
+        SummaryStore { abort_at, ..self }
     }
 
     /// Inserts all rows. Safe to call again with the same rows. Details come before totals, so that a total is never
     /// shown whose pages are not there yet; the ledger's row comes last.
     pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
+        passed(Step::Page);
         self.insert::<BreakdownDailyRow>("breakdown_daily", &rows.breakdown).await?;
+        passed(Step::Breakdown);
         self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
+        passed(Step::Rejection);
         self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;
-        self.insert::<LedgerRow>("ledger", rows.ledger.as_slice()).await
+        passed(Step::Site);
+        self.insert::<LedgerRow>("ledger", rows.ledger.as_slice()).await?;
+        passed(Step::Ledger);
+        Ok(())
     }
 
     /// The largest offset below which rows of `stream` exist.

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
 use schemas::classes::BotClass;
-use schemas::{ProjectSlug, Rejection, RejectionReason, proto, record};
+use schemas::{Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
@@ -130,7 +130,7 @@ async fn take<S: Sink>(
         let classes = ingest.classifier.classify(agent);
         let person = classes.bot_class == BotClass::Person;
         let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
-        let log_key = log_key(&project, &page.path);
+        let log_key = log_key(project.as_str(), &page.path);
         let view = proto::PageView {
             project: project.as_str().to_owned(),
             hour: hour.0,
@@ -190,10 +190,11 @@ fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap) -
     }
 }
 
-fn log_key(project: &ProjectSlug, path: &str) -> u64 {
+/// The key that chooses a record's partition: a repeat meets its twin there.
+pub(crate) fn log_key(project: &str, path: &str) -> u64 {
     // Fixed seed: every node must choose alike.
     let mut hasher = foldhash::quality::FixedState::with_seed(0).build_hasher();
-    hasher.write(project.as_str().as_bytes());
+    hasher.write(project.as_bytes());
     hasher.write_u8(0xff);
     hasher.write(path.as_bytes());
     hasher.finish()
@@ -317,7 +318,7 @@ async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
     let status = if log.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": log.is_ok(),
-        "log": log.err().map_or_else(|| "writable".to_owned(), |error| error.to_string()),
+        "log": log.err().map_or_else(|| ingest.sink.describe(), |error| error.to_string()),
         "projects": ingest.projects.len(),
         "refused_beacons": ingest.tally.refused(),
         "lost_tallies": ingest.lost_tallies(),

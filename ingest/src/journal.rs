@@ -12,6 +12,7 @@ use crate::sink::{Sink, SinkError};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use schemas::{Hour, StreamId};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,11 +42,13 @@ const BUSY_RECORDS: u32 = 32;
 pub struct JournalConfig {
     /// Bytes of records that may wait for a sync before appends are refused.
     pub queue_bytes: usize,
+    /// Bytes of records that may be stored before appends are refused; none for no bound but the disk's.
+    pub capacity_bytes: Option<u64>,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        JournalConfig { queue_bytes: 16 << 20 }
+        JournalConfig { queue_bytes: 16 << 20, capacity_bytes: None }
     }
 }
 
@@ -147,6 +150,8 @@ struct Shared {
     gathering: Mutex<Gathering>,
     wake: Condvar,
     stream: StreamId,
+    /// Bytes of the stored batches.
+    stored: AtomicU64,
     /// Offset after the last durable record.
     end: watch::Sender<u64>,
     /// The present hour, from the service's clock.
@@ -194,6 +199,24 @@ fn end_of(database: &Database) -> Result<u64, JournalError> {
     Ok(end.max(trimmed))
 }
 
+/// Bytes of all batches. Kept beside them since it is not to be added up at every start; files written before it was kept
+/// are added up once.
+fn stored_bytes_of(database: &Database) -> Result<u64, JournalError> {
+    let run = || -> Result<u64, redb::Error> {
+        let transaction = database.begin_read()?;
+        if let Some(bytes) = transaction.open_table(NUMBERS)?.get("stored_bytes")? {
+            return Ok(bytes.value());
+        }
+        let batches = transaction.open_table(BATCHES)?;
+        let mut bytes = 0;
+        for entry in batches.range::<u64>(..)? {
+            bytes += entry?.1.value().len() as u64;
+        }
+        Ok(bytes)
+    };
+    Ok(run()?)
+}
+
 fn stream_of(database: &Database) -> Result<StreamId, JournalError> {
     let run = || -> Result<Option<u64>, redb::Error> {
         let transaction = database.begin_read()?;
@@ -226,6 +249,7 @@ impl Journal {
         let database = open_database(path)?;
         let stream = stream_of(&database)?;
         let end = end_of(&database)?;
+        let stored = AtomicU64::new(stored_bytes_of(&database)?);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             config,
@@ -233,6 +257,7 @@ impl Journal {
             gathering: Mutex::default(),
             wake: Condvar::new(),
             stream,
+            stored,
             end: watch::Sender::new(end),
             hour: Box::new(hour),
             failing: Mutex::new(None),
@@ -263,6 +288,11 @@ impl Journal {
     /// Offset after the last durable record; changes are seen by receivers.
     pub fn end(&self) -> watch::Receiver<u64> {
         self.shared.end.subscribe()
+    }
+
+    /// Bytes of the records that are kept.
+    pub fn stored_bytes(&self) -> u64 {
+        self.shared.stored.load(Ordering::Relaxed)
     }
 
     /// Offset of the oldest record still kept, or the end where none is.
@@ -338,19 +368,27 @@ impl Journal {
         }
         self.with_database(|database| {
             let transaction = database.begin_write()?;
-            let mut dropped = 0;
+            let (mut dropped, mut freed) = (0, 0);
             {
                 let mut batches = transaction.open_table(BATCHES)?;
                 let mut below = None;
                 while dropped < TRIM_BATCHES {
-                    let end = batches.first()?.and_then(|(first, bytes)| droppable(first.value(), bytes.value()));
-                    let Some(end) = end else { break };
+                    let first = batches.first()?;
+                    let end = first.and_then(|(first, bytes)| {
+                        Some((droppable(first.value(), bytes.value())?, bytes.value().len() as u64))
+                    });
+                    let Some((end, bytes)) = end else { break };
                     batches.pop_first()?;
                     below = Some(end);
+                    freed += bytes;
                     dropped += 1;
                 }
                 if let Some(below) = below {
-                    transaction.open_table(NUMBERS)?.insert("trimmed_below", below)?;
+                    let mut numbers = transaction.open_table(NUMBERS)?;
+                    numbers.insert("trimmed_below", below)?;
+                    let stored = self.shared.stored.load(Ordering::Relaxed).saturating_sub(freed);
+                    numbers.insert("stored_bytes", stored)?;
+                    self.shared.stored.store(stored, Ordering::Relaxed);
                 }
             }
             transaction.commit()?;
@@ -384,7 +422,9 @@ impl Sink for Journal {
             if gathering.closed {
                 return Err(SinkError::Closed);
             }
-            if gathering.batch.len() + record.len() > self.shared.config.queue_bytes {
+            let waiting = gathering.batch.len() + record.len();
+            let full = |capacity: u64| self.stored_bytes() + waiting as u64 > capacity;
+            if waiting > self.shared.config.queue_bytes || self.shared.config.capacity_bytes.is_some_and(full) {
                 return Err(SinkError::QueueFull);
             }
             gathering.batch.extend_from_slice(&(record.len() as u32).to_le_bytes());
@@ -477,6 +517,7 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
     let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = guard.as_ref() else { return Err(JournalError::Reopening) };
     let first = *shared.end.borrow();
+    let length = (HEADER_BYTES + gathered.batch.len()) as u64;
     let write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         {
@@ -487,6 +528,12 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
             bytes[1..5].copy_from_slice(&(shared.hour)().0.to_le_bytes());
             bytes[5..9].copy_from_slice(&gathered.count.to_le_bytes());
             bytes[HEADER_BYTES..].copy_from_slice(&gathered.batch);
+            drop(value);
+            // Writing transactions take turns, so nobody changes the figure in between.
+            let stored = shared.stored.load(Ordering::Relaxed) + length;
+            transaction.open_table(NUMBERS)?.insert("stored_bytes", stored)?;
+            // Before others may write; where the commit fails, the file is opened and the figure read anew.
+            shared.stored.store(stored, Ordering::Relaxed);
         }
         transaction.commit()?;
         Ok(())
@@ -501,9 +548,11 @@ fn reopen(shared: &Shared) {
     let mut guard = shared.database.write().unwrap_or_else(PoisonError::into_inner);
     *guard = None;
     // Opening commits a transaction, so a journal that opens can be written.
-    let opened = open_database(&shared.path).and_then(|database| Ok((end_of(&database)?, database)));
+    let opened = open_database(&shared.path)
+        .and_then(|database| Ok((end_of(&database)?, stored_bytes_of(&database)?, database)));
     match opened {
-        Ok((end, database)) => {
+        Ok((end, stored, database)) => {
+            shared.stored.store(stored, Ordering::Relaxed);
             shared.end.send_replace(end);
             *guard = Some(database);
             if locked(&shared.failing).take().is_some() {
@@ -558,6 +607,29 @@ mod tests {
         let from = batches.last().unwrap().first_offset;
         assert_eq!(journal.read(from, 1).unwrap().first().unwrap().first_offset, from);
         assert!(journal.read(500, 1).unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_journal_refuses_until_it_is_trimmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.redb");
+        let config = JournalConfig { capacity_bytes: Some(300), ..JournalConfig::default() };
+        let journal = Journal::open(&path, config, || Hour(100)).unwrap();
+        let mut stored = 0;
+        while journal.append(0, vec![7; 50]).await.is_ok() {
+            stored += 1;
+            assert!(stored <= 6);
+        }
+        assert!(matches!(journal.append(0, vec![7; 50]).await, Err(SinkError::QueueFull)));
+        let bytes = journal.stored_bytes();
+        journal.close();
+        drop(journal);
+        // The figure outlives the process, and falls as records leave.
+        let journal = Journal::open(&path, config, || Hour(100)).unwrap();
+        assert_eq!(journal.stored_bytes(), bytes);
+        journal.trim(stored, Hour(101)).unwrap();
+        assert_eq!(journal.stored_bytes(), 0);
+        journal.append(0, vec![7; 50]).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

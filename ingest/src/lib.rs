@@ -10,6 +10,7 @@ pub mod client;
 pub mod http;
 pub mod hygiene;
 pub mod journal;
+pub mod kafka;
 pub mod keys;
 pub mod limits;
 pub mod projects;
@@ -99,6 +100,11 @@ impl<S: Sink> Ingest<S> {
             tally: Tally::default(),
             classifier: classify::Classifier::default(),
         }
+    }
+
+    /// Beacons refused since the start, for whatever reason.
+    pub fn refused_beacons(&self) -> u64 {
+        self.tally.refused()
     }
 
     /// Sends what has been tallied of refused beacons to the log. Returns how many records the log has. What it did

@@ -25,4 +25,9 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Whether a record would probably be taken now.
     fn ready(&self) -> Result<(), SinkError>;
+
+    /// How the log is, in words for an operator.
+    fn describe(&self) -> String {
+        "writable".to_owned()
+    }
 }

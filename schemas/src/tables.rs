@@ -7,10 +7,11 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
-pub const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("../sql/0001_first_tables.sql"))];
+pub const MIGRATIONS: &[(u32, &str)] =
+    &[(1, include_str!("../sql/0001_first_tables.sql")), (2, include_str!("../sql/0002_streams.sql"))];
 
 /// The statements of one step, without comments.
 pub fn statements(sql: &str) -> impl Iterator<Item = String> {

@@ -5,11 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Hours since 1970-01-01T00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(pub u32);
 
 /// Days since 1970-01-01, as ClickHouse's `Date` counts them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub u16);
 
 /// A calendar month, written `YYYY-MM`.

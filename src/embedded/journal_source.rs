@@ -78,10 +78,10 @@ impl Source for JournalSource {
         let batches = self.blocking("read the journal", move |journal| journal.read(offset, READ_BYTES)).await?;
         Ok(batches
             .iter()
-            .map(|batch| RecordBatch {
-                first_offset: batch.first_offset,
-                appended: Some(batch.appended),
-                records: batch.records().map(<[u8]>::to_vec).collect(),
+            .map(|batch| {
+                let mut records = RecordBatch::new(batch.first_offset, batch.appended);
+                batch.records().for_each(|record| records.push(record));
+                records
             })
             .collect())
     }

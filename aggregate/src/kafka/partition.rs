@@ -1,0 +1,311 @@
+//! One partition as a [`Source`].
+
+use super::group::GroupContext;
+use crate::source::{RecordBatch, Source, SourceError};
+use crate::window::Commit;
+use rdkafka::Message;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Timestamp;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use schemas::{Hour, StreamId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Largest batch handed over at once.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_RECORDS: usize = 8_192;
+/// Batches read ahead of the fold.
+const BATCHES_AHEAD: usize = 3;
+/// How often a reader without records looks whether it is still wanted.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long one question to the brokers may take.
+pub(super) const ASK: Duration = Duration::from_secs(10);
+/// How long a commit may take before it is given up; the next one says more.
+const COMMIT_WITHIN: Duration = Duration::from_secs(15);
+
+/// A commit as the metadata of a committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitText;
+
+impl CommitText {
+    /// JSON, some 250 bytes (brokers take 4,096: `offset.metadata.max.bytes`).
+    pub fn write(commit: &Commit) -> String {
+        // A struct of numbers always serialises.
+        serde_json::to_string(commit).unwrap_or_default()
+    }
+
+    /// Reads metadata. `offset` is the committed offset, which must agree.
+    pub fn read(offset: i64, metadata: &str) -> Result<Commit, String> {
+        let commit: Commit = serde_json::from_str(metadata).map_err(|error| {
+            format!(
+                "the group's committed offset {offset} does not carry our metadata ({error}): it was set by another \
+                 program. Restore it with `headcount topic reset --from-ledger`"
+            )
+        })?;
+        if u64::try_from(offset) != Ok(commit.next_offset) {
+            return Err(format!(
+                "the group's committed offset {offset} and its metadata ({}) disagree: the offset was moved by another \
+                 program. Restore it with `headcount topic reset --from-ledger`",
+                commit.next_offset
+            ));
+        }
+        Ok(commit)
+    }
+}
+
+/// Reads and commits one partition for [`crate::run`].
+pub(super) struct PartitionSource {
+    pub consumer: Arc<BaseConsumer<GroupContext>>,
+    pub topic: String,
+    pub partition: i32,
+    pub stream: StreamId,
+    pub committed: Option<Commit>,
+    pub reader: Reader,
+}
+
+/// What a partition's reading thread has read. Dropping it ends the thread.
+pub(super) struct Reader {
+    batches: mpsc::Receiver<Result<RecordBatch, SourceError>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Reader {
+    /// Starts a thread that reads the queue, whose first record must be the one at `offset`.
+    pub fn start(queue: PartitionQueue<GroupContext>, partition: i32, offset: u64) -> std::io::Result<Self> {
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let stop = Arc::new(AtomicBool::new(false));
+        std::thread::Builder::new().name(format!("partition {partition}")).spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let mut reading = Reading { queue, partition, next: offset, held: None };
+                while !stop.load(Ordering::Relaxed) {
+                    let batch = reading.batch().transpose();
+                    let failed = matches!(batch, Some(Err(_)));
+                    if let Some(batch) = batch
+                        && sender.blocking_send(batch).is_err()
+                    {
+                        return;
+                    }
+                    if failed {
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(Reader { batches, stop })
+    }
+}
+
+struct Reading {
+    queue: PartitionQueue<GroupContext>,
+    partition: i32,
+    /// Offset of the next record.
+    next: u64,
+    /// Read, but of another hour than the batch before it.
+    held: Option<RecordBatch>,
+}
+
+impl Reading {
+    /// The next batch; none if no record came for a while.
+    fn batch(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+        let mut batch = self.held.take();
+        let mut wait = if batch.is_some() { Duration::ZERO } else { IDLE };
+        while let Some(message) = self.queue.poll(wait) {
+            wait = Duration::ZERO;
+            let message = message.map_err(|error| failed_read(self.partition, &error))?;
+            let offset = u64::try_from(message.offset()).unwrap_or(0);
+            if offset < self.next {
+                continue;
+            }
+            if offset > self.next {
+                return Err(SourceError {
+                    action: "read the topic without gaps",
+                    reason: format!(
+                        "partition {} has no record at offset {}, the next is {offset}: the topic was compacted, written by \
+                         transactions, or its records were deleted. Begin a new log with `headcount topic reset --new-log` \
+                         and see `headcount topic check`",
+                        self.partition, self.next
+                    ),
+                    passing: false,
+                });
+            }
+            let Timestamp::LogAppendTime(appended_ms) = message.timestamp() else {
+                return Err(SourceError {
+                    action: "read append times",
+                    reason: format!(
+                        "the record at offset {offset} of partition {} has none: the topic needs \
+                         message.timestamp.type=LogAppendTime from its first record on; see `headcount topic check`",
+                        self.partition
+                    ),
+                    passing: false,
+                });
+            };
+            let appended = Hour(u32::try_from(appended_ms / 3_600_000).unwrap_or(0));
+            self.next = offset + 1;
+            let record = message.payload().unwrap_or_default();
+            let current = batch.get_or_insert_with(|| RecordBatch::new(offset, appended));
+            if current.appended() != appended {
+                let mut next = RecordBatch::new(offset, appended);
+                next.push(record);
+                self.held = Some(next);
+                break;
+            }
+            current.push(record);
+            if current.len() >= BATCH_RECORDS || current.bytes() >= BATCH_BYTES {
+                break;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+fn failed_read(partition: i32, error: &KafkaError) -> SourceError {
+    let lost = matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    );
+    let unknown = matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    );
+    let advice = if lost {
+        "records that were not counted yet were removed, by retention or by hand, or the topic was made anew. Begin a new \
+         log with `headcount topic reset --new-log`, and raise its retention well above the window"
+    } else if unknown {
+        "the topic was deleted. Make it with `headcount topic ensure`, then `headcount topic reset --new-log`"
+    } else {
+        "see the broker's log"
+    };
+    SourceError {
+        action: "read the topic",
+        reason: format!("partition {partition}: {error}; {advice}"),
+        passing: false,
+    }
+}
+
+impl PartitionSource {
+    /// rdkafka's questions block; they run where that harms nobody.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        call: impl FnOnce(&BaseConsumer<GroupContext>, &str, i32) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let (consumer, topic, partition) = (Arc::clone(&self.consumer), self.topic.clone(), self.partition);
+        let reason = |error: String| format!("topic {}, partition {partition}: {error}", self.topic);
+        match tokio::task::spawn_blocking(move || call(&consumer, &topic, partition)).await {
+            Ok(outcome) => {
+                outcome.map_err(|error| SourceError { action, reason: reason(error.to_string()), passing: true })
+            }
+            Err(error) => Err(SourceError { action, reason: reason(error.to_string()), passing: false }),
+        }
+    }
+
+    async fn watermarks(&self) -> Result<(u64, u64), SourceError> {
+        let ask = |consumer: &BaseConsumer<GroupContext>, topic: &str, partition| {
+            consumer.fetch_watermarks(topic, partition, ASK)
+        };
+        let (low, high) = self.blocking("ask for the log's beginning and end", ask).await?;
+        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+    }
+}
+
+impl Source for PartitionSource {
+    fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    async fn begin(&mut self) -> Result<u64, SourceError> {
+        Ok(self.watermarks().await?.0)
+    }
+
+    async fn end(&mut self) -> Result<u64, SourceError> {
+        Ok(self.watermarks().await?.1)
+    }
+
+    async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
+        Ok(self.committed)
+    }
+
+    async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
+        debug_assert!(self.committed.is_none_or(|commit| offset >= commit.resume_at()), "a partition is read once");
+        let Ok(first) = tokio::time::timeout(wait, self.reader.batches.recv()).await else { return Ok(Vec::new()) };
+        let Some(first) = first else {
+            return Err(SourceError {
+                action: "read the topic",
+                reason: format!("the reader of partition {} has ended", self.partition),
+                passing: false,
+            });
+        };
+        let mut batches = vec![first?];
+        while batches.len() <= BATCHES_AHEAD
+            && let Ok(more) = self.reader.batches.try_recv()
+        {
+            match more {
+                Ok(more) => batches.push(more),
+                // What was read before it is folded first; the thread has ended, so the next read says why.
+                Err(error) => {
+                    tracing::error!(%error, "the partition cannot be read any further");
+                    break;
+                }
+            }
+        }
+        Ok(batches)
+    }
+
+    async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {
+        let commit = *commit;
+        let commit = self.blocking("commit", move |consumer, topic, partition| {
+            let mut offsets = TopicPartitionList::new();
+            let mut element = offsets.add_partition(topic, partition);
+            element.set_offset(Offset::Offset(i64::try_from(commit.next_offset).unwrap_or(i64::MAX)))?;
+            element.set_metadata(CommitText::write(&commit));
+            consumer.commit(&offsets, CommitMode::Sync)
+        });
+        // Without a coordinator the client waits for one much longer than a fold should.
+        match tokio::time::timeout(COMMIT_WITHIN, commit).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(SourceError {
+                action: "commit",
+                reason: format!("no answer within {} s", COMMIT_WITHIN.as_secs()),
+                passing: true,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::{Cut, WindowStart};
+
+    #[test]
+    fn a_commit_survives_its_metadata() {
+        let commit = Commit {
+            stream: StreamId(u64::MAX),
+            window: Some(WindowStart { offset: 1 << 40, appended_hour: 500_000 }),
+            next_offset: (1 << 40) + 17,
+            cut: Cut::default(),
+            fold_version: 2,
+            drained: true,
+        };
+        let text = CommitText::write(&commit);
+        assert!(text.len() < 1_000, "{text}");
+        assert_eq!(CommitText::read((1 << 40) + 17, &text), Ok(commit));
+        assert!(CommitText::read(5, &text).unwrap_err().contains("was moved by another program"));
+        assert!(CommitText::read(5, "").unwrap_err().contains("was set by another program"));
+    }
+}

@@ -1,0 +1,107 @@
+//! The steps between a record and its commit, as places where a rehearsal may let the process die.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A step of flush and commit, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Rows were frozen, none is sent.
+    Frozen,
+    /// `page_daily` is acknowledged.
+    Page,
+    /// `breakdown_daily` is acknowledged.
+    Breakdown,
+    /// `rejection_daily` is acknowledged.
+    Rejection,
+    /// `site_hourly` is acknowledged.
+    Site,
+    /// The ledger's row is acknowledged; nothing is committed.
+    Ledger,
+    /// The log has the commit.
+    Committed,
+    /// A window has ended and its last rows are acknowledged; nothing is committed.
+    WindowEnd,
+}
+
+impl Step {
+    /// All steps.
+    pub const ALL: [Step; 8] = [
+        Step::Frozen,
+        Step::Page,
+        Step::Breakdown,
+        Step::Rejection,
+        Step::Site,
+        Step::Ledger,
+        Step::Committed,
+        Step::WindowEnd,
+    ];
+
+    /// The one spelling.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Step::Frozen => "frozen",
+            Step::Page => "page",
+            Step::Breakdown => "breakdown",
+            Step::Rejection => "rejection",
+            Step::Site => "site",
+            Step::Ledger => "ledger",
+            Step::Committed => "committed",
+            Step::WindowEnd => "window_end",
+        }
+    }
+}
+
+/// Dies (SIGABRT, nothing is cleaned up) when one step has been passed a number of times. Only rehearsals and tests make
+/// one: an operator who wants to see that nothing is lost, and the fault tests.
+#[derive(Debug)]
+pub struct AbortAt {
+    step: Step,
+    left: AtomicU64,
+}
+
+/// Text that names no step.
+#[derive(Debug, thiserror::Error)]
+#[error("expected STEP or STEP:COUNT, with a step of {}", Step::ALL.map(Step::name).join(", "))]
+pub struct UnknownStep;
+
+impl std::str::FromStr for AbortAt {
+    type Err = UnknownStep;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStep> {
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        let step = Step::ALL.into_iter().find(|step| step.name() == name).ok_or(UnknownStep)?;
+        let count = count.parse().ok().filter(|&count| count > 0).ok_or(UnknownStep)?;
+        Ok(AbortAt { step, left: AtomicU64::new(count) })
+    }
+}
+
+impl AbortAt {
+    /// Notes that `step` was passed.
+    pub(crate) fn pass(&self, step: Step) {
+        if self.step == step && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            tracing::error!(step = step.name(), "aborting, as this rehearsal was told to");
+            std::process::abort();
+        }
+    }
+}
+
+/// [`AbortAt::pass`] where there is one.
+pub(crate) fn pass(abort_at: Option<&AbortAt>, step: Step) {
+    if let Some(abort_at) = abort_at {
+        abort_at.pass(step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_named() {
+        for step in Step::ALL {
+            let parsed: AbortAt = format!("{}:3", step.name()).parse().unwrap();
+            assert_eq!((parsed.step, parsed.left.into_inner()), (step, 3));
+        }
+        assert!("page:0".parse::<AbortAt>().is_err() && "lunch".parse::<AbortAt>().is_err());
+    }
+}

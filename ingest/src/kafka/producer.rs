@@ -1,0 +1,150 @@
+//! The idempotent producer, and its replacement where it has failed for good.
+
+use super::{KafkaConfig, locked};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What became of a record.
+pub(super) type Delivery = Result<(), KafkaError>;
+
+/// The client's complaints are logged this often at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+
+pub(super) struct Context {
+    /// The producer refuses everything from now on, and must be made anew.
+    failed: AtomicBool,
+    complained: Mutex<Option<Instant>>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        let mut complained = locked(&self.complained);
+        if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            *complained = Some(Instant::now());
+            tracing::warn!(%error, reason, "the Kafka client goes on trying");
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<oneshot::Sender<Delivery>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
+        let delivery = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                    self.failed.store(true, Ordering::SeqCst);
+                }
+                Err(error.clone())
+            }
+        };
+        // A reader that went away still has its view counted.
+        let _ = told.send(delivery);
+    }
+}
+
+type Inner = ThreadedProducer<Context>;
+
+pub(super) struct Producer {
+    config: KafkaConfig,
+    inner: RwLock<Arc<Inner>>,
+}
+
+fn make(config: &KafkaConfig) -> Result<Arc<Inner>, KafkaError> {
+    let mut client = config.client.clone();
+    let mut unless_set = |name: &str, value: &str| {
+        if client.get(name).is_none() {
+            client.set(name, value);
+        }
+    };
+    // Records of the same moment share a request; a reader waits these few milliseconds.
+    unless_set("linger.ms", "2");
+    unless_set("compression.type", "lz4");
+    unless_set("batch.size", "524288");
+    unless_set("queue.buffering.max.messages", "500000");
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // A record that is given up may have arrived all the same. None is: what takes too long is spilled beside it.
+        .set("message.timeout.ms", "0")
+        .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
+        // librdkafka's murmur2, as Java's clients have it.
+        .set("partitioner", "murmur2_random");
+    let context = Context { failed: AtomicBool::new(false), complained: Mutex::new(None) };
+    Ok(Arc::new(client.create_with_context(context)?))
+}
+
+impl Producer {
+    pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
+        Ok(Producer { config: config.clone(), inner: RwLock::new(make(config)?) })
+    }
+
+    fn current(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Queues a record. The receiver resolves with Kafka's word about it, however long that takes.
+    pub fn send(&self, key: u64, record: &[u8]) -> Result<oneshot::Receiver<Delivery>, KafkaError> {
+        let key = key.to_be_bytes();
+        let (tell, told) = oneshot::channel();
+        let message = BaseRecord::with_opaque_to(&self.config.topic, Box::new(tell)).key(&key).payload(record);
+        let guard = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match guard.send(message) {
+            Ok(()) => Ok(told),
+            Err((error, _)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                    guard.context().failed.store(true, Ordering::SeqCst);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Records that wait for Kafka's word.
+    pub fn in_flight(&self) -> u64 {
+        u64::try_from(self.current().in_flight_count()).unwrap_or(0)
+    }
+
+    /// Waits until nothing is queued.
+    pub fn flush(&self, within: Duration) -> Result<(), KafkaError> {
+        self.current().flush(within)
+    }
+
+    /// Makes the producer anew if it has failed for good (the broker forgot it, say). What it had queued is reported as not
+    /// delivered, and so spilled by whoever waits for it. Blocks.
+    pub fn mend(&self) {
+        if !self.current().context().failed.load(Ordering::SeqCst) {
+            return;
+        }
+        match make(&self.config) {
+            Ok(fresh) => {
+                let old = std::mem::replace(
+                    &mut *self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner),
+                    fresh,
+                );
+                let reason = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+                tracing::warn!(reason, "the Kafka producer failed for good and was made anew");
+                // Dropping purges its queue; its reports go to those who wait.
+                let _ = old.flush(Duration::from_millis(100));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the Kafka producer cannot be made anew yet");
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `headcount ingest`: the beacon endpoint over Kafka, with a journal on disk as its spill.
+//!
+//! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
+//! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
+
+use super::figures::{CONTENT_TYPE, Figures};
+use super::loopback;
+use crate::config::Config;
+use crate::projects::{self, Registry, Snapshot, refresh_registry};
+use crate::shell::{harden, open_data_directory, signal, until};
+use crate::{http, topic};
+use anyhow::Context;
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use ingest::Ingest;
+use ingest::journal::{Journal, JournalConfig};
+use ingest::kafka::{KafkaConfig, KafkaSink};
+use ingest::keys::KeyRing;
+use ingest::projects::{ProjectSnapshot, Projects};
+use schemas::{Hour, ProjectSlug};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the producer may take to hand over what is queued when stopping.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    harden();
+    let settings = config.kafka()?;
+    let client = settings.client()?;
+    let spill = config.spill()?;
+    let data = config.data();
+    let _lock = open_data_directory(&data)?;
+    let listener = http::bind(config.listen_or(loopback(8017))?).await?;
+    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let clock = config.clock()?;
+    // Asked before anything is taken; where nobody answers, again and again below.
+    let fit = topic::fit(&settings, config.topic_plan()?).await?;
+
+    let keys = KeyRing::open(&data.join("keys").join("visitor.key"), config.visitor_period()?, clock())?;
+    let journal = {
+        let clock = Arc::clone(&clock);
+        let bounds = JournalConfig { capacity_bytes: Some(spill.spill_bytes), ..JournalConfig::default() };
+        Journal::open(&data.join("spill.redb"), bounds, move || Hour::of(clock()))?
+    };
+    let kafka = KafkaConfig {
+        client,
+        topic: settings.topic.clone(),
+        queue_bytes: spill.queue_bytes,
+        spill_after: spill.spill_after,
+    };
+    let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
+
+    let snapshot = Snapshot::new(&data.join("projects.json"));
+    let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
+    registry.replace(ProjectSnapshot::new(&snapshot.load::<Registry>()));
+    let names = Snapshot::new(&data.join("admitted.json"));
+    registry.admit_known(names.load::<Vec<ProjectSlug>>());
+    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), keys, registry, sink.clone()));
+
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?);
+    let (stop, stopped) = watch::channel(false);
+    let database = server.with_database(config.database());
+    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, snapshot, names));
+    let keep = tokio::spawn({
+        let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
+        async move { ingest.keep(until(stopped)).await }
+    });
+    let router = ingest::routes(Arc::clone(&ingest)).merge(metrics(Arc::clone(&ingest), sink.clone()));
+    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
+    tracing::info!(%address, data = %data.display(), topic = settings.topic, "headcount takes beacons");
+
+    let verdict = tokio::select! {
+        signal = signal() => signal,
+        error = unfit(&settings, config.topic_plan()?, fit) => Err(error),
+    };
+    if verdict.is_ok() {
+        tracing::info!("stopping: finishing open requests, then handing over what is queued");
+    }
+    // The listener first: no view may be acknowledged after the log has closed.
+    let _ = stop.send(true);
+    match listener.await {
+        Ok(outcome) => outcome?,
+        Err(error) => tracing::error!(%error, "the listener failed"),
+    }
+    refresh.abort();
+    // It ends by itself: aborted, it might take tallies with it.
+    let _ = keep.await;
+    let _ = refresh.await;
+    ingest.send_tallies().await;
+    sink.close(CLOSE_WITHIN).await;
+    verdict
+}
+
+/// Resolves if the topic turns out not to be fit, once Kafka answers.
+async fn unfit(
+    settings: &crate::config::kafka::KafkaSettings,
+    plan: crate::config::kafka::TopicPlan,
+    mut known: bool,
+) -> anyhow::Error {
+    if !known {
+        tracing::warn!("Kafka does not answer; beacons go to the spill until it does");
+    }
+    while !known {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        match topic::fit(settings, plan).await {
+            Ok(answered) => known = answered,
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
+}
+
+fn metrics(ingest: Arc<Ingest<KafkaSink>>, sink: KafkaSink) -> Router {
+    let page = move || {
+        let kafka = sink.figures();
+        let mut figures = Figures::default();
+        figures
+            .one("delivered_total", "counter", "Records that Kafka acknowledged.", kafka.delivered)
+            .one("spilled_total", "counter", "Records that the spill took in Kafka's stead.", kafka.spilled)
+            .one("drained_total", "counter", "Spilled records that have arrived in Kafka.", kafka.drained)
+            .one("spill_records", "gauge", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)
+            .one("spill_bytes", "gauge", "Bytes of records in the spill.", kafka.spill_bytes)
+            .one("queue_records", "gauge", "Records that wait for Kafka's word.", kafka.in_queue)
+            .one("kafka_away", "gauge", "1 while Kafka does not acknowledge.", u8::from(kafka.away))
+            .one("refused_beacons_total", "counter", "Beacons refused, for whatever reason.", ingest.refused_beacons())
+            .one("projects", "gauge", "Registered projects that are in force.", ingest.projects.len());
+        let text = figures.text();
+        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
+    };
+    Router::new().route("/metrics", get(page))
+}

@@ -1,0 +1,63 @@
+//! `headcount query`: reports from ClickHouse.
+
+use super::loopback;
+use crate::config::Config;
+use crate::shell::{harden, signal, until};
+use crate::{http, projects};
+use anyhow::Context;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use ingest::keys::VisitorPeriod;
+use serde_json::json;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long ClickHouse may take to say that it is there.
+const ASK: Duration = Duration::from_secs(3);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    harden();
+    let listener = http::bind(config.listen_or(loopback(8027))?).await?;
+    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
+    let unit = match config.visitor_period()? {
+        VisitorPeriod::Month => query::VisitorUnit::Visitors,
+        VisitorPeriod::Day => query::VisitorUnit::VisitorDays,
+    };
+    let reports = query::routes(
+        query::ReportStore::new(client.clone()),
+        query::QueryConfig { visitor_unit: unit, ..query::QueryConfig::default() },
+        config.clock()?,
+    );
+    let (stop, stopped) = watch::channel(false);
+    let serving = http::serve(config.http()?, listener, reports.merge(health(client)), until(stopped));
+    tracing::info!(%address, "headcount serves reports");
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        signal = signal() => signal?,
+    }
+    let _ = stop.send(true);
+    serving.await
+}
+
+fn health(client: clickhouse::Client) -> Router {
+    let ready = move || {
+        let client = client.clone();
+        async move {
+            // The table, too: a server without our schema has no reports.
+            let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
+            let (ready, told) = match tokio::time::timeout(ASK, asked).await {
+                Ok(Ok(_)) => (true, "answers".to_owned()),
+                Ok(Err(error)) => (false, error.to_string()),
+                Err(_) => (false, format!("gave no answer within {} s", ASK.as_secs())),
+            };
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let body = json!({"ready": ready, "clickhouse": told});
+            (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
+        }
+    };
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
+}

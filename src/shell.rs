@@ -1,0 +1,84 @@
+//! What every role's process needs around it: hardening, signals, a data directory of its own.
+
+use anyhow::{Context, bail};
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use tokio::sync::watch;
+
+/// Layout of the data directory; raised when an older program must not touch it.
+const DATA_VERSION: &str = "1";
+
+/// Resolves once `stopped` is true, or its sender is gone.
+pub async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|&stopped| stopped).await;
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub async fn signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Creates the directory or checks its version, and takes its lock for as long as the file is held.
+pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
+    // Single views lie in the journal for days: nobody else's to read.
+    let mut directory = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(directory.recursive(true), 0o700);
+    directory.create(data).with_context(|| {
+        format!("cannot create the data directory {}; choose one you may write to with --data", data.display())
+    })?;
+    let path = data.join("lock");
+    let lock = File::create(&path).with_context(|| {
+        format!("cannot write to the data directory {}; choose one you may write to with --data", data.display())
+    })?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "another headcount runs on the data directory {}; stop it, or choose another with --data",
+            data.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    let version = data.join("version");
+    match fs::read_to_string(&version) {
+        Ok(found) if found.trim() == DATA_VERSION => {}
+        // Left by a disk that was full at the first start.
+        Ok(found) if found.trim().is_empty() => write_version(&version)?,
+        Ok(found) => bail!(
+            "the data directory {} has version {:?}, this program knows {DATA_VERSION}: it was written by a newer \
+             headcount; run that version, or choose another directory with --data",
+            data.display(),
+            found.trim()
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            write_version(&version)?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", version.display())),
+    }
+    Ok(lock)
+}
+
+fn write_version(path: &Path) -> anyhow::Result<()> {
+    fs::write(path, format!("{DATA_VERSION}\n"))
+        .with_context(|| format!("cannot write {}; is the disk full?", path.display()))
+}
+
+/// Addresses, agents and the key are in this process's memory: no core dump holds them, and no other process of this
+/// user may read them through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
+pub fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process could not be made undumpable");
+    }
+}

@@ -1,0 +1,484 @@
+//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits mended.
+
+use crate::config::Config;
+use crate::config::kafka::{KafkaSettings, TopicPlan};
+use crate::{database, projects};
+use aggregate::fold::FOLD_VERSION;
+use aggregate::kafka::{CommitText, StreamRow, Streams};
+use aggregate::window::{Commit, WindowStart};
+use anyhow::{Context, bail};
+use clap::ArgMatches;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use schemas::{Hour, StreamId};
+use std::fmt;
+use std::time::Duration;
+
+/// How long one question to the brokers may take.
+const ASK: Duration = Duration::from_secs(10);
+/// Bytes that a message may have at most must be at least this: the longest record, with its frame.
+const LARGEST_RECORD: u64 = 65_536;
+
+/// A setting of the topic that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    setting: &'static str,
+    found: String,
+    expected: String,
+    because: &'static str,
+    /// Figures would be wrong or views lost; otherwise it is only to be known.
+    fatal: bool,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wrong { setting, found, expected, because, .. } = self;
+        write!(f, "{setting} is {found}, expected {expected}: {because}")
+    }
+}
+
+/// A topic as the brokers describe it.
+struct Described {
+    replication: usize,
+    settings: Vec<(String, String)>,
+}
+
+/// What a look at the topic gave.
+pub enum Look {
+    /// The brokers do not answer.
+    Away(String),
+    /// There is no such topic.
+    Missing,
+    /// It is there, with what is wrong with it.
+    There(Vec<Wrong>),
+}
+
+/// A client that does not log by itself.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the Kafka client goes on trying");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+fn consumer(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer<Quiet>> {
+    let mut client = settings.client()?;
+    client.set("group.id", &settings.group).set("enable.auto.commit", "false").set("auto.offset.reset", "error");
+    client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")
+}
+
+/// Looks at the topic and its settings.
+pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<Look> {
+    let described = match describe(settings).await {
+        Ok(Some(described)) => described,
+        Ok(None) => return Ok(Look::Missing),
+        Err(error) => match error.downcast_ref::<KafkaError>() {
+            Some(_) => return Ok(Look::Away(format!("{error:#}"))),
+            None => return Err(error),
+        },
+    };
+    Ok(Look::There(check(&described, plan)))
+}
+
+async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
+    let asked = settings.clone();
+    // As a consumer: a producer's question may make the topic, with the brokers' defaults.
+    let found = tokio::task::spawn_blocking(move || -> anyhow::Result<Option<(usize, usize)>> {
+        let consumer = consumer(&asked)?;
+        let metadata = consumer.fetch_metadata(Some(&asked.topic), ASK).context("the brokers do not answer")?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == asked.topic) else { return Ok(None) };
+        match topic.error().map(RDKafkaErrorCode::from) {
+            None => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+            Some(code) => return Err(KafkaError::MetadataFetch(code)).context("the brokers do not tell of the topic"),
+        }
+        let replication = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+        Ok(Some((topic.partitions().len(), replication)))
+    })
+    .await
+    .context("asking the brokers failed")??;
+    let Some((partitions, replication)) = found.filter(|&(partitions, _)| partitions > 0) else { return Ok(None) };
+    let admin: AdminClient<DefaultClientContext> =
+        settings.client()?.create().context("cannot make a Kafka client of these settings")?;
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let described = admin
+        .describe_configs(&[ResourceSpecifier::Topic(&settings.topic)], &options)
+        .await
+        .context("the brokers do not tell the topic's settings")?;
+    let described = described.into_iter().next().context("the brokers told nothing of the topic's settings")?;
+    let described = match described {
+        Ok(described) => described,
+        Err(code) => {
+            return Err(KafkaError::AdminOp(code)).context("the brokers do not tell the topic's settings");
+        }
+    };
+    let settings = described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
+    Ok(Some(Described { replication, settings }))
+}
+
+fn check(topic: &Described, plan: TopicPlan) -> Vec<Wrong> {
+    let text = |name: &str| topic.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+    let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
+    let mut wrong = Vec::new();
+    let mut expect = |right: bool, setting, found: String, expected: &str, because, fatal| {
+        if !right {
+            wrong.push(Wrong { setting, found, expected: expected.to_owned(), because, fatal });
+        }
+    };
+    let told = |name: &str| text(name).unwrap_or("not told").to_owned();
+    let is = |name: &str, value: &str| text(name) == Some(value);
+    expect(
+        is("message.timestamp.type", "LogAppendTime"),
+        "message.timestamp.type",
+        told("message.timestamp.type"),
+        "LogAppendTime",
+        "windows are cut by the brokers' append times, and senders' clocks differ",
+        true,
+    );
+    expect(
+        is("cleanup.policy", "delete"),
+        "cleanup.policy",
+        told("cleanup.policy"),
+        "delete",
+        "compaction removes page views",
+        true,
+    );
+    expect(
+        !is("unclean.leader.election.enable", "true"),
+        "unclean.leader.election.enable",
+        told("unclean.leader.election.enable"),
+        "false",
+        "a leader that lags behind loses acknowledged page views",
+        true,
+    );
+    let needed_hours = i64::from(4 * plan.window_hours).max(24);
+    let retention_ms = number("retention.ms");
+    expect(
+        retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
+        "retention.ms",
+        told("retention.ms"),
+        &format!("{} or more (four windows, and a day)", needed_hours * 3_600_000),
+        "records must stay until their window is counted, with time to mend what has failed",
+        true,
+    );
+    expect(
+        number("retention.bytes").is_none_or(|bytes| bytes < 0),
+        "retention.bytes",
+        told("retention.bytes"),
+        "-1",
+        "a burst would push out records that are not counted yet",
+        true,
+    );
+    expect(
+        number("max.message.bytes").is_none_or(|bytes| u64::try_from(bytes).is_ok_and(|b| b >= LARGEST_RECORD)),
+        "max.message.bytes",
+        told("max.message.bytes"),
+        &format!("{LARGEST_RECORD} or more"),
+        "long page views would be refused for ever",
+        true,
+    );
+    let insync = number("min.insync.replicas").unwrap_or(1);
+    expect(
+        topic.replication < 3 || insync >= 2,
+        "min.insync.replicas",
+        insync.to_string(),
+        "2 or more",
+        "with fewer, one broker's disk may be all that has an acknowledged page view",
+        true,
+    );
+    expect(
+        insync < i64::try_from(topic.replication).unwrap_or(0) || topic.replication == 1,
+        "min.insync.replicas",
+        insync.to_string(),
+        "fewer than the copies",
+        "with every copy needed, one broker away stops all writing",
+        false,
+    );
+    expect(
+        topic.replication >= 3,
+        "replication",
+        topic.replication.to_string(),
+        "3",
+        "a broker's disk that is lost takes the page views that are not counted yet with it",
+        false,
+    );
+    wrong
+}
+
+/// What is asked of the brokers at a role's start: waits for them, if `wait`, and fails where the topic is not fit.
+/// Returns false where the brokers do not answer.
+pub async fn fit(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<bool> {
+    match look(settings, plan).await? {
+        Look::Away(_) => Ok(false),
+        Look::Missing => bail!(
+            "there is no topic {}: make it with `headcount topic ensure` (with the same settings as this role)",
+            settings.topic
+        ),
+        Look::There(wrong) => {
+            for wrong in wrong.iter().filter(|wrong| !wrong.fatal) {
+                tracing::warn!(topic = settings.topic, "{wrong}");
+            }
+            let fatal: Vec<String> =
+                wrong.iter().filter(|wrong| wrong.fatal).map(|wrong| format!("\n  {wrong}")).collect();
+            if !fatal.is_empty() {
+                bail!(
+                    "topic {} is not fit for page views:{}\nchange them with kafka-configs.sh (--alter --entity-type topics \
+                     --entity-name {}), or name another topic",
+                    settings.topic,
+                    fatal.concat(),
+                    settings.topic
+                );
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// Runs `headcount topic ensure|check|reset`.
+pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+    let settings = config.kafka()?;
+    let plan = config.topic_plan()?;
+    match action {
+        "ensure" => ensure(&settings, plan).await,
+        "check" => {
+            report(&settings, plan).await?;
+            Ok(())
+        }
+        _ => {
+            let partition = matches.get_one::<String>("partition").map(|text| {
+                text.parse::<i32>().map_err(|_| anyhow::anyhow!("--partition is {text:?}: expected its number"))
+            });
+            reset(&settings, config, matches.get_flag("new-log"), partition.transpose()?).await
+        }
+    }
+}
+
+/// Prints how the topic is, and fails where it is not fit.
+async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
+    match look(settings, plan).await? {
+        Look::Away(why) => bail!("cannot reach Kafka: {why}"),
+        Look::Missing => bail!("there is no topic {}; `headcount topic ensure` makes it", settings.topic),
+        Look::There(wrong) => {
+            for wrong in &wrong {
+                println!("{}: {wrong}", if wrong.fatal { "wrong" } else { "note" });
+            }
+            let fatal = wrong.iter().filter(|wrong| wrong.fatal).count();
+            if fatal > 0 {
+                bail!("topic {} is not fit for page views: {fatal} of its settings are wrong", settings.topic);
+            }
+            println!("topic {} is fit for page views", settings.topic);
+            Ok(())
+        }
+    }
+}
+
+async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
+    if let Look::Missing = look(settings, plan).await? {
+        let retention_ms = (u64::from(plan.retention_hours) * 3_600_000).to_string();
+        let insync = if plan.replication >= 3 { "2" } else { "1" };
+        let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", &retention_ms)
+            .set("retention.bytes", "-1")
+            .set("min.insync.replicas", insync)
+            .set("unclean.leader.election.enable", "false");
+        let admin: AdminClient<DefaultClientContext> =
+            settings.client()?.create().context("cannot make a Kafka client of these settings")?;
+        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
+        let made = admin.create_topics([&topic], &options).await.context("cannot make the topic")?;
+        for outcome in made {
+            match outcome {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, RDKafkaErrorCode::InvalidReplicationFactor)) => bail!(
+                    "the brokers cannot keep {} copies of a record: there are fewer of them. Start more, or say \
+                     --kafka-replication 1 (a broker's disk that is lost then takes page views with it)",
+                    plan.replication
+                ),
+                Err((topic, code)) => bail!("the brokers did not make topic {topic}: {code}"),
+            }
+        }
+        println!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
+        // Brokers hear of it one after another.
+        let deadline = tokio::time::Instant::now() + ASK;
+        while matches!(look(settings, plan).await?, Look::Missing) {
+            if tokio::time::Instant::now() > deadline {
+                bail!("the brokers do not tell of the topic that was just made");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    report(settings, plan).await
+}
+
+/// Writes commits anew, for a log that was made anew or for offsets that were lost.
+async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: Option<i32>) -> anyhow::Result<()> {
+    let url = projects::clickhouse_url(config).await?;
+    let timeout = config.clickhouse_timeout()?;
+    let client = database::prepare(&config.clickhouse(&url), config.database(), timeout).await?;
+    let streams = Streams::new(client.clone(), timeout);
+    let cut = config.aggregate()?.cut;
+    let asked = settings.clone();
+    let (cluster, marks, committed) = tokio::task::spawn_blocking(move || brokers_view(&asked)).await??;
+    if let Some(only) = only.filter(|only| !marks.iter().any(|(partition, ..)| partition == only)) {
+        bail!("topic {} has no partition {only}; it has {}", settings.topic, marks.len());
+    }
+    let mut commits = Vec::new();
+    for &(partition, low, high) in marks.iter().filter(|(partition, ..)| only.is_none_or(|only| only == *partition)) {
+        let known = streams.of(&cluster, &settings.topic, partition).await?;
+        if new_log {
+            let mut bytes = [0; 8];
+            getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+            let stream = StreamId(u64::from_le_bytes(bytes));
+            let born = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(0);
+            let row = StreamRow {
+                stream: stream.0,
+                cluster: cluster.clone(),
+                topic: settings.topic.clone(),
+                partition,
+                born,
+            };
+            streams.note(&row).await?;
+            let commit =
+                Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true };
+            println!("partition {partition}: a new log, counted from offset {low}");
+            commits.push((partition, commit));
+            continue;
+        }
+        if committed.contains(&partition) {
+            println!("partition {partition}: has its commit, left as it is");
+            continue;
+        }
+        let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {
+            println!("partition {partition}: nothing was counted of it, so it needs no commit");
+            continue;
+        };
+        let (window_start, next_offset, appended, fold_version): (u64, u64, u32, u32) = client
+            .query(
+                "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? ORDER BY \
+                 window_start DESC LIMIT 1",
+            )
+            .bind(stream.0)
+            .fetch_one()
+            .await
+            .context("cannot read the ledger")?;
+        if low > window_start || high < next_offset {
+            bail!(
+                "partition {partition} has offsets {low} to {high}, but stream {stream} was counted from {window_start} to \
+                 {counted} in its last window: this is another log. Use --new-log --partition {partition}"
+            );
+        }
+        let window = WindowStart { offset: window_start, appended_hour: Hour(appended / 3600).0 };
+        let commit = Commit { stream, window: Some(window), next_offset, cut, fold_version, drained: false };
+        println!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
+        commits.push((partition, commit));
+    }
+    let asked = settings.clone();
+    tokio::task::spawn_blocking(move || store_commits(&asked, &commits)).await?
+}
+
+type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
+
+/// The cluster's id; each partition with its first and end offset; partitions with a commit of ours.
+fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
+    let consumer = consumer(settings)?;
+    let cluster = consumer.client().fetch_cluster_id(ASK).context("the brokers do not tell their cluster's id")?;
+    let metadata = consumer.fetch_metadata(Some(&settings.topic), ASK).context("the brokers do not answer")?;
+    let topic = metadata.topics().iter().find(|topic| topic.error().is_none() && !topic.partitions().is_empty());
+    let topic = topic.with_context(|| format!("there is no topic {}", settings.topic))?;
+    let mut list = TopicPartitionList::new();
+    let mut marks = Vec::new();
+    for partition in topic.partitions() {
+        let marked = consumer.fetch_watermarks(&settings.topic, partition.id(), ASK);
+        let (low, high) = marked.with_context(|| format!("cannot ask where partition {} begins", partition.id()))?;
+        marks.push((partition.id(), u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)));
+        list.add_partition(&settings.topic, partition.id());
+    }
+    marks.sort_unstable();
+    let committed = consumer.committed_offsets(list, ASK).context("cannot read the group's commits")?;
+    let elements = committed.elements();
+    let ours = elements.iter().filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => CommitText::read(offset, element.metadata()).ok().map(|_| element.partition()),
+        _ => None,
+    });
+    Ok((cluster, marks, ours.collect()))
+}
+
+fn store_commits(settings: &KafkaSettings, commits: &[(i32, Commit)]) -> anyhow::Result<()> {
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let consumer = consumer(settings)?;
+    let mut list = TopicPartitionList::new();
+    for (partition, commit) in commits {
+        let mut element = list.add_partition(&settings.topic, *partition);
+        element.set_offset(Offset::Offset(i64::try_from(commit.next_offset)?))?;
+        element.set_metadata(CommitText::write(commit));
+    }
+    consumer.commit(&list, CommitMode::Sync).with_context(|| {
+        format!(
+            "the brokers did not take the commits; stop every aggregator of group {} first, and wait until the group has \
+             noticed (its session time-out, 45 seconds)",
+            settings.group
+        )
+    })?;
+    println!("group {} has its commits; start the aggregators", settings.group);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(replication: usize, changed: &[(&str, &str)]) -> Described {
+        let mut settings: Vec<(String, String)> = [
+            ("message.timestamp.type", "LogAppendTime"),
+            ("cleanup.policy", "delete"),
+            ("unclean.leader.election.enable", "false"),
+            ("retention.ms", "259200000"),
+            ("retention.bytes", "-1"),
+            ("max.message.bytes", "1048588"),
+            ("min.insync.replicas", "2"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        for (name, value) in changed {
+            settings.retain(|(found, _)| found != name);
+            settings.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        Described { replication, settings }
+    }
+
+    #[test]
+    fn each_wrong_setting_is_named() {
+        let plan = TopicPlan { partitions: 12, replication: 3, retention_hours: 72, window_hours: 6 };
+        assert_eq!(check(&described(3, &[]), plan), []);
+        for (name, value) in [
+            ("message.timestamp.type", "CreateTime"),
+            ("cleanup.policy", "compact"),
+            ("cleanup.policy", "compact,delete"),
+            ("unclean.leader.election.enable", "true"),
+            ("retention.ms", "3600000"),
+            ("retention.bytes", "1000000"),
+            ("max.message.bytes", "1000"),
+            ("min.insync.replicas", "1"),
+        ] {
+            let wrong = check(&described(3, &[(name, value)]), plan);
+            assert_eq!(wrong.len(), 1, "{name}: {wrong:?}");
+            assert!(wrong[0].fatal && wrong[0].to_string().starts_with(&format!("{name} is {value}, expected ")));
+        }
+        let one = check(&described(1, &[("min.insync.replicas", "1")]), plan);
+        assert!(one.len() == 1 && !one[0].fatal && one[0].setting == "replication", "{one:?}");
+        assert!(check(&described(3, &[("min.insync.replicas", "3")]), plan).iter().all(|wrong| !wrong.fatal));
+    }
+}
