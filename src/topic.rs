@@ -107,7 +107,7 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     })
     .await
     .context("asking the brokers failed")??;
-    let Some((partitions, replication)) = found.filter(|&(partitions, _)| partitions > 0) else { return Ok(None) };
+    let Some((_, replication)) = found.filter(|&(partitions, _)| partitions > 0) else { return Ok(None) };
     let admin: AdminClient<DefaultClientContext> =
         settings.client()?.create().context("cannot make a Kafka client of these settings")?;
     let options = AdminOptions::new().request_timeout(Some(ASK));
