@@ -46,6 +46,18 @@ fn command() -> Command {
             Command::new("aggregate").about("Fold page views from Kafka into ClickHouse").args(config::arguments()),
         )
         .subcommand(Command::new("query").about("Serve reports from ClickHouse").args(config::arguments()))
+        .subcommand(
+            Command::new("engine")
+                .about("Run the embedded ClickHouse alone, for the other roles on this machine")
+                .arg(
+                    Arg::new("engine-port")
+                        .long("engine-port")
+                        .value_name("PORT")
+                        .value_parser(clap::value_parser!(u16))
+                        .help("Port on 127.0.0.1; with one, the URL is the same at every start [default: a free one]"),
+                )
+                .args(config::arguments()),
+        )
         .subcommand(topic_command())
         .subcommand(
             Command::new("project")
@@ -148,6 +160,12 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
                 "aggregate" => runtime.block_on(roles::aggregate::run(config)),
                 _ => runtime.block_on(roles::query::run(config)),
             }
+        }
+        Some(("engine", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            let port = matches.get_one::<u16>("engine-port").copied();
+            runtime()?.block_on(roles::engine::run(&config, port))
         }
         Some(("topic", matches)) => {
             let (action, matches) = matches.subcommand().context("no topic command given")?;

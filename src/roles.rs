@@ -1,6 +1,7 @@
 //! The roles as processes of their own, over Kafka and a ClickHouse server: as many of each as the traffic needs.
 
 pub mod aggregate;
+pub mod engine;
 mod figures;
 pub mod ingest;
 pub mod query;

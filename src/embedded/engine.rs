@@ -3,7 +3,8 @@
 //! The engine is a server that was named, a `clickhouse` program, or the library libchdb.so in a child process of this
 //! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child lives exactly as long as this
 //! process holds its standard input. It listens on 127.0.0.1 only, and answers queries only below a path that is drawn
-//! at every start and kept from other users of the machine: the URL is the password, so it is not to be logged.
+//! at every start (at the first one, where a port was given) and kept from other users of the machine: the URL is the
+//! password, so it is not to be logged.
 //!
 //! Below [`EngineConfig::data_dir`]: `store/` is ClickHouse's own, `engine.lock` the running child's, `engine.json`
 //! says where it listens, `engine.version` which ClickHouse last had the directory, `engine*.xml` its configuration.
@@ -54,7 +55,8 @@ pub struct EngineConfig {
     pub clickhouse_url: Option<String>,
     /// libchdb.so, if it is to be taken from one place only (and before a `clickhouse` program).
     pub library: Option<PathBuf>,
-    /// The port on 127.0.0.1; a free one is picked if none is given.
+    /// The port on 127.0.0.1; a free one is picked if none is given. With a port the whole URL is the same at every start,
+    /// so that others may be told of it once.
     pub port: Option<u16>,
     /// The program that understands `engine-child`; this very executable if none is given. For tests.
     pub executable: Option<PathBuf>,
@@ -140,7 +142,10 @@ impl Engine {
             return Ok(Self { url, kind, data_dir, process: None });
         }
         let data_dir = prepare(&config.data_dir)?;
-        let secret = secret();
+        let secret = match config.port {
+            Some(_) => kept_secret(&data_dir)?,
+            None => secret(),
+        };
         let settings = settings::write(&data_dir, &secret)?;
         let mut picks = PORT_PICKS;
         loop {
@@ -405,6 +410,25 @@ fn secret() -> String {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).expect("the operating system's generator");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The secret of `engine.secret`, drawn at the first start.
+fn kept_secret(data_dir: &Path) -> Result<String, EngineError> {
+    let path = data_dir.join("engine.secret");
+    match std::fs::read_to_string(&path) {
+        Ok(kept) if kept.len() == 32 && kept.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(kept),
+        Ok(_) => {
+            let fresh = secret();
+            replace(&path, fresh.as_bytes())?;
+            Ok(fresh)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let fresh = secret();
+            replace(&path, fresh.as_bytes())?;
+            Ok(fresh)
+        }
+        Err(source) => Err(EngineError::NotWritable { path, source }),
+    }
 }
 
 fn free_port() -> io::Result<u16> {

@@ -1,0 +1,26 @@
+//! `headcount engine`: the embedded ClickHouse by itself, where Kafka and the roles run on one machine.
+
+use crate::config::Config;
+use crate::embedded::engine::Engine;
+use crate::shell::{open_data_directory, signal};
+use anyhow::bail;
+
+/// Runs until SIGTERM or SIGINT, or until the engine ends by itself.
+pub async fn run(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
+    let data = config.data();
+    let _lock = open_data_directory(&data)?;
+    let mut engine = config.engine();
+    if engine.clickhouse_url.take().is_some() {
+        bail!("a ClickHouse is named (`clickhouse_url`), so there is none to be run; leave the setting out");
+    }
+    engine.port = port;
+    let mut engine = Engine::start(&engine).await?;
+    // For whoever started us. The URL is a password: it goes to no log.
+    println!("ClickHouse at {}", engine.url());
+    tokio::select! {
+        signal = signal() => signal?,
+        status = engine.died() => bail!("ClickHouse ended by itself ({status}); its last words: {}", engine.last_words()),
+    }
+    engine.stop().await?;
+    Ok(())
+}
