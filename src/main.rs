@@ -56,6 +56,12 @@ fn command() -> Command {
                         .value_parser(clap::value_parser!(u16))
                         .help("Port on 127.0.0.1; with one, the URL is the same at every start [default: a free one]"),
                 )
+                .arg(
+                    Arg::new("until-eof")
+                        .long("until-eof")
+                        .action(ArgAction::SetTrue)
+                        .help("Stop when standard input ends: with the process that holds it, however that dies"),
+                )
                 .args(config::arguments()),
         )
         .subcommand(topic_command())
@@ -165,7 +171,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             let config = Config::load(matches)?;
             config.start_logging()?;
             let port = matches.get_one::<u16>("engine-port").copied();
-            runtime()?.block_on(roles::engine::run(&config, port))
+            runtime()?.block_on(roles::engine::run(&config, port, matches.get_flag("until-eof")))
         }
         Some(("topic", matches)) => {
             let (action, matches) = matches.subcommand().context("no topic command given")?;

@@ -4,9 +4,11 @@ use crate::config::Config;
 use crate::embedded::engine::Engine;
 use crate::shell::{open_data_directory, signal};
 use anyhow::bail;
+use tokio::io::AsyncReadExt;
 
-/// Runs until SIGTERM or SIGINT, or until the engine ends by itself.
-pub async fn run(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT, until the end of standard input (where that is asked for), or until the engine ends by
+/// itself.
+pub async fn run(config: &Config, port: Option<u16>, until_eof: bool) -> anyhow::Result<()> {
     let data = config.data();
     let _lock = open_data_directory(&data)?;
     let mut engine = config.engine();
@@ -19,8 +21,15 @@ pub async fn run(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
     println!("ClickHouse at {}", engine.url());
     tokio::select! {
         signal = signal() => signal?,
+        () = end_of_input(), if until_eof => {}
         status = engine.died() => bail!("ClickHouse ended by itself ({status}); its last words: {}", engine.last_words()),
     }
     engine.stop().await?;
     Ok(())
+}
+
+async fn end_of_input() {
+    let mut input = tokio::io::stdin();
+    let mut bytes = [0; 64];
+    while input.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
 }

@@ -2,7 +2,11 @@
 //! a real browser.
 
 pub mod browser;
+pub mod clickhouse;
 pub mod docs_site;
 pub mod http;
+pub mod kafka;
 pub mod oracle;
+pub mod process;
+pub mod roles;
 pub mod service;

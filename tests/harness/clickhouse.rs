@@ -1,0 +1,119 @@
+//! A real ClickHouse for stories, as `headcount engine` runs it.
+
+use crate::process::{Process, free_port};
+use crate::service::binary;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// An engine of its own: it may be killed, and comes back on the same URL.
+pub struct Engine {
+    process: Process,
+    directory: TempDir,
+    port: u16,
+}
+
+impl Engine {
+    /// A started engine.
+    pub async fn start() -> Result<Engine> {
+        let directory = TempDir::with_prefix("headcount-engine-")?;
+        let port = free_port()?;
+        let data = directory.path().join("data");
+        let arguments = vec![
+            "engine".to_owned(),
+            "--data".to_owned(),
+            data.display().to_string(),
+            "--engine-port".to_owned(),
+            port.to_string(),
+            "--until-eof".to_owned(),
+        ];
+        let mut process = Process::new("the engine", &binary()?, arguments, directory.path().join("log"));
+        // The stories' engine is a library's; a server that somebody named is not to be killed.
+        process.variable("CLICKHOUSE_URL", "").variable("HEADCOUNT_CLICKHOUSE_URL", "");
+        let mut engine = Engine { process, directory, port };
+        engine.launch().await?;
+        Ok(engine)
+    }
+
+    /// Starts the process again, with the data it has.
+    pub async fn launch(&mut self) -> Result<()> {
+        let noted = self.noted();
+        let _ = std::fs::remove_file(&noted);
+        self.process.spawn(&[])?;
+        self.process
+            .wait_until("the engine to answer", async || {
+                ensure!(noted.exists(), "it has not said so yet");
+                Ok(())
+            })
+            .await
+    }
+
+    fn noted(&self) -> PathBuf {
+        self.directory.path().join("data").join("clickhouse").join("engine.json")
+    }
+
+    /// Its base URL, the same after each start.
+    pub fn url(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.secret"))?;
+        Ok(format!("http://127.0.0.1:{}/{}", self.port, text.trim()))
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The ClickHouse process itself.
+    pub fn pid(&self) -> Result<u32> {
+        let noted: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(self.noted())?)?;
+        u32::try_from(noted["pid"].as_u64().context("engine.json has a pid")?).context("a pid")
+    }
+
+    /// Sends a signal to ClickHouse itself.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let sent =
+            std::process::Command::new("kill").args([&format!("-{signal}"), &self.pid()?.to_string()]).status()?;
+        ensure!(sent.success(), "cannot send SIG{signal} to ClickHouse");
+        Ok(())
+    }
+
+    /// SIGKILL to ClickHouse; what held it ends with it.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.signal("KILL")?;
+        self.process.ended().await?;
+        Ok(())
+    }
+
+    /// Stops it gracefully.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.stop().await
+    }
+}
+
+/// Its URL, and the engine where it is ours; or why there is none.
+type Shared = std::result::Result<(String, Option<Mutex<Engine>>), String>;
+
+static SHARED: OnceCell<Shared> = OnceCell::const_new();
+
+/// The server of `$CLICKHOUSE_URL`, or an engine for all stories of this process. Nobody may stop it. (ClickHouse ends with
+/// the standard input that `headcount engine` holds, and that with ours.)
+pub async fn shared() -> Result<String> {
+    let made = SHARED
+        .get_or_init(async || {
+            if let Some(url) = std::env::var("CLICKHOUSE_URL").ok().filter(|text| !text.is_empty()) {
+                return Ok((url, None));
+            }
+            let start = async {
+                let engine = Engine::start().await?;
+                Ok::<_, anyhow::Error>((engine.url()?, Some(Mutex::new(engine))))
+            };
+            start.await.map_err(|error| format!("{error:#}"))
+        })
+        .await;
+    match made {
+        Ok((url, _)) => Ok(url.clone()),
+        Err(error) => bail!("no ClickHouse: {error}"),
+    }
+}
