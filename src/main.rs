@@ -3,6 +3,7 @@
 //! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`, `loadtest`;
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
+mod audit;
 mod config;
 mod database;
 mod embedded;
@@ -66,6 +67,32 @@ fn command() -> Command {
         )
         .subcommand(topic_command())
         .subcommand(
+            Command::new("rebuild")
+                .about("Recompute from the log what the figures must be, without the aggregator")
+                .arg(
+                    Arg::new("from-log")
+                        .long("from-log")
+                        .action(ArgAction::SetTrue)
+                        .required(true)
+                        .help("Read the topic, or the journal of a stopped service; nothing is changed"),
+                )
+                .arg(format_flag())
+                .arg(Arg::new("project").long("project").value_name("SLUG").help("Tell of this project only"))
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("audit")
+                .about("Compare ClickHouse with the log, row by row; ends with 1 where they differ")
+                .arg(format_flag())
+                .arg(
+                    Arg::new("wait")
+                        .long("wait")
+                        .value_name("SECONDS")
+                        .help("Wait so long at most until all that is in the log is folded"),
+                )
+                .args(config::arguments()),
+        )
+        .subcommand(
             Command::new("project")
                 .about("Register the projects whose pages are counted")
                 .subcommand_required(true)
@@ -104,6 +131,10 @@ fn command() -> Command {
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
 }
 
+fn format_flag() -> Arg {
+    Arg::new("format").long("format").value_name("FORMAT").value_parser(["text", "json"]).help("text (default) or json")
+}
+
 fn topic_command() -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     Command::new("topic")
@@ -136,22 +167,33 @@ fn main() -> ExitCode {
         };
     }
     match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line per cause: what was attempted, then why it failed.
             eprintln!("headcount: {error}");
             for cause in error.chain().skip(1) {
                 eprintln!("  because: {cause}");
             }
-            ExitCode::FAILURE
+            // An audit that could not be made is no audit that found differences.
+            if matches.subcommand_name() == Some("audit") { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime");
     match matches.subcommand() {
+        Some(("rebuild", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            return runtime()?.block_on(audit::rebuild(matches, &config));
+        }
+        Some(("audit", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            return runtime()?.block_on(audit::audit(matches, &config));
+        }
         Some(("serve", matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
@@ -191,5 +233,6 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             runtime()?.block_on(loadtest::run(loadtest::LoadtestArgs::from_arg_matches(matches)?))
         }
         other => anyhow::bail!("no such command: {other:?}"),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

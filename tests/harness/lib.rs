@@ -8,5 +8,6 @@ pub mod http;
 pub mod kafka;
 pub mod oracle;
 pub mod process;
+pub mod proxy;
 pub mod roles;
 pub mod service;

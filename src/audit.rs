@@ -1,0 +1,259 @@
+//! An audit: what the log says, told by a reader that shares no folding code with the aggregator, beside what ClickHouse
+//! has.
+//!
+//! [`record`] reads a record, [`rebuild`] adds records up window by window in ordered maps, [`log`] reads Kafka or the
+//! journal, [`compare`] holds the two against each other. One thread, one window in memory, no haste.
+
+mod compare;
+mod log;
+mod rebuild;
+mod record;
+mod totals;
+
+use crate::config::Config;
+use crate::embedded::engine::{Engine, EngineKind};
+use crate::shell::open_data_directory;
+use crate::{database, projects};
+use anyhow::{Context, bail};
+use clap::ArgMatches;
+use compare::Report;
+use log::{Log, Partition};
+use rebuild::{Cut, Rebuild};
+use schemas::StreamId;
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::Duration;
+use totals::Totals;
+
+/// Differences that are told one by one.
+const TOLD: usize = 100;
+/// How often a window is compared again that is being written meanwhile.
+const TRIES: usize = 20;
+/// Pause before that.
+const PAUSE: Duration = Duration::from_millis(300);
+
+fn cut_of(config: &Config) -> anyhow::Result<Cut> {
+    let cut = config.aggregate()?.cut;
+    Ok(Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes })
+}
+
+/// Runs `headcount rebuild --from-log`.
+pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<ExitCode> {
+    let log = Log::open(config)?;
+    let cut = cut_of(config)?;
+    let only = matches.get_one::<String>("project").cloned();
+    let (log, told) = tokio::task::spawn_blocking(move || {
+        let mut told = Vec::new();
+        let mut totals = Totals::default();
+        for partition in log.partitions()? {
+            let mut windows = Vec::new();
+            let mut rebuild = Rebuild::new(partition.cut.unwrap_or(cut), partition.begin == 0);
+            log.read(&partition, partition.begin, partition.end, |offset, hour, bytes| {
+                if let Some(window) = rebuild.push(offset, hour, bytes) {
+                    windows.push(window.summary());
+                    totals.add(&window);
+                }
+                ControlFlow::Continue(())
+            })?;
+            let skipped = rebuild.skipped();
+            if let Some(window) = rebuild.finish() {
+                windows.push(window.summary());
+                totals.add(&window);
+            }
+            told.push(json!({
+                "partition": partition.number,
+                "stream": partition.stream.map(|stream| stream.to_string()),
+                "begin": partition.begin,
+                "end": partition.end,
+                "skipped": skipped,
+                "windows": windows,
+            }));
+        }
+        anyhow::Ok((log, json!({"partitions": told, "projects": totals.projects(only.as_deref())?})))
+    })
+    .await
+    .context("the rebuild failed")??;
+    log.close();
+    if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
+        println!("{told}");
+    } else {
+        print!("{}", totals::text(&told));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `headcount audit`. 0: no difference, 1: differences, 2: could not be compared (by the caller).
+pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<ExitCode> {
+    let wait = match matches.get_one::<String>("wait") {
+        Some(text) => text.parse().with_context(|| format!("--wait is {text:?}: expected seconds"))?,
+        None => 0,
+    };
+    // A journal is one process's: the service is stopped, and its engine is ours for the time.
+    let _lock = if config.kafka()?.bootstrap.is_none() { Some(open_data_directory(&config.data())?) } else { None };
+    let log = Log::open(config)?;
+    let mut engine = None;
+    let url = match config.engine().clickhouse_url {
+        None if log.is_journal() => {
+            let started = Engine::start(&config.engine()).await?;
+            let url = started.url().to_owned();
+            engine = Some(started);
+            url
+        }
+        _ => projects::clickhouse_url(config).await?,
+    };
+    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let outcome = compared(config, log, client, Duration::from_secs(wait)).await;
+    if let Some(engine) = engine {
+        debug_assert!(!matches!(engine.kind(), EngineKind::External));
+        engine.stop().await?;
+    }
+    let report = outcome?;
+    if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn compared(config: &Config, log: Log, client: clickhouse::Client, wait: Duration) -> anyhow::Result<Report> {
+    let cut = cut_of(config)?;
+    let log = std::sync::Arc::new(log);
+    let partitions = settled(&log, &client, wait).await?;
+    let mut report = Report::default();
+    for partition in partitions {
+        compare_partition(&log, &client, partition, cut, &mut report).await?;
+    }
+    if let Some(log) = std::sync::Arc::into_inner(log) {
+        log.close();
+    }
+    Ok(report)
+}
+
+/// The partitions, once the ledger has reached the end of each or the time is over.
+async fn settled(
+    log: &std::sync::Arc<Log>,
+    client: &clickhouse::Client,
+    wait: Duration,
+) -> anyhow::Result<Vec<Partition>> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        let asked = std::sync::Arc::clone(log);
+        let partitions =
+            tokio::task::spawn_blocking(move || asked.partitions()).await.context("asking the log failed")??;
+        let mut behind = false;
+        for partition in &partitions {
+            let counted = match partition.stream {
+                Some(stream) => compare::ledger_end(client, stream).await?,
+                None => 0,
+            };
+            behind |= counted < partition.end && partition.end > partition.begin;
+        }
+        if !behind || tokio::time::Instant::now() >= deadline {
+            return Ok(partitions);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn compare_partition(
+    log: &std::sync::Arc<Log>,
+    client: &clickhouse::Client,
+    partition: Partition,
+    cut: Cut,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let Some(stream) = partition.stream else {
+        if partition.end > partition.begin {
+            report.not_folded += partition.end - partition.begin;
+            report.notes.push(format!("partition {} has no commit: nothing is known to be counted", partition.number));
+        }
+        return Ok(());
+    };
+    let ledger = compare::ledger(client, stream).await?;
+    let counted = ledger.values().map(|row| row.next_offset).max().unwrap_or(partition.begin);
+    report.not_folded += partition.end.saturating_sub(counted);
+    report.contiguous(stream, &ledger);
+    // Where the stream began before the log does, its windows are compared from the first whole one on.
+    let first = ledger.keys().next().copied().unwrap_or(partition.begin);
+    let from = if first < partition.begin {
+        ledger.range(partition.begin..).next().map_or(counted, |(&start, _)| start)
+    } else {
+        partition.begin
+    };
+    if from > partition.begin {
+        report.notes.push(format!(
+            "partition {}: offsets {} to {from} are of a window that began before the log does",
+            partition.number, partition.begin
+        ));
+    }
+    let cut = partition.cut.unwrap_or(cut);
+    let mut position = from;
+    let mut starts = Vec::new();
+    while position < counted {
+        let mut window = window_at(log, &partition, cut, position, counted).await?;
+        starts.push(window.start);
+        let mut tries = TRIES;
+        loop {
+            // A row may be ahead of the ledger while a flush is under way, and so may the ledger be of what was read here.
+            let as_of = compare::ledger_row(client, stream, window.start).await?;
+            if let Some(row) = &as_of
+                && row.next_offset > window.end
+            {
+                window = window_at(log, &partition, cut, window.start, row.next_offset).await?;
+            }
+            let found = compare::cells(client, stream, window.start).await?;
+            let again = compare::ledger_row(client, stream, window.start).await?;
+            let differences = compare::differences(stream, &window, again.as_ref(), &found)?;
+            let moved = as_of != again || found.newest > again.as_ref().map_or(0, |row| row.next_offset);
+            if moved && !differences.is_empty() {
+                tries -= 1;
+                if tries > 0 {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                report.moving += 1;
+                break;
+            }
+            report.add(&window, found.rows(), differences);
+            break;
+        }
+        position = window.end.max(position + 1);
+    }
+    report.strays(client, stream, from, counted, &starts).await
+}
+
+/// The window that begins at `start`, as of `end` at most.
+async fn window_at(
+    log: &std::sync::Arc<Log>,
+    partition: &Partition,
+    cut: Cut,
+    start: u64,
+    end: u64,
+) -> anyhow::Result<rebuild::Window> {
+    let (log, partition) = (std::sync::Arc::clone(log), partition.clone());
+    let built = tokio::task::spawn_blocking(move || {
+        let mut rebuild = Rebuild::new(cut, true);
+        let mut ended = None;
+        log.read(&partition, start, end, |offset, hour, bytes| match rebuild.push(offset, hour, bytes) {
+            Some(window) => {
+                ended = Some(window);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Continue(()),
+        })?;
+        anyhow::Ok(ended.or_else(|| rebuild.finish()))
+    })
+    .await
+    .context("reading the log failed")??;
+    match built {
+        Some(window) => Ok(window),
+        None => bail!("the log has no record at offset {start}, though the ledger has counted it"),
+    }
+}
+
+/// `stream` as it is written everywhere.
+fn name_of(stream: StreamId) -> String {
+    stream.to_string()
+}

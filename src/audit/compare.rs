@@ -1,0 +1,306 @@
+//! What ClickHouse has of a window against what the log says.
+
+use super::rebuild::{Key, Window};
+use super::{TOLD, name_of};
+use anyhow::Context;
+use clickhouse::Client;
+use schemas::StreamId;
+use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Something that is not as the log says.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    table: &'static str,
+    key: String,
+    found: String,
+    expected: String,
+}
+
+/// Rows of a window as found: counters and sketch by key, and their newest version.
+#[derive(Default)]
+pub struct Found {
+    cells: BTreeMap<Key, (Vec<u64>, Option<Vec<u8>>)>,
+    /// Largest `next_offset` among them.
+    pub newest: u64,
+}
+
+impl Found {
+    /// How many there are.
+    pub fn rows(&self) -> usize {
+        self.cells.len()
+    }
+
+    fn put(&mut self, key: Key, counts: Vec<u64>, sketch: Option<Vec<u8>>, next_offset: u64) {
+        self.newest = self.newest.max(next_offset);
+        self.cells.insert(key, (counts, sketch));
+    }
+}
+
+/// The offset up to which a stream was counted.
+pub async fn ledger_end(client: &Client, stream: StreamId) -> anyhow::Result<u64> {
+    let query = client.query("SELECT max(next_offset) FROM ledger WHERE stream = ?").bind(stream.0);
+    query.fetch_one().await.context("cannot read the ledger")
+}
+
+/// A stream's ledger by window.
+pub async fn ledger(client: &Client, stream: StreamId) -> anyhow::Result<BTreeMap<u64, LedgerRow>> {
+    let query = client.query("SELECT ?fields FROM ledger FINAL WHERE stream = ?").bind(stream.0);
+    let rows = query.fetch_all::<LedgerRow>().await.context("cannot read the ledger")?;
+    Ok(rows.into_iter().map(|row| (row.window_start, row)).collect())
+}
+
+/// One window's row of the ledger.
+pub async fn ledger_row(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<Option<LedgerRow>> {
+    let query = client.query("SELECT ?fields FROM ledger FINAL WHERE stream = ? AND window_start = ?");
+    query.bind(stream.0).bind(window).fetch_optional().await.context("cannot read the ledger")
+}
+
+/// All rows of a window.
+pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<Found> {
+    let ask = |table: &str| {
+        let sql = format!("SELECT ?fields FROM {table} FINAL WHERE stream = ? AND window_start = ?");
+        client.query(&sql).bind(stream.0).bind(window)
+    };
+    let mut found = Found::default();
+    for row in ask("site_hourly").fetch_all::<SiteHourlyRow>().await.context("cannot read site_hourly")? {
+        let counts = vec![
+            row.views,
+            row.visits,
+            row.bots_search,
+            row.bots_ai_crawler,
+            row.bots_preview,
+            row.bots_monitor,
+            row.bots_automation,
+            row.bots_other,
+        ];
+        found.put(Key::Site(row.project, row.hour / 3600), counts, Some(row.sketch), row.next_offset);
+    }
+    for row in ask("page_daily").fetch_all::<PageDailyRow>().await.context("cannot read page_daily")? {
+        let key = Key::Page(row.project, row.day, row.path, row.status);
+        found.put(key, vec![row.views], Some(row.sketch), row.next_offset);
+    }
+    for row in ask("breakdown_daily").fetch_all::<BreakdownDailyRow>().await.context("cannot read breakdown_daily")? {
+        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value);
+        found.put(key, vec![row.views], None, row.next_offset);
+    }
+    for row in ask("rejection_daily").fetch_all::<RejectionDailyRow>().await.context("cannot read rejection_daily")? {
+        let key = Key::Rejection(row.project, row.day, row.reason);
+        found.put(key, vec![row.beacons], None, row.next_offset);
+    }
+    Ok(found)
+}
+
+/// A window's ledger against the log: the counters by name.
+fn ledger_counts(window: &Window) -> [(&'static str, u64); 7] {
+    [
+        ("next_offset", window.end),
+        ("seen", window.end - window.start),
+        ("accepted", window.accepted),
+        ("duplicate", window.duplicate),
+        ("tallies", window.tallies),
+        ("rejected_beacons", window.rejected_beacons),
+        ("undecodable", window.undecodable),
+    ]
+}
+
+/// Everything about a window that is not as the log says.
+pub fn differences(
+    stream: StreamId,
+    window: &Window,
+    ledger: Option<&LedgerRow>,
+    found: &Found,
+) -> anyhow::Result<Vec<Difference>> {
+    let mut differences = Vec::new();
+    let at = |key: &dyn std::fmt::Debug| format!("stream {} window {} {key:?}", name_of(stream), window.start);
+    match ledger {
+        None => differences.push(Difference {
+            table: "ledger",
+            key: at(&()),
+            found: "no row".to_owned(),
+            expected: format!("a row up to {}", window.end),
+        }),
+        Some(row) => {
+            let has = [
+                row.next_offset,
+                row.seen,
+                row.accepted,
+                row.duplicate,
+                row.tallies,
+                row.rejected_beacons,
+                row.undecodable,
+            ];
+            for ((name, expected), has) in ledger_counts(window).into_iter().zip(has) {
+                if has != expected {
+                    let (found, expected) = (has.to_string(), expected.to_string());
+                    differences.push(Difference { table: "ledger", key: at(&name), found, expected });
+                }
+            }
+        }
+    }
+    for (key, cell) in &window.cells {
+        let Some((counts, sketch)) = found.cells.get(key) else {
+            let expected = format!("{:?}", cell.counts);
+            differences.push(Difference { table: key.table(), key: at(key), found: "no row".to_owned(), expected });
+            continue;
+        };
+        if *counts != cell.counts {
+            let (found, expected) = (format!("{counts:?}"), format!("{:?}", cell.counts));
+            differences.push(Difference { table: key.table(), key: at(key), found, expected });
+        }
+        if let Some(sketch) = sketch {
+            let expected = cell.sketch()?;
+            if *sketch != expected {
+                let (found, expected) = (digest(sketch), digest(&expected));
+                differences.push(Difference { table: key.table(), key: at(key), found, expected });
+            }
+        }
+    }
+    for (key, (counts, _)) in found.cells.iter().filter(|(key, _)| !window.cells.contains_key(key)) {
+        let (found, expected) = (format!("{counts:?}"), "no row".to_owned());
+        differences.push(Difference { table: key.table(), key: at(key), found, expected });
+    }
+    Ok(differences)
+}
+
+/// A sketch in few words: what it holds is nobody's business.
+fn digest(sketch: &[u8]) -> String {
+    let sum = sketch
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("sketch of {} bytes, FNV-1a {sum:016x}", sketch.len())
+}
+
+/// The outcome of an audit.
+#[derive(Default)]
+pub struct Report {
+    windows: u64,
+    records: u64,
+    rows: usize,
+    accepted: u64,
+    duplicate: u64,
+    tallies: u64,
+    rejected_beacons: u64,
+    undecodable: u64,
+    /// Windows that were written so often meanwhile that they could not be compared.
+    pub moving: u64,
+    /// Records that the ledger does not reach.
+    pub not_folded: u64,
+    /// What an operator should know besides.
+    pub notes: Vec<String>,
+    /// What is not as the log says.
+    pub differences: Vec<Difference>,
+}
+
+impl Report {
+    /// Adds a window that was compared.
+    pub fn add(&mut self, window: &Window, rows: usize, differences: Vec<Difference>) {
+        self.windows += 1;
+        self.records += window.end - window.start;
+        self.rows += rows;
+        self.accepted += window.accepted;
+        self.duplicate += window.duplicate;
+        self.tallies += window.tallies;
+        self.rejected_beacons += window.rejected_beacons;
+        self.undecodable += window.undecodable;
+        self.differences.extend(differences);
+    }
+
+    /// Windows follow one another without gap or overlap.
+    pub fn contiguous(&mut self, stream: StreamId, ledger: &BTreeMap<u64, LedgerRow>) {
+        for (row, (next, _)) in ledger.values().zip(ledger.iter().skip(1)) {
+            if row.next_offset != *next {
+                self.differences.push(Difference {
+                    table: "ledger",
+                    key: format!("stream {} window {}", name_of(stream), row.window_start),
+                    found: format!("ends at {}", row.next_offset),
+                    expected: format!("ends at {next}, where the next one begins"),
+                });
+            }
+        }
+    }
+
+    /// Rows of windows that the log does not have: between `from` and `counted`, but not at one of `starts`.
+    pub async fn strays(
+        &mut self,
+        client: &Client,
+        stream: StreamId,
+        from: u64,
+        counted: u64,
+        starts: &[u64],
+    ) -> anyhow::Result<()> {
+        for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily", "ledger"] {
+            let sql = format!(
+                "SELECT DISTINCT window_start FROM {table} WHERE stream = ? AND window_start >= ? AND window_start < ?"
+            );
+            let query = client.query(&sql).bind(stream.0).bind(from).bind(counted);
+            let found = query.fetch_all::<u64>().await.with_context(|| format!("cannot read {table}"))?;
+            for window in found.into_iter().filter(|window| !starts.contains(window)) {
+                self.differences.push(Difference {
+                    table,
+                    key: format!("stream {} window {window}", name_of(stream)),
+                    found: "rows".to_owned(),
+                    expected: "none: no window begins there".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "audit: {} windows, {} records, {} rows compared, {} differences, {} records not folded yet{}",
+            self.windows,
+            self.records,
+            self.rows,
+            self.differences.len(),
+            self.not_folded,
+            if self.moving > 0 { format!(", {} windows moving", self.moving) } else { String::new() }
+        )
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        for Difference { table, key, found, expected } in self.differences.iter().take(TOLD) {
+            let _ = writeln!(out, "{table}: {key}: found {found}, expected {expected}");
+        }
+        if self.differences.len() > TOLD {
+            let _ = writeln!(out, "… and {} more", self.differences.len() - TOLD);
+        }
+        let _ = writeln!(out, "{}", self.summary());
+        out
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let told: Vec<Value> = self
+            .differences
+            .iter()
+            .take(TOLD)
+            .map(|Difference { table, key, found, expected }| {
+                json!({"table": table, "key": key, "found": found, "expected": expected})
+            })
+            .collect();
+        json!({
+            "windows": self.windows,
+            "records": self.records,
+            "rows": self.rows,
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "tallies": self.tallies,
+            "rejected_beacons": self.rejected_beacons,
+            "undecodable": self.undecodable,
+            "moving": self.moving,
+            "not_folded": self.not_folded,
+            "notes": self.notes,
+            "difference_count": self.differences.len(),
+            "differences": told,
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! The two logs, read from one offset to another.
+
+use super::rebuild::Cut;
+use crate::config::Config;
+use crate::config::kafka::KafkaSettings;
+use anyhow::{Context, bail, ensure};
+use ingest::journal::{Journal, JournalConfig};
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Message, Timestamp};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use schemas::{Hour, StreamId};
+use serde::Deserialize;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How long one question to the brokers may take.
+const ASK: Duration = Duration::from_secs(10);
+/// How long the brokers may be silent while there are records to read.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes of the journal read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// One partition as it was when it was asked for.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// Its number; 0 for a journal.
+    pub number: i32,
+    /// Its stream, where it has one.
+    pub stream: Option<StreamId>,
+    /// How its open window is cut, where a commit says so.
+    pub cut: Option<Cut>,
+    /// First offset.
+    pub begin: u64,
+    /// Offset after the last record.
+    pub end: u64,
+}
+
+/// What is needed of the aggregator's commit.
+#[derive(Deserialize)]
+struct Commit {
+    stream: u64,
+    cut: CommitCut,
+}
+
+#[derive(Deserialize)]
+struct CommitCut {
+    window_hours: u32,
+    max_records: u64,
+    max_bytes: u64,
+}
+
+fn parse(text: &str) -> anyhow::Result<(StreamId, Cut)> {
+    let commit: Commit = serde_json::from_str(text).context("the commit's metadata are not ours")?;
+    let CommitCut { window_hours, max_records, max_bytes } = commit.cut;
+    Ok((StreamId(commit.stream), Cut { window_hours, max_records, max_bytes }))
+}
+
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ConsumerContext for Quiet {}
+
+/// A log.
+pub enum Log {
+    /// A topic.
+    Kafka {
+        /// Its name, its group and where it is.
+        settings: KafkaSettings,
+        /// For whoever reads it.
+        client: ClientConfig,
+    },
+    /// The journal of a service that does not run.
+    Journal(Journal),
+}
+
+impl Log {
+    /// Kafka's where a broker is named, else the data directory's journal.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let settings = config.kafka()?;
+        if settings.bootstrap.is_some() {
+            let mut client = settings.client()?;
+            client
+                .set("group.id", &settings.group)
+                .set("enable.auto.commit", "false")
+                .set("enable.auto.offset.store", "false")
+                .set("auto.offset.reset", "error");
+            return Ok(Log::Kafka { settings, client });
+        }
+        let path = config.data().join("journal.redb");
+        ensure!(
+            path.exists(),
+            "there is no journal {} and no Kafka is named: use --data DIR of a stopped service, or --kafka-bootstrap",
+            path.display()
+        );
+        let journal = Journal::open(&path, JournalConfig::default(), || Hour(0))
+            .context("the journal cannot be read while its service runs; stop it first")?;
+        Ok(Log::Journal(journal))
+    }
+
+    /// Whether it is a journal.
+    pub fn is_journal(&self) -> bool {
+        matches!(self, Log::Journal(_))
+    }
+
+    /// Lets go of it.
+    pub fn close(self) {
+        if let Log::Journal(journal) = self {
+            journal.close();
+        }
+    }
+
+    /// All partitions. Blocks.
+    pub fn partitions(&self) -> anyhow::Result<Vec<Partition>> {
+        let (settings, client) = match self {
+            Log::Kafka { settings, client } => (settings, client),
+            Log::Journal(journal) => {
+                let (begin, end) = (journal.begin()?, *journal.end().borrow());
+                let cut = journal.text("aggregate")?.map(|text| parse(&text)).transpose()?.map(|(_, cut)| cut);
+                return Ok(vec![Partition { number: 0, stream: Some(journal.stream()), cut, begin, end }]);
+            }
+        };
+        let consumer: BaseConsumer<Quiet> =
+            client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")?;
+        let metadata = consumer.fetch_metadata(Some(&settings.topic), ASK).context("the brokers do not answer")?;
+        let topic = metadata.topics().first().filter(|topic| topic.error().is_none());
+        let topic = topic.with_context(|| format!("there is no topic {}", settings.topic))?;
+        let mut list = TopicPartitionList::new();
+        for partition in topic.partitions() {
+            list.add_partition(&settings.topic, partition.id());
+        }
+        let committed = consumer.committed_offsets(list, ASK).context("cannot read the group's commits")?;
+        let mut partitions = Vec::new();
+        for element in committed.elements() {
+            element.error().context("cannot read the group's commits")?;
+            let number = element.partition();
+            let known = match element.offset() {
+                Offset::Offset(_) => Some(
+                    parse(element.metadata()).with_context(|| format!("partition {number} of {}", settings.topic))?,
+                ),
+                _ => None,
+            };
+            let marks = consumer.fetch_watermarks(&settings.topic, number, ASK);
+            let (low, high) = marks.with_context(|| format!("cannot ask where partition {number} begins and ends"))?;
+            partitions.push(Partition {
+                number,
+                stream: known.map(|(stream, _)| stream),
+                cut: known.map(|(_, cut)| cut),
+                begin: u64::try_from(low)?,
+                end: u64::try_from(high)?,
+            });
+        }
+        partitions.sort_by_key(|partition| partition.number);
+        Ok(partitions)
+    }
+
+    /// Hands over records with their offset and the hour of their append, from `from` on and below `to`, until told to stop.
+    /// Blocks.
+    pub fn read(
+        &self,
+        partition: &Partition,
+        from: u64,
+        to: u64,
+        mut take: impl FnMut(u64, u32, &[u8]) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        match self {
+            Log::Journal(journal) => {
+                let mut next = from;
+                while next < to {
+                    let batches = journal.read(next, READ_BYTES)?;
+                    ensure!(!batches.is_empty(), "the journal has no record at offset {next}");
+                    for batch in batches {
+                        for (offset, record) in (batch.first_offset..).zip(batch.records()) {
+                            if offset < next || offset >= to {
+                                continue;
+                            }
+                            ensure!(offset == next, "the journal has no record at offset {next}");
+                            next = offset + 1;
+                            if take(offset, batch.appended.0, record).is_break() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Log::Kafka { settings, client } => read_topic(settings, client, partition.number, from, to, take),
+        }
+    }
+}
+
+fn read_topic(
+    settings: &KafkaSettings,
+    client: &ClientConfig,
+    partition: i32,
+    from: u64,
+    to: u64,
+    mut take: impl FnMut(u64, u32, &[u8]) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let consumer: BaseConsumer<Quiet> =
+        client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&settings.topic, partition, Offset::Offset(i64::try_from(from)?))?;
+    consumer.assign(&list).context("cannot read the topic")?;
+    let mut next = from;
+    let mut heard = Instant::now();
+    while next < to {
+        let Some(message) = consumer.poll(Duration::from_millis(200)) else {
+            ensure!(
+                heard.elapsed() < SILENCE,
+                "the brokers gave nothing of partition {partition} from offset {next} on for {} s, though it ends at {to}",
+                SILENCE.as_secs()
+            );
+            continue;
+        };
+        let message = match message {
+            Ok(message) => message,
+            // Links that break are mended by the client.
+            Err(KafkaError::MessageConsumption(code)) if heard.elapsed() < SILENCE && passing(code) => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read partition {partition} at offset {next}"));
+            }
+        };
+        heard = Instant::now();
+        let offset = u64::try_from(message.offset())?;
+        ensure!(offset == next, "partition {partition} has no record at offset {next}, the next is {offset}");
+        let Timestamp::LogAppendTime(appended_ms) = message.timestamp() else {
+            bail!("the record at offset {offset} of partition {partition} has no append time");
+        };
+        next = offset + 1;
+        if take(offset, u32::try_from(appended_ms / 3_600_000)?, message.payload().unwrap_or_default()).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn passing(code: rdkafka::error::RDKafkaErrorCode) -> bool {
+    use rdkafka::error::RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(code, AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+}

@@ -1,0 +1,224 @@
+//! Records → what the rows of their windows must be. Ordered maps, one record after another.
+
+use super::record::{self, BROWSERS, DEVICES, REASONS, Record, SYSTEMS};
+use schemas::proto::PageView;
+use schemas::{Coordinate, VisitorSketch};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How the log is cut into windows.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// A record appended in another span of this many hours, counted from the epoch, begins a window.
+    pub window_hours: u32,
+    /// So does one so many offsets after the window's first.
+    pub max_records: u64,
+    /// So does the first after so many bytes of records.
+    pub max_bytes: u64,
+}
+
+/// Which row, within a window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `site_hourly`: project, hour since the epoch.
+    Site(String, u32),
+    /// `page_daily`: project, day since the epoch, path, status.
+    Page(String, u16, String, u16),
+    /// `breakdown_daily`: project, day, dimension, value.
+    Breakdown(String, u16, String, String),
+    /// `rejection_daily`: project, day, reason.
+    Rejection(String, u16, String),
+}
+
+impl Key {
+    /// The table.
+    pub fn table(&self) -> &'static str {
+        match self {
+            Key::Site(..) => "site_hourly",
+            Key::Page(..) => "page_daily",
+            Key::Breakdown(..) => "breakdown_daily",
+            Key::Rejection(..) => "rejection_daily",
+        }
+    }
+}
+
+/// What a row says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Its counters, in the order of the table's columns.
+    pub counts: Vec<u64>,
+    /// Visitors: register → rank.
+    pub registers: BTreeMap<u16, u8>,
+}
+
+impl Cell {
+    /// The sketch's canonical bytes.
+    pub fn sketch(&self) -> anyhow::Result<Vec<u8>> {
+        let mut sketch = VisitorSketch::new();
+        for (&register, &rank) in &self.registers {
+            sketch.insert(Coordinate::new(register, rank)?);
+        }
+        Ok(sketch.encode())
+    }
+}
+
+/// A window, as far as it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    /// Offset of its first record.
+    pub start: u64,
+    /// Hour in which that was appended.
+    pub appended: u32,
+    /// Offset after the last record read.
+    pub end: u64,
+    /// Bytes of its records.
+    pub bytes: u64,
+    /// Page views counted.
+    pub accepted: u64,
+    /// Repeats.
+    pub duplicate: u64,
+    /// Tallies.
+    pub tallies: u64,
+    /// Refused beacons in them.
+    pub rejected_beacons: u64,
+    /// Records that do not decode.
+    pub undecodable: u64,
+    /// Rows.
+    pub cells: BTreeMap<Key, Cell>,
+    ids: BTreeSet<(String, u64)>,
+}
+
+impl Window {
+    /// Without its rows.
+    pub fn summary(&self) -> Value {
+        json!({
+            "start": self.start,
+            "end": self.end,
+            "records": self.end - self.start,
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "tallies": self.tallies,
+            "rejected_beacons": self.rejected_beacons,
+            "undecodable": self.undecodable,
+            "rows": self.cells.len(),
+        })
+    }
+
+    fn cell(&mut self, key: Key, counters: usize) -> &mut Cell {
+        self.cells.entry(key).or_insert_with(|| Cell { counts: vec![0; counters], registers: BTreeMap::new() })
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        match record::read(bytes) {
+            None => self.undecodable += 1,
+            Some(Record::Tally(tally)) => {
+                self.tallies += 1;
+                self.rejected_beacons += tally.count;
+                let reason = REASONS[tally.reason as usize].to_owned();
+                let day = (tally.hour / 24) as u16;
+                self.cell(Key::Rejection(tally.project, day, reason), 1).counts[0] += tally.count;
+            }
+            Some(Record::View(view)) => {
+                if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
+                    self.duplicate += 1;
+                    return;
+                }
+                self.accepted += 1;
+                self.view(view);
+            }
+        }
+    }
+
+    fn view(&mut self, view: PageView) {
+        let day = (view.hour / 24) as u16;
+        // views, visits, then bots by class from 1 on.
+        let site = self.cell(Key::Site(view.project.clone(), view.hour), 8);
+        let mut values = Vec::new();
+        if view.bot_class == 0 {
+            site.counts[0] += 1;
+            site.counts[1] += u64::from(view.arrival);
+            unite(site, view.site_coordinate);
+            let page = self.cell(Key::Page(view.project.clone(), day, view.path, view.status as u16), 1);
+            page.counts[0] += 1;
+            unite(page, view.page_coordinate);
+            if view.arrival {
+                values.push(("referrer", view.referrer_host));
+            }
+            values.extend([
+                ("country", view.country),
+                ("device", DEVICES[view.device as usize].to_owned()),
+                ("browser", BROWSERS[view.browser as usize].to_owned()),
+                ("os", SYSTEMS[view.system as usize].to_owned()),
+                ("version", view.version),
+                ("language", view.language),
+            ]);
+        } else {
+            site.counts[1 + view.bot_class as usize] += 1;
+            values.push(("bot", view.bot));
+        }
+        for (dimension, value) in values {
+            let key = Key::Breakdown(view.project.clone(), day, dimension.to_owned(), value);
+            self.cell(key, 1).counts[0] += 1;
+        }
+    }
+}
+
+fn unite(cell: &mut Cell, packed: u32) {
+    // Records with another coordinate do not decode.
+    if let Ok(coordinate) = Coordinate::from_packed(packed) {
+        let rank = cell.registers.entry(coordinate.register()).or_default();
+        *rank = (*rank).max(coordinate.rank());
+    }
+}
+
+/// Adds up records in the order of the log.
+pub struct Rebuild {
+    cut: Cut,
+    open: Option<Window>,
+    /// Whether the first record is known to begin a window; otherwise only a change of the span is sure to.
+    sure: bool,
+    last_span: Option<u32>,
+    skipped: u64,
+}
+
+impl Rebuild {
+    /// `at_start`: the first record begins a window.
+    pub fn new(cut: Cut, at_start: bool) -> Self {
+        Rebuild { cut, open: None, sure: at_start, last_span: None, skipped: 0 }
+    }
+
+    /// Takes the next record; returns the window that it ends.
+    pub fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
+        let span = hour / self.cut.window_hours.max(1);
+        if !self.sure {
+            let changed = self.last_span.is_some_and(|last| last != span);
+            self.last_span = Some(span);
+            if !changed {
+                self.skipped += 1;
+                return None;
+            }
+            self.sure = true;
+        }
+        let ends = self.open.as_ref().is_some_and(|open| {
+            open.appended / self.cut.window_hours.max(1) != span
+                || offset - open.start >= self.cut.max_records
+                || open.bytes >= self.cut.max_bytes
+        });
+        let ended = if ends { self.open.take() } else { None };
+        let open = self.open.get_or_insert_with(|| Window { start: offset, appended: hour, ..Window::default() });
+        open.bytes += bytes.len() as u64;
+        open.end = offset + 1;
+        open.count(bytes);
+        ended
+    }
+
+    /// Records before the first window that is sure.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The window that is open at the end.
+    pub fn finish(self) -> Option<Window> {
+        self.open
+    }
+}
