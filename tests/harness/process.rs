@@ -7,7 +7,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// A port on loopback that was free a moment ago.
 pub fn free_port() -> Result<u16> {
@@ -27,6 +27,8 @@ pub struct Process {
     environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
+    /// Kept apart from the child, whose `wait` would close it: some programs end with it.
+    input: Option<ChildStdin>,
 }
 
 impl Process {
@@ -39,6 +41,7 @@ impl Process {
             environment: Vec::new(),
             log,
             child: None,
+            input: None,
         }
     }
 
@@ -53,7 +56,7 @@ impl Process {
     pub fn spawn(&mut self, more: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .args(more)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -63,6 +66,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.input = child.stdin.take();
         self.child = Some(child);
         Ok(())
     }
@@ -138,10 +142,8 @@ impl Process {
     /// Waits for its end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         let mut child = self.child.take().with_context(|| format!("{} runs", self.name))?;
-        // Its standard input stays open meanwhile: some programs end with it.
-        let input = child.stdin.take();
         let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
-        drop(input);
+        self.input = None;
         Ok(ended.with_context(|| format!("{} does not end\n{}", self.name, self.log()))??)
     }
 

@@ -213,8 +213,7 @@ async fn pass(
     mut inspector: Option<Inspector>,
 ) {
     let mut piece = vec![0; PIECE];
-    loop {
-        let Ok(read) = from.read(&mut piece).await else { break };
+    while let Ok(read) = from.read(&mut piece).await {
         if read == 0 {
             let _ = to.shutdown().await;
             break;

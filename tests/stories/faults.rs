@@ -1,0 +1,21 @@
+//! The fault experiments: operations and faults by seed, and after each the invariants of delivery (ARCHITECTURE.md).
+//!
+//! A short form of most runs with every test run. `scripts/test --faults` runs all at length and prints their table.
+//! `HEADCOUNT_FAULTS_SEED` replays one.
+
+#[path = "faults/bed.rs"]
+mod bed;
+#[path = "faults/endpoint.rs"]
+mod endpoint;
+#[path = "faults/group.rs"]
+mod group;
+#[path = "faults/links.rs"]
+mod links;
+#[path = "faults/load.rs"]
+mod load;
+#[path = "faults/records.rs"]
+mod records;
+#[path = "faults/store.rs"]
+mod store;
+#[path = "faults/topics.rs"]
+mod topics;
