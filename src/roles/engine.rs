@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::embedded::engine::Engine;
 use crate::shell::{open_data_directory, signal};
 use anyhow::bail;
-use tokio::io::AsyncReadExt;
+use std::io::Read;
 
 /// Runs until SIGTERM or SIGINT, until the end of standard input (where that is asked for), or until the engine ends by
 /// itself.
@@ -28,8 +28,13 @@ pub async fn run(config: &Config, port: Option<u16>, until_eof: bool) -> anyhow:
     Ok(())
 }
 
+/// A thread of its own reads: the runtime's would keep the process from ending until somebody writes.
 async fn end_of_input() {
-    let mut input = tokio::io::stdin();
-    let mut bytes = [0; 64];
-    while input.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while std::io::stdin().read(&mut bytes).is_ok_and(|read| read > 0) {}
+        drop(tell);
+    });
+    let _ = told.await;
 }

@@ -26,6 +26,9 @@ use tokio::sync::watch;
 /// How long the producer may take to hand over what is queued when stopping.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long Kafka is waited for at the start. Longer would be time without beacons.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     harden();
@@ -38,7 +41,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let clock = config.clock()?;
     // Asked before anything is taken; where nobody answers, again and again below.
-    let fit = topic::fit(&settings, config.topic_plan()?).await?;
+    let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings, config.topic_plan()?)).await {
+        Ok(fit) => fit?,
+        Err(_) => false,
+    };
 
     let keys = KeyRing::open(&data.join("keys").join("visitor.key"), config.visitor_period()?, clock())?;
     let journal = {

@@ -309,6 +309,11 @@ impl Member {
         unless_set("queued.max.messages.kbytes", "16384");
         unless_set("check.crcs", "true");
         unless_set("fetch.error.backoff.ms", "100");
+        if !config.broker_assigns {
+            // A member that was killed is waited for no longer than this; librdkafka's heartbeats have a thread of their own.
+            unless_set("session.timeout.ms", "10000");
+            unless_set("heartbeat.interval.ms", "2000");
+        }
         client
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")

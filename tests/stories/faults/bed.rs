@@ -32,6 +32,10 @@ pub fn seed(default: u64) -> u64 {
     std::env::var("HEADCOUNT_FAULTS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// For the classic protocol: a member that says nothing for this long is out.
+pub const SHORT_SESSION: [&str; 4] =
+    ["--kafka-property", "session.timeout.ms=1500", "--kafka-property", "heartbeat.interval.ms=400"];
+
 /// What is told of one experiment.
 pub struct Row {
     /// Its number and name.
@@ -125,6 +129,10 @@ impl Bed {
         let hosts = PROJECTS.map(|project| format!("{project}.docs.example"));
         let projects: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
         deployment.settings.extend(["--flush-ms".to_owned(), "300".to_owned()]);
+        if !deployment.settings.iter().any(|setting| setting.starts_with("session.timeout") || setting == "consumer") {
+            // A member that was killed is missed soon.
+            deployment.settings.extend(SHORT_SESSION.map(str::to_owned));
+        }
         deployment.prepare(partitions, replication, &projects).await?;
         let open = ["--trusted-proxy", "127.0.0.1", "--client-rate", "0"];
         let mut ingest = deployment.ingest("ingest", &[&open[..], of_ingest].concat())?;
@@ -194,6 +202,14 @@ impl Bed {
     /// The invariants I1 to I6, after the faults.
     pub async fn verify(&mut self, driven: &Driven) -> Result<Verdict> {
         let healed = Instant::now();
+        // What was spilled is acknowledged, and may still be on its way.
+        eventually("the endpoint to have handed over everything", async || {
+            let left = self.ingest.figure("spill_records").await? + self.ingest.figure("queue_records").await?;
+            ensure!(left == 0.0, "{left} records are left");
+            Ok(())
+        })
+        .await
+        .with_context(|| self.logs())?;
         // I1: every acknowledged view is in the log.
         let logged = self.logged().await?;
         let lost: u64 = driven.acknowledged.keys().filter(|id| !logged.contains_key(*id)).count() as u64;

@@ -36,9 +36,9 @@ async fn kill_9_of_clickhouse() -> Result<()> {
     let load = bed.load(seed);
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(300 + mix(seed ^ kill as u64) % 700)).await;
+        let before = sent_again(&bed);
         engine.kill().await?;
         // Somebody notices before it is back.
-        let before = sent_again(&bed);
         eventually("rows to be refused", async || {
             ensure!(sent_again(&bed) > before, "no row was refused");
             Ok(())
