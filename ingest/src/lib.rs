@@ -9,6 +9,7 @@ pub mod classify;
 pub mod client;
 pub mod http;
 pub mod hygiene;
+mod ids;
 pub mod journal;
 pub mod kafka;
 pub mod keys;
@@ -23,7 +24,7 @@ pub use crate::http::routes;
 use crate::keys::KeyRing;
 use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;
-use crate::sink::{Sink, SinkError};
+use crate::sink::Sink;
 use crate::tally::Tally;
 use chrono::{DateTime, Utc};
 use schemas::{Hour, record};
@@ -107,39 +108,27 @@ impl<S: Sink> Ingest<S> {
         self.tally.refused()
     }
 
-    /// Sends what has been tallied of refused beacons to the log. Returns how many records the log has. What it did
-    /// not take stays for the next time; what it may have taken does not, and is counted by [`Ingest::lost_tallies`].
+    /// Sends what has been tallied of refused beacons to the log. Returns how many records the log has. What it is not known
+    /// to have is sent again the next time, under the same ids.
     ///
     /// Let it end: dropped half-way, it loses what it took.
     pub async fn send_tallies(&self) -> usize {
         let tallies = self.tally.take(Hour::of((self.clock)()));
-        let (mut sent, mut lost) = (0, 0);
-        let mut reason = String::new();
+        let mut sent = 0;
         for tallies in tallies.chunks(TALLIES_AT_ONCE) {
             let appended =
                 tallies.iter().map(|tally| self.sink.append(0, record::encode_rejections(tally.clone()))).collect();
             for (tally, outcome) in tallies.iter().zip(all(appended).await) {
                 match outcome {
                     Ok(()) => sent += 1,
-                    Err(SinkError::QueueFull | SinkError::Closed) => self.tally.put_back(tally),
-                    Err(SinkError::Unavailable(error)) => {
-                        lost += 1;
-                        reason = error;
+                    Err(error) => {
+                        tracing::debug!(%error, "a tally of refused beacons is sent again later");
+                        self.tally.put_back(tally.clone());
                     }
                 }
             }
         }
-        if lost > 0 {
-            self.tally.lose(lost);
-            tracing::warn!(tallies = lost, error = reason, "tallies of refused beacons may not be in the log");
-        }
         sent
-    }
-
-    /// Tallies since the start of which nobody knows whether the log has them: writing failed. They are not sent
-    /// again, so refusals may be counted too low, never twice.
-    pub fn lost_tallies(&self) -> u64 {
-        self.tally.lost()
     }
 
     /// Keeps the calendar and the tallies until `stop`: the key must step at a period's end even when nobody reads.
@@ -187,6 +176,7 @@ async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::SinkError;
     use schemas::RejectionReason;
     use std::sync::Mutex;
     use tokio::sync::{Notify, oneshot};
@@ -195,6 +185,7 @@ mod tests {
     #[derive(Default)]
     struct Told {
         answers: Mutex<Vec<Result<(), SinkError>>>,
+        records: Mutex<Vec<Vec<u8>>>,
         asked: std::sync::atomic::AtomicUsize,
         begun: Notify,
         go: Notify,
@@ -202,7 +193,8 @@ mod tests {
     }
 
     impl Sink for Arc<Told> {
-        async fn append(&self, _: u64, _: Vec<u8>) -> Result<(), SinkError> {
+        async fn append(&self, _: u64, record: Vec<u8>) -> Result<(), SinkError> {
+            self.records.lock().unwrap().push(record);
             self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             self.begun.notify_one();
             if self.waits {
@@ -226,23 +218,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tally_reaches_the_log_at_most_once() {
+    async fn a_tally_is_sent_until_the_log_has_it_and_stays_the_same() {
         let sink = Arc::new(Told::default());
         let (_home, ingest) = ingest(&sink);
-        for (answer, sent, pending, lost) in [
-            (Err(SinkError::QueueFull), 0, 1, 0),
-            (Err(SinkError::Closed), 0, 1, 0),
-            (Ok(()), 1, 0, 0),
-            (Err(SinkError::Unavailable("disk".to_owned())), 0, 0, 1),
-        ] {
-            if ingest.tally.is_empty() {
-                ingest.tally.add(None, RejectionReason::MalformedJson, 3);
-            }
-            sink.answers.lock().unwrap().push(answer);
-            assert_eq!(ingest.send_tallies().await, sent);
-            assert_eq!((usize::from(!ingest.tally.is_empty()), ingest.lost_tallies()), (pending, lost));
+        ingest.tally.add(None, RejectionReason::MalformedJson, 3);
+        for answer in [SinkError::QueueFull, SinkError::Closed, SinkError::Unavailable("disk".to_owned())] {
+            sink.answers.lock().unwrap().push(Err(answer));
+            assert_eq!(ingest.send_tallies().await, 0);
+            assert!(!ingest.tally.is_empty());
         }
-        assert_eq!(ingest.tally.refused(), 6);
+        // What comes meanwhile is a tally of its own: the first may be in the log already.
+        ingest.tally.add(None, RejectionReason::MalformedJson, 2);
+        assert_eq!(ingest.send_tallies().await, 2);
+        assert!(ingest.tally.is_empty());
+        let records = sink.records.lock().unwrap();
+        let tally = |index: usize| match record::decode(&records[index]).unwrap() {
+            record::Record::Rejections(tally) => (tally.id, tally.count),
+            record::Record::PageView(_) => panic!("a tally was sent"),
+        };
+        assert!((0..4).all(|index| tally(index) == tally(0)) && tally(0).1 == 3);
+        assert!(tally(4).0 != tally(0).0 && tally(4).1 == 2);
     }
 
     #[tokio::test]

@@ -13,8 +13,8 @@ use crate::sketch::Coordinate;
 use crate::time::Hour;
 use prost::Message;
 
-/// The format this version writes.
-pub const FORMAT: u32 = 1;
+/// The format this version writes. It also reads format 1, in which tallies have no id.
+pub const FORMAT: u32 = 2;
 
 /// Longest path in bytes, in a record and in a row.
 pub const MAX_PATH_BYTES: usize = 1024;
@@ -64,7 +64,7 @@ pub struct PageViewRef<'a> {
     pub site_coordinate: Option<Coordinate>,
     /// Visitor of the path; none for bots.
     pub page_coordinate: Option<Coordinate>,
-    /// Random id of the view; 0 where none was sent.
+    /// Random id of the view; 0 where it has none.
     pub event_id: u64,
     /// Name of the bot; empty for people.
     pub bot: &'a str,
@@ -81,6 +81,8 @@ pub struct RejectionTallyRef<'a> {
     pub reason: RejectionReason,
     /// How many, at least 1.
     pub count: u64,
+    /// Random id of the tally; 0 in format 1.
+    pub id: u64,
 }
 
 /// Why bytes are no record. Carries no value of the record.
@@ -137,13 +139,13 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
             _ => return Err(DecodeError::UnknownField(number)),
         }
     }
-    match format {
-        Some(found) if found == u64::from(FORMAT) => {}
+    let format = match format {
+        Some(found @ 1..=2) => found,
         other => return Err(DecodeError::UnknownFormat(other.unwrap_or(0))),
-    }
+    };
     match body {
         Some((2, inner)) => page_view(inner).map(Record::PageView),
-        Some((_, inner)) => tally(inner).map(Record::Rejections),
+        Some((_, inner)) => tally(inner, format).map(Record::Rejections),
         None => Err(DecodeError::NoBody),
     }
 }
@@ -218,8 +220,8 @@ fn page_view(bytes: &[u8]) -> Result<PageViewRef<'_>, DecodeError> {
     Ok(view)
 }
 
-fn tally(bytes: &[u8]) -> Result<RejectionTallyRef<'_>, DecodeError> {
-    let (mut project, mut hour, mut reason, mut count) = ("", Hour(0), None, 0);
+fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError> {
+    let (mut project, mut hour, mut reason, mut count, mut id) = ("", Hour(0), None, 0, 0);
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next_field()? {
         match (number, value) {
@@ -230,14 +232,18 @@ fn tally(bytes: &[u8]) -> Result<RejectionTallyRef<'_>, DecodeError> {
                 reason = Some(known.ok_or(DecodeError::OutOfRange(number))?);
             }
             (4, Value::Varint(value)) => count = value,
+            (5, Value::Fixed64(value)) if format >= 2 => id = value,
             _ => return Err(DecodeError::UnknownField(number)),
         }
+    }
+    if format >= 2 && id == 0 {
+        return Err(DecodeError::OutOfRange(5));
     }
     match (reason, hour.0, count) {
         (None, _, _) => Err(DecodeError::OutOfRange(3)),
         (_, 0, _) => Err(DecodeError::OutOfRange(2)),
         (_, _, 0) => Err(DecodeError::OutOfRange(4)),
-        (Some(reason), _, _) => Ok(RejectionTallyRef { project, hour, reason, count }),
+        (Some(reason), _, _) => Ok(RejectionTallyRef { project, hour, reason, count, id }),
     }
 }
 

@@ -15,7 +15,7 @@ const BYTES: u32 = 2;
 
 /// The documented fields of each message: number and wire type.
 const LOG_RECORD: &[(u32, u32)] = &[(1, VARINT), (2, BYTES), (3, BYTES)];
-const TALLY: &[(u32, u32)] = &[(1, BYTES), (2, VARINT), (3, VARINT), (4, VARINT)];
+const TALLY: &[(u32, u32)] = &[(1, BYTES), (2, VARINT), (3, VARINT), (4, VARINT), (5, FIXED64)];
 const PAGE_VIEW: &[(u32, u32)] = &[
     (1, BYTES),
     (2, VARINT),
@@ -71,7 +71,7 @@ fn bot() -> proto::PageView {
 
 fn tally() -> proto::RejectionTally {
     let reason = RejectionReason::ForeignHost as u32;
-    proto::RejectionTally { project: "sphinx".to_owned(), hour: 497_951, reason, count: 300 }
+    proto::RejectionTally { project: "sphinx".to_owned(), hour: 497_951, reason, count: 300, id: 0x0123_4567_89ab_cdef }
 }
 
 /// What the decoder read, as what the encoder takes.
@@ -101,6 +101,7 @@ fn body_of(record: &Record<'_>) -> Body {
             hour: tally.hour.0,
             reason: tally.reason as u32,
             count: tally.count,
+            id: tally.id,
         }),
     }
 }
@@ -157,7 +158,7 @@ fn refusal(change: impl FnOnce(&mut proto::PageView)) -> Option<DecodeError> {
 }
 
 #[test]
-fn fixtures_of_version_1_read_and_write_as_they_were_written() {
+fn fixtures_read_and_write_as_they_were_written() {
     for (name, hex, body) in fixtures() {
         let bytes = unhex(hex);
         let decoded = record::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -166,11 +167,30 @@ fn fixtures_of_version_1_read_and_write_as_they_were_written() {
     }
 }
 
-fn fixtures() -> [(&'static str, &'static str, Body); 3] {
-    [
+/// Format 1 differs in tallies only, which had no id.
+#[test]
+fn fixtures_of_format_1_still_read() {
+    let nameless = proto::RejectionTally { id: 0, ..tally() };
+    for (name, hex, body) in [
         ("person", include_str!("../fixtures/record/v1-person.hex"), Body::PageView(person())),
         ("bot", include_str!("../fixtures/record/v1-bot.hex"), Body::PageView(bot())),
-        ("tally", include_str!("../fixtures/record/v1-tally.hex"), Body::Rejections(tally())),
+        ("tally", include_str!("../fixtures/record/v1-tally.hex"), Body::Rejections(nameless)),
+    ] {
+        let bytes = unhex(hex);
+        let decoded = record::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(body_of(&decoded), body, "{name}");
+    }
+    let mut with_id = encode(Body::Rejections(tally()));
+    assert_eq!(with_id[1], 2, "the format");
+    with_id[1] = 1;
+    assert_eq!(record::decode(&with_id), Err(DecodeError::UnknownField(5)), "format 1 has no ids");
+}
+
+fn fixtures() -> [(&'static str, &'static str, Body); 3] {
+    [
+        ("person", include_str!("../fixtures/record/v2-person.hex"), Body::PageView(person())),
+        ("bot", include_str!("../fixtures/record/v2-bot.hex"), Body::PageView(bot())),
+        ("tally", include_str!("../fixtures/record/v2-tally.hex"), Body::Rejections(tally())),
     ]
 }
 
@@ -281,7 +301,7 @@ fn other_formats_and_empty_records_are_refused() {
     assert_eq!(record::decode(&[8, 1]), Err(DecodeError::NoBody));
     let body = &record_of_view(&person())[2..];
     assert_eq!(record::decode(body), Err(DecodeError::UnknownFormat(0)));
-    assert_eq!(record::decode(&[&[8, 2], body].concat()), Err(DecodeError::UnknownFormat(2)));
+    assert_eq!(record::decode(&[&[8, 3], body].concat()), Err(DecodeError::UnknownFormat(2)));
     assert_eq!(record::decode(&[&[8][..], &[0xff; 10], body].concat()), Err(DecodeError::Malformed));
 }
 
@@ -349,6 +369,7 @@ fn values_outside_their_range_are_refused() {
     assert_eq!(refusal(|tally| tally.reason = 0), Some(OutOfRange(3)));
     assert_eq!(refusal(|tally| tally.reason = 99), Some(OutOfRange(3)));
     assert_eq!(refusal(|tally| tally.count = 0), Some(OutOfRange(4)));
+    assert_eq!(refusal(|tally| tally.id = 0), Some(OutOfRange(5)));
 }
 
 #[test]
@@ -408,9 +429,9 @@ prop_compose! {
 prop_compose! {
     fn tallies()(
         project in prop_oneof![Just(String::new()), slugs()], hour in 1..=LAST_HOUR,
-        reason in prop::sample::select(RejectionReason::ALL), count in 1..=u64::MAX,
+        reason in prop::sample::select(RejectionReason::ALL), count in 1..=u64::MAX, id in 1..=u64::MAX,
     ) -> proto::RejectionTally {
-        proto::RejectionTally { project, hour, reason: reason as u32, count }
+        proto::RejectionTally { project, hour, reason: reason as u32, count, id }
     }
 }
 

@@ -86,6 +86,7 @@ pub struct Window {
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
     ids: BTreeSet<(String, u64)>,
+    tally_ids: BTreeSet<(String, u64)>,
 }
 
 impl Window {
@@ -112,6 +113,10 @@ impl Window {
         match record::read(bytes) {
             None => self.undecodable += 1,
             Some(Record::Tally(tally)) => {
+                if tally.id != 0 && !self.tally_ids.insert((tally.project.clone(), tally.id)) {
+                    self.duplicate += 1;
+                    return;
+                }
                 self.tallies += 1;
                 self.rejected_beacons += tally.count;
                 let reason = REASONS[tally.reason as usize].to_owned();

@@ -87,8 +87,12 @@ fn view_is_valid(view: &PageView) -> bool {
 }
 
 fn tally_is_valid(tally: &RejectionTally, format: u32) -> bool {
-    format == 1
-        && (tally.project.is_empty() || ProjectSlug::is_valid(&tally.project))
+    let id = match format {
+        1 => tally.id == 0,
+        2 => tally.id != 0,
+        _ => false,
+    };
+    id && (tally.project.is_empty() || ProjectSlug::is_valid(&tally.project))
         && hour_is_valid(tally.hour)
         && tally.count > 0
         && tally.reason > 0

@@ -145,6 +145,10 @@ pub fn rebuild(data: &Path, window_hours: u32, max_records: u64) -> Result<Truth
             ledger.seen += 1;
             match LogRecord::decode(record)?.body.context("the record has a body")? {
                 Body::Rejections(tally) => {
+                    if tally.id != 0 && !ids.insert((format!("tally of {}", tally.project), tally.id)) {
+                        ledger.duplicate += 1;
+                        continue;
+                    }
                     ledger.tallies += 1;
                     ledger.rejected_beacons += tally.count;
                     let reason = REASONS.get(tally.reason as usize).context("a reason that is documented")?;

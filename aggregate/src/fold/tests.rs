@@ -47,7 +47,7 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         ..view("a", "/x", 3, 7)
     };
     apply(&mut state, &record::encode_page_view(bot)).unwrap();
-    let tally = proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason: 7, count: 12 };
+    let tally = proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason: 7, count: 12, id: 77 };
     apply(&mut state, &record::encode_rejections(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
@@ -111,7 +111,7 @@ fn remember(rows: Rows, sums: &mut Sums) {
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
     for bytes in records {
         ledger[0] += 1;
         let mut add = |key: String, slot: usize, slots: usize, by: u64| {
@@ -120,6 +120,10 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
         match record::decode(bytes) {
             Err(_) => ledger[5] += 1,
             Ok(Record::Rejections(tally)) => {
+                if tally.id != 0 && !tally_ids.insert((tally.project.to_owned(), tally.id)) {
+                    ledger[2] += 1;
+                    continue;
+                }
                 ledger[3] += 1;
                 ledger[4] += tally.count;
                 let key = format!("rejection {} {} {}", tally.project, tally.hour.day().0, tally.reason.name());
@@ -179,7 +183,8 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             0 => return b"rubbish".to_vec(),
             1 => {
                 let (hour, reason) = (500_014 + hour, 1 + page as u32);
-                let tally = proto::RejectionTally { project: project.to_owned(), hour, reason, count: 1 + id };
+                let (project, id) = (project.to_owned(), 1 + id);
+                let tally = proto::RejectionTally { project, hour, reason, count: id, id };
                 return record::encode_rejections(tally);
             }
             _ => {}

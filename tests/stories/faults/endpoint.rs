@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_and_sigterm_of_the_endpoint() -> Result<()> {
-    let (seed, ends) = (seed(12), times(4, 200));
+    let (seed, ends) = (seed(12), times(4, 400));
     let bootstrap = kafka::shared().await?;
     let deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
     let mut bed = Bed::start(deployment, &bootstrap, 4, 1).await?;
