@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// Views, visits and visitors by month.
+type Months = BTreeMap<String, (u64, u64, VisitorSketch)>;
+
 /// Sums over windows and partitions.
 #[derive(Default)]
 pub struct Totals {
@@ -47,10 +50,7 @@ impl Totals {
 
     /// By project: months with their views, visits and visitors, hours with their views, breakdowns, refusals.
     pub fn projects(&self, only: Option<&str>) -> anyhow::Result<Value> {
-        let mut projects: BTreeMap<
-            &str,
-            (BTreeMap<String, (u64, u64, VisitorSketch)>, serde_json::Map<String, Value>),
-        > = BTreeMap::new();
+        let mut projects: BTreeMap<&str, (Months, serde_json::Map<String, Value>)> = BTreeMap::new();
         for ((project, hour), cell) in &self.hours {
             let (months, hours) = projects.entry(project).or_default();
             let (views, visits, visitors) = months.entry(Hour(*hour).month().to_string()).or_default();

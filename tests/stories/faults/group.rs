@@ -25,7 +25,7 @@ async fn a_while(seed: u64, step: usize, most_ms: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_the_aggregator() -> Result<()> {
-    let (seed, kills) = (seed(1), times(8, 400));
+    let (seed, kills) = (seed(1), times(8, 600));
     let mut bed = bed(&[], 4).await?;
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
