@@ -72,6 +72,10 @@ any_command() {
     return 1
 }
 
+# What compiling needs besides cargo: a C and C++ compiler, and librdkafka's build with TLS.
+# shellcheck disable=SC2034 # used by those who source this file
+build_packages=(build-essential:c++ cmake:cmake pkg-config:pkg-config:pkgconf libssl-dev zlib1g-dev)
+
 # until_true SECONDS WHAT COMMAND…: repeats the command until it succeeds; fails, naming WHAT, when the time is over.
 until_true() {
     local deadline=$((SECONDS + $1)) what=$2

@@ -121,8 +121,8 @@ async fn clocks_two_hours_off() -> Result<()> {
     let behind = (chrono::Utc::now() - chrono::Duration::minutes(20)).to_rfc3339();
     bed.ingest.start(&["--clock-start", &behind]).await?;
     load.reach(load.acknowledged() + 700).await?;
-    bed.kill_aggregator(0).await?;
-    bed.aggregators[0].start(&["--clock-start", &behind]).await?;
+    bed.kill_aggregator(1).await?;
+    bed.aggregators[1].start(&["--clock-start", &behind]).await?;
     let driven = load.finish().await?;
     let again = bed.folded_again;
     bed.verify(&driven).await?.row("18 clocks that disagree", seed, &driven, 3, again).end()?;
