@@ -126,7 +126,7 @@ fn readyz(status: &GroupStatus) -> impl IntoResponse + use<> {
                 "folded": progress.folded.load(Ordering::Relaxed),
                 "committed": committed,
                 "end": partition.end,
-                "lag": partition.end.map(|end| end.saturating_sub(committed)),
+                "lag": lag(partition),
             });
             (number.to_string(), shown)
         })
@@ -142,6 +142,13 @@ fn readyz(status: &GroupStatus) -> impl IntoResponse + use<> {
     (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
 
+/// Records that are not known to be in ClickHouse. The client hears of the log's end now and then; what was folded is there.
+fn lag(partition: &aggregate::kafka::PartitionStatus) -> Option<u64> {
+    let progress = &partition.progress;
+    let end = partition.end?.max(progress.folded.load(Ordering::Relaxed));
+    Some(end.saturating_sub(progress.committed.load(Ordering::Relaxed)))
+}
+
 fn metrics(status: &GroupStatus) -> String {
     let partitions = status.partitions();
     let of = |figure: fn(&aggregate::progress::Progress) -> u64| -> Vec<(String, u64)> {
@@ -152,10 +159,7 @@ fn metrics(status: &GroupStatus) -> String {
     };
     let lag: Vec<(String, u64)> = partitions
         .iter()
-        .filter_map(|(number, partition)| {
-            let committed = partition.progress.committed.load(Ordering::Relaxed);
-            Some((format!("{{partition=\"{number}\"}}"), partition.end?.saturating_sub(committed)))
-        })
+        .filter_map(|(number, partition)| Some((format!("{{partition=\"{number}\"}}"), lag(partition)?)))
         .collect();
     let mut figures = Figures::default();
     figures

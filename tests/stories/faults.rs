@@ -3,6 +3,8 @@
 //! A short form of most runs with every test run. `scripts/test --faults` runs all at length and prints their table.
 //! `HEADCOUNT_FAULTS_SEED` replays one.
 
+#[path = "faults/audit.rs"]
+mod audit;
 #[path = "faults/bed.rs"]
 mod bed;
 #[path = "faults/endpoint.rs"]

@@ -1,0 +1,124 @@
+//! The audit itself: it must find what was planted, or its silence proves nothing.
+
+use crate::load::{Load, PROJECTS};
+use anyhow::{Context, Result, ensure};
+use harness::roles::Deployment;
+use harness::{clickhouse, kafka};
+use serde_json::Value;
+
+/// Each way to spoil a database: what it is, how, and what the audit must then name.
+const SPOILED: [(&str, &str, &str); 6] = [
+    (
+        "a row's views",
+        "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
+        "site_hourly",
+    ),
+    (
+        "a sketch",
+        "INSERT INTO page_daily SELECT * REPLACE (concat(substring(sketch, 1, length(sketch) - 1), unhex('00')) AS sketch) \
+         FROM page_daily FINAL LIMIT 1",
+        "page_daily",
+    ),
+    (
+        "a row that is missing",
+        "ALTER TABLE breakdown_daily DELETE WHERE (project, day, dimension, value) = \
+         (SELECT (project, day, dimension, value) FROM breakdown_daily FINAL WHERE dimension = 'browser' LIMIT 1) \
+         SETTINGS mutations_sync = 2",
+        "breakdown_daily",
+    ),
+    (
+        "a row that nobody made",
+        "INSERT INTO breakdown_daily SELECT * REPLACE ('Mosaic' AS value) FROM breakdown_daily FINAL LIMIT 1",
+        "breakdown_daily",
+    ),
+    (
+        "a window over another",
+        "INSERT INTO ledger SELECT * REPLACE (window_start + 1 AS window_start) FROM ledger FINAL LIMIT 1",
+        "ledger",
+    ),
+    (
+        "a ledger that does not add up",
+        "INSERT INTO ledger SELECT * REPLACE (accepted + 1 AS accepted, duplicate - 1 AS duplicate) FROM ledger FINAL LIMIT 1",
+        "ledger",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_differences_are_found() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    deployment.settings.extend(["--flush-ms", "300"].map(str::to_owned));
+    let hosts = PROJECTS.map(|project| format!("{project}.docs.example"));
+    let projects: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
+    deployment.prepare(2, 1, &projects).await?;
+    let mut ingest = deployment.ingest("ingest", &["--trusted-proxy", "127.0.0.1", "--client-rate", "0"])?;
+    let mut aggregate = deployment.aggregate("aggregate", &[])?;
+    ingest.start(&[]).await?;
+    ingest.knows(3).await?;
+    aggregate.start(&[]).await?;
+    let load = Load::start(ingest.address, 99, 4);
+    load.reach(200).await?;
+    load.finish().await?;
+    let audit = deployment.audit(60).await?;
+    ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
+    aggregate.process.stop().await?;
+    ingest.process.stop().await?;
+
+    // What is printed for people ends with 0, too; the rebuild of the same log says the same without ClickHouse.
+    let said = deployment.done(&["audit"]).await?;
+    ensure!(said.contains("0 differences, 0 records not folded yet"), "{said}");
+    let rebuilt: Value = serde_json::from_str(&deployment.done(&["rebuild", "--from-log", "--format", "json"]).await?)?;
+    let views: u64 = PROJECTS
+        .iter()
+        .filter_map(|project| rebuilt["projects"][project]["hours"].as_object())
+        .flat_map(|hours| hours.values())
+        .map(|hour| hour["views"].as_u64().unwrap_or(0) + hour["bots"].as_u64().unwrap_or(0))
+        .sum();
+    ensure!(Some(views) == audit["accepted"].as_u64(), "{views} views rebuilt, {audit}");
+
+    let original = deployment.database.clone();
+    let server = clickhouse_client(&deployment);
+    for (number, (what, how, table)) in SPOILED.into_iter().enumerate() {
+        // Each in a copy of its own, so that nothing is found but what is planted.
+        let copy = format!("{original}_{number}");
+        server.query(&format!("CREATE DATABASE {copy} ENGINE = Atomic")).execute().await?;
+        for name in [
+            "schema_version",
+            "project",
+            "site_hourly",
+            "page_daily",
+            "breakdown_daily",
+            "rejection_daily",
+            "ledger",
+            "stream",
+        ] {
+            server.query(&format!("CREATE TABLE {copy}.{name} AS {original}.{name}")).execute().await?;
+            server.query(&format!("INSERT INTO {copy}.{name} SELECT * FROM {original}.{name}")).execute().await?;
+        }
+        server.clone().with_database(&copy).query(how).execute().await.with_context(|| what.to_owned())?;
+        deployment.database.clone_from(&copy);
+        let output = deployment.run(&["audit", "--format", "json"]).await?;
+        let audit: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let named = audit["differences"].as_array().is_some_and(|all| all.iter().any(|one| one["table"] == table));
+        ensure!(output.status.code() == Some(1) && named, "{what} was not found: {audit}");
+        println!("audit found {what}: {}", audit["differences"][0]);
+        deployment.drop_database().await?;
+    }
+    deployment.database = original;
+    deployment.drop_database().await
+}
+
+fn clickhouse_client(deployment: &Deployment) -> ::clickhouse::Client {
+    ::clickhouse::Client::default().with_url(&deployment.clickhouse)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_that_cannot_be_made_is_no_verdict() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    let output = deployment.run(&["audit"]).await?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2) && said.contains("there is no topic"), "{:?}: {said}", output.status);
+    deployment.drop_database().await
+}
