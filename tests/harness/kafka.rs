@@ -97,7 +97,7 @@ impl Broker {
     }
 
     /// The broker's own process id: the script's child.
-    fn java(&self) -> Result<String> {
+    pub fn pid(&self) -> Result<String> {
         let directory = self.process_directory()?;
         Ok(std::fs::read_to_string(directory.join("pid"))?.trim().to_owned())
     }
@@ -109,7 +109,7 @@ impl Broker {
     }
 
     fn signal(&self, signal: &str) -> Result<()> {
-        let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &self.java()?]).status()?;
+        let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &self.pid()?]).status()?;
         ensure!(sent.success(), "cannot send SIG{signal} to the broker");
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +34,8 @@ struct Faults {
     refuse: AtomicBool,
     /// Nothing passes, either way, and nothing is closed.
     hold: AtomicBool,
+    /// Only what is asked passes.
+    hold_answers: AtomicBool,
     /// Answers to swallow; each takes its connection with it.
     swallow: AtomicU64,
     inspect: AtomicBool,
@@ -54,6 +56,8 @@ struct Shared {
     counts: Counts,
     /// Raised to cut all connections.
     cut: watch::Sender<u64>,
+    /// Raised to end all connections.
+    end: watch::Sender<u64>,
     healed: Notify,
     captured: Mutex<Vec<Vec<u8>>>,
 }
@@ -82,6 +86,7 @@ impl Proxy {
             faults: Faults::default(),
             counts: Counts::default(),
             cut: watch::Sender::new(0),
+            end: watch::Sender::new(0),
             healed: Notify::new(),
             captured: Mutex::default(),
         });
@@ -122,6 +127,17 @@ impl Proxy {
         self.shared.healed.notify_waiters();
     }
 
+    /// What is asked passes, and no answer does, until it is let go: the server is slow, or seems so.
+    pub fn hold_answers(&self, hold: bool) {
+        self.shared.faults.hold_answers.store(hold, Ordering::SeqCst);
+        self.shared.healed.notify_waiters();
+    }
+
+    /// Ends all open connections as a server does that is stopped: an orderly end, no reset.
+    pub fn end(&self) {
+        self.shared.end.send_modify(|end| *end += 1);
+    }
+
     /// Resets all open connections.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|cut| *cut += 1);
@@ -159,9 +175,10 @@ impl Proxy {
         self.refuse(false);
         self.swallow(0);
         self.hold(false);
+        self.hold_answers(false);
     }
 
-    /// Connections so far, connections cut, answers swallowed, connections refused.
+    /// Connections so far, connections cut or ended, answers swallowed, connections refused.
     pub fn counts(&self) -> [u64; 4] {
         let counts = &self.shared.counts;
         [&counts.connections, &counts.cut, &counts.swallowed, &counts.refused].map(|count| count.load(Ordering::SeqCst))
@@ -180,42 +197,56 @@ fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream) {
+async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
     shared.counts.connections.fetch_add(1, Ordering::SeqCst);
     reset(&client);
     if shared.faults.refuse.load(Ordering::SeqCst) {
         shared.counts.refused.fetch_add(1, Ordering::SeqCst);
         return;
     }
-    let Ok(server) = TcpStream::connect(shared.upstream).await else { return };
+    let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut cut = shared.cut.subscribe();
     cut.mark_unchanged();
+    let mut end = shared.end.subscribe();
+    end.mark_unchanged();
     let inspector = shared.faults.inspect.load(Ordering::SeqCst).then(Inspector::default);
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let up = pass(&shared, Way::ToServer, from_client, to_server, inspector);
-    let down = pass(&shared, Way::ToClient, from_server, to_client, None);
-    tokio::select! {
-        // Whichever way ends first takes the other with it, once the rest of what was asked has been answered.
-        _ = async { tokio::join!(up, down) } => {}
-        _ = cut.changed() => {
-            shared.counts.cut.fetch_add(1, Ordering::SeqCst);
+    let orderly = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let up = pass(&shared, Way::ToServer, from_client, to_server, inspector);
+        let down = pass(&shared, Way::ToClient, from_server, to_client, None);
+        tokio::select! {
+            // Whichever way ends first takes the other with it, once the rest of what was asked has been answered.
+            _ = async { tokio::join!(up, down) } => false,
+            _ = cut.changed() => {
+                shared.counts.cut.fetch_add(1, Ordering::SeqCst);
+                false
+            }
+            _ = end.changed() => {
+                shared.counts.cut.fetch_add(1, Ordering::SeqCst);
+                true
+            }
         }
+    };
+    if orderly {
+        let _ = socket2::SockRef::from(&client).set_linger(None);
+        // Closing with bytes unread would be a reset all the same.
+        let mut unread = vec![0; PIECE];
+        while client.try_read(&mut unread).is_ok_and(|read| read > 0) {}
     }
 }
 
 async fn pass(
     shared: &Arc<Shared>,
     way: Way,
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     mut inspector: Option<Inspector>,
 ) {
     let mut piece = vec![0; PIECE];
     while let Ok(read) = from.read(&mut piece).await {
         if read == 0 {
-            let _ = to.shutdown().await;
             break;
         }
         let faults = &shared.faults;
@@ -223,12 +254,12 @@ async fn pass(
         if way == Way::ToClient && faults.swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             shared.counts.swallowed.fetch_add(1, Ordering::SeqCst);
             // The client sees the end of the connection instead.
-            drop(to);
-            return;
+            break;
         }
         loop {
             let healed = shared.healed.notified();
-            if !faults.hold.load(Ordering::SeqCst) {
+            let answer_held = way == Way::ToClient && faults.hold_answers.load(Ordering::SeqCst);
+            if !answer_held && !faults.hold.load(Ordering::SeqCst) {
                 break;
             }
             healed.await;
@@ -248,6 +279,7 @@ async fn pass(
             break;
         }
     }
+    let _ = to.shutdown().await;
 }
 
 /// Takes the requests out of a client's bytes.
@@ -359,6 +391,46 @@ mod tests {
         said(&mut TcpStream::connect(proxy.address()).await?, b"healed").await?;
         let [_, cut, swallowed, refused] = proxy.counts();
         ensure!(cut >= 1 && swallowed == 1 && refused == 1, "{:?}", proxy.counts());
+        Ok(())
+    }
+
+    /// A client whose bytes went through, with nothing of it unread.
+    async fn greeted(proxy: &Proxy) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(proxy.address()).await?;
+        said(&mut stream, b"hello").await?;
+        Ok(stream)
+    }
+
+    #[tokio::test]
+    async fn an_end_is_orderly_and_a_cut_is_not() -> Result<()> {
+        let proxy = Proxy::start(echo().await?, None).await?;
+        let mut stream = greeted(&proxy).await?;
+        proxy.end();
+        ensure!(stream.read(&mut [0]).await? == 0, "the client is told of an end");
+        let mut stream = greeted(&proxy).await?;
+        proxy.cut();
+        let told = stream.read(&mut [0]).await.err().map(|error| error.kind());
+        ensure!(told == Some(std::io::ErrorKind::ConnectionReset), "the client is told {told:?}");
+        ensure!(proxy.counts()[1] == 2, "{:?}", proxy.counts());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_passes_while_answers_are_held() -> Result<()> {
+        let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let proxy = Proxy::start(upstream.local_addr()?, None).await?;
+        let mut client = TcpStream::connect(proxy.address()).await?;
+        let (mut server, _) = upstream.accept().await?;
+        proxy.hold_answers(true);
+        client.write_all(b"asked").await?;
+        let mut seen = [0; 5];
+        server.read_exact(&mut seen).await?;
+        server.write_all(b"told!").await?;
+        let waited = tokio::time::timeout(Duration::from_millis(100), client.read_exact(&mut seen)).await;
+        ensure!(waited.is_err(), "an answer passed");
+        proxy.heal();
+        client.read_exact(&mut seen).await?;
+        ensure!(&seen == b"told!", "the answer comes as it was");
         Ok(())
     }
 

@@ -1,16 +1,15 @@
 //! `headcount serve` as a process of its own: started, asked, killed, stopped.
 
 use crate::http;
-use anyhow::{Context, Result, bail, ensure};
+use crate::process::{Process, free_address};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::fs::File;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::Instant;
 
 /// How long anything may take before a story fails. Generous: machines under test are busy.
@@ -51,20 +50,20 @@ pub fn binary() -> Result<PathBuf> {
 pub struct Service {
     directory: TempDir,
     address: SocketAddr,
-    arguments: Vec<String>,
-    child: Option<Child>,
+    process: Process,
 }
 
 impl Service {
     /// A service that is not started yet, on a free port, with further arguments for `serve`.
     pub fn new(arguments: &[&str]) -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        Ok(Service {
-            directory: TempDir::with_prefix("headcount-story-")?,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-            child: None,
-        })
+        let (directory, address) = (TempDir::with_prefix("headcount-story-")?, free_address()?);
+        let (program, data) = (binary()?.display().to_string(), directory.path().join("data").display().to_string());
+        // A story may limit the size of files; then a write has to fail, not the process.
+        let own = ["--ignore-signal=XFSZ", &program, "serve", "--flush-ms", "300", "--data", &data, "--listen"];
+        let own = own.into_iter().map(str::to_owned).chain([address.to_string()]);
+        let all = own.chain(arguments.iter().map(|&argument| argument.to_owned())).collect();
+        let process = Process::new("the service", Path::new("env"), all, directory.path().join("log"));
+        Ok(Service { directory, address, process })
     }
 
     /// A started service with these projects, each (slug, host).
@@ -92,42 +91,18 @@ impl Service {
 
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().and_then(Child::id)
+        self.process.pid()
     }
 
-    /// What it has written to standard error so far.
+    /// What it has written so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        self.process.log()
     }
 
     /// Starts the process and waits until it is ready.
     pub async fn start(&mut self, more: &[&str]) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
-        // A story may limit the size of files; then a write has to fail, not the process.
-        let mut child = Command::new("env")
-            .arg("--ignore-signal=XFSZ")
-            .arg(binary()?)
-            .args(["serve", "--flush-ms", "300", "--data"])
-            .arg(self.data())
-            .args(["--listen", &self.address.to_string()])
-            .args(&self.arguments)
-            .args(more)
-            .stdin(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()?;
-        let address = self.address;
-        let ready = eventually("the service to be ready", async || {
-            let answer = http::get(address, "/readyz").await?;
-            ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
-            Ok(())
-        });
-        tokio::select! {
-            ready = ready => ready.with_context(|| self.log())?,
-            status = child.wait() => bail!("the service ended at its start: {}\n{}", status?, self.log()),
-        }
-        self.child = Some(child);
-        Ok(())
+        self.process.spawn(more)?;
+        self.process.wait_ready(self.address, "/readyz").await
     }
 
     /// Registers projects and waits until the endpoint knows all that there are.
@@ -160,22 +135,12 @@ impl Service {
 
     /// `kill -9`, and nothing else.
     pub async fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the service runs")?;
-        child.kill().await?;
-        Ok(())
+        self.process.kill().await
     }
 
     /// SIGTERM; the service must end with success.
     pub async fn stop(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the service runs")?;
-        let pid = child.id().context("the service still runs")?;
-        let sent = Command::new("kill").arg(pid.to_string()).status().await?;
-        ensure!(sent.success(), "cannot send SIGTERM");
-        let status = tokio::time::timeout(PATIENCE, child.wait())
-            .await
-            .with_context(|| format!("the service did not stop\n{}", self.log()))??;
-        ensure!(status.success(), "the service stopped with {status}\n{}", self.log());
-        Ok(())
+        self.process.stop().await
     }
 
     /// A month's report with up to 1,000 pages.
