@@ -11,6 +11,7 @@
 //! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse to go on.
 
+mod cadence;
 pub mod fold;
 pub mod kafka;
 pub mod progress;

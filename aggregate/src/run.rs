@@ -1,5 +1,6 @@
 //! One partition's loop: read, fold, flush, commit.
 
+use crate::cadence::Cadence;
 use crate::fold::{FOLD_VERSION, Rows, WindowState};
 use crate::progress::Progress;
 use crate::source::{RecordBatch, Source, SourceError};
@@ -12,15 +13,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// How often a loop looks whether a backlog has ended, when no record comes.
+const LOOK_FOR_END: Duration = Duration::from_millis(50);
 
 /// How a partition is folded.
 #[derive(Clone, Debug)]
 pub struct AggregateConfig {
     /// How new windows are cut.
     pub cut: Cut,
-    /// How long rows may wait before they are written.
+    /// How long rows may wait before they are written; six times as long while a backlog is worked off.
     pub flush_every: Duration,
     /// Changed cells that cause a flush before its time.
     pub flush_cells: usize,
@@ -129,9 +134,21 @@ struct Open {
     bytes: u64,
 }
 
+/// What a partition's loop has to do next.
+enum Next {
+    /// Fold these; there may be none.
+    Records(Vec<RecordBatch>),
+    /// A flush has written its rows.
+    Written,
+    /// End.
+    Stop,
+}
+
 struct Flush {
     task: JoinHandle<()>,
     commit: Commit,
+    /// Told when the rows are written. Its own, so that nobody takes an earlier flush's end for this one's.
+    written: Arc<Notify>,
 }
 
 impl Drop for Flush {
@@ -164,6 +181,7 @@ struct Loop<S, F> {
     /// The cut of the first window, where a commit recorded one.
     first_cut: Option<Cut>,
     flush: Option<Flush>,
+    cadence: Cadence,
     position: u64,
     undecodable_logged: u32,
 }
@@ -184,6 +202,7 @@ pub async fn run<S: Source>(
     };
     let mut expected = start.window;
     Progress::set(&progress.committed, start.offset);
+    let cadence = Cadence::new(config.flush_every, config.flush_cells, Instant::now(), start.offset);
     let mut this = Loop {
         config,
         source,
@@ -194,12 +213,19 @@ pub async fn run<S: Source>(
         open: None,
         first_cut: Some(start.cut),
         flush: None,
+        cadence,
         position: start.offset,
         undecodable_logged: 0,
     };
-    let mut next_flush = Instant::now() + this.config.flush_every;
     loop {
-        let Some(batches) = this.read(next_flush).await? else { break };
+        let batches = match this.read().await? {
+            Next::Records(batches) => batches,
+            Next::Written => {
+                this.finish_flush().await;
+                Vec::new()
+            }
+            Next::Stop => break,
+        };
         if let (Some(window), Some(first)) = (expected, batches.first()) {
             let found = first.appended().0;
             if found != window.appended_hour {
@@ -218,11 +244,8 @@ pub async fn run<S: Source>(
         if this.flush.as_ref().is_some_and(|flush| flush.task.is_finished()) {
             this.finish_flush().await;
         }
-        let now = Instant::now();
-        let many = this.open.as_ref().is_some_and(|open| open.state.dirty() >= this.config.flush_cells);
-        if (now >= next_flush || many) && this.flush.is_none() {
-            this.start_flush();
-            next_flush = now + this.config.flush_every;
+        if this.flush.is_none() {
+            this.flush_if_due();
         }
     }
     let within = this.config.stop_within;
@@ -233,22 +256,41 @@ pub async fn run<S: Source>(
 }
 
 impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
-    /// The next records, waiting until `until` at most; none where the loop shall end.
-    async fn read(&mut self, until: Instant) -> Result<Option<Vec<RecordBatch>>, AggregateError> {
-        let wait = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
+    /// What comes next, waiting until the next flush at most.
+    async fn read(&mut self) -> Result<Next, AggregateError> {
+        let most = if self.cadence.behind(self.position) { LOOK_FOR_END } else { Duration::from_millis(500) };
+        let wait = match self.flush {
+            // The next one begins when this one has ended.
+            Some(_) => most,
+            None => self.cadence.next().saturating_duration_since(Instant::now()).min(most),
+        };
         if self.stop_at.is_none() {
             tokio::select! {
                 biased;
                 () = &mut self.shutdown => self.stop_at = Some(Instant::now() + self.config.stop_within),
-                read = self.source.read(self.position, wait) => return self.seen(read).await.map(Some),
+                // Its commit waits for it, and perhaps the next flush.
+                () = async { self.flush.as_ref().expect("guarded").written.notified().await }, if self.flush.is_some() =>
+                {
+                    return Ok(Next::Written);
+                }
+                read = self.source.read(self.position, wait) => return self.seen(read).await.map(Next::Records),
             }
         }
         if !self.config.stop_at_end || self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at) {
-            return Ok(None);
+            return Ok(Next::Stop);
         }
         let read = self.source.read(self.position, Duration::ZERO).await;
         let batches = self.seen(read).await?;
-        Ok((!batches.is_empty()).then_some(batches))
+        Ok(if batches.is_empty() { Next::Stop } else { Next::Records(batches) })
+    }
+
+    fn flush_if_due(&mut self) {
+        let dirty = self.open.as_ref().map_or(0, |open| open.state.dirty());
+        let now = Instant::now();
+        if self.cadence.due(now, self.position, self.source.seen_end(), dirty) {
+            self.start_flush();
+            self.cadence.begun(now, self.position);
+        }
     }
 
     /// Errors that pass are waited out.
@@ -355,9 +397,13 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         Progress::set(&self.progress.cells, open.state.cells() as u64);
         steps::pass(self.config.abort_at.as_deref(), Step::Frozen);
         let commit = commit_of(self.source.stream(), Some(open.state.start()), open.state.next_offset(), open.cut);
-        let (store, progress) = (self.store.clone(), Arc::clone(&self.progress));
-        let task = tokio::spawn(async move { write_until_done(&store, &rows, &progress).await });
-        self.flush = Some(Flush { task, commit });
+        let (store, progress, written) = (self.store.clone(), Arc::clone(&self.progress), Arc::new(Notify::new()));
+        let tell = Arc::clone(&written);
+        let task = tokio::spawn(async move {
+            write_until_done(&store, &rows, &progress).await;
+            tell.notify_one();
+        });
+        self.flush = Some(Flush { task, commit, written });
     }
 
     /// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.

@@ -22,6 +22,12 @@ impl RecordBatch {
         RecordBatch { first_offset, appended, ..RecordBatch::default() }
     }
 
+    /// An empty batch with room for so many records and bytes: one that grows moves its records again and again, and
+    /// touches several times the memory.
+    pub fn with_capacity(first_offset: u64, appended: Hour, records: usize, bytes: usize) -> Self {
+        RecordBatch { first_offset, appended, bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(records) }
+    }
+
     /// Adds the record at [`Self::next_offset`].
     pub fn push(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
@@ -87,6 +93,10 @@ pub trait Source: Send {
 
     /// Offset after the newest record.
     fn end(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
+
+    /// Offset at which the log was last seen to end, if it was: how records that were just read lie to its end. May be
+    /// past what was read so far, and behind the log as it is now.
+    fn seen_end(&self) -> Option<u64>;
 
     /// The last commit.
     fn committed(&mut self) -> impl Future<Output = Result<Option<Commit>, SourceError>> + Send;

@@ -1,4 +1,4 @@
-//! Processor time of a process, from Linux's `/proc/PID/stat`.
+//! Processor time and memory of a process, and who listens on a port, from Linux's `/proc`.
 
 use anyhow::Context;
 
@@ -15,6 +15,53 @@ pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("reading processor time from {path}"))?;
     parse_stat(&stat).with_context(|| format!("{path} is not as proc(5) says: {stat:?}"))
+}
+
+/// The most bytes of memory that process `pid` has had resident, since it began or since [`forget_peak`]. Mapped files
+/// count as far as they were touched.
+///
+/// # Errors
+/// When the process does not exist or the system has no `/proc`.
+pub fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).with_context(|| format!("reading peak memory from {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} has no VmHWM"))? * 1024)
+}
+
+/// Lets [`peak_bytes`] of a process begin anew. Where that is not allowed, nothing happens and the peak is the old one.
+pub fn forget_peak(pid: u32) {
+    // "5" is the reset of the peak resident set size, see proc(5).
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// The process that listens on TCP port `port` of this machine; none if nobody does, or if it is another user's.
+#[must_use]
+pub fn listener_pid(port: u16) -> Option<u32> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+        let table = std::fs::read_to_string(table).ok()?;
+        table.lines().skip(1).find_map(|line| listening_inode(line, port))
+    })?;
+    let wanted = format!("socket:[{inode}]");
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        let mut files = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        let has = files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
+        has.then_some(pid)
+    })
+}
+
+/// The socket of a line of `/proc/net/tcp`, if it listens on `port`.
+fn listening_inode(line: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    let at = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+    // After the state: queues, timer, retransmits, user, timeout, inode.
+    let inode = fields.nth(5)?.parse().ok()?;
+    (state == LISTEN && at == port).then_some(inode)
 }
 
 fn parse_stat(stat: &str) -> Option<f64> {
@@ -34,6 +81,22 @@ mod tests {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 500 0 0 0 150 25 7 8 20 0 4 0 100 0 0";
         assert_eq!(parse_stat(stat), Some(1.75));
         assert_eq!(parse_stat("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_port() {
+        let line =
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0 100";
+        assert_eq!(listening_inode(line, 8080), Some(77));
+        assert_eq!(listening_inode(line, 8081), None);
+        assert_eq!(listening_inode(&line.replace(" 0A ", " 01 "), 8080), None);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(listener_pid(listener.local_addr().unwrap().port()), Some(std::process::id()));
+    }
+
+    #[test]
+    fn this_process_has_had_some_memory() {
+        assert!(peak_bytes(std::process::id()).unwrap() > 100_000);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! `headcount loadtest`: a stranger to the system that posts beacons over HTTP and measures the answers.
+//! `headcount loadtest`: a stranger to the system that posts beacons over HTTP and measures the answers, or fills a topic
+//! and measures how it becomes rows ([`kafka`]).
 //!
-//! The order of the modules is the order of a measurement:
+//! The order of the modules is the order of a measurement over HTTP:
 //! [`target`] (who may be loaded) → [`scenario`] (which beacons, a pure function of the seed) → [`wire`] (bytes out,
 //! status back) → [`drive`] (a closed loop over keep-alive connections) → [`figures`] (one run in numbers) →
 //! [`table`] (several runs, and their ratio to a reference).
@@ -14,6 +15,7 @@ pub mod cpu;
 pub mod drive;
 pub mod figures;
 mod http_command;
+pub mod kafka;
 pub mod noop;
 pub mod random;
 pub mod scenario;
@@ -37,6 +39,11 @@ pub struct LoadtestArgs {
 pub enum LoadtestCommand {
     /// Post beacons in a closed loop and report throughput and latency
     Http(HttpArgs),
+    /// Fill a topic and compare how fast, and at what cost, it becomes rows in ClickHouse
+    Kafka(kafka::KafkaArgs),
+    /// Read a topic and do nothing (the reference of `kafka`)
+    #[command(hide = true)]
+    Drain(kafka::drain::DrainArgs),
     /// Answer every request with 202 and do nothing (the reference of `--against noop`)
     #[command(hide = true)]
     NoopServer(NoopServerArgs),
@@ -45,11 +52,13 @@ pub enum LoadtestCommand {
 /// Runs the load test until its last run is reported, or the no-op server until its stdin closes.
 ///
 /// # Errors
-/// When the target may not be loaded or cannot be reached, when the reference server does not start, when the JSON
+/// When the target may not be loaded or cannot be reached, when a contender over Kafka fails or counts wrong, when the reference server does not start, when the JSON
 /// file cannot be written, and (without `--allow-refusals`) when any beacon was answered with anything but 202.
 pub async fn run(args: LoadtestArgs) -> anyhow::Result<()> {
     match args.command {
         LoadtestCommand::Http(args) => http_command::run(args).await,
+        LoadtestCommand::Kafka(args) => kafka::run(args).await,
+        LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         LoadtestCommand::NoopServer(args) => noop::serve(args).await,
     }
 }

@@ -69,6 +69,13 @@ impl Zipf {
         Self { cumulative }
     }
 
+    /// A rank among the first `ranks` (at least one, at most all), with the same proportions among these.
+    pub fn sample_among(&self, ranks: usize, rng: &mut SplitMix64) -> usize {
+        let first = &self.cumulative[..ranks.clamp(1, self.cumulative.len())];
+        let u = rng.unit() * first[first.len() - 1];
+        first.partition_point(|c| *c <= u).min(first.len() - 1)
+    }
+
     /// A rank, 0 being the most frequent.
     pub fn sample(&self, rng: &mut SplitMix64) -> usize {
         let u = rng.unit();
@@ -116,6 +123,20 @@ mod tests {
             // Five standard deviations of a count.
             assert!((got - expected).abs() < 5.0 * expected.sqrt(), "rank {rank}: {got} drawn, {expected} expected");
         }
+    }
+
+    #[test]
+    fn fewer_ranks_keep_their_proportions() {
+        let (zipf, mut rng) = (Zipf::new(1_000, 1.0), SplitMix64::new(9));
+        let mut counts = [0u32; 3];
+        for _ in 0..11_000 {
+            counts[zipf.sample_among(3, &mut rng)] += 1;
+        }
+        // 1 : 1/2 : 1/3, that is 6,000, 3,000 and 2,000; five standard deviations.
+        for (count, expected) in counts.into_iter().zip([6_000f64, 3_000.0, 2_000.0]) {
+            assert!((f64::from(count) - expected).abs() < 5.0 * expected.sqrt(), "{counts:?}");
+        }
+        assert_eq!(zipf.sample_among(0, &mut rng), 0);
     }
 
     #[test]

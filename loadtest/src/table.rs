@@ -30,7 +30,7 @@ impl Spread {
         Some(Self { median, low, high })
     }
 
-    fn show(self, decimals: usize) -> String {
+    pub(crate) fn show(self, decimals: usize) -> String {
         format!("{:.decimals$} ({:.decimals$}–{:.decimals$})", self.median, self.low, self.high)
     }
 }

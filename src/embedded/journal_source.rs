@@ -19,13 +19,14 @@ pub struct JournalSource {
     end: watch::Receiver<u64>,
     clock: Clock,
     retention_hours: u32,
+    seen_end: Option<u64>,
 }
 
 impl JournalSource {
     /// Records stay at least `retention_hours`, and always until their window is closed.
     pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
         let end = journal.end();
-        JournalSource { journal, end, clock, retention_hours }
+        JournalSource { journal, end, clock, retention_hours, seen_end: None }
     }
 
     /// The journal's calls block on the disk; they run where that harms nobody.
@@ -59,6 +60,10 @@ impl Source for JournalSource {
         Ok(*self.end.borrow())
     }
 
+    fn seen_end(&self) -> Option<u64> {
+        self.seen_end
+    }
+
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
         let action = "read the aggregator's commit from the journal";
         let text = self.blocking(action, |journal| journal.text(COMMIT)).await?;
@@ -72,18 +77,25 @@ impl Source for JournalSource {
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
         // Changed or timed out: either way the journal is asked.
         let _ = tokio::time::timeout(wait, self.end.wait_for(|&end| end > offset)).await;
-        if *self.end.borrow() <= offset {
+        let end = *self.end.borrow();
+        if end <= offset {
             return Ok(Vec::new());
         }
         let batches = self.blocking("read the journal", move |journal| journal.read(offset, READ_BYTES)).await?;
-        Ok(batches
+        let batches: Vec<RecordBatch> = batches
             .iter()
             .map(|batch| {
                 let mut records = RecordBatch::new(batch.first_offset, batch.appended);
                 batch.records().for_each(|record| records.push(record));
                 records
             })
-            .collect())
+            .collect();
+        if let Some(last) = batches.last().map(RecordBatch::next_offset)
+            && last >= end
+        {
+            self.seen_end = Some(last);
+        }
+        Ok(batches)
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), SourceError> {

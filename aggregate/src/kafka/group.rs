@@ -318,6 +318,8 @@ impl Member {
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // The log's end comes as a word of its own: a backlog is written when its end is met.
+            .set("enable.partition.eof", "true")
             // Every partition is begun at an offset that we name. If that is not there, it is not for the client to
             // choose another.
             .set("auto.offset.reset", "error");

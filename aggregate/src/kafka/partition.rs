@@ -11,15 +11,19 @@ use rdkafka::message::Timestamp;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Largest batch handed over at once.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCH_RECORDS: usize = 8_192;
+/// Largest batch handed over at once, but for its last record. Small enough that it is still in the processor's cache when
+/// it is folded, and that the allocator uses its memory again: larger pieces come from the system, which clears each page
+/// of them anew.
+const BATCH_BYTES: usize = 96 << 10;
+const BATCH_RECORDS: usize = 1_024;
+/// Room for the record that makes a batch full: most are a tenth of this.
+const RESERVE: usize = 1 << 10;
 /// Batches read ahead of the fold.
-const BATCHES_AHEAD: usize = 3;
+const BATCHES_AHEAD: usize = 8;
 /// How often a reader without records looks whether it is still wanted.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long one question to the brokers may take.
@@ -71,7 +75,11 @@ pub(super) struct PartitionSource {
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<RecordBatch, SourceError>>,
     stop: Arc<AtomicBool>,
+    seen_end: Arc<AtomicU64>,
 }
+
+/// No end seen yet.
+const NO_END: u64 = u64::MAX;
 
 impl Drop for Reader {
     fn drop(&mut self) {
@@ -83,11 +91,11 @@ impl Reader {
     /// Starts a thread that reads the queue, whose first record must be the one at `offset`.
     pub fn start(queue: PartitionQueue<GroupContext>, partition: i32, offset: u64) -> std::io::Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, seen_end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(NO_END)));
         std::thread::Builder::new().name(format!("partition {partition}")).spawn({
-            let stop = Arc::clone(&stop);
+            let (stop, seen_end) = (Arc::clone(&stop), Arc::clone(&seen_end));
             move || {
-                let mut reading = Reading { queue, partition, next: offset, held: None };
+                let mut reading = Reading { queue, partition, next: offset, held: None, seen_end };
                 while !stop.load(Ordering::Relaxed) {
                     let batch = reading.batch().transpose();
                     let failed = matches!(batch, Some(Err(_)));
@@ -102,7 +110,7 @@ impl Reader {
                 }
             }
         })?;
-        Ok(Reader { batches, stop })
+        Ok(Reader { batches, stop, seen_end })
     }
 }
 
@@ -113,6 +121,7 @@ struct Reading {
     next: u64,
     /// Read, but of another hour than the batch before it.
     held: Option<RecordBatch>,
+    seen_end: Arc<AtomicU64>,
 }
 
 impl Reading {
@@ -122,7 +131,15 @@ impl Reading {
         let mut wait = if batch.is_some() { Duration::ZERO } else { IDLE };
         while let Some(message) = self.queue.poll(wait) {
             wait = Duration::ZERO;
-            let message = message.map_err(|error| failed_read(self.partition, &error))?;
+            let message = match message {
+                Ok(message) => message,
+                // All that the partition had has been read.
+                Err(KafkaError::PartitionEOF(_)) => {
+                    self.seen_end.store(self.next, Ordering::Relaxed);
+                    break;
+                }
+                Err(error) => return Err(failed_read(self.partition, &error)),
+            };
             let offset = u64::try_from(message.offset()).unwrap_or(0);
             if offset < self.next {
                 continue;
@@ -153,9 +170,10 @@ impl Reading {
             let appended = Hour(u32::try_from(appended_ms / 3_600_000).unwrap_or(0));
             self.next = offset + 1;
             let record = message.payload().unwrap_or_default();
-            let current = batch.get_or_insert_with(|| RecordBatch::new(offset, appended));
+            let new = || RecordBatch::with_capacity(offset, appended, BATCH_RECORDS, BATCH_BYTES + RESERVE);
+            let current = batch.get_or_insert_with(new);
             if current.appended() != appended {
-                let mut next = RecordBatch::new(offset, appended);
+                let mut next = new();
                 next.push(record);
                 self.held = Some(next);
                 break;
@@ -234,6 +252,10 @@ impl Source for PartitionSource {
 
     async fn end(&mut self) -> Result<u64, SourceError> {
         Ok(self.watermarks().await?.1)
+    }
+
+    fn seen_end(&self) -> Option<u64> {
+        Some(self.reader.seen_end.load(Ordering::Relaxed)).filter(|&end| end != NO_END)
     }
 
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {

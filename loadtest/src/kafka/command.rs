@@ -1,0 +1,415 @@
+//! `headcount loadtest kafka`: contenders, their order, and what is cleared away afterwards.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use super::database::Database;
+use super::drain::DrainArgs;
+use super::figures::{Figures, Servers, Who};
+use super::records::{Log, Truth};
+use super::report::{self, Line};
+use super::topic::Filled;
+use super::{aggregators, database, drain, table_engine, topic};
+use crate::cpu::{cpu_seconds, forget_peak, listener_pid, peak_bytes};
+use crate::random::mix;
+
+/// How long ClickHouse's merges are waited for after a run, at most.
+const REST: Duration = Duration::from_secs(60);
+/// Without a merge for this long, ClickHouse is at rest.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What the aggregator is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Contender {
+    /// A consumer that reads everything and does nothing
+    Drain,
+    /// ClickHouse's own Kafka table engine, with materialized views
+    Engine,
+}
+
+/// Arguments of `headcount loadtest kafka`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KafkaArgs {
+    /// Brokers on this machine, as in 127.0.0.1:9092
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka_bootstrap: String,
+    /// ClickHouse on this machine, as in http://127.0.0.1:8123
+    #[arg(long, value_name = "URL", env = "HEADCOUNT_CLICKHOUSE_URL", hide_env_values = true)]
+    pub clickhouse_url: String,
+    /// Page views in the topic
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1_000..=50_000_000))]
+    pub views: u64,
+    /// Partitions of the topic
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=64))]
+    pub partitions: i32,
+    /// Projects the views are of; the most viewed of 10,000 gets about a tenth
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub projects: u32,
+    /// Decides every record
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Runs of each contender, one contender after another
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+    /// Seconds a run may take
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub seconds: u32,
+    /// Processes of `headcount aggregate` in one group; a list makes a contender of each number
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub aggregators: Vec<u32>,
+    /// Compare with these
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Drain, Contender::Engine])]
+    pub against: Vec<Contender>,
+    /// Program whose `aggregate` is measured; this one if none is named
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Process id of ClickHouse; who listens on its port, if none is named
+    #[arg(long, value_name = "PID")]
+    pub clickhouse_pid: Option<u32>,
+    /// Process id of the broker; who listens on its port, if none is named
+    #[arg(long, value_name = "PID")]
+    pub kafka_pid: Option<u32>,
+    /// Write every run and the table to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Leave topic and databases behind, and say their names
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// What all contenders have in common.
+#[derive(Clone)]
+pub struct Setting {
+    /// Brokers.
+    pub bootstrap: String,
+    /// The topic.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Where ClickHouse is.
+    pub clickhouse_url: String,
+    /// The program under test.
+    pub binary: PathBuf,
+    /// How long a run may take.
+    pub within: Duration,
+}
+
+/// The servers whose processor time is measured.
+#[derive(Clone, Copy)]
+struct Pids {
+    kafka: Option<u32>,
+    clickhouse: Option<u32>,
+}
+
+/// The JSON file.
+#[derive(Serialize)]
+struct Report<'a> {
+    format: u32,
+    truth: Truth,
+    wire_bytes: u64,
+    partitions: i32,
+    projects: u32,
+    seed: u64,
+    /// Processors this process may use.
+    processors: Option<usize>,
+    runs: &'a [Figures],
+    table: &'a [Line],
+    remarks: &'a [String],
+}
+
+pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
+    let clickhouse_port = database::only_loopback(&args.clickhouse_url)?;
+    tokio::task::block_in_place(|| topic::only_loopback(&args.kafka_bootstrap))?;
+    let kafka_port = args.kafka_bootstrap.split(',').next().and_then(|b| b.rsplit_once(':')?.1.trim().parse().ok());
+    let pids = Pids {
+        kafka: args.kafka_pid.or_else(|| listener_pid(kafka_port?)),
+        clickhouse: args.clickhouse_pid.or_else(|| listener_pid(clickhouse_port)),
+    };
+    for pid in [pids.kafka, pids.clickhouse].into_iter().flatten() {
+        cpu_seconds(pid).context("looking at the servers' processes")?;
+    }
+    let own = std::env::current_exe().context("finding the running executable")?;
+    let name = format!("{:016x}", unique());
+    let setting = Setting {
+        bootstrap: args.kafka_bootstrap.clone(),
+        topic: format!("headcount-loadtest-{name}"),
+        partitions: args.partitions,
+        clickhouse_url: args.clickhouse_url.clone(),
+        binary: args.binary.clone().unwrap_or_else(|| own.clone()),
+        within: Duration::from_secs(u64::from(args.seconds)),
+    };
+    let mut test = Test { args: &args, setting, own, pids, name, groups: Vec::new(), runs: Vec::new() };
+    let outcome = tokio::select! {
+        outcome = test.all() => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if args.keep {
+        println!("topic {} and databases headcount_loadtest_{}_* are left behind", test.setting.topic, test.name);
+    } else {
+        for number in 0..test.groups.len() {
+            Database::new(&args.clickhouse_url, test.database(number)).remove().await;
+        }
+        topic::remove(&args.kafka_bootstrap, &test.setting.topic, &test.groups).await;
+    }
+    outcome
+}
+
+/// A number that no other load test on this machine has.
+fn unique() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    mix(now.as_nanos() as u64 ^ u64::from(std::process::id()) << 48)
+}
+
+struct Test<'a> {
+    args: &'a KafkaArgs,
+    setting: Setting,
+    /// This program, which is also the drain: the reference stays the same whatever is measured.
+    own: PathBuf,
+    pids: Pids,
+    name: String,
+    /// One for each run that has a database, of the same number.
+    groups: Vec<String>,
+    runs: Vec<Figures>,
+}
+
+impl Test<'_> {
+    fn database(&self, number: usize) -> String {
+        format!("headcount_loadtest_{}_{number}", self.name)
+    }
+
+    /// A group and a database that nobody has used.
+    fn fresh(&mut self) -> (String, Database) {
+        let number = self.groups.len();
+        let group = format!("headcount-loadtest-{}-{number}", self.name);
+        self.groups.push(group.clone());
+        (group, Database::new(&self.args.clickhouse_url, self.database(number)))
+    }
+
+    async fn all(&mut self) -> anyhow::Result<()> {
+        let filled = self.fill().await?;
+        let mut order = Vec::new();
+        if self.args.against.contains(&Contender::Drain) {
+            order.push(Who::Drain);
+        }
+        order.extend(self.args.aggregators.iter().map(|&processes| Who::Aggregators(processes)));
+        if self.args.against.contains(&Contender::Engine) {
+            order.push(Who::TableEngine);
+        }
+        for run in 0..self.args.runs {
+            for &who in &order {
+                let figures = self
+                    .one(who, run, filled.truth)
+                    .await
+                    .with_context(|| format!("run {} of {}", run + 1, who.name()))?;
+                println!(
+                    "run {} {:<26} {:>8.0} records/s in {:.1} s",
+                    run + 1,
+                    who.name(),
+                    figures.records_per_second(),
+                    figures.seconds
+                );
+                self.runs.push(figures);
+            }
+        }
+        let lines = report::lines(&self.runs);
+        let remarks = report::remarks(&self.runs, filled.truth);
+        println!("\n{}", report::render(&lines));
+        for remark in &remarks {
+            println!("- {remark}");
+        }
+        self.write_json(&filled, &lines, &remarks)
+    }
+
+    async fn fill(&self) -> anyhow::Result<Filled> {
+        topic::make(&self.setting.bootstrap, &self.setting.topic, self.setting.partitions).await?;
+        let log = Log::new(self.args.seed, self.args.views, self.args.projects);
+        let filled = tokio::task::block_in_place(|| topic::fill(&self.setting.bootstrap, &self.setting.topic, &log))
+            .context("filling the topic")?;
+        let of_each = |bytes: u64| bytes as f64 / filled.truth.records as f64;
+        println!(
+            "topic of {} partitions: {} records in {:.1} s, {:.0} bytes each, {:.0} on the wire (lz4)",
+            self.setting.partitions,
+            filled.truth.records,
+            filled.seconds,
+            of_each(filled.truth.bytes),
+            of_each(filled.wire_bytes)
+        );
+        Ok(filled)
+    }
+
+    async fn one(&mut self, who: Who, run: u32, truth: Truth) -> anyhow::Result<Figures> {
+        let records = truth.records;
+        let before = self.servers()?;
+        if let Some(pid) = self.pids.clickhouse {
+            forget_peak(pid);
+        }
+        match who {
+            Who::Drain => {
+                let args = DrainArgs {
+                    kafka_bootstrap: self.setting.bootstrap.clone(),
+                    topic: self.setting.topic.clone(),
+                    partitions: self.setting.partitions,
+                    records,
+                };
+                let drained = drain::in_a_process(&self.own, &args, self.setting.within).await?;
+                ensure!(drained.bytes == truth.bytes, "the drain read {} bytes of {}", drained.bytes, truth.bytes);
+                let kafka = self.spent(before)?.kafka;
+                Ok(Figures::of_drain(run, &drained, Servers { kafka, ..Servers::default() }))
+            }
+            Who::Aggregators(processes) => {
+                let (group, database) = self.fresh();
+                let seen = aggregators::measure(&self.setting, processes, &group, &database, records).await?;
+                let servers = self.at_rest(before, &database).await?;
+                let tables = ["site_hourly", "page_daily", "breakdown_daily"];
+                let (held, name) = (database.held(&tables).await?, &database.name);
+                let views = database.number(&format!("SELECT sum(views) FROM {name}.site_hourly FINAL")).await?;
+                let pages = database.number(&format!("SELECT sum(views) FROM {name}.page_daily FINAL")).await?;
+                let repeats = database.number(&format!("SELECT sum(duplicate) FROM {name}.ledger FINAL")).await?;
+                let counted = (views, pages, repeats);
+                ensure!(
+                    counted == (truth.views, truth.views, truth.repeats),
+                    "by hour, by page, repeats: {counted:?} were counted, there are {} views by people and {} repeats",
+                    truth.views,
+                    truth.repeats
+                );
+                self.clear(&database).await;
+                Ok(Figures::of_aggregators((run, processes), records, &seen, servers, held, views))
+            }
+            Who::TableEngine => {
+                let (group, database) = self.fresh();
+                let seen = table_engine::measure(&self.setting, &group, &database, records).await?;
+                let servers = self.at_rest(before, &database).await?;
+                let held = database.held(&table_engine::TABLES).await?;
+                ensure!(
+                    seen.views == truth.views_with_repeats,
+                    "it counted {} views by people, the topic has {} with repeats and {} without",
+                    seen.views,
+                    truth.views_with_repeats,
+                    truth.views
+                );
+                self.clear(&database).await;
+                Ok(Figures::of_table_engine(run, records, &seen, servers, held))
+            }
+        }
+    }
+
+    /// So that no run's merges are in the next one's way.
+    async fn clear(&self, database: &Database) {
+        if !self.args.keep {
+            database.remove().await;
+        }
+    }
+
+    /// Processor seconds of the servers since they began.
+    fn servers(&self) -> anyhow::Result<Servers> {
+        let of = |pid: Option<u32>| pid.map(cpu_seconds).transpose();
+        Ok(Servers { kafka: of(self.pids.kafka)?, clickhouse: of(self.pids.clickhouse)?, ..Servers::default() })
+    }
+
+    fn spent(&self, before: Servers) -> anyhow::Result<Servers> {
+        let now = self.servers()?;
+        let spent = |now: Option<f64>, before: Option<f64>| Some(now? - before?);
+        Ok(Servers {
+            kafka: spent(now.kafka, before.kafka),
+            clickhouse: spent(now.clickhouse, before.clickhouse),
+            ..Servers::default()
+        })
+    }
+
+    /// What the servers spent until now, and ClickHouse until its merges have ended.
+    async fn at_rest(&self, before: Servers, database: &Database) -> anyhow::Result<Servers> {
+        let spent = self.spent(before)?;
+        let (mut quiet_since, deadline) = (Instant::now(), Instant::now() + REST);
+        while quiet_since.elapsed() < QUIET && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if database.merges().await? > 0 {
+                quiet_since = Instant::now();
+            }
+        }
+        let peak = self.pids.clickhouse.map(peak_bytes).transpose()?;
+        Ok(Servers { clickhouse_at_rest: self.spent(before)?.clickhouse, clickhouse_peak_bytes: peak, ..spent })
+    }
+
+    fn write_json(&self, filled: &Filled, table: &[Line], remarks: &[String]) -> anyhow::Result<()> {
+        let Some(path) = &self.args.json else { return Ok(()) };
+        let report = Report {
+            format: 1,
+            truth: filled.truth,
+            wire_bytes: filled.wire_bytes,
+            partitions: self.args.partitions,
+            projects: self.args.projects,
+            seed: self.args.seed,
+            processors: std::thread::available_parallelism().ok().map(usize::from),
+            runs: &self.runs,
+            table,
+            remarks,
+        };
+        let mut text = serde_json::to_string_pretty(&report)?;
+        text.push('\n');
+        std::fs::write(path, text).with_context(|| format!("writing the report to {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_bounded() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: crate::LoadtestArgs,
+        }
+        let parse = |extra: &[&str]| {
+            let fixed =
+                ["headcount", "kafka", "--kafka-bootstrap", "127.0.0.1:1", "--clickhouse-url", "http://127.0.0.1:2"];
+            <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args.command)
+        };
+        let crate::LoadtestCommand::Kafka(args) = parse(&[]).unwrap() else { unreachable!() };
+        assert_eq!((args.views, args.partitions, args.runs), (2_000_000, 4, 3));
+        assert_eq!((args.aggregators, args.against), (vec![1, 2], vec![Contender::Drain, Contender::Engine]));
+        let crate::LoadtestCommand::Kafka(args) = parse(&["--aggregators", "3", "--against", "drain"]).unwrap() else {
+            unreachable!()
+        };
+        assert_eq!((args.aggregators, args.against), (vec![3], vec![Contender::Drain]));
+        for refused in [
+            ["--views", "999"],
+            ["--views", "50000001"],
+            ["--partitions", "65"],
+            ["--aggregators", "1,17"],
+            ["--seconds", "3601"],
+            ["--runs", "0"],
+        ] {
+            assert!(parse(&refused).is_err(), "{refused:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_elsewhere_are_refused() {
+        let args = |kafka: &str, clickhouse: &str| KafkaArgs {
+            kafka_bootstrap: kafka.to_owned(),
+            clickhouse_url: clickhouse.to_owned(),
+            views: 1_000,
+            partitions: 1,
+            projects: 1,
+            seed: 1,
+            runs: 1,
+            seconds: 1,
+            aggregators: vec![1],
+            against: Vec::new(),
+            binary: None,
+            clickhouse_pid: None,
+            kafka_pid: None,
+            json: None,
+            keep: false,
+        };
+        let refused = run(args("127.0.0.1:1", "http://192.0.2.1:8123")).await.unwrap_err().to_string();
+        assert!(refused.contains("not a loopback address"), "{refused}");
+        let refused = run(args("192.0.2.1:9092", "http://127.0.0.1:1")).await.unwrap_err().to_string();
+        assert!(refused.contains("not a loopback address"), "{refused}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Databases of the load test's own in a ClickHouse on this machine.
+
+use std::net::ToSocketAddrs as _;
+
+use anyhow::{Context, ensure};
+use clickhouse::Client;
+
+/// Refuses a ClickHouse that is not on this machine, and returns its port.
+///
+/// # Errors
+/// When the URL is none of `http://HOST:PORT[/PATH]`, does not resolve, or resolves to somewhere else.
+pub fn only_loopback(url: &str) -> anyhow::Result<u16> {
+    // The path of an embedded engine is its password, so the URL is in no error.
+    let uri: http::Uri = url.parse().context("--clickhouse-url is not a URL")?;
+    ensure!(uri.scheme_str() == Some("http"), "--clickhouse-url must begin with http://");
+    let authority = uri.authority().context("--clickhouse-url has no host")?;
+    let (host, port) = (authority.host(), authority.port_u16().unwrap_or(8123));
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found = (bare, port).to_socket_addrs().with_context(|| format!("resolving ClickHouse's host {host:?}"))?;
+    for address in found {
+        ensure!(
+            address.ip().is_loopback(),
+            "ClickHouse's host {host} is at {}, which is not a loopback address: start one on this machine, such as \
+             `headcount engine --data DIR`",
+            address.ip()
+        );
+    }
+    Ok(port)
+}
+
+/// One database of the load test's.
+#[derive(Clone)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    client: Client,
+}
+
+/// What tables hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Rows that readers see, with what was replaced or can be merged taken out.
+    pub rows: u64,
+    /// Bytes on disk, as merged so far.
+    pub disk_bytes: u64,
+}
+
+impl Database {
+    /// The database `name` of the server at `url`; nothing is made.
+    #[must_use]
+    pub fn new(url: &str, name: String) -> Self {
+        Self { client: Client::default().with_url(url).with_validation(false), name }
+    }
+
+    /// Runs a statement. It may contain question marks.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        // The crate takes a single question mark for a parameter.
+        let attempt = sql.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
+        let query = self.client.query(&sql.replace('?', "??"));
+        query.execute().await.with_context(|| format!("asking ClickHouse to {attempt} …"))
+    }
+
+    /// One number.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses, or the answer is not one UInt64.
+    pub async fn number(&self, sql: &str) -> anyhow::Result<u64> {
+        self.client.query(sql).fetch_one::<u64>().await.with_context(|| format!("asking ClickHouse {sql}"))
+    }
+
+    /// One text.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses, or the answer is not one String.
+    pub async fn text(&self, sql: &str) -> anyhow::Result<String> {
+        self.client.query(sql).fetch_one::<String>().await.with_context(|| format!("asking ClickHouse {sql}"))
+    }
+
+    /// Rows of `tables` as readers see them, and the bytes of all tables.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn held(&self, tables: &[&str]) -> anyhow::Result<Held> {
+        let name = &self.name;
+        let mut rows = 0;
+        for table in tables {
+            rows += self.number(&format!("SELECT count() FROM {name}.{table} FINAL")).await?;
+        }
+        let sql = format!("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = '{name}'");
+        Ok(Held { rows, disk_bytes: self.number(&sql).await? })
+    }
+
+    /// Merges of this database that are running.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn merges(&self) -> anyhow::Result<u64> {
+        self.number(&format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name)).await
+    }
+
+    /// Drops the database. Says on stderr if it could not.
+    pub async fn remove(&self) {
+        if let Err(error) = self.execute(&format!("DROP DATABASE IF EXISTS {} SYNC", self.name)).await {
+            eprintln!("database {} is left behind: {error:#}", self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clickhouse_elsewhere_is_refused_and_its_path_is_told_nobody() {
+        assert_eq!(only_loopback("http://127.0.0.1:8124/secret").unwrap(), 8124);
+        let refused = format!("{:#}", only_loopback("http://192.0.2.7:8123/secret").unwrap_err());
+        assert!(refused.contains("192.0.2.7") && !refused.contains("secret"), "{refused}");
+        assert!(only_loopback("https://127.0.0.1:8123").is_err());
+    }
+}

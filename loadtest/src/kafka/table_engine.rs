@@ -1,0 +1,190 @@
+//! ClickHouse on its own: a Kafka table on the same topic, and materialized views that count what headcount counts.
+//!
+//! The records are read as they are, as protobuf, with the schema that wrote them. Columns are named after the path of a
+//! field (`page_view.project`); a oneof's other message leaves its columns empty, so a tally of refusals has no project.
+//! The message is named without its package; with it, it is not found. The schema is given as text: a file would have to lie in the server's own directory.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rdkafka::consumer::BaseConsumer;
+
+use super::command::Setting;
+use super::database::Database;
+use super::topic;
+
+/// The schema of the log.
+const SCHEMA: &str = include_str!("../../../schemas/proto/pageview.proto");
+/// How often the group's commits are read: also the error of the end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The targets, as they are added up.
+pub const TABLES: [&str; 3] = ["site_hourly", "page_daily", "breakdown_daily"];
+
+/// What a run of ClickHouse's Kafka engine saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulled {
+    /// From the last statement to its consumers' first assignment.
+    pub startup_seconds: f64,
+    /// From the first assignment until the group had committed everything.
+    pub seconds: f64,
+    /// Views by people, as its tables have them.
+    pub views: u64,
+}
+
+/// The schema without comments, as one line of SQL text.
+fn schema_text() -> String {
+    let code: Vec<&str> = SCHEMA
+        .lines()
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code).trim())
+        .filter(|line| !line.is_empty())
+        .collect();
+    code.join(" ").replace('\\', "\\\\").replace('\'', "\\'")
+}
+
+/// The statements that make everything, the one that sets it going last.
+fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
+    let (bootstrap, topic, consumers) = (&setting.bootstrap, &setting.topic, setting.partitions.min(2));
+    let columns = "`page_view.project` String, `page_view.hour` UInt32, `page_view.path` String, \
+         `page_view.status` UInt16, `page_view.version` String, `page_view.language` String, \
+         `page_view.referrer_host` String, `page_view.country` String, `page_view.device` UInt8, \
+         `page_view.browser` UInt8, `page_view.system` UInt8, `page_view.bot_class` UInt8, \
+         `page_view.arrival` Bool, `page_view.site_coordinate` UInt32, `page_view.page_coordinate` UInt32, \
+         `page_view.bot` String";
+    let schema = schema_text();
+    let view = |name: &str, select: &str| {
+        format!("CREATE MATERIALIZED VIEW {database}.{name}_view TO {database}.{name} AS {select}")
+    };
+    let day = "toDate(toDateTime(`page_view.hour` * 3600, 'UTC'))";
+    vec![
+        format!("CREATE DATABASE {database} ENGINE = Atomic"),
+        format!(
+            "CREATE TABLE {database}.site_hourly (project String, hour DateTime('UTC'), \
+             views SimpleAggregateFunction(sum, UInt64), visits SimpleAggregateFunction(sum, UInt64), \
+             bots SimpleAggregateFunction(sum, UInt64), visitors AggregateFunction(uniqCombined64, UInt32)) \
+             ENGINE = AggregatingMergeTree PARTITION BY toYYYYMM(hour) ORDER BY (project, hour)"
+        ),
+        format!(
+            "CREATE TABLE {database}.page_daily (project String, day Date, path String, status UInt16, \
+             views SimpleAggregateFunction(sum, UInt64), visitors AggregateFunction(uniqCombined64, UInt32)) \
+             ENGINE = AggregatingMergeTree PARTITION BY toYYYYMM(day) ORDER BY (project, day, path, status)"
+        ),
+        format!(
+            "CREATE TABLE {database}.breakdown_daily (project String, day Date, dimension LowCardinality(String), \
+             value String, views UInt64) \
+             ENGINE = SummingMergeTree PARTITION BY toYYYYMM(day) ORDER BY (project, dimension, day, value)"
+        ),
+        format!("CREATE TABLE {database}.records ({columns}) ENGINE = Null"),
+        view(
+            "site_hourly",
+            &format!(
+                "SELECT `page_view.project` AS project, toDateTime(`page_view.hour` * 3600, 'UTC') AS hour, \
+                 countIf(`page_view.bot_class` = 0) AS views, \
+                 countIf(`page_view.bot_class` = 0 AND `page_view.arrival`) AS visits, \
+                 countIf(`page_view.bot_class` != 0) AS bots, \
+                 uniqCombined64StateIf(`page_view.site_coordinate`, `page_view.bot_class` = 0) AS visitors \
+                 FROM {database}.records WHERE `page_view.project` != '' GROUP BY project, hour"
+            ),
+        ),
+        view(
+            "page_daily",
+            &format!(
+                "SELECT `page_view.project` AS project, {day} AS day, `page_view.path` AS path, \
+                 `page_view.status` AS status, count() AS views, \
+                 uniqCombined64State(`page_view.page_coordinate`) AS visitors FROM {database}.records \
+                 WHERE `page_view.project` != '' AND `page_view.bot_class` = 0 GROUP BY project, day, path, status"
+            ),
+        ),
+        view(
+            "breakdown_daily",
+            &format!(
+                "SELECT `page_view.project` AS project, {day} AS day, pair.1 AS dimension, pair.2 AS value, \
+                 count() AS views FROM {database}.records \
+                 ARRAY JOIN if(`page_view.bot_class` != 0, [('bot', `page_view.bot`)], arrayConcat( \
+                 [('country', `page_view.country`), ('device', toString(`page_view.device`)), \
+                 ('browser', toString(`page_view.browser`)), ('system', toString(`page_view.system`)), \
+                 ('version', `page_view.version`), ('language', `page_view.language`)], \
+                 if(`page_view.arrival`, [('referrer', `page_view.referrer_host`)], []))) AS pair \
+                 WHERE `page_view.project` != '' GROUP BY project, day, dimension, value"
+            ),
+        ),
+        format!(
+            "CREATE TABLE {database}.queue ({columns}) ENGINE = Kafka SETTINGS kafka_broker_list = '{bootstrap}', \
+             kafka_topic_list = '{topic}', kafka_group_name = '{group}', kafka_num_consumers = {consumers}, \
+             kafka_format = 'ProtobufSingle', format_schema_source = 'string', format_schema = '{schema}', \
+             format_schema_message_name = 'LogRecord', kafka_flush_interval_ms = 5000"
+        ),
+        // A Kafka table begins to read as soon as it has one view, and only what is there then is fed: so it has a single
+        // one, into a table that keeps nothing, on which the others hang.
+        format!("CREATE MATERIALIZED VIEW {database}.pump TO {database}.records AS SELECT * FROM {database}.queue"),
+    ]
+}
+
+/// Lets ClickHouse read the topic until its group has committed `records`, and stops it.
+///
+/// # Errors
+/// When ClickHouse refuses a statement, or is not done in time; then with what it says of its consumers.
+pub async fn measure(setting: &Setting, group: &str, database: &Database, records: u64) -> anyhow::Result<Pulled> {
+    let name = &database.name;
+    for sql in statements(setting, group, name) {
+        database.execute(&sql).await?;
+    }
+    let begun = Instant::now();
+    let deadline = begun + setting.within;
+    let assigned_sql =
+        format!("SELECT sum(length(`assignments.partition_id`)) FROM system.kafka_consumers WHERE database = '{name}'");
+    while database.number(&assigned_sql).await? == 0 {
+        if Instant::now() > deadline {
+            return Err(says(database, "none of its partitions was assigned").await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let assigned = Instant::now();
+    let consumer: BaseConsumer = topic::client(&setting.bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .context("making a client that looks at the group")?;
+    loop {
+        let committed =
+            tokio::task::block_in_place(|| topic::committed(&consumer, &setting.topic, setting.partitions))?;
+        if committed >= records {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(says(database, &format!("{committed} of {records} records were committed")).await);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let seconds = assigned.elapsed().as_secs_f64();
+    let views = database.number(&format!("SELECT sum(views) FROM {name}.site_hourly")).await?;
+    let pages = database.number(&format!("SELECT sum(views) FROM {name}.page_daily")).await?;
+    ensure!(views == pages, "ClickHouse's tables disagree: {views} views by hour, {pages} by page");
+    // So that it leaves the group before the next contender, and writes no more.
+    database.execute(&format!("DROP TABLE {name}.pump SYNC")).await?;
+    database.execute(&format!("DROP TABLE {name}.queue SYNC")).await?;
+    Ok(Pulled { startup_seconds: assigned.duration_since(begun).as_secs_f64(), seconds, views })
+}
+
+/// What ClickHouse says of its consumers, as an error.
+async fn says(database: &Database, what: &str) -> anyhow::Error {
+    let sql = format!(
+        "SELECT arrayStringConcat(groupUniqArrayArray(`exceptions.text`), '; ') FROM system.kafka_consumers WHERE \
+         database = '{}'",
+        database.name
+    );
+    let said = database.text(&sql).await.unwrap_or_else(|error| format!("{error:#}"));
+    anyhow::anyhow!("ClickHouse's Kafka engine was given up: {what}. Its consumers say: {said:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_one_line_of_sql_text_without_comments() {
+        let text = schema_text();
+        assert!(text.starts_with(r#"syntax = "proto3"; package headcount.v1; message LogRecord {"#), "{text}");
+        assert!(!text.contains("//") && !text.contains('\n'), "{text}");
+    }
+}

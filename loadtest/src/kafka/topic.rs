@@ -1,0 +1,257 @@
+//! A topic of the load test's own: made, filled as fast as it goes, and deleted.
+
+use std::net::ToSocketAddrs as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::records::{Log, Truth};
+
+/// How long one question to the brokers may take.
+pub const ASK: Duration = Duration::from_secs(10);
+/// How long the brokers may take for what is still in the producer's queue.
+const FLUSH: Duration = Duration::from_secs(120);
+/// How long members may take to leave a group that is to be deleted.
+const LEAVE: Duration = Duration::from_secs(15);
+/// Statistics come this often; the last ones are waited for.
+const STATISTICS_MS: u64 = 200;
+
+/// Refuses brokers that are not on this machine: those that are named, and those that these name in turn.
+///
+/// # Errors
+/// When a name does not resolve, or to somewhere else, or the brokers do not answer.
+pub fn only_loopback(bootstrap: &str) -> anyhow::Result<()> {
+    for broker in bootstrap.split(',') {
+        loopback(broker.trim())?;
+    }
+    let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
+    let metadata = consumer.fetch_metadata(None, ASK).with_context(|| format!("asking {bootstrap} for its brokers"))?;
+    metadata.brokers().iter().try_for_each(|broker| loopback(&format!("{}:{}", broker.host(), broker.port())))
+}
+
+fn loopback(address: &str) -> anyhow::Result<()> {
+    let resolved = address.to_socket_addrs().with_context(|| format!("resolving the broker {address:?}"))?;
+    for found in resolved {
+        ensure!(
+            found.ip().is_loopback(),
+            "the broker {address} is at {}, which is not a loopback address: this load test fills a topic as fast as it \
+             can, so start a broker on this machine for it",
+            found.ip()
+        );
+    }
+    Ok(())
+}
+
+/// A client's configuration that knows where the brokers are.
+#[must_use]
+pub fn client(bootstrap: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", bootstrap).set("client.id", "headcount-loadtest");
+    client
+}
+
+fn admin(bootstrap: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+    client(bootstrap).create().context("making a Kafka client")
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK))
+}
+
+/// What filling a topic took.
+#[derive(Debug, Clone, Copy)]
+pub struct Filled {
+    /// What the records add up to.
+    pub truth: Truth,
+    /// From the first record to the last acknowledgement.
+    pub seconds: f64,
+    /// Bytes sent to the brokers, compressed and framed: about what the topic has on disk.
+    pub wire_bytes: u64,
+}
+
+/// Makes the topic as `headcount topic ensure` would on one broker.
+///
+/// # Errors
+/// When it exists, or the brokers do not make it.
+pub async fn make(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<()> {
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", "259200000")
+        .set("retention.bytes", "-1")
+        .set("min.insync.replicas", "1")
+        .set("unclean.leader.election.enable", "false");
+    let made = admin(bootstrap)?.create_topics([&new], &patient()).await.context("making the topic")?;
+    for outcome in made {
+        outcome.map_err(|(topic, code)| anyhow::anyhow!("the brokers did not make topic {topic}: {code}"))?;
+    }
+    // Brokers and clients hear of it one after another.
+    let deadline = Instant::now() + ASK;
+    let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), ASK).context("asking for the new topic")?;
+        let known = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        if known
+            .is_some_and(|found| found.partitions().iter().filter(|p| p.leader() >= 0).count() == partitions as usize)
+        {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the brokers do not tell of topic {topic}, which was just made");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Deletes the topic and the groups that read it. Says on stderr what could not be deleted.
+pub async fn remove(bootstrap: &str, topic: &str, groups: &[String]) {
+    let outcome = async {
+        let admin = admin(bootstrap)?;
+        let mut left: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let deadline = Instant::now() + LEAVE;
+        while !left.is_empty() {
+            let outcomes = admin.delete_groups(&left, &patient()).await.context("deleting the groups")?;
+            let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+            let last = Instant::now() > deadline;
+            // ClickHouse takes leave some time after its table is gone.
+            left.retain(|group| {
+                failed.iter().any(|(name, code)| name == group && *code == RDKafkaErrorCode::NonEmptyGroup && !last)
+            });
+            for (group, code) in failed {
+                if code != RDKafkaErrorCode::GroupIdNotFound && !left.contains(&group.as_str()) {
+                    eprintln!("group {group} is left behind: {code}");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        for outcome in admin.delete_topics(&[topic], &patient()).await.context("deleting the topic")? {
+            if let Err((topic, code)) = outcome {
+                eprintln!("topic {topic} is left behind: {code}");
+            }
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = outcome.await {
+        eprintln!("topic {topic} may be left behind: {error:#}");
+    }
+}
+
+#[derive(Default)]
+struct Sent {
+    acknowledged: AtomicU64,
+    refused: AtomicU64,
+    wire_bytes: AtomicU64,
+}
+
+impl ClientContext for Sent {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, _: KafkaError, _: &str) {}
+
+    fn stats(&self, statistics: Statistics) {
+        // All requests' bytes; what is not records is some hundred bytes a request of half a megabyte.
+        let bytes = statistics.brokers.values().map(|broker| broker.txbytes).sum::<u64>();
+        self.wire_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+}
+
+impl ProducerContext for Sent {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let counter = if result.is_ok() { &self.acknowledged } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends all records of `log`, compressed as `ingest` does, and waits for every acknowledgement. Blocks.
+///
+/// # Errors
+/// When a record is refused or not acknowledged in time.
+pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
+    let producer: BaseProducer<Sent> = client(bootstrap)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "20")
+        .set("batch.size", "524288")
+        .set("queue.buffering.max.messages", "200000")
+        .set("partitioner", "murmur2_random")
+        .set("statistics.interval.ms", STATISTICS_MS.to_string())
+        .create_with_context(Sent::default())
+        .context("making a producer")?;
+    let begun = Instant::now();
+    let mut records = log.records();
+    while let Some((key, record)) = records.next() {
+        let key = key.to_be_bytes();
+        let mut message = BaseRecord::to(topic).key(&key).payload(&record);
+        let deadline = Instant::now() + FLUSH;
+        loop {
+            match producer.send(message) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    message = back;
+                    producer.poll(Duration::from_millis(10));
+                }
+                Err((error, _)) => return Err(error).context("sending a record"),
+            }
+        }
+        if records.truth().records.is_multiple_of(1_000) {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(FLUSH).context("waiting for the last acknowledgements")?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let truth = records.truth();
+    let until = Instant::now() + Duration::from_millis(3 * STATISTICS_MS);
+    while Instant::now() < until {
+        producer.poll(Duration::from_millis(STATISTICS_MS));
+    }
+    let sent = producer.context();
+    let acknowledged = sent.acknowledged.load(Ordering::Relaxed);
+    if acknowledged != truth.records {
+        let refused = sent.refused.load(Ordering::Relaxed);
+        bail!("of {} records {acknowledged} were acknowledged and {refused} refused", truth.records);
+    }
+    Ok(Filled { truth, seconds, wire_bytes: sent.wire_bytes.load(Ordering::Relaxed) })
+}
+
+/// Records below the committed offsets of `group`, over all partitions. Blocks.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub fn committed(consumer: &BaseConsumer, topic: &str, partitions: i32) -> anyhow::Result<u64> {
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition(topic, partition);
+    }
+    let offsets = consumer.committed_offsets(list, ASK).context("reading a group's commits")?;
+    let elements = offsets.elements();
+    let known = elements.iter().filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => u64::try_from(offset).ok(),
+        _ => None,
+    });
+    // A fresh topic begins at 0, so offsets count records.
+    Ok(known.sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_elsewhere_are_refused_before_they_are_asked() {
+        let refused = only_loopback("127.0.0.1:9092, 192.0.2.7:9092").unwrap_err().to_string();
+        assert!(refused.contains("192.0.2.7") && refused.contains("not a loopback address"), "{refused}");
+        assert!(only_loopback("0.0.0.0:9092").is_err());
+    }
+}
