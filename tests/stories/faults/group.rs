@@ -30,6 +30,15 @@ async fn kill_9_of_the_aggregator() -> Result<()> {
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
     for kill in 0..kills {
+        // Most kills come at any moment, some in the middle of a start; every fourth surely interrupts folding.
+        if kill % 4 == 0 {
+            eventually("something folded", async || {
+                ensure!(bed.aggregators[0].figure("folded_offset").await? > 0.0, "nothing yet");
+                Ok(())
+            })
+            .await
+            .with_context(|| bed.logs())?;
+        }
         a_while(seed, kill, 900).await;
         bed.kill_aggregator(0).await?;
         bed.aggregators[0].process.spawn(&[])?;
