@@ -1,7 +1,7 @@
 //! An audit: what the log says, told by a reader that shares no folding code with the aggregator, beside what ClickHouse
 //! has.
 //!
-//! [`record`] reads a record, [`rebuild`] adds records up window by window in ordered maps, [`log`] reads Kafka or the
+//! [`record`] reads a record, [`mod@rebuild`] adds records up window by window in ordered maps, [`log`] reads Kafka or the
 //! journal, [`compare`] holds the two against each other. One thread, one window in memory, no haste.
 
 mod compare;

@@ -1,7 +1,7 @@
 //! Kafka as the log: a member of the aggregators' consumer group.
 //!
-//! One thread owns the consumer and serves the group ([`group`]): it hands each assigned partition to a task that runs
-//! [`crate::run`] over it ([`partition`]), and takes it back when the group wants it elsewhere. A partition's records come
+//! One thread owns the consumer and serves the group (`group`): it hands each assigned partition to a task that runs
+//! [`crate::run`] over it (`partition`), and takes it back when the group wants it elsewhere. A partition's records come
 //! through a queue of their own, so that one that waits for ClickHouse holds no other up; what is not read stays with the
 //! broker (`queued.max.messages.kbytes`).
 //!

@@ -2,10 +2,10 @@
 //!
 //! A beacon is answered 202 when Kafka has its record (`acks=all`, idempotent producer), or when the journal has it on
 //! disk. The journal takes what Kafka does not acknowledge in time, and everything while Kafka is away; a task of its own
-//! ([`drain`]) brings it to Kafka afterwards. With the journal full as well, beacons are answered 503.
+//! (`drain`) brings it to Kafka afterwards. With the journal full as well, beacons are answered 503.
 //!
 //! A record that waits in the producer's queue and was spilled meanwhile is in two places. The producer's word about it is
-//! kept ([`Shared::pending`]), and the drain leaves it out if it has arrived. Only a process that dies in between can bring it
+//! kept (`Shared::pending`), and the drain leaves it out if it has arrived. Only a process that dies in between can bring it
 //! to Kafka twice; every record has an id, by which the fold drops the second one (within one window).
 
 mod drain;

@@ -301,7 +301,7 @@ fn other_formats_and_empty_records_are_refused() {
     assert_eq!(record::decode(&[8, 1]), Err(DecodeError::NoBody));
     let body = &record_of_view(&person())[2..];
     assert_eq!(record::decode(body), Err(DecodeError::UnknownFormat(0)));
-    assert_eq!(record::decode(&[&[8, 3], body].concat()), Err(DecodeError::UnknownFormat(2)));
+    assert_eq!(record::decode(&[&[8, 3], body].concat()), Err(DecodeError::UnknownFormat(3)));
     assert_eq!(record::decode(&[&[8][..], &[0xff; 10], body].concat()), Err(DecodeError::Malformed));
 }
 

@@ -16,8 +16,8 @@ pub struct Totals {
     hours: BTreeMap<(String, u32), Cell>,
     /// (project, dimension, value) → views.
     values: BTreeMap<(String, String, String), u64>,
-    /// (project, reason) → beacons.
-    rejected: BTreeMap<(String, String), u64>,
+    /// (project, month, reason) → beacons.
+    rejected: BTreeMap<(String, String, String), u64>,
 }
 
 impl Totals {
@@ -40,15 +40,16 @@ impl Totals {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }
-                Key::Rejection(project, _, reason) => {
-                    *self.rejected.entry((project.clone(), reason.clone())).or_default() += cell.counts[0];
+                Key::Rejection(project, day, reason) => {
+                    let month = Hour(u32::from(*day) * 24).month().to_string();
+                    *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
                 }
                 Key::Page(..) => {}
             }
         }
     }
 
-    /// By project: months with their views, visits and visitors, hours with their views, breakdowns, refusals.
+    /// By project: months with their views, visits and visitors, hours with their views, breakdowns, refusals by month.
     pub fn projects(&self, only: Option<&str>) -> anyhow::Result<Value> {
         let mut projects: BTreeMap<&str, (Months, serde_json::Map<String, Value>)> = BTreeMap::new();
         for ((project, hour), cell) in &self.hours {
@@ -79,12 +80,12 @@ impl Totals {
             }
             told.insert(project.to_owned(), json!({"months": months, "hours": hours, "breakdowns": breakdowns}));
         }
-        for ((project, reason), beacons) in &self.rejected {
+        for ((project, month, reason), beacons) in &self.rejected {
             if only.is_some_and(|only| only != project) {
                 continue;
             }
             let entry = told.entry(project.clone()).or_insert_with(|| json!({}));
-            entry["rejected"][reason.as_str()] = json!(beacons);
+            entry["rejected"][month.as_str()][reason.as_str()] = json!(beacons);
         }
         Ok(Value::Object(told))
     }

@@ -1,4 +1,4 @@
-//! What the stories share: the service as a process, an independent rebuild of its figures, a documentation site and
+//! What the stories share: the service and its roles as processes, brokers, ClickHouse, faults, a documentation site and
 //! a real browser.
 
 pub mod browser;
@@ -6,7 +6,6 @@ pub mod clickhouse;
 pub mod docs_site;
 pub mod http;
 pub mod kafka;
-pub mod oracle;
 pub mod process;
 pub mod proxy;
 pub mod roles;

@@ -143,6 +143,16 @@ impl Service {
         self.process.stop().await
     }
 
+    /// What a command of ours prints as JSON, about this data directory. The service must not run.
+    pub async fn told(&self, command: &[&str]) -> Result<Value> {
+        let mut process = Command::new(binary()?);
+        process.args(command).args(["--format", "json", "--data"]).arg(self.data()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, process.output()).await;
+        let output = output.with_context(|| format!("{command:?} does not end"))??;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// A month's report with up to 1,000 pages.
     pub async fn report(&self, project: &str, month: &str) -> Result<Value> {
         let path = format!("/v1/projects/{project}/reports/{month}?pages_limit=1000");

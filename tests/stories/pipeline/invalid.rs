@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
-use harness::oracle::Truth;
 use harness::service::Service;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -76,11 +76,11 @@ impl Refusals {
 
     /// The reports show what the log says; the log has all that no kill can have lost, and nothing that was not sent.
     /// (Valid beacons that met a full log are refused as `log_unavailable`: none of ours.)
-    pub async fn check(&self, service: &Service, truth: &Truth, month: &str) -> Result<()> {
+    pub async fn check(&self, service: &Service, truth: &Value, month: &str) -> Result<()> {
         let mut logged = Counts::new();
-        for ((_, project, day, reason), beacons) in &truth.rejection {
-            if schemas::Day(*day).date().format("%Y-%m").to_string() == month {
-                *logged.entry((project.clone(), reason.clone())).or_default() += beacons;
+        for (project, told) in truth["projects"].as_object().context("projects")? {
+            for (reason, beacons) in told["rejected"][month].as_object().into_iter().flatten() {
+                logged.insert((project.clone(), reason.clone()), beacons.as_u64().context("beacons")?);
             }
         }
         for (key, &sent) in &self.all {
