@@ -1,7 +1,7 @@
 //! Real Apache Kafka for stories: brokers as processes, through `scripts/kafka`, and what a test asks of them.
 
 use crate::process::{Process, free_port};
-use crate::service::eventually;
+use crate::service::{PATIENCE, eventually};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -171,14 +171,23 @@ impl Cluster {
             brokers.push(broker);
             directories.push(directory);
         }
-        let cluster = Cluster { brokers, _directories: directories };
+        let mut cluster = Cluster { brokers, _directories: directories };
         let bootstrap = cluster.bootstrap();
-        eventually("three brokers to answer", async || {
-            let known = metadata(&bootstrap).await?;
-            ensure!(known == 3, "{known} of them so far");
-            Ok(())
-        })
-        .await?;
+        let logs = |cluster: &Cluster| cluster.brokers.iter().map(Broker::log).collect::<Vec<_>>().join("\n");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let known = metadata(&bootstrap).await;
+            if matches!(known, Ok(3)) {
+                break;
+            }
+            for broker in &mut cluster.brokers {
+                if let Some(status) = broker.process.try_ended()? {
+                    bail!("a broker of three ended at its start: {status}\n{}", broker.log());
+                }
+            }
+            ensure!(Instant::now() < deadline, "three brokers do not answer: {known:?}\n{}", logs(&cluster));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         Ok(cluster)
     }
 
@@ -393,7 +402,11 @@ pub async fn read_all(bootstrap: &str, topic: &str, partition: i32) -> Result<Ve
         while next < high {
             ensure!(Instant::now() < deadline, "partition {partition} ends at {high}, read up to {next}");
             let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
-            let message = message?;
+            let message = match message {
+                // A broker that is dead is named among the first to ask; the others answer.
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)) => continue,
+                message => message?,
+            };
             next = message.offset() + 1;
             let Timestamp::LogAppendTime(appended_ms) = message.timestamp() else { bail!("no append time") };
             let payload = message.payload().unwrap_or_default().to_vec();

@@ -5,13 +5,29 @@ use crate::service::{PATIENCE, eventually};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::process::{Child, ChildStdin, Command};
 
-/// A port on loopback that was free a moment ago.
+/// Where servers of tests listen.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// A port on loopback that was free a moment ago. Below the range from which Linux gives ports to outgoing connections, so
+/// that none of those takes it before its server does; and not the same one twice.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static DRAWN: AtomicU16 = AtomicU16::new(0);
+    // Two processes at once begin at different places.
+    let first = u16::try_from(std::process::id() % 1000)? * 12;
+    for _ in 0..PORTS.len() {
+        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + first.wrapping_add(drawn) % u16::try_from(PORTS.len())?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 /// A loopback address with a port that was free a moment ago.
