@@ -8,6 +8,7 @@ mod config;
 mod database;
 mod embedded;
 mod http;
+mod kafka;
 mod projects;
 mod roles;
 mod serve;

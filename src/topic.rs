@@ -2,16 +2,15 @@
 
 use crate::config::Config;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
-use crate::{database, projects};
+use crate::{database, kafka, projects};
 use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::{CommitText, StreamRow, Streams};
 use aggregate::window::{Commit, WindowStart};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
@@ -57,24 +56,10 @@ pub enum Look {
     There(Vec<Wrong>),
 }
 
-/// A client that does not log by itself.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the Kafka client goes on trying");
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
-fn consumer(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer<Quiet>> {
+fn consumer(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer<kafka::Quiet>> {
     let mut client = settings.client()?;
     client.set("group.id", &settings.group).set("enable.auto.commit", "false").set("auto.offset.reset", "error");
-    client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")
+    kafka::consumer(&client)
 }
 
 /// Looks at the topic and its settings.
@@ -95,7 +80,7 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     // As a consumer: a producer's question may make the topic, with the brokers' defaults.
     let found = tokio::task::spawn_blocking(move || -> anyhow::Result<Option<(usize, usize)>> {
         let consumer = consumer(&asked)?;
-        let metadata = consumer.fetch_metadata(Some(&asked.topic), ASK).context("the brokers do not answer")?;
+        let metadata = kafka::metadata(&consumer, &asked.topic, ASK)?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == asked.topic) else { return Ok(None) };
         match topic.error().map(RDKafkaErrorCode::from) {
             None => {}
@@ -283,7 +268,11 @@ async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 }
 
 async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
-    if let Look::Missing = look(settings, plan).await? {
+    let found = look(settings, plan).await?;
+    if let Look::Away(why) = found {
+        bail!("cannot reach Kafka: {why}");
+    }
+    if let Look::Missing = found {
         let retention_ms = (u64::from(plan.retention_hours) * 3_600_000).to_string();
         let insync = if plan.replication >= 3 { "2" } else { "1" };
         let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
@@ -392,8 +381,8 @@ type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
 /// The cluster's id; each partition with its first and end offset; partitions with a commit of ours.
 fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     let consumer = consumer(settings)?;
+    let metadata = kafka::metadata(&consumer, &settings.topic, ASK)?;
     let cluster = consumer.client().fetch_cluster_id(ASK).context("the brokers do not tell their cluster's id")?;
-    let metadata = consumer.fetch_metadata(Some(&settings.topic), ASK).context("the brokers do not answer")?;
     let topic = metadata.topics().iter().find(|topic| topic.error().is_none() && !topic.partitions().is_empty());
     let topic = topic.with_context(|| format!("there is no topic {}", settings.topic))?;
     let mut list = TopicPartitionList::new();

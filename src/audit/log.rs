@@ -3,12 +3,11 @@
 use super::rebuild::Cut;
 use crate::config::Config;
 use crate::config::kafka::KafkaSettings;
+use crate::kafka;
 use anyhow::{Context, bail, ensure};
 use ingest::journal::{Journal, JournalConfig};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -58,15 +57,6 @@ fn parse(text: &str) -> anyhow::Result<(StreamId, Cut)> {
     let CommitCut { window_hours, max_records, max_bytes } = commit.cut;
     Ok((StreamId(commit.stream), Cut { window_hours, max_records, max_bytes }))
 }
-
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: KafkaError, _: &str) {}
-}
-
-impl ConsumerContext for Quiet {}
 
 /// A log.
 pub enum Log {
@@ -127,9 +117,8 @@ impl Log {
                 return Ok(vec![Partition { number: 0, stream: Some(journal.stream()), cut, begin, end }]);
             }
         };
-        let consumer: BaseConsumer<Quiet> =
-            client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")?;
-        let metadata = consumer.fetch_metadata(Some(&settings.topic), ASK).context("the brokers do not answer")?;
+        let consumer = kafka::consumer(client)?;
+        let metadata = kafka::metadata(&consumer, &settings.topic, ASK)?;
         let topic = metadata.topics().first().filter(|topic| topic.error().is_none());
         let topic = topic.with_context(|| format!("there is no topic {}", settings.topic))?;
         let mut list = TopicPartitionList::new();
@@ -204,8 +193,7 @@ fn read_topic(
     to: u64,
     mut take: impl FnMut(u64, u32, &[u8]) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
-    let consumer: BaseConsumer<Quiet> =
-        client.create_with_context(Quiet).context("cannot make a Kafka client of these settings")?;
+    let consumer = kafka::consumer(client)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&settings.topic, partition, Offset::Offset(i64::try_from(from)?))?;
     consumer.assign(&list).context("cannot read the topic")?;

@@ -47,18 +47,39 @@ pub struct Broker {
 impl Broker {
     /// A started broker on free ports.
     pub async fn start() -> Result<Broker> {
-        Broker::start_with(None).await
+        Broker::start_with(None, &[]).await
     }
 
     /// A started broker with a second listener whose clients come to the port `outer` of loopback: a proxy's.
     pub async fn start_behind(outer: u16) -> Result<Broker> {
-        Broker::start_with(Some(outer)).await
+        Broker::start_with(Some(outer), &[]).await
     }
 
-    async fn start_with(outer: Option<u16>) -> Result<Broker> {
+    /// A started broker with a second listener that wants TLS, with the certificate and key in this PEM file, and a
+    /// password (SASL PLAIN) of a user. [`Broker::behind`] is its port.
+    pub async fn start_secured(identity: &Path, user: &str, password: &str) -> Result<Broker> {
+        let port = free_port()?;
+        let jaas =
+            format!(r#"org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";"#);
+        let properties = [
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:SASL_SSL".to_owned(),
+            "listener.name.proxied.sasl.enabled.mechanisms=PLAIN".to_owned(),
+            format!("listener.name.proxied.plain.sasl.jaas.config={jaas}"),
+            "listener.name.proxied.ssl.keystore.type=PEM".to_owned(),
+            format!("listener.name.proxied.ssl.keystore.location={}", identity.display()),
+        ];
+        Broker::start_with(Some(port), &properties).await
+    }
+
+    async fn start_with(outer: Option<u16>, properties: &[String]) -> Result<Broker> {
         let directory = TempDir::with_prefix("headcount-kafka-")?;
         let mut arguments = vec!["--controller-port".to_owned(), free_port()?.to_string()];
-        let proxied = outer.map(|outer| Ok::<_, anyhow::Error>((free_port()?, outer))).transpose()?;
+        for property in properties {
+            arguments.extend(["--property".to_owned(), property.clone()]);
+        }
+        // What is secured needs no proxy: its clients come to where it listens.
+        let inner = |outer| if properties.is_empty() { free_port() } else { Ok(outer) };
+        let proxied = outer.map(|outer| Ok::<_, anyhow::Error>((inner(outer)?, outer))).transpose()?;
         if let Some((inner, outer)) = proxied {
             arguments.extend(["--proxied".to_owned(), format!("{inner}:{outer}")]);
         }
