@@ -309,6 +309,8 @@ impl Member {
         unless_set("queued.max.messages.kbytes", "16384");
         unless_set("check.crcs", "true");
         unless_set("fetch.error.backoff.ms", "100");
+        // A queue that was full is looked at again after this long; librdkafka's second would leave folding idle.
+        unless_set("fetch.queue.backoff.ms", "5");
         if !config.broker_assigns {
             // A member that was killed is waited for no longer than this; librdkafka's heartbeats have a thread of their own.
             unless_set("session.timeout.ms", "10000");

@@ -56,6 +56,7 @@ fn consumer(bootstrap: &str) -> anyhow::Result<BaseConsumer> {
         .set("queued.max.messages.kbytes", "16384")
         .set("check.crcs", "true")
         .set("fetch.error.backoff.ms", "100")
+        .set("fetch.queue.backoff.ms", "5")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
