@@ -189,6 +189,7 @@ async fn compare_partition(
         ));
     }
     let cut = partition.cut.unwrap_or(cut);
+    let gone = compare::Gone::read(client).await?;
     let mut position = from;
     let mut starts = Vec::new();
     while position < counted {
@@ -205,7 +206,7 @@ async fn compare_partition(
             }
             let found = compare::cells(client, stream, window.start).await?;
             let again = compare::ledger_row(client, stream, window.start).await?;
-            let differences = compare::differences(stream, &window, again.as_ref(), &found)?;
+            let differences = compare::differences(stream, &window, again.as_ref(), &found, &gone)?;
             let moved = as_of != again || found.newest > again.as_ref().map_or(0, |row| row.next_offset);
             if moved && !differences.is_empty() {
                 tries -= 1;

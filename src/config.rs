@@ -61,7 +61,21 @@ const SETTINGS: &[Setting] = &[
         )
     },
     setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
+    setting("key_file", "FILE", "", "The visitor key [default: keys/visitor.key in the data directory]"),
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
+    setting(
+        "small_cell_floor",
+        "N",
+        "10",
+        "Values of a breakdown counted fewer times than this are told as \"other\"; visitors of a page are withheld below it",
+    ),
+    setting(
+        "close_after_hours",
+        "HOURS",
+        "72",
+        "How long after its end a month is closed: numbers stay, sketches are removed",
+    ),
+    setting("retention_months", "N", "25", "How many months after their month's end figures are deleted"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
@@ -134,6 +148,10 @@ const SETTINGS: &[Setting] = &[
             "",
             "For rehearsals and tests: the aggregator dies when it has passed this step so often",
         )
+    },
+    Setting {
+        hidden: true,
+        ..setting("panic_on_path", "PATH", "", "For rehearsals and tests: the endpoint panics at a beacon of this path")
     },
     Setting {
         hidden: true,
@@ -231,7 +249,9 @@ impl Config {
         config.aggregate()?;
         config.listen()?;
         config.http()?;
-        config.visitor_period()?;
+        config.query()?;
+        config.close_after()?;
+        config.retention()?;
         config.host_patterns()?;
         config.clock()?;
         config.parse::<usize>("new_projects_per_hour", "a number")?;
@@ -332,6 +352,46 @@ impl Config {
         }
     }
 
+    /// Where the visitor key is.
+    pub fn key_file(&self) -> PathBuf {
+        self.text("key_file").map_or_else(|| self.data().join("keys").join("visitor.key"), PathBuf::from)
+    }
+
+    /// How reports are made.
+    pub fn query(&self) -> anyhow::Result<query::QueryConfig> {
+        let unit = match self.visitor_period()? {
+            VisitorPeriod::Month => query::VisitorUnit::Visitors,
+            VisitorPeriod::Day => query::VisitorUnit::VisitorDays,
+        };
+        let floor: u64 = self.parse("small_cell_floor", "a number of at least 3")?;
+        let Some(floor) = query::small_cells::Floor::new(floor) else {
+            bail!(
+                "setting `small_cell_floor` is {floor} ({}): expected at least {}; below it figures are about somebody",
+                self.origin("small_cell_floor"),
+                query::small_cells::LEAST_FLOOR
+            );
+        };
+        Ok(query::QueryConfig { rules: query::Rules { unit, floor }, ..query::QueryConfig::default() })
+    }
+
+    /// How long after its end a month is closed.
+    pub fn close_after(&self) -> anyhow::Result<Duration> {
+        let hours: u32 = self.parse("close_after_hours", "a number of hours from 1 to 720")?;
+        if !(1..=720).contains(&hours) {
+            bail!("setting `close_after_hours` ({}): expected 1 to 720", self.origin("close_after_hours"));
+        }
+        Ok(Duration::from_secs(u64::from(hours) * 3600))
+    }
+
+    /// How long figures stay.
+    pub fn retention(&self) -> anyhow::Result<crate::retention::Retention> {
+        let months: u32 = self.parse("retention_months", "a number of months from 1 to 600")?;
+        if !(1..=600).contains(&months) {
+            bail!("setting `retention_months` ({}): expected 1 to 600", self.origin("retention_months"));
+        }
+        Ok(crate::retention::Retention { months })
+    }
+
     /// Hosts accepted without registration.
     pub fn host_patterns(&self) -> anyhow::Result<Vec<HostPattern>> {
         self.parse_list("host_pattern", "a pattern such as {project}.docs.example.org")
@@ -363,6 +423,7 @@ impl Config {
             in_flight: self.parse("in_flight", "a number of beacons")?,
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
+            panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
         })
     }

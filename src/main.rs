@@ -4,12 +4,16 @@
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
 mod audit;
+mod close;
 mod config;
 mod database;
 mod embedded;
 mod http;
 mod kafka;
+mod keys;
+mod privacy;
 mod projects;
+mod retention;
 mod roles;
 mod serve;
 mod shell;
@@ -94,6 +98,34 @@ fn command() -> Command {
                 .args(config::arguments()),
         )
         .subcommand(
+            Command::new("keys")
+                .about("Make, show or take over the visitor key of an endpoint")
+                .subcommand_required(true)
+                .subcommand(Command::new("init").about("Make a key where there is none").args(config::arguments()))
+                .subcommand(
+                    Command::new("show")
+                        .about("Print the key's period and fingerprint, never the key")
+                        .args(config::arguments()),
+                )
+                .subcommand(
+                    Command::new("import")
+                        .about("Take over another node's key, so that both count a visitor once")
+                        .arg(Arg::new("file").required(true).value_name("FILE").help("A copy of the other node's key file"))
+                        .args(config::arguments()),
+                ),
+        )
+        .subcommand(
+            Command::new("close")
+                .about("Close months that are over: their figures stay as numbers, their sketches are removed")
+                .long_about(
+                    "Close months that are over: their figures stay as numbers, their sketches are removed.\n\n\
+                     Aggregators do this by themselves, `close_after_hours` after a month's end. Safe to run at any time, twice, \
+                     and on any machine.",
+                )
+                .arg(Arg::new("month").long("month").value_name("YYYY-MM").help("This month [default: all that are due]"))
+                .args(config::arguments()),
+        )
+        .subcommand(
             Command::new("project")
                 .about("Register the projects whose pages are counted")
                 .subcommand_required(true)
@@ -119,6 +151,29 @@ fn command() -> Command {
                         .about("Stop counting a project; its figures stay")
                         .arg(slug())
                         .args(config::arguments()),
+                )
+                .subcommand(
+                    Command::new("rules")
+                        .about("Say which parts of a project's paths are masked or kept; replaces what was said before")
+                        .arg(slug())
+                        .arg(many("mask", "PATTERN", "Paths whose * and ** are masked, such as /users/*/settings; repeatable"))
+                        .arg(many(
+                            "keep",
+                            "PATTERN",
+                            "Paths that are kept although they look like ids or tokens, such as /commit/*; repeatable",
+                        ))
+                        .arg(many(
+                            "query-parameter",
+                            "NAME",
+                            "A query parameter that tells pages apart (data-query in the script's tag sends them); repeatable",
+                        ))
+                        .args(config::arguments()),
+                )
+                .subcommand(
+                    Command::new("erase")
+                        .about("Stop counting a project, and remove all its figures")
+                        .arg(slug())
+                        .args(config::arguments()),
                 ),
         )
         .subcommand(
@@ -130,6 +185,10 @@ fn command() -> Command {
             Command::new("loadtest").about("Drive load at a service of your own and measure"),
         ))
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
+}
+
+fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(help)
 }
 
 fn format_flag() -> Arg {
@@ -158,7 +217,18 @@ fn topic_command() -> Command {
         )
 }
 
+/// A panic tells where, and only what was written into the program: a formatted message may hold somebody's address or agent (slicing a
+/// string prints the string).
+fn tell_no_values() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let said = panic.payload().downcast_ref::<&'static str>().copied();
+        eprintln!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
+    }));
+}
+
 fn main() -> ExitCode {
+    tell_no_values();
     let matches = command().get_matches();
     // Before any runtime: the engine takes this thread and makes its own.
     if let Some(("engine-child", matches)) = matches.subcommand() {
@@ -225,6 +295,15 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let (action, matches) = matches.subcommand().context("no project command given")?;
             let config = Config::load(matches)?;
             runtime()?.block_on(projects::command(action, matches, &config))
+        }
+        Some(("keys", matches)) => {
+            let (action, matches) = matches.subcommand().context("no keys command given")?;
+            keys::command(action, matches, &Config::load(matches)?)
+        }
+        Some(("close", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(close::command(matches, &config))
         }
         Some(("config", matches)) => {
             print!("{}", Config::load(matches)?.describe());

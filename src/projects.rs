@@ -1,28 +1,79 @@
 //! The registry of projects: the commands that change it, and the endpoint's copy of it.
 
 use crate::config::Config;
-use crate::{database, embedded};
+use crate::{database, embedded, retention};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
 use ingest::Ingest;
+use ingest::path_rules::{PathPattern, PathRules};
 use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
 use schemas::{Host, ProjectSlug};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the registry holds of a project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredProject")]
+pub struct Registered {
+    /// Hosts of its pages.
+    pub hosts: Vec<Host>,
+    /// Patterns of paths whose wildcards are masked.
+    pub mask: Vec<String>,
+    /// Patterns of paths that are kept as they are.
+    pub keep: Vec<String>,
+    /// Query parameters that tell pages apart.
+    pub query: Vec<String>,
+}
+
+/// Copies on disk of versions before 3 of the schema have the hosts only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredProject {
+    Hosts(Vec<Host>),
+    Whole { hosts: Vec<Host>, mask: Vec<String>, keep: Vec<String>, query: Vec<String> },
+}
+
+impl From<StoredProject> for Registered {
+    fn from(stored: StoredProject) -> Self {
+        match stored {
+            StoredProject::Hosts(hosts) => Registered { hosts, ..Registered::default() },
+            StoredProject::Whole { hosts, mask, keep, query } => Registered { hosts, mask, keep, query },
+        }
+    }
+}
+
 /// What the registry holds.
-pub type Registry = BTreeMap<ProjectSlug, Vec<Host>>;
+pub type Registry = BTreeMap<ProjectSlug, Registered>;
+
+/// The registry as the endpoint looks things up in it.
+pub fn indexed(registry: &Registry) -> ProjectSnapshot {
+    let hosts = registry.iter().map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
+    // Written by us; a pattern that no longer reads is one that masks nothing, and is told when it is read.
+    let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let rules = registry.iter().map(|(slug, project)| {
+        let rules =
+            PathRules { mask: patterns(&project.mask), keep: patterns(&project.keep), query: project.query.clone() };
+        (slug.clone(), rules)
+    });
+    ProjectSnapshot::new(&hosts).with_rules(rules)
+}
+
+/// Values of a project's column `removed`.
+const COUNTED: u8 = 0;
+const REMOVED: u8 = 1;
+/// And its figures are to be gone.
+const ERASED: u8 = 2;
 
 /// How often the endpoint reads the registry.
 pub const REFRESH: Duration = Duration::from_secs(2);
 
-/// Runs `headcount project add|list|remove`.
+/// Runs `headcount project add|list|remove|rules|erase`.
 pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
     // Checked before the service is looked for: a typo is a typo, running or not.
     let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
@@ -35,6 +86,21 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             .collect::<anyhow::Result<_>>()?,
         None => Vec::new(),
     };
+    let texts = |name: &str| -> Vec<String> {
+        matches.try_get_many::<String>(name).ok().flatten().map_or(Vec::new(), |texts| texts.cloned().collect())
+    };
+    let rules = (texts("mask"), texts("keep"), texts("query-parameter"));
+    for text in rules.0.iter().chain(&rules.1) {
+        text.parse::<PathPattern>().with_context(|| format!("{text:?} is no pattern of paths"))?;
+    }
+    for name in &rules.2 {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            bail!(
+                "{name:?} is no name of a query parameter: expected up to 64 letters, digits, dots, underscores and hyphens"
+            );
+        }
+    }
     let url = clickhouse_url(config).await?;
     let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
@@ -43,29 +109,59 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
             all.sort_unstable();
             all.dedup();
-            put(&client, &slug, all.clone(), false).await?;
+            put(&client, &slug, |row| (row.hosts, row.removed) = (all.clone(), COUNTED)).await?;
             println!("project {slug}: {}", all.join(", "));
             for (other, shared) in read(&client).await?.iter().filter(|(other, _)| **other != slug) {
-                for host in shared.iter().filter(|host| hosts.contains(host)) {
+                for host in shared.hosts.iter().filter(|host| hosts.contains(host)) {
                     println!("note: {host} belongs to {other} too; pages there must name their project (data-project)");
                 }
             }
             println!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
         }
         ("remove", Some(slug)) => {
-            let Some(row) = row(&client, &slug).await?.filter(|row| row.removed == 0) else {
+            if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {
                 bail!("there is no project {slug}; `headcount project list` shows those there are");
-            };
-            put(&client, &slug, row.hosts, true).await?;
+            }
+            put(&client, &slug, |row| row.removed = REMOVED).await?;
             println!("project {slug} is no longer counted; its figures stay");
+        }
+        ("rules", Some(slug)) => {
+            if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {
+                bail!("there is no project {slug}; register it with `headcount project add {slug} --host HOST`");
+            }
+            put(&client, &slug, |row| (row.mask, row.keep, row.query) = rules.clone()).await?;
+            let (mask, keep, query) = rules;
+            for (kind, texts) in [("mask", mask), ("keep", keep), ("query", query)] {
+                println!("{kind}: {}", if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") });
+            }
+            println!("in force within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
+        }
+        ("erase", Some(slug)) => {
+            // First the registry: from here on nothing of it is accepted, and what comes back is removed.
+            put(&client, &slug, |row| {
+                row.removed = ERASED;
+                (row.hosts, row.mask, row.keep, row.query) = Default::default();
+            })
+            .await?;
+            let tables = retention::remove(&client, &slug).await?;
+            println!(
+                "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \
+                 leave with the log's retention ({} hours); aggregators remove what comes of them",
+                config.log_retention_hours()?
+            );
         }
         _ => {
             let registry = read(&client).await?;
             if registry.is_empty() {
                 println!("no projects yet; register one with `headcount project add SLUG --host HOST`");
             }
-            for (slug, hosts) in registry {
-                println!("{slug}: {}", hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+            for (slug, project) in registry {
+                println!("{slug}: {}", project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+                for (kind, texts) in [("mask", project.mask), ("keep", project.keep), ("query", project.query)] {
+                    if !texts.is_empty() {
+                        println!("  {kind}: {}", texts.join(", "));
+                    }
+                }
             }
         }
     }
@@ -97,16 +193,21 @@ async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<Proje
     query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
 }
 
-async fn put(client: &Client, slug: &ProjectSlug, hosts: Vec<String>, removed: bool) -> anyhow::Result<()> {
-    let before = row(client, slug).await?.map_or(0, |row| row.revision);
-    let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
-    let row = ProjectRow {
+/// Changes a project's row, or makes one.
+async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut ProjectRow)) -> anyhow::Result<()> {
+    let mut row = row(client, slug).await?.unwrap_or_else(|| ProjectRow {
         slug: slug.as_str().to_owned(),
-        hosts,
-        removed: u8::from(removed),
-        // A clock that stepped back must not lose the change.
-        revision: now.max(before + 1),
-    };
+        hosts: Vec::new(),
+        removed: COUNTED,
+        mask: Vec::new(),
+        keep: Vec::new(),
+        query: Vec::new(),
+        revision: 0,
+    });
+    change(&mut row);
+    let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+    // A clock that stepped back must not lose the change.
+    row.revision = now.max(row.revision + 1);
     let store = async {
         let client = client.clone().with_setting("async_insert", "0");
         let mut insert = client.insert::<ProjectRow>("project").await?;
@@ -128,7 +229,11 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
         let hosts: Result<Vec<Host>, _> = row.hosts.iter().map(|host| host.parse()).collect();
         match (row.slug.parse::<ProjectSlug>(), hosts) {
             (Ok(slug), Ok(hosts)) => {
-                registry.insert(slug, hosts);
+                for text in row.mask.iter().chain(&row.keep).filter(|text| text.parse::<PathPattern>().is_err()) {
+                    tracing::warn!(%slug, text, "this is no pattern of paths; it is left out");
+                }
+                let (mask, keep, query) = (row.mask, row.keep, row.query);
+                registry.insert(slug, Registered { hosts, mask, keep, query });
             }
             _ => tracing::warn!(slug = row.slug, "a row of the table `project` is no valid project; it is left out"),
         }
@@ -136,9 +241,20 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
+/// Projects that are not to be counted, whatever a host pattern says.
+async fn read_removed(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
+    let query = client.query("SELECT slug FROM project FINAL WHERE removed > 0 ORDER BY slug");
+    let slugs = tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<String>())
+        .await
+        .context("ClickHouse did not answer in time")?
+        .context("cannot read which projects were removed")?;
+    Ok(slugs.iter().filter_map(|slug| slug.parse().ok()).collect())
+}
+
 /// Names that host patterns admitted once: those that have figures. They need not be admitted again after a restart.
 pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
-    let query = client.query("SELECT DISTINCT project FROM site_hourly");
+    let query = client
+        .query("SELECT DISTINCT project FROM site_hourly UNION DISTINCT SELECT DISTINCT project FROM month_closed");
     let names = tokio::time::timeout(Duration::from_secs(30), query.fetch_all::<String>())
         .await
         .context("ClickHouse did not answer in time")?
@@ -187,17 +303,18 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
     let mut seeded = false;
     let mut written = ingest.projects.admitted().len();
     loop {
-        match read(&client).await {
-            Ok(registry) => {
+        let asked = async { anyhow::Ok((read(&client).await?, read_removed(&client).await?)) };
+        match asked.await {
+            Ok((registry, removed)) => {
                 failing = false;
-                if known.as_ref() != Some(&registry) {
+                if known.as_ref() != Some(&(registry.clone(), removed.clone())) {
                     // The copy first: whoever has been told of a project must be right after a crash too.
                     if let Err(error) = snapshot.store(&registry) {
                         tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
                     }
-                    ingest.projects.replace(ProjectSnapshot::new(&registry));
+                    ingest.projects.replace(indexed(&registry).without(removed.iter().cloned()));
                     tracing::info!(projects = registry.len(), "the registry of projects was read");
-                    known = Some(registry);
+                    known = Some((registry, removed));
                 }
             }
             Err(error) => {

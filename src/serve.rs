@@ -8,12 +8,12 @@ use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
 use crate::projects::{self, Snapshot, refresh_registry};
 use crate::shell::{harden, open_data_directory, signal, until};
-use crate::{database, http};
+use crate::{close, database, http, keys, privacy, retention};
 use anyhow::Context;
 use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::keys::KeyRing;
-use ingest::projects::{ProjectSnapshot, Projects};
+use ingest::projects::Projects;
 use schemas::{Hour, ProjectSlug};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,17 +28,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let clock = config.clock()?;
 
-    let keys = KeyRing::open(&data.join("keys").join("visitor.key"), config.visitor_period()?, clock())?;
+    let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
     let journal = {
         let clock = Arc::clone(&clock);
         Journal::open(&data.join("journal.redb"), JournalConfig::default(), move || Hour::of(clock()))?
     };
     let snapshot = Snapshot::new(&data.join("projects.json"));
     let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
-    registry.replace(ProjectSnapshot::new(&snapshot.load::<projects::Registry>()));
+    registry.replace(projects::indexed(&snapshot.load()));
     let names = Snapshot::new(&data.join("admitted.json"));
     registry.admit_known(names.load::<Vec<ProjectSlug>>());
-    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), keys, registry, journal.clone()));
+    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, registry, journal.clone()));
 
     let mut engine = Engine::start(&config.engine()).await?;
     let server = config.clickhouse(engine.url());
@@ -59,26 +59,24 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             timeout: config.clickhouse_timeout()?,
             // The log is ours alone: nobody else goes on with it.
             config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate()? },
+            clock: Arc::clone(&clock),
+            close_after: config.close_after()?,
+            retention: config.retention()?,
         },
         JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
         drained,
     ));
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
     });
 
-    let unit = match config.visitor_period()? {
-        ingest::keys::VisitorPeriod::Month => query::VisitorUnit::Visitors,
-        ingest::keys::VisitorPeriod::Day => query::VisitorUnit::VisitorDays,
-    };
-    let reports = query::routes(
-        query::ReportStore::new(client),
-        query::QueryConfig { visitor_unit: unit, ..query::QueryConfig::default() },
-        Arc::clone(&clock),
-    );
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports);
+    let reports = query::routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock));
+    let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
+    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
 
@@ -103,6 +101,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     refresh.abort();
+    beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
     let _ = refresh.await;
@@ -140,6 +139,9 @@ struct Backend {
     database: String,
     timeout: Duration,
     config: aggregate::AggregateConfig,
+    clock: ingest::Clock,
+    close_after: Duration,
+    retention: retention::Retention,
 }
 
 async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -155,6 +157,8 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
             }
         }
     };
+    let mut keeping = tokio::task::JoinSet::new();
+    keeping.spawn(close::keep(client.clone(), backend.clock, backend.close_after, backend.retention));
     let store =
         aggregate::store::SummaryStore::new(client, backend.timeout).with_abort(backend.config.abort_at.clone());
     let progress = Arc::default();

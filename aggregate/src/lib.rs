@@ -12,6 +12,7 @@
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse to go on.
 
 mod cadence;
+pub mod close;
 pub mod fold;
 pub mod kafka;
 pub mod progress;

@@ -1,6 +1,6 @@
 //! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
 
-use crate::hygiene::{clean_label, clean_path, clean_referrer_host};
+use crate::hygiene::{clean_label, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
 use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
@@ -93,7 +93,7 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
         return Err(unknown(named.is_some()).into());
     }
     Ok(AcceptedPage {
-        path: clean_path(url.path()),
+        path: projects.rules(&project).clean(&url),
         project,
         status: beacon.status.unwrap_or(200),
         version: clean_label(beacon.version.as_deref().unwrap_or("")),

@@ -127,6 +127,10 @@ async fn take<S: Sink>(
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         let agent = UserAgent::of(headers);
+        if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
+            // What the standard library says of such a slice is the string itself.
+            std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
+        }
         let classes = ingest.classifier.classify(agent);
         let person = classes.bot_class == BotClass::Person;
         let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
@@ -322,6 +326,15 @@ async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
         "log": log.err().map_or_else(|| ingest.sink.describe(), |error| error.to_string()),
         "projects": ingest.projects.len(),
         "refused_beacons": ingest.tally.refused(),
+        "key": ingest.key_in_use().map_or_else(
+            |error| json!({"error": error.to_string()}),
+            |(period, number, fingerprint)| json!({
+                "period": period.name(),
+                "number": number,
+                "fingerprint": fingerprint.to_string(),
+                "nodes_with_another": ingest.foreign_keys(),
+            }),
+        ),
     });
     (status, [NOSNIFF, (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], format!("{body}\n"))
         .into_response()

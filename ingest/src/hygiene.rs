@@ -1,6 +1,6 @@
 //! What is cut and masked before a path or a referrer is stored.
 //!
-//! Query string and fragment never get here. A path is percent-decoded once, segment by segment, so that one page has
+//! Query string and fragment never get here (a project may keep parameters of its own: [`crate::path_rules`]). A path is percent-decoded once, segment by segment, so that one page has
 //! one spelling, and segments that look like they name a person or a secret are replaced:
 //!
 //! | looks like | becomes |
@@ -21,12 +21,21 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Cleans the path of a parsed URL. The result begins with `/`, is free of control characters and at most 1,024 bytes.
 pub fn clean_path(raw: &str) -> String {
+    spelt(raw, mask)
+}
+
+/// The same without masks: for paths that a project says to keep.
+pub fn decoded_path(raw: &str) -> String {
+    spelt(raw, |_| None)
+}
+
+fn spelt(raw: &str, mask: impl Fn(&str) -> Option<&'static str> + Copy) -> String {
     let mut path = String::with_capacity(raw.len());
     for (index, segment) in raw.split('/').enumerate() {
         if index > 0 {
             path.push('/');
         }
-        push_clean(&mut path, segment);
+        push_clean(&mut path, segment, mask);
     }
     if !path.starts_with('/') {
         path.insert(0, '/');
@@ -38,7 +47,7 @@ pub fn clean_path(raw: &str) -> String {
 }
 
 /// One segment of a raw path. A `%2F` in it separates as `/` does.
-fn push_clean(path: &mut String, raw: &str) {
+fn push_clean(path: &mut String, raw: &str, mask: impl Fn(&str) -> Option<&'static str>) {
     let bytes = percent_decode_str(raw);
     match bytes.clone().decode_utf8() {
         Ok(text) if !text.chars().any(char::is_control) => {
@@ -53,7 +62,7 @@ fn push_clean(path: &mut String, raw: &str) {
         _ => {
             let text = bytes.decode_utf8_lossy();
             let torn = |c: char| c == '/' || c == char::REPLACEMENT_CHARACTER || c.is_control();
-            path.push_str(text.split(torn).find_map(mask).unwrap_or(raw));
+            path.push_str(text.split(torn).find_map(&mask).unwrap_or(raw));
         }
     }
 }

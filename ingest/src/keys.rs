@@ -2,20 +2,27 @@
 //! step of itself. Whoever finds today's key cannot compute yesterday's, so nobody can ask whether a reader was
 //! there.
 //!
-//! The key lives in memory and in one file of mode 0600, `{"version":1,"period":"2026-11","key":"64 hex digits"}`.
+//! The key lives in one page of memory, which is kept out of swap and wiped when the period ends, and in one file of mode 0600,
+//! `{"version":1,"period_kind":"month","period":24322,"key":"64 hex digits"}`. What hashing leaves on the stack is wiped after
+//! each use, so that no copy outlives the key.
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Datelike, Utc};
 use schemas::Hour;
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Changing this text changes every key after the next step: never do.
 const STEP_CONTEXT: &str = "headcount visitor key: step to the next period, version 1";
+
+/// The fingerprint's own, so that it says nothing about any other key.
+const FINGERPRINT_CONTEXT: &str = "headcount visitor key: fingerprint, version 1";
 
 /// How long one key lives, and so what a visitor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,24 +63,89 @@ impl VisitorPeriod {
     }
 }
 
+/// Tells keys apart without telling anything of them; safe to show. Nodes that count the same visitors show the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprint(pub u64);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A page of its own, so that locking and unlocking it is nobody else's concern.
+#[repr(C, align(4096))]
+#[derive(Zeroize)]
+struct KeyPage([u8; 4096]);
+
 /// One period's key. Not printable; wiped when dropped.
-#[derive(ZeroizeOnDrop)]
 pub struct PeriodKey {
-    bytes: [u8; 32],
-    #[zeroize(skip)]
+    page: Box<KeyPage>,
     number: i64,
-    #[zeroize(skip)]
     hours: std::ops::Range<u32>,
+    /// Keeps the page out of swap. Dropped after the page was wiped.
+    _locked: Option<region::LockGuard>,
+}
+
+impl Drop for PeriodKey {
+    fn drop(&mut self) {
+        self.page.zeroize();
+    }
+}
+
+/// Wipes what calls that have returned left on the stack: blake3 copies the key into its frames. 4 KiB is several times as deep
+/// as they go, and takes a tenth of a microsecond in words (in bytes it would take eight times that).
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0u64; 512];
+    below.zeroize();
+    std::hint::black_box(&below);
 }
 
 impl PeriodKey {
-    fn new(bytes: [u8; 32], period: VisitorPeriod, number: i64) -> Self {
+    fn new(bytes: &[u8; 32], period: VisitorPeriod, number: i64) -> Self {
         let hours = period.first_hour(number).0..period.first_hour(number + 1).0;
-        PeriodKey { bytes, number, hours }
+        let mut page = Box::new(KeyPage([0; 4096]));
+        let locked = region::lock(page.0.as_ptr(), page.0.len());
+        if let Err(error) = &locked {
+            tracing::warn!(%error, "the visitor key's memory could not be locked; it might be swapped to disk");
+        }
+        page.0[..32].copy_from_slice(bytes);
+        PeriodKey { page, number, hours, _locked: locked.ok() }
+    }
+
+    fn bytes(&self) -> &[u8; 32] {
+        self.page.0.first_chunk().expect("a page is longer than a key")
     }
 
     pub(crate) fn hash(&self, input: &[u8]) -> blake3::Hash {
-        blake3::keyed_hash(&self.bytes, input)
+        let hash = blake3::keyed_hash(self.bytes(), input);
+        wipe_stack();
+        hash
+    }
+
+    /// What may be shown of the key.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut digest = blake3::derive_key(FINGERPRINT_CONTEXT, self.bytes());
+        let fingerprint = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
+        digest.zeroize();
+        wipe_stack();
+        Fingerprint(fingerprint)
+    }
+
+    /// The period's number: months since year 0, or days since 1970.
+    pub fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// The first hour after the period.
+    pub fn ends(&self) -> Hour {
+        Hour(self.hours.end)
+    }
+
+    /// The period's first hour.
+    pub fn begins(&self) -> Hour {
+        Hour(self.hours.start)
     }
 
     /// The hour a view at `now` belongs to. A clock that stepped back over the period's start must not bring the
@@ -83,7 +155,11 @@ impl PeriodKey {
     }
 
     fn next(&self, period: VisitorPeriod) -> Self {
-        PeriodKey::new(blake3::derive_key(STEP_CONTEXT, &self.bytes), period, self.number + 1)
+        let next = Zeroizing::new(blake3::derive_key(STEP_CONTEXT, self.bytes()));
+        let key = PeriodKey::new(&next, period, self.number + 1);
+        drop(next);
+        wipe_stack();
+        key
     }
 }
 
@@ -121,6 +197,25 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
+    /// The file is where others keep, copy or back up data.
+    #[error(
+        "{} is within {}, {what}: whoever has a copy of that would have the key with it. Set `key_file` to a file elsewhere",
+        path.display(), directory.display()
+    )]
+    Misplaced {
+        /// The file.
+        path: PathBuf,
+        /// The directory that is somebody else's.
+        directory: PathBuf,
+        /// Whose.
+        what: &'static str,
+    },
+    /// There is a key already.
+    #[error("{} is there already; a new key counts every visitor of the running period again. Move it away first", .0.display())]
+    Exists(PathBuf),
+    /// There is none.
+    #[error("there is no key at {}; `headcount keys init` makes one, and so does the endpoint's first start", .0.display())]
+    Missing(PathBuf),
     /// The clock is far behind the key.
     #[error("the clock says {now}, but the key of {} is already that of a later period. Set the clock right; if it is right and ran ahead once, move the file away to start with a fresh key (visitors of the running period then count anew)", path.display())]
     ClockBehind {
@@ -134,7 +229,7 @@ pub enum KeyError {
     Random(getrandom::Error),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct KeyFile {
     version: u32,
     period_kind: String,
@@ -154,17 +249,48 @@ pub struct KeyRing {
     period: VisitorPeriod,
     current: ArcSwap<PeriodKey>,
     advancing: Mutex<()>,
+    /// When a key was last erased, seconds since the epoch; 0 for not yet.
+    destroyed: AtomicI64,
 }
 
 impl KeyRing {
+    /// The same, where a key is there already.
+    pub fn open_existing(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        if !path.exists() {
+            return Err(KeyError::Missing(path.to_owned()));
+        }
+        KeyRing::open(path, period, now)
+    }
+
+    /// A fresh key where there is none.
+    pub fn create(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        if path.exists() {
+            return Err(KeyError::Exists(path.to_owned()));
+        }
+        KeyRing::open(path, period, now)
+    }
+
+    /// Another node's key, from a copy of its file, as the key at `path`, where there is none. The copy stays where it is: whoever
+    /// made it removes it.
+    pub fn import(copy: &Path, path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        if path.exists() {
+            return Err(KeyError::Exists(path.to_owned()));
+        }
+        well_placed(path)?;
+        let key = read(copy, period)?.ok_or_else(|| KeyError::Missing(copy.to_owned()))?;
+        write(path, period, &key)?;
+        KeyRing::open(path, period, now)
+    }
+
     /// Reads the key file, or makes a fresh key, and advances it to `now`.
     pub fn open(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
+        well_placed(path)?;
         let key = match read(path, period)? {
             Some(key) => key,
             None => {
                 let mut bytes = Zeroizing::new([0u8; 32]);
                 getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
-                let key = PeriodKey::new(*bytes, period, period.number(now));
+                let key = PeriodKey::new(&bytes, period, period.number(now));
                 write(path, period, &key)?;
                 key
             }
@@ -172,8 +298,13 @@ impl KeyRing {
         if i64::from(key.hours.start) * 3600 > now.timestamp() + 86_400 {
             return Err(KeyError::ClockBehind { path: path.to_owned(), now });
         }
-        let ring =
-            KeyRing { path: path.to_owned(), period, current: ArcSwap::from_pointee(key), advancing: Mutex::new(()) };
+        let ring = KeyRing {
+            path: path.to_owned(),
+            period,
+            current: ArcSwap::from_pointee(key),
+            advancing: Mutex::new(()),
+            destroyed: AtomicI64::new(0),
+        };
         ring.at(now)?;
         Ok(ring)
     }
@@ -181,6 +312,11 @@ impl KeyRing {
     /// The kind of period.
     pub fn period(&self) -> VisitorPeriod {
         self.period
+    }
+
+    /// When this process last replaced and erased a key.
+    pub fn destroyed(&self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp(self.destroyed.load(Ordering::Relaxed), 0).filter(|at| at.timestamp() > 0)
     }
 
     /// The key for `now`; at a period's end it first steps, writes the new key and forgets the old one.
@@ -202,9 +338,31 @@ impl KeyRing {
         // On disk before in use: a crash must not leave views of a key that is lost.
         write(&self.path, self.period, &key)?;
         self.current.store(Arc::clone(&key));
+        self.destroyed.store(now.timestamp(), Ordering::Relaxed);
         tracing::info!(period = self.period.name(), "the visitor key of the past period was replaced and erased");
         Ok(key)
     }
+}
+
+/// Refuses a file within a data directory of ClickHouse or Kafka, or beside a journal.
+fn well_placed(path: &Path) -> Result<(), KeyError> {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let misplaced = |directory: &Path, what| {
+        Err(KeyError::Misplaced { path: path.to_owned(), directory: directory.to_owned(), what })
+    };
+    for (above, directory) in whole.ancestors().skip(1).enumerate() {
+        let has = |name: &str| directory.join(name).exists();
+        if has("engine.json") || has("engine.version") || (has("store") && has("metadata")) {
+            return misplaced(directory, "a data directory of ClickHouse");
+        }
+        if has("meta.properties") {
+            return misplaced(directory, "a data directory of Kafka");
+        }
+        if above == 0 && (has("journal.redb") || has("spill.redb")) {
+            return misplaced(directory, "the journal's directory");
+        }
+    }
+    Ok(())
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
@@ -235,19 +393,34 @@ fn read(path: &Path, period: VisitorPeriod) -> Result<Option<PeriodKey>, KeyErro
         let (found, expected) = (file.period_kind.clone(), period.name());
         return Err(KeyError::OtherPeriod { path: path.to_owned(), found, expected });
     }
-    let bytes = blake3::Hash::from_hex(&file.key).map_err(|_| malformed())?;
-    Ok(Some(PeriodKey::new(*bytes.as_bytes(), period, file.period)))
+    let bytes = unhex(&file.key).ok_or_else(malformed)?;
+    let key = PeriodKey::new(&bytes, period, file.period);
+    drop(bytes);
+    wipe_stack();
+    Ok(Some(key))
+}
+
+fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let nibble = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (nibble(pair[0])? << 4 | nibble(pair[1])?) as u8;
+    }
+    Some(bytes)
 }
 
 /// Writes beside, syncs and renames. The old file's bytes are overwritten first, as far as the file system lets us.
 fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyError> {
-    let file = KeyFile {
-        version: 1,
-        period_kind: period.name().to_owned(),
-        period: key.number,
-        key: blake3::Hash::from_bytes(key.bytes).to_hex().to_string(),
-    };
-    let text = Zeroizing::new(serde_json::to_string(&file).map_err(|_| KeyError::Malformed(path.to_owned()))?);
+    // Of its full length from the start: text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(256));
+    let _ = write!(text, r#"{{"version":1,"period_kind":"{}","period":{},"key":""#, period.name(), key.number);
+    for &byte in key.bytes() {
+        let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text.push_str("\"}");
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(io_error("create the directory of", path))?;
     let fresh = path.with_extension("new");
@@ -318,6 +491,22 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
             assert!(matches!(KeyRing::open(&path, VisitorPeriod::Month, now), Err(KeyError::Permissions { .. })));
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        assert!(matches!(KeyRing::create(&path, VisitorPeriod::Month, now), Err(KeyError::Exists(_))));
+        let elsewhere = dir.path().join("elsewhere.key");
+        assert!(matches!(KeyRing::open_existing(&elsewhere, VisitorPeriod::Month, now), Err(KeyError::Missing(_))));
+        let copied = KeyRing::import(&path, &elsewhere, VisitorPeriod::Month, now).unwrap();
+        let original = KeyRing::open(&path, VisitorPeriod::Month, now).unwrap();
+        let of = |ring: &KeyRing| ring.at(now).unwrap().fingerprint().to_string();
+        assert_eq!(of(&copied), of(&original));
+        for (marker, inside) in
+            [("meta.properties", "a/visitor.key"), ("engine.json", "b/c/visitor.key"), ("journal.redb", "visitor.key")]
+        {
+            let other = dir.path().join(marker.replace('.', "-"));
+            fs::create_dir_all(&other).unwrap();
+            fs::write(other.join(marker), "").unwrap();
+            let misplaced = KeyRing::open(&other.join(inside), VisitorPeriod::Month, now);
+            assert!(matches!(misplaced, Err(KeyError::Misplaced { .. })), "{marker}");
         }
         fs::write(&path, "{}").unwrap();
         assert!(matches!(KeyRing::open(&path, VisitorPeriod::Month, now), Err(KeyError::Malformed(_))));

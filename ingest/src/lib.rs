@@ -14,6 +14,7 @@ pub mod journal;
 pub mod kafka;
 pub mod keys;
 pub mod limits;
+pub mod path_rules;
 pub mod projects;
 pub mod script;
 pub mod sink;
@@ -31,6 +32,7 @@ use schemas::{Hour, record};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -55,6 +57,8 @@ pub struct IngestConfig {
     pub client_rate: Rate,
     /// Limit for one project.
     pub project_rate: Rate,
+    /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
+    pub panic_on_path: Option<String>,
 }
 
 impl Default for IngestConfig {
@@ -67,6 +71,7 @@ impl Default for IngestConfig {
             in_flight: 8192,
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
             project_rate: Rate { per_second: 0.0, burst: 0.0 },
+            panic_on_path: None,
         }
     }
 }
@@ -84,6 +89,8 @@ pub struct Ingest<S> {
     client_buckets: Buckets,
     project_buckets: Buckets,
     in_flight: Semaphore,
+    /// Endpoints that were seen with another visitor key.
+    foreign_keys: AtomicU64,
 }
 
 impl<S: Sink> Ingest<S> {
@@ -100,7 +107,40 @@ impl<S: Sink> Ingest<S> {
             sink,
             tally: Tally::default(),
             classifier: classify::Classifier::default(),
+            foreign_keys: AtomicU64::new(0),
         }
+    }
+
+    /// The kind of period, its number, and the fingerprint of its key.
+    ///
+    /// # Errors
+    /// The key could not be replaced at its period's end.
+    pub fn key_in_use(&self) -> Result<(keys::VisitorPeriod, i64, keys::Fingerprint), keys::KeyError> {
+        let key = self.keys.at((self.clock)())?;
+        Ok((self.keys.period(), key.number(), key.fingerprint()))
+    }
+
+    /// The kind of period and the living key.
+    ///
+    /// # Errors
+    /// The key could not be replaced at its period's end.
+    pub fn key(&self) -> Result<(keys::VisitorPeriod, Arc<keys::PeriodKey>), keys::KeyError> {
+        Ok((self.keys.period(), self.keys.at((self.clock)())?))
+    }
+
+    /// When this process last replaced and erased a key.
+    pub fn key_destroyed(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        self.keys.destroyed()
+    }
+
+    /// How many other endpoints have another key. More than none is told by `/readyz`.
+    pub fn set_foreign_keys(&self, nodes: u64) {
+        self.foreign_keys.store(nodes, Ordering::Relaxed);
+    }
+
+    /// As set last.
+    pub fn foreign_keys(&self) -> u64 {
+        self.foreign_keys.load(Ordering::Relaxed)
     }
 
     /// Beacons refused since the start, for whatever reason.

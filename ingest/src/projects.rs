@@ -1,6 +1,7 @@
 //! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
 //! whole when the registry changes.
 
+use crate::path_rules::PathRules;
 use arc_swap::ArcSwap;
 use schemas::{Host, ProjectSlug};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -38,6 +39,10 @@ impl HostPattern {
 pub struct ProjectSnapshot {
     hosts_of: HashMap<ProjectSlug, HashSet<Host>>,
     projects_of: HashMap<Host, Vec<ProjectSlug>>,
+    /// Not to be counted, whatever a host pattern says.
+    removed: HashSet<ProjectSlug>,
+    /// Of those projects that have some.
+    rules: HashMap<ProjectSlug, Arc<PathRules>>,
 }
 
 impl ProjectSnapshot {
@@ -51,6 +56,19 @@ impl ProjectSnapshot {
             snapshot.hosts_of.insert(slug.clone(), hosts.iter().cloned().collect());
         }
         snapshot
+    }
+
+    /// The same, with what projects say of their paths.
+    #[must_use]
+    pub fn with_rules(self, rules: impl IntoIterator<Item = (ProjectSlug, PathRules)>) -> Self {
+        let some = rules.into_iter().filter(|(_, rules)| *rules != PathRules::default());
+        ProjectSnapshot { rules: some.map(|(slug, rules)| (slug, Arc::new(rules))).collect(), ..self }
+    }
+
+    /// The same, without these, though a host pattern may name them.
+    #[must_use]
+    pub fn without(self, removed: impl IntoIterator<Item = ProjectSlug>) -> Self {
+        ProjectSnapshot { removed: removed.into_iter().collect(), ..self }
     }
 
     /// Registered projects.
@@ -86,6 +104,7 @@ pub struct Projects {
     /// New names that patterns may admit in one hour; stops a forger from filling the tables with names.
     new_names_per_hour: usize,
     admitted: Mutex<Admitted>,
+    no_rules: Arc<PathRules>,
 }
 
 #[derive(Default)]
@@ -98,7 +117,13 @@ struct Admitted {
 impl Projects {
     /// An empty registry with the host's patterns.
     pub fn new(patterns: Vec<HostPattern>, new_names_per_hour: usize) -> Self {
-        Projects { snapshot: ArcSwap::default(), patterns, new_names_per_hour, admitted: Mutex::default() }
+        Projects {
+            snapshot: ArcSwap::default(),
+            patterns,
+            new_names_per_hour,
+            admitted: Mutex::default(),
+            no_rules: Arc::default(),
+        }
     }
 
     /// Replaces the snapshot.
@@ -133,6 +158,11 @@ impl Projects {
             Some([_, _, ..]) => Lookup::Ambiguous,
             _ => self.by_pattern(host).map_or(Lookup::Unknown, |slug| self.known_or_new(slug)),
         }
+    }
+
+    /// What the project says of its paths.
+    pub fn rules(&self, slug: &ProjectSlug) -> Arc<PathRules> {
+        self.snapshot.load().rules.get(slug).map_or_else(|| Arc::clone(&self.no_rules), Arc::clone)
     }
 
     /// Whether `host` is the project's own, so that a referrer there is no arrival.
@@ -171,7 +201,8 @@ impl Projects {
     }
 
     fn by_pattern(&self, host: &Host) -> Option<ProjectSlug> {
-        self.patterns.iter().find_map(|pattern| pattern.project(host.as_str()))
+        let found = self.patterns.iter().find_map(|pattern| pattern.project(host.as_str()));
+        found.filter(|slug| !self.snapshot.load().removed.contains(slug))
     }
 
     fn known_or_new(&self, slug: ProjectSlug) -> Lookup {
@@ -214,6 +245,16 @@ mod tests {
         assert_eq!(find(Some("two"), "two.rtd.example"), Lookup::New(slug("two")));
         assert_eq!(find(Some("one"), "two.rtd.example"), Lookup::Unknown);
         assert_eq!(projects.admitted(), [], "looking up admits nobody");
+    }
+
+    #[test]
+    fn a_removed_project_is_not_admitted_again() {
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
+        assert!(projects.admit(&slug("one"), 1));
+        projects.replace(ProjectSnapshot::default().without([slug("one")]));
+        assert_eq!(projects.find(None, &host("one.rtd.example")), Lookup::Unknown);
+        assert_eq!(projects.find(Some(&slug("one")), &host("one.rtd.example")), Lookup::Unknown);
+        assert_eq!(projects.find(None, &host("two.rtd.example")), Lookup::New(slug("two")));
     }
 
     #[test]

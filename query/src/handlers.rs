@@ -48,6 +48,10 @@ pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> R
         .layer(middleware::from_fn(protective_headers))
 }
 
+pub(crate) fn style_route() -> Router {
+    Router::new().route("/assets/report.css", get(style))
+}
+
 async fn report_json(
     State(reports): State<Arc<Reports>>,
     Path((project, month)): Path<(String, String)>,
@@ -121,7 +125,7 @@ impl Reports {
         let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
         let _turn = turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)?;
         let facts = self.store.month(&project, period, pages).await.map_err(|error| problem_of(&error))?;
-        Ok(MonthlyReport::of(project, period, &facts, self.config.visitor_unit))
+        Ok(MonthlyReport::of(project, period, &facts, self.config.rules))
     }
 }
 

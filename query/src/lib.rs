@@ -7,15 +7,17 @@ use axum::Router;
 use std::sync::Arc;
 
 pub mod period;
+pub mod privacy;
 pub mod problem;
 pub mod report;
+pub mod small_cells;
 pub mod store;
 
 mod handlers;
 mod page;
 
 pub use period::Period;
-pub use report::{MonthlyReport, VisitorUnit};
+pub use report::{MonthlyReport, Rules, VisitorUnit};
 pub use store::ReportStore;
 
 /// What time it is. An argument, so that tests decide.
@@ -24,15 +26,15 @@ pub type Clock = Arc<dyn Fn() -> chrono::DateTime<chrono::Utc> + Send + Sync>;
 /// How reports are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryConfig {
-    /// What a visitor figure counts; follows from how long `ingest` keeps a key.
-    pub visitor_unit: VisitorUnit,
+    /// What a visitor figure counts, which follows from how long `ingest` keeps a key, and what is too small to be told.
+    pub rules: Rules,
     /// Longest time for one question to ClickHouse, milliseconds.
     pub timeout_ms: u64,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { visitor_unit: VisitorUnit::Visitors, timeout_ms: 10_000 }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000 }
     }
 }
 
@@ -44,4 +46,9 @@ impl Default for QueryConfig {
 /// - `GET /assets/report.css`: the page's style.
 pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
+}
+
+/// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.
+pub fn style_route() -> Router {
+    handlers::style_route()
 }

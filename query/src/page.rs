@@ -1,7 +1,8 @@
 //! The report as a page: one HTML document, one style sheet, no script, no request elsewhere.
 
+use crate::privacy::PrivacyFacts;
 use crate::problem::Problem;
-use crate::report::{BreakdownItem, MonthlyReport, PageFigures, VisitorUnit, Visitors};
+use crate::report::{BreakdownItem, MonthlyReport, PageFigures, PageVisitors, VisitorUnit, Visitors};
 use axum::http::{HeaderMap, header};
 use chart::Column;
 use chrono::Timelike;
@@ -95,7 +96,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, snippet: &Snippet) 
             footer {
                 p {
                     "Visitors are estimates, made without cookies; readers' addresses and user agents are never stored. "
-                    "“±” is one standard deviation. All times are UTC."
+                    "“±” is one standard deviation. All times are UTC. " a href="/privacy" { "Privacy" }
                 }
                 p { a href=(format!("/v1/projects/{project}/reports/{month}")) { "This report as JSON" } }
             }
@@ -113,6 +114,53 @@ pub(crate) fn problem(problem: &Problem) -> Markup {
                 h1 { (problem.title) }
                 p { (first_upper(&problem.detail)) "." }
             }
+        },
+    )
+}
+
+/// What the service does with what it sees.
+pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
+    let list = |items: &[&str]| {
+        html! { ul.plain { @for item in items { li { (item) } } } }
+    };
+    document(
+        "Privacy",
+        html! {
+            header.top { div { p.kind { "What this service does with what it sees" } h1 { "Privacy" } } }
+            main.words {
+                section.card {
+                    h2 { "Readers" }
+                    p { "Nothing is left on a reader's machine: no cookie, no storage. Address and user agent are used while a request is answered, and are not recorded. Hashes of them, under a secret of this process, are in its memory for a while, to limit what one client may send; they are never written." }
+                    p {
+                        "To count visitors, " (facts.coordinate_bits) " bits or less are kept: a place among "
+                        (words::number(1 << facts.precision)) " and a small number, made with a secret key. They are different in every project and on every page."
+                    }
+                    @match &facts.key {
+                        Some(key) => {
+                            p {
+                                "A key lives for one " (key.lives_for) ". This one is of " (key.period) "; it ends on "
+                                (words::instant(key.ends)) ", is replaced by a step that cannot be reversed, and erased. "
+                                @match key.last_destroyed {
+                                    Some(at) => { "The last one was erased on " (words::instant(at)) "." }
+                                    None => { "No period has ended since this process began." }
+                                }
+                            }
+                        }
+                        None => { p { "This process serves reports only and has no key." } }
+                    }
+                    p { "Not counted at all, if they wish: " (facts.opt_out.join(", ")) "." }
+                }
+                section.card {
+                    h2 { "Figures" }
+                    p { "Figures about fewer than " (facts.small_cell_floor) " are folded or withheld. " (facts.close_after_hours) " hours after a month's end only numbers are kept of it." }
+                    p { "Single page views stay in the log for " (facts.log_retention_hours) " hours, figures for " (facts.retention_months) " months after their month." }
+                    p { "Countries: " (facts.country) "." }
+                }
+                section.card { h2 { "Recorded of a page view" } (list(facts.recorded)) }
+                section.card { h2 { "Never recorded" } (list(facts.never_recorded)) }
+                section.card { h2 { "Not promised" } (list(facts.not_promised)) }
+            }
+            footer { p { "These are the values of the running service. As JSON with " code { "Accept: application/json" } "." } }
         },
     )
 }
@@ -301,7 +349,12 @@ fn page_list(pages: &[&PageFigures], shown: usize, unit: VisitorUnit) -> Markup 
                         @if !matches!(page.status, 200 | 404) { " " span.status { (page.status) } }
                     }
                     span role="cell" { (words::number(page.views)) }
-                    span role="cell" { (words::number(page.visitors.estimate)) " " (plus_minus(page.visitors)) }
+                    span role="cell" {
+                        @match page.visitors {
+                            PageVisitors::Shown(visitors) => { (words::number(visitors.estimate)) " " (plus_minus(visitors)) }
+                            PageVisitors::Few { fewer_than, .. } => { span.few { "under " (fewer_than) } }
+                        }
+                    }
                 }
             }
         }

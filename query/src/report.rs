@@ -5,11 +5,12 @@
 //! figures.
 
 use crate::period::Period;
+use crate::small_cells::Floor;
 use chrono::{DateTime, NaiveDate, Utc};
 use clickhouse::Row;
 use schemas::classes::{BotClass, ClassName, Dimension};
 use schemas::sketch::SketchDecodeError;
-use schemas::tables::{PageDailyRow, SiteHourlyRow};
+use schemas::tables::{MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
 use schemas::{Hour, ProjectSlug, VisitorSketch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,6 +60,31 @@ impl Visitors {
     }
 }
 
+/// Visitors of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum PageVisitors {
+    /// Enough to be told.
+    Shown(Visitors),
+    /// Withheld: a small cell.
+    Few {
+        /// There are fewer than this.
+        fewer_than: u64,
+        /// What is counted.
+        unit: VisitorUnit,
+    },
+}
+
+impl PageVisitors {
+    fn of(visitors: Visitors, floor: Floor) -> Self {
+        if floor.withholds(visitors.estimate) {
+            PageVisitors::Few { fewer_than: floor.get(), unit: visitors.unit }
+        } else {
+            PageVisitors::Shown(visitors)
+        }
+    }
+}
+
 /// One value's views in a breakdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BreakdownItem {
@@ -66,7 +92,7 @@ pub struct BreakdownItem {
     pub value: String,
     /// Views (visits for `referrer`, bots' views for `bot`).
     pub views: u64,
-    /// True for the last item where it adds up all values that are not listed.
+    /// True for the last item where it adds up all values that are not listed, small cells among them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rest: bool,
 }
@@ -93,6 +119,9 @@ pub struct Totals {
     pub visits: u64,
     /// Visitors of the whole period: a union, not the sum of days.
     pub visitors: Visitors,
+    /// Of a closed month, views that came after the close: part of `views`, but nobody is counted as their visitor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_views: Option<u64>,
     /// Views by bots, by class; not part of `views`.
     pub bots: BTreeMap<&'static str, u64>,
     /// Refused beacons, by reason.
@@ -132,8 +161,8 @@ pub struct PageFigures {
     pub status: u16,
     /// Page views by people.
     pub views: u64,
-    /// Visitors of the page.
-    pub visitors: Visitors,
+    /// Visitors of the page, unless they are fewer than the floor of small cells.
+    pub visitors: PageVisitors,
 }
 
 /// One page of the list of pages.
@@ -201,26 +230,93 @@ pub struct MonthFacts {
     pub breakdowns: Vec<BreakdownSum>,
     /// (reason, refused beacons).
     pub rejections: Vec<(String, u64)>,
+    closed: Option<ClosedVisitors>,
+}
+
+/// What a closed month has instead of sketches.
+#[derive(Clone, Debug, Default)]
+struct ClosedVisitors {
+    of_month: (u64, f64),
+    of_days: Vec<(u64, f64)>,
+    of_pages: BTreeMap<(String, u16), (u64, f64)>,
+    /// Views in windows that the closed figures do not contain: as of the close, and now.
+    open_views: [u64; 2],
+}
+
+impl ClosedVisitors {
+    fn told((estimate, error): (u64, f64), unit: VisitorUnit) -> Visitors {
+        Visitors { estimate, error, unit }
+    }
 }
 
 impl MonthFacts {
+    /// The month is closed: what follows are its figures, and rows of windows that they do not contain. `row` is none where nothing
+    /// had been counted at the close.
+    pub fn close(&mut self, first_hour: Hour, row: Option<&MonthClosedRow>) {
+        let mut closed = ClosedVisitors::default();
+        if let Some(row) = row {
+            for (at, (&views, &visits)) in row.hour_views.iter().zip(&row.hour_visits).enumerate() {
+                let sum = self.hours.entry(Hour(first_hour.0 + at as u32)).or_default();
+                sum.views += views;
+                sum.visits += visits;
+            }
+            self.add_bots([
+                row.bots_search,
+                row.bots_ai_crawler,
+                row.bots_preview,
+                row.bots_monitor,
+                row.bots_automation,
+                row.bots_other,
+            ]);
+            let reasons = row.rejected_reasons.iter().cloned().zip(row.rejected_beacons.iter().copied());
+            self.rejections.extend(reasons);
+            closed.of_month = (row.visitors, row.visitors_error);
+            closed.of_days = row.day_visitors.iter().copied().zip(row.day_errors.iter().copied()).collect();
+            closed.open_views[0] = row.open_views;
+        }
+        self.closed = Some(closed);
+    }
+
+    /// Visitors of a page of a closed month.
+    pub fn add_closed_page(&mut self, row: MonthClosedPageRow) {
+        if let Some(closed) = &mut self.closed {
+            closed.of_pages.insert((row.path, row.status), (row.visitors, row.visitors_error));
+        }
+    }
+
+    fn add_bots(&mut self, views: [u64; 6]) {
+        let classes = [
+            BotClass::Search,
+            BotClass::AiCrawler,
+            BotClass::Preview,
+            BotClass::Monitor,
+            BotClass::Automation,
+            BotClass::OtherBot,
+        ];
+        for (class, views) in classes.into_iter().zip(views) {
+            *self.bots.entry(class.class_name()).or_default() += views;
+        }
+    }
+
     /// Adds one row of `site_hourly`.
     pub fn add_site(&mut self, row: &SiteHourlyRow) -> Result<(), SketchDecodeError> {
         let hour = Hour::from_unix_seconds(row.hour);
-        self.day_sketches.entry(hour.day().date()).or_default().merge_encoded(&row.sketch)?;
+        match &mut self.closed {
+            // Its visitors were estimated at the close; what sketches come after it belong to nobody any more.
+            Some(closed) => closed.open_views[1] += row.views,
+            None => self.day_sketches.entry(hour.day().date()).or_default().merge_encoded(&row.sketch)?,
+        }
         let sum = self.hours.entry(hour).or_default();
         sum.views += row.views;
         sum.visits += row.visits;
-        for (class, views) in [
-            (BotClass::Search, row.bots_search),
-            (BotClass::AiCrawler, row.bots_ai_crawler),
-            (BotClass::Preview, row.bots_preview),
-            (BotClass::Monitor, row.bots_monitor),
-            (BotClass::Automation, row.bots_automation),
-            (BotClass::OtherBot, row.bots_other),
-        ] {
-            *self.bots.entry(class.class_name()).or_default() += views;
-        }
+        self.add_bots([
+            row.bots_search,
+            row.bots_ai_crawler,
+            row.bots_preview,
+            row.bots_monitor,
+            row.bots_automation,
+            row.bots_other,
+        ]);
         Ok(())
     }
 
@@ -235,37 +331,56 @@ impl MonthFacts {
         }
     }
 
-    fn page_list(&self, list: &PageList, unit: VisitorUnit) -> PageListFigures {
+    fn page_list(&self, list: &PageList, rules: Rules) -> PageListFigures {
         let nobody = VisitorSketch::new();
         let items = list.items.iter().map(|page| {
-            let sketch = self.page_sketches.get(&page.path).and_then(|statuses| statuses.get(&page.status));
+            let visitors = match &self.closed {
+                Some(closed) => {
+                    let found = closed.of_pages.get(&(page.path.clone(), page.status));
+                    ClosedVisitors::told(found.copied().unwrap_or_default(), rules.unit)
+                }
+                None => {
+                    let statuses = self.page_sketches.get(&page.path);
+                    let sketch = statuses.and_then(|statuses| statuses.get(&page.status));
+                    Visitors::of(sketch.unwrap_or(&nobody), rules.unit)
+                }
+            };
             PageFigures {
                 path: page.path.clone(),
                 status: page.status,
                 views: page.total,
-                visitors: Visitors::of(sketch.unwrap_or(&nobody), unit),
+                visitors: PageVisitors::of(visitors, rules.floor),
             }
         });
         PageListFigures { items: items.collect(), next: list.next.clone() }
     }
 
-    fn breakdown(&self, dimension: Dimension) -> Vec<BreakdownItem> {
+    fn breakdown(&self, dimension: Dimension, floor: Floor) -> Vec<BreakdownItem> {
         let sums = || self.breakdowns.iter().filter(|sum| sum.dimension == dimension.name());
         let mut items: Vec<BreakdownItem> =
             sums().map(|sum| BreakdownItem { value: sum.value.clone(), views: sum.total, rest: false }).collect();
-        items.sort_by(|a, b| b.views.cmp(&a.views).then_with(|| a.value.cmp(&b.value)));
         let listed: u64 = items.iter().map(|item| item.views).sum();
         let rest = sums().map(|sum| sum.of_dimension).max().unwrap_or(0).saturating_sub(listed);
         if rest > 0 {
             items.push(BreakdownItem { value: "other".to_owned(), views: rest, rest: true });
         }
-        items
+        floor.fold(items)
     }
+}
+
+/// How figures are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// What a visitor figure counts.
+    pub unit: VisitorUnit,
+    /// What is too small to be told.
+    pub floor: Floor,
 }
 
 impl MonthlyReport {
     /// The figures of `project`'s `period`.
-    pub fn of(project: ProjectSlug, period: Period, facts: &MonthFacts, unit: VisitorUnit) -> Self {
+    pub fn of(project: ProjectSlug, period: Period, facts: &MonthFacts, rules: Rules) -> Self {
+        let unit = rules.unit;
         let hours: Vec<HourFigures> = period
             .hours()
             .map(|hour| {
@@ -277,7 +392,8 @@ impl MonthlyReport {
         let mut of_month = VisitorSketch::new();
         let days: Vec<DayFigures> = period
             .days()
-            .map(|day| {
+            .enumerate()
+            .map(|(at, day)| {
                 let day = day.date();
                 let sketch = facts.day_sketches.get(&day).unwrap_or(&nobody);
                 of_month.merge(sketch);
@@ -286,7 +402,10 @@ impl MonthlyReport {
                     day,
                     views: of_day().map(|figures| figures.views).sum(),
                     visits: of_day().map(|figures| figures.visits).sum(),
-                    visitors: Visitors::of(sketch, unit),
+                    visitors: match &facts.closed {
+                        Some(closed) => ClosedVisitors::told(closed.of_days.get(at).copied().unwrap_or_default(), unit),
+                        None => Visitors::of(sketch, unit),
+                    },
                 }
             })
             .collect();
@@ -294,28 +413,33 @@ impl MonthlyReport {
         for (reason, beacons) in &facts.rejections {
             *rejected.entry(reason.clone()).or_default() += beacons;
         }
-        // Small cells (contract, statement 11) are to be folded here, on the finished report, so that JSON and page
-        // cannot differ: in breakdowns, and in the visitors of pages and not_found. Totals and days stay.
         MonthlyReport {
             project,
             period: ReportPeriod {
                 from: period.first_hour().start(),
                 to: period.end_hour().start(),
-                closed: false,
+                closed: facts.closed.is_some(),
                 month: period.month().to_string(),
             },
             totals: Totals {
                 views: days.iter().map(|day| day.views).sum(),
                 visits: days.iter().map(|day| day.visits).sum(),
-                visitors: Visitors::of(&of_month, unit),
+                visitors: match &facts.closed {
+                    Some(closed) => ClosedVisitors::told(closed.of_month, unit),
+                    None => Visitors::of(&of_month, unit),
+                },
+                late_views: facts.closed.as_ref().map(|closed| {
+                    let [at_close, now] = closed.open_views;
+                    now.saturating_sub(at_close)
+                }),
                 bots: facts.bots.clone(),
                 rejected,
             },
             days,
             hours,
-            pages: facts.page_list(&facts.pages, unit),
-            not_found: facts.page_list(&facts.not_found, unit),
-            breakdowns: Dimension::ALL.into_iter().map(|d| (d.name(), facts.breakdown(d))).collect(),
+            pages: facts.page_list(&facts.pages, rules),
+            not_found: facts.page_list(&facts.not_found, rules),
+            breakdowns: Dimension::ALL.into_iter().map(|d| (d.name(), facts.breakdown(d, rules.floor))).collect(),
         }
     }
 }

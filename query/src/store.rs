@@ -9,8 +9,9 @@ use clickhouse::Row;
 use clickhouse::error::Error as ClickHouseError;
 use clickhouse::query::Query;
 use schemas::ProjectSlug;
+use schemas::close::Frontier;
 use schemas::sketch::SketchDecodeError;
-use schemas::tables::{PageDailyRow, SiteHourlyRow};
+use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -115,60 +116,75 @@ impl ReportStore {
         pages: &PagesRequest,
     ) -> Result<MonthFacts, StoreError> {
         self.require_project(project).await?;
+        let scope = Scope { project, period, closed: self.closed(period).await? };
         let not_found = PagesRequest { limit: pages.limit, after: None, status: Some(404) };
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
-        let mut facts = self.site(project, period).await?;
+        let mut facts = self.site(&scope).await?;
         let (pages, not_found, breakdowns, rejections) = tokio::try_join!(
-            self.page_list(project, period, pages),
-            self.page_list(project, period, &not_found),
-            self.breakdowns(project, period),
-            self.rejections(project, period),
+            self.page_list(&scope, pages),
+            self.page_list(&scope, &not_found),
+            self.breakdowns(&scope),
+            self.rejections(&scope),
         )?;
         (facts.pages, facts.not_found) = (pages, not_found);
-        (facts.breakdowns, facts.rejections) = (breakdowns, rejections);
-        self.page_sketches(project, period, &mut facts).await?;
+        facts.breakdowns = breakdowns;
+        facts.rejections.extend(rejections);
+        self.page_visitors(&scope, &mut facts).await?;
         Ok(facts)
     }
 
     /// Ok if `project` was ever registered, or has figures: those of a project known by its host's pattern only have
-    /// no registration, and those of a removed project stay.
+    /// no registration, and those of a removed project stay. One that was erased is unknown.
     pub async fn require_project(&self, project: &ProjectSlug) -> Result<(), StoreError> {
-        let sql = "SELECT 1 FROM project WHERE slug = ? LIMIT 1 \
-                   UNION ALL SELECT 1 FROM site_hourly WHERE project = ? LIMIT 1";
-        let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str());
-        match self.within("the project", query.fetch_optional::<u8>()).await? {
-            Some(_) => Ok(()),
-            None => Err(StoreError::UnknownProject),
-        }
+        let sql = "SELECT toUInt8(removed = 2) AS gone FROM project FINAL WHERE slug = ? \
+                   UNION ALL SELECT toUInt8(0) FROM site_hourly WHERE project = ? LIMIT 1 \
+                   UNION ALL SELECT toUInt8(0) FROM month_closed WHERE project = ? LIMIT 1";
+        let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str()).bind(project.as_str());
+        let found = self.within("the project", query.fetch_all::<u8>()).await?;
+        // Rows that came back of an erased project are removed soon.
+        if found.is_empty() || found.contains(&1) { Err(StoreError::UnknownProject) } else { Ok(()) }
     }
 
-    async fn site(&self, project: &ProjectSlug, period: Period) -> Result<MonthFacts, StoreError> {
-        let sql = "SELECT ?fields FROM site_hourly FINAL \
-                   WHERE project = ? AND hour >= toDateTime(?, 'UTC') AND hour < toDateTime(?, 'UTC')";
-        let query = self.client.query(sql).bind(project.as_str());
-        let query = query.bind(period.first_hour().unix_seconds()).bind(period.end_hour().unix_seconds());
+    /// Who closed the month, if anybody did.
+    async fn closed(&self, period: Period) -> Result<Option<MonthCloseRow>, StoreError> {
+        let sql = "SELECT ?fields FROM month_close FINAL WHERE month = toDate(?) ORDER BY finished, run LIMIT 1";
+        let query = self.client.query(sql).bind(period.first_day().0);
+        self.within("whether the month is closed", query.fetch_optional()).await
+    }
+
+    async fn site(&self, scope: &Scope<'_>) -> Result<MonthFacts, StoreError> {
         let mut facts = MonthFacts::default();
+        if let Some(closed) = &scope.closed {
+            let sql = "SELECT ?fields FROM month_closed FINAL WHERE project = ? AND month = toDate(?) AND run = ?";
+            let query = self.client.query(sql).bind(scope.project.as_str()).bind(closed.month).bind(closed.run);
+            let row = self.within("a closed month", query.fetch_optional::<MonthClosedRow>()).await?;
+            facts.close(scope.period.first_hour(), row.as_ref());
+        }
+        let sql = format!(
+            "SELECT ?fields FROM site_hourly FINAL \
+             WHERE project = ? AND hour >= toDateTime(?, 'UTC') AND hour < toDateTime(?, 'UTC'){}",
+            scope.not_contained()
+        );
+        let query = self.client.query(&sql).bind(scope.project.as_str());
+        let query = query.bind(scope.period.first_hour().unix_seconds()).bind(scope.period.end_hour().unix_seconds());
         self.each("hours", query, |row: SiteHourlyRow| facts.add_site(&row)).await?;
         Ok(facts)
     }
 
-    async fn page_list(
-        &self,
-        project: &ProjectSlug,
-        period: Period,
-        request: &PagesRequest,
-    ) -> Result<PageList, StoreError> {
-        let mut sql = String::from("SELECT path, status, sum(views) AS total FROM page_daily FINAL ");
-        sql.push_str(OF_PERIOD);
+    async fn page_list(&self, scope: &Scope<'_>, request: &PagesRequest) -> Result<PageList, StoreError> {
+        let mut sql = format!(
+            "SELECT path, status, sum(views) AS total FROM ({})",
+            scope.rows("path, status, views", "page_daily", "month_closed_page")
+        );
         if request.status.is_some() {
-            sql.push_str(" AND status = ?");
+            sql.push_str(" WHERE status = ?");
         }
         sql.push_str(" GROUP BY path, status");
         if request.after.is_some() {
             sql.push_str(" HAVING total < ? OR (total = ? AND (path > ? OR (path = ? AND status > ?)))");
         }
         sql.push_str(" ORDER BY total DESC, path, status LIMIT ?");
-        let mut query = of_period(self.client.query(&sql), project, period);
+        let mut query = self.client.query(&sql);
         if let Some(status) = request.status {
             query = query.bind(status);
         }
@@ -179,16 +195,10 @@ impl ReportStore {
         Ok(PageList::from_rows(rows, request.limit))
     }
 
-    /// Sketches of the listed paths only: a project may have a hundred thousand others.
-    async fn page_sketches(
-        &self,
-        project: &ProjectSlug,
-        period: Period,
-        facts: &mut MonthFacts,
-    ) -> Result<(), StoreError> {
+    /// Visitors of the listed paths only: a project may have a hundred thousand others.
+    async fn page_visitors(&self, scope: &Scope<'_>, facts: &mut MonthFacts) -> Result<(), StoreError> {
         let listed = facts.pages.items.iter().chain(&facts.not_found.items);
         let paths: BTreeSet<String> = listed.map(|page| page.path.clone()).collect();
-        let sql = format!("SELECT ?fields FROM page_daily FINAL {OF_PERIOD} AND path IN ?");
         let (mut chunk, mut chunk_bytes, mut chunks) = (Vec::new(), 0, Vec::new());
         for path in &paths {
             if chunk_bytes + path.len() > PATHS_BYTES {
@@ -200,32 +210,43 @@ impl ReportStore {
         }
         chunks.push(chunk);
         for chunk in chunks.into_iter().filter(|chunk| !chunk.is_empty()) {
-            let query = of_period(self.client.query(&sql), project, period).bind(chunk);
-            self.each("visitors of pages", query, |row: PageDailyRow| facts.add_page_sketch(&row)).await?;
+            if let Some(closed) = &scope.closed {
+                let sql = "SELECT ?fields FROM month_closed_page FINAL \
+                           WHERE project = ? AND month = toDate(?) AND run = ? AND path IN ?";
+                let query = self.client.query(sql).bind(scope.project.as_str()).bind(closed.month).bind(closed.run);
+                let take = |row: MonthClosedPageRow| {
+                    facts.add_closed_page(row);
+                    Ok(())
+                };
+                self.each("visitors of pages", query.bind(chunk), take).await?;
+            } else {
+                let sql = format!("SELECT ?fields FROM page_daily FINAL {} AND path IN ?", scope.of_period());
+                let query = self.client.query(&sql).bind(chunk);
+                self.each("visitors of pages", query, |row: PageDailyRow| facts.add_page_sketch(&row)).await?;
+            }
         }
         Ok(())
     }
 
-    async fn breakdowns(&self, project: &ProjectSlug, period: Period) -> Result<Vec<BreakdownSum>, StoreError> {
+    async fn breakdowns(&self, scope: &Scope<'_>) -> Result<Vec<BreakdownSum>, StoreError> {
         // LowCardinality is stripped because a row's validation knows String only. The dimension's total comes with
         // every value, from one read, so that what is not listed can be told without a second look at moving figures.
         let sql = format!(
             "SELECT name AS dimension, value, total, sum(total) OVER (PARTITION BY name) AS of_dimension \
-             FROM (SELECT CAST(dimension AS String) AS name, value, sum(views) AS total FROM breakdown_daily FINAL \
-             {OF_PERIOD} GROUP BY name, value) \
-             ORDER BY dimension, total DESC, value LIMIT ? BY dimension"
+             FROM (SELECT name, value, sum(views) AS total FROM ({}) GROUP BY name, value) \
+             ORDER BY dimension, total DESC, value LIMIT ? BY dimension",
+            scope.rows("CAST(dimension AS String) AS name, value, views", "breakdown_daily", "month_closed_breakdown")
         );
-        let query = of_period(self.client.query(&sql), project, period).bind(BREAKDOWN_VALUES);
-        self.within("breakdowns", query.fetch_all()).await
+        self.within("breakdowns", self.client.query(&sql).bind(BREAKDOWN_VALUES).fetch_all()).await
     }
 
-    async fn rejections(&self, project: &ProjectSlug, period: Period) -> Result<Vec<(String, u64)>, StoreError> {
+    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<(String, u64)>, StoreError> {
         let sql = format!(
             "SELECT CAST(reason AS String) AS name, sum(beacons) AS total FROM rejection_daily FINAL \
-             {OF_PERIOD} GROUP BY name"
+             {} GROUP BY name",
+            scope.of_period()
         );
-        let query = of_period(self.client.query(&sql), project, period);
-        let rows = self.within("refused beacons", query.fetch_all::<NamedSum>()).await?;
+        let rows = self.within("refused beacons", self.client.query(&sql).fetch_all::<NamedSum>()).await?;
         Ok(rows.into_iter().map(|row| (row.name, row.total)).collect())
     }
 
@@ -263,10 +284,43 @@ impl ReportStore {
     }
 }
 
-/// The rows of a project's period in a table by day; bound by [`of_period`].
-const OF_PERIOD: &str = "WHERE project = ? AND day >= toDate(?) AND day <= toDate(?)";
+/// What a report is about. What it writes into a query cannot be anything else: a slug has only letters, digits and hyphens,
+/// the others are numbers.
+struct Scope<'a> {
+    project: &'a ProjectSlug,
+    period: Period,
+    closed: Option<MonthCloseRow>,
+}
 
-fn of_period(query: Query, project: &ProjectSlug, period: Period) -> Query {
-    // toDate of a number below 65,536 takes it as days since the epoch.
-    query.bind(project.as_str()).bind(period.first_day().0).bind(period.last_day().0)
+impl Scope<'_> {
+    /// The rows of the period in a table by day, without those that are in a closed month's figures.
+    fn of_period(&self) -> String {
+        // toDate of a number below 65,536 takes it as days since the epoch.
+        let (first, last) = (self.period.first_day().0, self.period.last_day().0);
+        let project = self.project.as_str();
+        format!(
+            "WHERE project = '{project}' AND day >= toDate({first}) AND day <= toDate({last}){}",
+            self.not_contained()
+        )
+    }
+
+    fn not_contained(&self) -> String {
+        match &self.closed {
+            Some(closed) => format!(" AND NOT {}", Frontier::of(closed).condition()),
+            None => String::new(),
+        }
+    }
+
+    /// Columns of a table by day, and of its closed counterpart.
+    fn rows(&self, columns: &str, daily: &str, closed: &str) -> String {
+        let mut sql = format!("SELECT {columns} FROM {daily} FINAL {}", self.of_period());
+        if let Some(MonthCloseRow { month, run, .. }) = &self.closed {
+            let project = self.project.as_str();
+            sql.push_str(&format!(
+                " UNION ALL SELECT {columns} FROM {closed} FINAL \
+                 WHERE project = '{project}' AND month = toDate({month}) AND run = {run}"
+            ));
+        }
+        sql
+    }
 }

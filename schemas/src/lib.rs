@@ -5,6 +5,7 @@
 
 pub mod beacon;
 pub mod classes;
+pub mod close;
 pub mod project;
 pub mod record;
 pub mod rejection;

@@ -7,11 +7,14 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
-pub const MIGRATIONS: &[(u32, &str)] =
-    &[(1, include_str!("../sql/0001_first_tables.sql")), (2, include_str!("../sql/0002_streams.sql"))];
+pub const MIGRATIONS: &[(u32, &str)] = &[
+    (1, include_str!("../sql/0001_first_tables.sql")),
+    (2, include_str!("../sql/0002_streams.sql")),
+    (3, include_str!("../sql/0003_privacy.sql")),
+];
 
 /// The statements of one step, without comments.
 pub fn statements(sql: &str) -> impl Iterator<Item = String> {
@@ -157,8 +160,95 @@ pub struct ProjectRow {
     pub slug: String,
     /// Hosts of its pages.
     pub hosts: Vec<String>,
-    /// 1 where the project was removed.
+    /// 1 where the project was removed, 2 where it was erased.
     pub removed: u8,
+    /// Patterns of paths whose wildcards are masked.
+    pub mask: Vec<String>,
+    /// Patterns of paths that are kept as they are.
+    pub keep: Vec<String>,
+    /// Names of query parameters that tell pages apart.
+    pub query: Vec<String>,
     /// Milliseconds since the epoch at the change.
     pub revision: u64,
+}
+
+/// `month_close`: a run's last word; of several the one that finished first counts.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct MonthCloseRow {
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Number of the run, drawn at random.
+    pub run: u64,
+    /// ClickHouse's clock at the end, microseconds since the epoch.
+    pub finished: i64,
+    /// Streams whose windows are in the figures.
+    pub streams: Vec<u64>,
+    /// Of each stream in turn, the first window that is not.
+    pub windows: Vec<u64>,
+    /// Projects with figures.
+    pub projects: u64,
+    /// Their views.
+    pub views: u64,
+}
+
+/// `month_closed`: one project's month, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
+pub struct MonthClosedRow {
+    /// Project slug; empty for refusals of no known project.
+    pub project: String,
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Number of the run.
+    pub run: u64,
+    /// Visitors of the month, estimated.
+    pub visitors: u64,
+    /// One standard deviation as a fraction of the estimate.
+    pub visitors_error: f64,
+    /// Views by search engines.
+    pub bots_search: u64,
+    /// Views by AI crawlers.
+    pub bots_ai_crawler: u64,
+    /// Views by link previews.
+    pub bots_preview: u64,
+    /// Views by uptime monitors.
+    pub bots_monitor: u64,
+    /// Views by automation and headless browsers.
+    pub bots_automation: u64,
+    /// Views by other bots.
+    pub bots_other: u64,
+    /// Page views by people in each hour of the month.
+    pub hour_views: Vec<u64>,
+    /// Of these, arrivals from outside the project.
+    pub hour_visits: Vec<u64>,
+    /// Visitors of each day, estimated.
+    pub day_visitors: Vec<u64>,
+    /// Their errors.
+    pub day_errors: Vec<f64>,
+    /// Reasons of refused beacons.
+    pub rejected_reasons: Vec<String>,
+    /// Beacons refused, for each reason in turn.
+    pub rejected_beacons: Vec<u64>,
+    /// Views in windows that are not in these figures, as of the close.
+    pub open_views: u64,
+}
+
+/// `month_closed_page`: one path's month, apart by status.
+#[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
+pub struct MonthClosedPageRow {
+    /// Project slug.
+    pub project: String,
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Number of the run.
+    pub run: u64,
+    /// Cleaned path.
+    pub path: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Page views.
+    pub views: u64,
+    /// Visitors of the path, estimated.
+    pub visitors: u64,
+    /// One standard deviation as a fraction of the estimate.
+    pub visitors_error: f64,
 }

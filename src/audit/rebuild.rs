@@ -2,7 +2,7 @@
 
 use super::record::{self, BROWSERS, DEVICES, REASONS, Record, SYSTEMS};
 use schemas::proto::PageView;
-use schemas::{Coordinate, VisitorSketch};
+use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,25 @@ impl Key {
             Key::Page(..) => "page_daily",
             Key::Breakdown(..) => "breakdown_daily",
             Key::Rejection(..) => "rejection_daily",
+        }
+    }
+
+    /// Whose.
+    pub fn project(&self) -> &str {
+        let (Key::Site(project, _)
+        | Key::Page(project, ..)
+        | Key::Breakdown(project, ..)
+        | Key::Rejection(project, ..)) = self;
+        project
+    }
+
+    /// Of which month.
+    pub fn month(&self) -> Month {
+        match self {
+            Key::Site(_, hour) => Hour(*hour).month(),
+            Key::Page(_, day, ..) | Key::Breakdown(_, day, ..) | Key::Rejection(_, day, _) => {
+                Hour(u32::from(*day) * 24).month()
+            }
         }
     }
 }

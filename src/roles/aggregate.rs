@@ -6,7 +6,7 @@ use super::loopback;
 use crate::config::Config;
 use crate::config::kafka::GroupProtocol;
 use crate::shell::{harden, signal, until};
-use crate::{database, http, projects, topic};
+use crate::{close, database, http, projects, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
 use aggregate::store::SummaryStore;
 use anyhow::Context;
@@ -45,6 +45,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 () = until(stopped.clone()) => return Ok(()),
             }
         }
+        let mut keeping = tokio::task::JoinSet::new();
+        keeping.spawn(close::keep(clickhouse.clone(), config.clock()?, config.close_after()?, config.retention()?));
         let timeout = config.clickhouse_timeout()?;
         let aggregate = config.aggregate()?;
         let group = GroupConfig {

@@ -6,9 +6,9 @@
 use super::figures::{CONTENT_TYPE, Figures};
 use super::loopback;
 use crate::config::Config;
-use crate::projects::{self, Registry, Snapshot, refresh_registry};
+use crate::projects::{self, Snapshot, refresh_registry};
 use crate::shell::{harden, open_data_directory, signal, until};
-use crate::{http, topic};
+use crate::{http, keys, privacy, topic};
 use anyhow::Context;
 use axum::Router;
 use axum::http::header;
@@ -17,7 +17,7 @@ use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::kafka::{KafkaConfig, KafkaSink};
 use ingest::keys::KeyRing;
-use ingest::projects::{ProjectSnapshot, Projects};
+use ingest::projects::Projects;
 use schemas::{Hour, ProjectSlug};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Err(_) => false,
     };
 
-    let keys = KeyRing::open(&data.join("keys").join("visitor.key"), config.visitor_period()?, clock())?;
+    let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
     let journal = {
         let clock = Arc::clone(&clock);
         let bounds = JournalConfig { capacity_bytes: Some(spill.spill_bytes), ..JournalConfig::default() };
@@ -62,20 +62,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let snapshot = Snapshot::new(&data.join("projects.json"));
     let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
-    registry.replace(ProjectSnapshot::new(&snapshot.load::<Registry>()));
+    registry.replace(projects::indexed(&snapshot.load()));
     let names = Snapshot::new(&data.join("admitted.json"));
     registry.admit_known(names.load::<Vec<ProjectSlug>>());
-    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), keys, registry, sink.clone()));
+    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, registry, sink.clone()));
 
     let server = config.clickhouse(&projects::clickhouse_url(&config).await?);
     let (stop, stopped) = watch::channel(false);
     let database = server.with_database(config.database());
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
     let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, snapshot, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
     });
-    let router = ingest::routes(Arc::clone(&ingest)).merge(metrics(Arc::clone(&ingest), sink.clone()));
+    let privacy =
+        query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
+    let router = ingest::routes(Arc::clone(&ingest)).merge(metrics(Arc::clone(&ingest), sink.clone())).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), topic = settings.topic, "headcount takes beacons");
 
@@ -93,6 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     refresh.abort();
+    beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
     let _ = refresh.await;
@@ -133,6 +138,12 @@ fn metrics(ingest: Arc<Ingest<KafkaSink>>, sink: KafkaSink) -> Router {
             .one("queue_records", "gauge", "Records that wait for Kafka's word.", kafka.in_queue)
             .one("kafka_away", "gauge", "1 while Kafka does not acknowledge.", u8::from(kafka.away))
             .one("refused_beacons_total", "counter", "Beacons refused, for whatever reason.", ingest.refused_beacons())
+            .one(
+                "nodes_with_another_key",
+                "gauge",
+                "Endpoints that have another visitor key: visitors who meet both count twice.",
+                ingest.foreign_keys(),
+            )
             .one("projects", "gauge", "Registered projects that are in force.", ingest.projects.len());
         let text = figures.text();
         async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }

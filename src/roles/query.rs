@@ -3,12 +3,11 @@
 use super::loopback;
 use crate::config::Config;
 use crate::shell::{harden, signal, until};
-use crate::{http, projects};
+use crate::{http, privacy, projects};
 use anyhow::Context;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use ingest::keys::VisitorPeriod;
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,17 +21,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
-    let unit = match config.visitor_period()? {
-        VisitorPeriod::Month => query::VisitorUnit::Visitors,
-        VisitorPeriod::Day => query::VisitorUnit::VisitorDays,
-    };
-    let reports = query::routes(
-        query::ReportStore::new(client.clone()),
-        query::QueryConfig { visitor_unit: unit, ..query::QueryConfig::default() },
-        config.clock()?,
-    );
+    let reports = query::routes(query::ReportStore::new(client.clone()), config.query()?, config.clock()?);
+    let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
-    let serving = http::serve(config.http()?, listener, reports.merge(health(client)), until(stopped));
+    let serving = http::serve(config.http()?, listener, reports.merge(health(client)).merge(told), until(stopped));
     tracing::info!(%address, "headcount serves reports");
     tokio::pin!(serving);
     tokio::select! {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::VisitorUnit;
+use crate::Rules;
 use crate::period::Period;
 use crate::report::{BreakdownSum, MonthFacts, PageList, PageTotal};
 use axum::http::HeaderValue;
@@ -16,7 +16,7 @@ fn snippet(headers: &[(&'static str, &'static str)]) -> Snippet {
 fn render(month: &str, facts: &MonthFacts) -> String {
     let now = DateTime::parse_from_rfc3339("2026-11-23T13:30:00Z").unwrap().to_utc();
     let period = Period::of(month.parse().unwrap(), now).unwrap();
-    let figures = MonthlyReport::of("sphinx".parse().unwrap(), period, facts, VisitorUnit::Visitors);
+    let figures = MonthlyReport::of("sphinx".parse().unwrap(), period, facts, Rules::default());
     report(&figures, "2026-11".parse().unwrap(), &snippet(&[("host", "stats.example.org")])).into_string()
 }
 

@@ -54,7 +54,12 @@ fn page_sketch(path: &str, status: u16, window_start: u64, sketch: Vec<u8>) -> P
 }
 
 fn report(month: &str, now: &str, facts: &MonthFacts) -> MonthlyReport {
-    MonthlyReport::of("sphinx".parse().unwrap(), period(month, now), facts, VisitorUnit::Visitors)
+    MonthlyReport::of(
+        "sphinx".parse().unwrap(),
+        period(month, now),
+        facts,
+        Rules { floor: Floor::new(3).unwrap(), ..Rules::default() },
+    )
 }
 
 #[test]
@@ -117,14 +122,17 @@ fn pages_carry_the_union_of_their_sketches_by_status() {
     facts.add_page_sketch(&page_sketch("/a", 200, 9, readers(3, 8))).unwrap();
     facts.add_page_sketch(&page_sketch("/a", 404, 0, readers(0, 2))).unwrap();
     let report = report("2026-10", PAST, &facts);
-    let figures: Vec<_> = report.pages.items.iter().map(|p| (p.status, p.views, p.visitors.estimate)).collect();
-    assert_eq!(figures, [(200, 9, 8), (404, 3, 2)]);
+    let figures: Vec<_> = report.pages.items.iter().map(|p| (p.status, p.views, p.visitors)).collect();
+    let [(200, 9, PageVisitors::Shown(of_a)), (404, 3, PageVisitors::Few { fewer_than: 3, .. })] = figures[..] else {
+        panic!("{figures:?}")
+    };
+    assert_eq!(of_a.estimate, 8);
     assert_eq!(report.pages.next, Some(Cursor(total("/a", 404, 3))));
     assert_eq!((report.not_found.items.len(), &report.not_found.next), (1, &None));
 }
 
 #[test]
-fn values_that_are_not_listed_are_one_item() {
+fn values_that_are_not_listed_are_one_item_and_never_alone() {
     let sum = |dimension: &str, value: &str, total, of_dimension| BreakdownSum {
         dimension: dimension.to_owned(),
         value: value.to_owned(),
@@ -133,8 +141,8 @@ fn values_that_are_not_listed_are_one_item() {
     };
     let facts = MonthFacts {
         breakdowns: vec![
-            sum("country", "NL", 2, 10),
-            sum("country", "", 5, 10),
+            sum("country", "NL", 20, 60),
+            sum("country", "", 30, 60),
             sum("os", "Linux", 7, 7),
             sum("a_dimension_of_tomorrow", "x", 1, 1),
         ],
@@ -142,7 +150,7 @@ fn values_that_are_not_listed_are_one_item() {
     };
     let report = report("2026-10", PAST, &facts);
     let country: Vec<_> = report.breakdowns["country"].iter().map(|i| (i.value.as_str(), i.views, i.rest)).collect();
-    assert_eq!(country, [("", 5, false), ("NL", 2, false), ("other", 3, true)]);
+    assert_eq!(country, [("", 30, false), ("other", 30, true)]);
     assert_eq!(report.breakdowns["os"].len(), 1);
     assert_eq!(report.breakdowns.len(), Dimension::ALL.len());
 }

@@ -1,0 +1,488 @@
+//! The close of a month: figures stay, sketches go.
+//!
+//! Whoever closes a month is a *run* with a random number. It
+//! 1. notes of each stream the window that is open: all windows below have ended, so their rows are final;
+//! 2. adds up what the ended windows say, and estimates visitors from all sketches there are;
+//! 3. writes that to `month_closed…` under its own number, and last a row of `month_close`;
+//! 4. waits, and looks which run finished first: that one counts, whoever it was;
+//! 5. removes what the figures contain from the tables of open months, and empties the sketches of the rest.
+//!
+//! A run that dies before 3 has ended left rows that nobody reads; the next run does all of it anew. Two runs at once, on any
+//! machines, write the same numbers, and only one counts. Nothing is removed before the first has finished for good, so a run that
+//! read while rows were being removed finished later and does not count. Rows that come back (an aggregator folds a window again, a
+//! zombie's insert arrives) are known by their window, left out by reports, and removed by the next sweep.
+
+use chrono::{DateTime, Utc};
+use clickhouse::{Client, Row, RowOwned, RowWrite};
+use schemas::close::Frontier;
+use schemas::sketch::SketchDecodeError;
+use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
+use schemas::{Hour, Month, VisitorSketch};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Tables whose rows are of windows.
+const TABLES: [&str; 4] = ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily"];
+/// Of these, the ones with sketches.
+const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
+/// How long a run waits before it believes that no other finished before it, and that every report that began before the
+/// close has been read. Longer than either may take: both are bounded.
+pub const SETTLE: Duration = Duration::from_secs(15);
+/// How long the last word may take in ClickHouse, seconds. Its time is drawn at its beginning.
+const LAST_WORD: &str = "5";
+/// Rows sent at once.
+const BATCH: usize = 5_000;
+/// Rows of pages asked for at once, unless one project has more.
+const PAGE_ROWS: u64 = 300_000;
+
+/// Why a month is not closed.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// ClickHouse refused or went away.
+    #[error("ClickHouse, while {action}: {source}")]
+    ClickHouse {
+        /// What was attempted.
+        action: &'static str,
+        /// Why not.
+        source: clickhouse::error::Error,
+    },
+    /// A stored sketch is none.
+    #[error("a stored sketch of {project} does not decode: {source}")]
+    Sketch {
+        /// Whose.
+        project: String,
+        /// Why not.
+        source: SketchDecodeError,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+/// What a close did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The month.
+    pub month: Month,
+    /// Projects with figures.
+    pub projects: u64,
+    /// Views in them.
+    pub views: u64,
+    /// Whether this run's figures count, or those of another that was faster.
+    pub ours: bool,
+}
+
+/// Closes months.
+#[derive(Clone)]
+pub struct Closer {
+    client: Client,
+}
+
+#[derive(Row, Deserialize)]
+struct StreamWindow {
+    stream: u64,
+    window_start: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct ProjectRows {
+    project: String,
+    rows: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct ReasonSum {
+    project: String,
+    reason: String,
+    total: u64,
+}
+
+fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
+    move |source| CloseError::ClickHouse { action, source }
+}
+
+fn first_day(month: Month) -> u16 {
+    month.first_hour().day().0
+}
+
+/// As ClickHouse names a month's partition.
+fn partition(month: Month) -> u32 {
+    u32::from(month.year()) * 100 + u32::from(month.number())
+}
+
+fn month_of(partition: u32) -> Option<Month> {
+    Month::new(u16::try_from(partition / 100).ok()?, u8::try_from(partition % 100).ok()?).ok()
+}
+
+impl Closer {
+    /// `client` has URL, database and credentials.
+    pub fn new(client: Client) -> Self {
+        let client = client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0");
+        Closer { client: client.with_setting("mutations_sync", "2") }
+    }
+
+    /// Closes every month that ended `after` before `now` or earlier, and sweeps those that are closed. Months in which nothing was
+    /// counted have nothing to close.
+    pub async fn close_due(&self, now: DateTime<Utc>, after: Duration) -> Result<Vec<Closed>, CloseError> {
+        let mut closed = Vec::new();
+        for month in self.months_with_rows().await? {
+            if !is_due(month, now, after) {
+                continue;
+            }
+            match self.winner(month).await? {
+                Some(winner) => self.sweep(month, &winner).await?,
+                None => closed.push(self.close(month).await?),
+            }
+        }
+        Ok(closed)
+    }
+
+    /// Closes a month, which the caller knows to be over. Does nothing but sweep where it is closed already.
+    pub async fn close(&self, month: Month) -> Result<Closed, CloseError> {
+        if let Some(winner) = self.winner(month).await? {
+            self.sweep(month, &winner).await?;
+            return Ok(Closed { month, projects: winner.projects, views: winner.views, ours: false });
+        }
+        let mut run = [0; 8];
+        getrandom::fill(&mut run).map_err(CloseError::Random)?;
+        let run = u64::from_le_bytes(run);
+        let frontier = self.open_windows().await?;
+        let (projects, views) = self.write_sites(month, run, &frontier).await?;
+        self.write_pages(month, run, &frontier).await?;
+        self.write_breakdowns(month, run, &frontier).await?;
+        self.finish(month, run, &frontier, projects, views).await?;
+        tokio::time::sleep(SETTLE).await;
+        let Some(winner) = self.winner(month).await? else {
+            unreachable!("a run that finished is there, and only a winner's sweep removes others");
+        };
+        self.sweep(month, &winner).await?;
+        Ok(Closed { month, projects: winner.projects, views: winner.views, ours: winner.run == run })
+    }
+
+    /// The run whose figures count.
+    async fn winner(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
+        let sql = "SELECT ?fields FROM month_close FINAL WHERE month = toDate(?) ORDER BY finished, run LIMIT 1";
+        self.client
+            .query(sql)
+            .bind(first_day(month))
+            .fetch_optional()
+            .await
+            .map_err(failed("asking who closed a month"))
+    }
+
+    async fn months_with_rows(&self) -> Result<Vec<Month>, CloseError> {
+        let sql = "SELECT DISTINCT toUInt32(partition) AS month FROM system.parts \
+                   WHERE database = currentDatabase() AND table IN ? ORDER BY month";
+        let months = self.client.query(sql).bind(&TABLES[..]).fetch_all::<u32>().await;
+        Ok(months.map_err(failed("asking for months with figures"))?.into_iter().filter_map(month_of).collect())
+    }
+
+    async fn open_windows(&self) -> Result<Frontier, CloseError> {
+        let sql = "SELECT stream, max(ledger.window_start) AS window_start FROM ledger GROUP BY stream";
+        let rows = self.client.query(sql).fetch_all::<StreamWindow>().await.map_err(failed("reading the ledger"))?;
+        Ok(Frontier(rows.into_iter().map(|row| (row.stream, row.window_start)).collect()))
+    }
+
+    /// `month_closed`. Returns projects and views.
+    async fn write_sites(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(u64, u64), CloseError> {
+        const READING: &str = "reading a month's hours";
+        let mut refused = self.rejections(month, frontier).await?;
+        let sql = "SELECT ?fields FROM site_hourly FINAL WHERE toYYYYMM(hour) = ? ORDER BY project";
+        let mut rows =
+            self.client.query(sql).bind(partition(month)).fetch::<SiteHourlyRow>().map_err(failed(READING))?;
+        let (mut of_project, mut ready) = (None::<SiteMonth>, Vec::new());
+        let (mut projects, mut views) = (0, 0);
+        loop {
+            let row = rows.next().await.map_err(failed(READING))?;
+            let ended =
+                of_project.as_ref().is_some_and(|held| row.as_ref().is_none_or(|row| row.project != held.project));
+            if ended && let Some(held) = of_project.take() {
+                let rejected = refused.remove(&held.project).unwrap_or_default();
+                let row = held.row(month, run, rejected);
+                projects += 1;
+                views += row.hour_views.iter().sum::<u64>();
+                ready.push(row);
+            }
+            if ready.len() >= BATCH || (row.is_none() && !ready.is_empty()) {
+                self.insert("month_closed", &ready).await?;
+                ready.clear();
+            }
+            let Some(row) = row else { break };
+            let held = of_project.get_or_insert_with(|| SiteMonth::new(row.project.clone(), month));
+            held.add(&row, frontier.contains(row.stream, row.window_start))?;
+        }
+        // Whose beacons were all refused.
+        for (project, rejected) in refused {
+            ready.push(SiteMonth::new(project, month).row(month, run, rejected));
+        }
+        self.insert("month_closed", &ready).await?;
+        Ok((projects, views))
+    }
+
+    async fn rejections(
+        &self,
+        month: Month,
+        frontier: &Frontier,
+    ) -> Result<BTreeMap<String, BTreeMap<String, u64>>, CloseError> {
+        let sql = format!(
+            "SELECT project, CAST(reason AS String) AS reason, sum(beacons) AS total FROM rejection_daily FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason",
+            frontier.condition()
+        );
+        let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
+        let mut refused: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for row in rows.map_err(failed("reading a month's refusals"))? {
+            refused.entry(row.project).or_default().insert(row.reason, row.total);
+        }
+        Ok(refused)
+    }
+
+    /// `month_closed_page`, a few projects at a time: sorting a month's pages as a whole would take all memory.
+    async fn write_pages(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
+        const READING: &str = "reading a month's pages";
+        let sql =
+            "SELECT project, count() AS rows FROM page_daily WHERE toYYYYMM(day) = ? GROUP BY project ORDER BY project";
+        let sizes =
+            self.client.query(sql).bind(partition(month)).fetch_all::<ProjectRows>().await.map_err(failed(READING))?;
+        for chunk in chunks(&sizes) {
+            let [first, .., last] = chunk else {
+                let [only] = chunk else { continue };
+                self.write_pages_of(month, run, frontier, (&only.project, &only.project)).await?;
+                continue;
+            };
+            self.write_pages_of(month, run, frontier, (&first.project, &last.project)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_pages_of(
+        &self,
+        month: Month,
+        run: u64,
+        frontier: &Frontier,
+        (first, last): (&str, &str),
+    ) -> Result<(), CloseError> {
+        const READING: &str = "reading a month's pages";
+        let sql = "SELECT ?fields FROM page_daily FINAL WHERE project >= ? AND project <= ? AND toYYYYMM(day) = ? \
+                   ORDER BY project, path, status";
+        let query = self.client.query(sql).bind(first).bind(last).bind(partition(month));
+        let mut rows = query.fetch::<PageDailyRow>().map_err(failed(READING))?;
+        let (mut of_page, mut ready) = (None::<(MonthClosedPageRow, VisitorSketch)>, Vec::new());
+        loop {
+            let row = rows.next().await.map_err(failed(READING))?;
+            let other = |held: &MonthClosedPageRow, row: &PageDailyRow| {
+                (&held.project, &held.path, held.status) != (&row.project, &row.path, row.status)
+            };
+            let ended = of_page.as_ref().is_some_and(|(held, _)| row.as_ref().is_none_or(|row| other(held, row)));
+            if ended && let Some((mut page, sketch)) = of_page.take() {
+                (page.visitors, page.visitors_error) = estimate(&sketch);
+                ready.push(page);
+            }
+            if ready.len() >= BATCH || (row.is_none() && !ready.is_empty()) {
+                self.insert("month_closed_page", &ready).await?;
+                ready.clear();
+            }
+            let Some(row) = row else { return Ok(()) };
+            let (page, sketch) = of_page.get_or_insert_with(|| {
+                let (project, path, status) = (row.project.clone(), row.path.clone(), row.status);
+                let month = first_day(month);
+                let page = MonthClosedPageRow {
+                    project,
+                    month,
+                    run,
+                    path,
+                    status,
+                    views: 0,
+                    visitors: 0,
+                    visitors_error: 0.0,
+                };
+                (page, VisitorSketch::new())
+            });
+            if frontier.contains(row.stream, row.window_start) {
+                page.views += row.views;
+            }
+            merge(sketch, &row.sketch, &row.project)?;
+        }
+    }
+
+    /// `month_closed_breakdown`, which ClickHouse can do by itself.
+    async fn write_breakdowns(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
+        let sql = format!(
+            "INSERT INTO month_closed_breakdown (project, month, run, dimension, value, views) \
+             SELECT project, toDate(?), ?, dimension, value, sum(views) FROM breakdown_daily FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, dimension, value \
+             SETTINGS optimize_aggregation_in_order = 1",
+            frontier.condition()
+        );
+        let query = self.client.query(&sql).bind(first_day(month)).bind(run).bind(partition(month));
+        query.execute().await.map_err(failed("writing a month's breakdowns"))
+    }
+
+    /// The run's last word.
+    async fn finish(
+        &self,
+        month: Month,
+        run: u64,
+        frontier: &Frontier,
+        projects: u64,
+        views: u64,
+    ) -> Result<(), CloseError> {
+        let list = |numbers: Vec<&u64>| format!("{numbers:?}");
+        let sql = format!(
+            "INSERT INTO month_close (month, run, finished, streams, windows, projects, views) \
+             SELECT toDate(?), ?, now64(6, 'UTC'), {}, {}, ?, ?",
+            list(frontier.0.keys().collect()),
+            list(frontier.0.values().collect())
+        );
+        let client = self.client.clone().with_setting("max_execution_time", LAST_WORD);
+        let query = client.query(&sql).bind(first_day(month)).bind(run).bind(projects).bind(views);
+        query.execute().await.map_err(failed("ending the close of a month"))
+    }
+
+    /// Removes what the figures contain, the sketches of all else, and what other runs wrote. Does nothing where nothing of it is left.
+    async fn sweep(&self, month: Month, winner: &MonthCloseRow) -> Result<(), CloseError> {
+        const REMOVING: &str = "removing what a closed month no longer needs";
+        let (partition, contained) = (partition(month), Frontier::of(winner).condition());
+        for table in TABLES {
+            let time = if table == "site_hourly" { "hour" } else { "day" };
+            if self.any(&format!("{table} WHERE toYYYYMM({time}) = {partition} AND {contained}")).await? {
+                let sql = format!("ALTER TABLE {table} DELETE IN PARTITION {partition} WHERE {contained}");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+            if SKETCHED.contains(&table)
+                && self.any(&format!("{table} WHERE toYYYYMM({time}) = {partition} AND sketch != ''")).await?
+            {
+                let sql = format!("ALTER TABLE {table} UPDATE sketch = '' IN PARTITION {partition} WHERE sketch != ''");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+        }
+        // Replaced parts stay on the disk for `old_parts_lifetime` (eight minutes), and in a table that is at rest until somebody looks
+        // for them. Dropping a partition looks; there is none of this name.
+        for table in SKETCHED {
+            let sql = "SELECT toUInt8(1) FROM system.parts WHERE database = currentDatabase() AND table = ? AND partition = ? \
+                       AND NOT active LIMIT 1";
+            let old = self.client.query(sql).bind(table).bind(partition.to_string()).fetch_optional::<u8>().await;
+            if old.map_err(failed(REMOVING))?.is_some() {
+                let sql = format!("ALTER TABLE {table} DROP PARTITION 0");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+        }
+        let (month, run) = (first_day(month), winner.run);
+        for table in ["month_closed", "month_closed_page", "month_closed_breakdown"] {
+            let others = format!("month = toDate({month}) AND run != {run}");
+            // One that has not finished may be at work still; it is gone an hour later.
+            let old = format!(
+                "(SELECT max(finished) < now64(6, 'UTC') - INTERVAL 1 HOUR FROM month_close WHERE run = {run})"
+            );
+            if self.any(&format!("{table} WHERE {others} AND {old}")).await? {
+                let sql = format!("ALTER TABLE {table} DELETE WHERE {others}");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn any(&self, from: &str) -> Result<bool, CloseError> {
+        let query = self.client.query(&format!("SELECT 1 FROM {from} LIMIT 1"));
+        let found = query.fetch_optional::<u8>().await.map_err(failed("looking for what is left of a closed month"))?;
+        Ok(found.is_some())
+    }
+
+    async fn insert<T>(&self, table: &'static str, rows: &[T]) -> Result<(), CloseError>
+    where
+        T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
+    {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let send = async {
+            let mut insert = self.client.insert::<T>(table).await?;
+            for row in rows {
+                insert.write(row).await?;
+            }
+            insert.end().await
+        };
+        send.await.map_err(failed("writing a month's figures"))
+    }
+}
+
+/// Whether a month ended `after` before `now`, or earlier.
+pub fn is_due(month: Month, now: DateTime<Utc>, after: Duration) -> bool {
+    month.end_hour().start() + after <= now
+}
+
+/// Projects whose pages are read together.
+fn chunks(sizes: &[ProjectRows]) -> impl Iterator<Item = &[ProjectRows]> {
+    let mut rest = sizes;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let fits = |size: &&ProjectRows| {
+            rows += size.rows;
+            rows <= PAGE_ROWS
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (chunk, others) = rest.split_at(count);
+        rest = others;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// What a report would say: a whole number, and its error to 4 decimals.
+fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
+    let estimate = sketch.estimate();
+    (estimate.value.round() as u64, (estimate.error * 1e4).round() / 1e4)
+}
+
+fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
+    if encoded.is_empty() {
+        // Another run has closed the month meanwhile, and counts.
+        return Ok(());
+    }
+    sketch.merge_encoded(encoded).map_err(|source| CloseError::Sketch { project: project.to_owned(), source })
+}
+
+/// One project's month while its hours are added up.
+struct SiteMonth {
+    project: String,
+    first: Hour,
+    figures: MonthClosedRow,
+    of_days: Vec<VisitorSketch>,
+}
+
+impl SiteMonth {
+    fn new(project: String, month: Month) -> Self {
+        let hours = (month.end_hour().0 - month.first_hour().0) as usize;
+        let figures =
+            MonthClosedRow { hour_views: vec![0; hours], hour_visits: vec![0; hours], ..MonthClosedRow::default() };
+        SiteMonth { project, first: month.first_hour(), figures, of_days: vec![VisitorSketch::new(); hours / 24] }
+    }
+
+    fn add(&mut self, row: &SiteHourlyRow, ended: bool) -> Result<(), CloseError> {
+        let hour = (Hour::from_unix_seconds(row.hour).0 - self.first.0) as usize;
+        merge(&mut self.of_days[hour / 24], &row.sketch, &row.project)?;
+        let figures = &mut self.figures;
+        if !ended {
+            figures.open_views += row.views;
+            return Ok(());
+        }
+        figures.hour_views[hour] += row.views;
+        figures.hour_visits[hour] += row.visits;
+        figures.bots_search += row.bots_search;
+        figures.bots_ai_crawler += row.bots_ai_crawler;
+        figures.bots_preview += row.bots_preview;
+        figures.bots_monitor += row.bots_monitor;
+        figures.bots_automation += row.bots_automation;
+        figures.bots_other += row.bots_other;
+        Ok(())
+    }
+
+    fn row(mut self, month: Month, run: u64, rejected: BTreeMap<String, u64>) -> MonthClosedRow {
+        let mut of_month = VisitorSketch::new();
+        self.of_days.iter().for_each(|day| of_month.merge(day));
+        (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
+        (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
+        (self.figures.rejected_reasons, self.figures.rejected_beacons) = rejected.into_iter().unzip();
+        MonthClosedRow { project: self.project, month: first_day(month), run, ..self.figures }
+    }
+}

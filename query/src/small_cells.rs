@@ -1,0 +1,69 @@
+//! Small cells: what a report must not tell, since it would be about somebody.
+//!
+//! A value of a breakdown that was counted fewer times than the floor is folded into "other". A dimension's total is
+//! always shown, so one value folded alone would come out by subtraction: then the next smallest goes with it (in the
+//! field's words, complementary suppression), and so it goes on while "other" itself is below the floor. Of a page, the
+//! visitors are withheld where they are fewer than the floor.
+//!
+//! Every output is made of a report that went through here, one month at a time: whoever adds up several months adds up
+//! what is left. Ranges folded after adding could be subtracted from each other.
+//!
+//! Suppression and why it needs a complement: Willenborg and de Waal, Elements of Statistical Disclosure Control, 2001.
+
+use crate::report::BreakdownItem;
+
+/// The smallest floor that may be configured.
+pub const LEAST_FLOOR: u64 = 3;
+
+/// A figure that is shown counts at least so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor(u64);
+
+impl Default for Floor {
+    fn default() -> Self {
+        Floor(10)
+    }
+}
+
+impl Floor {
+    /// None below [`LEAST_FLOOR`].
+    pub fn new(floor: u64) -> Option<Self> {
+        (floor >= LEAST_FLOOR).then_some(Floor(floor))
+    }
+
+    /// As a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Whether a figure is too small to be shown.
+    pub fn withholds(self, figure: u64) -> bool {
+        figure < self.0
+    }
+
+    /// Folds one dimension. `items` come in any order; an item marked `rest` is folded already and stays so. The result is
+    /// sorted by views, most first, and the folded ones are one item at its end.
+    pub fn fold(self, mut items: Vec<BreakdownItem>) -> Vec<BreakdownItem> {
+        items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
+        let (mut cells, mut views, mut largest) = (0u64, 0u64, 0);
+        while let Some(last) = items.last() {
+            // Two cells, one below the floor and one below the smallest that is shown, cannot add up to more. Who sees such a
+            // sum would know both. Equals go together, lest their order tell.
+            let most = (self.0 - 1) + (last.views - 1);
+            let too_telling =
+                cells > 0 && (cells < 2 || self.withholds(views) || views >= most || last.views == largest);
+            if !(last.rest || self.withholds(last.views) || too_telling) {
+                break;
+            }
+            (cells, views, largest) = (cells + 1, views + last.views, last.views);
+            items.pop();
+        }
+        if cells > 0 {
+            items.push(BreakdownItem { value: "other".to_owned(), views, rest: true });
+        }
+        items
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! Which rows a closed month's figures contain.
+
+use crate::tables::MonthCloseRow;
+use std::collections::BTreeMap;
+
+/// Of each stream, the first window that is not in the figures. Streams that are not here have none in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frontier(pub BTreeMap<u64, u64>);
+
+impl Frontier {
+    /// The one that a run noted.
+    pub fn of(row: &MonthCloseRow) -> Self {
+        Frontier(row.streams.iter().copied().zip(row.windows.iter().copied()).collect())
+    }
+
+    /// Whether a window's rows are in the figures.
+    pub fn contains(&self, stream: u64, window_start: u64) -> bool {
+        self.0.get(&stream).is_some_and(|&first_open| window_start < first_open)
+    }
+
+    /// The same as a condition of ClickHouse's on the columns `stream` and `window_start`.
+    pub fn condition(&self) -> String {
+        if self.0.is_empty() {
+            return "0".to_owned();
+        }
+        let list = |numbers: Vec<&u64>| {
+            numbers.iter().map(|number| format!("toUInt64({number})")).collect::<Vec<_>>().join(",")
+        };
+        let (streams, windows) = (list(self.0.keys().collect()), list(self.0.values().collect()));
+        format!("(window_start < transform(stream, [{streams}], [{windows}], toUInt64(0)))")
+    }
+}

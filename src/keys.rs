@@ -1,0 +1,93 @@
+//! Visitor keys: made, shown (never the key itself), taken over from another node; and nodes that have another one noticed.
+
+use crate::config::Config;
+use anyhow::Context;
+use clap::ArgMatches;
+use clickhouse::{Client, Row};
+use ingest::Ingest;
+use ingest::keys::{KeyRing, VisitorPeriod};
+use ingest::sink::Sink;
+use serde::Deserialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often an endpoint says which key it has, and looks which one others have.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Runs `headcount keys init|show|import`.
+pub fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+    let (path, period, now) = (config.key_file(), config.visitor_period()?, config.clock()?());
+    let ring = match action {
+        "init" => KeyRing::create(&path, period, now)?,
+        "import" => {
+            let copy = matches.get_one::<String>("file").context("no file given")?;
+            let ring = KeyRing::import(Path::new(copy), &path, period, now)?;
+            println!("remove {copy} now: whoever has it can ask who was there while the period lasts");
+            ring
+        }
+        _ => KeyRing::open_existing(&path, period, now)?,
+    };
+    let key = ring.at(now)?;
+    println!("file         {}", path.display());
+    println!("period       {}", period_of(period, &key));
+    println!("fingerprint  {}", key.fingerprint());
+    if action != "show" {
+        println!("Nodes that show the same period and fingerprint count a visitor once.");
+    }
+    Ok(())
+}
+
+/// `2026-11`, or `2026-11-23` where keys live for a day.
+pub fn period_of(period: VisitorPeriod, key: &ingest::keys::PeriodKey) -> String {
+    match period {
+        VisitorPeriod::Month => key.begins().month().to_string(),
+        VisitorPeriod::Day => key.begins().day().date().to_string(),
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct Others {
+    nodes: u64,
+}
+
+/// Tells the other endpoints, by way of ClickHouse, which key this one has, and notices one of another lineage: it would count
+/// visitors a second time. Runs until it is dropped.
+pub async fn compare<S: Sink>(ingest: Arc<Ingest<S>>, client: Client) {
+    let mut node = [0; 8];
+    if getrandom::fill(&mut node).is_err() {
+        tracing::warn!("the operating system gave no random bytes; keys of other nodes are not compared");
+        return;
+    }
+    let node = u64::from_le_bytes(node);
+    let mut told = 0;
+    loop {
+        match others(&ingest, &client, node).await {
+            Ok(nodes) => {
+                ingest.set_foreign_keys(nodes);
+                if nodes > 0 && told == 0 {
+                    tracing::error!(
+                        nodes,
+                        "other endpoints have another visitor key, so visitors who meet both count twice. Compare `headcount keys \
+                         show`, and take one node's key over with `headcount keys import`"
+                    );
+                }
+                told = nodes;
+            }
+            Err(error) => tracing::debug!(%error, "keys of other nodes could not be compared"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn others<S: Sink>(ingest: &Ingest<S>, client: &Client, node: u64) -> anyhow::Result<u64> {
+    let (period, number, fingerprint) = ingest.key_in_use()?;
+    let sql = "INSERT INTO key_in_use (period, number, node, fingerprint, seen) SELECT ?, ?, ?, ?, now('UTC')";
+    let insert = client.query(sql).bind(period.name()).bind(number).bind(node).bind(fingerprint.0);
+    insert.execute().await.context("cannot tell which key is in use")?;
+    // Of the same period only: at its end the nodes step one after another.
+    let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = ? AND number = ? AND fingerprint != ? \
+               AND seen > now('UTC') - INTERVAL 2 MINUTE";
+    let query = client.query(sql).bind(period.name()).bind(number).bind(fingerprint.0);
+    Ok(query.fetch_one::<Others>().await.context("cannot ask for other keys")?.nodes)
+}

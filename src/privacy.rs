@@ -1,0 +1,53 @@
+//! What `GET /privacy` says, from the running configuration.
+
+use crate::config::Config;
+use crate::keys;
+use ingest::Ingest;
+use ingest::sink::Sink;
+use query::privacy::{Asked, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED};
+use std::sync::Arc;
+
+fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
+    let rules = config.query()?.rules;
+    Ok(PrivacyFacts {
+        scopes: ["site", "page"],
+        precision: schemas::sketch::PRECISION,
+        // A rank of k has probability 2⁻ᵏ, which is two bits of entropy.
+        coordinate_bits: schemas::sketch::PRECISION + 2,
+        key: None,
+        small_cell_floor: rules.floor.get(),
+        close_after_hours: config.close_after()?.as_secs() / 3600,
+        log_retention_hours: config.log_retention_hours()?,
+        retention_months: config.retention()?.months,
+        opt_out: ["Sec-GPC: 1", "DNT: 1", "localStorage headcount-ignore = true"],
+        country: match config.ingest()?.country_header {
+            Some(header) => format!("by the word of a trusted proxy, header {header}"),
+            None => "not recorded".to_owned(),
+        },
+        recorded: RECORDED,
+        never_recorded: NEVER_RECORDED,
+        not_promised: NOT_PROMISED,
+    })
+}
+
+/// For a process that serves reports only.
+pub fn of_reports(config: &Config) -> anyhow::Result<Asked> {
+    let facts = facts(config)?;
+    Ok(Arc::new(move || facts.clone()))
+}
+
+/// For an endpoint, with its key's age.
+pub fn of_endpoint<S: Sink>(config: &Config, ingest: Arc<Ingest<S>>) -> anyhow::Result<Asked> {
+    let facts = facts(config)?;
+    Ok(Arc::new(move || {
+        // A key that cannot be replaced is told by `/readyz`; nothing is said of it here.
+        let key = ingest.key().ok().map(|(period, key)| KeyFacts {
+            lives_for: period.name(),
+            period: keys::period_of(period, &key),
+            began: key.begins().start(),
+            ends: key.ends().start(),
+            last_destroyed: ingest.key_destroyed(),
+        });
+        PrivacyFacts { key, ..facts.clone() }
+    }))
+}

@@ -1,0 +1,89 @@
+//! How long figures stay, and what becomes of a project that is erased.
+
+use anyhow::Context;
+use clickhouse::{Client, Row};
+use schemas::ProjectSlug;
+use serde::Deserialize;
+
+/// Figures are deleted when so many months have passed since the end of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Months.
+    pub months: u32,
+}
+
+/// Tables with figures, each with the day that a row is of.
+const TIMED: [(&str, &str); 9] = [
+    ("site_hourly", "toDate(hour)"),
+    ("page_daily", "day"),
+    ("breakdown_daily", "day"),
+    ("rejection_daily", "day"),
+    ("month_closed", "month"),
+    ("month_closed_page", "month"),
+    ("month_closed_breakdown", "month"),
+    ("month_close", "month"),
+    ("ledger", "toDate(appended)"),
+];
+
+/// Tables with a column `project`.
+const OF_PROJECTS: [&str; 7] = [
+    "site_hourly",
+    "page_daily",
+    "breakdown_daily",
+    "rejection_daily",
+    "month_closed",
+    "month_closed_page",
+    "month_closed_breakdown",
+];
+
+#[derive(Row, Deserialize)]
+struct Definition {
+    name: String,
+    definition: String,
+}
+
+/// Brings the tables' TTL to what is configured, and removes what came back of erased projects. Does nothing where nothing is to be done.
+pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
+    let sql = "SELECT name, create_table_query AS definition FROM system.tables WHERE database = currentDatabase()";
+    let tables = client.query(sql).fetch_all::<Definition>().await.context("cannot ask for the tables")?;
+    for (table, day) in TIMED {
+        // A month is kept or deleted as a whole, counted from its end.
+        let ttl = format!("toStartOfMonth({day}) + toIntervalMonth({})", retention.months + 1);
+        let in_force = tables
+            .iter()
+            .find(|found| found.name == table)
+            .is_some_and(|found| found.definition.contains(&format!("TTL {ttl}")));
+        if !in_force {
+            let sql = format!("ALTER TABLE {table} MODIFY TTL {ttl}");
+            client
+                .query(&sql)
+                .execute()
+                .await
+                .with_context(|| format!("cannot set how long {table} keeps its rows"))?;
+        }
+    }
+    let sql = "SELECT slug FROM project FINAL WHERE removed = 2";
+    for slug in client.query(sql).fetch_all::<String>().await.context("cannot read which projects were erased")? {
+        // Written by us, but it goes into a condition.
+        if let Ok(slug) = slug.parse::<ProjectSlug>() {
+            remove(client, &slug).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes every row of a project. Returns how many tables had some.
+pub async fn remove(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
+    let client = client.clone().with_setting("mutations_sync", "2");
+    let mut tables = 0;
+    for table in OF_PROJECTS {
+        let found = format!("SELECT 1 FROM {table} WHERE project = '{slug}' LIMIT 1");
+        let found = client.query(&found).fetch_optional::<u8>().await;
+        if found.with_context(|| format!("cannot look for {slug} in {table}"))?.is_some() {
+            let sql = format!("ALTER TABLE {table} DELETE WHERE project = '{slug}'");
+            client.query(&sql).execute().await.with_context(|| format!("cannot remove {slug} from {table}"))?;
+            tables += 1;
+        }
+    }
+    Ok(tables)
+}
