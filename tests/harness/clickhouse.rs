@@ -60,6 +60,11 @@ impl Engine {
         Ok(format!("http://127.0.0.1:{}/{}", self.port, text.trim()))
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port

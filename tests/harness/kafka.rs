@@ -112,6 +112,11 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> Result<PathBuf> {
+        self.process_directory()
+    }
+
     /// The listener that a proxy stands before.
     pub fn behind(&self) -> Option<u16> {
         self.proxied.map(|(inner, _)| inner)

@@ -1,0 +1,41 @@
+//! Page views as the log has them, of known readers.
+
+use schemas::proto::PageView;
+use schemas::{Coordinate, record};
+
+/// SplitMix64 (Steele, Lea, Flood, 2014): a seed's pseudo-random number.
+pub fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A view of one of 900 readers, on one of 40 pages of a project, in this hour.
+pub fn view(index: u64, project: &str, hour: u32) -> Vec<u8> {
+    let chance = mix(index);
+    let coordinate = |chance: u64| Coordinate::from_hash(mix(chance)).packed();
+    let bot = chance.is_multiple_of(17);
+    let arrival = !bot && chance.is_multiple_of(3);
+    // A reader is counted, a bot is not.
+    let coordinate = |chance: u64| if bot { 0 } else { coordinate(chance) };
+    record::encode_page_view(PageView {
+        project: project.to_owned(),
+        hour,
+        path: format!("/page-{}.html", chance >> 8 & 39),
+        status: if chance.is_multiple_of(11) { 404 } else { 200 },
+        version: "stable".to_owned(),
+        language: ["en", "de", "fr", "ja"][(chance >> 20 & 3) as usize].to_owned(),
+        referrer_host: if arrival { "search.example".to_owned() } else { String::new() },
+        country: String::new(),
+        device: 1,
+        browser: 1 + (chance >> 30 & 1) as i32,
+        system: 3,
+        bot_class: i32::from(bot),
+        arrival,
+        site_coordinate: coordinate(chance % 900),
+        page_coordinate: coordinate(chance % 901 + 10_000),
+        event_id: mix(chance) | 1,
+        bot: if bot { "Googlebot".to_owned() } else { String::new() },
+    })
+}

@@ -1,0 +1,88 @@
+//! Statement 3: a record of the log has the documented fields and no other, and time no finer than the hour.
+
+use crate::records::view;
+use anyhow::{Context, Result, ensure};
+use harness::http::Connection;
+use harness::roles::Deployment;
+use harness::{clickhouse, kafka};
+use prost::Message;
+use schemas::proto::{LogRecord, log_record};
+use schemas::record::{self, DecodeError};
+
+/// `docs/privacy.md` has the same list.
+const FIELDS: [(u32, &str); 17] = [
+    (1, "project"),
+    (2, "hour"),
+    (3, "path"),
+    (4, "status"),
+    (5, "version"),
+    (6, "language"),
+    (7, "referrer_host"),
+    (8, "country"),
+    (9, "device"),
+    (10, "browser"),
+    (11, "system"),
+    (12, "bot_class"),
+    (13, "arrival"),
+    (14, "site_coordinate"),
+    (15, "page_coordinate"),
+    (16, "event_id"),
+    (17, "bot"),
+];
+
+#[test]
+fn any_other_field_is_refused() -> Result<()> {
+    let record = view(1, "docs", 490_000);
+    ensure!(record::decode(&record).is_ok(), "a record as it is");
+    let proto = include_str!("../../schemas/proto/pageview.proto");
+    let message = proto.split("message PageView").nth(1).context("PageView")?.split('}').next().context("its end")?;
+    let mut declared: Vec<(u32, String)> = message
+        .lines()
+        .filter_map(|line| line.split("//").next()?.trim().strip_suffix(';')?.split_once('='))
+        .filter_map(|(name, number)| Some((number.trim().parse().ok()?, name.split_whitespace().last()?.to_owned())))
+        .collect();
+    declared.sort_unstable();
+    let expected: Vec<(u32, String)> = FIELDS.iter().map(|&(number, name)| (number, name.to_owned())).collect();
+    ensure!(declared == expected, "{declared:?}");
+    let outer = LogRecord::decode(record.as_slice())?;
+    let Some(log_record::Body::PageView(inner)) = outer.body else { anyhow::bail!("no page view") };
+    for number in (18..40).chain([100, 1_000, 100_000]) {
+        let mut bytes = inner.encode_to_vec();
+        prost::encoding::string::encode(number, &"203.0.113.7".to_owned(), &mut bytes);
+        // format 2, and the page view as field 2 of the record
+        let mut whole = vec![8, 2];
+        prost::encoding::bytes::encode(2, &bytes, &mut whole);
+        ensure!(record::decode(&whole) == Err(DecodeError::UnknownField(number)), "field {number} is taken");
+    }
+    Ok(())
+}
+
+/// What an endpoint writes is read back field by field; its hour is the present one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_endpoint_writes_is_of_these_fields() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    deployment.prepare(1, 1, &[("docs", "docs.example")]).await?;
+    let mut ingest = deployment.ingest("ingest", &[])?;
+    ingest.start(&[]).await?;
+    ingest.knows(1).await?;
+    let before = schemas::Hour::of(chrono::Utc::now());
+    let mut connection = Connection::open(ingest.address).await?;
+    let body =
+        r#"{"project":"docs","url":"https://docs.example/a?q=1#f","referrer":"https://search.example/?q=secret"}"#;
+    for _ in 0..20 {
+        let answer =
+            connection.send("POST", "/v1/pageview", &[("user-agent", "Mozilla/5.0 Firefox/140.0")], body).await?;
+        ensure!(answer.status == 202, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    let after = schemas::Hour::of(chrono::Utc::now());
+    let records = kafka::read_all(&bootstrap, &deployment.topic, 0).await?;
+    ensure!(records.len() == 20, "{} records", records.len());
+    for stored in records {
+        let Ok(record::Record::PageView(view)) = record::decode(&stored.payload) else { anyhow::bail!("no page view") };
+        ensure!((before..=after).contains(&view.hour), "hour {}", view.hour.0);
+        ensure!((view.path, view.referrer_host) == ("/a", "search.example"), "{} {}", view.path, view.referrer_host);
+    }
+    ingest.process.stop().await?;
+    deployment.drop_database().await
+}

@@ -1,0 +1,150 @@
+//! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
+
+use crate::records::{mix, view};
+use anyhow::{Context, Result, ensure};
+use harness::roles::{Deployment, Role};
+use harness::service::eventually;
+use harness::{clickhouse, http, kafka};
+use schemas::Month;
+use serde_json::Value;
+use std::time::Duration;
+
+const PROJECTS: [&str; 3] = ["alpha", "beta", "gamma"];
+const MONTH: &str = "2026-09";
+const OPEN: &str = "2026-10-01T00:00:00Z";
+const DUE: &str = "2026-10-04T00:00:00Z";
+
+async fn reports(query: &Role) -> Result<Vec<Value>> {
+    let mut reports = Vec::new();
+    for project in PROJECTS {
+        let path = format!("/v1/projects/{project}/reports/{MONTH}?pages_limit=1000");
+        let answer = http::get(query.address, &path).await?;
+        ensure!(answer.status == 200, "{}", String::from_utf8_lossy(&answer.body));
+        reports.push(answer.json()?);
+    }
+    Ok(reports)
+}
+
+/// What a close may change in a report: that it says so.
+fn as_if_open(mut report: Value) -> Result<Value> {
+    ensure!(report["period"]["closed"] == true, "{}", report["period"]);
+    report["period"]["closed"] = false.into();
+    let totals = report["totals"].as_object_mut().context("totals")?;
+    totals.remove("late_views").context("late_views")?;
+    Ok(report)
+}
+
+async fn count(deployment: &Deployment, from: &str) -> Result<u64> {
+    Ok(deployment.client().query(&format!("SELECT count() FROM {from}")).fetch_one().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_stay_and_sketches_go() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    let settings = ["--flush-ms", "300", "--window-records", "400"];
+    deployment.settings.extend(settings.map(str::to_owned));
+    deployment.prepare(2, 1, &[]).await?;
+    let mut aggregate = deployment.aggregate("aggregate", &["--clock-start", OPEN])?;
+    aggregate.start(&[]).await?;
+    let mut query = deployment.query("query", &["--clock-start", OPEN])?;
+    query.start(&[]).await?;
+    for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily"] {
+        // Replaced parts stay for eight minutes otherwise, ClickHouse's default.
+        let sql = format!("ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 1");
+        deployment.client().query(&sql).execute().await?;
+    }
+
+    let month: Month = MONTH.parse()?;
+    let hours = u64::from(month.end_hour().0 - month.first_hour().0);
+    let record = |index: u64| {
+        let hour = month.first_hour().0 + (mix(index ^ 0xabc) % hours) as u32;
+        view(index, PROJECTS[(mix(index ^ 0xdef) % 3) as usize], hour)
+    };
+    for partition in 0..2 {
+        let records: Vec<_> = (0..1_500).map(|index| record(index * 2 + partition)).collect();
+        kafka::produce(&bootstrap, &deployment.topic, i32::try_from(partition)?, &records).await?;
+    }
+    let audit = deployment.audit(60).await?;
+    ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
+    let before = reports(&query).await?;
+    let views: u64 = before.iter().filter_map(|report| report["totals"]["views"].as_u64()).sum();
+    ensure!(views > 2_500, "{views} views by people");
+    for report in &before {
+        ensure!(report["period"]["closed"] == false && report["totals"]["late_views"].is_null(), "{report}");
+    }
+
+    // Too early is told, and changes nothing.
+    let early = deployment.run(&["close", "--month", MONTH, "--clock-start", "2026-10-03T23:00:00Z"]).await?;
+    let told = String::from_utf8_lossy(&early.stderr).into_owned();
+    ensure!(!early.status.success() && told.contains("2026-10-04T00:00:00"), "{told}");
+
+    // Closed by three at once, of which one is killed on its way.
+    let close = ["close", "--month", MONTH, "--clock-start", DUE];
+    let mut killed = harness::process::Process::new(
+        "a close",
+        &harness::service::binary()?,
+        close.iter().map(|&text| text.to_owned()).chain(deployment.arguments()).collect(),
+        deployment.path().join("close.log"),
+    );
+    killed.spawn(&[])?;
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(150 + mix(u64::from(std::process::id())) % 600)).await;
+        if killed.try_ended()?.is_none() {
+            killed.kill().await?;
+        }
+        anyhow::Ok(())
+    };
+    let (first, second, killed) = tokio::join!(deployment.done(&close), deployment.done(&close), kill);
+    killed?;
+    let (first, second) = (first?, second?);
+    ensure!(first.contains(MONTH) && second.contains(MONTH), "{first}{second}");
+    let after: Vec<Value> = reports(&query).await?.into_iter().map(as_if_open).collect::<Result<_>>()?;
+    ensure!(after == before, "the close changed a report:\n{}\n{}", before[0], after[0]);
+    for table in ["site_hourly", "page_daily"] {
+        ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
+    }
+    // Open windows keep their rows; those of ended ones are in the figures.
+    let left = count(&deployment, "site_hourly").await?;
+    ensure!(left < views / 2, "{left} rows are left");
+
+    // What an aggregator that is killed folds again is not counted again, and is emptied again.
+    aggregate.process.kill().await?;
+    aggregate.start(&[]).await?;
+    let late: Vec<_> = (10_000..10_120).map(record).collect();
+    kafka::produce(&bootstrap, &deployment.topic, 0, &late).await?;
+    let audit = deployment.audit(60).await?;
+    ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
+    let later = reports(&query).await?;
+    let (mut late_views, mut more) = (0, 0);
+    for (before, later) in before.iter().zip(&later) {
+        ensure!(later["totals"]["visitors"] == before["totals"]["visitors"], "visitors stay as closed");
+        ensure!(later["days"][0]["visitors"] == before["days"][0]["visitors"], "of days, too");
+        late_views += later["totals"]["late_views"].as_u64().context("late_views")?;
+        more += later["totals"]["views"].as_u64().context("views")?
+            - before["totals"]["views"].as_u64().context("views")?;
+    }
+    ensure!(late_views == more && more > 100, "{more} more views, {late_views} said to be late");
+    deployment.done(&close).await?;
+    for table in ["site_hourly", "page_daily"] {
+        ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
+    }
+    ensure!(reports(&query).await? == later, "sweeping changes no report");
+
+    // On the disk as well: the parts that had sketches are gone.
+    eventually("old parts to be removed", async || {
+        deployment.done(&close).await?;
+        let sql = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active \
+                   AND table IN ('site_hourly', 'page_daily') AND partition = '202609'";
+        let old: u64 = deployment.client().query(sql).fetch_one().await?;
+        ensure!(old == 0, "{old} old parts");
+        Ok(())
+    })
+    .await?;
+    println!(
+        "8: {views} views before and after the close, {late_views} late ones shown as such, {left} rows without sketch left"
+    );
+    aggregate.process.stop().await?;
+    query.process.stop().await?;
+    deployment.drop_database().await
+}

@@ -1,0 +1,87 @@
+//! Statement 13: figures are deleted by TTL when their time is over; an erased project is gone at once.
+
+use crate::records::view;
+use anyhow::{Result, ensure};
+use harness::roles::Deployment;
+use harness::service::eventually;
+use harness::{clickhouse, http, kafka};
+use schemas::{Hour, Month};
+
+const TABLES: [&str; 4] = ["site_hourly", "page_daily", "breakdown_daily", "ledger"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    deployment.settings.extend(["--flush-ms", "300", "--retention-months", "13"].map(str::to_owned));
+    deployment.prepare(1, 1, &[("kept", "kept.example"), ("erased", "erased.example")]).await?;
+    let mut aggregate = deployment.aggregate("aggregate", &[])?;
+    aggregate.start(&[]).await?;
+    let mut query = deployment.query("query", &[])?;
+    query.start(&[]).await?;
+    let client = deployment.client();
+
+    // The rule is in the tables, as configured.
+    eventually("the tables' TTL", async || {
+        for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily", "month_closed", "ledger"] {
+            let sql = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";
+            let definition: String = client.query(sql).bind(table).fetch_one().await?;
+            ensure!(definition.contains("+ toIntervalMonth(14)"), "{definition}");
+        }
+        Ok(())
+    })
+    .await?;
+
+    let now = Hour::of(chrono::Utc::now());
+    let month = now.month();
+    let back = |months: usize| (0..months).fold(month, |month: Month, _| month.previous()).first_hour().0 + 30;
+    let records: Vec<_> = (0..900)
+        .map(|index| {
+            // Of this month, of the last one that is kept, and of the first one that is not.
+            let hour = [now.0, back(13), back(14)][(index % 3) as usize];
+            view(index, if index % 2 == 0 { "kept" } else { "erased" }, hour)
+        })
+        .collect();
+    kafka::produce(&bootstrap, &deployment.topic, 0, &records).await?;
+    deployment.audit(60).await?;
+    let months = async |table: &str, time: &str| -> Result<Vec<u32>> {
+        let sql = format!("SELECT DISTINCT toYYYYMM({time}) AS month FROM {table} ORDER BY month");
+        Ok(client.query(&sql).fetch_all().await?)
+    };
+    let number = |hour: u32| {
+        let month = Hour(hour).month();
+        u32::from(month.year()) * 100 + u32::from(month.number())
+    };
+    for (table, time) in [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_daily", "day")] {
+        // ClickHouse removes expired rows when it merges; here it is asked to.
+        client.query(&format!("OPTIMIZE TABLE {table} FINAL")).execute().await?;
+        let found = months(table, time).await?;
+        ensure!(!found.contains(&number(back(14))), "{table}: {found:?}");
+        ensure!(found.contains(&number(now.0)), "{table}: {found:?}");
+    }
+
+    let report = format!("/v1/projects/erased/reports/{month}");
+    ensure!(http::get(query.address, &report).await?.status == 200, "there is a report before");
+    let told = deployment.done(&["project", "erase", "erased"]).await?;
+    ensure!(told.contains("erased") && told.contains("log"), "{told}");
+    ensure!(http::get(query.address, &report).await?.status == 404, "and none after");
+    // More of it comes out of the log, and is removed again.
+    let more: Vec<_> = (1_000..1_050).map(|index| view(index, "erased", now.0)).collect();
+    kafka::produce(&bootstrap, &deployment.topic, 0, &more).await?;
+    deployment.audit(60).await?;
+    ensure!(http::get(query.address, &report).await?.status == 404, "whatever comes back is not shown");
+    eventually("the erased project's rows to be gone", async || {
+        for table in TABLES.iter().filter(|table| **table != "ledger") {
+            let found: u64 =
+                client.query(&format!("SELECT count() FROM {table} WHERE project = 'erased'")).fetch_one().await?;
+            ensure!(found == 0, "{found} rows in {table}");
+        }
+        Ok(())
+    })
+    .await?;
+    let kept: u64 = client.query("SELECT count() FROM site_hourly WHERE project = 'kept'").fetch_one().await?;
+    ensure!(kept > 0, "the other project's rows are there");
+    aggregate.process.stop().await?;
+    query.process.stop().await?;
+    deployment.drop_database().await
+}

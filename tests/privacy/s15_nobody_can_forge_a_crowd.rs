@@ -1,0 +1,49 @@
+//! Statement 15: with the key secret, so many forged beacons raise an estimate by about so many, and nobody chooses a register or rank.
+
+use anyhow::{Context, Result, ensure};
+use harness::http::Connection;
+use harness::service::Service;
+
+const MONTH: &str = "2026-01";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_beacons_count_as_what_they_are() -> Result<()> {
+    let arguments = ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1"];
+    let service = Service::started(&arguments, &[("docs", "docs.example"), ("forged", "forged.example")]).await?;
+    let mut connection = Connection::open(service.address()).await?;
+    // Whoever has many addresses and agents forges many visitors, one each. One address with a thousand agents is rate-limited
+    // (`client_rate`); here each has its own.
+    let forged = 1_500u32;
+    for number in 0..forged {
+        let agent = format!("Mozilla/5.0 Forged/{number}");
+        let from = format!("198.51.{}.{}", number / 250, number % 250);
+        let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", from.as_str())];
+        // A caller may say what they like of coordinates: nothing of it is read.
+        let body = format!(
+            r#"{{"project":"forged","url":"https://forged.example/","site_coordinate":{},"register":7,"rank":51}}"#,
+            (number << 6) | 51
+        );
+        let answer = connection.send("POST", "/v1/pageview", &headers, body).await?;
+        ensure!(matches!(answer.status.as_u16(), 202 | 400 | 422), "{}", String::from_utf8_lossy(&answer.body));
+        if answer.status != 202 {
+            let body = r#"{"project":"forged","url":"https://forged.example/"}"#;
+            let answer = connection.send("POST", "/v1/pageview", &headers, body).await?;
+            ensure!(answer.status == 202, "{}", String::from_utf8_lossy(&answer.body));
+        }
+    }
+    let report = service.counted("forged", MONTH, u64::from(forged)).await?;
+    let visitors = &report["totals"]["visitors"];
+    let (estimate, error) =
+        (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
+    println!("15: {forged} forged visitors, estimated {estimate} ± {:.0}", estimate * error);
+    ensure!((estimate - f64::from(forged)).abs() <= 4.0 * error * f64::from(forged), "{visitors}");
+    // One forger with one address and one agent is one visitor, however often.
+    for _ in 0..300 {
+        let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", "203.0.113.9")];
+        let body = r#"{"project":"docs","url":"https://docs.example/"}"#;
+        ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
+    }
+    let report = service.counted("docs", MONTH, 300).await?;
+    ensure!(report["totals"]["visitors"]["estimate"] == 1, "{}", report["totals"]);
+    Ok(())
+}
