@@ -141,6 +141,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             put(&client, &slug, |row| {
                 row.removed = ERASED;
                 (row.hosts, row.mask, row.keep, row.query) = Default::default();
+                (row.time_zone, row.public, row.recipients) = Default::default();
             })
             .await?;
             let tables = retention::remove(&client, &slug).await?;
@@ -202,6 +203,9 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
         mask: Vec::new(),
         keep: Vec::new(),
         query: Vec::new(),
+        time_zone: String::new(),
+        public: 0,
+        recipients: Vec::new(),
         revision: 0,
     });
     change(&mut row);

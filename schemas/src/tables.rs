@@ -7,13 +7,14 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("../sql/0001_first_tables.sql")),
     (2, include_str!("../sql/0002_streams.sql")),
     (3, include_str!("../sql/0003_privacy.sql")),
+    (4, include_str!("../sql/0004_reports.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -168,6 +169,12 @@ pub struct ProjectRow {
     pub keep: Vec<String>,
     /// Names of query parameters that tell pages apart.
     pub query: Vec<String>,
+    /// IANA name of the time zone for the hours of the week; empty for UTC.
+    pub time_zone: String,
+    /// 1 where anybody may read the report.
+    pub public: u8,
+    /// Addresses that get the report by mail.
+    pub recipients: Vec<String>,
     /// Milliseconds since the epoch at the change.
     pub revision: u64,
 }
