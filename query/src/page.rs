@@ -216,6 +216,7 @@ fn unit_words(unit: VisitorUnit) -> (&'static str, &'static str) {
     match unit {
         VisitorUnit::Visitors => ("Visitors", "different readers in the month, estimated"),
         VisitorUnit::VisitorDays => ("Visitor-days", "readers counted anew each day, estimated"),
+        VisitorUnit::VisitorMonths => ("Visitor-months", "readers counted anew each month, estimated"),
     }
 }
 
@@ -329,7 +330,7 @@ fn pages(report: &MonthlyReport) -> Markup {
     let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
     let more = report.pages.next.is_some() || found.len() > PAGES_SHOWN;
     let more_missing = report.not_found.next.is_some() || missing.len() > NOT_FOUND_SHOWN;
-    let json = format!("/v1/projects/{}/reports/{}?pages_limit=1000", report.project, report.period.month);
+    let json = format!("/v1/projects/{}/reports/{}?pages_limit=1000", report.project, report.period.span);
     html! {
         section.card {
             h2 { "Pages" }

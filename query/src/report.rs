@@ -34,6 +34,8 @@ pub enum VisitorUnit {
     Visitors,
     /// Readers counted anew every day: keys live for the day.
     VisitorDays,
+    /// Readers counted anew every month: the sum over a range of months, whose keys have nothing to do with one another.
+    VisitorMonths,
 }
 
 /// An estimate of visitors.
@@ -100,14 +102,75 @@ pub struct BreakdownItem {
 /// From when to when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReportPeriod {
+    /// As asked for: `YYYY-MM`, or `YYYY-MM..YYYY-MM` with both months included.
+    pub span: String,
     /// First instant.
     pub from: DateTime<Utc>,
     /// First instant after: the month's end, or the end of the running hour.
     pub to: DateTime<Utc>,
-    /// True once the month's sketches are destroyed and the figures are final.
+    /// True once the sketches of every month in it are destroyed and the figures are final.
     pub closed: bool,
+    /// `YYYY-MM`; null for a range.
+    pub month: Option<String>,
+}
+
+/// One month of the period.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MonthFigures {
     /// `YYYY-MM`.
     pub month: String,
+    /// Page views by people.
+    pub views: u64,
+    /// Arrivals from outside the project.
+    pub visits: u64,
+    /// Visitors of the month.
+    pub visitors: Visitors,
+    /// True once its sketches are destroyed and its figures are final.
+    pub closed: bool,
+}
+
+/// An earlier month, and how this one differs from it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedMonth {
+    /// `YYYY-MM`.
+    pub month: String,
+    /// Up to when it was counted for this: its end, or, where the report's month is running, as many hours as that has.
+    pub to: DateTime<Utc>,
+    /// Its page views by people.
+    pub views: u64,
+    /// Its arrivals.
+    pub visits: u64,
+    /// Its visitors; null where only a part of it is compared, since parts have no figure of their own.
+    pub visitors: Option<Visitors>,
+    /// Difference of views as a fraction of the earlier ones: 0.25 for a quarter more; null where there were none.
+    pub views_change: Option<f64>,
+    /// The same of arrivals.
+    pub visits_change: Option<f64>,
+    /// The same of visitors; null where either has no figure.
+    pub visitors_change: Option<f64>,
+}
+
+/// What one month is compared with. Null where nothing was counted, as before the project was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The month before.
+    pub previous_month: Option<ComparedMonth>,
+    /// The same month a year ago.
+    pub previous_year: Option<ComparedMonth>,
+}
+
+/// Beacons refused for one reason, from pages of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RejectedHost {
+    /// The reason's name.
+    pub reason: String,
+    /// The page's host; empty where it is not known.
+    pub host: String,
+    /// Refused beacons.
+    pub beacons: u64,
+    /// True where it adds up all hosts that are not listed, small cells among them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rest: bool,
 }
 
 /// The month in figures.
@@ -117,8 +180,10 @@ pub struct Totals {
     pub views: u64,
     /// Of these, arrivals from outside the project.
     pub visits: u64,
-    /// Visitors of the whole period: a union, not the sum of days.
+    /// Visitors of the whole period: a union, not the sum of days. Of a range of months the sum over months, in `visitor-months`.
     pub visitors: Visitors,
+    /// Views for each visitor, to one decimal; null where there was nobody.
+    pub views_per_visitor: Option<f64>,
     /// Of a closed month, views that came after the close: part of `views`, but nobody is counted as their visitor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_views: Option<u64>,
@@ -161,36 +226,57 @@ pub struct PageFigures {
     pub status: u16,
     /// Page views by people.
     pub views: u64,
-    /// Visitors of the page, unless they are fewer than the floor of small cells.
+    /// Visitors of the page, unless they are fewer than the floor of small cells. In a range the sum over those months in which
+    /// they are told.
     pub visitors: PageVisitors,
+    /// Its views in the whole month before; null for a range of months.
+    pub views_before: Option<u64>,
+    /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
+    pub change: Option<f64>,
+    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project, empty where it is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub referrers: Vec<BreakdownItem>,
 }
 
 /// One page of the list of pages.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PageListFigures {
-    /// By views, most first; equals by path.
+    /// In the order asked for: by views, most first, where nothing was asked; equals by path.
     pub items: Vec<PageFigures>,
-    /// Cursor for `pages_after`; null at the end.
+    /// Cursor for `after`; null at the end.
     pub next: Option<Cursor>,
 }
 
-/// One project's month.
+/// Views by day of the week, Monday first, and hour of the day.
+pub type Week = [[u64; 24]; 7];
+
+/// One project's month, or range of months.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MonthlyReport {
     /// Project slug.
     pub project: ProjectSlug,
     /// From when to when.
     pub period: ReportPeriod,
-    /// The month in figures.
+    /// All of it in figures.
     pub totals: Totals,
+    /// Every month of the period.
+    pub months: Vec<MonthFigures>,
+    /// How it differs from earlier months; nulls for a range.
+    pub comparison: Comparison,
+    /// IANA name of the project's time zone, which `week` is in. Everything else is in UTC.
+    pub time_zone: String,
+    /// Views by day of the week (Monday first) and hour of the day, in the project's time zone.
+    pub week: Week,
     /// Every day of the period, those without views included.
     pub days: Vec<DayFigures>,
     /// Every hour of the period, those without views included.
     pub hours: Vec<HourFigures>,
     /// Pages of every status.
     pub pages: PageListFigures,
-    /// Pages with status 404. `next` continues with `pages_status=404`.
+    /// Pages with status 404, and where their readers came from.
     pub not_found: PageListFigures,
+    /// Hosts of pages whose beacons were refused, most first.
+    pub rejected_hosts: Vec<RejectedHost>,
     /// Views by one dimension each, most first.
     pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,
 }
@@ -350,6 +436,9 @@ impl MonthFacts {
                 status: page.status,
                 views: page.total,
                 visitors: PageVisitors::of(visitors, rules.floor),
+                views_before: None,
+                change: None,
+                referrers: Vec::new(),
             }
         });
         PageListFigures { items: items.collect(), next: list.next.clone() }
@@ -419,8 +508,13 @@ impl MonthlyReport {
                 from: period.first_hour().start(),
                 to: period.end_hour().start(),
                 closed: facts.closed.is_some(),
-                month: period.month().to_string(),
+                month: Some(period.month().to_string()),
+                span: period.month().to_string(),
             },
+            months: Vec::new(),
+            comparison: Comparison::default(),
+            time_zone: "UTC".to_owned(),
+            week: Week::default(),
             totals: Totals {
                 views: days.iter().map(|day| day.views).sum(),
                 visits: days.iter().map(|day| day.visits).sum(),
@@ -428,6 +522,7 @@ impl MonthlyReport {
                     Some(closed) => ClosedVisitors::told(closed.of_month, unit),
                     None => Visitors::of(&of_month, unit),
                 },
+                views_per_visitor: None,
                 late_views: facts.closed.as_ref().map(|closed| {
                     let [at_close, now] = closed.open_views;
                     now.saturating_sub(at_close)
@@ -439,6 +534,7 @@ impl MonthlyReport {
             hours,
             pages: facts.page_list(&facts.pages, rules),
             not_found: facts.page_list(&facts.not_found, rules),
+            rejected_hosts: Vec::new(),
             breakdowns: Dimension::ALL.into_iter().map(|d| (d.name(), facts.breakdown(d, rules.floor))).collect(),
         }
     }

@@ -169,7 +169,7 @@ fn the_json_is_as_documented() {
     let json = serde_json::to_value(report("2026-10", PAST, &facts)).unwrap();
     assert_eq!(
         json["period"],
-        serde_json::json!({"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "closed": false, "month": "2026-10"})
+        serde_json::json!({"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "closed": false, "month": "2026-10", "span": "2026-10"})
     );
     assert_eq!(json["project"], "sphinx");
     assert_eq!(json["totals"]["rejected"]["foreign_host"], 3);
