@@ -49,6 +49,7 @@ if (navigator.clipboard) {
 const waiting = document.querySelector("[data-live]");
 if (waiting) {
   const status = document.getElementById("live");
+  let refused;
   const until = Date.now() + 10 * 60 * 1000;
   const ask = async () => {
     if (Date.now() > until) {
@@ -65,10 +66,11 @@ if (waiting) {
           return;
         }
         // Somebody tries, and is refused: the page says why.
-        if (live.refused_today > Number(waiting.dataset.refused)) {
+        if (live.refused_today > refused) {
           location.reload();
           return;
         }
+        refused = live.refused_today;
       }
       status.textContent = "Waiting for the first view. This page asks every five seconds.";
     } catch {

@@ -1,6 +1,6 @@
 //! The shell: requests are parsed, the store is asked, the answer is written.
 
-use crate::page::{self, Snippet};
+use crate::page::{self, ListAsked, Snippet};
 use crate::period::Period;
 use crate::problem::Problem;
 use crate::report::pages::{DEFAULT_LIMIT, MAX_LIMIT};
@@ -18,11 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// The page's style, a file of its own so that the policy can forbid everything inline.
-const STYLE: &str = include_str!("../assets/report.css");
-
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
 const AT_ONCE: usize = 8;
@@ -43,13 +40,22 @@ pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> R
         .route("/v1/projects/{project}/reports/{month}", get(report_json))
         .route("/projects/{project}/{month}", get(report_page))
         .route("/projects/{project}", get(running_month))
-        .route("/assets/report.css", get(style))
+        .route("/projects/{project}/live", get(live))
+        .merge(assets())
         .with_state(Arc::new(Reports { turns: Semaphore::new(AT_ONCE), store, config, clock }))
         .layer(middleware::from_fn(protective_headers))
 }
 
 pub(crate) fn style_route() -> Router {
-    Router::new().route("/assets/report.css", get(style))
+    assets().layer(middleware::from_fn(protective_headers))
+}
+
+/// The pages' style and script.
+fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let file = |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
+    Router::new()
+        .route("/assets/report.css", file("text/css; charset=utf-8", page::STYLE))
+        .route("/assets/report.js", file("text/javascript; charset=utf-8", page::SCRIPT))
 }
 
 async fn report_json(
@@ -76,7 +82,7 @@ async fn report_page(
     match reports.report(&project, &month, &pages).await {
         Ok(report) => {
             let running = Hour::of((reports.clock)()).month();
-            page::report(&report, running, &Snippet::from_headers(&headers)).into_response()
+            page::report(&report, running, &ListAsked::default(), &Snippet::from_headers(&headers)).into_response()
         }
         Err(problem) => problem.complete(page::problem(&problem).into_response()),
     }
@@ -96,8 +102,16 @@ async fn running_month(State(reports): State<Arc<Reports>>, Path(project): Path<
     }
 }
 
-async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)
+/// Whether views arrive, for the page that waits for the first one.
+async fn live(State(reports): State<Arc<Reports>>, Path(project): Path<String>) -> Response {
+    let answer = async {
+        let project: ProjectSlug = project.parse().map_err(|_| Problem::unknown_project())?;
+        reports.store.live(&project, (reports.clock)()).await.map_err(|error| problem_of(&error))
+    };
+    match answer.await {
+        Ok(live) => Json(live).into_response(),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 async fn protective_headers(request: Request, next: Next) -> Response {

@@ -6,6 +6,7 @@
 use axum::Router;
 use std::sync::Arc;
 
+pub mod index;
 pub mod period;
 pub mod privacy;
 pub mod problem;
@@ -43,7 +44,8 @@ impl Default for QueryConfig {
 ///   cursor in `pages.next`), `pages_status` (only pages with that HTTP status).
 /// - `GET /projects/{project}/{YYYY-MM}`: the same report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
-/// - `GET /assets/report.css`: the page's style.
+/// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
+/// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
 pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
 }

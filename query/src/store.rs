@@ -17,6 +17,10 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
+mod live;
+
+pub use live::Live;
+
 /// Values listed of one dimension; the others are added up as one.
 const BREAKDOWN_VALUES: u32 = 1000;
 
