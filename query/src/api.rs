@@ -39,11 +39,6 @@ pub(crate) fn router() -> Router<Arc<Reports>> {
         .route(&of_report("/hours.csv"), get(hours))
 }
 
-/// What no route of `/v1` is there for.
-pub(crate) async fn no_such_route(_: Request) -> Response {
-    Problem::no_such_route().into_response()
-}
-
 /// A method that a route has not.
 pub(crate) async fn no_such_method(_: Request) -> Response {
     Problem::method_not_allowed().into_response()

@@ -1,54 +1,71 @@
 //! The shell: requests are parsed, the store is asked, the answer is written.
 
 use crate::api;
-use crate::api::parameters;
-use crate::page::{self, Snippet};
+use crate::api::parameters::{self, Parameters};
+use crate::page::{self, ListAsked, Snippet};
 use crate::problem::Problem;
 use crate::report::PagesRequest;
-use crate::reports::Reports;
+use crate::reports::{Reports, problem_of};
 use crate::store::ReportStore;
 use crate::{Clock, QueryConfig};
-use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use schemas::ProjectSlug;
 use std::sync::Arc;
 
-/// The page's style, a file of its own so that the policy can forbid everything inline.
-const STYLE: &str = include_str!("../assets/report.css");
-
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     Router::new()
         .merge(api::router())
         .route("/projects/{project}/{month}", get(report_page))
         .route("/projects/{project}", get(running_month))
-        .route("/assets/report.css", get(style))
+        .route("/projects/{project}/live", get(live))
+        .merge(assets())
         .method_not_allowed_fallback(api::no_such_method)
         .with_state(Arc::new(Reports::new(store, config, clock)))
         .layer(middleware::from_fn(protective_headers))
 }
 
 pub(crate) fn style_route() -> Router {
-    Router::new().route("/assets/report.css", get(style))
+    assets().layer(middleware::from_fn(protective_headers))
+}
+
+/// The pages' style and script.
+fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let file = |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
+    Router::new()
+        .route("/assets/report.css", file("text/css; charset=utf-8", page::STYLE))
+        .route("/assets/report.js", file("text/javascript; charset=utf-8", page::SCRIPT))
 }
 
 async fn report_page(
     State(reports): State<Arc<Reports>>,
     Path((project, span)): Path<(String, String)>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
         let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-        reports.report(&project, span, &PagesRequest::default()).await
+        let asked = Parameters::of(uri.query(), &["prefix", "sort", "status", "after"])?.pages()?;
+        let asked = PagesRequest { limit: page::PAGES_SHOWN, ..asked };
+        let list = ListAsked {
+            prefix: asked.prefix.clone().unwrap_or_default(),
+            sort: asked.sort.name().to_owned(),
+            status: asked.status,
+            continued: asked.after.is_some(),
+        };
+        Ok::<_, Problem>((reports.report(&project, span, &asked).await?, list))
     };
     match answer.await {
-        Ok(report) => page::report(&report, reports.running(), &Snippet::from_headers(&headers)).into_response(),
+        Ok((report, list)) => {
+            page::report(&report, reports.running(), &list, &Snippet::from_headers(&headers)).into_response()
+        }
         Err(problem) => problem.complete(page::problem(&problem).into_response()),
     }
 }
@@ -64,8 +81,16 @@ async fn running_month(State(reports): State<Arc<Reports>>, Path(project): Path<
     }
 }
 
-async fn style() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE)
+/// Whether views arrive, for the page that waits for the first one.
+async fn live(State(reports): State<Arc<Reports>>, Path(project): Path<String>) -> Response {
+    let answer = async {
+        let project: ProjectSlug = project.parse().map_err(|_| Problem::unknown_project())?;
+        reports.store().live(&project, reports.now()).await.map_err(|error| problem_of(&error))
+    };
+    match answer.await {
+        Ok(live) => Json(live).into_response(),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 async fn protective_headers(request: Request, next: Next) -> Response {

@@ -7,6 +7,7 @@ use axum::Router;
 use std::sync::Arc;
 
 pub mod csv;
+pub mod index;
 pub mod period;
 pub mod privacy;
 pub mod problem;
@@ -52,7 +53,8 @@ impl Default for QueryConfig {
 /// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`; `…/days`; `…/hours`.
 /// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
-/// - `GET /assets/report.css`: the page's style.
+/// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
+/// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
 pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
 }
@@ -60,4 +62,9 @@ pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
 /// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.
 pub fn style_route() -> Router {
     handlers::style_route()
+}
+
+/// The problem for what no route is there for: a fallback.
+pub async fn no_such_route() -> axum::response::Response {
+    axum::response::IntoResponse::into_response(Problem::no_such_route())
 }

@@ -24,9 +24,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+mod live;
 mod pages;
 mod projects;
 mod scope;
+
+pub use live::Live;
 
 pub use projects::{ProjectViews, Visible};
 
