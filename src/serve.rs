@@ -76,7 +76,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let reports = query::routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock));
     let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy).fallback(query::no_such_route);
+    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
 

@@ -131,3 +131,15 @@ async fn other_methods_and_forms_are_problems_too() {
     assert_eq!((status, problem), (503, Value::Null));
     assert!(headers.get(header::ETAG).is_none(), "a problem has no validator");
 }
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem() {
+    for path in ["/v1/projects/sphinx", "/v1/projects/sphinx/reports", "/v1/projects/sphinx/reports/2026-10/colours"] {
+        let (status, headers, body) = ask(path).await;
+        assert_eq!(
+            (status.as_u16(), &headers[header::CONTENT_TYPE]),
+            (404, &"application/problem+json".parse().unwrap())
+        );
+        assert!(body.contains("/problems/no-such-route"), "{path}: {body}");
+    }
+}
