@@ -55,7 +55,40 @@ impl Problem {
             title: "No report yet",
             status: 404,
             detail: detail.into(),
-            field: Some("month"),
+            field: Some("span"),
+        }
+    }
+
+    /// 404: nothing is there.
+    pub fn no_such_route() -> Self {
+        Problem {
+            kind: "/problems/no-such-route",
+            title: "Nothing is here",
+            status: 404,
+            detail: "no route of this service has this path; /v1/openapi.json lists those there are".into(),
+            field: None,
+        }
+    }
+
+    /// 405: the path is right, the method is not.
+    pub fn method_not_allowed() -> Self {
+        Problem {
+            kind: "/problems/method-not-allowed",
+            title: "The method is not allowed here",
+            status: 405,
+            detail: "expected a method that the header `allow` names".into(),
+            field: None,
+        }
+    }
+
+    /// 406: neither JSON nor CSV is accepted.
+    pub fn not_acceptable() -> Self {
+        Problem {
+            kind: "/problems/not-acceptable",
+            title: "No form of the answer is acceptable",
+            status: 406,
+            detail: "expected application/json or text/csv to be accepted".into(),
+            field: Some("accept"),
         }
     }
 

@@ -123,7 +123,6 @@ pub(super) fn trace(value: u64, largest: u64) -> Markup {
 }
 
 /// Two lines under a row, to compare an earlier value with a later one.
-#[allow(dead_code)]
 pub(super) fn trace_of_two(earlier: u64, later: u64, largest: u64) -> Markup {
     let width = |value: u64| if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
     html! {
