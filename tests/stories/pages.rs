@@ -134,6 +134,8 @@ async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
         ("/projects/alabaster/2026-10?sort=path&prefix=%2Fen%2F", NARROW),
         ("/projects/fresh/2026-11", DESK),
         ("/projects/fresh/2026-11", dark(NARROW)),
+        ("/", DESK),
+        ("/?prefix=fu", dark(NARROW)),
         ("/privacy", DESK),
         ("/privacy", dark(NARROW)),
     ] {
@@ -158,6 +160,9 @@ async fn weighs_little(service: &Service, path: &str) -> Result<()> {
         let answer = http::get(service.address(), part).await?;
         ensure!(answer.status == 200, "{part}: {}", answer.status);
         bytes += answer.body.len();
+        if let Some(folder) = pictures() {
+            std::fs::write(folder.join(part.replace('/', "_")), &answer.body)?;
+        }
     }
     ensure!(bytes < FIRST_VIEW, "the first view has {bytes} bytes");
     Ok(())
@@ -207,6 +212,8 @@ async fn photographs(browser: &Browser, service: &Service) -> Result<()> {
         ("/projects/sphinx/2025-12..2026-11", View { full_page: true, ..DESK }, "report-range.png"),
         ("/projects/sphinx/2026-11", View { full_page: true, ..DESK }, "report-running.png"),
         ("/projects/fresh/2026-11", View { height: 900, ..DESK }, "report-empty.png"),
+        ("/", View { height: 620, ..DESK }, "index.png"),
+        ("/", phone, "index-phone.png"),
         ("/privacy", View { full_page: true, ..DESK }, "privacy.png"),
         ("/projects/nobody/2026-11", phone, "problem.png"),
     ] {
@@ -238,6 +245,12 @@ async fn the_first_view_is_seen_to_arrive() -> Result<()> {
     };
     // From the wrong host first: the page says so by itself.
     send("https://elsewhere.example.org/", 403).await?;
+    eventually("the refusal to be told", async || {
+        let live = http::get(service.address(), "/projects/fresh/live").await?.json()?;
+        ensure!(live["refused_today"] == 1, "{live}");
+        Ok(())
+    })
+    .await?;
     page.until("document.querySelector('.waiting .refused') !== null").await?;
     send("https://fresh.example.org/index.html", 202).await?;
     page.until("document.querySelector('.figure')?.textContent.trim() === '1'").await?;
