@@ -14,21 +14,28 @@ if (window.Intl && Intl.DisplayNames) {
   }
 }
 
-// What is under the pointer in the hours of the week; the table below has the same figures.
-for (const map of document.querySelectorAll(".heat svg")) {
-  const readout = document.getElementById("hour");
-  const table = document.getElementById("hours");
+// What is under the pointer, in words: from the table below the chart.
+for (const chart of document.querySelectorAll("svg[data-table]")) {
+  const section = chart.closest("section");
+  const readout = section.querySelector(".readout");
+  const { rows } = document.getElementById(chart.dataset.table);
   const silent = readout.textContent;
-  map.addEventListener("pointermove", event => {
-    const box = map.getBoundingClientRect();
-    const at = (position, length, count) => Math.min(count - 1, Math.max(0, Math.floor(position / length * count)));
-    const hour = at(event.clientX - box.left, box.width, 24);
-    const day = at(event.clientY - box.top, box.height, 7);
-    const row = table.rows[hour + 1];
-    readout.textContent = table.rows[0].cells[day + 1].textContent + ", " + row.cells[0].textContent + ": " +
-      row.cells[day + 1].textContent + " views";
+  const head = rows[0].cells;
+  const at = (position, length, count) => Math.min(count - 1, Math.max(0, Math.floor(position / length * count)));
+  chart.addEventListener("pointermove", event => {
+    const box = chart.getBoundingClientRect();
+    const row = rows[at(event.clientX - box.left, box.width, Number(chart.dataset.columns)) + 1];
+    if (!row) {
+      readout.textContent = silent;
+    } else if (chart.dataset.rows) {
+      const day = at(event.clientY - box.top, box.height, Number(chart.dataset.rows)) + 1;
+      readout.textContent = head[day].textContent + ", " + row.cells[0].textContent + ": " + row.cells[day].textContent + " views";
+    } else {
+      readout.textContent = row.cells[0].textContent + ": " +
+        [1, 2, 3].map(cell => row.cells[cell].textContent + " " + head[cell].textContent.toLowerCase()).join(", ");
+    }
   });
-  map.addEventListener("pointerleave", () => { readout.textContent = silent; });
+  chart.addEventListener("pointerleave", () => { readout.textContent = silent; });
 }
 
 // A button to copy what is to be pasted.

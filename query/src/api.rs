@@ -186,10 +186,11 @@ async fn projects(
 ) -> Response {
     let answer = async {
         let format = format(&uri, &headers)?;
-        let parameters = Parameters::of(uri.query(), &["limit", "after"])?;
+        let parameters = Parameters::of(uri.query(), &["limit", "after", "prefix"])?;
         let (limit, after) = (parameters.limit("limit")?, parameters.after_project()?);
+        let prefix = parameters.text("prefix").unwrap_or("");
         let visible = visible.map_or(Visible::All, |Extension(visible)| visible);
-        let listing = reports.projects(&visible, after.as_ref(), limit).await?;
+        let listing = reports.projects(&visible, prefix, after.as_ref(), limit).await?;
         Ok(match format {
             Format::Json => answer::json(&listing, &headers),
             Format::Csv => {

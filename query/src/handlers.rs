@@ -2,13 +2,13 @@
 
 use crate::api;
 use crate::api::parameters::{self, Parameters};
-use crate::page::{self, ListAsked, Snippet};
+use crate::page::{self, IndexAsked, ListAsked, Snippet};
 use crate::problem::Problem;
 use crate::report::PagesRequest;
 use crate::reports::{Reports, problem_of};
-use crate::store::ReportStore;
+use crate::store::{ReportStore, Visible};
 use crate::{Clock, QueryConfig};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -23,7 +23,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     Router::new()
         .merge(api::router())
-        .route("/projects/{project}/{month}", get(report_page))
+        .route("/", get(index))
+        .route("/projects/{project}/{span}", get(report_page))
         .route("/projects/{project}", get(running_month))
         .route("/projects/{project}/live", get(live))
         .merge(assets())
@@ -52,19 +53,12 @@ async fn report_page(
 ) -> Response {
     let answer = async {
         let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-        let asked = Parameters::of(uri.query(), &["prefix", "sort", "status", "after"])?.pages()?;
-        let asked = PagesRequest { limit: page::PAGES_SHOWN, ..asked };
-        let list = ListAsked {
-            prefix: asked.prefix.clone().unwrap_or_default(),
-            sort: asked.sort.name().to_owned(),
-            status: asked.status,
-            continued: asked.after.is_some(),
-        };
-        Ok::<_, Problem>((reports.report(&project, span, &asked).await?, list))
+        let (pages, asked) = list_asked(&uri)?;
+        Ok::<_, Problem>((reports.report(&project, span, &pages).await?, asked))
     };
     match answer.await {
-        Ok((report, list)) => {
-            page::report(&report, reports.running(), &list, &Snippet::from_headers(&headers)).into_response()
+        Ok((report, asked)) => {
+            page::report(&report, reports.running(), &asked, &Snippet::from_headers(&headers)).into_response()
         }
         Err(problem) => problem.complete(page::problem(&problem).into_response()),
     }
@@ -81,10 +75,55 @@ async fn running_month(State(reports): State<Arc<Reports>>, Path(project): Path<
     }
 }
 
+/// What the page's list of pages was asked for. A page is for people: what it does not know in its address is ignored, and a path
+/// may begin without its slash.
+fn list_asked(uri: &Uri) -> Result<(PagesRequest, ListAsked), Problem> {
+    const KNOWN: [&str; 4] = ["prefix", "sort", "status", "after"];
+    let pairs = uri.query().unwrap_or("").split('&').filter(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        KNOWN.contains(&name) && !value.is_empty()
+    });
+    let pairs: Vec<String> = pairs
+        .map(|pair| match pair.strip_prefix("prefix=") {
+            Some(path) if !path.starts_with('/') && !path.to_ascii_lowercase().starts_with("%2f") => {
+                format!("prefix=%2F{path}")
+            }
+            _ => pair.to_owned(),
+        })
+        .collect();
+    let request = Parameters::of(Some(&pairs.join("&")), &KNOWN)?.pages()?;
+    let asked = ListAsked {
+        prefix: request.prefix.clone().unwrap_or_default(),
+        sort: request.sort,
+        status: request.status,
+        continued: request.after.is_some(),
+    };
+    Ok((PagesRequest { limit: page::PAGES_SHOWN, ..request }, asked))
+}
+
+/// The projects that the caller may see, as [`Visible`] in the request's extensions says; without one, every project.
+async fn index(State(reports): State<Arc<Reports>>, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
+    let answer = async {
+        let parameters = Parameters::of(uri.query(), &["prefix", "after"])?;
+        let after = parameters.after_project()?;
+        let prefix = parameters.text("prefix").unwrap_or("").to_owned();
+        let visible = visible.map_or(Visible::All, |Extension(visible)| visible);
+        let listing = reports.projects(&visible, &prefix, after.as_ref(), page::PROJECTS_SHOWN).await?;
+        Ok::<_, Problem>((listing, prefix, after.is_some()))
+    };
+    match answer.await {
+        Ok((listing, prefix, continued)) => {
+            let asked = IndexAsked { prefix: &prefix, continued, next: listing.next.as_deref() };
+            page::index(&listing.items, &asked, reports.running()).into_response()
+        }
+        Err(problem) => problem.complete(page::problem(&problem).into_response()),
+    }
+}
+
 /// Whether views arrive, for the page that waits for the first one.
 async fn live(State(reports): State<Arc<Reports>>, Path(project): Path<String>) -> Response {
     let answer = async {
-        let project: ProjectSlug = project.parse().map_err(|_| Problem::unknown_project())?;
+        let project = parameters::project(&project)?;
         reports.store().live(&project, reports.now()).await.map_err(|error| problem_of(&error))
     };
     match answer.await {

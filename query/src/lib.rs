@@ -7,7 +7,6 @@ use axum::Router;
 use std::sync::Arc;
 
 pub mod csv;
-pub mod index;
 pub mod period;
 pub mod privacy;
 pub mod problem;

@@ -25,7 +25,6 @@ mod tests;
 
 #[allow(unused_imports)]
 pub(crate) use access::{not_allowed, sign_in};
-#[allow(unused_imports)]
 pub(crate) use index::{IndexAsked, index};
 pub(crate) use paths::ListAsked;
 pub(crate) use privacy::privacy;
@@ -39,6 +38,9 @@ pub(crate) const SCRIPT: &str = include_str!("../assets/report.js");
 
 /// Pages listed on the page; the API and the links below the list have the others.
 pub(crate) const PAGES_SHOWN: usize = 25;
+
+/// Projects listed at once.
+pub(crate) const PROJECTS_SHOWN: usize = 50;
 
 /// Months that the link to a longer time leads to.
 const LONGER: usize = 12;
@@ -61,6 +63,11 @@ impl Shown<'_> {
 
     fn is_running(&self) -> bool {
         self.month() == Some(self.running)
+    }
+
+    /// Whether pages can be compared with the month before: parts of months cannot.
+    fn compares(&self) -> bool {
+        self.month().is_some_and(|month| month < self.running)
     }
 
     /// The path of this page.

@@ -154,18 +154,19 @@ impl Reports {
         Ok(Listing { project: project.clone(), period, items, next: None })
     }
 
-    /// Projects that may be seen.
+    /// Projects that may be seen and whose names begin with `prefix`.
     ///
     /// # Errors
     /// When the storage does not answer.
     pub async fn projects(
         &self,
         visible: &Visible,
+        prefix: &str,
         after: Option<&ProjectSlug>,
         limit: usize,
     ) -> Result<ProjectListing, Problem> {
         let _turn = self.turn().await?;
-        let found = self.store.projects(visible, self.running(), after, limit + 1).await;
+        let found = self.store.projects(visible, prefix, self.running(), after, limit + 1).await;
         let mut items = found.map_err(|error| problem_of(&error))?;
         let goes_on = items.len() > limit;
         items.truncate(limit);

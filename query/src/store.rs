@@ -30,7 +30,6 @@ mod projects;
 mod scope;
 
 pub use live::Live;
-
 pub use projects::{ProjectViews, Visible};
 
 /// Of every question. A key is in one partition, so no partition needs to be compared with another; the key's columns are read

@@ -33,6 +33,11 @@ impl Parameters {
         Ok(Parameters(found))
     }
 
+    /// A parameter as it was sent.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
     }

@@ -7,8 +7,6 @@ use std::fmt::Write as _;
 
 /// One column of a chart.
 pub(super) struct Column {
-    /// What the tooltip says.
-    pub(super) tip: String,
     /// The tall bar.
     pub(super) value: u64,
     /// The bar in front of it.
@@ -45,8 +43,9 @@ pub(super) fn scale(columns: &[Column]) -> u64 {
 }
 
 /// A column chart up to `top` with its labels. `label` says in a sentence what it shows, for those who do not see it.
-/// All `columns` are drawn; those still to come are empty.
-pub(super) fn columns(label: &str, columns: &[Column], top: u64) -> Markup {
+/// All `columns` are drawn; those still to come are empty. `table` is the id of the table that has its figures, a row for a column:
+/// what a script shows under the pointer comes from there.
+pub(super) fn columns(label: &str, table: &str, columns: &[Column], top: u64) -> Markup {
     let width = columns.len().max(1) * PITCH;
     let path = |value: fn(&Column) -> u64| {
         columns.iter().enumerate().fold(String::new(), |mut path, (at, column)| {
@@ -65,7 +64,7 @@ pub(super) fn columns(label: &str, columns: &[Column], top: u64) -> Markup {
             path
         });
     html! {
-        svg.chart role="img" aria-label=(label) viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="none" {
+        svg.chart role="img" aria-label=(label) data-table=(table) data-columns=(columns.len()) viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="none" {
             path.weekend d=(ground) {}
             @for line in [0, 50] {
                 line.grid x1="0" x2=(width) y1=(line) y2=(line) vector-effect="non-scaling-stroke" {}
@@ -73,10 +72,6 @@ pub(super) fn columns(label: &str, columns: &[Column], top: u64) -> Markup {
             path.outer d=(path(|column| column.value)) {}
             path.inner d=(path(|column| column.inner)) {}
             line.base x1="0" x2=(width) y1=(HEIGHT) y2=(HEIGHT) vector-effect="non-scaling-stroke" {}
-            // The whole height answers to the pointer, also where the bar is low.
-            @for (at, column) in columns.iter().enumerate().filter(|(_, column)| !column.tip.is_empty()) {
-                rect.reach x=(at * PITCH) y="0" width=(PITCH) height=(HEIGHT) { title { (column.tip) } }
-            }
         }
         svg.ticks width="100%" height="1.3em" aria-hidden="true" {
             @for (at, column) in columns.iter().enumerate() {
@@ -88,8 +83,8 @@ pub(super) fn columns(label: &str, columns: &[Column], top: u64) -> Markup {
     }
 }
 
-/// Rows of cells, darker where there is more. Steps are equal in the square root, so that quiet hours differ too.
-pub(super) fn heat<const COLUMNS: usize>(label: &str, rows: &[[u64; COLUMNS]]) -> Markup {
+/// Rows of cells, darker where there is more; `table` has them turned, hours down. Steps are equal in the square root, so that quiet hours differ too.
+pub(super) fn heat<const COLUMNS: usize>(label: &str, table: &str, rows: &[[u64; COLUMNS]]) -> Markup {
     let largest = rows.iter().flatten().copied().max().unwrap_or(0);
     let mut paths = vec![String::new(); LEVELS as usize + 1];
     for (y, row) in rows.iter().enumerate() {
@@ -99,7 +94,7 @@ pub(super) fn heat<const COLUMNS: usize>(label: &str, rows: &[[u64; COLUMNS]]) -
     }
     let (width, height) = (COLUMNS * PITCH, rows.len() * PITCH);
     html! {
-        svg role="img" aria-label=(label) viewBox=(format!("0 0 {width} {height}")) preserveAspectRatio="none" {
+        svg role="img" aria-label=(label) data-table=(table) data-columns=(COLUMNS) data-rows=(rows.len()) viewBox=(format!("0 0 {width} {height}")) preserveAspectRatio="none" {
             @for (level, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
                 path class=(format!("l{level}")) d=(path) {}
             }
@@ -119,12 +114,11 @@ fn level(value: u64, largest: u64) -> usize {
 pub(super) fn trace(value: u64, largest: u64) -> Markup {
     let width = if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
     html! {
-        svg.trace aria-hidden="true" { rect width=(format!("{width:.1}%")) height="100%" {} }
+        svg.trace aria-hidden="true" { rect width=(format!("{width:.1}%")) {} }
     }
 }
 
 /// Two lines under a row, to compare an earlier value with a later one.
-#[allow(dead_code)]
 pub(super) fn trace_of_two(earlier: u64, later: u64, largest: u64) -> Markup {
     let width = |value: u64| if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
     html! {
@@ -144,7 +138,7 @@ mod tests {
         for (value, top) in
             [(0, 1), (1, 1), (3, 3), (10, 10), (11, 15), (81, 100), (49_001, 50_000), (u64::MAX, u64::MAX)]
         {
-            assert_eq!(scale(&[Column { tip: String::new(), value, inner: 0, label: None, weekend: false }]), top);
+            assert_eq!(scale(&[Column { value, inner: 0, label: None, weekend: false }]), top);
         }
     }
 

@@ -1,14 +1,13 @@
 //! The projects that a caller may see.
 
 use super::{Frame, chart, document, words};
-use crate::index::IndexEntry;
+use crate::store::ProjectViews;
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::Month;
 
 /// What the list of projects was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(crate) struct IndexAsked<'a> {
     /// How slugs begin; empty for all.
     pub(crate) prefix: &'a str,
@@ -16,13 +15,10 @@ pub(crate) struct IndexAsked<'a> {
     pub(crate) continued: bool,
     /// Where the list goes on, if it does.
     pub(crate) next: Option<&'a str>,
-    /// Whether the caller has a session, and so may end it.
-    pub(crate) signed_in: bool,
 }
 
 /// `GET /`.
-#[allow(dead_code)]
-pub(crate) fn index(projects: &[IndexEntry], asked: &IndexAsked<'_>, running: Month) -> Markup {
+pub(crate) fn index(projects: &[ProjectViews], asked: &IndexAsked<'_>, running: Month) -> Markup {
     let largest =
         projects.iter().map(|project| project.views_this_month.max(project.views_last_month)).max().unwrap_or(0);
     let prefix = || utf8_percent_encode(asked.prefix, NON_ALPHANUMERIC);
@@ -50,21 +46,19 @@ pub(crate) fn index(projects: &[IndexEntry], asked: &IndexAsked<'_>, running: Mo
                                 span role="columnheader" { "Project" }
                                 span role="columnheader" { (words::month_name(running.previous())) }
                                 span role="columnheader" { (words::month_name(running)) ", so far" }
-                                span role="columnheader" { "Last view" }
                             }
                             @for project in projects {
                                 div.row role="row" {
                                     (chart::trace_of_two(project.views_last_month, project.views_this_month, largest))
-                                    span.name role="cell" { a href=(format!("/projects/{}", project.slug)) { (project.slug) } }
+                                    span.name role="cell" { a href=(format!("/projects/{}", project.project)) { (project.project) } }
                                     span role="cell" {
                                         @if project.views_last_month > 0 {
-                                            a href=(format!("/projects/{}/{}", project.slug, running.previous())) aria-label=(format!("{}: {} in {}", project.slug, words::counted(project.views_last_month, "view", "views"), words::month(running.previous()))) {
+                                            a href=(format!("/projects/{}/{}", project.project, running.previous())) aria-label=(format!("{}: {} in {}", project.project, words::counted(project.views_last_month, "view", "views"), words::month(running.previous()))) {
                                                 (words::number(project.views_last_month))
                                             }
                                         } @else { "0" }
                                     }
                                     span role="cell" { (words::number(project.views_this_month)) }
-                                    span.few role="cell" { @match project.last_seen { Some(at) => { (words::day_of(at)) } None => { "none yet" } } }
                                 }
                             }
                         }
@@ -80,7 +74,7 @@ pub(crate) fn index(projects: &[IndexEntry], asked: &IndexAsked<'_>, running: Mo
             }
             footer {
                 p { "Visitors are estimates, made without cookies; readers' addresses and user agents are never stored. " a href="/privacy" { "Privacy" } }
-                @if asked.signed_in { form method="post" action="/sign-out" { button.quiet type="submit" { "Sign out" } } }
+                form.screen method="post" action="/sign-out" { button.quiet type="submit" { "Sign out" } }
             }
         },
     )

@@ -2,24 +2,20 @@
 
 use super::figures::plus_minus;
 use super::{Shown, chart, unit_words, words};
-use crate::report::{BreakdownItem, PageFigures, PageVisitors};
+use crate::report::{BreakdownItem, PageFigures, PageVisitors, Sort};
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Pages not found shown; the API has all of them.
 const NOT_FOUND_SHOWN: usize = 15;
 
-/// (name in the query, words).
-const ORDERS: [(&str, &str); 4] =
-    [("views", "views"), ("visitors", "visitors"), ("change", "change"), ("path", "path")];
-
 /// What the list of pages was asked for, as the address has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListAsked {
     /// How paths begin; empty for all.
     pub(crate) prefix: String,
-    /// One of the names of orders; empty for views.
-    pub(crate) sort: String,
+    /// In which order.
+    pub(crate) sort: Sort,
     /// Only this HTTP status.
     pub(crate) status: Option<u16>,
     /// This is not the list's beginning.
@@ -27,17 +23,13 @@ pub(crate) struct ListAsked {
 }
 
 impl ListAsked {
-    fn sort(&self) -> &str {
-        if self.sort.is_empty() { "views" } else { &self.sort }
-    }
-
     /// The address of this list with another order, or further on.
-    fn link(&self, base: &str, sort: &str, after: Option<&str>) -> String {
+    fn link(&self, base: &str, sort: Sort, after: Option<&str>) -> String {
         let mut pairs = Vec::new();
         if !self.prefix.is_empty() {
             pairs.push(format!("prefix={}", utf8_percent_encode(&self.prefix, NON_ALPHANUMERIC)));
         }
-        if sort != "views" {
+        if sort != Sort::default() {
             pairs.push(format!("sort={sort}"));
         }
         pairs.extend(self.status.map(|status| format!("status={status}")));
@@ -52,14 +44,14 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
     let base = shown.here();
     let list = &report.pages;
     let next = list.next.as_ref().map(crate::report::Cursor::encode);
-    let change = list.items.iter().any(|page| page.views_before.is_some());
+    let change = shown.compares();
     let narrowed = !asked.prefix.is_empty() || asked.status.is_some();
     html! {
         section #pages {
             h2 { "Pages" }
             @if !shown.alone { (form(shown, &base)) }
             @if asked.status.is_some() {
-                p.note { "Only pages answered with status " (asked.status.unwrap_or_default()) ". " a href=(ListAsked { status: None, ..asked.clone() }.link(&base, asked.sort(), None)) { "All" } }
+                p.note { "Only pages answered with status " (asked.status.unwrap_or_default()) ". " a href=(ListAsked { status: None, ..asked.clone() }.link(&base, asked.sort, None)) { "All" } }
             }
             @if list.items.is_empty() {
                 p.note {
@@ -71,8 +63,8 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
             }
             @if !shown.alone {
                 p.turn {
-                    @if asked.continued { a href=(asked.link(&base, asked.sort(), None)) { "← From the beginning" } }
-                    @if let Some(next) = &next { a rel="next" href=(asked.link(&base, asked.sort(), Some(next))) { "Next pages →" } }
+                    @if asked.continued { a href=(asked.link(&base, asked.sort, None)) { "← From the beginning" } }
+                    @if let Some(next) = &next { a rel="next" href=(asked.link(&base, asked.sort, Some(next))) { "Next pages →" } }
                 }
                 p.full {
                     "All pages as " a href=(format!("{}/pages.csv", shown.api())) aria-label="Pages: all as CSV" { "CSV" }
@@ -83,15 +75,21 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
     }
 }
 
+/// The orders that this report has.
+fn orders(shown: &Shown<'_>) -> impl Iterator<Item = Sort> {
+    let compares = shown.compares();
+    Sort::ALL.into_iter().filter(move |sort| compares || *sort != Sort::Change)
+}
+
 fn form(shown: &Shown<'_>, base: &str) -> Markup {
     let asked = shown.list;
     html! {
         form.find method="get" action=(format!("{base}#pages")) role="search" {
             label.grow { "Paths that begin with" input type="text" name="prefix" value=(asked.prefix) placeholder="/en/" autocapitalize="off" spellcheck="false"; }
             label {
-                "Most first by"
+                "In the order of"
                 select name="sort" {
-                    @for (name, text) in ORDERS { option value=(name) selected[name == asked.sort()] { (text) } }
+                    @for sort in orders(shown) { option value=(sort) selected[sort == asked.sort] { (sort) } }
                 }
             }
             @if let Some(status) = asked.status { input type="hidden" name="status" value=(status); }
@@ -105,21 +103,21 @@ fn table(shown: &Shown<'_>, base: &str, change: bool) -> Markup {
     let unit = unit_words(report.totals.visitors.unit).0;
     let pages = &report.pages.items;
     let largest = pages.iter().map(|page| page.views).max().unwrap_or(0);
-    let head = |name: &str, text: &str| {
-        let order = (asked.sort() == name).then_some(if name == "path" { "ascending" } else { "descending" });
+    let head = |sort: Sort, text: &str| {
+        let order = (asked.sort == sort).then_some(if sort == Sort::Path { "ascending" } else { "descending" });
         html! {
             span role="columnheader" aria-sort=[order] {
-                @if shown.alone || order.is_some() { (text) } @else { a href=(asked.link(base, name, None)) { (text) } }
+                @if shown.alone || order.is_some() { (text) } @else { a href=(asked.link(base, sort, None)) { (text) } }
             }
         }
     };
     html! {
         div.list.paths role="table" aria-label="Pages" {
             div.row.heads role="row" {
-                (head("path", "Path"))
-                (head("views", "Views"))
-                (head("visitors", unit))
-                @if change { (head("change", "Change")) } @else { span role="columnheader" { span.unseen { "Change" } } }
+                (head(Sort::Path, "Path"))
+                (head(Sort::Views, "Views"))
+                (head(Sort::Visitors, unit))
+                @if change { (head(Sort::Change, "Change")) } @else { span role="columnheader" { span.unseen { "Change" } } }
             }
             @for page in pages {
                 div.row role="row" {

@@ -29,14 +29,6 @@ pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
         .map(|(at, date)| {
             let day = report.days.get(at);
             Column {
-                tip: day.map_or_else(String::new, |day| {
-                    format!(
-                        "{}: {}, {} {unit}",
-                        weekday(date),
-                        words::counted(day.views, "view", "views"),
-                        visitors_words(day.visitors)
-                    )
-                }),
                 value: day.map_or(0, |day| day.views),
                 inner: day.map_or(0, |day| day.visitors.estimate),
                 label: at.is_multiple_of(LABEL_EVERY).then(|| date.day().to_string()),
@@ -59,12 +51,12 @@ pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
                 h2 { "Views per day" }
                 p.legend { span.outer { "views" } span.inner { (unit) ", estimated" } span.weekend { "weekend" } }
             }
-            p.axis { (words::number(top)) }
-            (chart::columns(&label, &columns, top))
+            p.axis { span { (words::number(top)) } span.readout {} }
+            (chart::columns(&label, "days", &columns, top))
             details {
                 summary { "The days as a table" }
                 div.scroll tabindex="0" role="region" aria-label="The days as a table" {
-                    table {
+                    table #days {
                         thead { tr { th scope="col" { "Day (UTC)" } th scope="col" { "Views" } th scope="col" { "Visits" } th scope="col" { (unit_words(report.totals.visitors.unit).0) } } }
                         tbody {
                             @for day in &report.days {
@@ -102,12 +94,6 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
         .iter()
         .enumerate()
         .map(|(at, month)| Column {
-            tip: format!(
-                "{}: {}, {} visitors",
-                named(&month.month),
-                words::counted(month.views, "view", "views"),
-                visitors_words(month.visitors)
-            ),
             value: month.views,
             inner: month.visitors.estimate,
             label: at.is_multiple_of(every).then(|| month.month.parse().map(words::month_short).unwrap_or_default()),
@@ -129,10 +115,10 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
                 h2 { "Views per month" }
                 p.legend { span.outer { "views" } span.inner { "visitors of the month, estimated" } }
             }
-            p.axis { (words::number(top)) }
-            (chart::columns(&label, &columns, top))
+            p.axis { span { (words::number(top)) } span.readout {} }
+            (chart::columns(&label, "months", &columns, top))
             div.scroll tabindex="0" role="region" aria-label="The months as a table" {
-                table {
+                table #months {
                     thead { tr { th scope="col" { "Month" } th scope="col" { "Views" } th scope="col" { "Visits" } th scope="col" { "Visitors" } th scope="col" { "State" } } }
                     tbody {
                         @for month in months {
@@ -171,10 +157,10 @@ pub(super) fn week(shown: &Shown<'_>) -> Markup {
                 h2 { "Hours of the week" }
                 p.unit { "views, " (zone(&report.time_zone)) }
             }
-            p.note #hour { (most) }
+            p.note { span.readout { (most) } }
             div.heat {
                 ol aria-hidden="true" { @for day in WEEKDAYS { li { (format!("{day:.2}")) } } }
-                (chart::heat(&format!("Views by day of the week and hour. {most} The table below has the figures."), &report.week))
+                (chart::heat(&format!("Views by day of the week and hour. {most} The table below has the figures."), "hours", &report.week))
                 p.ticks aria-hidden="true" { @for hour in ["0", "6", "12", "18", "24"] { span { (hour) } } }
             }
             details {

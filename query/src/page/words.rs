@@ -64,12 +64,6 @@ pub(super) fn instant(at: DateTime<Utc>) -> String {
     format!("{}, {:02}:{:02} UTC", day(at), at.hour(), at.minute())
 }
 
-/// `23 November 2026`.
-#[allow(dead_code)]
-pub(super) fn day_of(at: DateTime<Utc>) -> String {
-    format!("{} {}", day(at), at.year())
-}
-
 /// An HTTP status in words, where it means something to a maintainer.
 pub(super) fn status(status: u16) -> &'static str {
     match status {

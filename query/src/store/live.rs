@@ -26,7 +26,7 @@ impl ReportStore {
         // The hour before may belong to yesterday.
         let sql = "SELECT sumIf(views, hour >= toDateTime(?, 'UTC')) AS views_today, \
                    sumIf(views, hour >= toDateTime(?, 'UTC')) AS last_hour, \
-                   (SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?)) AS refused_today \
+                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?)), 0) AS refused_today \
                    FROM site_hourly FINAL WHERE project = ? AND hour >= toDateTime(?, 'UTC')";
         let query = self.client.query(sql);
         let query = query.bind(today.unix_seconds()).bind(before.unix_seconds());

@@ -36,15 +36,21 @@ struct Views {
 }
 
 impl ReportStore {
-    /// Up to `limit` projects after `after`, by name: registered ones and ones that have figures of the running month or the last. Those
+    /// Up to `limit` projects after `after` whose names begin with `prefix`, by name: registered ones and ones that have figures of the running month or the last. Those
     /// that were removed or erased are not listed.
     pub async fn projects(
         &self,
         visible: &Visible,
+        prefix: &str,
         running: Month,
         after: Option<&ProjectSlug>,
         limit: usize,
     ) -> Result<Vec<ProjectViews>, StoreError> {
+        // What no slug begins with is not asked for, so it cannot be anything else in the query.
+        let of_slug = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+        if !prefix.bytes().all(of_slug) {
+            return Ok(Vec::new());
+        }
         let months = [running.previous(), running];
         let (first, last) = (first_day(months[0]), first_day(running));
         let day_after = first_day(running.next());
@@ -61,7 +67,7 @@ impl ReportStore {
                     }
                 }
             };
-            format!("{column} != ''{beyond}{among}")
+            format!("{column} != '' AND startsWith({column}, '{prefix}'){beyond}{among}")
         };
         // The removed by themselves: they may have figures.
         let sql = format!(
