@@ -7,6 +7,7 @@ use axum::Router;
 use std::sync::Arc;
 
 pub mod csv;
+pub mod openapi;
 pub mod period;
 pub mod privacy;
 pub mod problem;
@@ -50,6 +51,7 @@ impl Default for QueryConfig {
 ///   `pages_status`.
 /// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`.
 /// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`; `…/days`; `…/hours`.
+/// - `GET /v1/openapi.json`: all of that as OpenAPI.
 /// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
 /// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.

@@ -143,3 +143,15 @@ async fn what_is_not_there_is_a_problem() {
         assert!(body.contains("/problems/no-such-route"), "{path}: {body}");
     }
 }
+
+#[tokio::test]
+async fn what_the_document_lists_is_there() {
+    let (status, headers, body) = ask("/v1/openapi.json").await;
+    assert_eq!((status, &headers[header::CONTENT_TYPE]), (StatusCode::OK, &"application/json".parse().unwrap()));
+    let document: Value = serde_json::from_str(&body).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        let asked = path.replace("{project}", "sphinx").replace("{span}", "2026-10").replace("{dimension}", "os");
+        let (status, _, body) = ask(&asked).await;
+        assert_eq!(status, 503, "{path} would be read if the store were there: {body}");
+    }
+}
