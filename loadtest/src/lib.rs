@@ -19,6 +19,7 @@ pub mod kafka;
 pub mod month;
 pub mod noop;
 pub mod random;
+pub mod role;
 pub mod scenario;
 pub mod table;
 pub mod target;
