@@ -107,6 +107,27 @@ pub struct BreakdownDailyRow {
     pub next_offset: u64,
 }
 
+/// `not_found_daily`: where the readers of a page that is not there came from, on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct NotFoundDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path, answered 404.
+    pub path: String,
+    /// Another site's host; `:internal`, `:more`, or empty where nothing is known: see [`crate::referrer`].
+    pub referrer: String,
+    /// Views by people.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
 /// `rejection_daily`: refused beacons of one project, day and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
