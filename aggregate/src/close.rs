@@ -23,7 +23,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Tables whose rows are of windows.
-const TABLES: [&str; 4] = ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily"];
+const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"];
+/// Tables with the figures of runs.
+const FIGURES: [&str; 4] = ["month_closed", "month_closed_page", "month_closed_breakdown", "month_closed_not_found"];
 /// Of these, the ones with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
 /// How long a run waits before it believes that no other finished before it, and that every report that began before the
@@ -150,7 +152,8 @@ impl Closer {
         let frontier = self.open_windows().await?;
         let (projects, views) = self.write_sites(month, run, &frontier).await?;
         self.write_pages(month, run, &frontier).await?;
-        self.write_breakdowns(month, run, &frontier).await?;
+        self.write_sums(month, run, &frontier, "breakdown_daily", "month_closed_breakdown", "dimension, value").await?;
+        self.write_sums(month, run, &frontier, "not_found_daily", "month_closed_not_found", "path, referrer").await?;
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
@@ -306,17 +309,25 @@ impl Closer {
         }
     }
 
-    /// `month_closed_breakdown`, which ClickHouse can do by itself.
-    async fn write_breakdowns(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
+    /// `month_closed_breakdown` and `month_closed_not_found`, which ClickHouse can do by itself: views by project and `columns`.
+    async fn write_sums(
+        &self,
+        month: Month,
+        run: u64,
+        frontier: &Frontier,
+        from: &'static str,
+        into: &'static str,
+        columns: &'static str,
+    ) -> Result<(), CloseError> {
         let sql = format!(
-            "INSERT INTO month_closed_breakdown (project, month, run, dimension, value, views) \
-             SELECT project, toDate(?), ?, dimension, value, sum(views) FROM breakdown_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, dimension, value \
+            "INSERT INTO {into} (project, month, run, {columns}, views) \
+             SELECT project, toDate(?), ?, {columns}, sum(views) FROM {from} FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} \
              SETTINGS optimize_aggregation_in_order = 1",
             frontier.condition()
         );
         let query = self.client.query(&sql).bind(first_day(month)).bind(run).bind(partition(month));
-        query.execute().await.map_err(failed("writing a month's breakdowns"))
+        query.execute().await.map_err(failed("writing a month's breakdowns and referrers"))
     }
 
     /// The run's last word.
@@ -369,7 +380,7 @@ impl Closer {
             }
         }
         let (month, run) = (first_day(month), winner.run);
-        for table in ["month_closed", "month_closed_page", "month_closed_breakdown"] {
+        for table in FIGURES {
             let others = format!("month = toDate({month}) AND run != {run}");
             // One that has not finished may be at work still; it is gone an hour later.
             let old = format!(

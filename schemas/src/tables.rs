@@ -107,6 +107,27 @@ pub struct BreakdownDailyRow {
     pub next_offset: u64,
 }
 
+/// `not_found_daily`: where the readers of a page that is not there came from, on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct NotFoundDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path, answered 404.
+    pub path: String,
+    /// Another site's host; `:internal`, `:more`, or empty where nothing is known: see [`crate::referrer`].
+    pub referrer: String,
+    /// Views by people.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
 /// `rejection_daily`: refused beacons of one project, day and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
@@ -233,6 +254,8 @@ pub struct MonthClosedRow {
     pub day_errors: Vec<f64>,
     /// Reasons of refused beacons.
     pub rejected_reasons: Vec<String>,
+    /// The page's host, for each reason in turn; empty where none is known.
+    pub rejected_hosts: Vec<String>,
     /// Beacons refused, for each reason in turn.
     pub rejected_beacons: Vec<u64>,
     /// Views in windows that are not in these figures, as of the close.

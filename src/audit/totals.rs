@@ -44,7 +44,7 @@ impl Totals {
                     let month = Hour(u32::from(*day) * 24).month().to_string();
                     *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
                 }
-                Key::Page(..) => {}
+                Key::Page(..) | Key::NotFound(..) => {}
             }
         }
     }
