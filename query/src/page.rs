@@ -123,7 +123,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
             }
             footer {
                 p {
-                    "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page."
+                    "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page of A4."
                 }
                 (honest(&shown))
             }
@@ -189,7 +189,7 @@ fn refusals(shown: &Shown<'_>) -> Option<Markup> {
 fn refused(shown: &Shown<'_>) -> Markup {
     html! {
         @if let Some(sentences) = refusals(shown) {
-            section {
+            section.refusals {
                 h2 { "Refused beacons" }
                 p.note { "Sent for this project, and counted nowhere else." }
                 (sentences)
@@ -200,21 +200,34 @@ fn refused(shown: &Shown<'_>) -> Markup {
 
 /// Links to other times.
 fn months(shown: &Shown<'_>) -> Markup {
-    let project = &shown.report.project;
+    let (project, running) = (&shown.report.project, shown.running);
     let link = |month: Month| format!("/projects/{project}/{month}");
-    let longer = (1..LONGER).fold(shown.running, |month, _| month.previous());
+    let earlier = |month: Month, count: usize| (0..count).fold(month, |month, _| month.previous());
+    // The reader knows the year where it is the page's own.
+    let year = shown.month().map(Month::year);
+    let name = |month: Month| {
+        if year == Some(month.year()) { words::month_name(month).to_owned() } else { words::month(month) }
+    };
+    let count = shown.report.months.len();
     html! {
         nav.months aria-label="Other months" {
             ul {
                 @if let Some(month) = shown.month() {
-                    li { a rel="prev" href=(link(month.previous())) { "← " (words::month(month.previous())) } }
-                    @if month < shown.running {
-                        li { a rel="next" href=(link(month.next())) { (words::month(month.next())) " →" } }
+                    li { a rel="prev" href=(link(month.previous())) { "← " (name(month.previous())) } }
+                    @if month < running {
+                        li { a rel="next" href=(link(month.next())) { (name(month.next())) " →" } }
                     }
-                    @if month < shown.running && month.next() != shown.running { li { a href=(link(shown.running)) { "The running month" } } }
-                    li { a href=(format!("/projects/{project}/{longer}..{}", shown.running)) { "Twelve months" } }
+                    @if month < running && month.next() != running { li { a href=(link(running)) { "The running month" } } }
+                    li { a href=(format!("/projects/{project}/{}..{running}", earlier(running, LONGER - 1))) { "Twelve months" } }
                 } @else {
-                    li { a href=(link(shown.running)) { "The running month" } }
+                    @if let Some(first) = shown.report.months.first().and_then(|month| month.month.parse().ok()) {
+                        li {
+                            a rel="prev" href=(format!("/projects/{project}/{}..{}", earlier(first, count), first.previous())) {
+                                "← The " (count) " months before"
+                            }
+                        }
+                    }
+                    li { a href=(link(running)) { "The running month" } }
                 }
             }
         }

@@ -109,7 +109,7 @@ pub(super) fn programs(shown: &Shown<'_>) -> Markup {
     let (ai, others): (Vec<_>, Vec<_>) =
         names.iter().cloned().partition(|item| !item.rest && class_of_bot(&item.value) == Some(BotClass::AiCrawler));
     html! {
-        section {
+        section.programs {
             h2 { "People and programs" }
             p.note {
                 "Beside " b { (words::counted(report.totals.views, "view", "views")) } " by people, programs that run scripts asked for pages "

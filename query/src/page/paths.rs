@@ -158,7 +158,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
     let largest = missing.iter().map(|page| page.views).max().unwrap_or(0);
     let more = report.not_found.next.is_some() || missing.len() > NOT_FOUND_SHOWN;
     html! {
-        section {
+        section.not-found {
             h2 { "Pages not found" }
             p.note {
                 "Addresses that readers asked for and the docs answered with 404. A redirect to what took their place helps whoever follows an old link: in the "

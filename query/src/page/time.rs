@@ -42,7 +42,7 @@ pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
     });
     let top = chart::scale(&columns);
     html! {
-        section {
+        section.time {
             div.head {
                 h2 { "Views per day" }
                 p.legend { span.outer { "views" } span.inner { (unit) ", estimated" } span.weekend { "weekend" } }
@@ -102,7 +102,7 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
         format!("Views and visitors per month. Most in {}: {}.", named(&month.month), words::counted(month.views, "view", "views"))
     });
     html! {
-        section {
+        section.time {
             div.head {
                 h2 { "Views per month" }
                 p.legend { span.outer { "views" } span.inner { "visitors of the month, estimated" } }
@@ -144,7 +144,7 @@ pub(super) fn week(shown: &Shown<'_>) -> Markup {
     }
     let most = format!("Most on {}s between {hour:02}:00 and {:02}:00.", WEEKDAYS[day], hour + 1);
     html! {
-        section {
+        section.week {
             div.head {
                 h2 { "Hours of the week" }
                 p.unit { "views, " (zone(&report.time_zone)) }

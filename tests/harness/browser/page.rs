@@ -245,6 +245,7 @@ impl Page {
     /// A picture of the page (PNG).
     pub async fn screenshot(&self, view: View) -> Result<Vec<u8>> {
         self.set_view(view).await?;
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
         // Two frames: one to lay out for the new size, one to have painted it.
         self.evaluate::<Value>(
             "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done()))))",
