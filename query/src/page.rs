@@ -122,7 +122,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
                 }
             }
             footer {
-                p {
+                p.screen {
                     "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page of A4."
                 }
                 (honest(&shown))

@@ -239,13 +239,13 @@ impl Page {
         let metrics =
             json!({"width": view.width, "height": view.height, "deviceScaleFactor": scale, "mobile": view.mobile});
         self.call("Emulation.setDeviceMetricsOverride", metrics).await?;
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
         self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": view.mobile})).await.map(drop)
     }
 
     /// A picture of the page (PNG).
     pub async fn screenshot(&self, view: View) -> Result<Vec<u8>> {
         self.set_view(view).await?;
-        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
         // Two frames: one to lay out for the new size, one to have painted it.
         self.evaluate::<Value>(
             "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done()))))",
