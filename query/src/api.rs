@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use parameters::Parameters;
 use schemas::classes::Dimension;
 use std::sync::Arc;
@@ -26,6 +26,9 @@ pub(crate) fn router() -> Router<Arc<Reports>> {
     let of_report = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
     Router::new()
         .route("/v1/projects", get(projects))
+        .route("/v1/projects/{project}", any(crate::no_such_route))
+        .route("/v1/projects/{project}/{*rest}", any(crate::no_such_route))
+        .route(&of_report("/{*rest}"), any(crate::no_such_route))
         .route("/v1/projects.csv", get(projects))
         .route(&of_report(""), get(report))
         .route(&of_report("/pages"), get(pages))
@@ -37,11 +40,6 @@ pub(crate) fn router() -> Router<Arc<Reports>> {
         .route(&of_report("/days.csv"), get(days))
         .route(&of_report("/hours"), get(hours))
         .route(&of_report("/hours.csv"), get(hours))
-}
-
-/// What no route of `/v1` is there for.
-pub(crate) async fn no_such_route(_: Request) -> Response {
-    Problem::no_such_route().into_response()
 }
 
 /// A method that a route has not.

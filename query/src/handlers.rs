@@ -23,6 +23,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     Router::new()
         .merge(api::router())
+        .merge(crate::openapi::route())
         .route("/", get(index))
         .route("/projects/{project}/{span}", get(report_page))
         .route("/projects/{project}", get(running_month))

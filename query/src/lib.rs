@@ -7,6 +7,7 @@ use axum::Router;
 use std::sync::Arc;
 
 pub mod csv;
+pub mod openapi;
 pub mod period;
 pub mod privacy;
 pub mod problem;
@@ -50,6 +51,7 @@ impl Default for QueryConfig {
 ///   `pages_status`.
 /// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`.
 /// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`; `…/days`; `…/hours`.
+/// - `GET /v1/openapi.json`: all of that as OpenAPI.
 /// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
 /// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
@@ -61,4 +63,9 @@ pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
 /// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.
 pub fn style_route() -> Router {
     handlers::style_route()
+}
+
+/// The problem for what no route is there for: a fallback.
+pub async fn no_such_route() -> axum::response::Response {
+    axum::response::IntoResponse::into_response(Problem::no_such_route())
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Why there is no report, in the members of RFC 9457. Never carries what was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// Names the kind; a path of this service's documentation.
     #[serde(rename = "type")]
@@ -19,6 +19,7 @@ pub struct Problem {
     /// HTTP status.
     pub status: u16,
     /// What was expected, or what to do.
+    #[schema(value_type = String)]
     pub detail: Cow<'static, str>,
     /// The part of the request at fault, where one is.
     #[serde(skip_serializing_if = "Option::is_none")]

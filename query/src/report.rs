@@ -8,6 +8,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use schemas::{Hour, ProjectSlug};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 pub mod breakdowns;
 pub mod facts;
@@ -25,7 +26,7 @@ pub use pages::{Cursor, InvalidCursor, PageList, PageTotal, PagesRequest, Sort};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 
 /// One value's views in a breakdown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BreakdownItem {
     /// The value; empty for unknown, and for direct arrivals where the dimension is `referrer`.
     pub value: String,
@@ -37,7 +38,7 @@ pub struct BreakdownItem {
 }
 
 /// From when to when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ReportPeriod {
     /// As asked for: `YYYY-MM`, or `YYYY-MM..YYYY-MM` with both months included.
     pub span: String,
@@ -52,7 +53,7 @@ pub struct ReportPeriod {
 }
 
 /// One month of the period.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct MonthFigures {
     /// `YYYY-MM`.
     pub month: String,
@@ -67,7 +68,7 @@ pub struct MonthFigures {
 }
 
 /// An earlier month, and how this one differs from it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ComparedMonth {
     /// `YYYY-MM`.
     pub month: String,
@@ -88,7 +89,7 @@ pub struct ComparedMonth {
 }
 
 /// What one month is compared with. Null where nothing was counted, as before the project was.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Comparison {
     /// The month before.
     pub previous_month: Option<ComparedMonth>,
@@ -97,7 +98,7 @@ pub struct Comparison {
 }
 
 /// Beacons refused for one reason, from pages of one host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RejectedHost {
     /// The reason's name.
     pub reason: String,
@@ -111,7 +112,7 @@ pub struct RejectedHost {
 }
 
 /// The month in figures.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
     /// Page views by people.
     pub views: u64,
@@ -125,13 +126,14 @@ pub struct Totals {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_views: Option<u64>,
     /// Views by bots, by class; not part of `views`.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub bots: BTreeMap<&'static str, u64>,
     /// Refused beacons, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// One day.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct DayFigures {
     /// The date, UTC.
     pub day: NaiveDate,
@@ -144,7 +146,7 @@ pub struct DayFigures {
 }
 
 /// One hour. Without visitors: nobody plans by them, and 744 figures more would be 744 chances to subtract.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HourFigures {
     /// Start of the hour.
     pub hour: DateTime<Utc>,
@@ -155,7 +157,7 @@ pub struct HourFigures {
 }
 
 /// One path with one status.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PageFigures {
     /// Cleaned path.
     pub path: String,
@@ -176,11 +178,12 @@ pub struct PageFigures {
 }
 
 /// One page of the list of pages.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PageListFigures {
     /// In the order asked for: by views, most first, where nothing was asked; equals by path.
     pub items: Vec<PageFigures>,
     /// Cursor for `after`; null at the end.
+    #[schema(value_type = Option<String>)]
     pub next: Option<Cursor>,
 }
 
@@ -188,9 +191,10 @@ pub struct PageListFigures {
 pub type Week = [[u64; 24]; 7];
 
 /// One project's month, or range of months.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct MonthlyReport {
     /// Project slug.
+    #[schema(value_type = String)]
     pub project: ProjectSlug,
     /// From when to when.
     pub period: ReportPeriod,
@@ -203,6 +207,7 @@ pub struct MonthlyReport {
     /// IANA name of the project's time zone, which `week` is in. Everything else is in UTC.
     pub time_zone: String,
     /// Views by day of the week (Monday first) and hour of the day, in the project's time zone.
+    #[schema(value_type = Vec<Vec<u64>>)]
     pub week: Week,
     /// Every day of the period, those without views included.
     pub days: Vec<DayFigures>,
@@ -215,5 +220,6 @@ pub struct MonthlyReport {
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
     /// Views by one dimension each, most first.
+    #[schema(value_type = BTreeMap<String, Vec<BreakdownItem>>)]
     pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,
 }

@@ -15,6 +15,7 @@ use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 /// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
 const AT_ONCE: usize = 8;
@@ -23,9 +24,10 @@ const AT_ONCE: usize = 8;
 const TURN: Duration = Duration::from_secs(5);
 
 /// A part of a report, a page of it at a time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Listing<T> {
     /// Project slug.
+    #[schema(value_type = String)]
     pub project: ProjectSlug,
     /// From when to when.
     pub period: ReportPeriod,
@@ -36,7 +38,7 @@ pub struct Listing<T> {
 }
 
 /// Projects, a page of them at a time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ProjectListing {
     /// By name.
     pub items: Vec<ProjectViews>,

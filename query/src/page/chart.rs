@@ -58,10 +58,11 @@ pub(super) fn columns(label: &str, table: &str, columns: &[Column], top: u64) ->
             path
         })
     };
-    let ground = columns.iter().enumerate().filter(|(_, column)| column.weekend).fold(String::new(), |mut path, (at, _)| {
-        let _ = write!(path, "M{} 0h{PITCH}v{HEIGHT}h-{PITCH}z", at * PITCH);
-        path
-    });
+    let ground =
+        columns.iter().enumerate().filter(|(_, column)| column.weekend).fold(String::new(), |mut path, (at, _)| {
+            let _ = write!(path, "M{} 0h{PITCH}v{HEIGHT}h-{PITCH}z", at * PITCH);
+            path
+        });
     html! {
         svg.chart role="img" aria-label=(label) data-table=(table) data-columns=(columns.len()) viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="none" {
             path.weekend d=(ground) {}

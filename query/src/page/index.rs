@@ -19,7 +19,8 @@ pub(crate) struct IndexAsked<'a> {
 
 /// `GET /`.
 pub(crate) fn index(projects: &[ProjectViews], asked: &IndexAsked<'_>, running: Month) -> Markup {
-    let largest = projects.iter().map(|project| project.views_this_month.max(project.views_last_month)).max().unwrap_or(0);
+    let largest =
+        projects.iter().map(|project| project.views_this_month.max(project.views_last_month)).max().unwrap_or(0);
     let prefix = || utf8_percent_encode(asked.prefix, NON_ALPHANUMERIC);
     document(
         &Frame::plain("Projects"),

@@ -38,7 +38,11 @@ pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
         .collect();
     let busiest = report.days.iter().max_by_key(|day| (day.views, std::cmp::Reverse(day.day)));
     let label = busiest.map_or_else(String::new, |day| {
-        format!("Views and visitors per day. Most on {}: {}.", weekday(day.day), words::counted(day.views, "view", "views"))
+        format!(
+            "Views and visitors per day. Most on {}: {}.",
+            weekday(day.day),
+            words::counted(day.views, "view", "views")
+        )
     });
     let top = chart::scale(&columns);
     html! {
@@ -99,7 +103,11 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
     let top = chart::scale(&columns);
     let busiest = months.iter().max_by_key(|month| month.views);
     let label = busiest.map_or_else(String::new, |month| {
-        format!("Views and visitors per month. Most in {}: {}.", named(&month.month), words::counted(month.views, "view", "views"))
+        format!(
+            "Views and visitors per month. Most in {}: {}.",
+            named(&month.month),
+            words::counted(month.views, "view", "views")
+        )
     });
     html! {
         section.time {

@@ -3,9 +3,10 @@
 use crate::small_cells::Floor;
 use schemas::VisitorSketch;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What a visitor figure counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VisitorUnit {
     /// Different readers in the period: keys live for the month.
@@ -38,7 +39,7 @@ impl VisitorUnit {
 }
 
 /// An estimate of visitors.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Visitors {
     /// Visitors, rounded to a whole number.
     pub estimate: u64,
@@ -78,7 +79,7 @@ impl Visitors {
 }
 
 /// Visitors of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum PageVisitors {
     /// Enough to be told.

@@ -7,6 +7,7 @@ use clickhouse::Row;
 use schemas::{Month, ProjectSlug};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Which projects a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +19,10 @@ pub enum Visible {
 }
 
 /// One project in a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProjectViews {
     /// Its slug.
+    #[schema(value_type = String)]
     pub project: ProjectSlug,
     /// Page views by people in the running month so far.
     pub views_this_month: u64,
