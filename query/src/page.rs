@@ -10,8 +10,13 @@ use maud::{DOCTYPE, Markup, html};
 use schemas::classes::Dimension;
 use schemas::{Host, Month};
 
+mod access;
 mod chart;
 mod words;
+
+// For `access`, which decides who sees them.
+#[allow(unused_imports, dead_code)]
+pub(crate) use access::{not_allowed, sign_in};
 
 #[cfg(test)]
 mod tests;
@@ -57,7 +62,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, snippet: &Snippet) 
     let totals = &report.totals;
     let bots: u64 = totals.bots.values().sum();
     document(
-        &format!("{project} · {title}"),
+        &Frame::plain(&format!("{project} · {title}")),
         html! {
             header.top {
                 div {
@@ -107,7 +112,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, snippet: &Snippet) 
 /// A page that says why there is none.
 pub(crate) fn problem(problem: &Problem) -> Markup {
     document(
-        problem.title,
+        &Frame::plain(problem.title),
         html! {
             main.alone {
                 p.kind { (problem.status) }
@@ -124,7 +129,7 @@ pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
         html! { ul.plain { @for item in items { li { (item) } } } }
     };
     document(
-        "Privacy",
+        &Frame::plain("Privacy"),
         html! {
             header.top { div { p.kind { "What this service does with what it sees" } h1 { "Privacy" } } }
             main.words {
@@ -165,7 +170,19 @@ pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
     )
 }
 
-fn document(title: &str, body: Markup) -> Markup {
+/// What surrounds a page's own content.
+pub(crate) struct Frame<'a> {
+    title: &'a str,
+}
+
+impl<'a> Frame<'a> {
+    /// A page of this title and nothing else.
+    fn plain(title: &'a str) -> Self {
+        Frame { title }
+    }
+}
+
+fn document(frame: &Frame<'_>, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -174,7 +191,7 @@ fn document(title: &str, body: Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
-                title { (title) " · headcount" }
+                title { (frame.title) " · headcount" }
                 // Keeps browsers from asking for a /favicon.ico.
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href="/assets/report.css";
