@@ -130,7 +130,7 @@ impl Reports {
 }
 
 /// The problem that a reader sees; the cause is logged here, once.
-fn problem_of(error: &StoreError) -> Problem {
+pub(crate) fn problem_of(error: &StoreError) -> Problem {
     if matches!(error, StoreError::UnknownProject) {
         return Problem::unknown_project();
     }

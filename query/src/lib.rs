@@ -6,6 +6,7 @@
 use axum::Router;
 use std::sync::Arc;
 
+pub mod access;
 pub mod period;
 pub mod privacy;
 pub mod problem;
@@ -44,7 +45,19 @@ impl Default for QueryConfig {
 /// - `GET /projects/{project}/{YYYY-MM}`: the same report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
 /// - `GET /assets/report.css`: the page's style.
-pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
+///
+/// And of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. Everything is behind its guard.
+pub fn guarded_routes(
+    store: ReportStore,
+    config: QueryConfig,
+    clock: Clock,
+    access: &std::sync::Arc<access::Access>,
+) -> Router {
+    access::guarded(routes(store.clone(), config.clone(), clock), access, store, config)
+}
+
+/// The routes without the guard.
+pub(crate) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
 }
 

@@ -15,7 +15,6 @@ mod chart;
 mod words;
 
 // For `access`, which decides who sees them.
-#[allow(unused_imports, dead_code)]
 pub(crate) use access::{not_allowed, sign_in};
 
 #[cfg(test)]

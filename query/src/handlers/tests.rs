@@ -27,7 +27,7 @@ async fn refusals_name_the_field_and_what_was_expected() {
         ("/v1/projects/sphinx/reports/2026-13", 400, "month", "expected a month as YYYY-MM"),
         ("/v1/projects/sphinx/reports/october", 400, "month", "expected a month as YYYY-MM"),
         ("/v1/projects/sphinx/reports/2026-12", 404, "month", "2026-12 has not begun"),
-        ("/v1/projects/Not%20a%20slug/reports/2026-10", 404, "project", "no project of this name"),
+        ("/v1/projects/Not%20a%20slug/reports/2026-10", 404, "project", "no project of this name is here"),
         ("/v1/projects/sphinx/reports/2026-10?pages_limit=0", 400, "pages_limit", "from 1 to 1000"),
         ("/v1/projects/sphinx/reports/2026-10?pages_limit=1001", 400, "pages_limit", "from 1 to 1000"),
         ("/v1/projects/sphinx/reports/2026-10?pages_status=99", 400, "pages_status", "from 100 to 599"),
