@@ -21,7 +21,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
-    let reports = query::routes(query::ReportStore::new(client.clone()), config.query()?, config.clock()?);
+    // The URL may hold a password, so it is not repeated.
+    let make_one = "headcount token create --admin --clickhouse-url URL";
+    let access = query::access::Access::new(client.clone(), config.access(make_one)?, config.clock()?);
+    let rights = tokio::spawn(std::sync::Arc::clone(&access).keep());
+    let store = query::ReportStore::new(client.clone());
+    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
     let router = reports.merge(health(client)).merge(told).fallback(query::no_such_route);
@@ -33,6 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         signal = signal() => signal?,
     }
     let _ = stop.send(true);
+    rights.abort();
     serving.await
 }
 
