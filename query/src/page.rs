@@ -7,6 +7,7 @@ use crate::problem::Problem;
 use crate::report::{MonthlyReport, VisitorUnit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use schemas::Month;
+use std::sync::LazyLock;
 
 mod access;
 mod chart;
@@ -30,14 +31,27 @@ pub(crate) use paths::ListAsked;
 pub(crate) use privacy::privacy;
 pub(crate) use snippet::Snippet;
 
-/// The style, a file of its own so that the policy can forbid everything inline.
-pub(crate) const STYLE: &str = include_str!("../assets/report.css");
+/// The style, a file of its own so that the policy can forbid everything inline. Without comments and indentation, which readers
+/// need not wait for.
+pub(crate) static STYLE: LazyLock<String> = LazyLock::new(|| {
+    let source = include_str!("../assets/report.css");
+    let parts = source.split("/*").enumerate();
+    let plain: String = parts
+        .map(|(at, part)| if at == 0 { part } else { part.split_once("*/").map_or("", |(_, rest)| rest) })
+        .collect();
+    packed(&plain) + &chart::lengths()
+});
 
-/// The script, which every page works without.
-pub(crate) const SCRIPT: &str = include_str!("../assets/report.js");
+/// The script, which every page works without. Its comments have lines of their own.
+pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| packed(include_str!("../assets/report.js")));
+
+fn packed(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
 
 /// Pages listed on the page; the API and the links below the list have the others.
-pub(crate) const PAGES_SHOWN: usize = 25;
+pub(crate) const PAGES_SHOWN: usize = 20;
 
 /// Projects listed at once.
 pub(crate) const PROJECTS_SHOWN: usize = 50;
@@ -286,7 +300,7 @@ fn document(frame: &Frame<'_>, body: Markup) -> Markup {
                 meta name="robots" content="noindex";
                 title { (frame.title) " · headcount" }
                 @if frame.alone {
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE.as_str())) }
                 } @else {
                     // Keeps browsers from asking for a /favicon.ico.
                     link rel="icon" href="data:,";

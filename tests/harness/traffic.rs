@@ -69,15 +69,55 @@ const MISSING: &[(&str, &[(&str, u64)])] = &[
 
 type Shares = &'static [(&'static str, u64)];
 
-const REFERRERS: Shares = &[("", 38), ("www.google.com", 30), ("github.com", 14), ("stackoverflow.com", 8), ("docs.readthedocs.io", 5), ("www.bing.com", 3), ("duckduckgo.com", 4), ("docs.python.org", 3), ("news.ycombinator.com", 1), ("www.reddit.com", 1), ("chatgpt.com", 3)];
-const COUNTRIES: Shares = &[("US", 27), ("DE", 13), ("CN", 9), ("JP", 8), ("IN", 8), ("GB", 6), ("FR", 6), ("BR", 4), ("CA", 3), ("NL", 3), ("PL", 2), ("KR", 2), ("AU", 2), ("UA", 1), ("", 6)];
+const REFERRERS: Shares = &[
+    ("", 38),
+    ("www.google.com", 30),
+    ("github.com", 14),
+    ("stackoverflow.com", 8),
+    ("docs.readthedocs.io", 5),
+    ("www.bing.com", 3),
+    ("duckduckgo.com", 4),
+    ("docs.python.org", 3),
+    ("news.ycombinator.com", 1),
+    ("www.reddit.com", 1),
+    ("chatgpt.com", 3),
+];
+const COUNTRIES: Shares = &[
+    ("US", 27),
+    ("DE", 13),
+    ("CN", 9),
+    ("JP", 8),
+    ("IN", 8),
+    ("GB", 6),
+    ("FR", 6),
+    ("BR", 4),
+    ("CA", 3),
+    ("NL", 3),
+    ("PL", 2),
+    ("KR", 2),
+    ("AU", 2),
+    ("UA", 1),
+    ("", 6),
+];
 const BROWSERS: Shares = &[("Chrome", 58), ("Firefox", 20), ("Safari", 13), ("Edge", 7), ("Opera", 1), ("Other", 1)];
 const SYSTEMS: Shares = &[("Windows", 40), ("Linux", 24), ("macOS", 23), ("Android", 8), ("iOS", 5)];
 const DEVICES: Shares = &[("Desktop", 86), ("Mobile", 12), ("Tablet", 2)];
-const BOTS: Shares = &[("Googlebot", 30), ("GPTBot", 24), ("ClaudeBot", 15), ("Bingbot", 9), ("PerplexityBot", 5), ("CCBot", 4), ("Applebot", 4), ("Headless Chrome", 5), ("Slackbot", 2), ("UptimeRobot", 2)];
+const BOTS: Shares = &[
+    ("Googlebot", 30),
+    ("GPTBot", 24),
+    ("ClaudeBot", 15),
+    ("Bingbot", 9),
+    ("PerplexityBot", 5),
+    ("CCBot", 4),
+    ("Applebot", 4),
+    ("Headless Chrome", 5),
+    ("Slackbot", 2),
+    ("UptimeRobot", 2),
+];
 
 /// Views by the hour (UTC) of those who work in Europe, America and Asia.
-const HOURS: [u64; 24] = [20, 18, 18, 17, 18, 20, 28, 44, 66, 78, 80, 74, 68, 82, 92, 90, 80, 66, 52, 44, 38, 34, 28, 24];
+const HOURS: [u64; 24] =
+    [20, 18, 18, 17, 18, 20, 28, 44, 66, 78, 80, 74, 68, 82, 92, 90, 80, 66, 52, 44, 38, 34, 28, 24];
 
 /// Steps of Sebastiano Vigna's splitmix64.
 struct Random(u64);
@@ -94,7 +134,14 @@ impl Random {
 
     fn of(&mut self, shares: impl Iterator<Item = u64> + Clone) -> usize {
         let mut at = self.below(shares.clone().sum());
-        shares.take_while(|&share| at >= share && { at -= share; true }).count()
+        shares
+            .take_while(|&share| {
+                at >= share && {
+                    at -= share;
+                    true
+                }
+            })
+            .count()
     }
 
     fn named(&mut self, shares: Shares) -> &'static str {
@@ -253,7 +300,8 @@ impl Traffic<'_> {
                 next_offset,
             }
         };
-        insert(client, "page_daily", pages.into_iter().map(page(200)).chain(missing.into_iter().map(page(404)))).await?;
+        insert(client, "page_daily", pages.into_iter().map(page(200)).chain(missing.into_iter().map(page(404))))
+            .await?;
         let breakdown = |((day, dimension, value), views): ((u16, &str, &str), u64)| BreakdownDailyRow {
             project: project(),
             day,

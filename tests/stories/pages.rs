@@ -32,7 +32,8 @@ fn dark(view: View) -> View {
 }
 
 fn axe() -> Result<String> {
-    let named = std::env::var_os("HEADCOUNT_AXE").context("HEADCOUNT_AXE names no axe.min.js: scripts/axe fetches it")?;
+    let named =
+        std::env::var_os("HEADCOUNT_AXE").context("HEADCOUNT_AXE names no axe.min.js: scripts/axe fetches it")?;
     std::fs::read_to_string(&named).with_context(|| format!("read {}", Path::new(&named).display()))
 }
 
@@ -87,12 +88,14 @@ async fn visit(browser: &Browser, service: &Service, path: &str, view: View, axe
     let inner: u32 = page.evaluate("innerWidth").await?;
     ensure!(needed <= view.width && needed <= inner, "{what}: needs {needed} pixels ({inner})");
     // Tables hidden behind a summary are held against the rules too.
-    page.evaluate::<Value>("(document.querySelectorAll('details').forEach(part => { part.open = true }), null)").await?;
+    page.evaluate::<Value>("(document.querySelectorAll('details').forEach(part => { part.open = true }), null)")
+        .await?;
     let wide: u32 = page.evaluate("document.documentElement.scrollWidth").await?;
     ensure!(wide <= view.width, "{what}: with its tables open it needs {wide} pixels");
     let violations = violations(&page, axe).await?;
     ensure!(violations.is_empty(), "{what}: {violations:#?}");
-    page.evaluate::<Value>("(document.querySelectorAll('details').forEach(part => { part.open = false }), null)").await?;
+    page.evaluate::<Value>("(document.querySelectorAll('details').forEach(part => { part.open = false }), null)")
+        .await?;
     for request in page.requests() {
         let own = request.url.starts_with(&service.url("/")) || request.url.starts_with("data:");
         ensure!(own, "{what}: a third host: {request:?}");
@@ -101,7 +104,8 @@ async fn visit(browser: &Browser, service: &Service, path: &str, view: View, axe
 }
 
 async fn text(page: &Page, selector: &str) -> Result<String> {
-    page.evaluate(&format!("document.querySelector({}).textContent.replace(/\\s+/g, ' ').trim()", json!(selector))).await
+    page.evaluate(&format!("document.querySelector({}).textContent.replace(/\\s+/g, ' ').trim()", json!(selector)))
+        .await
 }
 
 fn pictures() -> Option<PathBuf> {
@@ -180,7 +184,8 @@ async fn without_scripts(browser: &Browser, service: &Service, path: &str, repor
     let html = html["outerHTML"].as_str().context("a document")?;
     let views = report["totals"]["views"].as_u64().context("views")?;
     let grouped = format!("{},{:03}", views / 1000, views % 1000);
-    for expected in [grouped.as_str(), "<svg", "October 2026", "/projects/sphinx/2026-09", "name=\"prefix\"", "after="] {
+    for expected in [grouped.as_str(), "<svg", "October 2026", "/projects/sphinx/2026-09", "name=\"prefix\"", "after="]
+    {
         ensure!(html.contains(expected), "without scripts there is no {expected}");
     }
     Ok(())
@@ -220,7 +225,10 @@ async fn photographs(browser: &Browser, service: &Service) -> Result<()> {
         let page = browser.new_page().await?;
         page.set_view(view).await?;
         page.navigate(&service.url(path)).await?;
-        std::fs::write(pictures().unwrap().join(format!("{name}.html")), http::get(service.address(), path).await?.body)?;//TMP
+        std::fs::write(
+            pictures().unwrap().join(format!("{name}.html")),
+            http::get(service.address(), path).await?.body,
+        )?; //TMP
         picture(&page, view, name).await?;
         page.close().await?;
     }

@@ -84,7 +84,9 @@ async fn badge(
     let (label, figure, plus_minus) = match (views, rules.unit) {
         (true, _) => ("views last month", figures.views, 0),
         // One month's sum over months is its visitors.
-        (false, VisitorUnit::Visitors | VisitorUnit::VisitorMonths) => ("visitors last month", figures.visitors, figures.plus_minus),
+        (false, VisitorUnit::Visitors | VisitorUnit::VisitorMonths) => {
+            ("visitors last month", figures.visitors, figures.plus_minus)
+        }
         (false, VisitorUnit::VisitorDays) => ("visitor-days last month", figures.visitors, figures.plus_minus),
     };
     let told = match figure {

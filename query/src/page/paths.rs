@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Pages not found shown; the API has all of them.
-const NOT_FOUND_SHOWN: usize = 15;
+const NOT_FOUND_SHOWN: usize = 8;
 
 /// What the list of pages was asked for, as the address has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

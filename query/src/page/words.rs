@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Longest text of a path or label on the page, in characters; the JSON has all of it.
-const SHOWN_CHARS: usize = 100;
+const SHOWN_CHARS: usize = 80;
 
 /// `1234567` as `1,234,567`.
 pub(super) fn number(value: u64) -> String {
@@ -156,8 +156,8 @@ pub(super) fn shortened(text: &str) -> String {
     if count <= SHOWN_CHARS {
         return text.to_owned();
     }
-    let head: String = text.chars().take(SHOWN_CHARS - 40).collect();
-    let tail: String = text.chars().skip(count - 39).collect();
+    let head: String = text.chars().take(SHOWN_CHARS - 32).collect();
+    let tail: String = text.chars().skip(count - 31).collect();
     format!("{head}…{tail}")
 }
 
