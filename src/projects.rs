@@ -55,7 +55,9 @@ pub type Registry = BTreeMap<ProjectSlug, Registered>;
 
 /// The registry as the endpoint looks things up in it.
 pub fn indexed(registry: &Registry) -> ProjectSnapshot {
-    let hosts = registry.iter().map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
+    // One without hosts is known by a pattern, and only has settings here: its pages' hosts stay the pattern's.
+    let registered = registry.iter().filter(|(_, project)| !project.hosts.is_empty());
+    let hosts = registered.map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
     // Written by us; a pattern that no longer reads is one that masks nothing, and is told when it is read.
     let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     let rules = registry.iter().map(|(slug, project)| {
@@ -144,7 +146,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             println!("in force within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
         }
         ("set", Some(slug)) => {
-            if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {
+            if !is_known(&client, &slug).await? {
                 bail!("there is no project {slug}; register it with `headcount project add {slug} --host HOST`");
             }
             if change.is_nothing() {
@@ -180,7 +182,11 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             let rows = client.query("SELECT ?fields FROM project FINAL WHERE removed = 0").fetch_all::<ProjectRow>();
             let rows = rows.await.context("cannot read the registry of projects")?;
             for (slug, project) in registry {
-                println!("{slug}: {}", project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+                let by_pattern = if project.hosts.is_empty() { "by a host pattern" } else { "" };
+                println!(
+                    "{slug}: {by_pattern}{}",
+                    project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", ")
+                );
                 for (kind, texts) in [("mask", project.mask), ("keep", project.keep), ("query", project.query)] {
                     if !texts.is_empty() {
                         println!("  {kind}: {}", texts.join(", "));

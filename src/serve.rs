@@ -76,6 +76,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let make_one = format!("headcount token create --admin --data {}", data.display());
     let access = query::access::Access::new(client.clone(), config.access(&make_one)?, Arc::clone(&clock));
+    access.begin().await;
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let reports = query::guarded_routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock), &access);
     let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);

@@ -52,16 +52,22 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// How long reading them may take.
 const ASK: Duration = Duration::from_secs(10);
 
+/// And at the start, when beacons wait for the listener.
+const FIRST: Duration = Duration::from_secs(2);
+
 /// Failed attempts of one client: so many at once, then one every ten seconds. (Unless there are no limits at all.)
 const FAILURES: Rate = Rate { per_second: 0.1, burst: 10.0 };
+
+/// A question about the far end of a connection and the headers that came over it.
+pub type Asked<T> = Arc<dyn Fn(IpAddr, &HeaderMap) -> T + Send + Sync>;
 
 /// What is known of the far end of a connection, by the word of proxies that are trusted. The reader's address stays where this was made.
 #[derive(Clone)]
 pub struct Edge {
     /// A hash of the client's network under a secret that lives in memory only.
-    pub client: Arc<dyn Fn(IpAddr, &HeaderMap) -> u64 + Send + Sync>,
+    pub client: Asked<u64>,
     /// Whether the client came over TLS.
-    pub https: Arc<dyn Fn(IpAddr, &HeaderMap) -> bool + Send + Sync>,
+    pub https: Asked<bool>,
 }
 
 /// Bounds and trust.
@@ -113,27 +119,30 @@ impl Access {
         })
     }
 
+    /// Reads the rights once, so that a service that has just begun to listen knows them. Where ClickHouse is away, [`Access::keep`] goes on
+    /// trying.
+    pub async fn begin(&self) {
+        let _ = self.refresh(FIRST).await;
+    }
+
+    /// Whether the rights have been read.
+    pub fn is_ready(&self) -> bool {
+        self.snapshot.load().is_some()
+    }
+
     /// Keeps the rights up to date until it is dropped. Where ClickHouse is away, those that were read last stay in force.
     pub async fn keep(self: Arc<Self>) {
         let (mut failing, mut told) = (false, false);
         loop {
-            let read = tokio::time::timeout(ASK, Snapshot::read(&self.client)).await;
-            match read
-                .map_err(|_| "no answer in time".to_owned())
-                .and_then(|read| read.map_err(|error| error.to_string()))
-            {
-                Ok(snapshot) => {
+            match self.refresh(ASK).await {
+                Ok(has_no_tokens) => {
                     failing = false;
-                    if snapshot.has_no_tokens() && !told {
+                    if has_no_tokens && !told {
                         tracing::info!("{}", self.no_token);
                         told = true;
                     }
-                    self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
-                    self.snapshot.store(Some(Arc::new(snapshot)));
-                    let written = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
-                    if !matches!(written, Ok(Ok(()))) {
-                        tracing::debug!("the days on which tokens were used are not written yet");
-                    }
+                    // Best effort: what cannot be written now waits for the next time.
+                    let _ = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
                 }
                 Err(error) => {
                     if !failing {
@@ -144,6 +153,16 @@ impl Access {
             }
             tokio::time::sleep(REFRESH).await;
         }
+    }
+
+    /// Whether there is no token.
+    async fn refresh(&self, within: Duration) -> Result<bool, String> {
+        let read = tokio::time::timeout(within, Snapshot::read(&self.client)).await;
+        let snapshot = read.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+        self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
+        let has_no_tokens = snapshot.has_no_tokens();
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        Ok(has_no_tokens)
     }
 
     /// The token of an open session, if it is still in force.
