@@ -77,6 +77,18 @@ const SETTINGS: &[Setting] = &[
         "How long after its end a month is closed: numbers stay, sketches are removed",
     ),
     setting("retention_months", "N", "25", "How many months after their month's end figures are deleted"),
+    Setting {
+        secret: true,
+        ..setting(
+            "smtp_url",
+            "URL",
+            "",
+            "Mail server for monthly reports, such as smtp://user:password@mail.example.org:587?tls=required; set it on one process",
+        )
+    },
+    setting("mail_from", "ADDRESS", "", "Address that reports are sent from"),
+    setting("mail_after_hours", "HOURS", "6", "How long after a month's end its reports are sent"),
+    setting("public_url", "URL", "", "Where readers of reports reach this service, for the link in mails"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
@@ -261,6 +273,7 @@ impl Config {
         config.access("")?;
         config.close_after()?;
         config.retention()?;
+        config.mail()?;
         config.host_patterns()?;
         config.clock()?;
         config.parse::<usize>("new_projects_per_hour", "a number")?;
@@ -306,7 +319,7 @@ impl Config {
         out
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.values[name].text.last().map(String::as_str).filter(|text| !text.is_empty())
     }
 
@@ -314,7 +327,7 @@ impl Config {
         &self.values[name].origin
     }
 
-    fn parse<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<T> {
+    pub(crate) fn parse<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<T> {
         let text = self.text(name).unwrap_or("");
         text.trim()
             .parse()

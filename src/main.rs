@@ -11,8 +11,10 @@ mod embedded;
 mod http;
 mod kafka;
 mod keys;
+mod mail;
 mod privacy;
 mod projects;
+mod report;
 mod retention;
 mod roles;
 mod serve;
@@ -114,6 +116,21 @@ fn command() -> Command {
                         .arg(Arg::new("file").required(true).value_name("FILE").help("A copy of the other node's key file"))
                         .args(config::arguments()),
                 ),
+        )
+        .subcommand(
+            Command::new("report")
+                .about("Write a project's report, with the same figures as the page")
+                .arg(slug())
+                .arg(Arg::new("span").value_name("YYYY-MM[..YYYY-MM]").help("A month, or months from one to another [default: last month]"))
+                .arg(
+                    Arg::new("format")
+                        .long("format")
+                        .value_name("FORMAT")
+                        .value_parser(report::FORMATS)
+                        .default_value("md")
+                        .help("Markdown, one HTML file, CSV (a row a figure) or JSON"),
+                )
+                .args(config::arguments()),
         )
         .subcommand(
             Command::new("close")
@@ -368,6 +385,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let config = Config::load(matches)?;
             config.start_logging()?;
             runtime()?.block_on(close::command(matches, &config))
+        }
+        Some(("report", matches)) => {
+            let config = Config::load(matches)?;
+            runtime()?.block_on(report::command(matches, &config))
         }
         Some(("config", matches)) => {
             print!("{}", Config::load(matches)?.describe());

@@ -8,7 +8,7 @@ use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
 use crate::projects::{self, Snapshot, refresh_registry};
 use crate::shell::{harden, open_data_directory, signal, until};
-use crate::{close, database, http, keys, privacy, retention};
+use crate::{close, database, http, keys, mail, privacy, report, retention};
 use anyhow::Context;
 use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
@@ -68,6 +68,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     ));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
+    if let Some(settings) = config.mail()? {
+        beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));
+    }
     let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());

@@ -21,7 +21,7 @@ pub(crate) mod parameters;
 type Asked = State<Arc<Reports>>;
 
 /// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell whose report is asked for. The
-/// list shows what the request's extension [`Visible`] says; without one, every project.
+/// list shows what the request's extension [`Visible`] says; without one, none.
 pub(crate) fn router() -> Router<Arc<Reports>> {
     let of_report = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
     Router::new()
@@ -189,7 +189,7 @@ async fn projects(
         let parameters = Parameters::of(uri.query(), &["limit", "after", "prefix"])?;
         let (limit, after) = (parameters.limit("limit")?, parameters.after_project()?);
         let prefix = parameters.text("prefix").unwrap_or("");
-        let visible = visible.map_or(Visible::All, |Extension(visible)| visible);
+        let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);
         let listing = reports.projects(&visible, prefix, after.as_ref(), limit).await?;
         Ok(match format {
             Format::Json => answer::json(&listing, &headers),

@@ -102,13 +102,13 @@ fn list_asked(uri: &Uri) -> Result<(PagesRequest, ListAsked), Problem> {
     Ok((PagesRequest { limit: page::PAGES_SHOWN, ..request }, asked))
 }
 
-/// The projects that the caller may see, as [`Visible`] in the request's extensions says; without one, every project.
+/// The projects that the caller may see, as [`Visible`] in the request's extensions says; without one, none.
 async fn index(State(reports): State<Arc<Reports>>, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
     let answer = async {
         let parameters = Parameters::of(uri.query(), &["prefix", "after"])?;
         let after = parameters.after_project()?;
         let prefix = parameters.text("prefix").unwrap_or("").to_owned();
-        let visible = visible.map_or(Visible::All, |Extension(visible)| visible);
+        let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);
         let listing = reports.projects(&visible, &prefix, after.as_ref(), page::PROJECTS_SHOWN).await?;
         Ok::<_, Problem>((listing, prefix, after.is_some()))
     };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub mod access;
 pub mod csv;
+pub mod markdown;
 pub mod openapi;
 pub mod period;
 pub mod privacy;
@@ -66,6 +67,11 @@ pub fn guarded_routes(
     access: &std::sync::Arc<access::Access>,
 ) -> Router {
     access::guarded(routes(store.clone(), config.clone(), clock), access, store, config)
+}
+
+/// A report as one HTML file that needs nothing else: no script, no style sheet, no request. For a file, or for mail.
+pub fn html(report: &MonthlyReport, running: schemas::Month) -> String {
+    page::standalone(report, running).into_string()
 }
 
 /// The routes without the guard.

@@ -19,7 +19,7 @@ mod privacy;
 mod refused;
 mod snippet;
 mod time;
-mod words;
+pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
@@ -146,7 +146,6 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
 }
 
 /// The whole report as one HTML file without a script, a link or a request: for a file, or for mail.
-#[allow(dead_code)]
 pub(crate) fn standalone(report: &MonthlyReport, running: Month) -> Markup {
     let list = ListAsked::default();
     let shown = Shown { report, running, list: &list, alone: true };

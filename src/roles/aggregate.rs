@@ -6,7 +6,7 @@ use super::loopback;
 use crate::config::Config;
 use crate::config::kafka::GroupProtocol;
 use crate::shell::{harden, signal, until};
-use crate::{close, database, http, projects, topic};
+use crate::{close, database, http, mail, projects, report, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
 use aggregate::store::SummaryStore;
 use anyhow::Context;
@@ -47,6 +47,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         let mut keeping = tokio::task::JoinSet::new();
         keeping.spawn(close::keep(clickhouse.clone(), config.clock()?, config.close_after()?, config.retention()?));
+        if let Some(mail) = config.mail()? {
+            keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
+        }
         let timeout = config.clickhouse_timeout()?;
         let aggregate = config.aggregate()?;
         let group = GroupConfig {

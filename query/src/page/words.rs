@@ -22,7 +22,7 @@ const MONTHS: [&str; 12] = [
 const SHOWN_CHARS: usize = 80;
 
 /// `1234567` as `1,234,567`.
-pub(super) fn number(value: u64) -> String {
+pub(crate) fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -40,7 +40,7 @@ pub(super) fn counted(value: u64, one: &str, many: &str) -> String {
 }
 
 /// `2026-10` as `October 2026`.
-pub(super) fn month(month: schemas::Month) -> String {
+pub(crate) fn month(month: schemas::Month) -> String {
     format!("{} {}", MONTHS[usize::from(month.number()) - 1], month.year())
 }
 
@@ -79,12 +79,12 @@ pub(super) fn status(status: u16) -> &'static str {
 }
 
 /// A fraction as a percentage with one decimal, which no line breaks.
-pub(super) fn percent(fraction: f64) -> String {
+pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.1}\u{a0}%", fraction * 100.0)
 }
 
 /// With one decimal, the whole part grouped.
-pub(super) fn tenths(value: f64) -> String {
+pub(crate) fn tenths(value: f64) -> String {
     let tenths = (value * 10.0).round() as u64;
     format!("{}.{}", number(tenths / 10), tenths % 10)
 }
@@ -162,7 +162,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// A class of bots in words.
-pub(super) fn bot_class(name: &str) -> &str {
+pub(crate) fn bot_class(name: &str) -> &str {
     match name {
         "search" => "Search engines",
         "ai_crawler" => "AI crawlers",
@@ -175,7 +175,7 @@ pub(super) fn bot_class(name: &str) -> &str {
 }
 
 /// Why beacons were refused, and what to do about it.
-pub(super) fn rejection(name: &str) -> &str {
+pub(crate) fn rejection(name: &str) -> &str {
     let Some(reason) = RejectionReason::ALL.iter().find(|reason| reason.name() == name) else { return name };
     match reason {
         RejectionReason::MalformedJson => "The body was not a JSON object.",

@@ -1,0 +1,193 @@
+//! The report as Markdown, which also reads as plain text: for a terminal, an issue, or the text part of a mail.
+
+use crate::page::words::{self, number, percent};
+use crate::report::{BreakdownItem, ComparedMonth, MonthlyReport, PageFigures, PageVisitors, VisitorUnit, Visitors};
+use std::fmt::Write as _;
+
+/// Rows of a list; where there are more, the text says so.
+const SHOWN: usize = 25;
+
+/// A text of strangers' making, as Markdown shows it: nothing in it is markup, and it stays on its line.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '!' | '&' => out.extend(['\\', c]),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn estimate(visitors: Visitors) -> String {
+    format!("{} ± {}", number(visitors.estimate), number(visitors.plus_minus()))
+}
+
+fn of_page(visitors: PageVisitors) -> String {
+    match visitors {
+        PageVisitors::Shown(visitors) => estimate(visitors),
+        PageVisitors::Few { fewer_than, .. } => format!("under {fewer_than}"),
+    }
+}
+
+fn unit(unit: VisitorUnit) -> &'static str {
+    match unit {
+        VisitorUnit::Visitors => "Visitors",
+        VisitorUnit::VisitorDays => "Visitor-days",
+        VisitorUnit::VisitorMonths => "Visitor-months",
+    }
+}
+
+/// `+12.0 %`, or a dash where there is nothing to compare with.
+fn change(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| "–".to_owned(), |fraction| {
+        let sign = if fraction < 0.0 { "−" } else { "+" };
+        format!("{sign}{}", percent(fraction.abs()))
+    })
+}
+
+/// A table's rows under its header; the first column is text, the others are figures.
+fn table(out: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let _ = writeln!(out, "| {} |", header.join(" | "));
+    let _ = writeln!(out, "|---|{}", "---:|".repeat(header.len().saturating_sub(1)));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.join(" | "));
+    }
+}
+
+fn more(out: &mut String, left_out: bool) {
+    if left_out {
+        let _ = writeln!(out, "\nThe first {SHOWN}; the CSV and the JSON have them all.");
+    }
+}
+
+fn compared(out: &mut String, month: Option<&ComparedMonth>, when: &str) {
+    let Some(month) = month else { return };
+    let _ = writeln!(
+        out,
+        "Against {} ({when}): views {} (then {}), visits {} (then {}), visitors {}.",
+        month.month,
+        change(month.views_change),
+        number(month.views),
+        change(month.visits_change),
+        number(month.visits),
+        change(month.visitors_change),
+    );
+}
+
+fn pages(out: &mut String, heading: &str, items: &[&PageFigures], goes_on: bool, of: VisitorUnit) {
+    if items.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n## {heading}\n");
+    let row = |page: &&PageFigures| {
+        let from = page.referrers.iter().map(|item| match (item.value.as_str(), item.rest) {
+            (_, true) => format!("others {}", number(item.views)),
+            (":internal", _) => format!("own pages {}", number(item.views)),
+            ("", _) => format!("unknown {}", number(item.views)),
+            (host, _) => format!("{} {}", plain(host), number(item.views)),
+        });
+        let from: Vec<String> = from.collect();
+        let from = if from.is_empty() { String::new() } else { format!(" (from {})", from.join(", ")) };
+        let path = format!("{}{from}", plain(&page.path));
+        vec![path, number(page.views), of_page(page.visitors), change(page.change)]
+    };
+    table(out, &["Path", "Views", unit(of), "Change"], items.iter().take(SHOWN).map(row));
+    more(out, goes_on || items.len() > SHOWN);
+}
+
+fn breakdown(out: &mut String, dimension: &str, items: &[BreakdownItem]) {
+    if items.is_empty() {
+        return;
+    }
+    let counts = match dimension {
+        "referrer" => "Visits",
+        "bot" => "Bots' views",
+        _ => "Views",
+    };
+    let _ = writeln!(out, "\n## By {dimension}\n");
+    let name = |item: &BreakdownItem| match (item.value.as_str(), item.rest, dimension) {
+        (_, true, _) => "other".to_owned(),
+        ("", _, "referrer") => "direct".to_owned(),
+        ("", ..) => "unknown".to_owned(),
+        (value, ..) => plain(value),
+    };
+    table(out, &["Value", counts], items.iter().take(SHOWN).map(|item| vec![name(item), number(item.views)]));
+    more(out, items.len() > SHOWN);
+}
+
+/// The report.
+pub fn report(report: &MonthlyReport) -> String {
+    let mut out = String::new();
+    let totals = &report.totals;
+    let state = if report.period.closed { "closed" } else { "open" };
+    let _ = writeln!(out, "# {} · {}\n", report.project, report.period.span);
+    let _ = writeln!(
+        out,
+        "{} to {} UTC, {state}.\n",
+        report.period.from.format("%Y-%m-%d %H:%M"),
+        report.period.to.format("%Y-%m-%d %H:%M")
+    );
+    let mut rows = vec![
+        vec!["Views".to_owned(), number(totals.views)],
+        vec![unit(totals.visitors.unit).to_owned(), estimate(totals.visitors)],
+        vec!["Visits".to_owned(), number(totals.visits)],
+    ];
+    if let Some(each) = totals.views_per_visitor {
+        rows.push(vec!["Views per visitor".to_owned(), words::tenths(each)]);
+    }
+    if let Some(late) = totals.late_views.filter(|late| *late > 0) {
+        rows.push(vec!["Of the views, late".to_owned(), number(late)]);
+    }
+    table(&mut out, &["", "Figure"], rows.into_iter());
+    out.push('\n');
+    compared(&mut out, report.comparison.previous_month.as_ref(), "the month before");
+    compared(&mut out, report.comparison.previous_year.as_ref(), "a year ago");
+    if report.months.len() > 1 {
+        let _ = writeln!(out, "\n## Months\n");
+        let row = |month: &crate::report::MonthFigures| {
+            vec![month.month.clone(), number(month.views), number(month.visits), estimate(month.visitors)]
+        };
+        table(&mut out, &["Month", "Views", "Visits", "Visitors"], report.months.iter().map(row));
+    }
+    let found: Vec<&PageFigures> = report.pages.items.iter().filter(|page| page.status != 404).collect();
+    let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
+    pages(&mut out, "Pages", &found, report.pages.next.is_some(), totals.visitors.unit);
+    pages(&mut out, "Pages not found", &missing, report.not_found.next.is_some(), totals.visitors.unit);
+    for (dimension, items) in &report.breakdowns {
+        breakdown(&mut out, dimension, items);
+    }
+    if totals.bots.values().any(|views| *views > 0) {
+        let _ = writeln!(out, "\n## Bots, not among the views\n");
+        let rows = totals.bots.iter().filter(|(_, views)| **views > 0);
+        table(&mut out, &["Kind", "Views"], rows.map(|(class, views)| vec![plain(class), number(*views)]));
+    }
+    if !totals.rejected.is_empty() {
+        let _ = writeln!(out, "\n## Refused beacons\n");
+        let rows = totals.rejected.iter();
+        table(&mut out, &["Reason", "Beacons"], rows.map(|(reason, count)| vec![plain(reason), number(*count)]));
+    }
+    let _ = writeln!(
+        out,
+        "\nVisitors are estimates; ± is one standard deviation. Figures about few readers are folded or withheld."
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_write_is_no_markup() {
+        assert_eq!(plain("/a|b`c`<img>\n# x"), "/a\\|b\\`c\\`\\<img\\> \\# x");
+    }
+
+    #[test]
+    fn changes_have_a_sign() {
+        assert_eq!(change(Some(0.25)), format!("+{}", percent(0.25)));
+        assert_eq!(change(Some(-0.5)), format!("−{}", percent(0.5)));
+        assert_eq!(change(None), "–");
+    }
+}

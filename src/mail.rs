@@ -1,0 +1,176 @@
+//! Reports by mail: once a month, to the addresses that a project names (`headcount project set SLUG --mail ADDRESS`).
+//!
+//! A mail carries figures: as text, and as HTML that asks nobody for anything. It says nothing back to us, no picture and no link of
+//! its own for each recipient.
+//!
+//! What has gone out is noted after the mail server has taken it. A process that is killed in between sends that one mail again, with
+//! the same Message-ID; the other order would lose it. Set `smtp_url` on one process of a deployment: two might both send.
+
+use crate::config::Config;
+use crate::report;
+use anyhow::{Context, bail};
+use clickhouse::{Client, Row};
+use lettre::message::header::ContentType;
+use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use query::{PagesRequest, Reports};
+use schemas::{Month, ProjectSlug};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// How often it is looked whether something is to be sent.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// How long after a month's end its reports are still sent; whoever asks for mail later gets the next.
+const WITHIN: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long a mail server may take for one mail.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How mail is sent.
+#[derive(Clone)]
+pub struct MailConfig {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    /// Where the reports are, for the link; none where that is not told.
+    public_url: Option<String>,
+    after: Duration,
+}
+
+impl MailConfig {
+    /// `url` as `smtp://user:password@host:587?tls=required`, or `smtps://…`.
+    pub fn new(url: &str, from: &str, public_url: Option<&str>, after: Duration) -> anyhow::Result<Self> {
+        // Neither error repeats the URL, which has a password.
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+            .map_err(|_| anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…"))?
+            .timeout(Some(PATIENCE))
+            .build();
+        let from = from.parse().context("setting `mail_from`: expected an address such as headcount@example.org")?;
+        Ok(MailConfig { transport, from, public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()), after })
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct Due {
+    slug: String,
+    recipients: Vec<String>,
+}
+
+/// Sends what is due, until it is dropped. What fails is tried again.
+pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
+    let mut failing = false;
+    loop {
+        match deliver(&client, &mail, &reports).await {
+            Ok(sent) => {
+                failing = false;
+                if sent > 0 {
+                    tracing::info!(sent, "reports went out by mail");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(error = format!("{error:#}"), "a report could not be sent by mail; trying again");
+                }
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Sends last month's reports to whoever has not got them. Returns how many mails were taken; what one project or recipient fails at
+/// keeps nobody else waiting.
+pub async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports) -> anyhow::Result<u64> {
+    let month = reports.running().previous();
+    let ended = (reports.now() - month.end_hour().start()).to_std().unwrap_or_default();
+    if ended < mail.after || ended > WITHIN {
+        return Ok(0);
+    }
+    let sql = "SELECT slug, arrayFilter(address -> (slug, address) NOT IN \
+               (SELECT project, recipient FROM delivery FINAL WHERE month = toDate(?)), recipients) AS recipients \
+               FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) ORDER BY slug";
+    let due = client.query(sql).bind(month.first_hour().day().0).fetch_all::<Due>();
+    let due = due.await.context("cannot ask who gets reports by mail")?;
+    let (mut sent, mut failure) = (0, None);
+    for Due { slug, recipients } in due.into_iter().filter(|due| !due.recipients.is_empty()) {
+        let Ok(project) = slug.parse::<ProjectSlug>() else { continue };
+        let asked = reports.report(&project, month.into(), &PagesRequest::default()).await;
+        let report = match asked {
+            Ok(report) => report,
+            // Nothing was ever counted for it: there is nothing to send.
+            Err(problem) if problem.status == 404 => continue,
+            Err(problem) => {
+                failure = Some(report::told(&problem).context(format!("the report of {project}")));
+                continue;
+            }
+        };
+        let (text, html) = (query::markdown::report(&report), query::html(&report, reports.running()));
+        for recipient in recipients {
+            match send(mail, &project, month, &recipient, &text, &html).await {
+                Ok(()) => {
+                    note(client, &project, month, &recipient).await?;
+                    sent += 1;
+                }
+                Err(error) => failure = Some(error.context(format!("a report of {project}"))),
+            }
+        }
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(sent),
+    }
+}
+
+async fn send(
+    mail: &MailConfig,
+    project: &ProjectSlug,
+    month: Month,
+    recipient: &str,
+    text: &str,
+    html: &str,
+) -> anyhow::Result<()> {
+    let link = mail.public_url.as_ref().map(|url| format!("{url}/projects/{project}/{month}"));
+    let text = link.map_or_else(|| text.to_owned(), |link| format!("{text}\n{link}\n"));
+    // The same mail has the same id, so that one sent twice is shown once.
+    let id = blake3::hash(format!("{project} {month} {recipient}").as_bytes()).to_hex();
+    let domain = mail.from.email.domain();
+    let message = Message::builder()
+        .from(mail.from.clone())
+        .to(recipient.parse().context("a recipient's address does not read")?)
+        .subject(format!("{project}: documentation traffic in {month}"))
+        .message_id(Some(format!("<{}@{domain}>", &id[..32])))
+        .multipart(
+            MultiPart::alternative()
+                .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(text))
+                .singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(html.to_owned())),
+        )
+        .context("cannot make a mail of it")?;
+    match tokio::time::timeout(PATIENCE, mail.transport.send(message)).await {
+        Ok(taken) => {
+            let taken = taken.context("the mail server did not take it")?;
+            if !taken.is_positive() {
+                bail!("the mail server did not take it: {}", taken.code());
+            }
+            Ok(())
+        }
+        Err(_) => bail!("the mail server did not answer within {} s", PATIENCE.as_secs()),
+    }
+}
+
+async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &str) -> anyhow::Result<()> {
+    let sql = "INSERT INTO delivery (project, month, recipient, sent) SELECT ?, toDate(?), ?, now('UTC')";
+    let insert = client.query(sql).bind(project.as_str()).bind(month.first_hour().day().0).bind(recipient);
+    insert.execute().await.context("cannot note that a report was sent; it will be sent again")
+}
+
+impl Config {
+    /// How mail is sent, where it is.
+    pub fn mail(&self) -> anyhow::Result<Option<MailConfig>> {
+        let hours: u64 = self.parse("mail_after_hours", "a number of hours")?;
+        let Some(url) = self.text("smtp_url") else { return Ok(None) };
+        let Some(from) = self.text("mail_from") else {
+            bail!("setting `mail_from` is missing: with `smtp_url` an address to send from is needed");
+        };
+        let after = Duration::from_secs(hours.saturating_mul(3600));
+        MailConfig::new(url, from, self.text("public_url"), after).context("setting `smtp_url`").map(Some)
+    }
+}

@@ -1,0 +1,53 @@
+//! `headcount report`: a report to a file or a pipe, the same figures as on the page.
+
+use crate::config::Config;
+use crate::projects;
+use anyhow::{Context, anyhow};
+use clap::ArgMatches;
+use query::{MonthlyReport, PagesRequest, Problem, ReportStore, Reports, Span};
+use schemas::ProjectSlug;
+use std::io::Write as _;
+
+/// Forms of a report: name, and how it is written.
+pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
+
+/// The maker of reports, as the configuration says.
+pub fn reports(client: clickhouse::Client, config: &Config) -> anyhow::Result<Reports> {
+    Ok(Reports::new(ReportStore::new(client), config.query()?, config.clock()?))
+}
+
+/// Why there is no report, as one line.
+pub fn told(problem: &Problem) -> anyhow::Error {
+    let field = problem.field.map_or_else(String::new, |field| format!(" ({field})"));
+    anyhow!("{}{field}: {}", problem.title, problem.detail)
+}
+
+/// The report in one of [`FORMATS`].
+pub fn written(report: &MonthlyReport, format: &str, running: schemas::Month) -> anyhow::Result<String> {
+    Ok(match format {
+        "html" => query::html(report, running),
+        "csv" => query::csv::report(report),
+        "json" => format!("{}\n", serde_json::to_string_pretty(report)?),
+        _ => query::markdown::report(report),
+    })
+}
+
+/// Runs `headcount report SLUG SPAN [--format md|html|csv|json]`.
+pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+    let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
+    let project: ProjectSlug =
+        text("slug").parse().with_context(|| format!("{:?} cannot be a project", text("slug")))?;
+    let url = projects::clickhouse_url(config).await?;
+    let reports = reports(config.clickhouse(&url).with_database(config.database()), config)?;
+    let span: Span = match matches.get_one::<String>("span") {
+        Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
+        None => reports.running().previous().into(),
+    };
+    let report = reports.report(&project, span, &PagesRequest::default()).await.map_err(|problem| told(&problem))?;
+    let written = written(&report, text("format"), reports.running())?;
+    // A reader that has seen enough (`| head`) is no failure.
+    match std::io::stdout().write_all(written.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the report"),
+        _ => Ok(()),
+    }
+}
