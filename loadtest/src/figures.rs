@@ -134,14 +134,22 @@ fn latency_ms(observed: &Observed) -> Option<LatencyMs> {
     for (micros, _) in &observed.answers {
         histogram.saturating_record(u64::from(*micros).max(1));
     }
-    let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
-    (!histogram.is_empty()).then(|| LatencyMs {
-        p50: ms(0.5),
-        p90: ms(0.9),
-        p99: ms(0.99),
-        p99_9: ms(0.999),
-        max: ms(1.0),
-    })
+    LatencyMs::of(&histogram)
+}
+
+impl LatencyMs {
+    /// Of a histogram of microseconds; none of an empty one.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        (!histogram.is_empty()).then(|| Self {
+            p50: ms(0.5),
+            p90: ms(0.9),
+            p99: ms(0.99),
+            p99_9: ms(0.999),
+            max: ms(1.0),
+        })
+    }
 }
 
 #[cfg(test)]

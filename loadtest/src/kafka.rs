@@ -6,7 +6,7 @@
 //! (ClickHouse's own Kafka engine) → [`figures`] (one run in numbers) → [`report`] (the table, and what it does not say).
 
 pub mod aggregators;
-mod command;
+pub(crate) mod command;
 pub mod database;
 pub mod drain;
 pub mod figures;

@@ -16,8 +16,11 @@ pub mod drive;
 pub mod figures;
 mod http_command;
 pub mod kafka;
+pub mod machine;
+pub mod month;
 pub mod noop;
 pub mod random;
+pub mod role;
 pub mod scenario;
 pub mod table;
 pub mod target;
@@ -41,6 +44,8 @@ pub enum LoadtestCommand {
     Http(HttpArgs),
     /// Fill a topic and compare how fast, and at what cost, it becomes rows in ClickHouse
     Kafka(kafka::KafkaArgs),
+    /// Drive a month of a docs host through Kafka and ClickHouse, and compare all of it with the truth
+    Month(Box<month::MonthArgs>),
     /// Read a topic and do nothing (the reference of `kafka`)
     #[command(hide = true)]
     Drain(kafka::drain::DrainArgs),
@@ -58,6 +63,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<()> {
     match args.command {
         LoadtestCommand::Http(args) => http_command::run(args).await,
         LoadtestCommand::Kafka(args) => kafka::run(args).await,
+        LoadtestCommand::Month(args) => month::run(*args).await,
         LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         LoadtestCommand::NoopServer(args) => noop::serve(args).await,
     }

@@ -102,8 +102,8 @@ fn parameter(name: &str) -> Value {
         "status" | "pages_status" => query(name, "Only pages with this HTTP status", status()),
         "prefix" => query(
             name,
-            "Only paths that begin with this",
-            json!({"type": "string", "maxLength": MAX_PREFIX, "pattern": "^/[^\\u0000]*$"}),
+            "Only paths that begin with this; empty for all",
+            json!({"type": "string", "maxLength": MAX_PREFIX, "pattern": "^(/[^\\u0000]*)?$"}),
         ),
         _ => query(
             "sort",

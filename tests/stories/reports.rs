@@ -371,3 +371,43 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     ensure!(told == truly, "{told:?}, truly {truly:?}");
     Ok(())
 }
+
+/// Whatever the document of the API allows or forbids is asked of a real service: Schemathesis makes the requests and compares every
+/// answer with the document.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_the_api_holds() -> Result<()> {
+    let tool = match std::env::var_os("HEADCOUNT_SCHEMATHESIS") {
+        Some(path) => std::path::PathBuf::from(path),
+        None => {
+            let test = std::env::current_exe()?;
+            let target = test.ancestors().nth(3).context("a test lives in target/PROFILE/deps")?;
+            target.join("schemathesis/bin/schemathesis")
+        }
+    };
+    ensure!(tool.exists(), "{} is missing: scripts/test installs it", tool.display());
+    let arguments = ["--clock-start", CLOCK, "--close-after-hours", "720"];
+    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
+    known::write(&service.clickhouse()?).await?;
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("stories/reports/schemathesis.toml");
+    let directory = tempfile::TempDir::with_prefix("headcount-schemathesis-")?;
+    let mut run = tokio::process::Command::new(&tool);
+    run.arg("--config-file").arg(config).arg("run").arg(service.url("/v1/openapi.json"));
+    run.args([
+        "--checks",
+        "all",
+        "--exclude-checks",
+        "ignored_auth",
+        "--max-examples",
+        "25",
+        "--phases",
+        "examples,coverage,fuzzing",
+    ]);
+    run.args(["--suppress-health-check", "all", "--no-color"]).current_dir(directory.path()).kill_on_drop(true);
+    let told = tokio::time::timeout(std::time::Duration::from_secs(300), run.output()).await;
+    let told = told.context("Schemathesis does not end")??;
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    ensure!(told.status.success(), "{text}\n{}", String::from_utf8_lossy(&told.stderr));
+    let summary = text.lines().find(|line| line.contains("generated")).context("a summary")?;
+    println!("{}", summary.trim());
+    Ok(())
+}

@@ -1,25 +1,18 @@
 //! The system under test: `headcount aggregate` as processes of one group, from an empty group and an empty database.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use anyhow::ensure;
 
 use super::command::Setting;
 use super::database::Database;
 use crate::cpu::{cpu_seconds, peak_bytes};
+use crate::role::Role;
 
 /// How often an aggregator is asked whether the group has given it partitions: also the error of that moment.
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the ledger is read: also the error of the end.
 const LEDGER: Duration = Duration::from_millis(100);
-/// How long a process may take to stop when asked to.
-const STOP: Duration = Duration::from_secs(30);
 
 /// What a run of aggregators saw.
 #[derive(Debug, Clone, Copy)]
@@ -36,75 +29,20 @@ pub struct Aggregated {
     pub rows_written: u64,
 }
 
-struct Aggregator {
-    child: Child,
-    pid: u32,
-    port: u16,
-}
-
-impl Aggregator {
-    fn start(setting: &Setting, binary: &Path, group: &str, database: &str) -> anyhow::Result<Self> {
-        // Freed at once and taken again by the child; nobody else is likely to pick it in between.
-        let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-        let port = listener.local_addr().context("looking for a free port")?.port();
-        drop(listener);
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HEADCOUNT_") {
-                command.env_remove(name);
-            }
-        }
-        let child = command
-            .args(["aggregate", "--listen", &format!("127.0.0.1:{port}"), "--log", "error"])
-            .args(["--kafka-bootstrap", &setting.bootstrap, "--kafka-topic", &setting.topic, "--kafka-group", group])
-            .args(["--clickhouse-database", database])
-            // Not an argument: an embedded engine's URL is its password.
-            .env("HEADCOUNT_CLICKHOUSE_URL", &setting.clickhouse_url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {} aggregate", binary.display()))?;
-        let pid = child.id().context("the aggregator has already ended")?;
-        Ok(Self { child, pid, port })
-    }
-
-    /// The body of an answer to GET.
-    async fn get(&self, path: &str) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
-    }
-
-    async fn has_joined(&self) -> bool {
-        // Until it listens there is no answer.
-        self.get("/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
-    }
-
-    async fn rows(&self) -> anyhow::Result<u64> {
-        let metrics = self.get("/metrics").await.context("asking an aggregator for its metrics")?;
-        let rows = metrics.lines().filter(|line| line.starts_with("headcount_") && line.contains("rows_total"));
-        Ok(rows.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
-    }
-
-    fn alive(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait().context("looking after an aggregator")? {
-            Some(status) => bail!("an aggregator ended with {status}; its own words are above"),
-            None => Ok(()),
-        }
-    }
-
-    async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("asking an aggregator to stop")?;
-        let status =
-            tokio::time::timeout(STOP, self.child.wait()).await.context("waiting for an aggregator to stop")??;
-        ensure!(status.success(), "an aggregator ended with {status}");
-        Ok(())
-    }
+/// Starts an aggregator of this setting's topic, with further arguments.
+///
+/// # Errors
+/// When the process does not start.
+pub fn start(setting: &Setting, group: &str, database: &str, more: &[&str]) -> anyhow::Result<Role> {
+    let named = [
+        ("--kafka-bootstrap", setting.bootstrap.as_str()),
+        ("--kafka-topic", &setting.topic),
+        ("--kafka-group", group),
+        ("--clickhouse-database", database),
+    ];
+    let named = named.into_iter().flat_map(|(name, value)| [name, value]);
+    let arguments: Vec<String> = named.chain(more.iter().copied()).map(str::to_owned).collect();
+    Role::start(&setting.binary, "aggregate", &setting.clickhouse_url, &arguments)
 }
 
 /// Runs `count` aggregators until the ledger has counted `records`, and stops them.
@@ -122,7 +60,7 @@ pub async fn measure(
     let deadline = begun + setting.within;
     let mut all = Vec::new();
     for _ in 0..count {
-        all.push(Aggregator::start(setting, &setting.binary, group, &database.name)?);
+        all.push(start(setting, group, &database.name, &[])?);
     }
     let assigned = 'joined: loop {
         for aggregator in &mut all {
@@ -138,7 +76,7 @@ pub async fn measure(
     let mut last = 0;
     while last < records {
         tokio::time::sleep(LEDGER).await;
-        all.iter_mut().try_for_each(Aggregator::alive)?;
+        all.iter_mut().try_for_each(Role::alive)?;
         last = database.number(&counted).await?;
         ensure!(
             Instant::now() < deadline,
@@ -160,7 +98,7 @@ pub async fn measure(
         seen.peak_bytes += peak_bytes(aggregator.pid)?;
     }
     for aggregator in &all {
-        seen.rows_written += aggregator.rows().await?;
+        seen.rows_written += aggregator.figure("rows_total").await?;
     }
     for aggregator in all {
         aggregator.stop().await?;

@@ -158,7 +158,7 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
 }
 
 /// A number that no other load test on this machine has.
-fn unique() -> u64 {
+pub(crate) fn unique() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     mix(now.as_nanos() as u64 ^ u64::from(std::process::id()) << 48)
 }

@@ -71,6 +71,32 @@ impl Database {
         self.client.query(sql).fetch_one::<u64>().await.with_context(|| format!("asking ClickHouse {sql}"))
     }
 
+    /// All rows of an answer.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses, or the rows are of another form.
+    pub async fn rows<T>(&self, sql: &str) -> anyhow::Result<Vec<T>>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        self.client.query(sql).fetch_all::<T>().await.with_context(|| format!("asking ClickHouse {sql}"))
+    }
+
+    /// Each row of an answer, one after another.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses, or the rows are of another form.
+    pub async fn each<T>(&self, sql: &str, mut of: impl FnMut(T)) -> anyhow::Result<()>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let mut cursor = self.client.query(sql).fetch::<T>().with_context(|| format!("asking ClickHouse {sql}"))?;
+        while let Some(row) = cursor.next().await.with_context(|| format!("reading ClickHouse's answer to {sql}"))? {
+            of(row);
+        }
+        Ok(())
+    }
+
     /// One text.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::net::ToSocketAddrs as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -171,58 +171,125 @@ impl ProducerContext for Sent {
     }
 }
 
-/// Sends all records of `log`, compressed as `ingest` does, and waits for every acknowledgement. Blocks.
-///
-/// # Errors
-/// When a record is refused or not acknowledged in time.
-pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
-    let producer: BaseProducer<Sent> = client(bootstrap)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "20")
-        .set("batch.size", "524288")
-        .set("queue.buffering.max.messages", "200000")
-        .set("partitioner", "murmur2_random")
-        .set("statistics.interval.ms", STATISTICS_MS.to_string())
-        .create_with_context(Sent::default())
-        .context("making a producer")?;
-    let begun = Instant::now();
-    let mut records = log.records();
-    while let Some((key, record)) = records.next() {
+/// Sends records as fast as it goes, compressed as `ingest` does.
+pub struct Sender {
+    producer: BaseProducer<Sent>,
+    topic: String,
+    sent: u64,
+}
+
+impl Sender {
+    /// A sender to a topic.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn new(bootstrap: &str, topic: &str) -> anyhow::Result<Self> {
+        let producer = client(bootstrap)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "20")
+            .set("batch.size", "524288")
+            .set("queue.buffering.max.messages", "200000")
+            .set("partitioner", "murmur2_random")
+            .set("statistics.interval.ms", STATISTICS_MS.to_string())
+            .create_with_context(Sent::default())
+            .context("making a producer")?;
+        Ok(Self { producer, topic: topic.to_owned(), sent: 0 })
+    }
+
+    /// Queues a record, for the partition its key decides or for a named one; waits while the queue is full.
+    ///
+    /// # Errors
+    /// When the client refuses it, or the queue stays full.
+    pub fn send(&mut self, key: u64, partition: Option<i32>, record: &[u8]) -> anyhow::Result<()> {
         let key = key.to_be_bytes();
-        let mut message = BaseRecord::to(topic).key(&key).payload(&record);
-        let deadline = Instant::now() + FLUSH;
+        let mut message = BaseRecord::to(&self.topic).key(&key).payload(record);
+        message.partition = partition;
+        let mut deadline = None;
         loop {
-            match producer.send(message) {
+            match self.producer.send(message) {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
+                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + FLUSH) =>
                 {
                     message = back;
-                    producer.poll(Duration::from_millis(10));
+                    self.producer.poll(Duration::from_millis(10));
                 }
                 Err((error, _)) => return Err(error).context("sending a record"),
             }
         }
-        if records.truth().records.is_multiple_of(1_000) {
-            producer.poll(Duration::ZERO);
+        self.sent += 1;
+        if self.sent.is_multiple_of(1_000) {
+            self.producer.poll(Duration::ZERO);
         }
+        Ok(())
     }
-    producer.flush(FLUSH).context("waiting for the last acknowledgements")?;
+
+    /// Records that the brokers have acknowledged, as far as it was heard of.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.producer.context().acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Hears of acknowledgements.
+    pub fn listen(&self) {
+        self.producer.poll(Duration::from_millis(10));
+    }
+
+    /// Waits for every acknowledgement.
+    ///
+    /// # Errors
+    /// When a record is refused or not acknowledged in time.
+    pub fn flush(&self) -> anyhow::Result<()> {
+        self.producer.flush(FLUSH).context("waiting for the last acknowledgements")?;
+        let (acknowledged, refused) = (self.acknowledged(), self.producer.context().refused.load(Ordering::Relaxed));
+        ensure!(
+            acknowledged == self.sent,
+            "of {} records {acknowledged} were acknowledged and {refused} refused",
+            self.sent
+        );
+        Ok(())
+    }
+
+    /// Bytes sent to the brokers so far, compressed and framed; waits for the last statistics.
+    #[must_use]
+    pub fn wire_bytes(&self) -> u64 {
+        let until = Instant::now() + Duration::from_millis(3 * STATISTICS_MS);
+        while Instant::now() < until {
+            self.producer.poll(Duration::from_millis(STATISTICS_MS));
+        }
+        self.producer.context().wire_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends all records of `log`, and waits for every acknowledgement. Blocks.
+///
+/// # Errors
+/// When a record is refused or not acknowledged in time.
+pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
+    let mut sender = Sender::new(bootstrap, topic)?;
+    let begun = Instant::now();
+    let mut records = log.records();
+    for (key, record) in records.by_ref() {
+        sender.send(key, None, &record)?;
+    }
+    sender.flush()?;
     let seconds = begun.elapsed().as_secs_f64();
-    let truth = records.truth();
-    let until = Instant::now() + Duration::from_millis(3 * STATISTICS_MS);
-    while Instant::now() < until {
-        producer.poll(Duration::from_millis(STATISTICS_MS));
-    }
-    let sent = producer.context();
-    let acknowledged = sent.acknowledged.load(Ordering::Relaxed);
-    if acknowledged != truth.records {
-        let refused = sent.refused.load(Ordering::Relaxed);
-        bail!("of {} records {acknowledged} were acknowledged and {refused} refused", truth.records);
-    }
-    Ok(Filled { truth, seconds, wire_bytes: sent.wire_bytes.load(Ordering::Relaxed) })
+    Ok(Filled { truth: records.truth(), seconds, wire_bytes: sender.wire_bytes() })
+}
+
+/// Where each partition ends. Blocks.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub fn ends(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<Vec<u64>> {
+    let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
+    let end = |partition| {
+        let (_, end) = consumer.fetch_watermarks(topic, partition, ASK).context("asking where a partition ends")?;
+        Ok(u64::try_from(end).unwrap_or(0))
+    };
+    (0..partitions).map(end).collect()
 }
 
 /// Records below the committed offsets of `group`, over all partitions. Blocks.

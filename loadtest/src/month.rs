@@ -1,0 +1,32 @@
+//! `headcount loadtest month`: a month of a docs host, from its views to its closed figures, through real brokers and a real
+//! ClickHouse; and whether all of it was counted right.
+//!
+//! The order of the modules is the order of the measurement: [`facts`] (where shares come from) → [`plan`] (how large the
+//! month and its projects are), with [`rhythm`] and [`permute`] → [`stream`] (its views in the order of time, without
+//! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
+//! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
+//! [`check`] (rows against the truth) → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and [`html`].
+
+pub mod check;
+mod command;
+pub mod facts;
+pub mod html;
+pub mod permute;
+pub mod plan;
+pub mod probe;
+pub mod produce;
+pub mod project;
+pub mod result;
+pub mod rhythm;
+pub mod state;
+pub mod stream;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+pub mod text;
+pub mod truth;
+pub mod view;
+pub mod watch;
+
+pub use command::MonthArgs;
+pub(crate) use command::run;

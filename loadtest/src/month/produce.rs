@@ -1,0 +1,152 @@
+//! The month goes into the topic: in the order of time, as fast as it goes, but never far ahead of who counts.
+//!
+//! Each partition has a prefix of its own records of the month: partitions are chosen here, a producer keeps the order of each,
+//! and records are a function of the seed. So the topic itself says how far a run came, however it ended: where partition p
+//! ends at n, its first n records are there. Going on means making the month again from its beginning and leaving those out.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use schemas::record::encode_rejections;
+
+use super::plan::Plan;
+use super::stream::Stretch;
+use super::truth::Truth;
+use super::view::{Encoder, Views};
+use crate::kafka::topic::Sender;
+
+/// A day that is in the topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// Day of the month, from 1.
+    pub day: u32,
+    /// Records until its end, tallies included.
+    pub records: u64,
+    /// Page views among them.
+    pub views: u64,
+}
+
+/// How far all have come. Written by one, read by the others.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Records that are in the topic, or soon will be.
+    pub sent: AtomicU64,
+    /// Records that the ledger has.
+    pub counted: AtomicU64,
+    /// Hours of the month that are in the topic.
+    pub hours: AtomicU32,
+    /// Whether to end early.
+    pub stop: AtomicBool,
+    /// The days that are in the topic.
+    pub marks: Mutex<Vec<Mark>>,
+}
+
+/// What is to be sent where.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Brokers.
+    pub bootstrap: String,
+    /// The topic.
+    pub topic: String,
+    /// Of each of its partitions, how many records it has already.
+    pub there: Vec<u64>,
+    /// Hours of the month to send.
+    pub hours: u32,
+    /// How many records may wait for the ledger.
+    pub ahead: u64,
+}
+
+/// What was sent.
+#[derive(Debug, Clone)]
+pub struct Produced {
+    /// What all that is in the topic adds up to.
+    pub truth: Truth,
+    /// Records that were there before.
+    pub before: u64,
+    /// From the first record to the last acknowledgement.
+    pub seconds: f64,
+    /// Of these, waiting for who counts.
+    pub waited_seconds: f64,
+    /// Bytes sent to the brokers, compressed and framed.
+    pub wire_bytes: u64,
+    /// Whether every hour of the job is in the topic.
+    pub complete: bool,
+}
+
+/// Sends until all is acknowledged, or a stop is asked for. Blocks.
+///
+/// # Errors
+/// When a record is not acknowledged.
+pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Produced> {
+    let (views, mut stretch, mut encoder) = (Views::new(plan), Stretch::default(), Encoder::default());
+    let mut truth = Truth::new(plan);
+    let mut sender = Sender::new(&job.bootstrap, &job.topic)?;
+    let mut there = job.there.clone();
+    let partitions = there.len() as u64;
+    let mut send = |key: u64, record: &[u8]| {
+        let partition = key % partitions;
+        let before = &mut there[partition as usize];
+        if *before > 0 {
+            *before -= 1;
+            return Ok(());
+        }
+        sender.send(key, i32::try_from(partition).ok(), record)
+    };
+    let (begun, mut waited) = (Instant::now(), 0.0);
+    let mut complete = true;
+    'month: for hour in 0..job.hours {
+        for part in 0..plan.parts(hour) {
+            if progress.stop.load(Ordering::Relaxed) {
+                complete = false;
+                break 'month;
+            }
+            plan.fill(hour, part, &mut stretch);
+            for place in stretch.views() {
+                let view = views.view(place, hour);
+                truth.count(plan, place, &view, hour);
+                let record = encoder.encode(plan, &view);
+                truth.bytes += record.len() as u64;
+                send(view.key, record)?;
+            }
+            let (key, tally) = plan.tally(hour, part);
+            truth.tallies += 1;
+            truth.refused += tally.count;
+            let record = encode_rejections(tally);
+            truth.bytes += record.len() as u64;
+            send(key, &record)?;
+            let sent = truth.records + truth.tallies;
+            progress.sent.store(sent, Ordering::Relaxed);
+            waited += wait(progress, sent, job.ahead);
+        }
+        progress.hours.store(hour + 1, Ordering::Relaxed);
+        if (hour + 1) % 24 == 0 || hour + 1 == job.hours {
+            let mark = Mark {
+                day: hour / 24 + 1,
+                records: truth.records + truth.tallies,
+                views: truth.records - truth.repeats,
+            };
+            progress.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+        }
+    }
+    sender.flush()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if complete && job.hours == plan.hours() {
+        truth.visitors = (0..plan.size.projects).map(|project| u64::from(plan.visitors(project))).sum();
+    }
+    let before = job.there.iter().sum();
+    Ok(Produced { truth, before, seconds, waited_seconds: waited, wire_bytes: sender.wire_bytes(), complete })
+}
+
+/// Waits until at most `ahead` records wait for the ledger, and says how long that took.
+fn wait(progress: &Progress, sent: u64, ahead: u64) -> f64 {
+    let begun = Instant::now();
+    let mut waited = false;
+    while sent.saturating_sub(progress.counted.load(Ordering::Relaxed)) > ahead
+        && !progress.stop.load(Ordering::Relaxed)
+    {
+        waited = true;
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    if waited { begun.elapsed().as_secs_f64() } else { 0.0 }
+}

@@ -1,0 +1,109 @@
+//! From a measured month to another size. Arithmetic, not measurement; what it rests on is written beside it.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::result::{MonthResult, bytes};
+
+/// What a machine may be loaded to in the busiest hour.
+const LOAD: f64 = 0.5;
+/// Copies of each record in the topic.
+const COPIES: f64 = 3.0;
+/// Days that records stay in the topic.
+const RETENTION_DAYS: f64 = 3.0;
+/// Months whose figures are kept.
+const MONTHS: f64 = 25.0;
+/// Months that are open at once: the running one, and the last until 72 hours after its end.
+const OPEN_MONTHS: f64 = 1.1;
+
+/// A number of page views, as in 250M or 10G.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Views(pub u64);
+
+impl FromStr for Views {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, factor) = match text.char_indices().last() {
+            Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+            Some((at, 'M')) => (&text[..at], 1_000_000),
+            Some((at, 'G')) => (&text[..at], 1_000_000_000),
+            _ => (text, 1),
+        };
+        let number: u64 =
+            digits.parse().map_err(|_| format!("expected page views such as 250M or 10G, not {text:?}"))?;
+        number.checked_mul(factor).map(Views).ok_or_else(|| "that is too many".to_owned())
+    }
+}
+
+/// What a month of another size would take.
+#[derive(Debug, Clone, Serialize)]
+pub struct Projection {
+    /// Page views in the month.
+    pub views: u64,
+    /// Page views a second in the busiest hour.
+    pub peak_per_second: f64,
+    /// Processors of aggregators, so that the busiest hour loads them by half.
+    pub aggregate_processors: f64,
+    /// Processors of ClickHouse, likewise.
+    pub clickhouse_processors: f64,
+    /// Processors of brokers, likewise, for all copies.
+    pub kafka_processors: f64,
+    /// Partitions: one is folded by one processor.
+    pub partitions: u64,
+    /// Disk of all brokers: 72 hours, three copies.
+    pub kafka_bytes: u64,
+    /// Disk of one ClickHouse: the open months and twenty-five closed ones.
+    pub clickhouse_bytes: u64,
+}
+
+/// What it all rests on.
+pub const ASSUMPTIONS: [&str; 6] = [
+    "processor seconds, rows and bytes grow as page views do, which the figures day by day show for the sizes measured",
+    "projects grow as page views do: more views of the same pages cost less, more projects of the same size as much",
+    "the busiest hour has the share of the month that the scenario's rhythm gives it, and is to load processors by half",
+    "brokers keep three copies for 72 hours; each copy costs as much as the one that was measured",
+    "ClickHouse keeps 1.1 open months and 25 closed ones, on one copy; a second replica doubles disk, not rows to write",
+    "processors are as fast as this machine's",
+];
+
+/// Projects `result` to a month of `views` page views, in which the busiest hour has `peak` of them.
+#[must_use]
+pub fn project(result: &MonthResult, views: u64, peak: f64) -> Projection {
+    let measured = result.page_views().max(1) as f64;
+    let peak_per_second = views as f64 * peak / 3_600.0;
+    let processors = |cpu_seconds: f64| cpu_seconds / measured * peak_per_second / LOAD;
+    let cpu = &result.counted.cpu;
+    let aggregate = processors(cpu.aggregate);
+    let days = f64::from(result.setting.days).max(1.0);
+    let topic = result.counted.topic_bytes as f64 / measured * views as f64;
+    let open = bytes(&result.open_tables) as f64 / measured * views as f64;
+    let closed =
+        result.closed_tables.as_ref().map_or(open, |closed| bytes(&closed.tables) as f64 / measured * views as f64);
+    Projection {
+        views,
+        peak_per_second,
+        aggregate_processors: aggregate,
+        clickhouse_processors: processors(cpu.clickhouse.unwrap_or(0.0) + result.counted.rest_cpu),
+        kafka_processors: processors(cpu.kafka.unwrap_or(0.0)) * COPIES,
+        partitions: (aggregate.ceil() as u64).max(4).next_multiple_of(4),
+        kafka_bytes: (topic / days * RETENTION_DAYS * COPIES) as u64,
+        clickhouse_bytes: (open * OPEN_MONTHS + closed * MONTHS) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!("250M".parse(), Ok(Views(250_000_000)));
+        assert_eq!("10G".parse(), Ok(Views(10_000_000_000)));
+        assert_eq!(("20k".parse(), "7".parse()), (Ok(Views(20_000)), Ok(Views(7))));
+        for wrong in ["", "M", "1.5G", "-1", "99999999999G", "10T"] {
+            assert!(wrong.parse::<Views>().is_err(), "{wrong}");
+        }
+    }
+}

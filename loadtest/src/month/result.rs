@@ -1,0 +1,146 @@
+//! What a month came to: all figures of a run, as they are written to the JSON file.
+
+use serde::Serialize;
+
+use super::check::Checked;
+use super::plan::Size;
+use super::probe::Probed;
+use super::project::Projection;
+use super::truth::Truth;
+use super::watch::{Cpu, Peaks, Sample, Tables};
+use crate::machine::Machine;
+
+/// How it was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// The month, as `YYYY-MM`.
+    pub month: String,
+    /// What was asked for.
+    pub size: Size,
+    /// Decides every record.
+    pub seed: u64,
+    /// Days that were driven.
+    pub days: u32,
+    /// Of the topic.
+    pub partitions: i32,
+    /// Processes of `headcount aggregate`.
+    pub aggregators: u32,
+    /// Records in a window of a partition.
+    pub window_records: u64,
+    /// Windows that six hours each would make of the month, for comparison with what was made.
+    pub windows_of_six_hours: u64,
+    /// Records that could wait for the ledger.
+    pub ahead: u64,
+}
+
+/// From the topic to rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Counted {
+    /// From the aggregators' start to the first assignment.
+    pub startup_seconds: f64,
+    /// From the first record until the ledger had the last one.
+    pub seconds: f64,
+    /// Of these, those in which records were sent.
+    pub producing_seconds: f64,
+    /// Of these, those in which the sender waited for the ledger.
+    pub waited_seconds: f64,
+    /// Records that an earlier run had sent.
+    pub before: u64,
+    /// Processor seconds in that time.
+    pub cpu: Cpu,
+    /// Peak resident memory.
+    pub peaks: Peaks,
+    /// Rows sent to ClickHouse, replaced ones included.
+    pub rows_written: u64,
+    /// Bytes of the topic, compressed and framed, as they went over the wire.
+    pub topic_bytes: u64,
+    /// Windows in the ledger.
+    pub windows: u64,
+    /// Until ClickHouse had no more merges to do, or a minute had passed.
+    pub rest_seconds: f64,
+    /// Processor seconds of ClickHouse meanwhile.
+    pub rest_cpu: f64,
+}
+
+/// An aggregator was stopped and started.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Replayed {
+    /// Records of open windows, which were folded again.
+    pub records: u64,
+    /// From the start to the group's assignment.
+    pub startup_seconds: f64,
+    /// From the start until all were folded again.
+    pub seconds: f64,
+}
+
+/// The month was closed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Closed {
+    /// How long `headcount close` took; it waits fifteen seconds of that on purpose.
+    pub seconds: f64,
+    /// Processor seconds of ClickHouse meanwhile.
+    pub clickhouse_cpu: Option<f64>,
+    /// What ClickHouse has then.
+    pub tables: Tables,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct MonthResult {
+    /// Of this form.
+    pub format: u32,
+    /// Where.
+    pub machine: Machine,
+    /// How.
+    pub setting: Setting,
+    /// Whether the whole of what was asked for was driven.
+    pub complete: bool,
+    /// What it adds up to.
+    pub truth: Truth,
+    /// From the topic to rows.
+    pub counted: Counted,
+    /// Day by day.
+    pub days: Vec<Sample>,
+    /// When ClickHouse was at rest.
+    pub open_tables: Tables,
+    /// The open month against the truth.
+    pub open: Checked,
+    /// After a stop and a start.
+    pub replayed: Option<Replayed>,
+    /// After the close.
+    pub closed_tables: Option<Closed>,
+    /// The closed month against the truth.
+    pub closed: Option<Checked>,
+    /// Reports that were read meanwhile.
+    pub reports: Option<Probed>,
+    /// Other sizes.
+    pub projections: Vec<Projection>,
+    /// What the figures do not say.
+    pub remarks: Vec<String>,
+}
+
+impl MonthResult {
+    /// Page views, each once: what figures "a page view" are of.
+    #[must_use]
+    pub fn page_views(&self) -> u64 {
+        self.truth.records - self.truth.repeats
+    }
+
+    /// So much of something, a page view.
+    #[must_use]
+    pub fn each(&self, of: u64) -> f64 {
+        of as f64 / self.page_views().max(1) as f64
+    }
+}
+
+/// Bytes of all tables.
+#[must_use]
+pub fn bytes(tables: &Tables) -> u64 {
+    tables.values().map(|held| held.bytes).sum()
+}
+
+/// Rows of all tables.
+#[must_use]
+pub fn rows(tables: &Tables) -> u64 {
+    tables.values().map(|held| held.rows).sum()
+}

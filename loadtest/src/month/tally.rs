@@ -1,0 +1,34 @@
+//! Refused beacons: what the endpoint tells of those who were turned away.
+
+use schemas::proto::RejectionTally;
+use schemas::rejection::RejectionReason;
+
+use super::plan::Plan;
+use crate::random::{SplitMix64, mix};
+
+/// What beacons are refused for, as far as the endpoint goes on counting them. Assumed to be equally frequent.
+const REASONS: [RejectionReason; 5] = [
+    RejectionReason::ForeignHost,
+    RejectionReason::InvalidField,
+    RejectionReason::ClientRateLimited,
+    RejectionReason::MalformedJson,
+    RejectionReason::UnknownProject,
+];
+/// Refused beacons in a tally, at most.
+const MOST: u64 = 40;
+
+impl Plan {
+    /// The tally of a part of an hour (since the month's start), with the key that chooses its partition.
+    #[must_use]
+    pub fn tally(&self, hour: u32, part: u32) -> (u64, RejectionTally) {
+        let id = mix(mix(self.seed ^ 0x7a11) ^ (u64::from(hour) << 32 | u64::from(part))).max(1);
+        let mut rng = SplitMix64::new(id);
+        let reason = REASONS[rng.below(REASONS.len() as u64) as usize];
+        // Who names no project that is known is refused in nobody's name.
+        let nobody = matches!(reason, RejectionReason::UnknownProject | RejectionReason::MalformedJson);
+        let project = self.pages.sample_among(self.projects.len(), &mut rng) as u32;
+        let project = if nobody { String::new() } else { self.slug(project).to_owned() };
+        let hour = self.month.first_hour().0 + hour;
+        (mix(id), RejectionTally { project, hour, reason: reason as u32, count: 1 + rng.below(MOST), id })
+    }
+}

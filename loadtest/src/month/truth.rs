@@ -1,0 +1,100 @@
+//! What a month adds up to. Counted while it is driven, a few numbers a project and a day; of some projects also each page.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::plan::Plan;
+use super::stream::{Kind, Place};
+use super::view::{Page, View};
+use crate::random::mix;
+
+/// So many of the largest projects are looked at page by page,
+const LARGEST: u32 = 20;
+/// and so many of the others.
+const SAMPLED: u64 = 200;
+
+/// What a month, or the part of it that was driven, adds up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Truth {
+    /// Records with a view, repeats included.
+    pub records: u64,
+    /// Views by people, each once; those of the flood are among them.
+    pub views: u64,
+    /// Views by bots.
+    pub bots: u64,
+    /// Views of the flood.
+    pub flood: u64,
+    /// Views that were sent a second time.
+    pub repeats: u64,
+    /// Views that came hours after they happened.
+    pub late: u64,
+    /// Tallies of refused beacons.
+    pub tallies: u64,
+    /// Refused beacons in them.
+    pub refused: u64,
+    /// Distinct visitors, added up over the projects.
+    pub visitors: u64,
+    /// Bytes of the records, without keys and framing.
+    pub bytes: u64,
+    /// Views by people on each day of the month.
+    pub by_day: Vec<u64>,
+    /// Views by people and by bots of each project, by its number.
+    #[serde(skip)]
+    pub by_project: Vec<(u64, u64)>,
+    /// Views by people of each page of the projects that are looked at.
+    #[serde(skip)]
+    pub by_page: HashMap<u32, HashMap<Page, u64>>,
+}
+
+impl Truth {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let count = plan.projects.len() as u32;
+        let mut chosen: Vec<u32> = (0..count.min(LARGEST)).collect();
+        let others = u64::from(count.saturating_sub(LARGEST));
+        chosen.extend((0..SAMPLED.min(others)).map(|n| LARGEST + (mix(plan.seed ^ n << 20) % others) as u32));
+        Self {
+            by_day: vec![0; plan.hours().div_ceil(24) as usize],
+            by_project: vec![(0, 0); plan.projects.len()],
+            by_page: chosen.into_iter().map(|project| (project, HashMap::new())).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Counts a view that was seen in `hour` since the month's start.
+    pub fn count(&mut self, plan: &Plan, place: &Place, view: &View, hour: u32) {
+        self.records += 1;
+        if place.repeat {
+            self.repeats += 1;
+            return;
+        }
+        let happened = view.hour.0 - plan.month.first_hour().0;
+        self.late += u64::from(happened != hour);
+        let (views, bots) = &mut self.by_project[view.project as usize];
+        if view.visitor.is_none() {
+            *bots += 1;
+            self.bots += 1;
+            return;
+        }
+        *views += 1;
+        self.views += 1;
+        self.flood += u64::from(place.kind == Kind::Flood);
+        self.by_day[(happened / 24) as usize] += 1;
+        if let Some(pages) = self.by_page.get_mut(&view.project) {
+            *pages.entry(view.page).or_insert(0) += 1;
+        }
+    }
+
+    /// The projects that are looked at page by page, with their pages as rows have them: path and status.
+    #[must_use]
+    pub fn pages(&self) -> BTreeMap<u32, BTreeMap<(String, u16), u64>> {
+        let named = |pages: &HashMap<Page, u64>| {
+            let mut named = BTreeMap::new();
+            for (page, views) in pages {
+                *named.entry((page.path(), page.status())).or_insert(0) += views;
+            }
+            named
+        };
+        self.by_page.iter().map(|(project, pages)| (*project, named(pages))).collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! A role of headcount as a process of the load test's.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// How long a process may take to stop when asked to.
+const STOP: Duration = Duration::from_secs(60);
+
+/// A running role, which ends with this value.
+#[derive(Debug)]
+pub struct Role {
+    name: &'static str,
+    child: Child,
+    /// Its process id.
+    pub pid: u32,
+    /// Where it listens, on loopback.
+    pub port: u16,
+}
+
+/// A command of `binary` that knows nothing of the settings of whoever started us. The ClickHouse is no argument: an embedded
+/// engine's URL is its password.
+#[must_use]
+pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEADCOUNT_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("HEADCOUNT_CLICKHOUSE_URL", clickhouse_url).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Role {
+    /// Starts `binary NAME` with these arguments on a free port.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub fn start(
+        binary: &Path,
+        name: &'static str,
+        clickhouse_url: &str,
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        // Freed at once and taken again by the child; nobody else is likely to pick it in between.
+        let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+        let port = listener.local_addr().context("looking for a free port")?.port();
+        drop(listener);
+        let child = command(binary, clickhouse_url)
+            .args([name, "--listen", &format!("127.0.0.1:{port}"), "--log", "error"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {} {name}", binary.display()))?;
+        let pid = child.id().with_context(|| format!("headcount {name} has already ended"))?;
+        Ok(Self { name, child, pid, port })
+    }
+
+    /// The body of an answer to GET.
+    ///
+    /// # Errors
+    /// When it does not listen (yet), or hangs up.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    /// Whether an aggregator's group has taken it in. Until it listens there is no answer.
+    pub async fn has_joined(&self) -> bool {
+        self.get("/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
+    }
+
+    /// A figure of `/metrics`, summed over its labels; those whose name ends with `name` count.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn figure(&self, name: &str) -> anyhow::Result<u64> {
+        let metrics = self.get("/metrics").await.with_context(|| format!("asking {} for its metrics", self.name))?;
+        let of = metrics.lines().filter(|line| line.starts_with("headcount_") && line.contains(name));
+        Ok(of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    }
+
+    /// An error if it has ended.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn alive(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait().with_context(|| format!("looking after headcount {}", self.name))? {
+            Some(status) => bail!("headcount {} ended with {status}; its own words are above", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not within a minute, or ends with an error.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .with_context(|| format!("asking headcount {} to stop", self.name))?;
+        let status = tokio::time::timeout(STOP, self.child.wait())
+            .await
+            .with_context(|| format!("waiting for headcount {} to stop", self.name))??;
+        ensure!(status.success(), "headcount {} ended with {status}", self.name);
+        Ok(())
+    }
+}
