@@ -146,6 +146,8 @@ async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
     ] {
         let page = visit(&browser, &service, path, view, &axe).await.with_context(|| path.to_owned())?;
         ensure!(page.complaints().is_empty(), "{path} at {}: {:#?}", view.width, page.complaints());
+        let lines = "[...document.querySelectorAll('.row > .t')].every(line => line.offsetWidth > 0 && line.offsetHeight > 0)";
+        ensure!(page.evaluate::<bool>(lines).await?, "{path} at {}: lines that cannot be seen", view.width);
         page.close().await?;
     }
     // A page that does not exist is an error in the browser's console, so that is not asked.
@@ -283,7 +285,8 @@ async fn the_first_view_is_seen_to_arrive() -> Result<()> {
         ensure!(live["refused_today"] == 1, "{live}");
         Ok(())
     })
-    .await?;
+    .await
+    .with_context(|| service.log())?;
     page.until("document.querySelector('.waiting .refused') !== null").await?;
     send("https://fresh.example.org/index.html", 202).await?;
     page.until("document.querySelector('.figure')?.textContent.trim() === '1'").await?;
