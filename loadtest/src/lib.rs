@@ -20,6 +20,7 @@ pub mod machine;
 pub mod month;
 pub mod noop;
 pub mod random;
+pub mod report;
 pub mod role;
 pub mod scenario;
 pub mod table;
@@ -46,6 +47,8 @@ pub enum LoadtestCommand {
     Kafka(kafka::KafkaArgs),
     /// Drive a month of a docs host through Kafka and ClickHouse, and compare all of it with the truth
     Month(Box<month::MonthArgs>),
+    /// Fill projects and ask for their reports, beside the same question to a table of raw events
+    Report(report::ReportArgs),
     /// Read a topic and do nothing (the reference of `kafka`)
     #[command(hide = true)]
     Drain(kafka::drain::DrainArgs),
@@ -64,6 +67,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<()> {
         LoadtestCommand::Http(args) => http_command::run(args).await,
         LoadtestCommand::Kafka(args) => kafka::run(args).await,
         LoadtestCommand::Month(args) => month::run(*args).await,
+        LoadtestCommand::Report(args) => report::run(args).await,
         LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         LoadtestCommand::NoopServer(args) => noop::serve(args).await,
     }
