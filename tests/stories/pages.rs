@@ -146,7 +146,8 @@ async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
     ] {
         let page = visit(&browser, &service, path, view, &axe).await.with_context(|| path.to_owned())?;
         ensure!(page.complaints().is_empty(), "{path} at {}: {:#?}", view.width, page.complaints());
-        let lines = "[...document.querySelectorAll('.row > .t')].every(line => line.offsetWidth > 0 && line.offsetHeight > 0)";
+        let lines =
+            "[...document.querySelectorAll('.row > .t')].every(line => line.offsetWidth > 0 && line.offsetHeight > 0)";
         ensure!(page.evaluate::<bool>(lines).await?, "{path} at {}: lines that cannot be seen", view.width);
         page.close().await?;
     }
