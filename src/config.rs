@@ -620,7 +620,7 @@ mod tests {
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
-            (&["--report-rate", "-1"], "setting `report_rate` (flag --report-rate)"),
+            (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),

@@ -40,7 +40,7 @@ const ROUTES: [Route; 7] = [
     Route {
         path: "/v1/projects",
         summary: "Projects, with their views of this month and the last",
-        parameters: &["limit", "after_project"],
+        parameters: &["limit", "after_project", "prefix_project"],
         schema: name::<ProjectListing>,
     },
     Route {
@@ -99,6 +99,9 @@ fn parameter(name: &str) -> Value {
         "after" => query(name, cursor_words, cursor()),
         "pages_after" => query(name, "The value of `pages.next` from an earlier answer", cursor()),
         "after_project" => query("after", "The value of `next` from an earlier answer", slug()),
+        "prefix_project" => {
+            query("prefix", "Only projects whose names begin with this; empty for all", json!({"type": "string"}))
+        }
         "status" | "pages_status" => query(name, "Only pages with this HTTP status", status()),
         "prefix" => query(
             name,

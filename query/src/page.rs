@@ -24,7 +24,6 @@ pub(crate) mod words;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)]
 pub(crate) use access::{not_allowed, sign_in};
 pub(crate) use index::{IndexAsked, index};
 pub(crate) use paths::ListAsked;

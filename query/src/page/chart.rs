@@ -116,13 +116,13 @@ fn level(value: u64, largest: u64) -> usize {
 /// A line under a row of a list, `value` of `largest` long, to a hundredth: its width is a class, since nothing may be inline, and
 /// an element of two letters is what a list of a hundred rows can afford.
 pub(super) fn trace(value: u64, largest: u64) -> Markup {
-    html! { @if value > 0 { i.t class=(format!("w{}", hundredths(value, largest))) {} } }
+    html! { @if value > 0 { i class=(format!("t w{}", hundredths(value, largest))) {} } }
 }
 
 /// Two lines under a row, to compare an earlier value with a later one.
 pub(super) fn trace_of_two(earlier: u64, later: u64, largest: u64) -> Markup {
     html! {
-        @if earlier > 0 { i.t.earlier class=(format!("w{}", hundredths(earlier, largest))) {} }
+        @if earlier > 0 { i class=(format!("t earlier w{}", hundredths(earlier, largest))) {} }
         (trace(later, largest))
     }
 }
@@ -150,6 +150,14 @@ mod tests {
         {
             assert_eq!(scale(&[Column { value, inner: 0, label: None, weekend: false }]), top);
         }
+    }
+
+    #[test]
+    fn a_length_is_one_attribute_and_has_its_style() {
+        assert_eq!(trace(1, 3).into_string(), "<i class=\"t w33\"></i>");
+        assert_eq!(trace_of_two(3, 1, 3).into_string(), "<i class=\"t earlier w100\"></i><i class=\"t w33\"></i>");
+        assert_eq!(trace(0, 3).into_string(), "", "nothing is no line");
+        assert!(trace(1, u64::MAX).into_string().contains("w1\"") && lengths().contains(".w33{width:33%}"));
     }
 
     #[test]
