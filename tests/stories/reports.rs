@@ -5,8 +5,8 @@
 mod known;
 
 use anyhow::{Context, Result, ensure};
-use harness::http::{Answer, Connection};
-use harness::service::Service;
+use harness::http::{self, Answer, Connection};
+use harness::service::{Service, eventually};
 use known::{CLOCK, MONTHS, Truth};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -348,11 +348,18 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         "accept"
     );
 
-    // Projects, in pages.
+    // Projects, in pages; the list is of what the caller may read.
+    let token = service.token(None).await?;
     let mut projects = Vec::new();
     let mut after = String::new();
     loop {
-        let page = reader.json(&format!("/v1/projects?limit=1{after}")).await?;
+        let path = format!("/v1/projects?limit=1{after}");
+        let page = eventually("the token to be in force", async || {
+            let answer = http::get_as(service.address(), &path, &token).await?;
+            ensure!(answer.status == 200, "{path}: {}", answer.status);
+            answer.json()
+        })
+        .await?;
         projects.extend(page["items"].as_array().context("items")?.clone());
         let Some(next) = page["next"].as_str() else { break };
         after = format!("&after={next}");
