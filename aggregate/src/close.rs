@@ -38,6 +38,9 @@ const BATCH: usize = 5_000;
 /// Rows of pages asked for at once, unless one project has more.
 const PAGE_ROWS: u64 = 300_000;
 
+/// Refused beacons of a project, by reason and host.
+type Refused = BTreeMap<(String, String), u64>;
+
 /// Why a month is not closed.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
@@ -97,6 +100,7 @@ struct ProjectRows {
 struct ReasonSum {
     project: String,
     reason: String,
+    host: String,
     total: u64,
 }
 
@@ -223,20 +227,16 @@ impl Closer {
         Ok((projects, views))
     }
 
-    async fn rejections(
-        &self,
-        month: Month,
-        frontier: &Frontier,
-    ) -> Result<BTreeMap<String, BTreeMap<String, u64>>, CloseError> {
+    async fn rejections(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Refused>, CloseError> {
         let sql = format!(
-            "SELECT project, CAST(reason AS String) AS reason, sum(beacons) AS total FROM rejection_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason",
+            "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host",
             frontier.condition()
         );
         let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
-        let mut refused: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
         for row in rows.map_err(failed("reading a month's refusals"))? {
-            refused.entry(row.project).or_default().insert(row.reason, row.total);
+            refused.entry(row.project).or_default().insert((row.reason, row.host), row.total);
         }
         Ok(refused)
     }
@@ -488,12 +488,16 @@ impl SiteMonth {
         Ok(())
     }
 
-    fn row(mut self, month: Month, run: u64, rejected: BTreeMap<String, u64>) -> MonthClosedRow {
+    fn row(mut self, month: Month, run: u64, rejected: Refused) -> MonthClosedRow {
         let mut of_month = VisitorSketch::new();
         self.of_days.iter().for_each(|day| of_month.merge(day));
         (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
         (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
-        (self.figures.rejected_reasons, self.figures.rejected_beacons) = rejected.into_iter().unzip();
+        for ((reason, host), beacons) in rejected {
+            self.figures.rejected_reasons.push(reason);
+            self.figures.rejected_hosts.push(host);
+            self.figures.rejected_beacons.push(beacons);
+        }
         MonthClosedRow { project: self.project, month: first_day(month), run, ..self.figures }
     }
 }

@@ -128,7 +128,7 @@ pub struct NotFoundDailyRow {
     pub next_offset: u64,
 }
 
-/// `rejection_daily`: refused beacons of one project, day and reason.
+/// `rejection_daily`: refused beacons of one project, day, reason and host.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
     /// Project slug; empty where the beacon named no known project.
@@ -137,6 +137,8 @@ pub struct RejectionDailyRow {
     pub day: u16,
     /// [`crate::rejection::RejectionReason::name`].
     pub reason: String,
+    /// The page's host, where it is what is wrong; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
+    pub host: String,
     /// Refused beacons.
     pub beacons: u64,
     /// Stream of the log.
