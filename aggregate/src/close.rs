@@ -104,7 +104,7 @@ struct ReasonSum {
     total: u64,
 }
 
-fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
+pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
     move |source| CloseError::ClickHouse { action, source }
 }
 
@@ -161,7 +161,8 @@ impl Closer {
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
-            unreachable!("a run that finished is there, and only a winner's sweep removes others");
+            // Its time was over before it was closed: the retention removes its figures, and every row that they are of.
+            return Ok(Closed { month, projects, views, ours: true });
         };
         self.sweep(month, &winner).await?;
         Ok(Closed { month, projects: winner.projects, views: winner.views, ours: winner.run == run })
@@ -379,6 +380,13 @@ impl Closer {
                 self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
             }
         }
+        // A closed month's visitors are in its figures.
+        for (table, column) in [("finished_day", "day"), ("finished_month", "month")] {
+            if self.any(&format!("{table} WHERE toYYYYMM({column}) = {partition}")).await? {
+                let sql = format!("ALTER TABLE {table} DROP PARTITION {partition}");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+        }
         let (month, run) = (first_day(month), winner.run);
         for table in FIGURES {
             let others = format!("month = toDate({month}) AND run != {run}");
@@ -440,12 +448,12 @@ fn chunks(sizes: &[ProjectRows]) -> impl Iterator<Item = &[ProjectRows]> {
 }
 
 /// What a report would say: a whole number, and its error to 4 decimals.
-fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
+pub(crate) fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
     let estimate = sketch.estimate();
     (estimate.value.round() as u64, (estimate.error * 1e4).round() / 1e4)
 }
 
-fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
+pub(crate) fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
     if encoded.is_empty() {
         // Another run has closed the month meanwhile, and counts.
         return Ok(());
@@ -464,8 +472,12 @@ struct SiteMonth {
 impl SiteMonth {
     fn new(project: String, month: Month) -> Self {
         let hours = (month.end_hour().0 - month.first_hour().0) as usize;
-        let figures =
-            MonthClosedRow { hour_views: vec![0; hours], hour_visits: vec![0; hours], ..MonthClosedRow::default() };
+        let figures = MonthClosedRow {
+            hour_views: vec![0; hours],
+            hour_visits: vec![0; hours],
+            day_bots: vec![0; hours / 24],
+            ..MonthClosedRow::default()
+        };
         SiteMonth { project, first: month.first_hour(), figures, of_days: vec![VisitorSketch::new(); hours / 24] }
     }
 
@@ -485,6 +497,12 @@ impl SiteMonth {
         figures.bots_monitor += row.bots_monitor;
         figures.bots_automation += row.bots_automation;
         figures.bots_other += row.bots_other;
+        figures.day_bots[hour / 24] += row.bots_search
+            + row.bots_ai_crawler
+            + row.bots_preview
+            + row.bots_monitor
+            + row.bots_automation
+            + row.bots_other;
         Ok(())
     }
 

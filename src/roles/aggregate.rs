@@ -46,7 +46,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
         }
         let mut keeping = tokio::task::JoinSet::new();
-        keeping.spawn(close::keep(clickhouse.clone(), config.clock()?, config.close_after()?, config.retention()?));
+        keeping.spawn(close::keep(
+            clickhouse.clone(),
+            config.clock()?,
+            config.close_after()?,
+            config.retention()?,
+            config.finished_every()?,
+        ));
         let timeout = config.clickhouse_timeout()?;
         let aggregate = config.aggregate()?;
         let group = GroupConfig {
