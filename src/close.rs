@@ -3,13 +3,14 @@
 use crate::config::Config;
 use crate::{database, projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
+use aggregate::finished::finish;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
 use clickhouse::Client;
 use schemas::Month;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the aggregator looks whether something is to be closed, removed or erased.
 const EVERY: Duration = Duration::from_secs(30);
@@ -32,7 +33,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     }
     let server = config.clickhouse(&projects::clickhouse_url(config).await?);
     let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
-    let closer = Closer::new(client);
+    let closer = Closer::new(client.clone());
     let closed = match month {
         Some(month) => vec![closer.close(month).await.with_context(|| format!("cannot close {month}"))?],
         None => closer.close_due(now, after).await.context("cannot close what is due")?,
@@ -44,6 +45,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     if closed.is_empty() {
         println!("no month is to be closed");
     }
+    finish(&client).await.context("cannot estimate visitors for SQL")?;
     Ok(())
 }
 
@@ -53,8 +55,10 @@ pub async fn keep(
     clock: Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>,
     after: Duration,
     retention: retention::Retention,
+    finished_every: Duration,
 ) {
     let closer = Closer::new(client.clone());
+    let mut finished = None::<Instant>;
     loop {
         if let Err(error) = retention::keep(&client, retention).await {
             tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
@@ -66,6 +70,12 @@ pub async fn keep(
                 }
             }
             Err(error) => tracing::warn!(%error, "a month could not be closed; trying again"),
+        }
+        if finished.is_none_or(|at| at.elapsed() >= finished_every) {
+            match finish(&client).await {
+                Ok(_) => finished = Some(Instant::now()),
+                Err(error) => tracing::warn!(%error, "visitors could not be estimated for SQL; trying again"),
+            }
         }
         tokio::time::sleep(EVERY).await;
     }

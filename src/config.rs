@@ -76,6 +76,12 @@ const SETTINGS: &[Setting] = &[
         "72",
         "How long after its end a month is closed: numbers stay, sketches are removed",
     ),
+    setting(
+        "finished_every_minutes",
+        "N",
+        "10",
+        "How often visitors of open days and months are estimated for those who ask with SQL (docs/sql.md)",
+    ),
     setting("retention_months", "N", "25", "How many months after their month's end figures are deleted"),
     Setting {
         secret: true,
@@ -272,6 +278,7 @@ impl Config {
         config.query()?;
         config.access("")?;
         config.close_after()?;
+        config.finished_every()?;
         config.retention()?;
         config.mail()?;
         config.host_patterns()?;
@@ -394,6 +401,15 @@ impl Config {
             );
         };
         Ok(query::QueryConfig { rules: query::Rules { unit, floor }, ..query::QueryConfig::default() })
+    }
+
+    /// How often visitors are estimated for those who ask with SQL.
+    pub fn finished_every(&self) -> anyhow::Result<Duration> {
+        let minutes: u32 = self.parse("finished_every_minutes", "a number of minutes from 1 to 1440")?;
+        if !(1..=1440).contains(&minutes) {
+            bail!("setting `finished_every_minutes` ({}): expected 1 to 1440", self.origin("finished_every_minutes"));
+        }
+        Ok(Duration::from_secs(u64::from(minutes) * 60))
     }
 
     /// How long after its end a month is closed.

@@ -13,7 +13,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row is of.
-const TIMED: [(&str, &str); 11] = [
+const TIMED: [(&str, &str); 13] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
@@ -23,12 +23,14 @@ const TIMED: [(&str, &str); 11] = [
     ("month_closed_page", "month"),
     ("month_closed_breakdown", "month"),
     ("month_closed_not_found", "month"),
+    ("finished_day", "day"),
+    ("finished_month", "month"),
     ("month_close", "month"),
     ("ledger", "toDate(appended)"),
 ];
 
 /// Tables with a column `project`.
-const OF_PROJECTS: [&str; 9] = [
+const OF_PROJECTS: [&str; 11] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -38,6 +40,8 @@ const OF_PROJECTS: [&str; 9] = [
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
+    "finished_day",
+    "finished_month",
 ];
 
 #[derive(Row, Deserialize)]

@@ -61,6 +61,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate()? },
             clock: Arc::clone(&clock),
             close_after: config.close_after()?,
+            finished_every: config.finished_every()?,
             retention: config.retention()?,
         },
         JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
@@ -149,6 +150,7 @@ struct Backend {
     config: aggregate::AggregateConfig,
     clock: ingest::Clock,
     close_after: Duration,
+    finished_every: Duration,
     retention: retention::Retention,
 }
 
@@ -166,7 +168,13 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         }
     };
     let mut keeping = tokio::task::JoinSet::new();
-    keeping.spawn(close::keep(client.clone(), backend.clock, backend.close_after, backend.retention));
+    keeping.spawn(close::keep(
+        client.clone(),
+        backend.clock,
+        backend.close_after,
+        backend.retention,
+        backend.finished_every,
+    ));
     let store =
         aggregate::store::SummaryStore::new(client, backend.timeout).with_abort(backend.config.abort_at.clone());
     let progress = Arc::default();

@@ -38,6 +38,9 @@ const BATCH: usize = 5_000;
 /// Rows of pages asked for at once, unless one project has more.
 const PAGE_ROWS: u64 = 300_000;
 
+/// Refused beacons of a project, by reason and host.
+type Refused = BTreeMap<(String, String), u64>;
+
 /// Why a month is not closed.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
@@ -97,10 +100,11 @@ struct ProjectRows {
 struct ReasonSum {
     project: String,
     reason: String,
+    host: String,
     total: u64,
 }
 
-fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
+pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
     move |source| CloseError::ClickHouse { action, source }
 }
 
@@ -157,7 +161,8 @@ impl Closer {
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
-            unreachable!("a run that finished is there, and only a winner's sweep removes others");
+            // Its time was over before it was closed: the retention removes its figures, and every row that they are of.
+            return Ok(Closed { month, projects, views, ours: true });
         };
         self.sweep(month, &winner).await?;
         Ok(Closed { month, projects: winner.projects, views: winner.views, ours: winner.run == run })
@@ -223,20 +228,16 @@ impl Closer {
         Ok((projects, views))
     }
 
-    async fn rejections(
-        &self,
-        month: Month,
-        frontier: &Frontier,
-    ) -> Result<BTreeMap<String, BTreeMap<String, u64>>, CloseError> {
+    async fn rejections(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Refused>, CloseError> {
         let sql = format!(
-            "SELECT project, CAST(reason AS String) AS reason, sum(beacons) AS total FROM rejection_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason",
+            "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host",
             frontier.condition()
         );
         let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
-        let mut refused: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
         for row in rows.map_err(failed("reading a month's refusals"))? {
-            refused.entry(row.project).or_default().insert(row.reason, row.total);
+            refused.entry(row.project).or_default().insert((row.reason, row.host), row.total);
         }
         Ok(refused)
     }
@@ -379,6 +380,13 @@ impl Closer {
                 self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
             }
         }
+        // A closed month's visitors are in its figures.
+        for (table, column) in [("finished_day", "day"), ("finished_month", "month")] {
+            if self.any(&format!("{table} WHERE toYYYYMM({column}) = {partition}")).await? {
+                let sql = format!("ALTER TABLE {table} DROP PARTITION {partition}");
+                self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
+            }
+        }
         let (month, run) = (first_day(month), winner.run);
         for table in FIGURES {
             let others = format!("month = toDate({month}) AND run != {run}");
@@ -440,12 +448,12 @@ fn chunks(sizes: &[ProjectRows]) -> impl Iterator<Item = &[ProjectRows]> {
 }
 
 /// What a report would say: a whole number, and its error to 4 decimals.
-fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
+pub(crate) fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
     let estimate = sketch.estimate();
     (estimate.value.round() as u64, (estimate.error * 1e4).round() / 1e4)
 }
 
-fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
+pub(crate) fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
     if encoded.is_empty() {
         // Another run has closed the month meanwhile, and counts.
         return Ok(());
@@ -464,8 +472,12 @@ struct SiteMonth {
 impl SiteMonth {
     fn new(project: String, month: Month) -> Self {
         let hours = (month.end_hour().0 - month.first_hour().0) as usize;
-        let figures =
-            MonthClosedRow { hour_views: vec![0; hours], hour_visits: vec![0; hours], ..MonthClosedRow::default() };
+        let figures = MonthClosedRow {
+            hour_views: vec![0; hours],
+            hour_visits: vec![0; hours],
+            day_bots: vec![0; hours / 24],
+            ..MonthClosedRow::default()
+        };
         SiteMonth { project, first: month.first_hour(), figures, of_days: vec![VisitorSketch::new(); hours / 24] }
     }
 
@@ -485,15 +497,25 @@ impl SiteMonth {
         figures.bots_monitor += row.bots_monitor;
         figures.bots_automation += row.bots_automation;
         figures.bots_other += row.bots_other;
+        figures.day_bots[hour / 24] += row.bots_search
+            + row.bots_ai_crawler
+            + row.bots_preview
+            + row.bots_monitor
+            + row.bots_automation
+            + row.bots_other;
         Ok(())
     }
 
-    fn row(mut self, month: Month, run: u64, rejected: BTreeMap<String, u64>) -> MonthClosedRow {
+    fn row(mut self, month: Month, run: u64, rejected: Refused) -> MonthClosedRow {
         let mut of_month = VisitorSketch::new();
         self.of_days.iter().for_each(|day| of_month.merge(day));
         (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
         (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
-        (self.figures.rejected_reasons, self.figures.rejected_beacons) = rejected.into_iter().unzip();
+        for ((reason, host), beacons) in rejected {
+            self.figures.rejected_reasons.push(reason);
+            self.figures.rejected_hosts.push(host);
+            self.figures.rejected_beacons.push(beacons);
+        }
         MonthClosedRow { project: self.project, month: first_day(month), run, ..self.figures }
     }
 }

@@ -5,13 +5,13 @@
 //! a detour through its path's number. Nothing but hashing and comparing happens to text that was seen before.
 
 mod cells;
-mod not_found;
+mod named;
 mod texts;
 
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use not_found::{Referrers, Unnamed};
+use named::{Named, Unnamed};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
 use schemas::record::{self, PageViewRef, Record, RejectionTallyRef};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
@@ -166,7 +166,8 @@ pub struct WindowState {
     hasher: FixedState,
     texts: Texts,
     classes: ClassTexts,
-    unnamed: Unnamed,
+    referrers: Unnamed,
+    hosts: Unnamed,
     /// Hashes of project and event id.
     ids: HashTable<u64>,
     project_days: Cells<ProjectDayKey, ProjectDay>,
@@ -174,9 +175,10 @@ pub struct WindowState {
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
     /// Found by where the page is among the pages.
-    not_found: Cells<u32, Referrers>,
-    dirty_referrers: usize,
-    rejections: Cells<RejectionKey, u64>,
+    not_found: Cells<u32, Named>,
+    rejections: Cells<RejectionKey, Named>,
+    /// Changed referrers and hosts in these two.
+    dirty_named: usize,
 }
 
 impl WindowState {
@@ -191,7 +193,8 @@ impl WindowState {
             frozen_at: start.offset,
             hasher: FixedState::default(),
             classes: ClassTexts::new(&mut texts),
-            unnamed: Unnamed::new(&mut texts),
+            referrers: Unnamed::referrers(&mut texts),
+            hosts: Unnamed::hosts(),
             texts,
             ids: HashTable::new(),
             project_days: Cells::default(),
@@ -199,8 +202,8 @@ impl WindowState {
             sites: Cells::default(),
             pages: Cells::default(),
             not_found: Cells::default(),
-            dirty_referrers: 0,
             rejections: Cells::default(),
+            dirty_named: 0,
         }
     }
 
@@ -221,7 +224,7 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_referrers + self.rejections.dirty()
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_named
     }
 
     /// Whether records were folded since the last freeze.
@@ -232,8 +235,7 @@ impl WindowState {
     /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        let referrers: usize = self.not_found.values().map(Referrers::len).sum();
-        self.sites.len() + self.pages.len() + counts + referrers + self.rejections.len()
+        self.sites.len() + self.pages.len() + counts + self.named().map(Named::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -243,8 +245,12 @@ impl WindowState {
         let in_sketches: usize = sketches.map(|sketch| sketch.memory_bytes() - size_of::<VisitorSketch>()).sum();
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
-        let in_referrers: usize = self.not_found.values().map(Referrers::memory_bytes).sum();
-        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_referrers
+        let in_named: usize = self.named().map(Named::memory_bytes).sum();
+        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_named
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Named> {
+        self.not_found.values().chain(self.rejections.values())
     }
 
     /// Folds the next record. Offsets follow one another without a gap; a record that does not decode is counted and
@@ -300,7 +306,7 @@ impl WindowState {
             self.count(project_day, &[(Dimension::Referrer, host)]);
             self.led_to(position, view.status, host);
         } else {
-            self.led_to(position, view.status, self.unnamed.internal);
+            self.led_to(position, view.status, self.referrers.internal());
         }
         let values = [
             (Dimension::Country, self.texts.intern(view.country)),
@@ -330,7 +336,9 @@ impl WindowState {
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
-        *self.rejections.change(position) += tally.count;
+        let host = self.texts.intern(tally.host);
+        let changed = self.rejections.change(position).count(host, tally.count, &self.hosts);
+        self.dirty_named += usize::from(changed);
     }
 
     /// Position of a project's day.
@@ -368,8 +376,8 @@ impl WindowState {
             let hash = self.hasher.hash_one(page);
             let position = self.not_found.find(hash, |&held| held == page);
             let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
-            let changed = self.not_found.change(position).count(referrer, &self.unnamed);
-            self.dirty_referrers += usize::from(changed);
+            let changed = self.not_found.change(position).count(referrer, 1, &self.referrers);
+            self.dirty_named += usize::from(changed);
         }
     }
 
@@ -417,7 +425,7 @@ impl WindowState {
             site: Vec::with_capacity(self.sites.dirty()),
             page: Vec::with_capacity(self.pages.dirty()),
             breakdown: Vec::with_capacity(self.dirty_counts),
-            not_found: Vec::with_capacity(self.dirty_referrers),
+            not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
             ledger: None,
         };
@@ -454,10 +462,10 @@ impl WindowState {
             });
         });
         let pages = &self.pages;
-        self.not_found.freeze(|&page, referrers| {
+        self.not_found.freeze(|&page, named| {
             let page = pages.key(page);
             let (project, day) = project_of(page.project_day);
-            referrers.freeze(|referrer, views| {
+            named.freeze(|referrer, views| {
                 rows.not_found.push(NotFoundDailyRow {
                     project: project.clone(),
                     day,
@@ -470,7 +478,6 @@ impl WindowState {
                 });
             });
         });
-        self.dirty_referrers = 0;
         self.project_days.freeze(|key, cell| {
             for count in cell.counts.iter_mut().filter(|count| count.dirty) {
                 count.dirty = false;
@@ -487,17 +494,21 @@ impl WindowState {
             }
         });
         self.dirty_counts = 0;
-        self.rejections.freeze(|key, &mut beacons| {
-            rows.rejection.push(RejectionDailyRow {
-                project: texts.to_string(key.project),
-                day: key.day.0,
-                reason: key.reason.name().to_owned(),
-                beacons,
-                stream,
-                window_start,
-                next_offset,
+        self.rejections.freeze(|key, named| {
+            named.freeze(|host, beacons| {
+                rows.rejection.push(RejectionDailyRow {
+                    project: texts.to_string(key.project),
+                    day: key.day.0,
+                    reason: key.reason.name().to_owned(),
+                    host: texts.to_string(host),
+                    beacons,
+                    stream,
+                    window_start,
+                    next_offset,
+                });
             });
         });
+        self.dirty_named = 0;
         rows.ledger = self.is_dirty().then(|| LedgerRow {
             stream,
             window_start,

@@ -8,5 +8,5 @@ pub const INTERNAL: &str = ":internal";
 pub const MORE: &str = ":more";
 
 /// So many hosts are named for a project's path on one day, in one window of the log: those that came first. Whoever asks for
-/// pages that are not there can invent referrers without end.
+/// pages that are not there can invent referrers without end. The same holds for hosts of refused beacons, by reason.
 pub const NAMED: usize = 32;

@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -15,6 +15,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (2, include_str!("../sql/0002_streams.sql")),
     (3, include_str!("../sql/0003_privacy.sql")),
     (4, include_str!("../sql/0004_reports.sql")),
+    (5, include_str!("../sql/0005_finished_numbers.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -128,7 +129,7 @@ pub struct NotFoundDailyRow {
     pub next_offset: u64,
 }
 
-/// `rejection_daily`: refused beacons of one project, day and reason.
+/// `rejection_daily`: refused beacons of one project, day, reason and host.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
     /// Project slug; empty where the beacon named no known project.
@@ -137,6 +138,8 @@ pub struct RejectionDailyRow {
     pub day: u16,
     /// [`crate::rejection::RejectionReason::name`].
     pub reason: String,
+    /// The page's host, where it is what is wrong; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
+    pub host: String,
     /// Refused beacons.
     pub beacons: u64,
     /// Stream of the log.
@@ -282,6 +285,8 @@ pub struct MonthClosedRow {
     pub day_visitors: Vec<u64>,
     /// Their errors.
     pub day_errors: Vec<f64>,
+    /// Views by bots on each day; empty in months that were closed before schema 5.
+    pub day_bots: Vec<u64>,
     /// Reasons of refused beacons.
     pub rejected_reasons: Vec<String>,
     /// The page's host, for each reason in turn; empty where none is known.
@@ -308,6 +313,34 @@ pub struct MonthClosedPageRow {
     /// Page views.
     pub views: u64,
     /// Visitors of the path, estimated.
+    pub visitors: u64,
+    /// One standard deviation as a fraction of the estimate.
+    pub visitors_error: f64,
+}
+
+/// `finished_day`: visitors of a day that is not closed.
+#[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
+pub struct FinishedDayRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Visitors of the day, estimated.
+    pub visitors: u64,
+    /// One standard deviation as a fraction of the estimate.
+    pub visitors_error: f64,
+    /// Of the rows that this was made of.
+    pub mark: u64,
+}
+
+/// `finished_month`: visitors of a month that is not closed.
+#[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
+pub struct FinishedMonthRow {
+    /// Project slug.
+    pub project: String,
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Visitors of the month, estimated.
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,

@@ -128,7 +128,7 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
         found.put(key, vec![row.views], None, row.next_offset);
     }
     for row in ask("rejection_daily").fetch_all::<RejectionDailyRow>().await.context("cannot read rejection_daily")? {
-        let key = Key::Rejection(row.project, row.day, row.reason);
+        let key = Key::Rejection(row.project, row.day, row.reason, row.host);
         found.put(key, vec![row.beacons], None, row.next_offset);
     }
     Ok(found)

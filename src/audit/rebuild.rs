@@ -28,8 +28,8 @@ pub enum Key {
     Breakdown(String, u16, String, String),
     /// `not_found_daily`: project, day, path, referrer.
     NotFound(String, u16, String, String),
-    /// `rejection_daily`: project, day, reason.
-    Rejection(String, u16, String),
+    /// `rejection_daily`: project, day, reason, host.
+    Rejection(String, u16, String, String),
 }
 
 impl Key {
@@ -66,7 +66,7 @@ impl Key {
             Key::Page(_, day, ..)
             | Key::Breakdown(_, day, ..)
             | Key::NotFound(_, day, ..)
-            | Key::Rejection(_, day, _) => Hour(u32::from(*day) * 24).month(),
+            | Key::Rejection(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -116,6 +116,8 @@ pub struct Window {
     pub cells: BTreeMap<Key, Cell>,
     /// Hosts that are named for a path that is not there: project, day, path → hosts.
     named: BTreeMap<(String, u16, String), BTreeSet<String>>,
+    /// The same of refused beacons: project, day, reason → hosts.
+    refused: BTreeMap<(String, u16, String), BTreeSet<String>>,
     ids: BTreeSet<(String, u64)>,
     tally_ids: BTreeSet<(String, u64)>,
 }
@@ -152,7 +154,9 @@ impl Window {
                 self.rejected_beacons += tally.count;
                 let reason = REASONS[tally.reason as usize].to_owned();
                 let day = (tally.hour / 24) as u16;
-                self.cell(Key::Rejection(tally.project, day, reason), 1).counts[0] += tally.count;
+                let hosts = self.refused.entry((tally.project.clone(), day, reason.clone())).or_default();
+                let host = first_few(hosts, tally.host, "");
+                self.cell(Key::Rejection(tally.project, day, reason, host), 1).counts[0] += tally.count;
             }
             Some(Record::View(view)) => {
                 if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
@@ -170,11 +174,7 @@ impl Window {
         if ["", ":internal", ":more"].contains(&referrer.as_str()) {
             return referrer;
         }
-        let named = self.named.entry(page).or_default();
-        if named.len() < NAMED_HOSTS {
-            named.insert(referrer.clone());
-        }
-        if named.contains(&referrer) { referrer } else { ":more".to_owned() }
+        first_few(self.named.entry(page).or_default(), referrer, ":more")
     }
 
     fn view(&mut self, view: PageView) {
@@ -218,6 +218,14 @@ impl Window {
 
 /// Hosts that a path's day has by name; `schemas::referrer`, written here once more on purpose.
 const NAMED_HOSTS: usize = 32;
+
+/// The host, if it is among the first few, or what stands for the others.
+fn first_few(named: &mut BTreeSet<String>, host: String, others: &str) -> String {
+    if host != others && named.len() < NAMED_HOSTS && !host.is_empty() {
+        named.insert(host.clone());
+    }
+    if named.contains(&host) { host } else { others.to_owned() }
+}
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.

@@ -46,7 +46,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
         }
         let mut keeping = tokio::task::JoinSet::new();
-        keeping.spawn(close::keep(clickhouse.clone(), config.clock()?, config.close_after()?, config.retention()?));
+        keeping.spawn(close::keep(
+            clickhouse.clone(),
+            config.clock()?,
+            config.close_after()?,
+            config.retention()?,
+            config.finished_every()?,
+        ));
         if let Some(mail) = config.mail()? {
             keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
         }

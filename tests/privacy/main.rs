@@ -20,3 +20,4 @@ mod s15_nobody_can_forge_a_crowd;
 mod s16_every_estimate_says_so;
 mod s18_honest_words;
 mod scan;
+mod traffic;

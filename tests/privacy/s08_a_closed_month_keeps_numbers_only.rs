@@ -1,6 +1,7 @@
 //! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
 
 use crate::records::{mix, not_found, view};
+use crate::traffic::sql_says_the_same;
 use anyhow::{Context, Result, ensure};
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
@@ -88,6 +89,10 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
         ensure!(gone["path"] == "/gone.html" && led("blog.example") && led(":internal") && led(""), "{gone}");
     }
 
+    // Whoever looks whether a month is due also brings the numbers for SQL up to date; the aggregator does so every few minutes.
+    deployment.done(&["close", "--clock-start", OPEN]).await?;
+    sql_says_the_same(&deployment, &PROJECTS, MONTH, &before).await?;
+
     // Too early is told, and changes nothing.
     let early = deployment.run(&["close", "--month", MONTH, "--clock-start", "2026-10-03T23:00:00Z"]).await?;
     let told = String::from_utf8_lossy(&early.stderr).into_owned();
@@ -113,7 +118,10 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     killed?;
     let (first, second) = (first?, second?);
     ensure!(first.contains(MONTH) && second.contains(MONTH), "{first}{second}");
-    let after: Vec<Value> = reports(&query).await?.into_iter().map(as_if_open).collect::<Result<_>>()?;
+    let after = reports(&query).await?;
+    sql_says_the_same(&deployment, &PROJECTS, MONTH, &after).await?;
+    ensure!(count(&deployment, "finished_day").await? == 0, "a closed month's visitors are in its figures alone");
+    let after: Vec<Value> = after.into_iter().map(as_if_open).collect::<Result<_>>()?;
     for (before, after) in before.iter().zip(&after) {
         for (part, was) in before.as_object().context("a report")? {
             ensure!(after[part] == *was, "the close changed {part}:\n{was}\n{}", after[part]);
@@ -137,6 +145,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let audit = deployment.audit(60).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
     let later = reports(&query).await?;
+    sql_says_the_same(&deployment, &PROJECTS, MONTH, &later).await?;
     let (mut late_views, mut more) = (0, 0);
     for (before, later) in before.iter().zip(&later) {
         ensure!(later["totals"]["visitors"] == before["totals"]["visitors"], "visitors stay as closed");

@@ -7,9 +7,10 @@ use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
 
-const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "ledger"];
+const TABLES: [&str; 7] =
+    ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "finished_day", "finished_month", "ledger"];
 /// Tables whose rule is looked at.
-const RULED: [&str; 8] = [
+const RULED: [&str; 10] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -17,6 +18,8 @@ const RULED: [&str; 8] = [
     "rejection_daily",
     "month_closed",
     "month_closed_not_found",
+    "finished_day",
+    "finished_month",
     "ledger",
 ];
 
@@ -82,6 +85,12 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
         Ok(())
     })
     .await?;
+    deployment.done(&["close"]).await?;
+    let sql = "SELECT (SELECT count() FROM finished_day WHERE project = 'erased'), \
+               (SELECT count() FROM daily_traffic WHERE project = 'erased'), \
+               (SELECT count() FROM monthly_traffic WHERE project = 'erased')";
+    let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
+    ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
     let told = deployment.done(&["project", "erase", "erased"]).await?;
     ensure!(told.contains("erased") && told.contains("log"), "{told}");
     ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "and none after");
@@ -90,6 +99,9 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     kafka::produce(&bootstrap, &deployment.topic, 0, &more).await?;
     deployment.audit(60).await?;
     ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "whatever comes back is not shown");
+    deployment.done(&["close"]).await?;
+    let (_, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
+    ensure!(daily == 0 && monthly == 0, "nor to SQL: {daily} days, {monthly} months");
     eventually("the erased project's rows to be gone", async || {
         for table in TABLES.iter().filter(|table| **table != "ledger") {
             let found: u64 =

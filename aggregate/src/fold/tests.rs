@@ -47,7 +47,14 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         ..view("a", "/x", 3, 7)
     };
     apply(&mut state, &record::encode_page_view(bot)).unwrap();
-    let tally = proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason: 7, count: 12, id: 77 };
+    let tally = proto::RejectionTally {
+        project: "a".to_owned(),
+        hour: 500_000,
+        reason: 7,
+        count: 12,
+        id: 77,
+        ..Default::default()
+    };
     apply(&mut state, &record::encode_rejections(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
@@ -121,6 +128,23 @@ fn few_referrers_of_a_page_not_found_are_named() {
     assert_eq!((rows.len(), rows.values().sum::<u64>()), (NAMED + 3, 300));
 }
 
+#[test]
+fn few_hosts_of_refused_beacons_are_named() {
+    use schemas::referrer::NAMED;
+    let mut state = window();
+    for index in 0..200_u64 {
+        let (host, reason) = (format!("{}.example", index % 50), RejectionReason::ForeignHost as u32);
+        let tally =
+            proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason, count: 2, id: index + 1, host };
+        state.apply(10 + index, &record::encode_rejections(tally)).unwrap();
+    }
+    let rows = state.freeze().rejection;
+    let of = |host: &str| rows.iter().find(|row| row.host == host).map(|row| row.beacons);
+    assert_eq!((of("0.example"), of("31.example"), of("32.example")), (Some(8), Some(8), None));
+    assert_eq!((of(""), rows.len()), (Some(8 * (50 - NAMED as u64)), NAMED + 1));
+    assert_eq!(rows.iter().map(|row| row.beacons).sum::<u64>(), state.outcomes().rejected_beacons);
+}
+
 /// Everything that rows are told apart by, and what they say.
 type Sums = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 
@@ -143,7 +167,8 @@ fn remember(rows: Rows, sums: &mut Sums) {
         keep(format!("not found {} {} {} {:?}", row.project, row.day, row.path, row.referrer), vec![row.views], vec![]);
     }
     for row in rows.rejection {
-        keep(format!("rejection {} {} {}", row.project, row.day, row.reason), vec![row.beacons], vec![]);
+        let key = format!("rejection {} {} {} {:?}", row.project, row.day, row.reason, row.host);
+        keep(key, vec![row.beacons], vec![]);
     }
     if let Some(row) = rows.ledger {
         let counts = vec![row.seen, row.accepted, row.duplicate, row.tallies, row.rejected_beacons, row.undecodable];
@@ -170,7 +195,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 }
                 ledger[3] += 1;
                 ledger[4] += tally.count;
-                let key = format!("rejection {} {} {}", tally.project, tally.hour.day().0, tally.reason.name());
+                let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
+                let key = format!("rejection {project} {day} {reason} {host:?}");
                 add(key, 0, 1, tally.count);
             }
             Ok(Record::PageView(view)) => {
@@ -230,9 +256,10 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
         match kind {
             0 => return b"rubbish".to_vec(),
             1 => {
-                let (hour, reason) = (500_014 + hour, 1 + page as u32);
+                let (hour, reason) = (500_014 + hour, 5 + page as u32);
                 let (project, id) = (project.to_owned(), 1 + id);
-                let tally = proto::RejectionTally { project, hour, reason, count: id, id };
+                let host = if reason == 8 && arrival { format!("{}.example", visitor % 3) } else { String::new() };
+                let tally = proto::RejectionTally { project, hour, reason, count: id, id, host };
                 return record::encode_rejections(tally);
             }
             _ => {}

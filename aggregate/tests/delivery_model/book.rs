@@ -67,8 +67,9 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     match chance.below(20) {
         0 => return b"rubbish".to_vec(),
         1 => {
-            let tally =
-                proto::RejectionTally { project, hour, reason: 7, count: 1 + chance.below(5), id: 1 + chance.below(9) };
+            let host = if chance.percent(50) { "elsewhere.example".to_owned() } else { String::new() };
+            let (count, id) = (1 + chance.below(5), 1 + chance.below(9));
+            let tally = proto::RejectionTally { project, hour, reason: 8, count, id, host };
             return record::encode_rejections(tally);
         }
         _ => {}
@@ -141,7 +142,8 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
         };
         match record {
             Ok(Record::Rejections(tally)) if slot == 4 => {
-                let key = format!("rejection {} {} {}", tally.project, tally.hour.day().0, tally.reason.name());
+                let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
+                let key = format!("rejection {project} {day} {reason} {host}");
                 add(key, 0, 1, tally.count, None);
             }
             Ok(Record::PageView(view)) if slot == 2 => {

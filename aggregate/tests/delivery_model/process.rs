@@ -231,7 +231,7 @@ fn rows_of(rows: Rows) -> [Vec<Row>; 6] {
         row(key, r.window_start, r.next_offset, vec![r.views], None)
     });
     let rejection = rows.rejection.into_iter().map(|r| {
-        let key = format!("rejection {} {} {}", r.project, r.day, r.reason);
+        let key = format!("rejection {} {} {} {}", r.project, r.day, r.reason, r.host);
         row(key, r.window_start, r.next_offset, vec![r.beacons], None)
     });
     let site = rows.site.into_iter().map(|r| {

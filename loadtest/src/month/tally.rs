@@ -29,6 +29,16 @@ impl Plan {
         let project = self.pages.sample_among(self.projects.len(), &mut rng) as u32;
         let project = if nobody { String::new() } else { self.slug(project).to_owned() };
         let hour = self.month.first_hour().0 + hour;
-        (mix(id), RejectionTally { project, hour, reason: reason as u32, count: 1 + rng.below(MOST), id })
+        (
+            mix(id),
+            RejectionTally {
+                project,
+                hour,
+                reason: reason as u32,
+                count: 1 + rng.below(MOST),
+                id,
+                ..RejectionTally::default()
+            },
+        )
     }
 }

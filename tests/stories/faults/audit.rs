@@ -7,7 +7,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Each way to spoil a database: what it is, how, and what the audit must then name.
-const SPOILED: [(&str, &str, &str); 8] = [
+const SPOILED: [(&str, &str, &str); 9] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
@@ -40,6 +40,11 @@ const SPOILED: [(&str, &str, &str); 8] = [
         "a referrer that nobody had",
         "INSERT INTO not_found_daily SELECT * REPLACE ('mosaic.example' AS referrer) FROM not_found_daily FINAL LIMIT 1",
         "not_found_daily",
+    ),
+    (
+        "the host of a refused beacon",
+        "INSERT INTO rejection_daily SELECT * REPLACE ('mosaic.example' AS host) FROM rejection_daily FINAL LIMIT 1",
+        "rejection_daily",
     ),
     (
         "a window over another",
