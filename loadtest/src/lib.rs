@@ -46,6 +46,8 @@ pub enum LoadtestCommand {
     Kafka(kafka::KafkaArgs),
     /// Drive a month of a docs host through Kafka and ClickHouse, and compare all of it with the truth
     Month(Box<month::MonthArgs>),
+    /// Make a month's records and fold them, without Kafka and ClickHouse, and tell what each step costs
+    Fold(month::fold::FoldArgs),
     /// Read a topic and do nothing (the reference of `kafka`)
     #[command(hide = true)]
     Drain(kafka::drain::DrainArgs),
@@ -54,16 +56,18 @@ pub enum LoadtestCommand {
     NoopServer(NoopServerArgs),
 }
 
-/// Runs the load test until its last run is reported, or the no-op server until its stdin closes.
+/// Runs the load test until its last run is reported, or the no-op server until its stdin closes. `folder` is whoever can fold
+/// records: a stranger to the system cannot.
 ///
 /// # Errors
 /// When the target may not be loaded or cannot be reached, when a contender over Kafka fails or counts wrong, when the reference server does not start, when the JSON
 /// file cannot be written, and (without `--allow-refusals`) when any beacon was answered with anything but 202.
-pub async fn run(args: LoadtestArgs) -> anyhow::Result<()> {
+pub async fn run(args: LoadtestArgs, folder: &mut dyn month::fold::Folder) -> anyhow::Result<()> {
     match args.command {
         LoadtestCommand::Http(args) => http_command::run(args).await,
         LoadtestCommand::Kafka(args) => kafka::run(args).await,
         LoadtestCommand::Month(args) => month::run(*args).await,
+        LoadtestCommand::Fold(args) => tokio::task::block_in_place(|| month::fold::run(&args, folder)),
         LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         LoadtestCommand::NoopServer(args) => noop::serve(args).await,
     }
