@@ -16,6 +16,7 @@ pub mod drive;
 pub mod figures;
 mod http_command;
 pub mod kafka;
+pub mod knee;
 pub mod machine;
 pub mod month;
 pub mod noop;
