@@ -3,7 +3,7 @@
 
 use crate::client::UserAgent;
 use aho_corasick::{AhoCorasick, MatchKind};
-use schemas::classes::{BotClass, Browser, Device, System};
+use schemas::classes::{BOTS, BotClass, Browser, Device, System};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{LazyLock, PoisonError, RwLock};
@@ -22,73 +22,6 @@ pub struct Classes {
     /// Name of the bot from our list; empty for people.
     pub bot: &'static str,
 }
-
-/// (what to look for, what to call it, its class); the first match in this order wins. Tokens are those that the
-/// operators publish in their own documentation of their crawlers; the last rows are generic.
-const BOTS: &[(&str, &str, BotClass)] = &[
-    ("gptbot", "GPTBot", BotClass::AiCrawler),
-    ("chatgpt-user", "ChatGPT-User", BotClass::AiCrawler),
-    ("oai-searchbot", "OAI-SearchBot", BotClass::AiCrawler),
-    ("claudebot", "ClaudeBot", BotClass::AiCrawler),
-    ("claude-user", "Claude-User", BotClass::AiCrawler),
-    ("claude-searchbot", "Claude-SearchBot", BotClass::AiCrawler),
-    ("anthropic-ai", "anthropic-ai", BotClass::AiCrawler),
-    ("perplexitybot", "PerplexityBot", BotClass::AiCrawler),
-    ("perplexity-user", "Perplexity-User", BotClass::AiCrawler),
-    ("ccbot", "CCBot", BotClass::AiCrawler),
-    ("bytespider", "Bytespider", BotClass::AiCrawler),
-    ("amazonbot", "Amazonbot", BotClass::AiCrawler),
-    ("meta-externalagent", "Meta-ExternalAgent", BotClass::AiCrawler),
-    ("google-extended", "Google-Extended", BotClass::AiCrawler),
-    ("cohere-ai", "cohere-ai", BotClass::AiCrawler),
-    ("mistralai-user", "MistralAI-User", BotClass::AiCrawler),
-    ("diffbot", "Diffbot", BotClass::AiCrawler),
-    ("googlebot", "Googlebot", BotClass::Search),
-    ("google-inspectiontool", "Google-InspectionTool", BotClass::Search),
-    ("bingbot", "Bingbot", BotClass::Search),
-    ("duckduckbot", "DuckDuckBot", BotClass::Search),
-    ("yandexbot", "YandexBot", BotClass::Search),
-    ("yandexrenderresourcesbot", "YandexBot", BotClass::Search),
-    ("baiduspider", "Baiduspider", BotClass::Search),
-    ("applebot", "Applebot", BotClass::Search),
-    ("slurp", "Yahoo Slurp", BotClass::Search),
-    ("petalbot", "PetalBot", BotClass::Search),
-    ("seznambot", "SeznamBot", BotClass::Search),
-    ("slackbot", "Slackbot", BotClass::Preview),
-    ("twitterbot", "Twitterbot", BotClass::Preview),
-    ("facebookexternalhit", "Facebook", BotClass::Preview),
-    ("discordbot", "Discordbot", BotClass::Preview),
-    ("telegrambot", "TelegramBot", BotClass::Preview),
-    ("linkedinbot", "LinkedInBot", BotClass::Preview),
-    ("whatsapp", "WhatsApp", BotClass::Preview),
-    ("uptimerobot", "UptimeRobot", BotClass::Monitor),
-    ("pingdom", "Pingdom", BotClass::Monitor),
-    ("statuscake", "StatusCake", BotClass::Monitor),
-    ("betteruptime", "Better Uptime", BotClass::Monitor),
-    ("chrome-lighthouse", "Lighthouse", BotClass::Monitor),
-    ("headlesschrome", "Headless Chrome", BotClass::Automation),
-    ("phantomjs", "PhantomJS", BotClass::Automation),
-    ("selenium", "Selenium", BotClass::Automation),
-    ("puppeteer", "Puppeteer", BotClass::Automation),
-    ("playwright", "Playwright", BotClass::Automation),
-    ("python-requests", "python-requests", BotClass::Automation),
-    ("python-httpx", "python-httpx", BotClass::Automation),
-    ("python-urllib", "python-urllib", BotClass::Automation),
-    ("aiohttp", "aiohttp", BotClass::Automation),
-    ("scrapy", "Scrapy", BotClass::Automation),
-    ("go-http-client", "Go-http-client", BotClass::Automation),
-    ("okhttp", "okhttp", BotClass::Automation),
-    ("java/", "Java", BotClass::Automation),
-    ("curl/", "curl", BotClass::Automation),
-    ("wget/", "Wget", BotClass::Automation),
-    ("node-fetch", "node-fetch", BotClass::Automation),
-    ("axios/", "axios", BotClass::Automation),
-    ("bot/", "Other bot", BotClass::OtherBot),
-    ("bot;", "Other bot", BotClass::OtherBot),
-    ("crawler", "Other bot", BotClass::OtherBot),
-    ("spider", "Other bot", BotClass::OtherBot),
-    ("+http", "Other bot", BotClass::OtherBot),
-];
 
 static BOT_TOKENS: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::builder()

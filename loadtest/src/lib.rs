@@ -21,6 +21,7 @@ pub mod machine;
 pub mod month;
 pub mod noop;
 pub mod random;
+pub mod report;
 pub mod role;
 pub mod scenario;
 pub mod table;
@@ -49,6 +50,8 @@ pub enum LoadtestCommand {
     Month(Box<month::MonthArgs>),
     /// Make a month's records and fold them, without Kafka and ClickHouse, and tell what each step costs
     Fold(month::fold::FoldArgs),
+    /// Fill projects and ask for their reports, beside the same question to a table of raw events
+    Report(report::ReportArgs),
     /// Read a topic and do nothing (the reference of `kafka`)
     #[command(hide = true)]
     Drain(kafka::drain::DrainArgs),
@@ -69,6 +72,7 @@ pub async fn run(args: LoadtestArgs, folder: &mut dyn month::fold::Folder) -> an
         LoadtestCommand::Kafka(args) => kafka::run(args).await,
         LoadtestCommand::Month(args) => month::run(*args).await,
         LoadtestCommand::Fold(args) => tokio::task::block_in_place(|| month::fold::run(&args, folder)),
+        LoadtestCommand::Report(args) => report::run(args).await,
         LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         LoadtestCommand::NoopServer(args) => noop::serve(args).await,
     }

@@ -6,19 +6,25 @@
 use axum::Router;
 use std::sync::Arc;
 
+pub mod csv;
+pub mod openapi;
 pub mod period;
 pub mod privacy;
 pub mod problem;
 pub mod report;
+pub mod reports;
 pub mod small_cells;
 pub mod store;
 
+mod api;
 mod handlers;
 mod page;
 
-pub use period::Period;
-pub use report::{MonthlyReport, Rules, VisitorUnit};
-pub use store::ReportStore;
+pub use period::{Period, Span};
+pub use problem::Problem;
+pub use report::{MonthlyReport, PagesRequest, Rules, VisitorUnit};
+pub use reports::Reports;
+pub use store::{ReportStore, Visible};
 
 /// What time it is. An argument, so that tests decide.
 pub type Clock = Arc<dyn Fn() -> chrono::DateTime<chrono::Utc> + Send + Sync>;
@@ -38,12 +44,18 @@ impl Default for QueryConfig {
     }
 }
 
-/// The report's routes:
-/// - `GET /v1/projects/{project}/reports/{YYYY-MM}`: JSON. `pages_limit` (1 to 1000, default 100), `pages_after` (the
-///   cursor in `pages.next`), `pages_status` (only pages with that HTTP status).
-/// - `GET /projects/{project}/{YYYY-MM}`: the same report as a page.
+/// The report's routes. `{span}` is `YYYY-MM` or `YYYY-MM..YYYY-MM`; each of `/v1` is CSV with `.csv` at its end, or for who
+/// accepts `text/csv`.
+/// - `GET /v1/projects`: those there are; `limit`, `after`.
+/// - `GET /v1/projects/{project}/reports/{span}`: the whole report; `pages_limit` (1 to 1000, default 100), `pages_after`,
+///   `pages_status`.
+/// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`.
+/// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`; `…/days`; `…/hours`.
+/// - `GET /v1/openapi.json`: all of that as OpenAPI.
+/// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
-/// - `GET /assets/report.css`: the page's style.
+/// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
+/// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
 pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
 }
@@ -51,4 +63,9 @@ pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
 /// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.
 pub fn style_route() -> Router {
     handlers::style_route()
+}
+
+/// The problem for what no route is there for: a fallback.
+pub async fn no_such_route() -> axum::response::Response {
+    axum::response::IntoResponse::into_response(Problem::no_such_route())
 }

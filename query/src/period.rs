@@ -1,7 +1,99 @@
-//! The part of a month that a report speaks of.
+//! The months, and the part of a month, that a report speaks of.
 
 use chrono::{DateTime, Utc};
 use schemas::{Day, Hour, Month};
+use std::fmt;
+use std::str::FromStr;
+
+/// Most months in one report.
+pub const MAX_MONTHS: usize = 36;
+
+/// One month, or several in a row, as `YYYY-MM` or `YYYY-MM..YYYY-MM` with both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    first: Month,
+    last: Month,
+}
+
+/// Text that is no span; names what was expected.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidSpan {
+    /// Neither form.
+    #[error("expected a month as YYYY-MM, or a range of months as YYYY-MM..YYYY-MM, from 1970-01 to 2148-12")]
+    Form,
+    /// The range ends before it begins.
+    #[error("expected a range of months whose first is not after its last")]
+    Backwards,
+    /// The range is longer than [`MAX_MONTHS`].
+    #[error("expected a range of at most {MAX_MONTHS} months")]
+    TooLong,
+}
+
+impl Span {
+    /// From `first` to `last`, both included.
+    pub fn new(first: Month, last: Month) -> Result<Self, InvalidSpan> {
+        if first > last {
+            return Err(InvalidSpan::Backwards);
+        }
+        let span = Span { first, last };
+        if span.months().nth(MAX_MONTHS).is_some() { Err(InvalidSpan::TooLong) } else { Ok(span) }
+    }
+
+    /// The first month.
+    pub fn first(self) -> Month {
+        self.first
+    }
+
+    /// The last month.
+    pub fn last(self) -> Month {
+        self.last
+    }
+
+    /// The month, where it is one.
+    pub fn single(self) -> Option<Month> {
+        (self.first == self.last).then_some(self.first)
+    }
+
+    /// Every month, in order.
+    pub fn months(self) -> impl Iterator<Item = Month> {
+        std::iter::successors(Some(self.first), |month| Some(month.next())).take_while(move |month| *month <= self.last)
+    }
+
+    /// The parts of its months that have begun at `now`. Months that have not are an error where none has: a range may reach into
+    /// the future, a report cannot.
+    pub fn periods(self, now: DateTime<Utc>) -> Result<Vec<Period>, NotBegun> {
+        let mut periods = vec![Period::of(self.first, now)?];
+        periods.extend(self.months().skip(1).map_while(|month| Period::of(month, now).ok()));
+        Ok(periods)
+    }
+}
+
+impl From<Month> for Span {
+    fn from(month: Month) -> Self {
+        Span { first: month, last: month }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.single() {
+            Some(month) => month.fmt(f),
+            None => write!(f, "{}..{}", self.first, self.last),
+        }
+    }
+}
+
+impl FromStr for Span {
+    type Err = InvalidSpan;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpan> {
+        let month = |text: &str| text.parse::<Month>().map_err(|_| InvalidSpan::Form);
+        match text.split_once("..") {
+            Some((first, last)) => Span::new(month(first)?, month(last)?),
+            None => month(text).map(Span::from),
+        }
+    }
+}
 
 /// A month up to now: whole hours, the running one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +116,22 @@ impl Period {
             return Err(NotBegun(month));
         }
         Ok(Period { month, end: month.end_hour().min(Hour(current.0 + 1)) })
+    }
+
+    /// All of `month`.
+    pub fn whole(month: Month) -> Self {
+        Period { month, end: month.end_hour() }
+    }
+
+    /// As many hours of another month, from its beginning: what may be compared. All of it where this one is whole.
+    #[must_use]
+    pub fn alike(self, other: Month) -> Self {
+        let end = if self.is_running() {
+            Hour(other.first_hour().0 + (self.end.0 - self.first_hour().0)).min(other.end_hour())
+        } else {
+            other.end_hour()
+        };
+        Period { month: other, end }
     }
 
     /// The month.
@@ -90,6 +198,50 @@ mod tests {
         assert_eq!((period.days().count(), period.hours().count()), (2, 24 + 14));
         assert_eq!(period.end_hour().start().to_rfc3339(), "2026-11-02T14:00:00+00:00");
         assert!(period.is_running());
+    }
+
+    #[test]
+    fn spans_read_back_and_say_what_is_wrong_with_others() {
+        for (text, months) in [("2026-10", 1), ("2025-11..2026-02", 4), ("2024-01..2026-12", 36)] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!((span.to_string().as_str(), span.months().count()), (text, months));
+            assert_eq!(span.single().is_some(), months == 1);
+        }
+        assert_eq!("2026-10..2026-10".parse::<Span>().unwrap(), Span::from("2026-10".parse::<Month>().unwrap()));
+        for (text, error) in [
+            ("2026-10..2026-09", InvalidSpan::Backwards),
+            ("2024-01..2027-01", InvalidSpan::TooLong),
+            ("1970-01..2148-12", InvalidSpan::TooLong),
+            ("", InvalidSpan::Form),
+            ("2026-10..", InvalidSpan::Form),
+            ("..2026-10", InvalidSpan::Form),
+            ("2026-10...2026-11", InvalidSpan::Form),
+            ("2026-10..2026-11..2026-12", InvalidSpan::Form),
+        ] {
+            assert_eq!(text.parse::<Span>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_ends_with_what_has_begun() {
+        let periods = |text: &str| {
+            let now = DateTime::parse_from_rfc3339("2026-11-02T13:59:59Z").unwrap().to_utc();
+            text.parse::<Span>()
+                .unwrap()
+                .periods(now)
+                .map(|all| all.iter().map(|p| p.hours().count()).collect::<Vec<_>>())
+        };
+        assert_eq!(periods("2026-10..2027-02").unwrap(), [744, 38]);
+        assert_eq!(periods("2026-12..2027-02"), Err(NotBegun("2026-12".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_running_month_is_compared_with_as_many_hours() {
+        let running = period("2026-03", "2026-03-30T13:59:59Z").unwrap();
+        assert_eq!(running.alike("2026-01".parse().unwrap()).hours().count(), 29 * 24 + 14);
+        assert_eq!(running.alike("2026-02".parse().unwrap()).hours().count(), 28 * 24, "and no more than there are");
+        let over = period("2026-02", "2026-03-30T13:59:59Z").unwrap();
+        assert_eq!(over.alike("2026-01".parse().unwrap()).hours().count(), 31 * 24);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Why there is no report, in the members of RFC 9457. Never carries what was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// Names the kind; a path of this service's documentation.
     #[serde(rename = "type")]
@@ -19,6 +19,7 @@ pub struct Problem {
     /// HTTP status.
     pub status: u16,
     /// What was expected, or what to do.
+    #[schema(value_type = String)]
     pub detail: Cow<'static, str>,
     /// The part of the request at fault, where one is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +56,40 @@ impl Problem {
             title: "No report yet",
             status: 404,
             detail: detail.into(),
-            field: Some("month"),
+            field: Some("span"),
+        }
+    }
+
+    /// 404: nothing is there.
+    pub fn no_such_route() -> Self {
+        Problem {
+            kind: "/problems/no-such-route",
+            title: "Nothing is here",
+            status: 404,
+            detail: "no route of this service has this path; /v1/openapi.json lists those there are".into(),
+            field: None,
+        }
+    }
+
+    /// 405: the path is right, the method is not.
+    pub fn method_not_allowed() -> Self {
+        Problem {
+            kind: "/problems/method-not-allowed",
+            title: "The method is not allowed here",
+            status: 405,
+            detail: "expected a method that the header `allow` names".into(),
+            field: None,
+        }
+    }
+
+    /// 406: neither JSON nor CSV is accepted.
+    pub fn not_acceptable() -> Self {
+        Problem {
+            kind: "/problems/not-acceptable",
+            title: "No form of the answer is acceptable",
+            status: 406,
+            detail: "expected application/json or text/csv to be accepted".into(),
+            field: Some("accept"),
         }
     }
 

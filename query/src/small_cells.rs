@@ -15,6 +15,17 @@ use crate::report::BreakdownItem;
 /// The smallest floor that may be configured.
 pub const LEAST_FLOOR: u64 = 3;
 
+/// Values below the floor, added up by who read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beneath {
+    /// How many.
+    pub cells: u64,
+    /// Their views together.
+    pub views: u64,
+    /// Views of the largest.
+    pub largest: u64,
+}
+
 /// A figure that is shown counts at least so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floor(u64);
@@ -43,9 +54,15 @@ impl Floor {
 
     /// Folds one dimension. `items` come in any order; an item marked `rest` is folded already and stays so. The result is
     /// sorted by views, most first, and the folded ones are one item at its end.
-    pub fn fold(self, mut items: Vec<BreakdownItem>) -> Vec<BreakdownItem> {
+    pub fn fold(self, items: Vec<BreakdownItem>) -> Vec<BreakdownItem> {
+        self.fold_above(items, Beneath::default())
+    }
+
+    /// Folds one dimension of which only some values came as `items`, and the others, each below the floor, added up as
+    /// `beneath`. The result is that of [`Floor::fold`] with all values.
+    pub fn fold_above(self, mut items: Vec<BreakdownItem>, beneath: Beneath) -> Vec<BreakdownItem> {
         items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
-        let (mut cells, mut views, mut largest) = (0u64, 0u64, 0);
+        let Beneath { mut cells, mut views, mut largest } = beneath;
         while let Some(last) = items.last() {
             // Two cells, one below the floor and one below the smallest that is shown, cannot add up to more. Who sees such a
             // sum would know both. Equals go together, lest their order tell.

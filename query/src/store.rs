@@ -1,38 +1,44 @@
-//! Reads one project's month from ClickHouse.
+//! Reads one project's months from ClickHouse.
 //!
 //! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
 //! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
+//!
+//! A report is four looks, each of several questions at once: is there such a project, and which months are closed; the totals; the
+//! lists, of what the totals have counted; what is known of the pages listed.
 
-use crate::period::Period;
-use crate::report::{BreakdownSum, Cursor, MonthFacts, PageList, PageTotal};
+use crate::period::{Period, Span};
+use crate::report::facts::{RejectionSum, ValueSum};
+use crate::report::{MonthFacts, PagesRequest, ReportFacts, Rules};
+use crate::small_cells::Floor;
+use chrono_tz::Tz;
 use clickhouse::Row;
 use clickhouse::error::Error as ClickHouseError;
 use clickhouse::query::Query;
-use schemas::ProjectSlug;
-use schemas::close::Frontier;
+use schemas::classes::Dimension;
 use schemas::sketch::SketchDecodeError;
-use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
+use schemas::tables::{MonthCloseRow, MonthClosedRow, SiteHourlyRow};
+use schemas::{Hour, Month, ProjectSlug};
+use scope::{Scope, first_day, of_project};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-/// Values listed of one dimension; the others are added up as one.
-const BREAKDOWN_VALUES: u32 = 1000;
+mod live;
+mod pages;
+mod projects;
+mod scope;
 
-/// Bytes of paths in one query: ClickHouse parses 256 KiB at most, and escaping can double a path.
-const PATHS_BYTES: usize = 64 * 1024;
+pub use live::Live;
+pub use projects::{ProjectViews, Visible};
 
-/// Which pages to list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PagesRequest {
-    /// At most so many, 1 to 1000.
-    pub limit: usize,
-    /// Only those after this one.
-    pub after: Option<Cursor>,
-    /// Only those with this HTTP status.
-    pub status: Option<u16>,
-}
+/// Of every question. A key is in one partition, so no partition needs to be compared with another; the key's columns are read
+/// before the sketches; one project's rows are too few to be shared out among threads.
+const SETTINGS: [(&str, &str); 3] = [
+    ("do_not_merge_across_partitions_select_final", "1"),
+    ("optimize_move_to_prewhere_if_final", "1"),
+    ("max_threads", "2"),
+];
 
 /// Why a month could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -89,15 +95,41 @@ pub struct ReportStore {
     timeout: Duration,
 }
 
+/// One project's months, and those that they are compared with.
+pub(crate) struct Asked<'a> {
+    pub(crate) project: &'a ProjectSlug,
+    pub(crate) span: Span,
+    /// The parts of the span's months that have begun.
+    pub(crate) periods: &'a [Period],
+    pub(crate) rules: Rules,
+}
+
+impl Asked<'_> {
+    /// The month before, and the same month a year before; of a single month only.
+    fn compared(&self) -> [Option<Period>; 2] {
+        let (Some(month), Some(period)) = (self.span.single(), self.periods.first()) else { return [None, None] };
+        let (year, number) = (month.year(), month.number());
+        let before = if number == 1 { Month::new(year - 1, 12) } else { Month::new(year, number - 1) };
+        [before, Month::new(year - 1, number)].map(|month| month.ok().map(|month| period.alike(month)))
+    }
+}
+
+/// What is known before any figure is read.
+struct Known {
+    closed: BTreeMap<u16, MonthCloseRow>,
+    time_zone: Tz,
+}
+
 #[derive(Row, Deserialize)]
-struct NamedSum {
-    name: String,
-    total: u64,
+struct ProjectFacts {
+    removed: u8,
+    time_zone: String,
 }
 
 impl ReportStore {
     /// Reads with `client`, whose database holds the tables of `schemas`.
     pub fn new(client: clickhouse::Client) -> Self {
+        let client = SETTINGS.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value));
         ReportStore { client, timeout: Duration::from_secs(10) }
     }
 
@@ -108,146 +140,203 @@ impl ReportStore {
         self
     }
 
-    /// Everything a report of `project`'s `period` needs.
-    pub async fn month(
+    /// Everything that a whole report needs.
+    pub(crate) async fn report(
         &self,
-        project: &ProjectSlug,
-        period: Period,
+        asked: &Asked<'_>,
         pages: &PagesRequest,
-    ) -> Result<MonthFacts, StoreError> {
-        self.require_project(project).await?;
-        let scope = Scope { project, period, closed: self.closed(period).await? };
-        let not_found = PagesRequest { limit: pages.limit, after: None, status: Some(404) };
+        not_found_limit: usize,
+    ) -> Result<ReportFacts, StoreError> {
+        let compared = asked.compared();
+        let known = self.known(asked, &compared).await?;
+        let (scope, before) = scopes(asked, &compared, &known.closed);
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
-        let mut facts = self.site(&scope).await?;
-        let (pages, not_found, breakdowns, rejections) = tokio::try_join!(
-            self.page_list(&scope, pages),
-            self.page_list(&scope, &not_found),
-            self.breakdowns(&scope),
-            self.rejections(&scope),
-        )?;
-        (facts.pages, facts.not_found) = (pages, not_found);
-        facts.breakdowns = breakdowns;
-        facts.rejections.extend(rejections);
-        self.page_visitors(&scope, &mut facts).await?;
+        let mut facts = self.totals(asked, &scope, compared).await?;
+        facts.time_zone = known.time_zone;
+        let lists = async {
+            if pages.is_plain() {
+                return self.first_pages(&scope, [pages.limit, not_found_limit]).await;
+            }
+            let not_found = PagesRequest { status: Some(404), ..PagesRequest::first(not_found_limit) };
+            let lists = tokio::try_join!(
+                self.page_list(&scope, before.as_ref(), pages, asked.rules),
+                self.page_list(&scope, None, &not_found, asked.rules)
+            )?;
+            Ok(lists.into())
+        };
+        let ([pages, not_found], values, rejections) =
+            tokio::try_join!(lists, self.values(&scope, None, asked.rules.floor), self.rejections(&scope))?;
+        (facts.pages, facts.not_found, facts.values) = (pages, not_found, values);
+        for RejectionSum { month, reason, host, total } in rejections {
+            if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
+                month.add_rejection(reason, host, total);
+            }
+        }
+        facts.listed = self.listed(&scope, before.as_ref(), [&facts.pages, &facts.not_found], asked.rules).await?;
+        Ok(facts)
+    }
+
+    /// The months' totals alone: days and hours.
+    pub(crate) async fn months(&self, asked: &Asked<'_>) -> Result<ReportFacts, StoreError> {
+        let known = self.known(asked, &[None, None]).await?;
+        let (scope, _) = scopes(asked, &[None, None], &known.closed);
+        self.totals(asked, &scope, [None, None]).await
+    }
+
+    /// One list of pages.
+    pub(crate) async fn pages(&self, asked: &Asked<'_>, request: &PagesRequest) -> Result<ReportFacts, StoreError> {
+        let compared = asked.compared();
+        let known = self.known(asked, &compared).await?;
+        let (scope, before) = scopes(asked, &compared, &known.closed);
+        let mut facts = ReportFacts::new(asked.periods);
+        scope.close(&mut facts);
+        facts.pages = self.page_list(&scope, before.as_ref(), request, asked.rules).await?;
+        let nothing = crate::report::PageList::default();
+        // Only pages not found have referrers.
+        let missing = if request.status == Some(404) { &facts.pages } else { &nothing };
+        facts.listed = self.listed(&scope, before.as_ref(), [&facts.pages, missing], asked.rules).await?;
+        Ok(facts)
+    }
+
+    /// All values of one dimension.
+    pub(crate) async fn breakdown(&self, asked: &Asked<'_>, dimension: Dimension) -> Result<ReportFacts, StoreError> {
+        let known = self.known(asked, &[None, None]).await?;
+        let (scope, _) = scopes(asked, &[None, None], &known.closed);
+        let mut facts = ReportFacts::new(asked.periods);
+        scope.close(&mut facts);
+        facts.values = self.values(&scope, Some(dimension), asked.rules.floor).await?;
         Ok(facts)
     }
 
     /// Ok if `project` was ever registered, or has figures: those of a project known by its host's pattern only have
     /// no registration, and those of a removed project stay. One that was erased is unknown.
     pub async fn require_project(&self, project: &ProjectSlug) -> Result<(), StoreError> {
-        let sql = "SELECT toUInt8(removed = 2) AS gone FROM project FINAL WHERE slug = ? \
-                   UNION ALL SELECT toUInt8(0) FROM site_hourly WHERE project = ? LIMIT 1 \
-                   UNION ALL SELECT toUInt8(0) FROM month_closed WHERE project = ? LIMIT 1";
-        let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str()).bind(project.as_str());
-        let found = self.within("the project", query.fetch_all::<u8>()).await?;
-        // Rows that came back of an erased project are removed soon.
-        if found.is_empty() || found.contains(&1) { Err(StoreError::UnknownProject) } else { Ok(()) }
+        self.project(project).await.map(|_| ())
     }
 
-    /// Who closed the month, if anybody did.
-    async fn closed(&self, period: Period) -> Result<Option<MonthCloseRow>, StoreError> {
-        let sql = "SELECT ?fields FROM month_close FINAL WHERE month = toDate(?) ORDER BY finished, run LIMIT 1";
-        let query = self.client.query(sql).bind(period.first_day().0);
-        self.within("whether the month is closed", query.fetch_optional()).await
-    }
-
-    async fn site(&self, scope: &Scope<'_>) -> Result<MonthFacts, StoreError> {
-        let mut facts = MonthFacts::default();
-        if let Some(closed) = &scope.closed {
-            let sql = "SELECT ?fields FROM month_closed FINAL WHERE project = ? AND month = toDate(?) AND run = ?";
-            let query = self.client.query(sql).bind(scope.project.as_str()).bind(closed.month).bind(closed.run);
-            let row = self.within("a closed month", query.fetch_optional::<MonthClosedRow>()).await?;
-            facts.close(scope.period.first_hour(), row.as_ref());
+    /// Its time zone, if it has one.
+    async fn project(&self, project: &ProjectSlug) -> Result<Tz, StoreError> {
+        let sql = "SELECT removed, time_zone FROM project FINAL WHERE slug = ?";
+        let query = self.client.query(sql).bind(project.as_str());
+        match self.within("the project", query.fetch_optional::<ProjectFacts>()).await? {
+            // Rows that came back of an erased project are removed soon.
+            Some(facts) if facts.removed == 2 => Err(StoreError::UnknownProject),
+            // A zone that this version does not know was written by a later one.
+            Some(facts) => Ok(facts.time_zone.parse().unwrap_or(Tz::UTC)),
+            None => {
+                let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = ? LIMIT 1 \
+                           UNION ALL SELECT toUInt8(1) FROM month_closed WHERE project = ? LIMIT 1";
+                let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str());
+                let found = self.within("the project", query.fetch_all::<u8>()).await?;
+                if found.is_empty() { Err(StoreError::UnknownProject) } else { Ok(Tz::UTC) }
+            }
         }
+    }
+
+    async fn known(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Known, StoreError> {
+        let periods = asked.periods.iter().chain(compared.iter().flatten());
+        let months: Vec<u16> = periods.map(|period| first_day(period.month())).collect();
+        let (time_zone, closed) = tokio::try_join!(self.project(asked.project), self.closed(&months))?;
+        Ok(Known { closed, time_zone })
+    }
+
+    /// Who closed the months, of those that anybody did.
+    async fn closed(&self, months: &[u16]) -> Result<BTreeMap<u16, MonthCloseRow>, StoreError> {
+        let days: Vec<String> = months.iter().map(|month| format!("toDate({month})")).collect();
         let sql = format!(
-            "SELECT ?fields FROM site_hourly FINAL \
-             WHERE project = ? AND hour >= toDateTime(?, 'UTC') AND hour < toDateTime(?, 'UTC'){}",
-            scope.not_contained()
+            "SELECT ?fields FROM month_close FINAL WHERE month IN ({}) ORDER BY month, finished, run LIMIT 1 BY month",
+            days.join(", ")
         );
-        let query = self.client.query(&sql).bind(scope.project.as_str());
-        let query = query.bind(scope.period.first_hour().unix_seconds()).bind(scope.period.end_hour().unix_seconds());
-        self.each("hours", query, |row: SiteHourlyRow| facts.add_site(&row)).await?;
+        let query = self.client.query(&sql);
+        let rows = self.within("whether the months are closed", query.fetch_all::<MonthCloseRow>()).await?;
+        Ok(rows.into_iter().map(|row| (row.month, row)).collect())
+    }
+
+    /// Hours, bots, visitors: of the report's months, and of those they are compared with.
+    async fn totals(
+        &self,
+        asked: &Asked<'_>,
+        scope: &Scope<'_>,
+        compared: [Option<Period>; 2],
+    ) -> Result<ReportFacts, StoreError> {
+        let mut facts = ReportFacts::new(asked.periods);
+        facts.compared = compared.map(|period| period.map(MonthFacts::new));
+        scope.close(&mut facts);
+        let others = scope.of(compared.into_iter().rev().flatten().collect());
+        let all = scope.of(others.periods.iter().chain(&scope.periods).copied().collect());
+        // What is compared with a running month is a part, and a part has no visitors.
+        let whole = asked.periods.iter().all(|period| !period.is_running());
+        let closed = async {
+            let Some(condition) = all.closed_rows() else { return Ok(Vec::new()) };
+            let sql = format!("SELECT ?fields FROM month_closed FINAL {condition}");
+            self.within("closed months", self.client.query(&sql).fetch_all::<MonthClosedRow>()).await
+        };
+        let ReportFacts { months, compared, .. } = &mut facts;
+        let (closed, (), ()) = tokio::try_join!(
+            closed,
+            self.hours(scope, months.iter_mut().collect(), true),
+            self.hours(&others, compared.iter_mut().flatten().collect(), whole)
+        )?;
+        for row in closed {
+            let hour = schemas::Day(row.month).first_hour();
+            if let Some(month) = of_hour(facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()), hour) {
+                month.add_closed(&row);
+            }
+        }
         Ok(facts)
     }
 
-    async fn page_list(&self, scope: &Scope<'_>, request: &PagesRequest) -> Result<PageList, StoreError> {
-        let mut sql = format!(
-            "SELECT path, status, sum(views) AS total FROM ({})",
-            scope.rows("path, status, views", "page_daily", "month_closed_page")
-        );
-        if request.status.is_some() {
-            sql.push_str(" WHERE status = ?");
+    /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected.
+    async fn hours(
+        &self,
+        scope: &Scope<'_>,
+        mut months: Vec<&mut MonthFacts>,
+        with_sketches: bool,
+    ) -> Result<(), StoreError> {
+        if months.is_empty() {
+            return Ok(());
         }
-        sql.push_str(" GROUP BY path, status");
-        if request.after.is_some() {
-            sql.push_str(" HAVING total < ? OR (total = ? AND (path > ? OR (path = ? AND status > ?)))");
-        }
-        sql.push_str(" ORDER BY total DESC, path, status LIMIT ?");
-        let mut query = self.client.query(&sql);
-        if let Some(status) = request.status {
-            query = query.bind(status);
-        }
-        if let Some(Cursor(PageTotal { path, status, total })) = &request.after {
-            query = query.bind(*total).bind(*total).bind(path).bind(path).bind(*status);
-        }
-        let rows = self.within("pages", query.bind(request.limit as u64 + 1).fetch_all::<PageTotal>()).await?;
-        Ok(PageList::from_rows(rows, request.limit))
-    }
-
-    /// Visitors of the listed paths only: a project may have a hundred thousand others.
-    async fn page_visitors(&self, scope: &Scope<'_>, facts: &mut MonthFacts) -> Result<(), StoreError> {
-        let listed = facts.pages.items.iter().chain(&facts.not_found.items);
-        let paths: BTreeSet<String> = listed.map(|page| page.path.clone()).collect();
-        let (mut chunk, mut chunk_bytes, mut chunks) = (Vec::new(), 0, Vec::new());
-        for path in &paths {
-            if chunk_bytes + path.len() > PATHS_BYTES {
-                chunks.push(std::mem::take(&mut chunk));
-                chunk_bytes = 0;
-            }
-            chunk_bytes += path.len();
-            chunk.push(path.as_str());
-        }
-        chunks.push(chunk);
-        for chunk in chunks.into_iter().filter(|chunk| !chunk.is_empty()) {
-            if let Some(closed) = &scope.closed {
-                let sql = "SELECT ?fields FROM month_closed_page FINAL \
-                           WHERE project = ? AND month = toDate(?) AND run = ? AND path IN ?";
-                let query = self.client.query(sql).bind(scope.project.as_str()).bind(closed.month).bind(closed.run);
-                let take = |row: MonthClosedPageRow| {
-                    facts.add_closed_page(row);
-                    Ok(())
-                };
-                self.each("visitors of pages", query.bind(chunk), take).await?;
-            } else {
-                let sql = format!("SELECT ?fields FROM page_daily FINAL {} AND path IN ?", scope.of_period());
-                let query = self.client.query(&sql).bind(chunk);
-                self.each("visitors of pages", query, |row: PageDailyRow| facts.add_page_sketch(&row)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn breakdowns(&self, scope: &Scope<'_>) -> Result<Vec<BreakdownSum>, StoreError> {
-        // LowCardinality is stripped because a row's validation knows String only. The dimension's total comes with
-        // every value, from one read, so that what is not listed can be told without a second look at moving figures.
+        let sketch = if with_sketches { "sketch" } else { "'' AS sketch" };
         let sql = format!(
-            "SELECT name AS dimension, value, total, sum(total) OVER (PARTITION BY name) AS of_dimension \
-             FROM (SELECT name, value, sum(views) AS total FROM ({}) GROUP BY name, value) \
-             ORDER BY dimension, total DESC, value LIMIT ? BY dimension",
-            scope.rows("CAST(dimension AS String) AS name, value, views", "breakdown_daily", "month_closed_breakdown")
+            "SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, \
+             bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
+            scope.hours()
         );
-        self.within("breakdowns", self.client.query(&sql).bind(BREAKDOWN_VALUES).fetch_all()).await
+        let take = |row: SiteHourlyRow| match of_hour(
+            months.iter_mut().map(|month| &mut **month),
+            Hour::from_unix_seconds(row.hour),
+        ) {
+            Some(month) if with_sketches => month.add_site(&row),
+            Some(month) => {
+                month.add_counts(&row);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        self.each("hours", self.client.query(&sql), take).await
     }
 
-    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<(String, u64)>, StoreError> {
+    async fn values(
+        &self,
+        scope: &Scope<'_>,
+        dimension: Option<Dimension>,
+        floor: Floor,
+    ) -> Result<Vec<ValueSum>, StoreError> {
+        // LowCardinality is stripped because a row's validation knows String only.
+        let columns = ["CAST(dimension AS String) AS name, value, views"; 2];
+        let more = dimension.map(|dimension| format!(" AND dimension = '{}'", dimension.name())).unwrap_or_default();
+        let rows = scope.rows(columns, ["breakdown_daily", "month_closed_breakdown"], &more);
+        self.within("breakdowns", self.client.query(&values(&rows, floor)).fetch_all()).await
+    }
+
+    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<RejectionSum>, StoreError> {
         let sql = format!(
-            "SELECT CAST(reason AS String) AS name, sum(beacons) AS total FROM rejection_daily FINAL \
-             {} GROUP BY name",
-            scope.of_period()
+            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total FROM (\
+             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons \
+             FROM rejection_daily FINAL {}) GROUP BY in_month, name, host",
+            scope.days()
         );
-        let rows = self.within("refused beacons", self.client.query(&sql).fetch_all::<NamedSum>()).await?;
-        Ok(rows.into_iter().map(|row| (row.name, row.total)).collect())
+        self.within("refused beacons", self.client.query(&sql).fetch_all()).await
     }
 
     /// Hands every row to `take` as it arrives, so that sketches are united and dropped, not collected.
@@ -284,43 +373,32 @@ impl ReportStore {
     }
 }
 
-/// What a report is about. What it writes into a query cannot be anything else: a slug has only letters, digits and hyphens,
-/// the others are numbers.
-struct Scope<'a> {
-    project: &'a ProjectSlug,
-    period: Period,
-    closed: Option<MonthCloseRow>,
+fn of_hour<'m>(mut months: impl Iterator<Item = &'m mut MonthFacts>, hour: Hour) -> Option<&'m mut MonthFacts> {
+    months.find(|month| month.period.first_hour() <= hour && hour < month.period.end_hour())
 }
 
-impl Scope<'_> {
-    /// The rows of the period in a table by day, without those that are in a closed month's figures.
-    fn of_period(&self) -> String {
-        // toDate of a number below 65,536 takes it as days since the epoch.
-        let (first, last) = (self.period.first_day().0, self.period.last_day().0);
-        let project = self.project.as_str();
-        format!(
-            "WHERE project = '{project}' AND day >= toDate({first}) AND day <= toDate({last}){}",
-            self.not_contained()
-        )
-    }
+/// The span's months, and the month before them where it is spoken of.
+fn scopes<'a>(
+    asked: &Asked<'a>,
+    compared: &[Option<Period>; 2],
+    closed: &'a BTreeMap<u16, MonthCloseRow>,
+) -> (Scope<'a>, Option<Scope<'a>>) {
+    let range = asked.span.single().is_none();
+    let scope = Scope { whose: of_project(asked.project), periods: asked.periods.to_vec(), range, closed };
+    // Pages are kept by day, or by month once it is closed, so the month before is always taken whole.
+    let before = compared[0].map(|period| scope.of(vec![Period::whole(period.month())]));
+    (scope, before)
+}
 
-    fn not_contained(&self) -> String {
-        match &self.closed {
-            Some(closed) => format!(" AND NOT {}", Frontier::of(closed).condition()),
-            None => String::new(),
-        }
-    }
-
-    /// Columns of a table by day, and of its closed counterpart.
-    fn rows(&self, columns: &str, daily: &str, closed: &str) -> String {
-        let mut sql = format!("SELECT {columns} FROM {daily} FINAL {}", self.of_period());
-        if let Some(MonthCloseRow { month, run, .. }) = &self.closed {
-            let project = self.project.as_str();
-            sql.push_str(&format!(
-                " UNION ALL SELECT {columns} FROM {closed} FINAL \
-                 WHERE project = '{project}' AND month = toDate({month}) AND run = {run}"
-            ));
-        }
-        sql
-    }
+/// Rows of [`ValueSum`] from rows with a month, a name, a value and views. Values below the floor are added up there: there may be
+/// very many, and no figure of theirs is told.
+fn values(rows: &str, floor: Floor) -> String {
+    let floor = floor.get();
+    format!(
+        "SELECT in_month AS month, name, if(told, of_name, '') AS value, sum(sum_of_value) AS total, \
+         if(told, toUInt64(0), count()) AS beneath, max(sum_of_value) AS largest FROM (\
+         SELECT in_month, name, of_name, sum(views) AS sum_of_value, sum_of_value >= {floor} AS told FROM (\
+         SELECT in_month, name, value AS of_name, views FROM ({rows})) GROUP BY in_month, name, of_name) \
+         GROUP BY in_month, name, told, value"
+    )
 }

@@ -233,6 +233,8 @@ pub struct MonthClosedRow {
     pub day_errors: Vec<f64>,
     /// Reasons of refused beacons.
     pub rejected_reasons: Vec<String>,
+    /// The page's host, for each reason in turn; empty where none is known.
+    pub rejected_hosts: Vec<String>,
     /// Beacons refused, for each reason in turn.
     pub rejected_beacons: Vec<u64>,
     /// Views in windows that are not in these figures, as of the close.

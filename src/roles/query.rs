@@ -24,7 +24,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reports = query::routes(query::ReportStore::new(client.clone()), config.query()?, config.clock()?);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
-    let serving = http::serve(config.http()?, listener, reports.merge(health(client)).merge(told), until(stopped));
+    let router = reports.merge(health(client)).merge(told).fallback(query::no_such_route);
+    let serving = http::serve(config.http()?, listener, router, until(stopped));
     tracing::info!(%address, "headcount serves reports");
     tokio::pin!(serving);
     tokio::select! {

@@ -10,3 +10,4 @@ pub mod process;
 pub mod proxy;
 pub mod roles;
 pub mod service;
+pub mod traffic;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::StoreError;
 use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
 use chrono::DateTime;
@@ -22,16 +23,35 @@ async fn ask(path: &str) -> (StatusCode, HeaderMap, String) {
 
 #[tokio::test]
 async fn refusals_name_the_field_and_what_was_expected() {
-    let cursor = "/v1/projects/sphinx/reports/2026-10?pages_after=xyz";
+    let report = "/v1/projects/sphinx/reports/2026-10";
+    let of_views = crate::report::PageTotal { path: "/a".to_owned(), status: 200, total: 3 }.by_views().encode();
     for (path, status, field, detail) in [
-        ("/v1/projects/sphinx/reports/2026-13", 400, "month", "expected a month as YYYY-MM"),
-        ("/v1/projects/sphinx/reports/october", 400, "month", "expected a month as YYYY-MM"),
-        ("/v1/projects/sphinx/reports/2026-12", 404, "month", "2026-12 has not begun"),
+        ("/v1/projects/sphinx/reports/2026-13", 400, "span", "expected a month as YYYY-MM"),
+        ("/v1/projects/sphinx/reports/october", 400, "span", "expected a month as YYYY-MM"),
+        ("/v1/projects/sphinx/reports/2026-10..2026-09", 400, "span", "first is not after its last"),
+        ("/v1/projects/sphinx/reports/2020-10..2026-09.csv", 400, "span", "at most 36 months"),
+        ("/v1/projects/sphinx/reports/2026-12", 404, "span", "2026-12 has not begun"),
         ("/v1/projects/Not%20a%20slug/reports/2026-10", 404, "project", "no project of this name"),
-        ("/v1/projects/sphinx/reports/2026-10?pages_limit=0", 400, "pages_limit", "from 1 to 1000"),
-        ("/v1/projects/sphinx/reports/2026-10?pages_limit=1001", 400, "pages_limit", "from 1 to 1000"),
-        ("/v1/projects/sphinx/reports/2026-10?pages_status=99", 400, "pages_status", "from 100 to 599"),
-        (cursor, 400, "pages_after", "`pages.next`"),
+        (&format!("{report}?pages_limit=0"), 400, "pages_limit", "from 1 to 1000"),
+        (&format!("{report}?pages_limit=1001"), 400, "pages_limit", "from 1 to 1000"),
+        (&format!("{report}?pages_limit=+5"), 400, "pages_limit", "from 1 to 1000"),
+        (&format!("{report}?pages_status=99"), 400, "pages_status", "from 100 to 599"),
+        (&format!("{report}?pages_after=xyz"), 400, "pages_after", "`next`"),
+        (&format!("{report}?limit=5"), 400, "limit", "expected none but pages_limit"),
+        (&format!("{report}?%3Cscript%3E"), 400, "query", "expected none but pages_limit"),
+        (&format!("{report}/pages?limit=1&limit=2"), 400, "limit", "once"),
+        (&format!("{report}/pages?sort=size"), 400, "sort", "views, visitors, path or change"),
+        (&format!("{report}/pages?sort=path&after={of_views}"), 400, "after", "expected one of sort=path"),
+        (&format!("{report}/pages?prefix=en"), 400, "prefix", "a slash first"),
+        (&format!("{report}/pages?prefix=%ff"), 400, "prefix", "UTF-8"),
+        (&format!("{report}/pages?prefix=/%00"), 400, "prefix", "a slash first"),
+        (&format!("{report}/not-found?status=200"), 400, "status", "expected none but limit, after, prefix"),
+        (&format!("{report}/breakdowns/colour"), 400, "dimension", "referrer, country"),
+        (&format!("{report}/breakdowns/os.csv?after=zz"), 400, "after", "`next`"),
+        (&format!("{report}/days?limit=3"), 400, "limit", "no parameters"),
+        ("/v1/projects/sphinx/reports/2026-11/pages?sort=change", 400, "sort", "one month that is over"),
+        ("/v1/projects/sphinx/reports/2026-09..2026-10/pages?sort=change", 400, "sort", "one month that is over"),
+        ("/v1/projects?after=/", 400, "after", "`next`"),
     ] {
         let (found, headers, body) = ask(path).await;
         assert_eq!(found.as_u16(), status, "{path}");
@@ -39,6 +59,7 @@ async fn refusals_name_the_field_and_what_was_expected() {
         let problem: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((problem["status"].as_u64(), problem["field"].as_str()), (Some(u64::from(status)), Some(field)));
         assert!(problem["detail"].as_str().unwrap().contains(detail), "{path}: {body}");
+        assert!(!body.contains("<script") && !body.contains("xyz"), "what was sent is not repeated");
         assert!(problem["type"].is_string() && problem["title"].is_string());
     }
 }
@@ -85,5 +106,52 @@ async fn clickhouse_that_hangs_is_given_up() {
     let error = store.require_project(&"sphinx".parse().unwrap()).await.unwrap_err();
     assert!(matches!(error, StoreError::Timeout { timeout_ms: 50, .. }), "{error}");
     assert!(error.is_unavailable());
-    assert_eq!(problem_of(&error), Problem::storage_unavailable());
+    assert_eq!(crate::reports::problem_of(&error), Problem::storage_unavailable());
+}
+
+#[tokio::test]
+async fn other_methods_and_forms_are_problems_too() {
+    let send = async |request: axum::http::request::Builder| {
+        let response = without_clickhouse().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status.as_u16(), headers, serde_json::from_slice::<Value>(&body).unwrap_or_default())
+    };
+    let path = "/v1/projects/sphinx/reports/2026-10/days";
+    let (status, headers, problem) = send(Request::post(path)).await;
+    assert_eq!((status, problem["type"].as_str()), (405, Some("/problems/method-not-allowed")));
+    assert_eq!(headers[header::ALLOW], "GET,HEAD");
+    let (status, headers, problem) = send(Request::get(path).header(header::ACCEPT, "image/png")).await;
+    assert_eq!((status, problem["field"].as_str()), (406, Some("accept")));
+    assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+    // Its end says what it is, whatever is accepted; that the store is away is told as ever.
+    let (status, ..) = send(Request::get(format!("{path}.csv")).header(header::ACCEPT, "image/png")).await;
+    assert_eq!(status, 503);
+    let (status, headers, problem) = send(Request::head(path)).await;
+    assert_eq!((status, problem), (503, Value::Null));
+    assert!(headers.get(header::ETAG).is_none(), "a problem has no validator");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem() {
+    for path in ["/v1/projects/sphinx", "/v1/projects/sphinx/reports", "/v1/projects/sphinx/reports/2026-10/colours"] {
+        let (status, headers, body) = ask(path).await;
+        assert_eq!(
+            (status.as_u16(), &headers[header::CONTENT_TYPE]),
+            (404, &"application/problem+json".parse().unwrap())
+        );
+        assert!(body.contains("/problems/no-such-route"), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_document_lists_is_there() {
+    let (status, headers, body) = ask("/v1/openapi.json").await;
+    assert_eq!((status, &headers[header::CONTENT_TYPE]), (StatusCode::OK, &"application/json".parse().unwrap()));
+    let document: Value = serde_json::from_str(&body).unwrap();
+    for path in document["paths"].as_object().unwrap().keys() {
+        let asked = path.replace("{project}", "sphinx").replace("{span}", "2026-10").replace("{dimension}", "os");
+        let (status, _, body) = ask(&asked).await;
+        assert_eq!(status, 503, "{path} would be read if the store were there: {body}");
+    }
 }

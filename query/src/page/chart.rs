@@ -1,16 +1,20 @@
-//! Bars as inline SVG. Sizes are presentation attributes and colours come from classes, because the policy forbids
-//! inline styles. Charts stretch to their box, so their labels are HTML beside them.
+//! Charts as inline SVG. Sizes are presentation attributes and colours come from classes, because the policy forbids
+//! inline styles. Charts stretch to their box, so their labels are HTML or an SVG of its own beside them. Bars of one
+//! kind are one path, which keeps pages small.
 
 use maud::{Markup, html};
+use std::fmt::Write as _;
 
 /// One column of a chart.
 pub(super) struct Column {
-    /// What the tooltip says.
-    pub(super) tip: String,
     /// The tall bar.
     pub(super) value: u64,
     /// The bar in front of it.
-    pub(super) inner: Option<u64>,
+    pub(super) inner: u64,
+    /// Below it, where there is room.
+    pub(super) label: Option<String>,
+    /// Its ground is tinted.
+    pub(super) weekend: bool,
 }
 
 /// Width of a column in the drawing's own units, its gap included.
@@ -18,9 +22,12 @@ const PITCH: usize = 20;
 const GAP: usize = 4;
 const HEIGHT: f64 = 100.0;
 
+/// Steps of colour in a heat map, besides that of nothing.
+const LEVELS: u64 = 7;
+
 /// The smallest round number that no value exceeds; below ten every number is round.
 pub(super) fn scale(columns: &[Column]) -> u64 {
-    let largest = columns.iter().map(|column| column.value.max(column.inner.unwrap_or(0))).max().unwrap_or(0);
+    let largest = columns.iter().map(|column| column.value.max(column.inner)).max().unwrap_or(0);
     let mut tenth = 1u64;
     loop {
         for step in [10, 15, 20, 25, 30, 40, 50, 60, 80] {
@@ -35,48 +42,91 @@ pub(super) fn scale(columns: &[Column]) -> u64 {
     }
 }
 
-/// A column chart up to `top`. `label` says in a sentence what it shows, for those who do not see it. `slots` columns
-/// have room, so that a running month leaves its coming days empty.
-pub(super) fn columns(label: &str, columns: &[Column], top: u64, slots: usize) -> Markup {
-    let width = slots.max(columns.len()).max(1) * PITCH;
-    let height = |value: u64| if value == 0 { 0.0 } else { (value as f64 / top as f64 * HEIGHT).max(1.0) };
-    let bar = |class: &str, at: usize, value: u64| {
-        let height = height(value);
-        html! {
-            @if value > 0 {
-                rect class=(class) x=(at * PITCH + GAP / 2) y=(decimal(HEIGHT - height)) width=(PITCH - GAP) height=(decimal(height)) {}
+/// A column chart up to `top` with its labels. `label` says in a sentence what it shows, for those who do not see it.
+/// All `columns` are drawn; those still to come are empty. `table` is the id of the table that has its figures, a row for a column:
+/// what a script shows under the pointer comes from there.
+pub(super) fn columns(label: &str, table: &str, columns: &[Column], top: u64) -> Markup {
+    let width = columns.len().max(1) * PITCH;
+    let path = |value: fn(&Column) -> u64| {
+        columns.iter().enumerate().fold(String::new(), |mut path, (at, column)| {
+            let value = value(column);
+            if value > 0 {
+                let height = (value as f64 / top as f64 * HEIGHT).max(1.0);
+                let (x, bar) = (at * PITCH + GAP / 2, PITCH - GAP);
+                let _ = write!(path, "M{x} {:.1}h{bar}V{HEIGHT}h-{bar}z", HEIGHT - height);
             }
-        }
+            path
+        })
     };
+    let ground =
+        columns.iter().enumerate().filter(|(_, column)| column.weekend).fold(String::new(), |mut path, (at, _)| {
+            let _ = write!(path, "M{} 0h{PITCH}v{HEIGHT}h-{PITCH}z", at * PITCH);
+            path
+        });
     html! {
-        svg.chart role="img" aria-label=(label) viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="none" {
-            @for line in [0, 25, 50, 75] {
+        svg.chart role="img" aria-label=(label) data-table=(table) data-columns=(columns.len()) viewBox=(format!("0 0 {width} {HEIGHT}")) preserveAspectRatio="none" {
+            path.weekend d=(ground) {}
+            @for line in [0, 50] {
                 line.grid x1="0" x2=(width) y1=(line) y2=(line) vector-effect="non-scaling-stroke" {}
             }
+            path.outer d=(path(|column| column.value)) {}
+            path.inner d=(path(|column| column.inner)) {}
+            line.base x1="0" x2=(width) y1=(HEIGHT) y2=(HEIGHT) vector-effect="non-scaling-stroke" {}
+        }
+        svg.ticks width="100%" height="1.3em" aria-hidden="true" {
             @for (at, column) in columns.iter().enumerate() {
-                g {
-                    title { (column.tip) }
-                    // The whole height answers to the pointer, also where the bar is low.
-                    rect.reach x=(at * PITCH) y="0" width=(PITCH) height=(HEIGHT) {}
-                    (bar("outer", at, column.value))
-                    @if let Some(inner) = column.inner { (bar("inner", at, inner)) }
+                @if let Some(label) = &column.label {
+                    text x=(format!("{:.2}%", (at as f64 + 0.5) / columns.len() as f64 * 100.0)) y="1em" text-anchor="middle" { (label) }
                 }
             }
-            line.base x1="0" x2=(width) y1=(HEIGHT) y2=(HEIGHT) vector-effect="non-scaling-stroke" {}
         }
     }
 }
 
-/// A bar behind a row of a list, `value` of `largest`.
-pub(super) fn behind(value: u64, largest: u64) -> Markup {
-    let width = if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
+/// Rows of cells, darker where there is more; `table` has them turned, hours down. Steps are equal in the square root, so that quiet hours differ too.
+pub(super) fn heat<const COLUMNS: usize>(label: &str, table: &str, rows: &[[u64; COLUMNS]]) -> Markup {
+    let largest = rows.iter().flatten().copied().max().unwrap_or(0);
+    let mut paths = vec![String::new(); LEVELS as usize + 1];
+    for (y, row) in rows.iter().enumerate() {
+        for (x, &value) in row.iter().enumerate() {
+            let _ = write!(paths[level(value, largest)], "M{} {}h18v18h-18z", x * PITCH + 1, y * PITCH + 1);
+        }
+    }
+    let (width, height) = (COLUMNS * PITCH, rows.len() * PITCH);
     html! {
-        svg.behind aria-hidden="true" { rect width=(format!("{width:.1}%")) height="100%" {} }
+        svg role="img" aria-label=(label) data-table=(table) data-columns=(COLUMNS) data-rows=(rows.len()) viewBox=(format!("0 0 {width} {height}")) preserveAspectRatio="none" {
+            @for (level, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
+                path class=(format!("l{level}")) d=(path) {}
+            }
+        }
     }
 }
 
-fn decimal(value: f64) -> String {
-    format!("{value:.1}")
+fn level(value: u64, largest: u64) -> usize {
+    if value == 0 {
+        return 0;
+    }
+    let share = (value as f64 / largest.max(1) as f64).sqrt();
+    ((share * LEVELS as f64).ceil() as usize).clamp(1, LEVELS as usize)
+}
+
+/// A line under a row of a list, `value` of `largest` long.
+pub(super) fn trace(value: u64, largest: u64) -> Markup {
+    let width = if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
+    html! {
+        svg.trace aria-hidden="true" { rect width=(format!("{width:.1}%")) {} }
+    }
+}
+
+/// Two lines under a row, to compare an earlier value with a later one.
+pub(super) fn trace_of_two(earlier: u64, later: u64, largest: u64) -> Markup {
+    let width = |value: u64| if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
+    html! {
+        svg.trace.two aria-hidden="true" {
+            rect.earlier width=(format!("{:.1}%", width(earlier))) height="50%" {}
+            rect y="50%" width=(format!("{:.1}%", width(later))) height="50%" {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +138,14 @@ mod tests {
         for (value, top) in
             [(0, 1), (1, 1), (3, 3), (10, 10), (11, 15), (81, 100), (49_001, 50_000), (u64::MAX, u64::MAX)]
         {
-            assert_eq!(scale(&[Column { tip: String::new(), value, inner: None }]), top);
+            assert_eq!(scale(&[Column { value, inner: 0, label: None, weekend: false }]), top);
         }
+    }
+
+    #[test]
+    fn levels_begin_with_the_first_view_and_end_with_the_most() {
+        assert_eq!([0, 1, 25, 100].map(|value| level(value, 100)), [0, 1, 4, 7]);
+        assert_eq!(level(0, 0), 0);
+        assert_eq!(level(u64::MAX, u64::MAX), 7);
     }
 }

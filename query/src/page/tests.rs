@@ -1,9 +1,12 @@
 use super::*;
 use crate::Rules;
+use crate::Span;
 use crate::period::Period;
-use crate::report::{BreakdownSum, MonthFacts, PageList, PageTotal};
+use crate::report::facts::ValueSum;
+use crate::report::{PageList, PageTotal, ReportFacts};
 use axum::http::HeaderValue;
 use chrono::DateTime;
+use schemas::classes::Dimension;
 use schemas::tables::SiteHourlyRow;
 use schemas::{Coordinate, VisitorSketch};
 
@@ -13,15 +16,21 @@ fn snippet(headers: &[(&'static str, &'static str)]) -> Snippet {
     Snippet::from_headers(&headers.iter().map(|&(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect())
 }
 
-fn render(month: &str, facts: &MonthFacts) -> String {
+/// Nothing is known of a month.
+fn nothing(month: &str) -> ReportFacts {
     let now = DateTime::parse_from_rfc3339("2026-11-23T13:30:00Z").unwrap().to_utc();
-    let period = Period::of(month.parse().unwrap(), now).unwrap();
-    let figures = MonthlyReport::of("sphinx".parse().unwrap(), period, facts, Rules::default());
-    report(&figures, "2026-11".parse().unwrap(), &snippet(&[("host", "stats.example.org")])).into_string()
+    ReportFacts::new(&[Period::of(month.parse().unwrap(), now).unwrap()])
 }
 
-fn busy() -> MonthFacts {
-    let mut facts = MonthFacts::default();
+fn render(month: &str, facts: &ReportFacts) -> String {
+    let span: Span = month.parse().unwrap();
+    let figures = MonthlyReport::of("sphinx".parse().unwrap(), span, facts, Rules::default());
+    report(&figures, "2026-11".parse().unwrap(), &ListAsked::default(), &snippet(&[("host", "stats.example.org")]))
+        .into_string()
+}
+
+fn busy() -> ReportFacts {
+    let mut facts = nothing("2026-10");
     let mut sketch = VisitorSketch::new();
     (1..4000u64)
         .for_each(|reader| _ = sketch.insert(Coordinate::from_hash(reader.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
@@ -42,25 +51,29 @@ fn busy() -> MonthFacts {
             window_start: 0,
             next_offset: 9,
         };
-        facts.add_site(&row).unwrap();
+        facts.months[0].add_site(&row).unwrap();
     }
     // Paths and labels as long as a record allows.
     let long = |at: usize| format!("{HOSTILE}/{at}/{}", "x".repeat(900));
     let pages =
         |status, count| (0..count).map(move |at| PageTotal { path: long(at), status, total: 1_000_000 - at as u64 });
-    facts.pages = PageList::from_rows(pages(200, 101).collect(), 100);
-    facts.not_found = PageList::from_rows(pages(404, 101).collect(), 100);
-    facts.breakdowns = Dimension::ALL
+    facts.pages = PageList::by_views(pages(200, 101).collect(), 100);
+    facts.not_found = PageList::by_views(pages(404, 101).collect(), 100);
+    facts.values = Dimension::ALL
         .into_iter()
         .flat_map(|dimension| (0..30).map(move |at| (dimension, at)))
-        .map(|(dimension, at)| BreakdownSum {
-            dimension: dimension.name().to_owned(),
+        .map(|(dimension, at)| ValueSum {
+            month: 20_727,
+            name: dimension.name().to_owned(),
             value: format!("{HOSTILE}{at}"),
-            total: 30 - at,
-            of_dimension: 1000,
+            total: 40 - at,
+            beneath: 0,
+            largest: 0,
         })
         .collect();
-    facts.rejections = schemas::RejectionReason::ALL.iter().map(|reason| (reason.name().to_owned(), 7)).collect();
+    for reason in schemas::RejectionReason::ALL {
+        facts.months[0].add_rejection(reason.name().to_owned(), String::new(), 7);
+    }
     facts
 }
 
@@ -74,7 +87,7 @@ fn hostile_text_stays_text() {
 
 #[test]
 fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
-    for page in [render("2026-10", &busy()), render("2026-11", &MonthFacts::default())] {
+    for page in [render("2026-10", &busy()), render("2026-11", &nothing("2026-11"))] {
         for forbidden in ["<script", "<style", " style=", " onclick=", "javascript:", "@import", "<form", "<iframe"] {
             assert!(!page.contains(forbidden), "{forbidden}");
         }
@@ -107,7 +120,7 @@ fn every_estimate_says_its_error() {
 
 #[test]
 fn an_empty_month_shows_the_line_to_paste() {
-    let page = render("2026-11", &MonthFacts::default());
+    let page = render("2026-11", &nothing("2026-11"));
     let line = "&lt;script defer src=&quot;https://stats.example.org/beacon.js&quot; data-project=&quot;sphinx&quot;&gt;&lt;/script&gt;";
     assert!(page.contains(line), "{page}");
     assert!(!page.contains("2026-12"), "no link into the future");

@@ -44,6 +44,16 @@ pub(super) fn month(month: schemas::Month) -> String {
     format!("{} {}", MONTHS[usize::from(month.number()) - 1], month.year())
 }
 
+/// `October`.
+pub(super) fn month_name(month: schemas::Month) -> &'static str {
+    MONTHS[usize::from(month.number()) - 1]
+}
+
+/// `Oct 26`, where there is little room.
+pub(super) fn month_short(month: schemas::Month) -> String {
+    format!("{:.3} {:02}", month_name(month), month.year() % 100)
+}
+
 /// `23 November`.
 pub(super) fn day(date: impl Datelike) -> String {
     format!("{} {}", date.day(), MONTHS[date.month0() as usize])
@@ -54,9 +64,90 @@ pub(super) fn instant(at: DateTime<Utc>) -> String {
     format!("{}, {:02}:{:02} UTC", day(at), at.hour(), at.minute())
 }
 
+/// An HTTP status in words, where it means something to a maintainer.
+pub(super) fn status(status: u16) -> &'static str {
+    match status {
+        0 => "the page's status is not known",
+        200..=299 => "answered",
+        300..=399 => "a redirect",
+        403 => "forbidden",
+        404 => "not found",
+        410 => "gone",
+        400..=499 => "refused",
+        _ => "the docs' server failed",
+    }
+}
+
 /// A fraction as a percentage with one decimal.
 pub(super) fn percent(fraction: f64) -> String {
     format!("{:.1} %", fraction * 100.0)
+}
+
+/// With one decimal, the whole part grouped.
+pub(super) fn tenths(value: f64) -> String {
+    let tenths = (value * 10.0).round() as u64;
+    format!("{}.{}", number(tenths / 10), tenths % 10)
+}
+
+/// A figure to compare.
+#[derive(Clone, Copy)]
+pub(super) struct Figure {
+    value: f64,
+    /// One standard deviation.
+    deviation: f64,
+    whole: bool,
+}
+
+impl Figure {
+    pub(super) fn exact(value: u64) -> Self {
+        Figure { value: value as f64, deviation: 0.0, whole: true }
+    }
+
+    /// `error` as a fraction of the value.
+    pub(super) fn estimate(value: f64, error: f64) -> Self {
+        Figure { value, deviation: value * error, whole: value >= 100.0 }
+    }
+
+    fn text(self) -> String {
+        if self.whole { number(self.value.round() as u64) } else { tenths(self.value) }
+    }
+}
+
+/// How `now` differs from `before`, that month's figure: `12 % more than in September (8,512)`. What lies within twice
+/// the error of both is no difference, and is not called one.
+pub(super) fn change(now: Figure, before: Figure, more: &str, fewer: &str, month: &str) -> String {
+    let noise = 2.0 * now.deviation.hypot(before.deviation);
+    let text = before.text();
+    let difference = now.value - before.value;
+    if before.value == 0.0 {
+        return if now.value == 0.0 { format!("none in {month} either") } else { format!("none in {month}") };
+    }
+    if difference == 0.0 {
+        return format!("as many as in {month}");
+    }
+    if difference.abs() <= noise {
+        return format!("no clear difference from {month} ({text})");
+    }
+    let ratio = now.value / before.value;
+    if ratio >= 2.0 {
+        return format!("{} times as many as in {month} ({text})", tenths(ratio));
+    }
+    let word = if difference > 0.0 { more } else { fewer };
+    match ((ratio - 1.0).abs() * 100.0).round() as u64 {
+        0 => format!("under 1 % {word} than in {month} ({text})"),
+        percent => format!("{percent} % {word} than in {month} ({text})"),
+    }
+}
+
+/// A page's change in a column: `+12 %`, `−5 %`, `× 3.4`.
+pub(super) fn change_short(fraction: f64) -> String {
+    let percent = (fraction.abs() * 100.0).round() as u64;
+    match percent {
+        0 => "± 0 %".to_owned(),
+        _ if fraction >= 1.0 => format!("× {}", tenths(1.0 + fraction)),
+        _ if fraction > 0.0 => format!("+{percent} %"),
+        _ => format!("−{percent} %"),
+    }
 }
 
 /// The text, its middle left out where it is long.
@@ -94,7 +185,9 @@ pub(super) fn rejection(name: &str) -> &str {
         RejectionReason::FieldTooLong => "A field was longer than allowed.",
         RejectionReason::ControlCharacters => "A field held control characters.",
         RejectionReason::UnknownProject => "The project named in the snippet is not registered here.",
-        RejectionReason::ForeignHost => "The page's host is not one of this project's. If it is yours, register it.",
+        RejectionReason::ForeignHost => {
+            "The page's host is not one of this project's. If it is yours, register it: headcount project add."
+        }
         RejectionReason::BodyTooLarge => "The body was longer than 16 KiB.",
         RejectionReason::BodyTimeout => "The body did not arrive in time.",
         RejectionReason::ClientRateLimited => "One client sent more than a reader could.",
@@ -117,6 +210,27 @@ mod tests {
             assert_eq!(number(value), text);
         }
         assert_eq!((counted(1, "view", "views"), counted(0, "view", "views")), ("1 view".into(), "0 views".into()));
+    }
+
+    #[test]
+    fn changes_are_sentences_and_noise_is_none() {
+        let exact = |now, before| change(Figure::exact(now), Figure::exact(before), "more", "fewer", "September");
+        assert_eq!(exact(112, 100), "12 % more than in September (100)");
+        assert_eq!(exact(88, 100), "12 % fewer than in September (100)");
+        assert_eq!(exact(10_000, 10_001), "under 1 % fewer than in September (10,001)");
+        assert_eq!(exact(340, 100), "3.4 times as many as in September (100)");
+        assert_eq!(exact(100, 100), "as many as in September");
+        assert_eq!(exact(5, 0), "none in September");
+        assert_eq!(exact(0, 0), "none in September either");
+        let estimate = |now| {
+            let (now, before) = (Figure::estimate(now, 0.008), Figure::estimate(1000.0, 0.008));
+            change(now, before, "more", "fewer", "September")
+        };
+        assert_eq!(estimate(1015.0), "no clear difference from September (1,000)");
+        assert_eq!(estimate(1100.0), "10 % more than in September (1,000)");
+        for (fraction, text) in [(0.12, "+12 %"), (-0.054, "−5 %"), (2.4, "× 3.4"), (0.001, "± 0 %")] {
+            assert_eq!(change_short(fraction), text);
+        }
     }
 
     #[test]

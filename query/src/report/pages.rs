@@ -1,14 +1,101 @@
-//! Which pages a report lists: the most viewed, a page of them at a time.
+//! Which pages a report lists, in which order, a page of them at a time.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fmt::Write as _;
+use std::str::FromStr;
 
 /// Pages listed where the request does not say.
 pub const DEFAULT_LIMIT: usize = 100;
 
 /// Most pages in one answer; the cursor leads to the others.
 pub const MAX_LIMIT: usize = 1000;
+
+/// Longest prefix of paths, in bytes: no path is longer.
+pub const MAX_PREFIX: usize = 1024;
+
+/// The order of a list of pages. Equals are sorted by path and status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// Most views first.
+    #[default]
+    Views,
+    /// Most visitors first. Those that are withheld are all equal, and last.
+    Visitors,
+    /// By path.
+    Path,
+    /// Largest growth since the month before first, as a fraction; pages that are new since are last.
+    Change,
+}
+
+impl Sort {
+    /// All of them.
+    pub const ALL: [Sort; 4] = [Sort::Views, Sort::Visitors, Sort::Path, Sort::Change];
+
+    /// As in a request.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Sort::Views => "views",
+            Sort::Visitors => "visitors",
+            Sort::Path => "path",
+            Sort::Change => "change",
+        }
+    }
+}
+
+/// Text that is no [`Sort`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected views, visitors, path or change")]
+pub struct InvalidSort;
+
+impl FromStr for Sort {
+    type Err = InvalidSort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSort> {
+        Sort::ALL.into_iter().find(|sort| sort.name() == text).ok_or(InvalidSort)
+    }
+}
+
+impl fmt::Display for Sort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which pages to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagesRequest {
+    /// At most so many, 1 to [`MAX_LIMIT`].
+    pub limit: usize,
+    /// Only those after this one. A cursor of another order is the caller's mistake: see [`Cursor::of`].
+    pub after: Option<Cursor>,
+    /// Only those with this HTTP status.
+    pub status: Option<u16>,
+    /// Only paths that begin with this.
+    pub prefix: Option<String>,
+    /// In which order.
+    pub sort: Sort,
+}
+
+impl Default for PagesRequest {
+    fn default() -> Self {
+        PagesRequest { limit: DEFAULT_LIMIT, after: None, status: None, prefix: None, sort: Sort::Views }
+    }
+}
+
+impl PagesRequest {
+    /// The first `limit` of all pages, by views.
+    pub fn first(limit: usize) -> Self {
+        PagesRequest { limit, ..PagesRequest::default() }
+    }
+
+    /// Whether it asks for the beginning of the list by views, and nothing else.
+    pub(crate) fn is_plain(&self) -> bool {
+        *self == PagesRequest::first(self.limit)
+    }
+}
 
 /// A path's views in the period, over all windows and streams.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -21,42 +108,92 @@ pub struct PageTotal {
     pub total: u64,
 }
 
-/// Where a list of pages goes on: after this page, in the order (views descending, path, status). While a month is
-/// running a page can gain views between two requests and so come twice or not at all; in a past month it cannot.
+/// Where a list of pages goes on: after this page, in its order. While a month is running a page can gain views between two
+/// requests and so come twice or not at all; in a past month it cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(pub PageTotal);
+pub struct Cursor {
+    /// The list's order.
+    pub sort: Sort,
+    /// Of [`Sort::Visitors`] the figure that is told (0 where none is), else the page's views.
+    pub figure: u64,
+    /// Of [`Sort::Change`] the page's views in the month before, else 0.
+    pub before: u64,
+    /// Cleaned path.
+    pub path: String,
+    /// HTTP status.
+    pub status: u16,
+}
 
-/// Text that is no cursor of ours.
+/// Text that is no cursor of this list.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("expected the value of `pages.next` from an earlier answer")]
-pub struct InvalidCursor;
+pub enum InvalidCursor {
+    /// Not ours at all.
+    #[error("expected the value of `next` from an earlier answer")]
+    NotOurs,
+    /// Of the same list in another order, in which it is no place.
+    #[error("this is a cursor of sort={found}; expected one of sort={expected}, or none")]
+    OtherSort {
+        /// The cursor's order.
+        found: Sort,
+        /// The request's.
+        expected: Sort,
+    },
+}
+
+/// Bytes as hexadecimal digits: safe in a query string, whatever a path contains.
+pub(crate) fn hex(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len() * 2), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+/// What [`hex`] wrote.
+pub(crate) fn unhex(text: &str) -> Option<String> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    String::from_utf8(digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?).ok()
+}
+
+/// A whole number as we write it: no sign, no leading zero. So there is one text for each cursor.
+pub(crate) fn plain_number<T: FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse::<T>().ok().filter(|number| number.to_string() == text)
+}
 
 impl Cursor {
     /// Opaque text, safe in a query string.
     pub fn encode(&self) -> String {
-        let PageTotal { path, status, total } = &self.0;
-        format!("{total}.{status}.{path}").bytes().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        let Cursor { sort, figure, before, path, status } = self;
+        hex(&format!("{sort}.{figure}.{before}.{status}.{path}"))
     }
 
     /// Reads what [`Cursor::encode`] wrote.
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
-        let digits = text.as_bytes();
-        if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(InvalidCursor);
+        let read = || {
+            let plain = unhex(text)?;
+            let mut parts = plain.splitn(5, '.');
+            Some(Cursor {
+                sort: parts.next()?.parse().ok()?,
+                figure: plain_number(parts.next()?)?,
+                before: plain_number(parts.next()?)?,
+                status: plain_number(parts.next()?)?,
+                path: parts.next()?.to_owned(),
+            })
+        };
+        read().ok_or(InvalidCursor::NotOurs)
+    }
+
+    /// Reads a cursor of a list in this order.
+    pub fn of(text: &str, expected: Sort) -> Result<Self, InvalidCursor> {
+        let cursor = Cursor::decode(text)?;
+        if cursor.sort == expected {
+            Ok(cursor)
+        } else {
+            Err(InvalidCursor::OtherSort { found: cursor.sort, expected })
         }
-        let bytes = digits.chunks(2).map(|pair| {
-            let pair = std::str::from_utf8(pair).map_err(|_| InvalidCursor)?;
-            u8::from_str_radix(pair, 16).map_err(|_| InvalidCursor)
-        });
-        let plain = String::from_utf8(bytes.collect::<Result<_, _>>()?).map_err(|_| InvalidCursor)?;
-        let mut parts = plain.splitn(3, '.');
-        let mut part = || parts.next().ok_or(InvalidCursor);
-        let total = part()?.parse().map_err(|_| InvalidCursor)?;
-        let status = part()?.parse().map_err(|_| InvalidCursor)?;
-        Ok(Cursor(PageTotal { path: part()?.to_owned(), status, total }))
     }
 }
 
@@ -76,12 +213,24 @@ pub struct PageList {
 }
 
 impl PageList {
-    /// From up to `limit + 1` rows in order: the one more only tells that the list goes on.
-    pub fn from_rows(mut rows: Vec<PageTotal>, limit: usize) -> Self {
+    /// From up to `limit + 1` rows in order: the one more only tells that the list goes on. `cursor` is the place of a row.
+    pub fn from_rows(mut rows: Vec<PageTotal>, limit: usize, cursor: impl Fn(&PageTotal) -> Cursor) -> Self {
         let goes_on = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| goes_on).cloned().map(Cursor);
+        let next = rows.last().filter(|_| goes_on).map(cursor);
         PageList { items: rows, next }
+    }
+
+    /// By views.
+    pub fn by_views(rows: Vec<PageTotal>, limit: usize) -> Self {
+        PageList::from_rows(rows, limit, PageTotal::by_views)
+    }
+}
+
+impl PageTotal {
+    /// Its place in a list by views.
+    pub fn by_views(&self) -> Cursor {
+        Cursor { sort: Sort::Views, figure: self.total, before: 0, path: self.path.clone(), status: self.status }
     }
 }
 
@@ -95,24 +244,35 @@ mod tests {
 
     #[test]
     fn cursors_read_back_whatever_the_path() {
-        for path in ["/", "/a.b.c", "/<script>", "/ünï/漢字", "/a&pages_after=b#c"] {
-            let cursor = Cursor(PageTotal { path: path.to_owned(), status: 404, total: u64::MAX });
-            assert!(cursor.encode().bytes().all(|b| b.is_ascii_hexdigit()));
-            assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
+        for path in ["/", "/a.b.c", "/<script>", "/ünï/漢字", "/a&pages_after=b#c", ""] {
+            for sort in Sort::ALL {
+                let cursor = Cursor { sort, figure: u64::MAX, before: 7, path: path.to_owned(), status: 404 };
+                assert!(cursor.encode().bytes().all(|b| b.is_ascii_hexdigit()));
+                assert_eq!(Cursor::of(&cursor.encode(), sort).unwrap(), cursor);
+            }
         }
-        for wrong in ["", "0", "zz", "ff", "31", "312e", "312e78", "312e2f", "é", "+1+1"] {
-            assert_eq!(Cursor::decode(wrong), Err(InvalidCursor), "{wrong}");
+        let odd = ["views.1.0.200", "views.01.0.200./", "views.+1.0.200./", "views.1.0.70000./", "size.1.0.200./"];
+        for wrong in ["", "0", "zz", "ff", "31", "é", "+1+1"].map(str::to_owned).into_iter().chain(odd.map(hex)) {
+            assert_eq!(Cursor::decode(&wrong), Err(InvalidCursor::NotOurs), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_cursor_belongs_to_its_order() {
+        let cursor = page("/a", 3).by_views().encode();
+        let error = Cursor::of(&cursor, Sort::Path).unwrap_err();
+        assert_eq!(error, InvalidCursor::OtherSort { found: Sort::Views, expected: Sort::Path });
+        assert_eq!(error.to_string(), "this is a cursor of sort=views; expected one of sort=path, or none");
     }
 
     #[test]
     fn a_list_ends_exactly_where_it_ends() {
         let rows = vec![page("/a", 3), page("/b", 2), page("/c", 1)];
-        let whole = PageList::from_rows(rows.clone(), 3);
+        let whole = PageList::by_views(rows.clone(), 3);
         assert_eq!((whole.items.len(), whole.next), (3, None));
-        let part = PageList::from_rows(rows, 2);
+        let part = PageList::by_views(rows, 2);
         assert_eq!(part.items.len(), 2);
-        assert_eq!(part.next, Some(Cursor(page("/b", 2))));
-        assert_eq!(PageList::from_rows(Vec::new(), 5), PageList::default());
+        assert_eq!(part.next, Some(page("/b", 2).by_views()));
+        assert_eq!(PageList::by_views(Vec::new(), 5), PageList::default());
     }
 }

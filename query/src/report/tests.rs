@@ -1,14 +1,26 @@
+use super::breakdowns::page_of;
+use super::facts::{ListedPages, PageDetail, ValueSum};
 use super::*;
+use crate::period::{Period, Span};
+use crate::small_cells::Floor;
 use schemas::Coordinate;
+use schemas::VisitorSketch;
+use schemas::classes::Dimension;
+use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 
 const PAST: &str = "2026-11-23T13:30:00Z";
 
-fn period(month: &str, now: &str) -> Period {
-    Period::of(month.parse().unwrap(), DateTime::parse_from_rfc3339(now).unwrap().to_utc()).unwrap()
+fn instant(text: &str) -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339(text).unwrap().to_utc()
 }
 
 fn hour(text: &str) -> u32 {
-    Hour::of(DateTime::parse_from_rfc3339(text).unwrap().to_utc()).unix_seconds()
+    Hour::of(instant(text)).unix_seconds()
+}
+
+/// Days since the epoch of a month's first day.
+fn month(text: &str) -> u16 {
+    text.parse::<schemas::Month>().unwrap().first_hour().day().0
 }
 
 /// The sketch of readers `from` to `to`, spread over the registers.
@@ -39,49 +51,60 @@ fn site(at: &str, (stream, window_start): (u64, u64), views: u64, sketch: Vec<u8
     }
 }
 
-fn page_sketch(path: &str, status: u16, window_start: u64, sketch: Vec<u8>) -> PageDailyRow {
-    PageDailyRow {
-        project: "sphinx".to_owned(),
-        day: 20_727,
-        path: path.to_owned(),
-        status,
-        views: 1,
-        sketch,
-        stream: 1,
-        window_start,
-        next_offset: window_start + 1,
-    }
+fn detail(path: &str, status: u16, of: &str, sketch: Vec<u8>) -> PageDetail {
+    PageDetail { path: path.to_owned(), status, month: month(of), views: 1, sketch, visitors: 0, visitors_error: 0.0 }
 }
 
-fn report(month: &str, now: &str, facts: &MonthFacts) -> MonthlyReport {
-    MonthlyReport::of(
-        "sphinx".parse().unwrap(),
-        period(month, now),
-        facts,
-        Rules { floor: Floor::new(3).unwrap(), ..Rules::default() },
-    )
+fn value(of: &str, name: &str, value: &str, total: u64) -> ValueSum {
+    ValueSum { month: month(of), name: name.to_owned(), value: value.to_owned(), total, beneath: 0, largest: 0 }
+}
+
+fn beneath(of: &str, name: &str, total: u64, cells: u64, largest: u64) -> ValueSum {
+    ValueSum { beneath: cells, largest, ..value(of, name, "", total) }
+}
+
+/// Nothing is known of a span, at some time; the months that one is compared with are there, too.
+fn nothing(span: &str, now: &str) -> ReportFacts {
+    let span: Span = span.parse().unwrap();
+    let periods = span.periods(instant(now)).unwrap();
+    let mut facts = ReportFacts::new(&periods);
+    if let Some(month) = span.single() {
+        let year_ago = schemas::Month::new(month.year() - 1, month.number()).unwrap();
+        facts.compared = [month.previous(), year_ago].map(|other| Some(MonthFacts::new(periods[0].alike(other))));
+    }
+    facts
+}
+
+fn rules() -> Rules {
+    Rules { floor: Floor::new(3).unwrap(), ..Rules::default() }
+}
+
+fn report(span: &str, facts: &ReportFacts) -> MonthlyReport {
+    MonthlyReport::of("sphinx".parse().unwrap(), span.parse().unwrap(), facts, rules())
 }
 
 #[test]
 fn windows_and_streams_add_up_and_readers_unite() {
-    let mut facts = MonthFacts::default();
+    let mut facts = nothing("2026-10", PAST);
+    let october = &mut facts.months[0];
     // One hour in two windows of one stream and one of another; 100 readers, 50 of them in two of the rows.
     let first = "2026-10-01T00:00:00Z";
-    facts.add_site(&site(first, (1, 0), 10, readers(0, 50))).unwrap();
-    facts.add_site(&site(first, (1, 10), 4, readers(0, 50))).unwrap();
-    facts.add_site(&site(first, (2, 0), 6, readers(50, 100))).unwrap();
+    october.add_site(&site(first, (1, 0), 10, readers(0, 50))).unwrap();
+    october.add_site(&site(first, (1, 10), 4, readers(0, 50))).unwrap();
+    october.add_site(&site(first, (2, 0), 6, readers(50, 100))).unwrap();
     // The same readers on the last day again.
-    facts.add_site(&site("2026-10-31T23:00:00Z", (1, 20), 2, readers(0, 100))).unwrap();
-    let report = report("2026-10", PAST, &facts);
+    october.add_site(&site("2026-10-31T23:00:00Z", (1, 20), 2, readers(0, 100))).unwrap();
+    let report = report("2026-10", &facts);
 
     assert_eq!((report.totals.views, report.totals.visits), (22, 11));
-    assert_eq!(report.totals.visitors.estimate, 100);
+    assert_eq!((report.totals.visitors.estimate, report.totals.views_per_visitor), (100, Some(0.2)));
     assert_eq!((report.days[0].views, report.days[0].visitors.estimate), (20, 100));
     assert_eq!((report.days[30].views, report.days[30].visitors.estimate), (2, 100));
     assert_eq!((report.hours[0].views, report.hours[743].views), (20, 2));
     assert_eq!(report.totals.bots["search"], 4);
     assert_eq!(report.totals.bots["ai_crawler"], 8);
     assert_eq!(report.totals.bots["other_bot"], 0);
+    assert_eq!((report.months.len(), report.months[0].views, report.months[0].closed), (1, 22, false));
 }
 
 #[test]
@@ -91,85 +114,321 @@ fn the_order_of_rows_changes_nothing() {
         site("2026-10-01T05:00:00Z", (2, 0), 1, readers(2000, 5000)),
         site("2026-10-09T05:00:00Z", (1, 9), 1, readers(0, 1)),
     ];
-    let (mut forth, mut back) = (MonthFacts::default(), MonthFacts::default());
-    rows.iter().for_each(|row| forth.add_site(row).unwrap());
-    rows.iter().rev().for_each(|row| back.add_site(row).unwrap());
-    assert_eq!(report("2026-10", PAST, &forth), report("2026-10", PAST, &back));
+    let (mut forth, mut back) = (nothing("2026-10", PAST), nothing("2026-10", PAST));
+    rows.iter().for_each(|row| forth.months[0].add_site(row).unwrap());
+    rows.iter().rev().for_each(|row| back.months[0].add_site(row).unwrap());
+    assert_eq!(report("2026-10", &forth), report("2026-10", &back));
 }
 
 #[test]
 fn days_and_hours_without_views_are_there() {
     for (month, days) in [("2026-02", 28), ("2024-02", 29), ("2026-09", 30), ("2026-10", 31)] {
-        let report = report(month, PAST, &MonthFacts::default());
+        let report = report(month, &nothing(month, PAST));
         assert_eq!((report.days.len(), report.hours.len()), (days, days * 24), "{month}");
         assert!(
             report.days.iter().all(|day| day.views == 0 && day.visitors.estimate == 0 && day.visitors.error == 0.0)
         );
+        assert_eq!(report.totals.views_per_visitor, None);
     }
-    let running = report("2026-11", PAST, &MonthFacts::default());
+    let running = report("2026-11", &nothing("2026-11", PAST));
     assert_eq!((running.days.len(), running.hours.len()), (23, 22 * 24 + 14));
+}
+
+#[test]
+fn months_of_a_range_add_up_and_their_readers_do_not_unite() {
+    let span = "2026-09..2026-11";
+    let mut facts = nothing(span, PAST);
+    facts.months[0].close();
+    facts.months[0].add_closed(&MonthClosedRow {
+        visitors: 200,
+        visitors_error: 0.01,
+        hour_views: vec![1; 720],
+        hour_visits: vec![0; 720],
+        day_visitors: vec![9; 30],
+        day_errors: vec![0.1; 30],
+        rejected_reasons: vec!["foreign_host".to_owned(), "too_large".to_owned()],
+        rejected_beacons: vec![5, 1],
+        ..MonthClosedRow::default()
+    });
+    for (at, month) in [("2026-10-31T23:00:00Z", 1), ("2026-11-01T00:00:00Z", 2)] {
+        facts.months[month].add_site(&site(at, (1, 0), 100, readers(0, 100))).unwrap();
+    }
+    let report = report(span, &facts);
+    assert_eq!((report.totals.views, report.totals.visits), (920, 100));
+    let visitors = report.totals.visitors;
+    // √(2² + 2 × (100 ε)²) of 400.
+    let of_month = report.months[1].visitors.error;
+    let expected = (4.0 + 2.0 * (100.0 * of_month).powi(2)).sqrt() / 400.0;
+    assert_eq!((visitors.estimate, visitors.unit), (400, VisitorUnit::VisitorMonths));
+    assert!((visitors.error - expected).abs() < 1e-4, "{visitors:?}, expected {expected}");
+    assert_eq!(report.months.iter().map(|month| month.closed).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!((report.period.closed, &report.period.month, report.period.span.as_str()), (false, &None, span));
+    assert_eq!((report.days.len(), report.hours.len()), (30 + 31 + 23, (30 + 31) * 24 + 22 * 24 + 14));
+    assert_eq!((report.days[0].visitors.estimate, report.days[60].visitors.estimate), (9, 100));
+    assert_eq!(report.totals.rejected["foreign_host"], 5, "closed before hosts were noted");
+    assert_eq!(report.rejected_hosts, []);
+    assert_eq!(report.comparison, Comparison::default());
+    assert_eq!(report.week.as_flattened().iter().sum::<u64>(), 920);
+
+    let by_day = Rules { unit: VisitorUnit::VisitorDays, ..rules() };
+    let by_day = MonthlyReport::of("sphinx".parse().unwrap(), span.parse().unwrap(), &facts, by_day);
+    assert_eq!(by_day.totals.visitors.unit, VisitorUnit::VisitorDays);
+}
+
+#[test]
+fn a_month_is_compared_with_as_much_of_another() {
+    // Views of each: October, September, October a year ago; and what the changes are.
+    for (now, then, year_ago, change, year_change) in [
+        (150, 100, 50, Some(0.5), Some(2.0)),
+        (50, 100, 0, Some(-0.5), None),
+        (0, 100, 100, Some(-1.0), Some(-1.0)),
+        (7, 0, 0, None, None),
+        (1, 3, 3, Some(-0.6667), Some(-0.6667)),
+    ] {
+        let mut facts = nothing("2026-10", PAST);
+        let add = |month: &mut MonthFacts, at: &str, views| {
+            if views > 0 {
+                month.add_site(&site(at, (1, 0), views, readers(0, views))).unwrap();
+            }
+        };
+        add(&mut facts.months[0], "2026-10-03T00:00:00Z", now);
+        add(facts.compared[0].as_mut().unwrap(), "2026-09-03T00:00:00Z", then);
+        add(facts.compared[1].as_mut().unwrap(), "2025-10-03T00:00:00Z", year_ago);
+        let Comparison { previous_month, previous_year } = report("2026-10", &facts).comparison;
+        assert_eq!(previous_month.as_ref().and_then(|with| with.views_change), change, "{now} {then}");
+        assert_eq!(previous_year.as_ref().and_then(|with| with.views_change), year_change, "{now} {year_ago}");
+        assert_eq!(previous_year.is_some(), year_ago > 0, "before it began there is nothing, not a fall from nothing");
+        if let Some(with) = previous_month {
+            assert_eq!((with.month.as_str(), with.to), ("2026-09", instant("2026-10-01T00:00:00Z")));
+            assert_eq!(with.visitors.unwrap().estimate, then);
+            // An estimate of 150 may be 151.
+            let off = with.visitors_change.unwrap() - change.unwrap();
+            assert!(off.abs() < 0.02, "{off}");
+        }
+    }
+}
+
+#[test]
+fn a_running_month_is_compared_up_to_the_same_hour_and_without_visitors() {
+    let mut facts = nothing("2026-11", PAST);
+    facts.months[0].add_site(&site("2026-11-01T00:00:00Z", (1, 0), 30, readers(0, 9))).unwrap();
+    let before = facts.compared[0].as_mut().unwrap();
+    before.close();
+    // One view an hour: what is compared is as many hours as November has had.
+    before.add_closed(&MonthClosedRow {
+        visitors: 99,
+        visitors_error: 0.01,
+        hour_views: vec![1; 744],
+        hour_visits: vec![1; 744],
+        ..MonthClosedRow::default()
+    });
+    let with = report("2026-11", &facts).comparison.previous_month.unwrap();
+    assert_eq!((with.to, with.views), (instant("2026-10-23T14:00:00Z"), 22 * 24 + 14));
+    assert_eq!((with.visitors, with.visitors_change), (None, None));
+    assert_eq!(with.views_change, Some(-0.9446));
+}
+
+#[test]
+fn hours_of_the_week_are_the_projects() {
+    for (zone, at, day, hour) in [
+        // A Wednesday evening is Thursday morning elsewhere.
+        ("UTC", "2026-10-28T22:00:00Z", 2, 22),
+        ("Asia/Tokyo", "2026-10-28T22:00:00Z", 3, 7),
+        ("America/New_York", "2026-10-01T02:00:00Z", 2, 22),
+        // Half an hour beside: where the hour begins.
+        ("Asia/Kolkata", "2026-10-28T22:00:00Z", 3, 3),
+        ("Asia/Kathmandu", "2026-10-28T18:00:00Z", 2, 23),
+        // The last Sunday of October: summer time until 01:00 UTC.
+        ("Europe/Amsterdam", "2026-10-25T00:00:00Z", 6, 2),
+        ("Europe/Amsterdam", "2026-10-25T01:00:00Z", 6, 2),
+    ] {
+        let mut facts = nothing("2026-10", PAST);
+        facts.time_zone = zone.parse().unwrap();
+        facts.months[0].add_site(&site(at, (1, 0), 5, readers(0, 1))).unwrap();
+        let report = report("2026-10", &facts);
+        assert_eq!(report.week[day][hour], 5, "{zone} {at}: {:?}", report.week);
+        assert_eq!(report.week.as_flattened().iter().sum::<u64>(), 5);
+        assert_eq!(report.time_zone, zone);
+    }
 }
 
 #[test]
 fn pages_carry_the_union_of_their_sketches_by_status() {
     let total = |path: &str, status, total| PageTotal { path: path.to_owned(), status, total };
-    let mut facts = MonthFacts {
-        pages: PageList::from_rows(vec![total("/a", 200, 9), total("/a", 404, 3), total("/b", 200, 1)], 2),
-        not_found: PageList::from_rows(vec![total("/a", 404, 3)], 2),
-        ..MonthFacts::default()
-    };
-    facts.add_page_sketch(&page_sketch("/a", 200, 0, readers(0, 5))).unwrap();
-    facts.add_page_sketch(&page_sketch("/a", 200, 9, readers(3, 8))).unwrap();
-    facts.add_page_sketch(&page_sketch("/a", 404, 0, readers(0, 2))).unwrap();
-    let report = report("2026-10", PAST, &facts);
+    let mut facts = nothing("2026-10", PAST);
+    let rows = vec![total("/a", 200, 9), total("/a", 404, 3), total("/b", 200, 1)];
+    facts.pages = PageList::by_views(rows, 2);
+    facts.not_found = PageList::by_views(vec![total("/a", 404, 3)], 2);
+    for (status, from, to) in [(200, 0, 5), (200, 3, 8), (404, 0, 2)] {
+        facts.listed.add(&detail("/a", status, "2026-10", readers(from, to)), false).unwrap();
+    }
+    facts.listed.before = Some([(("/a".to_owned(), 200), 12)].into());
+    facts.listed.referrers = vec![
+        value("2026-10", "/a", "blog.example", 7),
+        beneath("2026-10", "/a", 3, 2, 2),
+        value("2026-10", "/other", "x.example", 9),
+    ];
+    let report = report("2026-10", &facts);
     let figures: Vec<_> = report.pages.items.iter().map(|p| (p.status, p.views, p.visitors)).collect();
     let [(200, 9, PageVisitors::Shown(of_a)), (404, 3, PageVisitors::Few { fewer_than: 3, .. })] = figures[..] else {
         panic!("{figures:?}")
     };
     assert_eq!(of_a.estimate, 8);
-    assert_eq!(report.pages.next, Some(Cursor(total("/a", 404, 3))));
-    assert_eq!((report.not_found.items.len(), &report.not_found.next), (1, &None));
+    assert_eq!(report.pages.next, Some(total("/a", 404, 3).by_views()));
+    let [a, missing] = &report.pages.items[..] else { panic!("{:?}", report.pages) };
+    assert_eq!((a.views_before, a.change), (Some(12), Some(-0.25)));
+    assert_eq!((missing.views_before, missing.change), (Some(0), None), "it is new");
+    assert!(a.referrers.is_empty() && missing.referrers.is_empty(), "of pages not found only, in their own list");
+    let referrers: Vec<_> =
+        report.not_found.items[0].referrers.iter().map(|i| (i.value.as_str(), i.views, i.rest)).collect();
+    assert_eq!(referrers, [("blog.example", 7, false), ("other", 3, true)]);
+}
+
+#[test]
+fn a_page_of_a_range_has_the_visitors_of_those_months_that_tell() {
+    let span = "2026-08..2026-10";
+    let of = |months: &[(&str, u64)]| {
+        let mut listed = ListedPages::default();
+        for &(month, readers_of_month) in months {
+            listed.add(&detail("/a", 200, month, readers(0, readers_of_month)), false).unwrap();
+        }
+        let mut facts = nothing(span, PAST);
+        facts.pages = PageList::by_views(vec![PageTotal { path: "/a".to_owned(), status: 200, total: 9 }], 5);
+        facts.listed = listed;
+        report(span, &facts).pages.items[0].clone()
+    };
+    for (months, told) in [
+        (&[("2026-08", 20), ("2026-09", 30), ("2026-10", 40)][..], Some(90)),
+        (&[("2026-08", 20), ("2026-09", 2), ("2026-10", 40)], Some(60)),
+        // Two each, six together: folded by month, so nothing comes out by subtraction.
+        (&[("2026-08", 2), ("2026-09", 2), ("2026-10", 2)], None),
+        (&[], None),
+    ] {
+        let page = of(months);
+        assert_eq!(page.visitors.shown().map(|visitors| visitors.estimate), told, "{months:?}");
+        assert_eq!((page.views_before, page.change), (None, None));
+        let unit = serde_json::to_value(page.visitors).unwrap()["unit"].take();
+        assert_eq!(unit, "visitor-months");
+    }
+}
+
+#[test]
+fn a_running_month_has_no_change_by_page() {
+    let mut facts = nothing("2026-11", PAST);
+    facts.pages = PageList::by_views(vec![PageTotal { path: "/a".to_owned(), status: 200, total: 9 }], 5);
+    facts.listed.before = Some([(("/a".to_owned(), 200), 90)].into());
+    let page = report("2026-11", &facts).pages.items[0].clone();
+    assert_eq!((page.views_before, page.change), (Some(90), None));
+}
+
+#[test]
+fn after_a_close_the_closed_figures_count_and_later_sketches_do_not() {
+    let mut facts = nothing("2026-10", PAST);
+    facts.months[0].close();
+    facts.months[0].add_site(&site("2026-10-02T00:00:00Z", (9, 0), 7, Vec::new())).unwrap();
+    facts.months[0].add_closed(&MonthClosedRow {
+        visitors: 50,
+        visitors_error: 0.02,
+        hour_views: vec![1; 744],
+        hour_visits: vec![0; 744],
+        open_views: 3,
+        ..MonthClosedRow::default()
+    });
+    facts.pages = PageList::by_views(vec![PageTotal { path: "/a".to_owned(), status: 200, total: 9 }], 5);
+    let closed = PageDetail { visitors: 5, visitors_error: 0.01, ..detail("/a", 200, "2026-10", Vec::new()) };
+    facts.listed.add(&detail("/a", 200, "2026-10", readers(0, 500)), true).unwrap();
+    facts.listed.add(&closed, true).unwrap();
+    let report = report("2026-10", &facts);
+    assert_eq!((report.totals.views, report.totals.late_views, report.totals.visitors.estimate), (751, Some(4), 50));
+    assert_eq!(report.pages.items[0].visitors.shown().unwrap().estimate, 5);
+    assert!(report.period.closed);
 }
 
 #[test]
 fn values_that_are_not_listed_are_one_item_and_never_alone() {
-    let sum = |dimension: &str, value: &str, total, of_dimension| BreakdownSum {
-        dimension: dimension.to_owned(),
-        value: value.to_owned(),
-        total,
-        of_dimension,
-    };
-    let facts = MonthFacts {
-        breakdowns: vec![
-            sum("country", "NL", 20, 60),
-            sum("country", "", 30, 60),
-            sum("os", "Linux", 7, 7),
-            sum("a_dimension_of_tomorrow", "x", 1, 1),
-        ],
-        ..MonthFacts::default()
-    };
-    let report = report("2026-10", PAST, &facts);
+    let mut facts = nothing("2026-10", PAST);
+    facts.values = vec![
+        value("2026-10", "country", "NL", 20),
+        value("2026-10", "country", "", 30),
+        beneath("2026-10", "country", 2, 1, 2),
+        value("2026-10", "os", "Linux", 7),
+        value("2026-10", "a_dimension_of_tomorrow", "x", 1),
+    ];
+    let report = report("2026-10", &facts);
     let country: Vec<_> = report.breakdowns["country"].iter().map(|i| (i.value.as_str(), i.views, i.rest)).collect();
-    assert_eq!(country, [("", 30, false), ("other", 30, true)]);
+    assert_eq!(country, [("", 30, false), ("other", 22, true)]);
     assert_eq!(report.breakdowns["os"].len(), 1);
     assert_eq!(report.breakdowns.len(), Dimension::ALL.len());
 }
 
 #[test]
+fn months_are_folded_before_they_are_added_up() {
+    let mut facts = nothing("2026-09..2026-10", PAST);
+    facts.values = vec![
+        value("2026-09", "country", "NL", 20),
+        value("2026-09", "country", "DE", 9),
+        beneath("2026-09", "country", 4, 2, 2),
+        value("2026-10", "country", "NL", 30),
+        beneath("2026-10", "country", 4, 2, 2),
+    ];
+    let report = report("2026-09..2026-10", &facts);
+    let country: Vec<_> = report.breakdowns["country"].iter().map(|i| (i.value.as_str(), i.views, i.rest)).collect();
+    assert_eq!(country, [("NL", 50, false), ("DE", 9, false), ("other", 8, true)]);
+}
+
+#[test]
+fn hosts_of_refused_beacons_are_folded_as_values_are() {
+    let mut facts = nothing("2026-10", PAST);
+    let october = &mut facts.months[0];
+    for (reason, host, beacons) in [
+        ("foreign_host", "mirror.example", 40),
+        ("foreign_host", "localhost:8000", 2),
+        ("foreign_host", "127.0.0.1:8000", 2),
+        ("too_large", "", 6),
+    ] {
+        october.add_rejection(reason.to_owned(), host.to_owned(), beacons);
+    }
+    let report = report("2026-10", &facts);
+    let hosts: Vec<_> = report.rejected_hosts.iter().map(|h| (h.host.as_str(), h.beacons, h.rest)).collect();
+    assert_eq!(hosts, [("mirror.example", 40, false), ("", 4, true)]);
+    assert_eq!((report.totals.rejected["foreign_host"], report.totals.rejected["too_large"]), (44, 6));
+}
+
+#[test]
+fn every_value_comes_once_whatever_the_pages_length() {
+    let mut items: Vec<BreakdownItem> =
+        (0..50).map(|at| BreakdownItem { value: format!("v{at:02}"), views: 100 - at / 3, rest: false }).collect();
+    items.push(BreakdownItem { value: "other".to_owned(), views: 500, rest: true });
+    for limit in [1, 2, 7, 50, 51, 52] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = page_of(items.clone(), after.as_ref(), limit);
+            assert!(page.len() <= limit && !page.is_empty());
+            found.extend(page);
+            let Some(next) = next else { break };
+            after = Some(ValueCursor::decode(&next.encode()).unwrap());
+        }
+        assert_eq!(found, items, "{limit}");
+    }
+}
+
+#[test]
 fn a_broken_sketch_is_an_error_and_not_nobody() {
-    let mut facts = MonthFacts::default();
-    assert!(facts.add_site(&site("2026-10-01T00:00:00Z", (1, 0), 10, vec![0x99])).is_err());
-    assert!(facts.add_page_sketch(&page_sketch("/", 200, 0, Vec::new())).is_err());
+    let mut facts = nothing("2026-10", PAST);
+    assert!(facts.months[0].add_site(&site("2026-10-01T00:00:00Z", (1, 0), 10, vec![0x99])).is_err());
+    assert!(facts.listed.add(&detail("/", 200, "2026-10", Vec::new()), false).is_err());
 }
 
 #[test]
 fn the_json_is_as_documented() {
-    let mut facts = MonthFacts { rejections: vec![("foreign_host".to_owned(), 3)], ..MonthFacts::default() };
-    facts.add_site(&site("2026-10-01T02:00:00Z", (1, 0), 10, readers(0, 20_000))).unwrap();
-    let json = serde_json::to_value(report("2026-10", PAST, &facts)).unwrap();
+    let mut facts = nothing("2026-10", PAST);
+    facts.months[0].add_rejection("foreign_host".to_owned(), String::new(), 3);
+    facts.months[0].add_site(&site("2026-10-01T02:00:00Z", (1, 0), 10, readers(0, 20_000))).unwrap();
+    let json = serde_json::to_value(report("2026-10", &facts)).unwrap();
     assert_eq!(
         json["period"],
-        serde_json::json!({"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "closed": false, "month": "2026-10"})
+        serde_json::json!({"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "closed": false,
+            "month": "2026-10", "span": "2026-10"})
     );
     assert_eq!(json["project"], "sphinx");
     assert_eq!(json["totals"]["rejected"]["foreign_host"], 3);
@@ -181,8 +440,30 @@ fn the_json_is_as_documented() {
     assert_eq!(json["days"][0]["day"], "2026-10-01");
     assert_eq!(json["hours"][2], serde_json::json!({"hour": "2026-10-01T02:00:00Z", "views": 10, "visits": 5}));
     assert_eq!(json["pages"], serde_json::json!({"items": [], "next": null}));
+    assert_eq!(json["week"][3][2], 10, "a Thursday");
+    assert_eq!((json["week"].as_array().unwrap().len(), json["week"][0].as_array().unwrap().len()), (7, 24));
+    assert_eq!(json["comparison"], serde_json::json!({"previous_month": null, "previous_year": null}));
     assert_eq!(serde_json::to_value(VisitorUnit::VisitorDays).unwrap(), "visitor-days");
 
-    let running = serde_json::to_value(report("2026-11", PAST, &facts)).unwrap();
+    let running = serde_json::to_value(report("2026-11", &nothing("2026-11", PAST))).unwrap();
     assert_eq!(running["period"]["to"], "2026-11-23T14:00:00Z");
+}
+
+#[test]
+fn a_part_of_a_month_takes_only_its_hours_of_the_closed_figures() {
+    let whole = Period::whole("2026-10".parse().unwrap());
+    let mut part = MonthFacts::new(
+        Period::of("2026-11".parse().unwrap(), instant("2026-11-01T04:10:00Z")).unwrap().alike(whole.month()),
+    );
+    part.close();
+    part.add_closed(&MonthClosedRow {
+        hour_views: vec![2; 744],
+        hour_visits: vec![1; 744],
+        ..MonthClosedRow::default()
+    });
+    let mut facts = nothing("2026-11", "2026-11-01T04:10:00Z");
+    facts.months[0].add_site(&site("2026-11-01T00:00:00Z", (1, 0), 5, readers(0, 3))).unwrap();
+    facts.compared[0] = Some(part);
+    let with = report("2026-11", &facts).comparison.previous_month.unwrap();
+    assert_eq!((with.views, with.visits, with.views_change), (10, 5, Some(-0.5)));
 }

@@ -82,6 +82,23 @@ fn who_knows_all_but_the_figures_recovers_no_folded_cell() {
     }
 }
 
+#[test]
+fn values_added_up_beforehand_fold_alike() {
+    for floor in [3, 5] {
+        let rule = Floor::new(floor).unwrap();
+        for world in worlds(4, 9) {
+            let (small, large): (Vec<_>, Vec<_>) =
+                items(&world).into_iter().partition(|item| rule.withholds(item.views));
+            let beneath = Beneath {
+                cells: small.len() as u64,
+                views: small.iter().map(|item| item.views).sum(),
+                largest: small.iter().map(|item| item.views).max().unwrap_or(0),
+            };
+            assert_eq!(rule.fold_above(large, beneath), rule.fold(items(&world)), "floor {floor}, {world:?}");
+        }
+    }
+}
+
 /// What two months and the range of both tell together.
 type Told = [Vec<(String, u64)>; 3];
 

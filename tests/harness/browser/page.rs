@@ -256,6 +256,19 @@ impl Page {
         data_encoding::BASE64.decode(data.as_bytes()).context("decode the screenshot")
     }
 
+    /// The page as a printer gets it: a PDF.
+    pub async fn pdf(&self) -> Result<Vec<u8>> {
+        let answer = self.call("Page.printToPDF", json!({"preferCSSPageSize": true, "printBackground": true})).await?;
+        let data = answer["data"].as_str().context("a PDF has data")?;
+        data_encoding::BASE64.decode(data.as_bytes()).context("decode the PDF")
+    }
+
+    /// Shows pages as they would be printed from now on, or as on a screen again.
+    pub async fn set_print(&self, print: bool) -> Result<()> {
+        let media = if print { "print" } else { "" };
+        self.call("Emulation.setEmulatedMedia", json!({"media": media})).await.map(drop)
+    }
+
     /// All requests of the tab so far, in order.
     pub fn requests(&self) -> Vec<SeenRequest> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,0 +1,155 @@
+//! How an answer is written: JSON or CSV, with a validator that spares sending it again.
+
+use crate::problem::Problem;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// What an answer is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Csv,
+}
+
+impl Format {
+    const ALL: [Format; 2] = [Format::Json, Format::Csv];
+
+    const fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Format::Json => ("application", "json"),
+            Format::Csv => ("text", "csv"),
+        }
+    }
+
+    /// The one that the caller accepts most; JSON where they are equal.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
+        let lines: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
+        if lines.is_empty() {
+            return Ok(Format::Json);
+        }
+        let ranges: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
+        let (mut best, mut best_quality) = (None, 0.0);
+        for format in Format::ALL {
+            let quality = quality_of(format, &ranges);
+            if quality > best_quality {
+                (best, best_quality) = (Some(format), quality);
+            }
+        }
+        best.ok_or_else(Problem::not_acceptable)
+    }
+}
+
+/// The quality that the most specific range gives a format (RFC 9110, 12.5.1).
+fn quality_of(format: Format, ranges: &[&str]) -> f32 {
+    let (kind, subtype) = format.parts();
+    let mut found = (0, 0.0);
+    for range in ranges {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or("").to_ascii_lowercase();
+        let specific = match media.split_once('/') {
+            Some(("*", "*")) => 1,
+            Some((a, "*")) if a == kind => 2,
+            Some((a, b)) if a == kind && b == subtype => 3,
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality = quality.map_or(1.0, |text| text.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0));
+        if specific > found.0 {
+            found = (specific, quality);
+        }
+    }
+    found.1
+}
+
+/// The last segment of a path without `.csv`, and what to answer with.
+pub(crate) fn format_of<'a>(segment: &'a str, headers: &HeaderMap) -> Result<(&'a str, Format), Problem> {
+    match segment.strip_suffix(".csv") {
+        Some(stem) => Ok((stem, Format::Csv)),
+        None => Ok((segment, Format::accepted(headers)?)),
+    }
+}
+
+/// The value as JSON.
+pub(crate) fn json<T: Serialize>(value: &T, asked: &HeaderMap) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => validated("application/json", body, None, asked),
+        Err(error) => {
+            tracing::error!(%error, "a report could not be written");
+            Problem::unreadable_figures().into_response()
+        }
+    }
+}
+
+/// CSV that a browser saves as `name`.
+pub(crate) fn csv(text: String, name: &str, asked: &HeaderMap) -> Response {
+    validated("text/csv; charset=utf-8; header=present", text.into_bytes(), Some(name), asked)
+}
+
+/// The body with its validator; without the body where the caller has it already. A validator is a value that a browser stores
+/// and sends back: it is of what is told, the same for everybody, and never given where readers of docs come by.
+fn validated(content_type: &'static str, body: Vec<u8>, name: Option<&str>, asked: &HeaderMap) -> Response {
+    let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
+    let known = |line: &HeaderValue| {
+        let of_ours = |text: &str| text == "*" || text.strip_prefix("W/").unwrap_or(text) == tag;
+        line.to_str().is_ok_and(|line| line.split(',').map(str::trim).any(of_ours))
+    };
+    let unchanged = asked.get_all(header::IF_NONE_MATCH).iter().any(known);
+    let mut response = if unchanged {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, content_type)], body).into_response()
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    let disposition = name.map(|name| HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")));
+    if let Some(Ok(disposition)) = disposition.filter(|_| !unchanged) {
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_what_is_accepted_most() {
+        for (accept, format) in [
+            (None, Some(Format::Json)),
+            (Some("*/*"), Some(Format::Json)),
+            (Some("text/csv"), Some(Format::Csv)),
+            (Some("TEXT/CSV;charset=utf-8"), Some(Format::Csv)),
+            (Some("text/*, application/json;q=0.5"), Some(Format::Csv)),
+            (Some("text/csv;q=0.5, application/json"), Some(Format::Json)),
+            (Some("text/csv, */*;q=0.1"), Some(Format::Csv)),
+            (Some("application/json;q=0, */*"), Some(Format::Csv)),
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Some(Format::Json)),
+            (Some("text/html"), None),
+            (Some("application/json;q=0"), None),
+            (Some(""), None),
+        ] {
+            let headers = accept.map(|accept| (header::ACCEPT, HeaderValue::from_static(accept))).into_iter().collect();
+            assert_eq!(Format::accepted(&headers).ok(), format, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_it_already_is_sent_nothing() {
+        let asked = |tag: Option<&str>| {
+            let tag = tag.map(|tag| (header::IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap()));
+            json(&1, &tag.into_iter().collect())
+        };
+        let tag = asked(None).headers()[header::ETAG].to_str().unwrap().to_owned();
+        assert_eq!(asked(None).status(), 200);
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+            let response = asked(Some(&known));
+            assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+            assert_eq!(response.headers()[header::ETAG], tag);
+        }
+        assert_eq!(asked(Some("\"x\"")).status(), 200);
+    }
+}

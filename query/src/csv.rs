@@ -1,0 +1,302 @@
+//! The same figures as CSV (RFC 4180, UTF-8, a header row). An estimate has columns for its error and its unit.
+//!
+//! A spreadsheet runs what begins like a formula. Texts come from strangers' beacons, so such a text gets an apostrophe in front, which
+//! spreadsheets take as "this is text". Numbers are numbers.
+
+use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, PageVisitors, Visitors};
+use crate::store::ProjectViews;
+use ::csv::{Terminator, Writer, WriterBuilder};
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// Rows of one width under a header.
+struct Table(Writer<Vec<u8>>);
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        let mut table = Table(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new()));
+        table.row(header.iter().map(|name| (*name).to_owned()).collect());
+        table
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        // Into memory, and every row is as wide as the header: neither can fail.
+        if let Err(error) = self.0.write_record(cells) {
+            tracing::error!(%error, "a row of CSV could not be written");
+        }
+    }
+
+    fn text(self) -> String {
+        self.0.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+/// A text that no spreadsheet runs.
+fn text(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}
+
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn or_empty<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// estimate, error, unit.
+fn visitors(visitors: Visitors) -> [String; 3] {
+    [visitors.estimate.to_string(), visitors.error.to_string(), visitors.unit.name().to_owned()]
+}
+
+/// estimate, error, unit, fewer than.
+fn page_visitors(figures: PageVisitors) -> [String; 4] {
+    match figures {
+        PageVisitors::Shown(shown) => {
+            let [estimate, error, unit] = visitors(shown);
+            [estimate, error, unit, String::new()]
+        }
+        PageVisitors::Few { fewer_than, unit } => {
+            [String::new(), String::new(), unit.name().to_owned(), fewer_than.to_string()]
+        }
+    }
+}
+
+/// One row a page. Referrers of a page not found are in one cell, as `host views` with `; ` between them.
+pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
+    let mut header = vec![
+        "path",
+        "status",
+        "views",
+        "visitors",
+        "visitors_error",
+        "visitors_unit",
+        "visitors_fewer_than",
+        "views_before",
+        "change",
+    ];
+    header.extend(with_referrers.then_some("referrers"));
+    let mut table = Table::new(&header);
+    for page in items {
+        let mut row = vec![text(&page.path), page.status.to_string(), page.views.to_string()];
+        row.extend(page_visitors(page.visitors));
+        row.extend([or_empty(page.views_before), or_empty(page.change)]);
+        if with_referrers {
+            let named = |item: &BreakdownItem| {
+                let name = match (item.rest, item.value.as_str()) {
+                    (true, _) => "(others)",
+                    (false, "") => "(unknown)",
+                    (false, value) => value,
+                };
+                format!("{name} {}", item.views)
+            };
+            row.push(text(&page.referrers.iter().map(named).collect::<Vec<_>>().join("; ")));
+        }
+        table.row(row);
+    }
+    table.text()
+}
+
+/// One row a value; `rest` is true where it adds up the others.
+pub fn breakdown(items: &[BreakdownItem]) -> String {
+    let mut table = Table::new(&["value", "views", "rest"]);
+    for item in items {
+        table.row(vec![text(&item.value), item.views.to_string(), item.rest.to_string()]);
+    }
+    table.text()
+}
+
+/// One row a day.
+pub fn days(items: &[DayFigures]) -> String {
+    let mut table = Table::new(&["day", "views", "visits", "visitors", "visitors_error", "visitors_unit"]);
+    for day in items {
+        let mut row = vec![day.day.to_string(), day.views.to_string(), day.visits.to_string()];
+        row.extend(visitors(day.visitors));
+        table.row(row);
+    }
+    table.text()
+}
+
+/// One row an hour.
+pub fn hours(items: &[HourFigures]) -> String {
+    let mut table = Table::new(&["hour", "views", "visits"]);
+    for hour in items {
+        table.row(vec![instant(hour.hour), hour.views.to_string(), hour.visits.to_string()]);
+    }
+    table.text()
+}
+
+/// One row a project.
+pub fn projects(items: &[ProjectViews]) -> String {
+    let mut table = Table::new(&["project", "views_this_month", "views_last_month"]);
+    for item in items {
+        let views = [item.views_this_month.to_string(), item.views_last_month.to_string()];
+        table.row([vec![text(item.project.as_str())], views.to_vec()].concat());
+    }
+    table.text()
+}
+
+/// The whole report in long form: one row a figure.
+struct Long(Table);
+
+impl Long {
+    fn row(&mut self, [section, key, item, measure]: [&str; 4], value: String, [error, unit]: [String; 2]) {
+        self.0.row(vec![section.to_owned(), text(key), text(item), measure.to_owned(), value, error, unit]);
+    }
+
+    fn number(&mut self, names: [&str; 4], value: impl ToString) {
+        self.row(names, value.to_string(), [String::new(), String::new()]);
+    }
+
+    fn visitors(&mut self, [section, key, item]: [&str; 3], figure: Visitors) {
+        let [estimate, error, unit] = visitors(figure);
+        self.row([section, key, item, "visitors"], estimate, [error, unit]);
+    }
+
+    fn pages(&mut self, section: &str, items: &[PageFigures]) {
+        for page in items {
+            let status = page.status.to_string();
+            let names = |measure| [section, page.path.as_str(), status.as_str(), measure];
+            self.number(names("views"), page.views);
+            match page.visitors {
+                PageVisitors::Shown(shown) => self.visitors([section, &page.path, &status], shown),
+                PageVisitors::Few { fewer_than, unit } => {
+                    let unit = [String::new(), unit.name().to_owned()];
+                    self.row(names("visitors_fewer_than"), fewer_than.to_string(), unit);
+                }
+            }
+            if let Some(before) = page.views_before {
+                self.number(names("views_before"), before);
+            }
+            if let Some(change) = page.change {
+                self.number(names("change"), change);
+            }
+            for item in &page.referrers {
+                let names = ["referrers_of_not_found", page.path.as_str(), item.value.as_str()];
+                self.number(
+                    [names[0], names[1], names[2], if item.rest { "views_of_others" } else { "views" }],
+                    item.views,
+                );
+            }
+        }
+    }
+}
+
+/// The whole report, one row a figure: section, key, item, measure, value, and for an estimate its error and unit. Lists of pages are
+/// those of the report; their own routes have the rest.
+pub fn report(report: &MonthlyReport) -> String {
+    let mut long = Long(Table::new(&["section", "key", "item", "measure", "value", "error", "unit"]));
+    let totals = &report.totals;
+    long.number(["totals", "", "", "views"], totals.views);
+    long.number(["totals", "", "", "visits"], totals.visits);
+    long.visitors(["totals", "", ""], totals.visitors);
+    if let Some(per_visitor) = totals.views_per_visitor {
+        long.number(["totals", "", "", "views_per_visitor"], per_visitor);
+    }
+    if let Some(late) = totals.late_views {
+        long.number(["totals", "", "", "late_views"], late);
+    }
+    for month in &report.months {
+        long.number(["months", &month.month, "", "views"], month.views);
+        long.number(["months", &month.month, "", "visits"], month.visits);
+        long.visitors(["months", &month.month, ""], month.visitors);
+    }
+    let comparison =
+        [("previous_month", &report.comparison.previous_month), ("previous_year", &report.comparison.previous_year)];
+    for (key, compared) in comparison.into_iter().filter_map(|(key, month)| Some((key, month.as_ref()?))) {
+        let names = |measure| ["comparison", key, compared.month.as_str(), measure];
+        long.number(names("views"), compared.views);
+        long.number(names("visits"), compared.visits);
+        if let Some(visitors) = compared.visitors {
+            long.visitors(["comparison", key, &compared.month], visitors);
+        }
+        let changes = [
+            ("views_change", compared.views_change),
+            ("visits_change", compared.visits_change),
+            ("visitors_change", compared.visitors_change),
+        ];
+        for (measure, change) in changes.into_iter().filter_map(|(measure, change)| Some((measure, change?))) {
+            long.number(names(measure), change);
+        }
+    }
+    for day in &report.days {
+        let key = day.day.to_string();
+        long.number(["days", &key, "", "views"], day.views);
+        long.number(["days", &key, "", "visits"], day.visits);
+        long.visitors(["days", &key, ""], day.visitors);
+    }
+    for hour in &report.hours {
+        let key = instant(hour.hour);
+        long.number(["hours", &key, "", "views"], hour.views);
+        long.number(["hours", &key, "", "visits"], hour.visits);
+    }
+    const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    for (day, hours) in DAYS.into_iter().zip(&report.week) {
+        for (hour, views) in hours.iter().enumerate() {
+            long.number(["week", day, &format!("{hour:02}"), "views"], views);
+        }
+    }
+    long.pages("pages", &report.pages.items);
+    long.pages("not_found", &report.not_found.items);
+    for (dimension, items) in &report.breakdowns {
+        for item in items {
+            let measure = if item.rest { "views_of_others" } else { "views" };
+            long.number(["breakdowns", dimension, &item.value, measure], item.views);
+        }
+    }
+    for (class, views) in &totals.bots {
+        long.number(["bots", class, "", "views"], views);
+    }
+    for (reason, beacons) in &totals.rejected {
+        long.number(["rejected", reason, "", "beacons"], beacons);
+    }
+    for host in &report.rejected_hosts {
+        let measure = if host.rest { "beacons_of_others" } else { "beacons" };
+        long.number(["rejected_hosts", &host.reason, &host.host, measure], host.beacons);
+    }
+    long.0.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_run_by_a_spreadsheet_and_quotes_are_doubled() {
+        let item = |value: &str, views| BreakdownItem { value: value.to_owned(), views, rest: false };
+        let hostile = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"];
+        let written = breakdown(&hostile.map(|value| item(value, 1)));
+        for value in hostile {
+            let cell = written.split("\r\n").find(|row| row.contains(value)).unwrap();
+            assert!(cell.starts_with('\'') || cell.starts_with("\"'"), "{cell:?}");
+        }
+        let written = breakdown(&[item("a,b", 2), item("say \"x\"", 3), item("two\nlines", 4), item("ü", 5)]);
+        assert_eq!(
+            written,
+            "value,views,rest\r\n\"a,b\",2,false\r\n\"say \"\"x\"\"\",3,false\r\n\"two\nlines\",4,false\r\nü,5,false\r\n"
+        );
+    }
+
+    #[test]
+    fn numbers_are_numbers_and_what_is_withheld_is_empty() {
+        let page = PageFigures {
+            path: "/a".to_owned(),
+            status: 200,
+            views: 9,
+            visitors: PageVisitors::Few { fewer_than: 10, unit: crate::VisitorUnit::Visitors },
+            views_before: Some(18),
+            change: Some(-0.5),
+            referrers: vec![],
+        };
+        let shown =
+            PageVisitors::Shown(Visitors { estimate: 12, error: 0.0058, unit: crate::VisitorUnit::VisitorDays });
+        let written = pages(&[page.clone(), PageFigures { visitors: shown, ..page }], false);
+        let rows: Vec<&str> = written.split("\r\n").collect();
+        assert_eq!(rows[1], "/a,200,9,,,visitors,10,18,-0.5");
+        assert_eq!(rows[2], "/a,200,9,12,0.0058,visitor-days,,18,-0.5");
+    }
+
+    #[test]
+    fn an_empty_list_is_a_header() {
+        assert_eq!(hours(&[]), "hour,views,visits\r\n");
+    }
+}

@@ -1,0 +1,247 @@
+//! `GET /v1/openapi.json`: what `/v1` has, as OpenAPI 3.1. Schemas come from the types that are written, limits and names from the
+//! constants that requests are read with.
+
+use crate::problem::Problem;
+use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
+use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort};
+use crate::reports::{Listing, ProjectListing};
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::get;
+use schemas::classes::Dimension;
+use serde_json::{Map, Value, json};
+use utoipa::{OpenApi, ToSchema};
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    MonthlyReport,
+    Listing<PageFigures>,
+    Listing<BreakdownItem>,
+    Listing<DayFigures>,
+    Listing<HourFigures>,
+    ProjectListing,
+    Problem
+)))]
+struct Schemas;
+
+/// One route: where, what, with which parameters, and the name of the schema that it answers with. Each is there as CSV, too.
+struct Route {
+    path: &'static str,
+    summary: &'static str,
+    parameters: &'static [&'static str],
+    schema: fn() -> String,
+}
+
+fn name<T: ToSchema>() -> String {
+    T::name().into_owned()
+}
+
+const ROUTES: [Route; 7] = [
+    Route {
+        path: "/v1/projects",
+        summary: "Projects, with their views of this month and the last",
+        parameters: &["limit", "after_project"],
+        schema: name::<ProjectListing>,
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}",
+        summary: "The whole report of a month or a range of months",
+        parameters: &["pages_limit", "pages_after", "pages_status"],
+        schema: name::<MonthlyReport>,
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}/pages",
+        summary: "Pages",
+        parameters: &["limit", "after", "prefix", "status", "sort"],
+        schema: || listing("PageFigures"),
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}/not-found",
+        summary: "Pages that were not found, and where their readers came from",
+        parameters: &["limit", "after", "prefix"],
+        schema: || listing("PageFigures"),
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
+        summary: "Views by the values of one dimension; small cells are folded into the last item",
+        parameters: &["limit", "after"],
+        schema: || listing("BreakdownItem"),
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}/days",
+        summary: "Every day (UTC)",
+        parameters: &[],
+        schema: || listing("DayFigures"),
+    },
+    Route {
+        path: "/v1/projects/{project}/reports/{span}/hours",
+        summary: "Every hour (UTC)",
+        parameters: &[],
+        schema: || listing("HourFigures"),
+    },
+];
+
+/// As utoipa names a generic type's schema.
+fn listing(item: &str) -> String {
+    format!("Listing_{item}")
+}
+
+fn parameter(name: &str) -> Value {
+    let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "required": false, "description": description, "schema": schema});
+    let limit = || json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 100});
+    let status = || json!({"type": "integer", "minimum": 100, "maximum": 599});
+    let cursor = || json!({"type": "string", "pattern": "^([0-9a-f]{2})+$"});
+    let cursor_words = "The value of `next` from an earlier answer, in the same order";
+    let sorts: Vec<&str> = Sort::ALL.into_iter().map(Sort::name).collect();
+    match name {
+        "limit" => query(name, "At most so many items", limit()),
+        "pages_limit" => query(name, "At most so many pages in each of the two lists", limit()),
+        "after" => query(name, cursor_words, cursor()),
+        "pages_after" => query(name, "The value of `pages.next` from an earlier answer", cursor()),
+        "after_project" => query("after", "The value of `next` from an earlier answer", slug()),
+        "status" | "pages_status" => query(name, "Only pages with this HTTP status", status()),
+        "prefix" => query(
+            name,
+            "Only paths that begin with this; empty for all",
+            json!({"type": "string", "maxLength": MAX_PREFIX, "pattern": "^(/[^\\u0000]*)?$"}),
+        ),
+        _ => query(
+            "sort",
+            "The order. `change` is for one month that is over",
+            json!({"type": "string", "enum": sorts, "default": Sort::default().name()}),
+        ),
+    }
+}
+
+fn slug() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"})
+}
+
+/// What stands in braces in a path.
+fn in_path(path: &str) -> Vec<Value> {
+    let of = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema});
+    let dimensions: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
+    let month = "(19[7-9][0-9]|20[0-9]{2}|21[0-3][0-9]|214[0-8])-(0[1-9]|1[0-2])";
+    let mut all = Vec::new();
+    if path.contains("{project}") {
+        all.push(of("project", "A project's slug", slug()));
+    }
+    if path.contains("{span}") {
+        let words = "`YYYY-MM`, or `YYYY-MM..YYYY-MM` with both months included and at most 36 of them";
+        all.push(of(
+            "span",
+            words,
+            json!({"type": "string", "pattern": format!("^{month}(\\.\\.{month})?$"), "example": "2026-10"}),
+        ));
+    }
+    if path.contains("{dimension}") {
+        all.push(of("dimension", "What the views are counted by", json!({"type": "string", "enum": dimensions})));
+    }
+    all
+}
+
+fn operation(route: &Route, csv: bool) -> Value {
+    let mut parameters = in_path(route.path);
+    parameters.extend(route.parameters.iter().map(|name| parameter(name)));
+    let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference(&name::<Problem>())}}});
+    let headers = json!({
+        "ETag": {"description": "A strong validator, for If-None-Match", "required": true, "schema": {"type": "string"}},
+        "Headcount-Next": {"description": "In CSV: the value of `after` with which the list goes on", "schema": {"type": "string"}},
+    });
+    let csv_content = json!({"schema": {"type": "string"}});
+    let content = if csv {
+        json!({"text/csv": csv_content})
+    } else {
+        json!({"application/json": {"schema": reference(&(route.schema)())}, "text/csv": csv_content})
+    };
+    let mut responses = json!({
+        "200": {"description": "The figures", "headers": headers, "content": content},
+        "304": {"description": "The caller has them already"},
+        "400": problem("A part of the request is not valid; `field` names it"),
+        "401": problem("No token, or none that holds"),
+        "403": problem("The token is of another project"),
+        "404": problem("No such project, or the months have not begun"),
+        "405": problem("Only GET and HEAD"),
+        "429": problem("Too many requests"),
+        "503": problem("The storage does not answer, or too many ask at once; come back after Retry-After"),
+    });
+    if !csv {
+        responses["406"] = problem("Neither JSON nor CSV is accepted");
+    }
+    let suffix = if csv { " (CSV)" } else { "" };
+    json!({
+        "summary": format!("{}{suffix}", route.summary),
+        "operationId": operation_id(route.path, csv),
+        "parameters": parameters,
+        "responses": responses,
+        "security": [{"bearer": []}, {}],
+    })
+}
+
+fn operation_id(path: &str, csv: bool) -> String {
+    let words: Vec<&str> =
+        path.split('/').filter(|part| !part.is_empty() && !part.starts_with('{') && *part != "v1").collect();
+    format!("{}{}", words.join("_").replace('-', "_"), if csv { "_csv" } else { "" })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+/// The document.
+pub fn document() -> Value {
+    let components = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
+    let mut components = components["components"].clone();
+    components["securitySchemes"] = json!({"bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `headcount token add`. Reports of public projects need none",
+    }});
+    let mut paths = Map::new();
+    for route in &ROUTES {
+        for csv in [false, true] {
+            let path = if csv { format!("{}.csv", route.path) } else { route.path.to_owned() };
+            paths.insert(path, json!({"get": operation(route, csv)}));
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "headcount",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Page views and visitors of documentation sites. Times are UTC, except `week`. Visitors are estimates \
+                            with one standard deviation. Figures too small to be told are folded or withheld. New fields may come, \
+                            none change their meaning.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": components,
+    })
+}
+
+/// `GET /v1/openapi.json`, open to all.
+pub(crate) fn route<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/v1/openapi.json", get(async |headers: HeaderMap| crate::api::answer::json(&document(), &headers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split("\"#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(
+                document["components"]["schemas"][name].is_object(),
+                "{name}: {:?}",
+                document["components"]["schemas"].as_object().unwrap().keys()
+            );
+        }
+        assert_eq!(document["paths"].as_object().unwrap().len(), 2 * ROUTES.len());
+    }
+}

@@ -1,0 +1,43 @@
+//! Who is asked for a token, and who is told that theirs does not reach so far.
+
+use super::{Frame, document};
+use maud::{Markup, html};
+
+/// The form that asks for a token. `error` says in a sentence why the last one was not taken.
+#[allow(dead_code)]
+pub(crate) fn sign_in(error: Option<&str>) -> Markup {
+    document(
+        &Frame::plain("Sign in"),
+        html! {
+            main.alone #content {
+                h1 { "Sign in" }
+                p { "Reports are for those who have a token. The operator of this service makes one with " code { "headcount token add" } "." }
+                form.sign-in method="post" action="/sign-in" {
+                    label for="token" { "Token" }
+                    input #token name="token" type="password" autocomplete="off" autocapitalize="off" spellcheck="false" required
+                        aria-describedby=[error.map(|_| "why")] aria-invalid=[error.map(|_| "true")];
+                    @if let Some(error) = error { p.why #why role="alert" { (error) } }
+                    button type="submit" { "Sign in" }
+                }
+                p.note { "Signing in keeps one cookie in this browser, for this service only, until you sign out. " a href="/privacy" { "Privacy" } }
+            }
+        },
+    )
+}
+
+/// What someone gets who is known, but may not read what was asked for. The same words whether or not the project is
+/// there.
+#[allow(dead_code)]
+pub(crate) fn not_allowed() -> Markup {
+    document(
+        &Frame::plain("Not for this token"),
+        html! {
+            main.alone #content {
+                h1 { "Not for this token" }
+                p { "There is no report at this address that your token opens. It may belong to another project, or have been revoked." }
+                p { a href="/" { "The projects that you may see" } }
+                form method="post" action="/sign-out" { button.quiet type="submit" { "Sign in with another token" } }
+            }
+        },
+    )
+}

@@ -1,0 +1,149 @@
+//! Who and what: one short list a dimension, and programs apart from people.
+
+use super::{Shown, chart, words};
+use crate::report::BreakdownItem;
+use maud::{Markup, html};
+use schemas::classes::{BotClass, ClassName as _, Dimension, class_of_bot};
+
+/// Values of a list shown; the API has all of them.
+const VALUES_SHOWN: usize = 8;
+
+struct List {
+    dimension: Dimension,
+    heading: &'static str,
+    unit: &'static str,
+    /// What an empty value means.
+    blank: &'static str,
+    /// What a script may look names up of.
+    names: Option<&'static str>,
+}
+
+const fn list(dimension: Dimension, heading: &'static str, blank: &'static str) -> List {
+    List { dimension, heading, unit: "views", blank, names: None }
+}
+
+const LISTS: &[List] = &[
+    list(Dimension::Version, "Docs versions", "No version told"),
+    List { names: Some("language"), ..list(Dimension::Language, "Docs languages", "No language told") },
+    List { unit: "visits", ..list(Dimension::Referrer, "Where visits came from", "Direct, or not told") },
+    List { names: Some("region"), ..list(Dimension::Country, "Countries", "Unknown") },
+    list(Dimension::Browser, "Browsers", "Unknown"),
+    list(Dimension::System, "Systems", "Unknown"),
+    list(Dimension::Device, "Devices", "Unknown"),
+];
+
+/// All lists that have something.
+pub(super) fn lists(shown: &Shown<'_>) -> Markup {
+    let items = |list: &List| shown.report.breakdowns.get(list.dimension.name()).map_or(&[][..], Vec::as_slice);
+    let filled: Vec<_> = LISTS.iter().map(|list| (list, items(list))).filter(|(_, items)| !items.is_empty()).collect();
+    html! {
+        @if !filled.is_empty() {
+            div.lists {
+                @for (list, items) in filled {
+                    section {
+                        div.head { h2 { (list.heading) } span.unit { (list.unit) } }
+                        (value_list(items, list.blank, list.names))
+                        (full(shown, list.dimension, list.heading))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where the whole list is.
+fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Markup {
+    let path = format!("{}/breakdowns/{}", shown.api(), dimension.name());
+    html! {
+        @if !shown.alone {
+            p.full {
+                "All as " a href=(format!("{path}.csv")) aria-label=(format!("{heading}: all as CSV")) { "CSV" }
+                " or " a href=(path) aria-label=(format!("{heading}: all as JSON")) { "JSON" }
+            }
+        }
+    }
+}
+
+fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Markup {
+    // "1 more" would take the line that the value itself could have.
+    let shown = if items.len() == VALUES_SHOWN + 1 { items.len() } else { VALUES_SHOWN.min(items.len()) };
+    let (listed, rest) = items.split_at(shown);
+    let largest = items.iter().map(|item| item.views).max().unwrap_or(0);
+    let rest_views: u64 = rest.iter().map(|item| item.views).sum();
+    html! {
+        ul.list data-names=[names] {
+            @for item in listed {
+                li.row {
+                    (chart::trace(item.views, largest))
+                    span.name {
+                        @if item.rest { "All others" } @else if item.value.is_empty() { (blank) } @else { bdi { (words::shortened(&item.value)) } }
+                    }
+                    span { (words::number(item.views)) }
+                }
+            }
+            @if !rest.is_empty() {
+                li.row.more {
+                    span.name {
+                        @if rest.iter().any(|item| item.rest) { "All others" } @else { (words::number(rest.len() as u64)) " more" }
+                    }
+                    span { (words::number(rest_views)) }
+                }
+            }
+        }
+    }
+}
+
+/// People, and kinds of programs; AI crawlers by name.
+pub(super) fn programs(shown: &Shown<'_>) -> Markup {
+    let report = shown.report;
+    let mut classes: Vec<(&str, u64)> =
+        report.totals.bots.iter().filter(|(_, views)| **views > 0).map(|(class, views)| (*class, *views)).collect();
+    if classes.is_empty() {
+        return html! {};
+    }
+    classes.sort_by_key(|(class, views)| (std::cmp::Reverse(*views), *class));
+    let largest = classes.first().map_or(0, |(_, views)| *views);
+    let total: u64 = classes.iter().map(|(_, views)| views).sum();
+    let of_ai = report.totals.bots.get(BotClass::AiCrawler.class_name()).copied().unwrap_or(0);
+    let names = report.breakdowns.get(Dimension::Bot.name()).map_or(&[][..], Vec::as_slice);
+    let (ai, others): (Vec<_>, Vec<_>) =
+        names.iter().cloned().partition(|item| !item.rest && class_of_bot(&item.value) == Some(BotClass::AiCrawler));
+    html! {
+        section {
+            h2 { "People and programs" }
+            p.note {
+                "Beside " b { (words::counted(report.totals.views, "view", "views")) } " by people, programs that run scripts asked for pages "
+                b { (words::number(total)) } @if total == 1 { " time" } @else { " times" }
+                @if of_ai > 0 { ", AI crawlers " b { (words::number(of_ai)) } " of them" }
+                ". They are in none of the figures above. Programs that run no scripts are not seen."
+            }
+            div.lists {
+                section {
+                    div.head { h3 { "By kind" } span.unit { "views" } }
+                    ul.list {
+                        @for (class, views) in &classes {
+                            li.row {
+                                (chart::trace(*views, largest))
+                                span.name { (words::bot_class(class)) }
+                                span { (words::number(*views)) }
+                            }
+                        }
+                    }
+                }
+                @if of_ai > 0 {
+                    section {
+                        div.head { h3 { "AI crawlers" } span.unit { "views" } }
+                        @if ai.is_empty() { p.note { "Each of them too few to be named." } } @else { (value_list(&ai, "Unnamed", None)) }
+                    }
+                }
+                @if !others.is_empty() {
+                    section {
+                        div.head { h3 { "Others by name" } span.unit { "views" } }
+                        (value_list(&others, "Unnamed", None))
+                        (full(shown, Dimension::Bot, "Bots"))
+                    }
+                }
+            }
+        }
+    }
+}

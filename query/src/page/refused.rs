@@ -1,0 +1,48 @@
+//! Refused beacons, in sentences that say what to do.
+
+use super::words;
+use crate::report::RejectedHost;
+use maud::{Markup, html};
+use schemas::{Host, RejectionReason};
+
+/// `reasons` are all refusals; those of `hosts` are among them and get a sentence for each host.
+pub(super) fn sentences(project: &str, reasons: &[(&str, u64)], hosts: &[RejectedHost]) -> Markup {
+    html! {
+        ul.refused {
+            @for refused in hosts { li { (of_host(project, refused)) } }
+            @for (reason, beacons) in reasons {
+                @if !hosts.iter().any(|refused| refused.reason == *reason) {
+                    li { b { (words::counted(*beacons, "beacon", "beacons")) } " refused. " (words::rejection(reason)) " " code.more { (reason) } }
+                }
+            }
+        }
+    }
+}
+
+fn of_host(project: &str, refused: &RejectedHost) -> Markup {
+    let times = times(refused.beacons);
+    // What goes into a command has to be a host: the text came from outside.
+    let host = refused.host.parse::<Host>().ok().filter(|_| !refused.rest);
+    html! {
+        @match host {
+            Some(host) => {
+                "Beacons from " b { (host.as_str()) } " were refused " (times) ": "
+                @if refused.reason == RejectionReason::ForeignHost.name() {
+                    "the host is not registered for this project. If it is yours: "
+                    code { "headcount project add " (project) " --host " (host.as_str()) }
+                } @else {
+                    (words::rejection(&refused.reason))
+                }
+            }
+            None => {
+                @if refused.rest { "Beacons from other hosts" } @else { "Beacons whose host is not known" } " were refused " (times) ". "
+                @if refused.reason != RejectionReason::ForeignHost.name() { (words::rejection(&refused.reason)) }
+                @else { "They are not registered for this project." }
+            }
+        }
+    }
+}
+
+fn times(beacons: u64) -> String {
+    if beacons == 1 { "once".to_owned() } else { format!("{} times", words::number(beacons)) }
+}

@@ -1,0 +1,102 @@
+//! What a maintainer pastes into the docs, and whether it works.
+
+use super::words;
+use axum::http::{HeaderMap, header};
+use maud::{Markup, html};
+use schemas::Host;
+
+/// Where this service is reached, for the line that a maintainer pastes into the docs.
+pub(crate) struct Snippet {
+    pub(super) origin: String,
+}
+
+impl Snippet {
+    /// The origin as the asking browser knows it. Only what parses as a host is repeated. The scheme is the proxy's
+    /// word, else https where no port is named: the service itself speaks http on a port.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text(header::HOST.as_str()).and_then(|host| host.parse::<Host>().ok());
+        let Some(host) = host else { return Snippet { origin: "https://headcount.example.org".to_owned() } };
+        let scheme = match text("x-forwarded-proto") {
+            Some("http") => "http",
+            Some("https") => "https",
+            _ if host.as_str().contains(':') || host.as_str() == "localhost" => "http",
+            _ => "https",
+        };
+        Snippet { origin: format!("{scheme}://{}", host.as_str()) }
+    }
+
+    fn html(&self, project: &str) -> String {
+        format!("<script defer src=\"{}/beacon.js\" data-project=\"{project}\"></script>", self.origin)
+    }
+
+    fn sphinx(&self, project: &str) -> String {
+        format!(
+            "html_js_files = [\n    (\"{}/beacon.js\", {{\"defer\": \"defer\", \"data-project\": \"{project}\", \"data-version\": version}}),\n]",
+            self.origin
+        )
+    }
+
+    fn mkdocs(&self) -> String {
+        format!("extra_javascript:\n  - path: {}/beacon.js\n    defer: true", self.origin)
+    }
+}
+
+/// A project without a view: what to paste, and a look at whether it works. `refused` are the beacons that came and were
+/// not taken, in sentences.
+pub(super) fn begin(project: &str, refused: Option<Markup>, snippet: &Snippet, again: &str) -> Markup {
+    html! {
+        section.begin {
+            h2 { "No view has been counted yet" }
+            p { "Put one line into the pages of the documentation. Views show here within seconds of a visit to a page that carries it." }
+            div.waiting data-live=(format!("/projects/{project}/live")) {
+                p #live role="status" { "No view so far." }
+                @if let Some(refused) = refused {
+                    p { "But beacons came, and were refused:" }
+                    (refused)
+                }
+                p { a href=(again) { "Check again" } }
+            }
+            div.snippets {
+                h3 { "Any site" }
+                p.note { "In " code { "<head>" } " of every page, the page for addresses that are not found included:" }
+                pre tabindex="0" aria-label="The line for any site" { code { (snippet.html(project)) } }
+                h3 { "Sphinx" }
+                p.note { "In " code { "conf.py" } ". Read the Docs needs nothing else:" }
+                pre tabindex="0" aria-label="The lines for Sphinx" { code { (snippet.sphinx(project)) } }
+                h3 { "MkDocs" }
+                p.note { "In " code { "mkdocs.yml" } ". The project is found by the host of the page, which has to be registered:" }
+                pre tabindex="0" aria-label="The lines for MkDocs" { code { (snippet.mkdocs()) } }
+            }
+            p.note {
+                "Nothing arrives? The host of the docs has to belong to the project (" code { "headcount project add " (project) " --host docs.example.org" }
+                "), a Content-Security-Policy has to allow " code { (snippet.origin) } " in " code { "script-src" } " and " code { "connect-src" }
+                ", and a browser that sends " code { "Sec-GPC" } " or " code { "DNT" } " is not counted: try another."
+            }
+        }
+    }
+}
+
+/// A month without views of a project that may have others.
+pub(super) fn silent_month(title: &str, running: &str) -> Markup {
+    html! {
+        section {
+            h2 { "No views in " (title) }
+            p.note { "Nothing was counted, or the figures are older than this service keeps them. " a href=(running) { "The running month" } }
+        }
+    }
+}
+
+/// The first day of a project: figures are few, and what is worth a look.
+pub(super) fn first_day(since: chrono::NaiveDate) -> Markup {
+    html! {
+        div.waiting.screen {
+            p { b { "Counting since " (words::day(since)) "." } " Worth a look on the first day:" }
+            ul.plain {
+                li { "Does the list of pages have pages of every part of the docs? What is missing there lacks the line." }
+                li { "Open an address that does not exist: it should appear under “Pages not found”. If it does not, the 404 page lacks the line." }
+                li { "Values counted fewer than ten times are added up as “All others” at first. That is on purpose." }
+            }
+        }
+    }
+}

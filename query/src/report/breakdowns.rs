@@ -1,0 +1,133 @@
+//! Views by the values of one dimension, and the hosts of refused beacons: folded month by month, added up then.
+
+use super::facts::{MonthFacts, ValueSum, apart};
+use super::pages::{hex, plain_number, unhex};
+use super::{BreakdownItem, RejectedHost};
+use crate::small_cells::Floor;
+use std::collections::BTreeMap;
+
+/// Values of one dimension in a whole report; the dimension's own list has the others.
+pub const LISTED_VALUES: usize = 1000;
+
+/// Most first, what adds up others at the end.
+fn in_order(items: &mut [BreakdownItem]) {
+    items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
+}
+
+/// Folded months, added up. Folding the sum instead would let ranges be subtracted from each other.
+fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<BreakdownItem> {
+    let mut sums: BTreeMap<(bool, String), u64> = BTreeMap::new();
+    for item in months.flatten() {
+        *sums.entry((item.rest, item.value)).or_default() += item.views;
+    }
+    let mut items: Vec<_> =
+        sums.into_iter().map(|((rest, value), views)| BreakdownItem { value, views, rest }).collect();
+    in_order(&mut items);
+    items
+}
+
+/// All groups (dimensions, paths) of `sums`.
+pub(super) fn folded(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
+    let mut groups: BTreeMap<&str, BTreeMap<u16, Vec<&ValueSum>>> = BTreeMap::new();
+    for sum in sums {
+        groups.entry(&sum.name).or_default().entry(sum.month).or_default().push(sum);
+    }
+    let of_month = |sums: &Vec<&ValueSum>| {
+        let (items, beneath) = apart(sums.iter().copied());
+        floor.fold_above(items, beneath)
+    };
+    groups.into_iter().map(|(group, months)| (group, added_up(months.values().map(of_month)))).collect()
+}
+
+/// At most `limit` values; the others join what adds up others.
+pub(super) fn shortened(mut items: Vec<BreakdownItem>, limit: usize) -> Vec<BreakdownItem> {
+    if items.iter().filter(|item| !item.rest).count() > limit {
+        let views = items.drain(limit..).map(|item| item.views).sum();
+        items.push(BreakdownItem { value: "other".to_owned(), views, rest: true });
+    }
+    items
+}
+
+/// Where a list of values goes on: after this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueCursor {
+    views: u64,
+    value: String,
+}
+
+/// Text that is no cursor of a list of values.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected the value of `next` from an earlier answer")]
+pub struct InvalidValueCursor;
+
+impl ValueCursor {
+    /// Opaque text, safe in a query string.
+    pub fn encode(&self) -> String {
+        hex(&format!("{}.{}", self.views, self.value))
+    }
+
+    /// Reads what [`ValueCursor::encode`] wrote.
+    pub fn decode(text: &str) -> Result<Self, InvalidValueCursor> {
+        let read = || {
+            let plain = unhex(text)?;
+            let (views, value) = plain.split_once('.')?;
+            Some(ValueCursor { views: plain_number(views)?, value: value.to_owned() })
+        };
+        read().ok_or(InvalidValueCursor)
+    }
+}
+
+/// Of values in order, up to `limit` after a place, and where it goes on.
+pub(crate) fn page_of(
+    items: Vec<BreakdownItem>,
+    after: Option<&ValueCursor>,
+    limit: usize,
+) -> (Vec<BreakdownItem>, Option<ValueCursor>) {
+    let is_after = |item: &BreakdownItem| {
+        after.is_none_or(|ValueCursor { views, value }| {
+            item.rest || item.views < *views || (item.views == *views && item.value > *value)
+        })
+    };
+    let mut left = items.into_iter().filter(is_after);
+    let page: Vec<_> = left.by_ref().take(limit).collect();
+    let next = page.last().filter(|_| left.next().is_some());
+    let next = next.map(|last| ValueCursor { views: last.views, value: last.value.clone() });
+    (page, next)
+}
+
+/// Beacons refused in all months, by reason.
+pub(super) fn rejected(months: &[MonthFacts]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for ((reason, _), beacons) in months.iter().flat_map(|month| &month.rejections) {
+        *sums.entry(reason.clone()).or_default() += beacons;
+    }
+    sums
+}
+
+/// Hosts of refused beacons. A host can be one reader's own, so they are folded as values of a dimension are.
+pub(super) fn rejected_hosts(months: &[MonthFacts], floor: Floor) -> Vec<RejectedHost> {
+    let mut reasons: BTreeMap<&str, Vec<Vec<BreakdownItem>>> = BTreeMap::new();
+    for month in months {
+        let mut of_month: BTreeMap<&str, Vec<BreakdownItem>> = BTreeMap::new();
+        for ((reason, host), &beacons) in &month.rejections {
+            let item = BreakdownItem { value: host.clone(), views: beacons, rest: false };
+            of_month.entry(reason).or_default().push(item);
+        }
+        for (reason, hosts) in of_month {
+            // Where no page's host is at fault, none was noted.
+            if hosts.iter().any(|host| !host.value.is_empty()) {
+                reasons.entry(reason).or_default().push(floor.fold(hosts));
+            }
+        }
+    }
+    let mut hosts: Vec<RejectedHost> = reasons
+        .into_iter()
+        .flat_map(|(reason, months)| added_up(months.into_iter()).into_iter().map(move |item| (reason, item)))
+        .map(|(reason, BreakdownItem { value, views, rest })| {
+            let host = if rest { String::new() } else { value };
+            RejectedHost { reason: reason.to_owned(), host, beacons: views, rest }
+        })
+        .collect();
+    hosts.sort_by(|a, b| (a.rest, b.beacons, &a.reason, &a.host).cmp(&(b.rest, a.beacons, &b.reason, &b.host)));
+    hosts
+}

@@ -1,0 +1,199 @@
+//! The figures of a report from its facts.
+
+use super::breakdowns::{LISTED_VALUES, folded, rejected, rejected_hosts, shortened};
+use super::facts::{ByPage, ListedPages, MonthFacts, ReportFacts, Rules};
+use super::pages::{PageList, PageTotal};
+use super::visitors::{Visitors, rounded};
+use super::*;
+use crate::period::{Period, Span};
+use chrono::{Datelike, Timelike};
+use chrono_tz::Tz;
+use schemas::classes::Dimension;
+
+/// `now` against `before`, as a fraction of it.
+fn change(now: u64, before: u64) -> Option<f64> {
+    (before > 0).then(|| rounded((now as f64 - before as f64) / before as f64))
+}
+
+impl ReportPeriod {
+    /// The period of a span whose months these are.
+    pub(crate) fn of(span: Span, months: &[MonthFacts]) -> Self {
+        let periods = || months.iter().map(|month| month.period);
+        ReportPeriod {
+            span: span.to_string(),
+            from: span.first().first_hour().start(),
+            to: periods().map(Period::end_hour).max().unwrap_or_default().start(),
+            closed: months.iter().all(MonthFacts::is_closed),
+            month: span.single().map(|month| month.to_string()),
+        }
+    }
+}
+
+fn compared(month: &MonthFacts, with: Option<&MonthFacts>, rules: Rules) -> Option<ComparedMonth> {
+    let with = with?;
+    let (now, then) = (month.sum(), with.sum());
+    // Before the project was counted there is nothing to compare with; a fall from nothing would be no figure.
+    if then.views == 0 {
+        return None;
+    }
+    let whole = !month.period.is_running();
+    let visitors = whole.then(|| with.visitors(rules.unit));
+    Some(ComparedMonth {
+        month: with.period.month().to_string(),
+        to: with.period.end_hour().start(),
+        views: then.views,
+        visits: then.visits,
+        visitors,
+        views_change: change(now.views, then.views),
+        visits_change: change(now.visits, then.visits),
+        visitors_change: visitors.and_then(|then| change(month.visitors(rules.unit).estimate, then.estimate)),
+    })
+}
+
+/// Views by day of the week and hour, in `zone`. An hour of ours that begins in the middle of one there belongs to that in which it
+/// begins.
+fn week(hours: &[HourFigures], zone: Tz) -> Week {
+    let mut week = Week::default();
+    for figures in hours {
+        let there = figures.hour.with_timezone(&zone);
+        let day = there.weekday().num_days_from_monday() as usize;
+        week[day][there.hour() as usize] += figures.views;
+    }
+    week
+}
+
+/// The listed pages with all that is told of them. `period` is that of a single month, none for a range.
+pub(crate) fn page_list(
+    list: &PageList,
+    listed: &ListedPages,
+    period: Option<Period>,
+    rules: Rules,
+    with_referrers: bool,
+) -> PageListFigures {
+    let running = period.is_some_and(Period::is_running);
+    let referrers = if with_referrers { folded(&listed.referrers, rules.floor) } else { BTreeMap::new() };
+    let before = |page: &PageTotal, of: &ByPage<u64>| of.get(&key(page)).copied().unwrap_or(0);
+    let items = list.items.iter().map(|page| {
+        let visitors = listed.facts.get(&key(page)).cloned().unwrap_or_default().visitors(rules, period.is_none());
+        let views_before = listed.before.as_ref().filter(|_| period.is_some()).map(|of| before(page, of));
+        PageFigures {
+            path: page.path.clone(),
+            status: page.status,
+            views: page.total,
+            visitors,
+            views_before,
+            // A part of a month against a whole one would always be a fall.
+            change: views_before.filter(|_| !running).and_then(|before| change(page.total, before)),
+            referrers: referrers.get(page.path.as_str()).cloned().unwrap_or_default(),
+        }
+    });
+    PageListFigures { items: items.collect(), next: list.next.clone() }
+}
+
+fn key(page: &PageTotal) -> (String, u16) {
+    (page.path.clone(), page.status)
+}
+
+/// Every hour of the months, those without views included.
+pub(crate) fn hours(months: &[MonthFacts]) -> Vec<HourFigures> {
+    let of_month = |month: &MonthFacts| {
+        let of_hour = |hour: Hour| {
+            let sum = month.of_hour(hour);
+            HourFigures { hour: hour.start(), views: sum.views, visits: sum.visits }
+        };
+        month.period.hours().map(of_hour).collect::<Vec<_>>()
+    };
+    months.iter().flat_map(of_month).collect()
+}
+
+/// Every day of the months, those without views included.
+pub(crate) fn days(months: &[MonthFacts], rules: Rules) -> Vec<DayFigures> {
+    let of_month = |month: &MonthFacts| {
+        let of_day = |(at, day): (usize, schemas::Day)| {
+            let first = day.first_hour();
+            let hours = || (first.0..first.0 + 24).map(|hour| month.of_hour(Hour(hour)));
+            DayFigures {
+                day: day.date(),
+                views: hours().map(|hour| hour.views).sum(),
+                visits: hours().map(|hour| hour.visits).sum(),
+                visitors: month.visitors_of_day(at, day.date(), rules.unit),
+            }
+        };
+        month.period.days().enumerate().map(of_day).collect::<Vec<_>>()
+    };
+    months.iter().flat_map(of_month).collect()
+}
+
+/// All values of one dimension.
+pub(crate) fn breakdown(sums: &[super::facts::ValueSum], dimension: Dimension, rules: Rules) -> Vec<BreakdownItem> {
+    folded(sums, rules.floor).remove(dimension.name()).unwrap_or_default()
+}
+
+impl MonthlyReport {
+    /// The figures of `project` in `span`.
+    pub fn of(project: ProjectSlug, span: Span, facts: &ReportFacts, rules: Rules) -> Self {
+        let months: Vec<MonthFigures> = facts
+            .months
+            .iter()
+            .map(|month| {
+                let sum = month.sum();
+                MonthFigures {
+                    month: month.period.month().to_string(),
+                    views: sum.views,
+                    visits: sum.visits,
+                    visitors: month.visitors(rules.unit),
+                    closed: month.is_closed(),
+                }
+            })
+            .collect();
+        let visitors = match (span.single(), &months[..]) {
+            (Some(_), [month]) => month.visitors,
+            _ => Visitors::sum(months.iter().map(|month| month.visitors), rules.unit.of_range()),
+        };
+        let views = months.iter().map(|month| month.views).sum();
+        let mut bots = BTreeMap::new();
+        for (class, views) in facts.months.iter().flat_map(|month| &month.bots) {
+            *bots.entry(*class).or_default() += views;
+        }
+        let late: Vec<u64> = facts.months.iter().filter_map(MonthFacts::late_views).collect();
+        let comparison = match (span.single(), &facts.months[..]) {
+            (Some(_), [month]) => Comparison {
+                previous_month: compared(month, facts.compared[0].as_ref(), rules),
+                previous_year: compared(month, facts.compared[1].as_ref(), rules),
+            },
+            _ => Comparison::default(),
+        };
+        let period = span.single().and(facts.months.first()).map(|month| month.period);
+        let hours = hours(&facts.months);
+        let mut breakdowns = folded(&facts.values, rules.floor);
+        let mut of_dimension =
+            |dimension: Dimension| shortened(breakdowns.remove(dimension.name()).unwrap_or_default(), LISTED_VALUES);
+        MonthlyReport {
+            project,
+            period: ReportPeriod::of(span, &facts.months),
+            totals: Totals {
+                views,
+                visits: months.iter().map(|month| month.visits).sum(),
+                visitors,
+                views_per_visitor: (visitors.estimate > 0)
+                    .then(|| (views as f64 / visitors.estimate as f64 * 10.0).round() / 10.0),
+                late_views: (!late.is_empty()).then(|| late.iter().sum()),
+                bots,
+                rejected: rejected(&facts.months),
+            },
+            months,
+            comparison,
+            time_zone: facts.time_zone.name().to_owned(),
+            week: week(&hours, facts.time_zone),
+            days: days(&facts.months, rules),
+            hours,
+            pages: page_list(&facts.pages, &facts.listed, period, rules, false),
+            not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
+            rejected_hosts: rejected_hosts(&facts.months, rules.floor),
+            breakdowns: Dimension::ALL
+                .into_iter()
+                .map(|dimension| (dimension.name(), of_dimension(dimension)))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reports for whoever asks within the program: handlers, the command line, mail.
+
+use crate::period::{Period, Span};
+use crate::problem::Problem;
+use crate::report::breakdowns::{ValueCursor, page_of};
+use crate::report::{
+    BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, PageListFigures, PagesRequest, ReportPeriod,
+    make,
+};
+use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
+use crate::{Clock, QueryConfig};
+use chrono::{DateTime, Utc};
+use schemas::classes::Dimension;
+use schemas::{Hour, Month, ProjectSlug};
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+
+/// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
+const AT_ONCE: usize = 8;
+
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+
+/// A part of a report, a page of it at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Listing<T> {
+    /// Project slug.
+    #[schema(value_type = String)]
+    pub project: ProjectSlug,
+    /// From when to when.
+    pub period: ReportPeriod,
+    /// The items, in the order asked for.
+    pub items: Vec<T>,
+    /// Value of `after` with which the list goes on; null at the end.
+    pub next: Option<String>,
+}
+
+/// Projects, a page of them at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct ProjectListing {
+    /// By name.
+    pub items: Vec<ProjectViews>,
+    /// Value of `after` with which the list goes on; null at the end.
+    pub next: Option<String>,
+}
+
+/// The maker of reports.
+pub struct Reports {
+    turns: Semaphore,
+    store: ReportStore,
+    config: QueryConfig,
+    clock: Clock,
+}
+
+impl Reports {
+    /// Reads with `store`; `clock` tells what has begun.
+    pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
+        let store = store.with_timeout_ms(config.timeout_ms);
+        Reports { turns: Semaphore::new(AT_ONCE), store, config, clock }
+    }
+
+    /// Now.
+    pub fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+
+    /// The present month.
+    pub fn running(&self) -> Month {
+        Hour::of(self.now()).month()
+    }
+
+    /// The store that it reads.
+    pub fn store(&self) -> &ReportStore {
+        &self.store
+    }
+
+    /// The whole report of `project` in `span`; `pages` says which pages it lists.
+    ///
+    /// # Errors
+    /// When the project is not known, the span has not begun, `pages` asks for what the span has not, or the storage does not answer.
+    pub async fn report(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        pages: &PagesRequest,
+    ) -> Result<MonthlyReport, Problem> {
+        let periods = self.periods(span, pages)?;
+        let asked = self.asked(project, span, &periods);
+        let _turn = self.turn().await?;
+        let facts = self.store.report(&asked, pages, pages.limit).await.map_err(|error| problem_of(&error))?;
+        Ok(MonthlyReport::of(project.clone(), span, &facts, self.config.rules))
+    }
+
+    /// Its pages.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn pages(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        request: &PagesRequest,
+    ) -> Result<Listing<PageFigures>, Problem> {
+        let periods = self.periods(span, request)?;
+        let asked = self.asked(project, span, &periods);
+        let _turn = self.turn().await?;
+        let facts = self.store.pages(&asked, request).await.map_err(|error| problem_of(&error))?;
+        let period = span.single().and(periods.first().copied());
+        let not_found = request.status == Some(404);
+        let PageListFigures { items, next } =
+            make::page_list(&facts.pages, &facts.listed, period, self.config.rules, not_found);
+        let period = ReportPeriod::of(span, &facts.months);
+        Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
+    }
+
+    /// Values of one dimension.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn breakdown(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        dimension: Dimension,
+        limit: usize,
+        after: Option<&ValueCursor>,
+    ) -> Result<Listing<BreakdownItem>, Problem> {
+        let periods = self.periods(span, &PagesRequest::default())?;
+        let asked = self.asked(project, span, &periods);
+        let _turn = self.turn().await?;
+        let facts = self.store.breakdown(&asked, dimension).await.map_err(|error| problem_of(&error))?;
+        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), after, limit);
+        let period = ReportPeriod::of(span, &facts.months);
+        Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
+    }
+
+    /// Every day.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn days(&self, project: &ProjectSlug, span: Span) -> Result<Listing<DayFigures>, Problem> {
+        let facts = self.months(project, span).await?;
+        let (items, period) = (make::days(&facts.months, self.config.rules), ReportPeriod::of(span, &facts.months));
+        Ok(Listing { project: project.clone(), period, items, next: None })
+    }
+
+    /// Every hour.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn hours(&self, project: &ProjectSlug, span: Span) -> Result<Listing<HourFigures>, Problem> {
+        let facts = self.months(project, span).await?;
+        let (items, period) = (make::hours(&facts.months), ReportPeriod::of(span, &facts.months));
+        Ok(Listing { project: project.clone(), period, items, next: None })
+    }
+
+    /// Projects that may be seen and whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// When the storage does not answer.
+    pub async fn projects(
+        &self,
+        visible: &Visible,
+        prefix: &str,
+        after: Option<&ProjectSlug>,
+        limit: usize,
+    ) -> Result<ProjectListing, Problem> {
+        let _turn = self.turn().await?;
+        let found = self.store.projects(visible, prefix, self.running(), after, limit + 1).await;
+        let mut items = found.map_err(|error| problem_of(&error))?;
+        let goes_on = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| goes_on).map(|last| last.project.to_string());
+        Ok(ProjectListing { items, next })
+    }
+
+    async fn months(&self, project: &ProjectSlug, span: Span) -> Result<crate::report::ReportFacts, Problem> {
+        let periods = self.periods(span, &PagesRequest::default())?;
+        let asked = self.asked(project, span, &periods);
+        let _turn = self.turn().await?;
+        self.store.months(&asked).await.map_err(|error| problem_of(&error))
+    }
+
+    fn asked<'a>(&self, project: &'a ProjectSlug, span: Span, periods: &'a [Period]) -> Asked<'a> {
+        Asked { project, span, periods, rules: self.config.rules }
+    }
+
+    /// The months that have begun, if `pages` can be told of them.
+    fn periods(&self, span: Span, pages: &PagesRequest) -> Result<Vec<Period>, Problem> {
+        let periods = span.periods(self.now()).map_err(|error| Problem::month_not_begun(error.to_string()))?;
+        let compares = span.single().is_some() && !periods.iter().any(|period| period.is_running());
+        if pages.sort == crate::report::Sort::Change && !compares {
+            let expected = "sort=change compares one month that is over with the month before; expected another order";
+            return Err(Problem::invalid_field("sort", expected));
+        }
+        Ok(periods)
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
+        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)
+    }
+}
+
+/// The problem that a reader sees; the cause is logged here, once.
+pub(crate) fn problem_of(error: &StoreError) -> Problem {
+    if matches!(error, StoreError::UnknownProject) {
+        return Problem::unknown_project();
+    }
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    if error.is_unavailable() {
+        tracing::warn!(%error, %cause, "a report could not be read");
+        Problem::storage_unavailable()
+    } else {
+        tracing::error!(%error, %cause, "a report could not be understood");
+        Problem::unreadable_figures()
+    }
+}

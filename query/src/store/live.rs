@@ -1,0 +1,37 @@
+//! Whether views arrive right now: two small sums, for the page of a project that waits for its first view.
+
+use super::{ReportStore, StoreError};
+use chrono::{DateTime, Utc};
+use clickhouse::Row;
+use schemas::{Hour, ProjectSlug};
+use serde::{Deserialize, Serialize};
+
+/// What arrived of late. Bots are not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Live {
+    /// Page views by people today (UTC).
+    pub views_today: u64,
+    /// Page views by people in the running hour and the one before.
+    pub last_hour: u64,
+    /// Beacons refused today, for whatever reason.
+    pub refused_today: u64,
+}
+
+impl ReportStore {
+    /// What arrived of `project` up to `now`.
+    pub async fn live(&self, project: &ProjectSlug, now: DateTime<Utc>) -> Result<Live, StoreError> {
+        self.require_project(project).await?;
+        let hour = Hour::of(now);
+        let (today, before) = (hour.day().first_hour(), Hour(hour.0.saturating_sub(1)));
+        // The hour before may belong to yesterday.
+        let sql = "SELECT sumIf(views, hour >= toDateTime(?, 'UTC')) AS views_today, \
+                   sumIf(views, hour >= toDateTime(?, 'UTC')) AS last_hour, \
+                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?)), 0) AS refused_today \
+                   FROM site_hourly FINAL WHERE project = ? AND hour >= toDateTime(?, 'UTC')";
+        let query = self.client.query(sql);
+        let query = query.bind(today.unix_seconds()).bind(before.unix_seconds());
+        let query = query.bind(project.as_str()).bind(hour.day().0);
+        let query = query.bind(project.as_str()).bind(today.min(before).unix_seconds());
+        self.within("what arrives now", query.fetch_one()).await
+    }
+}

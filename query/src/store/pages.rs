@@ -1,0 +1,294 @@
+//! Lists of pages, and what is known of the listed ones.
+
+use super::scope::Scope;
+use super::{ReportStore, StoreError};
+use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules};
+use crate::report::{Cursor, PageList, PageTotal, PagesRequest, Sort};
+use clickhouse::Row;
+use clickhouse::query::Query;
+use serde::Deserialize;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+/// Tables of pages: of open months, of closed ones.
+const PAGES: [&str; 2] = ["page_daily", "month_closed_page"];
+const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
+
+/// Bytes of paths in one query: ClickHouse parses 256 KiB at most, escaping can double a path, and they are in it twice where a
+/// month is closed.
+const PATHS_BYTES: usize = 32 * 1024;
+
+/// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
+const SORT_BYTES: &str = "67108864";
+
+#[derive(Row, Deserialize)]
+struct PageChange {
+    path: String,
+    status: u16,
+    total: u64,
+    before: u64,
+}
+
+/// Where a page stands in a list by visitors: most first, then by path and status.
+type Place = (Reverse<u64>, String, u16);
+
+/// Conditions on path and status. Their values are bound by [`bound`], once for each time that they are in a query.
+fn conditions(request: &PagesRequest) -> String {
+    let prefix = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, ?)");
+    let status = request.status.map(|status| format!(" AND status = {status}")).unwrap_or_default();
+    format!("{prefix}{status}")
+}
+
+fn bound(mut query: Query, request: &PagesRequest, sql: &str) -> Query {
+    if let Some(prefix) = &request.prefix {
+        for _ in 0..sql.matches("startsWith(path, ?)").count() {
+            query = query.bind(prefix.as_str());
+        }
+    }
+    query
+}
+
+impl ReportStore {
+    /// The list that `request` asks for. `before` is the month before, for [`Sort::Change`].
+    pub(super) async fn page_list(
+        &self,
+        scope: &Scope<'_>,
+        before: Option<&Scope<'_>>,
+        request: &PagesRequest,
+        rules: Rules,
+    ) -> Result<PageList, StoreError> {
+        match (request.sort, before) {
+            (Sort::Views | Sort::Path, _) => self.pages_by_key(scope, request).await,
+            (Sort::Visitors, _) => self.pages_by_visitors(scope, request, rules).await,
+            (Sort::Change, Some(before)) => self.pages_by_change(scope, before, request).await,
+            (Sort::Change, None) => Ok(PageList::default()),
+        }
+    }
+
+    async fn pages_by_key(&self, scope: &Scope<'_>, request: &PagesRequest) -> Result<PageList, StoreError> {
+        let rows = scope.rows(["path, status, views"; 2], PAGES, &conditions(request));
+        let mut sql = format!("SELECT path, status, sum(views) AS total FROM ({rows}) GROUP BY path, status");
+        let by_views = request.sort == Sort::Views;
+        if request.after.is_some() {
+            sql.push_str(if by_views {
+                " HAVING (-toInt128(total), path, status) > (-toInt128(?), ?, ?)"
+            } else {
+                " HAVING (path, status) > (?, ?)"
+            });
+        }
+        sql.push_str(if by_views { " ORDER BY total DESC, path, status" } else { " ORDER BY path, status" });
+        sql.push_str(" LIMIT ?");
+        let mut query = bound(self.client.query(&sql), request, &sql);
+        if let Some(Cursor { figure, path, status, .. }) = &request.after {
+            if by_views {
+                query = query.bind(*figure);
+            }
+            query = query.bind(path.as_str()).bind(*status);
+        }
+        let rows = self.within("pages", query.bind(request.limit as u64 + 1).fetch_all::<PageTotal>()).await?;
+        let cursor = |page: &PageTotal| Cursor { sort: request.sort, ..page.by_views() };
+        Ok(PageList::from_rows(rows, request.limit, cursor))
+    }
+
+    /// The first of all pages and the first of those not found, from one look at the table.
+    pub(super) async fn first_pages(&self, scope: &Scope<'_>, limits: [usize; 2]) -> Result<[PageList; 2], StoreError> {
+        let rows = scope.rows(["path, status, views"; 2], PAGES, "");
+        let most = limits[0].max(limits[1]) + 1;
+        let sql = format!(
+            "SELECT path, status, sum(views) AS total FROM ({rows}) GROUP BY path, status \
+             ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
+        );
+        let rows = self.within("pages", self.client.query(&sql).fetch_all::<PageTotal>()).await?;
+        let not_found = rows.iter().filter(|page| page.status == 404).take(limits[1] + 1).cloned().collect();
+        let all = rows.into_iter().take(limits[0] + 1).collect();
+        Ok([PageList::by_views(all, limits[0]), PageList::by_views(not_found, limits[1])])
+    }
+
+    /// By growth since the month before. A page that is new has none, and comes after all others.
+    async fn pages_by_change(
+        &self,
+        scope: &Scope<'_>,
+        before: &Scope<'_>,
+        request: &PagesRequest,
+    ) -> Result<PageList, StoreError> {
+        let conditions = conditions(request);
+        let now = scope.rows(["path, status, views AS views_now, toUInt64(0) AS views_then"; 2], PAGES, &conditions);
+        let then = before.rows(["path, status, toUInt64(0) AS views_now, views AS views_then"; 2], PAGES, &conditions);
+        // A change is never below -1.
+        let growth = |total: &str, before: &str| {
+            format!("if({before} = 0, -2., (toFloat64({total}) - toFloat64({before})) / toFloat64({before}))")
+        };
+        let mut sql = format!(
+            "SELECT path, status, sum(views_now) AS total, sum(views_then) AS before FROM ({now} UNION ALL {then}) \
+             GROUP BY path, status HAVING total > 0"
+        );
+        if let Some(Cursor { figure, before, .. }) = &request.after {
+            let place = growth(&format!("toUInt64({figure})"), &format!("toUInt64({before})"));
+            let key = growth("total", "before");
+            sql.push_str(&format!(
+                " AND (-{key}, -toInt128(total), path, status) > (-{place}, -toInt128({figure}), ?, ?)"
+            ));
+        }
+        sql.push_str(&format!(" ORDER BY {} DESC, total DESC, path, status LIMIT ?", growth("total", "before")));
+        let mut query = bound(self.client.query(&sql), request, &sql);
+        if let Some(Cursor { path, status, .. }) = &request.after {
+            query = query.bind(path.as_str()).bind(*status);
+        }
+        let rows = self.within("pages", query.bind(request.limit as u64 + 1).fetch_all::<PageChange>()).await?;
+        let befores: ByPage<u64> = rows.iter().map(|row| ((row.path.clone(), row.status), row.before)).collect();
+        let rows = rows.into_iter().map(|row| PageTotal { path: row.path, status: row.status, total: row.total });
+        let cursor = |page: &PageTotal| {
+            let before = befores.get(&(page.path.clone(), page.status)).copied().unwrap_or(0);
+            Cursor { sort: Sort::Change, before, ..page.by_views() }
+        };
+        Ok(PageList::from_rows(rows.collect(), request.limit, cursor))
+    }
+
+    /// By what is told of the visitors, so that the order tells no more than the figures. All pages have to be looked at; they come
+    /// in order of their path, so that one page's sketch and the best so far are all that is in memory.
+    async fn pages_by_visitors(
+        &self,
+        scope: &Scope<'_>,
+        request: &PagesRequest,
+        rules: Rules,
+    ) -> Result<PageList, StoreError> {
+        let sql = format!("{} ORDER BY path, status", details(scope, &conditions(request)));
+        let query =
+            bound(self.client.query(&sql), request, &sql).with_setting("max_bytes_before_external_sort", SORT_BYTES);
+        let range = scope.range;
+        let after: Option<Place> =
+            request.after.as_ref().map(|cursor| (Reverse(cursor.figure), cursor.path.clone(), cursor.status));
+        let mut best: BinaryHeap<(Place, u64)> = BinaryHeap::new();
+        let mut take = |((path, status), facts): ((String, u16), PageFacts)| {
+            let told = facts.visitors(rules, range).shown().map_or(0, |visitors| visitors.estimate);
+            let place = (Reverse(told), path, status);
+            if after.as_ref().is_none_or(|after| place > *after) {
+                best.push((place, facts.views));
+                if best.len() > request.limit + 1 {
+                    best.pop();
+                }
+            }
+        };
+        let mut current: Option<((String, u16), PageFacts)> = None;
+        self.each("visitors of pages", query, |row: PageDetail| {
+            let same = current.as_ref().is_some_and(|((path, status), _)| *path == row.path && *status == row.status);
+            if !same && let Some(done) = current.replace(((row.path.clone(), row.status), PageFacts::default())) {
+                take(done);
+            }
+            match &mut current {
+                Some((_, facts)) => facts.add(&row, scope.is_closed(row.month)),
+                None => Ok(()),
+            }
+        })
+        .await?;
+        if let Some(done) = current {
+            take(done);
+        }
+        let rows = best.into_sorted_vec();
+        let told: ByPage<u64> =
+            rows.iter().map(|((Reverse(told), path, status), _)| ((path.clone(), *status), *told)).collect();
+        let rows = rows.into_iter().map(|((_, path, status), total)| PageTotal { path, status, total });
+        let cursor = |page: &PageTotal| {
+            let figure = told.get(&(page.path.clone(), page.status)).copied().unwrap_or(0);
+            Cursor { sort: Sort::Visitors, figure, ..page.by_views() }
+        };
+        Ok(PageList::from_rows(rows.collect(), request.limit, cursor))
+    }
+
+    /// What is known of the listed pages only: a project may have a hundred thousand others.
+    pub(super) async fn listed(
+        &self,
+        scope: &Scope<'_>,
+        before: Option<&Scope<'_>>,
+        lists: [&PageList; 2],
+        rules: Rules,
+    ) -> Result<ListedPages, StoreError> {
+        let paths_of = |list: &PageList| list.items.iter().map(|page| page.path.clone()).collect::<BTreeSet<_>>();
+        let [all, missing] = lists.map(paths_of);
+        let all = all.union(&missing).cloned().collect();
+        let mut listed = ListedPages::default();
+        let (facts, before, referrers) = tokio::try_join!(
+            self.page_facts(scope, &all),
+            self.views_before(before, &all),
+            self.referrers(scope, &missing, rules)
+        )?;
+        (listed.facts, listed.before, listed.referrers) = (facts, before, referrers);
+        Ok(listed)
+    }
+
+    async fn page_facts(&self, scope: &Scope<'_>, paths: &BTreeSet<String>) -> Result<ByPage<PageFacts>, StoreError> {
+        let mut listed = ListedPages::default();
+        for chunk in chunks(paths) {
+            let sql = details(scope, " AND path IN ?");
+            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
+            self.each("visitors of pages", query, |row: PageDetail| listed.add(&row, scope.is_closed(row.month)))
+                .await?;
+        }
+        Ok(listed.facts)
+    }
+
+    async fn views_before(
+        &self,
+        before: Option<&Scope<'_>>,
+        paths: &BTreeSet<String>,
+    ) -> Result<Option<ByPage<u64>>, StoreError> {
+        let Some(before) = before else { return Ok(None) };
+        let mut views = ByPage::new();
+        for chunk in chunks(paths) {
+            let rows = before.rows(["path, status, views"; 2], PAGES, " AND path IN ?");
+            let sql = format!("SELECT path, status, sum(views) AS total FROM ({rows}) GROUP BY path, status");
+            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
+            let found = self.within("pages of the month before", query.fetch_all::<PageTotal>()).await?;
+            views.extend(found.into_iter().map(|page| ((page.path, page.status), page.total)));
+        }
+        Ok(Some(views))
+    }
+
+    async fn referrers(
+        &self,
+        scope: &Scope<'_>,
+        paths: &BTreeSet<String>,
+        rules: Rules,
+    ) -> Result<Vec<crate::report::facts::ValueSum>, StoreError> {
+        let mut sums = Vec::new();
+        for chunk in chunks(paths) {
+            let rows = scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, " AND path IN ?");
+            let sql = super::values(&rows, rules.floor);
+            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
+            sums.extend(self.within("referrers of pages not found", query.fetch_all()).await?);
+        }
+        Ok(sums)
+    }
+}
+
+/// Rows of [`PageDetail`].
+fn details(scope: &Scope<'_>, more: &str) -> String {
+    let columns = [
+        "path, status, views, sketch, toUInt64(0) AS visitors, toFloat64(0) AS visitors_error",
+        "path, status, views, '' AS sketch, visitors, visitors_error",
+    ];
+    let rows = scope.rows(columns, PAGES, more);
+    format!("SELECT path, status, in_month AS month, views, sketch, visitors, visitors_error FROM ({rows})")
+}
+
+fn chunks(paths: &BTreeSet<String>) -> Vec<Vec<&str>> {
+    let (mut chunk, mut bytes, mut chunks) = (Vec::new(), 0, Vec::new());
+    for path in paths {
+        if bytes + path.len() > PATHS_BYTES {
+            chunks.push(std::mem::take(&mut chunk));
+            bytes = 0;
+        }
+        bytes += path.len();
+        chunk.push(path.as_str());
+    }
+    chunks.push(chunk);
+    chunks.retain(|chunk| !chunk.is_empty());
+    chunks
+}
+
+fn bound_paths(mut query: Query, sql: &str, paths: &[&str]) -> Query {
+    for _ in 0..sql.matches("path IN ?").count() {
+        query = query.bind(paths);
+    }
+    query
+}

@@ -1,0 +1,125 @@
+//! Which rows a report is about, as conditions of ClickHouse's. What is written into a query here cannot be anything else: a slug
+//! has only letters, digits, hyphens, dots and underscores; the others are numbers and names of ours.
+
+use crate::period::Period;
+use crate::report::{MonthFacts, ReportFacts};
+use schemas::close::Frontier;
+use schemas::tables::MonthCloseRow;
+use schemas::{Month, ProjectSlug};
+use std::collections::BTreeMap;
+
+/// A month's first day, as ClickHouse's `Date` counts.
+pub(super) fn first_day(month: Month) -> u16 {
+    month.first_hour().day().0
+}
+
+/// Rows of one project.
+pub(super) fn of_project(project: &ProjectSlug) -> String {
+    format!("project = '{project}'")
+}
+
+/// One project (or several, whose rows carry their names), some months, and who closed those that are closed.
+pub(super) struct Scope<'a> {
+    /// A condition on the column `project`.
+    pub(super) whose: String,
+    pub(super) periods: Vec<Period>,
+    /// Whether a range was asked for, however many months of it have begun.
+    pub(super) range: bool,
+    pub(super) closed: &'a BTreeMap<u16, MonthCloseRow>,
+}
+
+impl Scope<'_> {
+    /// The same project in other months.
+    pub(super) fn of(&self, periods: Vec<Period>) -> Self {
+        Scope { whose: self.whose.clone(), periods, range: self.range, closed: self.closed }
+    }
+
+    pub(super) fn is_closed(&self, month: u16) -> bool {
+        self.closed.contains_key(&month)
+    }
+
+    /// Notes in `facts` which months are closed.
+    pub(super) fn close(&self, facts: &mut ReportFacts) {
+        for month in facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()) {
+            if self.is_closed(first_day(month.period.month())) {
+                MonthFacts::close(month);
+            }
+        }
+    }
+
+    /// Those closed ones among the months.
+    fn closes(&self) -> impl Iterator<Item = (Period, &MonthCloseRow)> {
+        self.periods.iter().filter_map(|period| Some((*period, self.closed.get(&first_day(period.month()))?)))
+    }
+
+    /// Without rows that are in the figures of a closed month. `day` is an expression of the table's day.
+    fn not_contained(&self, day: &str) -> String {
+        let of_close = |(period, close): (Period, &MonthCloseRow)| {
+            let (first, last) = (period.first_day().0, period.last_day().0);
+            let contained = Frontier::of(close).condition();
+            format!(" AND NOT ({day} BETWEEN toDate({first}) AND toDate({last}) AND {contained})")
+        };
+        self.closes().map(of_close).collect()
+    }
+
+    /// The rows of the months in a table by day, without those that are in a closed month's figures.
+    pub(super) fn days(&self) -> String {
+        // toDate of a number below 65,536 takes it as days since the epoch.
+        let of_run = |(first, last): (Period, Period)| {
+            format!("day BETWEEN toDate({}) AND toDate({})", first.first_day().0, last.last_day().0)
+        };
+        let days = self.runs().map(of_run).collect::<Vec<_>>().join(" OR ");
+        format!("WHERE {} AND ({days}){}", self.whose, self.not_contained("day"))
+    }
+
+    /// The same in the table by hour.
+    pub(super) fn hours(&self) -> String {
+        let of_run = |(first, last): (Period, Period)| {
+            let (first, end) = (first.first_hour().unix_seconds(), last.end_hour().unix_seconds());
+            format!("(hour >= toDateTime({first}, 'UTC') AND hour < toDateTime({end}, 'UTC'))")
+        };
+        let hours = self.runs().map(of_run).collect::<Vec<_>>().join(" OR ");
+        format!("WHERE {} AND ({hours}){}", self.whose, self.not_contained("toDate(hour, 'UTC')"))
+    }
+
+    /// Months without a gap between them, as (first, last): one range of a key is found faster than many.
+    fn runs(&self) -> impl Iterator<Item = (Period, Period)> {
+        let mut runs: Vec<(Period, Period)> = Vec::new();
+        for &period in &self.periods {
+            match runs.last_mut() {
+                Some((_, last)) if last.end_hour() == period.first_hour() => *last = period,
+                _ => runs.push((period, period)),
+            }
+        }
+        runs.into_iter()
+    }
+
+    /// Condition on a table of closed months; none where no month is closed.
+    pub(super) fn closed_rows(&self) -> Option<String> {
+        let pairs: Vec<String> =
+            self.closes().map(|(_, close)| format!("(toDate({}), toUInt64({}))", close.month, close.run)).collect();
+        let months: Vec<String> = self.closes().map(|(_, close)| format!("toDate({})", close.month)).collect();
+        let (pairs, months) = (pairs.join(", "), months.join(", "));
+        // The months by themselves too: only they are of the key's beginning.
+        (!pairs.is_empty())
+            .then(|| format!("WHERE {} AND month IN ({months}) AND (month, run) IN ({pairs})", self.whose))
+    }
+
+    /// `columns` of a table by day, `closed_columns` of its closed counterpart, each row with its month. `more` is a further
+    /// condition on both, which begins with ` AND`.
+    pub(super) fn rows(&self, columns: [&str; 2], tables: [&str; 2], more: &str) -> String {
+        let mut sql = format!(
+            "SELECT toUInt16(toStartOfMonth(day)) AS in_month, {} FROM {} FINAL {}{more}",
+            columns[0],
+            tables[0],
+            self.days()
+        );
+        if let Some(closed) = self.closed_rows() {
+            sql.push_str(&format!(
+                " UNION ALL SELECT toUInt16(month) AS in_month, {} FROM {} FINAL {closed}{more}",
+                columns[1], tables[1]
+            ));
+        }
+        sql
+    }
+}

@@ -1,0 +1,258 @@
+//! Four months of one project, known in full: rows as the aggregator would write them, and what they add up to.
+
+use anyhow::Result;
+use clickhouse::Client;
+use schemas::tables::{
+    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow,
+};
+use schemas::{Coordinate, Hour, Month, VisitorSketch};
+use std::collections::BTreeMap;
+
+/// The months, oldest first. The first is closed, the last is running.
+pub const MONTHS: [&str; 4] = ["2025-12", "2026-01", "2026-02", "2026-03"];
+/// Now.
+pub const CLOCK: &str = "2026-03-02T09:20:00Z";
+/// The run that closed the first month.
+const RUN: u64 = 7;
+const PATHS: u64 = 230;
+/// Paths with characters that patterns, CSV and spreadsheets take for their own.
+const ODD: [&str; 6] = ["/100%_done/", "/a,b", "/say \"x\"", "/%41", "/ünï/漢字", "/x_y"];
+
+/// A number without pattern (splitmix64, Steele et al. 2014).
+pub fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn path(at: u64) -> String {
+    match ODD.get(at as usize) {
+        Some(odd) => (*odd).to_owned(),
+        None => format!("/{}/page-{at}.html", ["en", "de"][(at % 2) as usize]),
+    }
+}
+
+/// What a month truly has.
+#[derive(Default)]
+pub struct Truth {
+    /// Views by (path, status).
+    pub pages: BTreeMap<(String, u16), u64>,
+    /// Views in all.
+    pub views: u64,
+    /// Arrivals.
+    pub visits: u64,
+    /// Views by version.
+    pub versions: BTreeMap<String, u64>,
+}
+
+/// Rows of one month.
+struct Rows {
+    site: Vec<SiteHourlyRow>,
+    pages: Vec<PageDailyRow>,
+    values: Vec<BreakdownDailyRow>,
+}
+
+fn sketch(readers: impl Iterator<Item = u64>) -> Vec<u8> {
+    let mut sketch = VisitorSketch::new();
+    readers.for_each(|reader| _ = sketch.insert(Coordinate::from_hash(mix(reader))));
+    sketch.encode()
+}
+
+fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
+    let (mut rows, mut truth) = (Rows { site: vec![], pages: vec![], values: vec![] }, Truth::default());
+    let end = month.end_hour().min(until);
+    let days = u64::from((end.0 - month.first_hour().0).div_ceil(24));
+    let mut by_day: BTreeMap<u64, u64> = BTreeMap::new();
+    for at in 0..PATHS {
+        // Some pages are new in a month, some are gone.
+        if mix(at * 31 + number).is_multiple_of(9) {
+            continue;
+        }
+        let views = 2 + 2_000 / (at + 1) + mix(at ^ number) % 12;
+        let status = if at % 7 == 3 { 404 } else { 200 };
+        for day in [at % days, (at * 5 + number) % days] {
+            let readers = (0..views).map(|view| mix(view ^ (at << 20)) % (1 + views / 2) + number * 1_000_000);
+            rows.pages.push(PageDailyRow {
+                project: "docs".to_owned(),
+                day: month.first_hour().day().0 + day as u16,
+                path: path(at),
+                status,
+                views,
+                sketch: sketch(readers),
+                stream: 1,
+                window_start: day * 10,
+                next_offset: day * 10 + 9,
+            });
+            *by_day.entry(day).or_default() += views;
+            *truth.pages.entry((path(at), status)).or_default() += views;
+        }
+    }
+    // Both rows of a page may be of one day: then they are one key, and the later statement holds.
+    rows.pages.sort_by(|a, b| (&a.path, a.day).cmp(&(&b.path, b.day)));
+    rows.pages.dedup_by(|twice, kept| {
+        let same = (&twice.path, twice.day) == (&kept.path, kept.day);
+        if same {
+            *by_day.entry(u64::from(twice.day - month.first_hour().day().0)).or_default() -= twice.views;
+            *truth.pages.entry((twice.path.clone(), twice.status)).or_default() -= twice.views;
+        }
+        same
+    });
+    for (day, views) in by_day {
+        let hour = Hour(month.first_hour().0 + day as u32 * 24 + (mix(day) % 9) as u32);
+        rows.site.push(SiteHourlyRow {
+            project: "docs".to_owned(),
+            hour: hour.unix_seconds(),
+            views,
+            visits: views / 3,
+            bots_search: 3,
+            bots_ai_crawler: 4,
+            bots_preview: 0,
+            bots_monitor: 0,
+            bots_automation: 0,
+            bots_other: 0,
+            sketch: sketch((0..views).map(|view| mix(view ^ day) % 900 + number * 1_000_000)),
+            stream: 1,
+            window_start: day * 10,
+            next_offset: day * 10 + 9,
+        });
+        truth.views += views;
+        truth.visits += views / 3;
+        // Versions by a steep law: some below the floor.
+        let mut left = views;
+        for version in 0..40 {
+            let part = if version == 39 { left } else { left / 4 };
+            left -= part;
+            if part > 0 {
+                let value = format!("={}.{version}", number % 2);
+                *truth.versions.entry(value.clone()).or_default() += part;
+                rows.values.push(BreakdownDailyRow {
+                    project: "docs".to_owned(),
+                    day: month.first_hour().day().0 + day as u16,
+                    dimension: "version".to_owned(),
+                    value,
+                    views: part,
+                    stream: 1,
+                    window_start: day * 10,
+                    next_offset: day * 10 + 9,
+                });
+            }
+        }
+    }
+    (rows, truth)
+}
+
+/// Writes all months, and returns what they have.
+pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
+    let now = Hour::of(chrono::DateTime::parse_from_rfc3339(CLOCK)?.to_utc());
+    let mut truths = BTreeMap::new();
+    for (number, name) in MONTHS.into_iter().enumerate() {
+        let month: Month = name.parse()?;
+        let (rows, truth) = rows(month, number as u64, Hour(now.0 + 1));
+        if number == 0 {
+            close(client, month, &rows, &truth).await?;
+        } else {
+            insert(client, "site_hourly", &rows.site).await?;
+            insert(client, "page_daily", &rows.pages).await?;
+            insert(client, "breakdown_daily", &rows.values).await?;
+            let day = month.first_hour().day().0;
+            for (host, beacons) in [("mirror.example", 30), ("localhost:8000", 6), ("127.0.0.1:8000", 7)] {
+                let sql = "INSERT INTO rejection_daily (project, day, reason, host, beacons, stream, window_start, next_offset) \
+                           VALUES ('docs', toDate(?), 'foreign_host', ?, ?, 1, 0, 9)";
+                client.query(sql).bind(day).bind(host).bind(beacons).execute().await?;
+            }
+            for ((path, status), views) in &truth.pages {
+                if *status != 404 {
+                    continue;
+                }
+                let rest = views - views / 2;
+                for (referrer, views) in [("blog.example", views / 2), (":internal", rest / 2), ("", rest - rest / 2)] {
+                    let sql = "INSERT INTO not_found_daily VALUES ('docs', toDate(?), ?, ?, ?, 1, 0, 9)";
+                    client.query(sql).bind(day).bind(path).bind(referrer).bind(views).execute().await?;
+                }
+            }
+        }
+        truths.insert(name, truth);
+    }
+    Ok(truths)
+}
+
+/// What closing leaves of the rows.
+async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Result<()> {
+    let day = month.first_hour().day().0;
+    let hours = (month.end_hour().0 - month.first_hour().0) as usize;
+    let mut closed = MonthClosedRow {
+        project: "docs".to_owned(),
+        month: day,
+        run: RUN,
+        hour_views: vec![0; hours],
+        hour_visits: vec![0; hours],
+        day_visitors: vec![0; hours / 24],
+        day_errors: vec![0.0; hours / 24],
+        bots_search: 5,
+        rejected_reasons: vec!["foreign_host".to_owned(), "foreign_host".to_owned()],
+        rejected_hosts: vec!["mirror.example".to_owned(), "other.example".to_owned()],
+        rejected_beacons: vec![20, 12],
+        ..MonthClosedRow::default()
+    };
+    let mut union = VisitorSketch::new();
+    for row in &rows.site {
+        let at = (Hour::from_unix_seconds(row.hour).0 - month.first_hour().0) as usize;
+        closed.hour_views[at] += row.views;
+        closed.hour_visits[at] += row.visits;
+        let of_day = VisitorSketch::decode(&row.sketch)?;
+        union.merge(&of_day);
+        closed.day_visitors[at / 24] = of_day.estimate().value.round() as u64;
+        closed.day_errors[at / 24] = of_day.estimate().error;
+    }
+    (closed.visitors, closed.visitors_error) = (union.estimate().value.round() as u64, union.estimate().error);
+    insert(client, "month_closed", &[closed]).await?;
+    let mut pages: BTreeMap<(String, u16), VisitorSketch> = BTreeMap::new();
+    for row in &rows.pages {
+        pages.entry((row.path.clone(), row.status)).or_default().merge_encoded(&row.sketch)?;
+    }
+    let pages: Vec<MonthClosedPageRow> = pages
+        .into_iter()
+        .map(|((path, status), sketch)| MonthClosedPageRow {
+            project: "docs".to_owned(),
+            month: day,
+            run: RUN,
+            views: truth.pages[&(path.clone(), status)],
+            path,
+            status,
+            visitors: sketch.estimate().value.round() as u64,
+            visitors_error: sketch.estimate().error,
+        })
+        .collect();
+    insert(client, "month_closed_page", &pages).await?;
+    for (value, views) in &truth.versions {
+        let sql = "INSERT INTO month_closed_breakdown VALUES ('docs', toDate(?), ?, 'version', ?, ?)";
+        client.query(sql).bind(day).bind(RUN).bind(value).bind(views).execute().await?;
+    }
+    for ((path, _), views) in truth.pages.iter().filter(|((_, status), _)| *status == 404) {
+        let sql = "INSERT INTO month_closed_not_found VALUES ('docs', toDate(?), ?, ?, 'blog.example', ?)";
+        client.query(sql).bind(day).bind(RUN).bind(path).bind(views).execute().await?;
+    }
+    let last_word = MonthCloseRow {
+        month: day,
+        run: RUN,
+        finished: 1_767_600_000_000_000,
+        streams: vec![1],
+        windows: vec![1_000],
+        projects: 1,
+        views: truth.views,
+    };
+    insert(client, "month_close", &[last_word]).await
+}
+
+async fn insert<T>(client: &Client, table: &str, rows: &[T]) -> Result<()>
+where
+    T: clickhouse::RowOwned + clickhouse::RowWrite,
+{
+    let mut insert = client.insert::<T>(table).await?;
+    for row in rows {
+        insert.write(row).await?;
+    }
+    insert.end().await?;
+    Ok(())
+}
