@@ -72,9 +72,10 @@ any_command() {
     return 1
 }
 
-# What compiling needs besides cargo: a C and C++ compiler, and librdkafka's build with TLS.
+# What compiling needs besides cargo: a C and C++ compiler, and librdkafka's build with TLS. It includes a header of curl's even
+# where it is built without curl (rdkafka_conf.c of 2.12.1).
 # shellcheck disable=SC2034 # used by those who source this file
-build_packages=(build-essential:c++ cmake:cmake pkg-config:pkg-config:pkgconf libssl-dev zlib1g-dev)
+build_packages=(build-essential:c++ cmake:cmake pkg-config:pkg-config:pkgconf libcurl4-openssl-dev libssl-dev zlib1g-dev)
 
 # until_true SECONDS WHAT COMMAND…: repeats the command until it succeeds; fails, naming WHAT, when the time is over.
 until_true() {

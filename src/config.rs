@@ -1,6 +1,7 @@
 //! The one registry of settings. Each is a flag `--name`, an environment variable `HEADCOUNT_NAME` and a TOML key
 //! `name`, in that order of precedence, before its default.
 
+mod access;
 pub mod kafka;
 
 use anyhow::{Context, bail};
@@ -134,6 +135,13 @@ const SETTINGS: &[Setting] = &[
     setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
     setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting(
+        "report_rate",
+        "N",
+        "20",
+        "Requests a second for reports, by token, or by client without one (ten times as many at once); 0: no limit",
+    ),
+    setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
     setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
     setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take"),
@@ -250,6 +258,7 @@ impl Config {
         config.listen()?;
         config.http()?;
         config.query()?;
+        config.access("")?;
         config.close_after()?;
         config.retention()?;
         config.host_patterns()?;
@@ -598,6 +607,8 @@ mod tests {
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
+            (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
+            (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),

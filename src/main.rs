@@ -18,6 +18,7 @@ mod retention;
 mod roles;
 mod serve;
 mod shell;
+mod tokens;
 mod topic;
 
 use anyhow::Context;
@@ -144,9 +145,27 @@ fn command() -> Command {
                                     "A host its pages are on, such as docs.example.org or localhost:8000; repeatable",
                                 ),
                         )
+                        .arg(switch("public", "Let anybody read its reports"))
                         .args(config::arguments()),
                 )
-                .subcommand(Command::new("list").about("List the projects and their hosts").args(config::arguments()))
+                .subcommand(
+                    Command::new("list").about("List the projects with what is set of each").args(config::arguments()),
+                )
+                .subcommand(
+                    Command::new("set")
+                        .about("Say who may read a project's reports, its time zone, and who gets them by mail")
+                        .arg(slug())
+                        .arg(switch("public", "Let anybody read its reports"))
+                        .arg(switch("private", "Let only those read them who have a token").conflicts_with("public"))
+                        .arg(
+                            Arg::new("time-zone").long("time-zone").value_name("TZ").help(
+                                "Time zone of the hours of the week, such as Europe/Berlin; empty for UTC",
+                            ),
+                        )
+                        .arg(many("mail", "ADDRESS", "Send its monthly report to this address; repeatable"))
+                        .arg(many("no-mail", "ADDRESS", "Send it there no longer; repeatable"))
+                        .args(config::arguments()),
+                )
                 .subcommand(
                     Command::new("remove")
                         .about("Stop counting a project; its figures stay")
@@ -177,6 +196,7 @@ fn command() -> Command {
                         .args(config::arguments()),
                 ),
         )
+        .subcommand(token_command())
         .subcommand(
             Command::new("config")
                 .about("Print the settings in force with their origin (no secrets)")
@@ -186,6 +206,45 @@ fn command() -> Command {
             Command::new("loadtest").about("Drive load at a service of your own and measure"),
         ))
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn token_command() -> Command {
+    Command::new("token")
+        .about("Make, list and revoke the tokens that open reports")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("create")
+                .about("Make a token and print it, this once")
+                .arg(
+                    Arg::new("project")
+                        .long("project")
+                        .value_name("SLUG")
+                        .help("It opens the reports of this project")
+                        .conflicts_with("admin"),
+                )
+                .arg(switch("admin", "It opens the reports of all projects"))
+                .group(clap::ArgGroup::new("opens").args(["project", "admin"]).required(true))
+                .arg(
+                    Arg::new("label")
+                        .long("label")
+                        .value_name("TEXT")
+                        .help("What it is for, as `headcount token list` shows it"),
+                )
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("list").about("List the tokens by their ids, never the tokens").args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("revoke")
+                .about("Make a token open nothing any more, and end its sessions")
+                .arg(Arg::new("id").required(true).value_name("ID").help("Its id, as `headcount token list` shows it"))
+                .args(config::arguments()),
+        )
 }
 
 fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -296,6 +355,11 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let (action, matches) = matches.subcommand().context("no project command given")?;
             let config = Config::load(matches)?;
             runtime()?.block_on(projects::command(action, matches, &config))
+        }
+        Some(("token", matches)) => {
+            let (action, matches) = matches.subcommand().context("no token command given")?;
+            let config = Config::load(matches)?;
+            runtime()?.block_on(tokens::command(action, matches, &config))
         }
         Some(("keys", matches)) => {
             let (action, matches) = matches.subcommand().context("no keys command given")?;

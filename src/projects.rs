@@ -1,7 +1,7 @@
 //! The registry of projects: the commands that change it, and the endpoint's copy of it.
 
 use crate::config::Config;
-use crate::{database, embedded, retention};
+use crate::{database, embedded, retention, tokens};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+mod settings;
 
 /// What the registry holds of a project.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +55,9 @@ pub type Registry = BTreeMap<ProjectSlug, Registered>;
 
 /// The registry as the endpoint looks things up in it.
 pub fn indexed(registry: &Registry) -> ProjectSnapshot {
-    let hosts = registry.iter().map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
+    // One without hosts is known by a pattern, and only has settings here: its pages' hosts stay the pattern's.
+    let registered = registry.iter().filter(|(_, project)| !project.hosts.is_empty());
+    let hosts = registered.map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
     // Written by us; a pattern that no longer reads is one that masks nothing, and is told when it is read.
     let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     let rules = registry.iter().map(|(slug, project)| {
@@ -73,7 +77,7 @@ const ERASED: u8 = 2;
 /// How often the endpoint reads the registry.
 pub const REFRESH: Duration = Duration::from_secs(2);
 
-/// Runs `headcount project add|list|remove|rules|erase`.
+/// Runs `headcount project add|list|set|remove|rules|erase`.
 pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
     // Checked before the service is looked for: a typo is a typo, running or not.
     let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
@@ -101,6 +105,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             );
         }
     }
+    let change = settings::Change::from_arguments(matches)?;
     let url = clickhouse_url(config).await?;
     let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
@@ -109,7 +114,11 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
             all.sort_unstable();
             all.dedup();
-            put(&client, &slug, |row| (row.hosts, row.removed) = (all.clone(), COUNTED)).await?;
+            put(&client, &slug, |row| {
+                (row.hosts, row.removed) = (all.clone(), COUNTED);
+                change.apply(row);
+            })
+            .await?;
             println!("project {slug}: {}", all.join(", "));
             for (other, shared) in read(&client).await?.iter().filter(|(other, _)| **other != slug) {
                 for host in shared.hosts.iter().filter(|host| hosts.contains(host)) {
@@ -136,6 +145,19 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             }
             println!("in force within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
         }
+        ("set", Some(slug)) => {
+            if !is_known(&client, &slug).await? {
+                bail!("there is no project {slug}; register it with `headcount project add {slug} --host HOST`");
+            }
+            if change.is_nothing() {
+                bail!("nothing to set; `headcount project set --help` lists what there is");
+            }
+            put(&client, &slug, |row| change.apply(row)).await?;
+            if let Some(row) = row(&client, &slug).await? {
+                println!("project {slug}: {}", settings::described(&row).join("; "));
+            }
+            println!("in force within {} seconds", REFRESH.as_secs() + 1);
+        }
         ("erase", Some(slug)) => {
             // First the registry: from here on nothing of it is accepted, and what comes back is removed.
             put(&client, &slug, |row| {
@@ -144,6 +166,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
                 (row.time_zone, row.public, row.recipients) = Default::default();
             })
             .await?;
+            tokens::revoke_all_of(&client, &slug).await?;
             let tables = retention::remove(&client, &slug).await?;
             println!(
                 "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \
@@ -156,17 +179,34 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             if registry.is_empty() {
                 println!("no projects yet; register one with `headcount project add SLUG --host HOST`");
             }
+            let rows = client.query("SELECT ?fields FROM project FINAL WHERE removed = 0").fetch_all::<ProjectRow>();
+            let rows = rows.await.context("cannot read the registry of projects")?;
             for (slug, project) in registry {
-                println!("{slug}: {}", project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+                let by_pattern = if project.hosts.is_empty() { "by a host pattern" } else { "" };
+                println!(
+                    "{slug}: {by_pattern}{}",
+                    project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", ")
+                );
                 for (kind, texts) in [("mask", project.mask), ("keep", project.keep), ("query", project.query)] {
                     if !texts.is_empty() {
                         println!("  {kind}: {}", texts.join(", "));
                     }
                 }
+                if let Some(row) = rows.iter().find(|row| row.slug == slug.as_str()) {
+                    println!("  {}", settings::described(row).join("; "));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Whether reports of the project can be there: it is registered, or was, or has figures.
+pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<bool> {
+    match row(client, slug).await? {
+        Some(row) => Ok(row.removed != ERASED),
+        None => Ok(with_figures(client).await?.contains(slug)),
+    }
 }
 
 /// The ClickHouse that the configuration names, or the embedded one that runs on the data directory.

@@ -74,7 +74,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         async move { ingest.keep(until(stopped)).await }
     });
 
-    let reports = query::routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock));
+    let make_one = format!("headcount token create --admin --data {}", data.display());
+    let access = query::access::Access::new(client.clone(), config.access(&make_one)?, Arc::clone(&clock));
+    access.begin().await;
+    let rights = tokio::spawn(Arc::clone(&access).keep());
+    let reports = query::guarded_routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock), &access);
     let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
     let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
@@ -101,6 +105,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     refresh.abort();
+    rights.abort();
     beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;

@@ -4,6 +4,7 @@
 use http::HeaderMap;
 use ipnet::IpNet;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 /// Bytes of a user agent that are looked at. Longer ones are cut, so that a caller cannot make hashing expensive.
@@ -41,6 +42,17 @@ impl ClientAddress {
             IpAddr::V4(address) => use_bytes(&address.octets()),
             IpAddr::V6(address) => use_bytes(&address.octets()[..8]),
         }
+    }
+}
+
+/// What clients are hashed with where they must be told apart, and not known. It lives in memory only.
+#[derive(Clone, Default)]
+pub struct ClientSecret(foldhash::quality::RandomState);
+
+impl ClientAddress {
+    /// The network under a secret of the caller's process.
+    pub fn hashed(&self, secret: &ClientSecret) -> u64 {
+        self.with_network_bytes(|bytes| secret.0.hash_one(bytes))
     }
 }
 
@@ -98,6 +110,13 @@ impl TrustedProxies {
             (Some(one), Some(other)) if one == other => one,
             _ => ClientAddress::new(peer),
         }
+    }
+
+    /// Whether the client came over TLS, by the word of a proxy that is trusted: the last entry of `X-Forwarded-Proto`.
+    pub fn says_https(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let told = headers.get_all("x-forwarded-proto").iter().next_back().and_then(|value| value.to_str().ok());
+        let last = told.and_then(|value| value.rsplit(',').next());
+        self.contains(peer) && last.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
     }
 
     /// Where the hops of one header lead; nothing where it is absent.
@@ -183,6 +202,22 @@ mod tests {
         ] {
             assert_eq!(client(peer, headers), expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
         }
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_that_a_client_came_over_tls() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        for (peer, told, expected) in [
+            ("10.0.0.1", "https", true),
+            ("10.0.0.1", "http, HTTPS", true),
+            ("10.0.0.1", "https, http", false),
+            ("10.0.0.1", "", false),
+            ("198.51.100.7", "https", false),
+        ] {
+            let headers = HeaderMap::from_iter([("x-forwarded-proto".parse().unwrap(), told.parse().unwrap())]);
+            assert_eq!(proxies.says_https(peer.parse().unwrap(), &headers), expected, "{peer} {told}");
+        }
+        assert!(!proxies.says_https("10.0.0.1".parse().unwrap(), &HeaderMap::new()));
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub(crate) fn style_route() -> Router {
 fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let file = |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
     Router::new()
-        .route("/assets/report.css", file("text/css; charset=utf-8", page::STYLE))
-        .route("/assets/report.js", file("text/javascript; charset=utf-8", page::SCRIPT))
+        .route("/assets/report.css", file("text/css; charset=utf-8", &page::STYLE))
+        .route("/assets/report.js", file("text/javascript; charset=utf-8", &page::SCRIPT))
 }
 
 async fn report_page(

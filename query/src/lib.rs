@@ -6,6 +6,7 @@
 use axum::Router;
 use std::sync::Arc;
 
+pub mod access;
 pub mod csv;
 pub mod openapi;
 pub mod period;
@@ -56,7 +57,19 @@ impl Default for QueryConfig {
 /// - `GET /projects/{project}`: redirects to the running month's page.
 /// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
 /// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
-pub fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
+///
+/// And of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. Everything is behind its guard.
+pub fn guarded_routes(
+    store: ReportStore,
+    config: QueryConfig,
+    clock: Clock,
+    access: &std::sync::Arc<access::Access>,
+) -> Router {
+    access::guarded(routes(store.clone(), config.clone(), clock), access, store, config)
+}
+
+/// The routes without the guard.
+pub(crate) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     handlers::router(store, config, clock)
 }
 

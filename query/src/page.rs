@@ -7,6 +7,7 @@ use crate::problem::Problem;
 use crate::report::{MonthlyReport, VisitorUnit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use schemas::Month;
+use std::sync::LazyLock;
 
 mod access;
 mod chart;
@@ -23,21 +24,33 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)]
 pub(crate) use access::{not_allowed, sign_in};
 pub(crate) use index::{IndexAsked, index};
 pub(crate) use paths::ListAsked;
 pub(crate) use privacy::privacy;
 pub(crate) use snippet::Snippet;
 
-/// The style, a file of its own so that the policy can forbid everything inline.
-pub(crate) const STYLE: &str = include_str!("../assets/report.css");
+/// The style, a file of its own so that the policy can forbid everything inline. Without comments and indentation, which readers
+/// need not wait for.
+pub(crate) static STYLE: LazyLock<String> = LazyLock::new(|| {
+    let source = include_str!("../assets/report.css");
+    let parts = source.split("/*").enumerate();
+    let plain: String = parts
+        .map(|(at, part)| if at == 0 { part } else { part.split_once("*/").map_or("", |(_, rest)| rest) })
+        .collect();
+    packed(&plain) + &chart::lengths()
+});
 
-/// The script, which every page works without.
-pub(crate) const SCRIPT: &str = include_str!("../assets/report.js");
+/// The script, which every page works without. Its comments have lines of their own.
+pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| packed(include_str!("../assets/report.js")));
+
+fn packed(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
 
 /// Pages listed on the page; the API and the links below the list have the others.
-pub(crate) const PAGES_SHOWN: usize = 25;
+pub(crate) const PAGES_SHOWN: usize = 20;
 
 /// Projects listed at once.
 pub(crate) const PROJECTS_SHOWN: usize = 50;
@@ -122,8 +135,8 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
                 }
             }
             footer {
-                p {
-                    "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page."
+                p.screen {
+                    "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page of A4."
                 }
                 (honest(&shown))
             }
@@ -189,7 +202,7 @@ fn refusals(shown: &Shown<'_>) -> Option<Markup> {
 fn refused(shown: &Shown<'_>) -> Markup {
     html! {
         @if let Some(sentences) = refusals(shown) {
-            section {
+            section.refusals {
                 h2 { "Refused beacons" }
                 p.note { "Sent for this project, and counted nowhere else." }
                 (sentences)
@@ -200,21 +213,34 @@ fn refused(shown: &Shown<'_>) -> Markup {
 
 /// Links to other times.
 fn months(shown: &Shown<'_>) -> Markup {
-    let project = &shown.report.project;
+    let (project, running) = (&shown.report.project, shown.running);
     let link = |month: Month| format!("/projects/{project}/{month}");
-    let longer = (1..LONGER).fold(shown.running, |month, _| month.previous());
+    let earlier = |month: Month, count: usize| (0..count).fold(month, |month, _| month.previous());
+    // The reader knows the year where it is the page's own.
+    let year = shown.month().map(Month::year);
+    let name = |month: Month| {
+        if year == Some(month.year()) { words::month_name(month).to_owned() } else { words::month(month) }
+    };
+    let count = shown.report.months.len();
     html! {
         nav.months aria-label="Other months" {
             ul {
                 @if let Some(month) = shown.month() {
-                    li { a rel="prev" href=(link(month.previous())) { "← " (words::month(month.previous())) } }
-                    @if month < shown.running {
-                        li { a rel="next" href=(link(month.next())) { (words::month(month.next())) " →" } }
+                    li { a rel="prev" href=(link(month.previous())) { "← " (name(month.previous())) } }
+                    @if month < running {
+                        li { a rel="next" href=(link(month.next())) { (name(month.next())) " →" } }
                     }
-                    @if month < shown.running && month.next() != shown.running { li { a href=(link(shown.running)) { "The running month" } } }
-                    li { a href=(format!("/projects/{project}/{longer}..{}", shown.running)) { "Twelve months" } }
+                    @if month < running && month.next() != running { li { a href=(link(running)) { "The running month" } } }
+                    li { a href=(format!("/projects/{project}/{}..{running}", earlier(running, LONGER - 1))) { "Twelve months" } }
                 } @else {
-                    li { a href=(link(shown.running)) { "The running month" } }
+                    @if let Some(first) = shown.report.months.first().and_then(|month| month.month.parse().ok()) {
+                        li {
+                            a rel="prev" href=(format!("/projects/{project}/{}..{}", earlier(first, count), first.previous())) {
+                                "← The " (count) " months before"
+                            }
+                        }
+                    }
+                    li { a href=(link(running)) { "The running month" } }
                 }
             }
         }
@@ -273,7 +299,7 @@ fn document(frame: &Frame<'_>, body: Markup) -> Markup {
                 meta name="robots" content="noindex";
                 title { (frame.title) " · headcount" }
                 @if frame.alone {
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE.as_str())) }
                 } @else {
                     // Keeps browsers from asking for a /favicon.ico.
                     link rel="icon" href="data:,";

@@ -1,8 +1,9 @@
 //! `GET /privacy`: what this very service does with what it sees, from its running configuration, so that anyone can hold it to its
 //! word. A page for people; JSON for whoever asks for `application/json`.
 
+use crate::access::headers;
 use crate::page;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -107,20 +108,12 @@ pub fn routes(facts: Asked) -> Router {
     )
 }
 
-fn answer(facts: &PrivacyFacts, headers: &HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let policy = [
-        (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
+fn answer(facts: &PrivacyFacts, asked: &HeaderMap) -> Response {
+    let accept = asked.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     // A browser names text/html; programs that name nothing get the page as well.
-    if accept.contains("application/json") && !accept.contains("text/html") {
-        return (policy, Json(facts)).into_response();
-    }
-    (policy, page::privacy(facts)).into_response()
+    let program = accept.contains("application/json") && !accept.contains("text/html");
+    let mut response = if program { Json(facts).into_response() } else { page::privacy(facts).into_response() };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::protect(&mut response, headers::Kind::default());
+    response
 }

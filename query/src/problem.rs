@@ -38,13 +38,13 @@ impl Problem {
         }
     }
 
-    /// 404: nobody registered that project, or it was removed.
+    /// 404: nobody registered that project, or whoever asks may not read it; which of the two is not told.
     pub fn unknown_project() -> Self {
         Problem {
             kind: "/problems/unknown-project",
             title: "No such project",
             status: 404,
-            detail: "no project of this name is registered here".into(),
+            detail: "no project of this name is here, or it is not yours to read".into(),
             field: Some("project"),
         }
     }

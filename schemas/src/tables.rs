@@ -179,6 +179,36 @@ pub struct ProjectRow {
     pub revision: u64,
 }
 
+/// `token`: who may read reports; the row with the largest `revision` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its public half: 16 hexadecimal digits.
+    pub id: String,
+    /// The project whose reports it opens; empty where it opens all.
+    pub project: String,
+    /// 1 where it opens the reports of all projects.
+    pub admin: u8,
+    /// Hash of the secret half, hexadecimal.
+    pub hash: String,
+    /// What its maker calls it.
+    pub label: String,
+    /// When it was made, Unix seconds.
+    pub created: u32,
+    /// 1 where it opens nothing any more.
+    pub revoked: u8,
+    /// Milliseconds since the epoch at the change.
+    pub revision: u64,
+}
+
+/// `token_use`: the last day on which a token was used.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct TokenUseRow {
+    /// Of the token.
+    pub id: String,
+    /// Start of the day, Unix seconds.
+    pub used: u32,
+}
+
 /// `month_close`: a run's last word; of several the one that finished first counts.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct MonthCloseRow {

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -21,10 +22,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
-    let reports = query::routes(query::ReportStore::new(client.clone()), config.query()?, config.clock()?);
+    // The URL may hold a password, so it is not repeated.
+    let make_one = "headcount token create --admin --clickhouse-url URL";
+    let access = query::access::Access::new(client.clone(), config.access(make_one)?, config.clock()?);
+    access.begin().await;
+    let rights = tokio::spawn(Arc::clone(&access).keep());
+    let store = query::ReportStore::new(client.clone());
+    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
-    let router = reports.merge(health(client)).merge(told).fallback(query::no_such_route);
+    let router = reports.merge(health(client, access)).merge(told).fallback(query::no_such_route);
     let serving = http::serve(config.http()?, listener, router, until(stopped));
     tracing::info!(%address, "headcount serves reports");
     tokio::pin!(serving);
@@ -33,16 +40,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         signal = signal() => signal?,
     }
     let _ = stop.send(true);
+    rights.abort();
     serving.await
 }
 
-fn health(client: clickhouse::Client) -> Router {
+fn health(client: clickhouse::Client, access: Arc<query::access::Access>) -> Router {
     let ready = move || {
-        let client = client.clone();
+        let (client, access) = (client.clone(), Arc::clone(&access));
         async move {
             // The table, too: a server without our schema has no reports.
             let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
             let (ready, told) = match tokio::time::timeout(ASK, asked).await {
+                Ok(Ok(_)) if !access.is_ready() => {
+                    (false, "answers; who may read reports is read in a moment".to_owned())
+                }
                 Ok(Ok(_)) => (true, "answers".to_owned()),
                 Ok(Err(error)) => (false, error.to_string()),
                 Err(_) => (false, format!("gave no answer within {} s", ASK.as_secs())),

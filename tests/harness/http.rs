@@ -63,6 +63,12 @@ impl Connection {
     }
 }
 
+/// One request of who has a token.
+pub async fn get_as(address: SocketAddr, path: &str, token: &str) -> Result<Answer> {
+    let authorization = format!("Bearer {token}");
+    Connection::open(address).await?.send("GET", path, &[("authorization", &authorization)], Bytes::new()).await
+}
+
 /// One request on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::open(address).await?.send("GET", path, &[], Bytes::new()).await

@@ -83,7 +83,7 @@ impl Deployment {
         let (partitions, replication) = (partitions.to_string(), replication.to_string());
         self.done(&["topic", "ensure", "--kafka-partitions", &partitions, "--kafka-replication", &replication]).await?;
         for (slug, host) in projects {
-            self.done(&["project", "add", slug, "--host", host]).await?;
+            self.done(&["project", "add", slug, "--host", host, "--public"]).await?;
         }
         Ok(())
     }
@@ -97,7 +97,10 @@ impl Deployment {
         arguments.extend(self.arguments());
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         let log = self.path().join(format!("{name}.log"));
-        Ok(Role { process: Process::new(name, &binary()?, arguments, log), address })
+        let mut process = Process::new(name, &binary()?, arguments, log);
+        // Stories ask again and again until something has happened.
+        process.variable("HEADCOUNT_REPORT_RATE", "0");
+        Ok(Role { process, address })
     }
 
     /// An endpoint that is not started yet. Its data directory bears its name.
@@ -137,6 +140,17 @@ impl Deployment {
         let server = clickhouse::Client::default().with_url(&self.clickhouse);
         Ok(server.query(&format!("DROP DATABASE IF EXISTS {}", self.database)).execute().await?)
     }
+}
+
+/// Waits until anybody may read a project's reports at `address`: who may is read every two seconds.
+pub async fn opened(address: SocketAddr, project: &str) -> Result<()> {
+    eventually("the project to be public", async || {
+        // Of a month that cannot be: the guard is passed or not, and ClickHouse is not asked.
+        let answer = http::get(address, &format!("/v1/projects/{project}/reports/none")).await?;
+        ensure!(answer.status != 401 && answer.status != 503, "{}", answer.status);
+        Ok(())
+    })
+    .await
 }
 
 /// A role's process and where it listens.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -51,6 +52,8 @@ pub struct Service {
     directory: TempDir,
     address: SocketAddr,
     process: Process,
+    /// Who reads reports, where a story is about projects that are not public.
+    reader: OnceLock<String>,
 }
 
 impl Service {
@@ -62,8 +65,10 @@ impl Service {
         let own = ["--ignore-signal=XFSZ", &program, "serve", "--flush-ms", "300", "--data", &data, "--listen"];
         let own = own.into_iter().map(str::to_owned).chain([address.to_string()]);
         let all = own.chain(arguments.iter().map(|&argument| argument.to_owned())).collect();
-        let process = Process::new("the service", Path::new("env"), all, directory.path().join("log"));
-        Ok(Service { directory, address, process })
+        let mut process = Process::new("the service", Path::new("env"), all, directory.path().join("log"));
+        // Stories ask again and again until something has happened; those about limits say so by a flag.
+        process.variable("HEADCOUNT_REPORT_RATE", "0");
+        Ok(Service { directory, address, process, reader: OnceLock::new() })
     }
 
     /// A started service with these projects, each (slug, host).
@@ -105,15 +110,43 @@ impl Service {
         self.process.wait_ready(self.address, "/readyz").await
     }
 
-    /// Registers projects and waits until the endpoint knows all that there are.
+    /// Runs a command of ours beside the service, which must succeed, and returns what it prints.
+    pub async fn done(&self, command: &[&str]) -> Result<String> {
+        let mut process = Command::new(binary()?);
+        process.args(command).arg("--data").arg(self.data()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, process.output()).await;
+        let output = output.with_context(|| format!("{command:?} does not end"))??;
+        ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A new token, of a project or of an administrator.
+    pub async fn token(&self, project: Option<&str>) -> Result<String> {
+        let opens = project.map_or_else(|| vec!["--admin"], |project| vec!["--project", project]);
+        Ok(self.done(&[&["token", "create"], opens.as_slice()].concat()).await?.trim().to_owned())
+    }
+
+    /// Lets this story read all reports, by an administrator's token.
+    pub async fn read_as_admin(&self) -> Result<()> {
+        let token = self.token(None).await?;
+        eventually("the token to be in force", async || {
+            let answer = http::get_as(self.address, "/v1/projects/any/reports/none", &token).await?;
+            ensure!(answer.status != 401, "{}", answer.status);
+            Ok(())
+        })
+        .await?;
+        let _ = self.reader.set(token);
+        Ok(())
+    }
+
+    /// Registers projects, whose reports anybody may read, and waits until the endpoint knows all that there are and the reports
+    /// are open.
     pub async fn register(&self, projects: &[(&str, &str)]) -> Result<()> {
         for (slug, host) in projects {
-            let output = Command::new(binary()?)
-                .args(["project", "add", slug, "--host", host, "--data"])
-                .arg(self.data())
-                .output()
-                .await?;
-            ensure!(output.status.success(), "project add: {}", String::from_utf8_lossy(&output.stderr));
+            self.done(&["project", "add", slug, "--host", host, "--public"]).await?;
+        }
+        for (slug, _) in projects {
+            self.opened(slug).await?;
         }
         let count = projects.len() as u64;
         eventually("the projects to be known", async || {
@@ -122,6 +155,11 @@ impl Service {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until anybody may read a project's reports.
+    pub async fn opened(&self, project: &str) -> Result<()> {
+        crate::roles::opened(self.address, project).await
     }
 
     /// Limits the size of files that the running process may write, or lifts the limit: a disk that is full.
@@ -156,7 +194,10 @@ impl Service {
     /// A month's report with up to 1,000 pages.
     pub async fn report(&self, project: &str, month: &str) -> Result<Value> {
         let path = format!("/v1/projects/{project}/reports/{month}?pages_limit=1000");
-        let answer = http::get(self.address, &path).await?;
+        let answer = match self.reader.get() {
+            Some(token) => http::get_as(self.address, &path, token).await?,
+            None => http::get(self.address, &path).await?,
+        };
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         answer.json()
     }

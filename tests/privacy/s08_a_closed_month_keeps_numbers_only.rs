@@ -44,7 +44,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
     let settings = ["--flush-ms", "300", "--window-records", "400"];
     deployment.settings.extend(settings.map(str::to_owned));
-    deployment.prepare(2, 1, &[]).await?;
+    deployment.prepare(2, 1, &PROJECTS.map(|project| (project, "docs.example"))).await?;
     let mut aggregate = deployment.aggregate("aggregate", &["--clock-start", OPEN])?;
     aggregate.start(&[]).await?;
     let mut query = deployment.query("query", &["--clock-start", OPEN])?;

@@ -3,16 +3,17 @@
 use super::{Frame, document};
 use maud::{Markup, html};
 
-/// The form that asks for a token. `error` says in a sentence why the last one was not taken.
-#[allow(dead_code)]
-pub(crate) fn sign_in(error: Option<&str>) -> Markup {
+/// The form that asks for a token. `next` is the path that the reader wanted; `error` says in a sentence why the last token was
+/// not taken.
+pub(crate) fn sign_in(next: &str, error: Option<&str>) -> Markup {
     document(
         &Frame::plain("Sign in"),
         html! {
             main.alone #content {
                 h1 { "Sign in" }
-                p { "Reports are for those who have a token. The operator of this service makes one with " code { "headcount token add" } "." }
+                p { "Reports are for those who have a token. The operator of this service makes one with " code { "headcount token create" } "." }
                 form.sign-in method="post" action="/sign-in" {
+                    input name="next" type="hidden" value=(next);
                     label for="token" { "Token" }
                     input #token name="token" type="password" autocomplete="off" autocapitalize="off" spellcheck="false" required
                         aria-describedby=[error.map(|_| "why")] aria-invalid=[error.map(|_| "true")];
@@ -27,7 +28,6 @@ pub(crate) fn sign_in(error: Option<&str>) -> Markup {
 
 /// What someone gets who is known, but may not read what was asked for. The same words whether or not the project is
 /// there.
-#[allow(dead_code)]
 pub(crate) fn not_allowed() -> Markup {
     document(
         &Frame::plain("Not for this token"),

@@ -22,6 +22,9 @@ const PITCH: usize = 20;
 const GAP: usize = 4;
 const HEIGHT: f64 = 100.0;
 
+/// Side of a cell of a heat map, its gap included.
+const CELL: usize = 10;
+
 /// Steps of colour in a heat map, besides that of nothing.
 const LEVELS: u64 = 7;
 
@@ -89,10 +92,10 @@ pub(super) fn heat<const COLUMNS: usize>(label: &str, table: &str, rows: &[[u64;
     let mut paths = vec![String::new(); LEVELS as usize + 1];
     for (y, row) in rows.iter().enumerate() {
         for (x, &value) in row.iter().enumerate() {
-            let _ = write!(paths[level(value, largest)], "M{} {}h18v18h-18z", x * PITCH + 1, y * PITCH + 1);
+            let _ = write!(paths[level(value, largest)], "M{} {}h9v9h-9z", x * CELL, y * CELL);
         }
     }
-    let (width, height) = (COLUMNS * PITCH, rows.len() * PITCH);
+    let (width, height) = (COLUMNS * CELL - 1, rows.len() * CELL - 1);
     html! {
         svg role="img" aria-label=(label) data-table=(table) data-columns=(COLUMNS) data-rows=(rows.len()) viewBox=(format!("0 0 {width} {height}")) preserveAspectRatio="none" {
             @for (level, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
@@ -110,23 +113,30 @@ fn level(value: u64, largest: u64) -> usize {
     ((share * LEVELS as f64).ceil() as usize).clamp(1, LEVELS as usize)
 }
 
-/// A line under a row of a list, `value` of `largest` long.
+/// A line under a row of a list, `value` of `largest` long, to a hundredth: its width is a class, since nothing may be inline, and
+/// an element of two letters is what a list of a hundred rows can afford.
 pub(super) fn trace(value: u64, largest: u64) -> Markup {
-    let width = if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
-    html! {
-        svg.trace aria-hidden="true" { rect width=(format!("{width:.1}%")) {} }
-    }
+    html! { @if value > 0 { i class=(format!("t w{}", hundredths(value, largest))) {} } }
 }
 
 /// Two lines under a row, to compare an earlier value with a later one.
 pub(super) fn trace_of_two(earlier: u64, later: u64, largest: u64) -> Markup {
-    let width = |value: u64| if largest == 0 { 0.0 } else { value as f64 / largest as f64 * 100.0 };
     html! {
-        svg.trace.two aria-hidden="true" {
-            rect.earlier width=(format!("{:.1}%", width(earlier))) height="50%" {}
-            rect y="50%" width=(format!("{:.1}%", width(later))) height="50%" {}
-        }
+        @if earlier > 0 { i class=(format!("t earlier w{}", hundredths(earlier, largest))) {} }
+        (trace(later, largest))
     }
+}
+
+fn hundredths(value: u64, largest: u64) -> u64 {
+    ((value as f64 / largest.max(1) as f64 * 100.0).round() as u64).clamp(1, 100)
+}
+
+/// The style of all lengths that a [`trace`] may have.
+pub(super) fn lengths() -> String {
+    (1..=100).fold(String::new(), |mut style, length| {
+        let _ = writeln!(style, ".w{length}{{width:{length}%}}");
+        style
+    })
 }
 
 #[cfg(test)]
@@ -140,6 +150,14 @@ mod tests {
         {
             assert_eq!(scale(&[Column { value, inner: 0, label: None, weekend: false }]), top);
         }
+    }
+
+    #[test]
+    fn a_length_is_one_attribute_and_has_its_style() {
+        assert_eq!(trace(1, 3).into_string(), "<i class=\"t w33\"></i>");
+        assert_eq!(trace_of_two(3, 1, 3).into_string(), "<i class=\"t earlier w100\"></i><i class=\"t w33\"></i>");
+        assert_eq!(trace(0, 3).into_string(), "", "nothing is no line");
+        assert!(trace(1, u64::MAX).into_string().contains("w1\"") && lengths().contains(".w33{width:33%}"));
     }
 
     #[test]

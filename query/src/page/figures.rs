@@ -1,7 +1,7 @@
 //! The headline figures, each with its change in words.
 
 use super::{Shown, unit_words, words};
-use crate::report::{ComparedMonth, Visitors};
+use crate::report::{ComparedMonth, MonthFigures, Visitors};
 use maud::{Markup, html};
 use schemas::Month;
 use words::Figure;
@@ -30,7 +30,7 @@ pub(super) fn figures(shown: &Shown<'_>) -> Markup {
                     dt { (unit) }
                     dd {
                         p.figure { (words::number(totals.visitors.estimate)) " " (plus_minus(totals.visitors)) }
-                        p.note { (meaning) " (± " (words::percent(totals.visitors.error)) ")" }
+                        p.note { (meaning) " (±\u{a0}" (words::percent(totals.visitors.error)) ")" }
                         (changes(shown, "more", "fewer", |_| Some(visitors(totals.visitors)), |before| before.visitors.map(visitors)))
                     }
                 }
@@ -71,7 +71,7 @@ fn per_visitor(views: u64, visitors: Visitors) -> Figure {
 }
 
 pub(super) fn plus_minus(visitors: Visitors) -> Markup {
-    html! { span.error { "± " (words::number(visitors.plus_minus())) } }
+    html! { span.error { "±\u{a0}" (words::number(visitors.plus_minus())) } }
 }
 
 /// Months to compare with, each with its name: the one before without its year, which the reader knows.
@@ -112,10 +112,27 @@ fn standing(shown: &Shown<'_>) -> Markup {
             } @else if report.period.closed {
                 "Closed: these figures are final, and what visitors were estimated from is destroyed. "
                 @if late > 0 { (words::counted(late, "view", "views")) " came after the close: they are counted, their readers are not. " }
+            } @else if report.period.month.is_none() {
+                (open_months(&report.months)) "Each month is counted in UTC and by itself. "
             } @else {
                 "Not closed yet: views that are still under way may be added. "
             }
             @if names.is_empty() && report.period.month.is_some() { "There is no earlier month to compare with. " }
         }
+    }
+}
+
+/// Which months of a range may still change.
+fn open_months(months: &[MonthFigures]) -> String {
+    let open: Vec<String> = months
+        .iter()
+        .filter(|month| !month.closed)
+        .filter_map(|month| month.month.parse().ok().map(words::month))
+        .collect();
+    match &open[..] {
+        [] => String::new(),
+        [one] => format!("{one} is not closed yet: its figures may still grow. "),
+        [first, second] => format!("{first} and {second} are not closed yet: their figures may still grow. "),
+        more => format!("{} of the months are not closed yet: their figures may still grow. ", more.len()),
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use schemas::classes::{BotClass, ClassName as _, Dimension, class_of_bot};
 
 /// Values of a list shown; the API has all of them.
-const VALUES_SHOWN: usize = 8;
+const VALUES_SHOWN: usize = 7;
 
 struct List {
     dimension: Dimension,
@@ -109,7 +109,7 @@ pub(super) fn programs(shown: &Shown<'_>) -> Markup {
     let (ai, others): (Vec<_>, Vec<_>) =
         names.iter().cloned().partition(|item| !item.rest && class_of_bot(&item.value) == Some(BotClass::AiCrawler));
     html! {
-        section {
+        section.programs {
             h2 { "People and programs" }
             p.note {
                 "Beside " b { (words::counted(report.totals.views, "view", "views")) } " by people, programs that run scripts asked for pages "

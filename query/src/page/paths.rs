@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Pages not found shown; the API has all of them.
-const NOT_FOUND_SHOWN: usize = 15;
+const NOT_FOUND_SHOWN: usize = 8;
 
 /// What the list of pages was asked for, as the address has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,7 +158,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
     let largest = missing.iter().map(|page| page.views).max().unwrap_or(0);
     let more = report.not_found.next.is_some() || missing.len() > NOT_FOUND_SHOWN;
     html! {
-        section {
+        section.not-found {
             h2 { "Pages not found" }
             p.note {
                 "Addresses that readers asked for and the docs answered with 404. A redirect to what took their place helps whoever follows an old link: in the "

@@ -21,8 +21,9 @@ pub(super) fn sentences(project: &str, reasons: &[(&str, u64)], hosts: &[Rejecte
 
 fn of_host(project: &str, refused: &RejectedHost) -> Markup {
     let times = times(refused.beacons);
-    // What goes into a command has to be a host: the text came from outside.
-    let host = refused.host.parse::<Host>().ok().filter(|_| !refused.rest);
+    // What is copied into a shell has to be a host there too: the text came from outside.
+    let plain = |host: &Host| host.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
+    let host = refused.host.parse::<Host>().ok().filter(|host| !refused.rest && plain(host));
     html! {
         @match host {
             Some(host) => {

@@ -62,7 +62,7 @@ pub(super) fn begin(project: &str, refused: Option<Markup>, snippet: &Snippet, a
                 p.note { "In " code { "<head>" } " of every page, the page for addresses that are not found included:" }
                 pre tabindex="0" aria-label="The line for any site" { code { (snippet.html(project)) } }
                 h3 { "Sphinx" }
-                p.note { "In " code { "conf.py" } ". Read the Docs needs nothing else:" }
+                p.note { "In " code { "conf.py" } ", on Read the Docs as elsewhere:" }
                 pre tabindex="0" aria-label="The lines for Sphinx" { code { (snippet.sphinx(project)) } }
                 h3 { "MkDocs" }
                 p.note { "In " code { "mkdocs.yml" } ". The project is found by the host of the page, which has to be registered:" }

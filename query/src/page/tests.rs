@@ -1,130 +1,351 @@
 use super::*;
-use crate::Rules;
-use crate::Span;
-use crate::period::Period;
-use crate::report::facts::ValueSum;
-use crate::report::{PageList, PageTotal, ReportFacts};
+use crate::report::pages::{Cursor, Sort};
+use crate::report::{
+    BreakdownItem, ComparedMonth, Comparison, DayFigures, HourFigures, MonthFigures, PageFigures, PageListFigures,
+    PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+};
+use crate::store::ProjectViews;
 use axum::http::HeaderValue;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
-use schemas::tables::SiteHourlyRow;
-use schemas::{Coordinate, VisitorSketch};
+use std::collections::BTreeMap;
 
 const HOSTILE: &str = "/<script>alert('1')</script>\"onload=\"x\u{202e}gpj";
+
+fn at(text: &str) -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339(text).unwrap().to_utc()
+}
 
 fn snippet(headers: &[(&'static str, &'static str)]) -> Snippet {
     Snippet::from_headers(&headers.iter().map(|&(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect())
 }
 
-/// Nothing is known of a month.
-fn nothing(month: &str) -> ReportFacts {
-    let now = DateTime::parse_from_rfc3339("2026-11-23T13:30:00Z").unwrap().to_utc();
-    ReportFacts::new(&[Period::of(month.parse().unwrap(), now).unwrap()])
+fn visitors(estimate: u64) -> Visitors {
+    Visitors { estimate, error: 0.006, unit: VisitorUnit::Visitors }
 }
 
-fn render(month: &str, facts: &ReportFacts) -> String {
-    let span: Span = month.parse().unwrap();
-    let figures = MonthlyReport::of("sphinx".parse().unwrap(), span, facts, Rules::default());
-    report(&figures, "2026-11".parse().unwrap(), &ListAsked::default(), &snippet(&[("host", "stats.example.org")]))
-        .into_string()
-}
-
-fn busy() -> ReportFacts {
-    let mut facts = nothing("2026-10");
-    let mut sketch = VisitorSketch::new();
-    (1..4000u64)
-        .for_each(|reader| _ = sketch.insert(Coordinate::from_hash(reader.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
-    for day in 0..31 {
-        let row = SiteHourlyRow {
-            project: "sphinx".to_owned(),
-            hour: 1_790_812_800 + day * 86_400,
-            views: 1_000_000,
-            visits: 500_000,
-            bots_search: 1,
-            bots_ai_crawler: 1,
-            bots_preview: 1,
-            bots_monitor: 1,
-            bots_automation: 1,
-            bots_other: 1,
-            sketch: sketch.encode(),
-            stream: 1,
-            window_start: 0,
-            next_offset: 9,
-        };
-        facts.months[0].add_site(&row).unwrap();
+fn page_figures(path: String, status: u16, views: u64) -> PageFigures {
+    PageFigures {
+        path,
+        status,
+        views,
+        visitors: PageVisitors::Shown(visitors(views / 2)),
+        views_before: Some(views),
+        change: Some(0.12),
+        referrers: Vec::new(),
     }
-    // Paths and labels as long as a record allows.
+}
+
+/// October 2026, counted up to `to`.
+fn empty(to: &str) -> MonthlyReport {
+    let (from, to) = (at("2026-10-01T00:00:00Z"), at(to));
+    let hours = (to - from).num_hours();
+    let hour = |hour| HourFigures { hour: from + chrono::Duration::hours(hour), views: 0, visits: 0 };
+    let day = |day| DayFigures {
+        day: from.date_naive() + chrono::Duration::days(day),
+        views: 0,
+        visits: 0,
+        visitors: visitors(0),
+    };
+    let none = || PageListFigures { items: Vec::new(), next: None };
+    MonthlyReport {
+        project: "sphinx".parse().unwrap(),
+        period: ReportPeriod { span: "2026-10".into(), from, to, closed: false, month: Some("2026-10".into()) },
+        totals: Totals {
+            views: 0,
+            visits: 0,
+            visitors: visitors(0),
+            views_per_visitor: None,
+            late_views: None,
+            bots: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+        },
+        months: Vec::new(),
+        comparison: Comparison::default(),
+        time_zone: "UTC".into(),
+        week: Default::default(),
+        days: (0..(hours + 23) / 24).map(day).collect(),
+        hours: (0..hours).map(hour).collect(),
+        pages: none(),
+        not_found: none(),
+        rejected_hosts: Vec::new(),
+        breakdowns: BTreeMap::new(),
+    }
+}
+
+/// Everything that a report can have, and of the worst kind: paths and labels as long as a record allows, large figures.
+fn full() -> MonthlyReport {
+    let mut report = empty("2026-11-01T00:00:00Z");
+    report.totals = Totals {
+        views: 31_000_000,
+        visits: 15_500_000,
+        visitors: visitors(4_000_000),
+        views_per_visitor: Some(7.75),
+        late_views: None,
+        bots: BTreeMap::from([("search", 7), ("ai_crawler", 1200), ("preview", 1)]),
+        rejected: BTreeMap::from([("foreign_host".to_owned(), 360), ("malformed_json".to_owned(), 4)]),
+    };
+    for day in &mut report.days {
+        (day.views, day.visits, day.visitors) = (1_000_000, 500_000, visitors(200_000));
+    }
+    report.week = [[184_523; 24]; 7];
+    report.week[1][14] = 200_000;
+    report.time_zone = "America/New_York".into();
+    let before = |month: &str, views| ComparedMonth {
+        month: month.into(),
+        to: at("2026-10-01T00:00:00Z"),
+        views,
+        visits: 15_500_000,
+        visitors: Some(visitors(3_990_000)),
+        views_change: None,
+        visits_change: None,
+        visitors_change: None,
+    };
+    report.comparison = Comparison {
+        previous_month: Some(before("2026-09", 28_000_000)),
+        previous_year: Some(before("2025-10", 10_000_000)),
+    };
     let long = |at: usize| format!("{HOSTILE}/{at}/{}", "x".repeat(900));
-    let pages =
-        |status, count| (0..count).map(move |at| PageTotal { path: long(at), status, total: 1_000_000 - at as u64 });
-    facts.pages = PageList::by_views(pages(200, 101).collect(), 100);
-    facts.not_found = PageList::by_views(pages(404, 101).collect(), 100);
-    facts.values = Dimension::ALL
-        .into_iter()
-        .flat_map(|dimension| (0..30).map(move |at| (dimension, at)))
-        .map(|(dimension, at)| ValueSum {
-            month: 20_727,
-            name: dimension.name().to_owned(),
-            value: format!("{HOSTILE}{at}"),
-            total: 40 - at,
-            beneath: 0,
-            largest: 0,
-        })
-        .collect();
-    for reason in schemas::RejectionReason::ALL {
-        facts.months[0].add_rejection(reason.name().to_owned(), String::new(), 7);
+    let pages = (0..PAGES_SHOWN).map(|at| page_figures(long(at), 200, 1_000_000 - at as u64)).collect();
+    let next = Cursor { sort: Sort::Views, figure: 7, before: 0, path: "/z".into(), status: 200 };
+    report.pages = PageListFigures { items: pages, next: Some(next.clone()) };
+    let item = |value: &str, views, rest| BreakdownItem { value: value.to_owned(), views, rest };
+    let missing = (0..PAGES_SHOWN).map(|at| PageFigures {
+        referrers: vec![item("github.com", 12, false), item(":internal", 30, false), item("other", 4, true)],
+        ..page_figures(long(at), 404, 46)
+    });
+    report.not_found = PageListFigures { items: missing.collect(), next: Some(next) };
+    let values = |_| (0..30).map(|at| item(&format!("{HOSTILE}{at}"), 1000 - at, false)).collect();
+    report.breakdowns = Dimension::ALL.into_iter().map(|dimension| (dimension.name(), values(dimension))).collect();
+    report.breakdowns.insert("bot", vec![item("GPTBot", 1200, false), item("Googlebot", 7, false)]);
+    let host =
+        |host: &str, beacons, rest| RejectedHost { reason: "foreign_host".into(), host: host.into(), beacons, rest };
+    report.rejected_hosts = vec![host("docs.example.org", 312, false), host("$(reboot)", 40, false), host("", 8, true)];
+    report
+}
+
+fn shown(figures: &MonthlyReport, list: &ListAsked) -> String {
+    let running = "2026-11".parse().unwrap();
+    report(figures, running, list, &snippet(&[("host", "stats.example.org")])).into_string()
+}
+
+fn render(figures: &MonthlyReport) -> String {
+    shown(figures, &ListAsked::default())
+}
+
+/// What a reader reads: without elements, with spaces that may break.
+fn words_of(page: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for c in page.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            '\u{a0}' if !inside => text.push(' '),
+            c if !inside => text.push(c),
+            _ => {}
+        }
     }
-    facts
+    text
 }
 
 #[test]
 fn hostile_text_stays_text() {
-    let page = render("2026-10", &busy());
+    let page = render(&full());
     assert!(page.contains("/&lt;script&gt;"), "the path is shown");
-    assert!(!page.contains("<script"), "and no element");
-    assert!(!page.contains("\"onload="), "nor an attribute");
+    assert_eq!(page.matches("<script").count(), 1, "and our script is the only one");
+    assert!(!page.contains("\"onload="), "nor is there an attribute");
+    assert!(!page.contains("--host $("), "what is no host is in no command");
+    let list = ListAsked { prefix: HOSTILE.to_owned(), ..ListAsked::default() };
+    let page = shown(&full(), &list);
+    assert!(!page.contains("<script>") && !page.contains("\"onload="), "nor what was searched for");
 }
 
 #[test]
 fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
-    for page in [render("2026-10", &busy()), render("2026-11", &nothing("2026-11"))] {
-        for forbidden in ["<script", "<style", " style=", " onclick=", "javascript:", "@import", "<form", "<iframe"] {
+    let index_of =
+        |slug: &str| ProjectViews { project: slug.parse().unwrap(), views_this_month: 0, views_last_month: 3 };
+    let pages = [
+        render(&full()),
+        render(&empty("2026-10-03T00:00:00Z")),
+        sign_in("/", Some("No.")).into_string(),
+        not_allowed().into_string(),
+        index(&[index_of("sphinx")], &IndexAsked::default(), "2026-11".parse().unwrap()).into_string(),
+    ];
+    for page in pages {
+        for forbidden in ["<script>", "<style", " style=", " onclick=", "javascript:", "@import", "<iframe"] {
             assert!(!page.contains(forbidden), "{forbidden}");
         }
-        for attribute in [" href=\"", " src=\""] {
+        for attribute in [" href=\"", " src=\"", " action=\"", " data-live=\""] {
             for value in page.split(attribute).skip(1) {
-                assert!(
-                    value.starts_with('/') && !value.starts_with("//") || value.starts_with("data:,"),
-                    "{value:.60}"
-                );
+                let here = value.starts_with('/') && !value.starts_with("//");
+                assert!(here || value.starts_with("#content\"") || value.starts_with("data:,"), "{value:.60}");
             }
         }
     }
-    assert!(!include_str!("../../assets/report.css").contains("url("));
+    assert!(!STYLE.contains("url(") && !SCRIPT.contains("http"));
 }
 
 #[test]
-fn a_full_page_and_its_style_stay_below_60_kilobytes() {
-    let bytes = render("2026-10", &busy()).len() + include_str!("../../assets/report.css").len();
+fn the_worst_page_its_style_and_its_script_stay_below_60_kilobytes() {
+    let bytes = render(&full()).len() + STYLE.len() + SCRIPT.len();
     assert!(bytes < 60_000, "{bytes} bytes");
 }
 
 #[test]
-fn every_estimate_says_its_error() {
-    let page = render("2026-10", &busy());
-    assert!(page.contains("31,000,000"), "views");
-    assert!(page.contains("± "), "error");
-    assert!(page.contains("not one of this project&#39;s") || page.contains("not one of this project's"), "reasons");
-    assert!(page.contains("/projects/sphinx/2026-09") && page.contains("/projects/sphinx/2026-11"), "months");
+fn every_figure_says_its_change_and_every_estimate_its_error() {
+    let page = words_of(&render(&full()));
+    for words in [
+        "31,000,000",
+        "4,000,000 ± 24,000",
+        "11 % more than in September (28,000,000)",
+        "3.1 times as many as in October 2025 (10,000,000)",
+        "as many as in September",
+        "no clear difference from September (3,990,000)",
+        "Not closed yet",
+        "in the time of America/New York",
+        "Most on Tuesdays between 14:00 and 15:00.",
+        "+12 %",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
 }
 
 #[test]
-fn an_empty_month_shows_the_line_to_paste() {
-    let page = render("2026-11", &nothing("2026-11"));
+fn a_running_month_is_compared_as_far_as_it_goes() {
+    let mut report = full();
+    report.period.to = at("2026-10-24T15:00:00Z");
+    let running = "2026-10".parse().unwrap();
+    let page = super::report(&report, running, &ListAsked::default(), &snippet(&[])).into_string();
+    let words = words_of(&page);
+    let expected = "figures up to 24 October, 15:00 UTC, compared with the same days of September and of October 2025.";
+    assert!(words.contains(expected), "{words}");
+    assert!(!page.contains("rel=\"next\" href=\"/projects/sphinx/2026-11\""), "no month after the running one");
+    assert!(!page.contains("sort=change") && !page.contains("value=\"change\""), "nor an order that it has not");
+}
+
+#[test]
+fn pages_not_found_and_refusals_say_what_to_do() {
+    let page = words_of(&render(&full()));
+    for words in [
+        "from github.com 12, from your own pages 30, other 4",
+        "A redirect to what took their place helps",
+        "Beacons from docs.example.org were refused 312 times: the host is not registered for this project. \
+         If it is yours: headcount project add sphinx --host docs.example.org",
+        "Beacons from other hosts were refused 8 times.",
+        "4 beacons refused. The body was not a JSON object.",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn ai_crawlers_stand_apart_and_by_name() {
+    let page = words_of(&render(&full()));
+    assert!(page.contains("1,208 times, AI crawlers 1,200 of them"), "{page}");
+    assert!(page.contains("AI crawlersviewsGPTBot1,200"), "{page}");
+    assert!(page.contains("Others by nameviewsGooglebot7"), "{page}");
+}
+
+#[test]
+fn the_list_of_pages_is_searched_ordered_and_continued_by_links() {
+    let list = ListAsked { prefix: "/en/ü&x".into(), sort: Sort::Path, status: Some(200), continued: true };
+    let page = shown(&full(), &list);
+    let same = "/projects/sphinx/2026-10?prefix=%2Fen%2F%C3%BC%26x&amp;sort=path&amp;status=200";
+    assert!(page.contains(&format!("href=\"{same}#pages\"")), "back to the beginning");
+    assert!(page.contains(&format!("rel=\"next\" href=\"{same}&amp;after=")), "and on");
+    assert!(page.contains("value=\"/en/ü&amp;x\"") && page.contains("<option value=\"path\" selected>"), "the form");
+    assert!(page.contains("aria-sort=\"ascending\""), "the order is told");
+    let other = "/projects/sphinx/2026-10?prefix=%2Fen%2F%C3%BC%26x&amp;sort=change&amp;status=200#pages";
+    assert!(page.contains(other), "another order keeps the rest");
+}
+
+#[test]
+fn a_range_has_months_as_columns() {
+    let mut report = full();
+    report.period.span = "2026-09..2026-10".into();
+    report.period.month = None;
+    report.comparison = Comparison::default();
+    report.months = ["2026-09", "2026-10"]
+        .map(|month| MonthFigures {
+            month: month.into(),
+            views: 15_000_000,
+            visits: 7_000_000,
+            visitors: visitors(2_000_000),
+            closed: month == "2026-09",
+        })
+        .into();
+    let page = render(&report);
+    let words = words_of(&page);
+    for expected in
+        ["September to October 2026", "October 2026 is not closed yet", "Views per month", "Most in October 2026"]
+    {
+        assert!(words.contains(expected) || page.contains(expected), "{expected}: {words}");
+    }
+    assert!(page.contains("/projects/sphinx/2026-07..2026-08"), "the months before");
+    assert!(!words.contains("Views per day"));
+}
+
+#[test]
+fn an_empty_project_shows_the_lines_to_paste_and_what_was_refused() {
+    let mut report = empty("2026-10-03T05:00:00Z");
+    let now = "2026-10".parse().unwrap();
+    let render = |report: &MonthlyReport| {
+        super::report(report, now, &ListAsked::default(), &snippet(&[("host", "stats.example.org")])).into_string()
+    };
+    let page = render(&report);
     let line = "&lt;script defer src=&quot;https://stats.example.org/beacon.js&quot; data-project=&quot;sphinx&quot;&gt;&lt;/script&gt;";
-    assert!(page.contains(line), "{page}");
-    assert!(!page.contains("2026-12"), "no link into the future");
-    assert!(!page.contains("<svg"), "no empty charts");
+    for expected in [line, "html_js_files", "extra_javascript", "data-live=\"/projects/sphinx/live\"", "Check again"] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(!page.contains("<svg") && !page.contains("refused:"), "no empty charts");
+    report.totals.rejected = BTreeMap::from([("unknown_project".to_owned(), 2)]);
+    assert!(render(&report).contains("But beacons came, and were refused:"));
+}
+
+#[test]
+fn the_first_day_says_what_to_look_at() {
+    let mut report = empty("2026-10-03T05:00:00Z");
+    (report.totals.views, report.totals.visits, report.days[2].views) = (3, 1, 3);
+    let now = "2026-10".parse().unwrap();
+    let page = |report: &MonthlyReport| super::report(report, now, &ListAsked::default(), &snippet(&[])).into_string();
+    assert!(page(&report).contains("Counting since 3 October."));
+    (report.days[1].views, report.totals.views) = (2, 5);
+    assert!(!page(&report).contains("Counting since"), "not on the second day");
+}
+
+#[test]
+fn the_file_to_send_needs_nothing_and_leads_nowhere() {
+    for report in [full(), empty("2026-11-01T00:00:00Z")] {
+        let file = standalone(&report, "2026-11".parse().unwrap()).into_string();
+        assert!(file.contains("<style>:root {"), "the style is in it");
+        for forbidden in ["<script", "<link", "<form", " src=", "action=", "href=\"/", "url("] {
+            assert!(!file.contains(forbidden), "{forbidden}");
+        }
+    }
+    let file = standalone(&full(), "2026-11".parse().unwrap()).into_string();
+    assert!(file.contains("<svg") && words_of(&file).contains("4,000,000 ± 24,000"));
+}
+
+#[test]
+fn the_index_lists_compares_and_goes_on() {
+    let entry = |slug: &str, last, this| ProjectViews {
+        project: slug.parse().unwrap(),
+        views_this_month: this,
+        views_last_month: last,
+    };
+    let asked = IndexAsked { prefix: "a", continued: false, next: Some("beta") };
+    let running = "2026-11".parse().unwrap();
+    let page = index(&[entry("alpha", 1_200_000, 12), entry("beta", 0, 0)], &asked, running).into_string();
+    for expected in
+        ["/projects/alpha\"", "/projects/alpha/2026-10\"", "1,200,000", "/?prefix=a&amp;after=beta", "October"]
+    {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    let nothing = index(&[], &IndexAsked::default(), running).into_string();
+    assert!(nothing.contains("headcount project add"));
+    let none = IndexAsked { prefix: "zz", ..IndexAsked::default() };
+    assert!(index(&[], &none, running).into_string().contains("begins like that"));
 }
 
 #[test]

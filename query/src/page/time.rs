@@ -46,7 +46,7 @@ pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
     });
     let top = chart::scale(&columns);
     html! {
-        section {
+        section.time {
             div.head {
                 h2 { "Views per day" }
                 p.legend { span.outer { "views" } span.inner { (unit) ", estimated" } span.weekend { "weekend" } }
@@ -110,7 +110,7 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
         )
     });
     html! {
-        section {
+        section.time {
             div.head {
                 h2 { "Views per month" }
                 p.legend { span.outer { "views" } span.inner { "visitors of the month, estimated" } }
@@ -152,7 +152,7 @@ pub(super) fn week(shown: &Shown<'_>) -> Markup {
     }
     let most = format!("Most on {}s between {hour:02}:00 and {:02}:00.", WEEKDAYS[day], hour + 1);
     html! {
-        section {
+        section.week {
             div.head {
                 h2 { "Hours of the week" }
                 p.unit { "views, " (zone(&report.time_zone)) }

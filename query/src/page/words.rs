@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Longest text of a path or label on the page, in characters; the JSON has all of it.
-const SHOWN_CHARS: usize = 100;
+const SHOWN_CHARS: usize = 80;
 
 /// `1234567` as `1,234,567`.
 pub(super) fn number(value: u64) -> String {
@@ -49,9 +49,9 @@ pub(super) fn month_name(month: schemas::Month) -> &'static str {
     MONTHS[usize::from(month.number()) - 1]
 }
 
-/// `Oct 26`, where there is little room.
+/// `Oct 2026`, where there is little room.
 pub(super) fn month_short(month: schemas::Month) -> String {
-    format!("{:.3} {:02}", month_name(month), month.year() % 100)
+    format!("{:.3} {}", month_name(month), month.year())
 }
 
 /// `23 November`.
@@ -78,9 +78,9 @@ pub(super) fn status(status: u16) -> &'static str {
     }
 }
 
-/// A fraction as a percentage with one decimal.
+/// A fraction as a percentage with one decimal, which no line breaks.
 pub(super) fn percent(fraction: f64) -> String {
-    format!("{:.1} %", fraction * 100.0)
+    format!("{:.1}\u{a0}%", fraction * 100.0)
 }
 
 /// With one decimal, the whole part grouped.
@@ -134,8 +134,8 @@ pub(super) fn change(now: Figure, before: Figure, more: &str, fewer: &str, month
     }
     let word = if difference > 0.0 { more } else { fewer };
     match ((ratio - 1.0).abs() * 100.0).round() as u64 {
-        0 => format!("under 1 % {word} than in {month} ({text})"),
-        percent => format!("{percent} % {word} than in {month} ({text})"),
+        0 => format!("under 1\u{a0}% {word} than in {month} ({text})"),
+        percent => format!("{percent}\u{a0}% {word} than in {month} ({text})"),
     }
 }
 
@@ -156,8 +156,8 @@ pub(super) fn shortened(text: &str) -> String {
     if count <= SHOWN_CHARS {
         return text.to_owned();
     }
-    let head: String = text.chars().take(SHOWN_CHARS - 40).collect();
-    let tail: String = text.chars().skip(count - 39).collect();
+    let head: String = text.chars().take(SHOWN_CHARS - 32).collect();
+    let tail: String = text.chars().skip(count - 31).collect();
     format!("{head}…{tail}")
 }
 
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn changes_are_sentences_and_noise_is_none() {
         let exact = |now, before| change(Figure::exact(now), Figure::exact(before), "more", "fewer", "September");
-        assert_eq!(exact(112, 100), "12 % more than in September (100)");
-        assert_eq!(exact(88, 100), "12 % fewer than in September (100)");
-        assert_eq!(exact(10_000, 10_001), "under 1 % fewer than in September (10,001)");
+        assert_eq!(exact(112, 100), "12\u{a0}% more than in September (100)");
+        assert_eq!(exact(88, 100), "12\u{a0}% fewer than in September (100)");
+        assert_eq!(exact(10_000, 10_001), "under 1\u{a0}% fewer than in September (10,001)");
         assert_eq!(exact(340, 100), "3.4 times as many as in September (100)");
         assert_eq!(exact(100, 100), "as many as in September");
         assert_eq!(exact(5, 0), "none in September");
@@ -227,7 +227,7 @@ mod tests {
             change(now, before, "more", "fewer", "September")
         };
         assert_eq!(estimate(1015.0), "no clear difference from September (1,000)");
-        assert_eq!(estimate(1100.0), "10 % more than in September (1,000)");
+        assert_eq!(estimate(1100.0), "10\u{a0}% more than in September (1,000)");
         for (fraction, text) in [(0.12, "+12 %"), (-0.054, "−5 %"), (2.4, "× 3.4"), (0.001, "± 0 %")] {
             assert_eq!(change_short(fraction), text);
         }

@@ -239,6 +239,7 @@ impl Page {
         let metrics =
             json!({"width": view.width, "height": view.height, "deviceScaleFactor": scale, "mobile": view.mobile});
         self.call("Emulation.setDeviceMetricsOverride", metrics).await?;
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true})).await?;
         self.call("Emulation.setTouchEmulationEnabled", json!({"enabled": view.mobile})).await.map(drop)
     }
 

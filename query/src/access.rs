@@ -1,0 +1,318 @@
+//! Who may read which report.
+//!
+//! A request's way: [`guard`] finds the route's row in [`table`] → what the request shows of itself (`credentials`) → whose that is
+//! (`snapshot`, `sessions`) → whether there is room (`limits`) → whether they may ([`decide`], pure) → the route, with a [`Caller`].
+//!
+//! Nothing of a project is asked for before this is decided, and deciding looks at the snapshot only: an answer to somebody who may
+//! not read a project is the same, made by the same steps, whether the project exists or not.
+
+mod badge;
+mod caller;
+mod credentials;
+pub(crate) mod headers;
+mod limits;
+mod refusals;
+mod sessions;
+mod sign_in;
+mod snapshot;
+pub mod table;
+pub mod token;
+mod uses;
+
+#[cfg(test)]
+mod tests;
+
+pub use caller::Caller;
+
+use crate::{Clock, QueryConfig, ReportStore};
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use credentials::Shown;
+use headers::Kind;
+use limits::{Buckets, Key, Rate};
+use refusals::Refusal;
+use schemas::ProjectSlug;
+use sessions::Sessions;
+use snapshot::{Rights, Snapshot};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use table::{Audience, Route, Rule};
+use token::TokenId;
+use uses::Uses;
+
+/// How often the rights are read.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// How long reading them may take.
+const ASK: Duration = Duration::from_secs(10);
+
+/// And at the start, when beacons wait for the listener.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// Failed attempts of one client: so many at once, then one every ten seconds. (Unless there are no limits at all.)
+const FAILURES: Rate = Rate { per_second: 0.1, burst: 10.0 };
+
+/// A question about the far end of a connection and the headers that came over it.
+pub type Asked<T> = Arc<dyn Fn(IpAddr, &HeaderMap) -> T + Send + Sync>;
+
+/// What is known of the far end of a connection, by the word of proxies that are trusted. The reader's address stays where this was made.
+#[derive(Clone)]
+pub struct Edge {
+    /// A hash of the client's network under a secret that lives in memory only.
+    pub client: Asked<u64>,
+    /// Whether the client came over TLS.
+    pub https: Asked<bool>,
+}
+
+/// Bounds and trust.
+#[derive(Clone)]
+pub struct AccessConfig {
+    /// Requests a second of one token, or of one client without; ten times as many at once. 0: no limit, nor one of failed attempts.
+    pub report_rate: f64,
+    /// How long a page stays signed in.
+    pub session_seconds: u64,
+    /// Who asks.
+    pub edge: Edge,
+    /// What the log says where there is no token yet: how to make one.
+    pub no_token: String,
+}
+
+/// Who may read what, shared by all requests.
+pub struct Access {
+    /// None until ClickHouse has answered once.
+    snapshot: ArcSwapOption<Snapshot>,
+    sessions: Sessions,
+    requests: Buckets,
+    failures: Buckets,
+    uses: Uses,
+    edge: Edge,
+    clock: Clock,
+    client: clickhouse::Client,
+    session_seconds: u64,
+    no_token: String,
+}
+
+impl Access {
+    /// Nobody's rights are known before [`Access::keep`] runs.
+    pub fn new(client: clickhouse::Client, config: AccessConfig, clock: Clock) -> Arc<Self> {
+        Arc::new(Access {
+            snapshot: ArcSwapOption::empty(),
+            sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
+            requests: Buckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
+            failures: Buckets::new(if config.report_rate > 0.0 {
+                FAILURES
+            } else {
+                Rate { per_second: 0.0, burst: 0.0 }
+            }),
+            uses: Uses::default(),
+            edge: config.edge,
+            clock,
+            client,
+            session_seconds: config.session_seconds,
+            no_token: config.no_token,
+        })
+    }
+
+    /// Reads the rights once, so that a service that has just begun to listen knows them. Where ClickHouse is away, [`Access::keep`] goes on
+    /// trying.
+    pub async fn begin(&self) {
+        let _ = self.refresh(FIRST).await;
+    }
+
+    /// Whether the rights have been read.
+    pub fn is_ready(&self) -> bool {
+        self.snapshot.load().is_some()
+    }
+
+    /// Keeps the rights up to date until it is dropped. Where ClickHouse is away, those that were read last stay in force.
+    pub async fn keep(self: Arc<Self>) {
+        let (mut failing, mut told) = (false, false);
+        loop {
+            match self.refresh(ASK).await {
+                Ok(has_no_tokens) => {
+                    failing = false;
+                    if has_no_tokens && !told {
+                        tracing::info!("{}", self.no_token);
+                        told = true;
+                    }
+                    // Best effort: what cannot be written now waits for the next time.
+                    let _ = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(error, "who may read reports cannot be read; what was read last stays in force");
+                    }
+                    failing = true;
+                }
+            }
+            tokio::time::sleep(REFRESH).await;
+        }
+    }
+
+    /// Whether there is no token.
+    async fn refresh(&self, within: Duration) -> Result<bool, String> {
+        let read = tokio::time::timeout(within, Snapshot::read(&self.client)).await;
+        let snapshot = read.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+        self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
+        let has_no_tokens = snapshot.has_no_tokens();
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        Ok(has_no_tokens)
+    }
+
+    /// The token of an open session, if it is still in force.
+    fn session(&self, cookie: &str) -> Option<(TokenId, Rights)> {
+        let token = self.sessions.token_of(cookie, (self.clock)().timestamp_millis())?;
+        Some((token, self.snapshot.load().as_ref()?.still(token)?.clone()))
+    }
+
+    fn identity(&self, shown: &Shown, snapshot: &Snapshot) -> Identity {
+        match shown {
+            Shown::Nothing => Identity::Nobody,
+            Shown::NoToken => Identity::Wrong,
+            Shown::Token(token) => match snapshot.rights_of(token) {
+                Some(rights) => Identity::Known(token.id(), rights.clone()),
+                None => Identity::Wrong,
+            },
+            // An old cookie is no attempt at anything.
+            Shown::Cookie(cookie) => {
+                self.session(cookie).map_or(Identity::Nobody, |(token, rights)| Identity::Known(token, rights))
+            }
+        }
+    }
+
+    /// Takes room for a request, of whoever asks.
+    fn room(&self, identity: &Identity, client: u64) -> Result<(), Refusal> {
+        let now_ms = (self.clock)().timestamp_millis();
+        let taken = match identity {
+            Identity::Known(token, _) => self.requests.take(Key::Token(*token), now_ms),
+            Identity::Nobody => self.requests.take(Key::Client(client), now_ms),
+            Identity::Wrong => self.failures.take(Key::Client(client), now_ms),
+        };
+        taken.map_err(|seconds| Refusal::TooMany { seconds })
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    Nobody,
+    /// Whoever showed a token that opens nothing: wrong, revoked, or none by its form.
+    Wrong,
+    Known(TokenId, Rights),
+}
+
+/// Whether `identity` may have a route of `rule` for `project`, which is none where the path names what cannot be one.
+fn decide(
+    rule: Rule,
+    project: Option<&ProjectSlug>,
+    identity: &Identity,
+    snapshot: &Snapshot,
+) -> Result<Caller, Refusal> {
+    let caller = match identity {
+        Identity::Known(_, rights) => Caller::of(rights),
+        Identity::Nobody | Identity::Wrong => Caller::Anonymous,
+    };
+    let public = project.is_some_and(|project| snapshot.is_public(project));
+    let may = match rule {
+        Rule::Open => true,
+        Rule::SignedIn => caller.is_known(),
+        Rule::OfProject => public || caller == Caller::Admin || project.is_some_and(|project| caller.lists(project)),
+        Rule::Badge => public,
+    };
+    match may {
+        true => Ok(caller),
+        false if rule == Rule::Badge || caller.is_known() => Err(Refusal::NotYours),
+        false => Err(Refusal::NotSignedIn),
+    }
+}
+
+/// `router` behind the guard, with the routes for signing in and the badge.
+pub(crate) fn guarded(router: Router, access: &Arc<Access>, store: ReportStore, config: QueryConfig) -> Router {
+    let store = store.with_timeout_ms(config.timeout_ms);
+    router
+        .merge(sign_in::routes(Arc::clone(access)))
+        .merge(badge::routes(store, config, Arc::clone(&access.clock)))
+        // After routing, so that the guard sees the path as the router understood it, and not as another reading of it.
+        .layer(middleware::from_fn_with_state(Arc::clone(access), guard))
+}
+
+async fn guard(
+    State(access): State<Arc<Access>>,
+    matched: Option<MatchedPath>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    // Only requests of our own tests come without a connection.
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let https = (access.edge.https)(peer, request.headers());
+    let client = (access.edge.client)(peer, request.headers());
+    let mut kind = Kind { private: true, elsewhere: false, https };
+    let route = matched.as_ref().and_then(|matched| table::row_of(matched.as_str()));
+    let Some(route) = route else {
+        let mut response = Refusal::Nothing.answer(Audience::Programs);
+        headers::protect(&mut response, kind);
+        return response;
+    };
+    kind.elsewhere = route.rule == Rule::Badge;
+    let parameters = parameters.ok();
+    let named = parameters.iter().flat_map(|parameters| parameters.iter()).find(|(name, _)| *name == "project");
+    let project = named.and_then(|(_, text)| match route.rule {
+        Rule::Badge => text.strip_suffix(badge::SUFFIX)?.parse::<ProjectSlug>().ok(),
+        _ => text.parse().ok(),
+    });
+    let mut response = match admit(&access, route, project.as_ref(), &request, https, client) {
+        Ok(caller) => {
+            // What everybody may have needs no secrecy; what it says of caching itself holds.
+            kind.private = !matches!(route.rule, Rule::Open | Rule::Badge);
+            request.extensions_mut().insert(caller.visible());
+            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(sign_in::Arrival { client, https });
+            next.run(request).await
+        }
+        Err(response) => *response,
+    };
+    headers::protect(&mut response, kind);
+    response
+}
+
+/// The caller, or the answer to who may not go on.
+fn admit(
+    access: &Access,
+    route: &Route,
+    project: Option<&ProjectSlug>,
+    request: &Request,
+    https: bool,
+    client: u64,
+) -> Result<Caller, Box<Response>> {
+    if route.rule == Rule::Open {
+        return Ok(Caller::Anonymous);
+    }
+    let shown = Shown::by(request.headers(), https);
+    let decided = || {
+        let snapshot = access.snapshot.load();
+        let snapshot = snapshot.as_ref().ok_or(Refusal::RightsUnknown)?;
+        let identity = access.identity(&shown, snapshot);
+        access.room(&identity, client)?;
+        let caller = decide(route.rule, project, &identity, snapshot)?;
+        if let Identity::Known(token, _) = identity {
+            access.uses.note(token, (access.clock)());
+        }
+        Ok(caller)
+    };
+    decided().map_err(|refusal| {
+        Box::new(match refusal {
+            Refusal::NotSignedIn => {
+                refusals::not_signed_in(route, request.method(), request.uri(), request.headers(), &shown)
+            }
+            other => other.answer(route.audience),
+        })
+    })
+}

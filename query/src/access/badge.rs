@@ -1,0 +1,227 @@
+//! `GET /badge/{project}.svg?metric=visitors|views`: last month's figure of a public project, as a picture for its README.
+
+use super::refusals::Refusal;
+use super::table::Audience;
+use crate::problem::Problem;
+use crate::report::PagesRequest;
+use crate::reports::Reports;
+use crate::store::ReportStore;
+use crate::{Clock, QueryConfig, Span, VisitorUnit};
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use maud::html;
+use schemas::{Hour, Month, ProjectSlug};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// What a badge's path ends with.
+pub(super) const SUFFIX: &str = ".svg";
+
+/// How long a figure is shown before it is read again: late views still come in, and a month is closed.
+const FRESH_MS: i64 = 3_600_000;
+
+/// Figures kept; with more, all are read anew.
+const FIGURES: usize = 10_000;
+
+/// How long a badge waits for others'. Pictures can wait; reports go first.
+const TURN: Duration = Duration::from_secs(5);
+
+/// A month's two figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Figures {
+    month: Month,
+    read_ms: i64,
+    visitors: u64,
+    plus_minus: u64,
+    views: u64,
+}
+
+struct Badges {
+    reports: Reports,
+    rules: crate::Rules,
+    /// Held while one is read: badges never take more than one question's worth of ClickHouse.
+    known: Mutex<HashMap<ProjectSlug, Figures>>,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    metric: Option<String>,
+}
+
+pub(super) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
+    let rules = config.rules;
+    let badges = Badges { reports: Reports::new(store, config, clock), rules, known: Mutex::default() };
+    Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
+}
+
+/// The guard has seen that the project is public.
+async fn badge(
+    State(badges): State<Arc<Badges>>,
+    Path(file): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let Some(project) = file.strip_suffix(SUFFIX).and_then(|text| text.parse::<ProjectSlug>().ok()) else {
+        return Refusal::NotYours.answer(Audience::Programs);
+    };
+    let metric = asked.ok().and_then(|Query(asked)| asked.metric);
+    let views = match metric.as_deref() {
+        None | Some("visitors") => false,
+        Some("views") => true,
+        Some(_) => return Problem::invalid_field("metric", "expected visitors or views").into_response(),
+    };
+    let figures = match badges.figures(&project).await {
+        Ok(figures) => figures,
+        Err(problem) => return problem.into_response(),
+    };
+    let rules = badges.rules;
+    let (label, figure, plus_minus) = match (views, rules.unit) {
+        (true, _) => ("views last month", figures.views, 0),
+        // One month's sum over months is its visitors.
+        (false, VisitorUnit::Visitors | VisitorUnit::VisitorMonths) => {
+            ("visitors last month", figures.visitors, figures.plus_minus)
+        }
+        (false, VisitorUnit::VisitorDays) => ("visitor-days last month", figures.visitors, figures.plus_minus),
+    };
+    let told = match figure {
+        0 => "none".to_owned(),
+        few if rules.floor.withholds(few) => format!("under {}", rules.floor.get()),
+        figure => short(figure, plus_minus),
+    };
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "public, max-age=3600")];
+    (headers, svg(label, &told)).into_response()
+}
+
+impl Badges {
+    async fn figures(&self, project: &ProjectSlug) -> Result<Figures, Problem> {
+        let now = self.reports.now();
+        let month = last_whole(now);
+        let waited = tokio::time::timeout(TURN, self.known.lock()).await;
+        let mut known = waited.map_err(|_| Problem::too_many_reports())?;
+        let now_ms = now.timestamp_millis();
+        if let Some(figures) = known.get(project).filter(|it| it.month == month && now_ms - it.read_ms < FRESH_MS) {
+            return Ok(*figures);
+        }
+        let span = Span::new(month, month).map_err(|error| Problem::invalid_field("span", error.to_string()))?;
+        let totals = self.reports.report(project, span, &PagesRequest::first(1)).await?.totals;
+        let (visitors, plus_minus) = (totals.visitors.estimate, totals.visitors.plus_minus());
+        let figures = Figures { month, read_ms: now_ms, visitors, plus_minus, views: totals.views };
+        if known.len() >= FIGURES {
+            known.clear();
+        }
+        known.insert(project.clone(), figures);
+        Ok(figures)
+    }
+}
+
+/// The month before the running one.
+fn last_whole(now: chrono::DateTime<chrono::Utc>) -> Month {
+    Hour(Hour::of(now).month().first_hour().0 - 1).month()
+}
+
+/// `12.3k ± 0.1k`: three digits or so, with the error in the same unit and never as nothing.
+fn short(figure: u64, plus_minus: u64) -> String {
+    let (unit, name) = match figure {
+        0..=999 => (1.0, ""),
+        1_000..=999_499 => (1e3, "k"),
+        _ => (1e6, "M"),
+    };
+    let value = figure as f64 / unit;
+    let decimals = usize::from(unit > 1.0 && value < 99.95);
+    let text = format!("{value:.decimals$}{name}");
+    if plus_minus == 0 {
+        return text;
+    }
+    let step = if decimals == 1 { 0.1 } else { 1.0 };
+    // The little that a binary fraction is too large is no reason to say 0.2.
+    let error = ((plus_minus as f64 / unit / step - 1e-9).ceil() * step).max(step);
+    format!("{text} ± {error:.decimals$}{name}")
+}
+
+/// Widths of ` ` to `~` in Verdana, thousandths of the size: the widest of the fonts that a badge names.
+const WIDTHS: [u16; 95] = [
+    352, 394, 459, 818, 636, 1076, 727, 269, 454, 454, 636, 818, 364, 454, 364, 454, 636, 636, 636, 636, 636, 636, 636,
+    636, 636, 636, 454, 454, 818, 818, 818, 545, 1000, 684, 686, 698, 771, 632, 575, 775, 751, 421, 455, 693, 557, 843,
+    748, 787, 603, 787, 695, 684, 616, 732, 684, 989, 685, 615, 685, 454, 454, 454, 818, 636, 636, 601, 623, 521, 623,
+    596, 352, 623, 633, 274, 344, 592, 274, 973, 633, 607, 623, 623, 427, 521, 394, 633, 592, 818, 592, 592, 525, 635,
+    454, 635, 818,
+];
+
+/// Width of a text at 11 pixels.
+fn width(text: &str) -> u32 {
+    let of = |c: char| match c {
+        ' '..='~' => u32::from(WIDTHS[c as usize - ' ' as usize]),
+        _ => 818,
+    };
+    (text.chars().map(of).sum::<u32>() * 11).div_ceil(1000)
+}
+
+/// Two flat fields. `textLength` keeps the text in them whatever font the reader has.
+fn svg(label: &str, told: &str) -> String {
+    const PAD: u32 = 6;
+    let (left, right) = (width(label), width(told));
+    let (split, whole) = (left + 2 * PAD, left + right + 4 * PAD);
+    let title = format!("{label}: {told}");
+    html! {
+        svg xmlns="http://www.w3.org/2000/svg" width=(whole) height="20" viewBox=(format!("0 0 {whole} 20")) role="img" aria-label=(title) {
+            title { (title) }
+            rect width=(whole) height="20" rx="3" fill="#1f5f8b" {}
+            path d=(format!("M3 0h{}v20H3a3 3 0 0 1-3-3V3a3 3 0 0 1 3-3z", split - 3)) fill="#3d3d3d" {}
+            g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" {
+                text x=(PAD) y="14" textLength=(left) { (label) }
+                text x=(split + PAD) y="14" textLength=(right) { (told) }
+            }
+        }
+    }
+    .into_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short_and_estimates_never_exact() {
+        for (figure, plus_minus, expected) in [
+            (12, 1, "12 ± 1"),
+            (999, 6, "999 ± 6"),
+            (1_000, 6, "1.0k ± 0.1k"),
+            (12_345, 99, "12.3k ± 0.1k"),
+            (12_345, 101, "12.3k ± 0.2k"),
+            (99_960, 600, "100k ± 1k"),
+            (123_456, 700, "123k ± 1k"),
+            (999_499, 1_400, "999k ± 2k"),
+            (999_500, 1_400, "1.0M ± 0.1M"),
+            (7_654_321, 0, "7.7M"),
+            (15, 0, "15"),
+        ] {
+            assert_eq!(short(figure, plus_minus), expected);
+        }
+    }
+
+    #[test]
+    fn the_last_whole_month_is_the_one_before() {
+        let at = |text: &str| last_whole(text.parse().unwrap()).to_string();
+        assert_eq!(
+            (at("2026-11-24T10:00:00Z"), at("2026-01-01T00:00:00Z")),
+            ("2026-10".to_owned(), "2025-12".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_badge_is_as_wide_as_its_text_and_says_it_aloud() {
+        // 9,344 thousandths of 11 pixels.
+        assert_eq!(width("visitors last month"), 103);
+        let badge = svg("visitors last month", "12.3k ± 0.1k");
+        assert!(badge.contains("<title>visitors last month: 12.3k ± 0.1k</title>") && badge.contains("role=\"img\""));
+        let whole = width("visitors last month") + width("12.3k ± 0.1k") + 24;
+        assert!(badge.contains(&format!("width=\"{whole}\" height=\"20\"")), "{badge}");
+        assert!(!badge.contains("script") && !badge.contains("href"));
+    }
+}

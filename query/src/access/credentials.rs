@@ -1,0 +1,112 @@
+//! What a request shows of itself: a token in `Authorization`, or a session's cookie.
+
+use super::token::Token;
+use axum::http::{HeaderMap, header};
+use data_encoding::BASE64;
+use zeroize::Zeroizing;
+
+/// Cookie of a session where the reader came over TLS: browsers take a name like this only with `Secure`, `Path=/` and without
+/// `Domain`, so that no neighbouring host can plant one.
+const COOKIE_TLS: &str = "__Host-headcount";
+/// And where not.
+const COOKIE: &str = "headcount_session";
+
+/// The session cookie's name.
+pub(super) fn cookie_name(https: bool) -> &'static str {
+    if https { COOKIE_TLS } else { COOKIE }
+}
+
+/// What a request shows.
+pub(super) enum Shown {
+    Nothing,
+    /// An `Authorization` that is no token of ours by its form.
+    NoToken,
+    Token(Token),
+    Cookie(Zeroizing<String>),
+}
+
+impl Shown {
+    /// `Authorization` is looked at first: a program that sends one means it.
+    pub(super) fn by(headers: &HeaderMap, https: bool) -> Self {
+        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+        match (sent.next(), sent.next()) {
+            (None, _) => session_cookie(headers, https).map_or(Shown::Nothing, Shown::Cookie),
+            (Some(one), None) => one.to_str().ok().and_then(token).map_or(Shown::NoToken, Shown::Token),
+            (Some(_), Some(_)) => Shown::NoToken,
+        }
+    }
+}
+
+/// `Bearer TOKEN`, or `Basic` with the token as password (or as name, if there is no password): tools that know nothing but a
+/// name and a password can read reports, too.
+fn token(authorization: &str) -> Option<Token> {
+    let (scheme, value) = authorization.split_once(' ')?;
+    let value = value.trim_matches(' ');
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Token::parse(value);
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(BASE64.decode(value.as_bytes()).ok()?);
+    let (name, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Token::parse(if password.is_empty() { name } else { password })
+}
+
+/// The session's number.
+pub(super) fn session_cookie(headers: &HeaderMap, https: bool) -> Option<Zeroizing<String>> {
+    let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = pairs.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == cookie_name(https)).map(|(_, value)| Zeroizing::new(value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(headers: &[(&'static str, String)], https: bool) -> String {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        match Shown::by(&map, https) {
+            Shown::Nothing => "nothing".to_owned(),
+            Shown::NoToken => "no token".to_owned(),
+            Shown::Token(token) => token.id().to_string(),
+            Shown::Cookie(value) => format!("cookie {}", *value),
+        }
+    }
+
+    #[test]
+    fn a_token_comes_in_one_of_three_ways_and_wins_over_a_cookie() {
+        let (id, token) = ("ab".repeat(8), format!("hc_{}_{}", "ab".repeat(8), "cd".repeat(20)));
+        let basic = |pair: String| format!("Basic {}", BASE64.encode(pair.as_bytes()));
+        let cookie = ("cookie", "a=b; headcount_session=xyz; __Host-headcount=tls".to_owned());
+        for value in [
+            format!("Bearer {token}"),
+            format!("bearer  {token}"),
+            basic(format!("anyone:{token}")),
+            basic(format!("{token}:")),
+        ] {
+            assert_eq!(shown(&[("authorization", value), cookie.clone()], false), id);
+        }
+        for value in [
+            token.clone(),
+            "Bearer".to_owned(),
+            "Bearer ".to_owned(),
+            format!("Bearer {token}x"),
+            format!("Token {token}"),
+            basic(token.clone()),
+            format!("Basic {token}"),
+            basic(format!("{token}:x")),
+        ] {
+            assert_eq!(shown(&[("authorization", value.clone()), cookie.clone()], false), "no token", "{value}");
+        }
+        let twice = ("authorization", format!("Bearer {token}"));
+        assert_eq!(shown(&[twice.clone(), twice], false), "no token");
+        assert_eq!(shown(std::slice::from_ref(&cookie), false), "cookie xyz");
+        assert_eq!(shown(std::slice::from_ref(&cookie), true), "cookie tls");
+        assert_eq!(shown(&[("cookie", "other=1".to_owned())], false), "nothing");
+        assert_eq!(shown(&[], false), "nothing");
+    }
+}

@@ -1,0 +1,49 @@
+//! What every answer of this crate says to the browser beside its content.
+
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
+
+/// Everything from here, nothing inline, nothing framed.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const PERMISSIONS: &str = "camera=(), geolocation=(), microphone=(), payment=(), usb=()";
+
+/// A year, as it is said where a proxy that is trusted says that it was asked over TLS.
+const ONLY_TLS: &str = "max-age=31536000";
+
+/// What decides about an answer's headers.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Kind {
+    /// Only for who asked: no cache in between may keep it.
+    pub(crate) private: bool,
+    /// Other sites may show it: a badge.
+    pub(crate) elsewhere: bool,
+    /// The reader is known to have come over TLS.
+    pub(crate) https: bool,
+}
+
+/// Adds the headers.
+pub(crate) fn protect(response: &mut Response, kind: Kind) {
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    set(header::CONTENT_SECURITY_POLICY, POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(HeaderName::from_static("permissions-policy"), PERMISSIONS);
+    set(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        if kind.elsewhere { "cross-origin" } else { "same-origin" },
+    );
+    if kind.https {
+        set(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
+    }
+    // The form of /sign-in says otherwise, see there.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    let said = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kept_private = said.contains("private") || said.contains("no-store");
+    if (kind.private && !kept_private) || said.is_empty() {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+}

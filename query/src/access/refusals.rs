@@ -1,0 +1,95 @@
+//! Requests that the guard does not let through, and what they are told. The same words whether a project is there or not.
+
+use super::credentials::Shown;
+use super::table::{Audience, Route};
+use crate::page;
+use crate::problem::Problem;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+
+/// Why a request is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// No token, or one that opens nothing.
+    NotSignedIn,
+    /// A token that is in force, for something else; or a project that nobody may read.
+    NotYours,
+    /// Too many requests; there is room after so many seconds.
+    TooMany { seconds: u64 },
+    /// ClickHouse was away ever since the start, so nobody's rights are known.
+    RightsUnknown,
+    /// A form that another site sent.
+    OtherSite,
+    /// No route is there.
+    Nothing,
+}
+
+impl Refusal {
+    pub(super) fn problem(self) -> Problem {
+        match self {
+            Refusal::NotSignedIn => Problem {
+                kind: "/problems/not-signed-in",
+                title: "A token is needed",
+                status: 401,
+                detail: "send a token that is in force, as `Authorization: Bearer TOKEN`".into(),
+                field: None,
+            },
+            Refusal::NotYours => Problem::unknown_project(),
+            Refusal::TooMany { .. } => Problem {
+                kind: "/problems/too-many-requests",
+                title: "Too many requests",
+                status: 429,
+                detail: "ask again after the seconds that Retry-After names".into(),
+                field: None,
+            },
+            Refusal::RightsUnknown => Problem::storage_unavailable(),
+            Refusal::OtherSite => Problem {
+                kind: "/problems/other-site",
+                title: "This form was sent by another site",
+                status: 403,
+                detail: "sign in on the page of this service".into(),
+                field: None,
+            },
+            Refusal::Nothing => Problem {
+                kind: "/problems/nothing-here",
+                title: "Nothing is here",
+                status: 404,
+                detail: "no report has this address".into(),
+                field: None,
+            },
+        }
+    }
+
+    /// The answer, as the audience reads it.
+    pub(super) fn answer(self, audience: Audience) -> Response {
+        let problem = self.problem();
+        let mut response = match audience {
+            Audience::Programs => problem.into_response(),
+            Audience::People if self == Refusal::NotYours => problem.complete(page::not_allowed().into_response()),
+            Audience::People => problem.complete(page::problem(&problem).into_response()),
+        };
+        if let Refusal::TooMany { seconds } = self {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Where a reader who is not signed in goes, or the 401.
+pub(super) fn not_signed_in(route: &Route, method: &Method, uri: &Uri, headers: &HeaderMap, shown: &Shown) -> Response {
+    let looks = matches!(*method, Method::GET | Method::HEAD);
+    // A program that sent a token shall hear that it was wrong, not be led to a form.
+    let sent_a_token = matches!(shown, Shown::NoToken | Shown::Token(_));
+    if route.audience == Audience::People && looks && !sent_a_token {
+        return Redirect::to(&super::sign_in::path_back_to(uri)).into_response();
+    }
+    let mut response = Refusal::NotSignedIn.answer(Audience::Programs);
+    // Programs without a form of ours are told that a name and a password do. Browsers are not: they would ask for them in a
+    // window of their own, in the middle of a page.
+    let browser = headers.contains_key(HeaderName::from_static("sec-fetch-site"));
+    let challenge =
+        if browser { "Bearer realm=\"headcount\"" } else { "Bearer realm=\"headcount\", Basic realm=\"headcount\"" };
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    debug_assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    response
+}

@@ -1,0 +1,99 @@
+//! Which tokens are in force and which projects are public: one moment's copy, replaced as a whole.
+
+use super::token::{Token, TokenHash, TokenId};
+use clickhouse::Client;
+use clickhouse::error::Error as ClickHouseError;
+use schemas::ProjectSlug;
+use schemas::tables::TokenRow;
+use std::collections::{HashMap, HashSet};
+
+/// What a token opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// The reports of every project.
+    Admin,
+    /// Those of one.
+    Project(ProjectSlug),
+}
+
+/// The rights at one moment.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    tokens: HashMap<TokenId, (TokenHash, Rights)>,
+    public: HashSet<ProjectSlug>,
+}
+
+impl Snapshot {
+    /// Indexes what the tables say. Rows that are no tokens (written by hand) open nothing.
+    pub(super) fn of(tokens: Vec<TokenRow>, public: &[String]) -> Self {
+        let tokens = tokens.into_iter().filter(|row| row.revoked == 0).filter_map(|row| {
+            let rights = match row.admin {
+                0 => Rights::Project(row.project.parse().ok()?),
+                _ => Rights::Admin,
+            };
+            Some((row.id.parse().ok()?, (TokenHash::from_hex(&row.hash)?, rights)))
+        });
+        Snapshot { tokens: tokens.collect(), public: public.iter().filter_map(|slug| slug.parse().ok()).collect() }
+    }
+
+    /// Reads both tables.
+    pub(super) async fn read(client: &Client) -> Result<Self, ClickHouseError> {
+        let tokens = client.query("SELECT ?fields FROM token FINAL WHERE revoked = 0");
+        // Figures of a removed project stay, and so does who may read them; an erased one has none.
+        let public = client.query("SELECT slug FROM project FINAL WHERE public = 1 AND removed < 2");
+        let tokens = tokens.fetch_all::<TokenRow>().await?;
+        Ok(Snapshot::of(tokens, &public.fetch_all::<String>().await?))
+    }
+
+    /// The rights of a token whose secret is right.
+    pub(super) fn rights_of(&self, token: &Token) -> Option<&Rights> {
+        // Hashed before it is looked up: an id that is not there takes as long as one that is.
+        let hash = token.hash();
+        self.tokens.get(&token.id()).filter(|(stored, _)| *stored == hash).map(|(_, rights)| rights)
+    }
+
+    /// The rights of a token that has been shown before, if it is still in force.
+    pub(super) fn still(&self, token: TokenId) -> Option<&Rights> {
+        self.tokens.get(&token).map(|(_, rights)| rights)
+    }
+
+    /// Whether anybody may read the project's reports.
+    pub(super) fn is_public(&self, project: &ProjectSlug) -> bool {
+        self.public.contains(project)
+    }
+
+    /// Whether no token is in force.
+    pub(super) fn has_no_tokens(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(token: &Token, project: &str, admin: u8, revoked: u8) -> TokenRow {
+        let (id, hash) = (token.id().to_string(), token.hash().to_hex());
+        let (project, label) = (project.to_owned(), String::new());
+        TokenRow { id, project, admin, hash, label, created: 0, revoked, revision: 1 }
+    }
+
+    #[test]
+    fn only_the_right_secret_of_a_token_in_force_opens_something() {
+        let [reader, admin, revoked, nobody] = [(); 4].map(|()| Token::draw().unwrap());
+        let mut broken = row(&nobody, "Not a slug", 0, 0);
+        let rows = vec![row(&reader, "docs", 0, 0), row(&admin, "", 1, 0), row(&revoked, "docs", 0, 1), broken.clone()];
+        broken.hash = "xyz".to_owned();
+        let snapshot = Snapshot::of(rows, &["open".to_owned(), "Not a slug".to_owned()]);
+        assert_eq!(snapshot.rights_of(&reader), Some(&Rights::Project("docs".parse().unwrap())));
+        assert_eq!(snapshot.rights_of(&admin), Some(&Rights::Admin));
+        assert_eq!((snapshot.rights_of(&revoked), snapshot.rights_of(&nobody)), (None, None));
+        // The id of one with the secret of another.
+        let (head, tail) = (reader.text(), admin.text());
+        let mixed = Token::parse(&format!("{}{}", &head[..20], &tail[20..])).unwrap();
+        assert!(mixed.id() == reader.id() && snapshot.rights_of(&mixed).is_none());
+        assert!(snapshot.still(reader.id()).is_some() && snapshot.still(revoked.id()).is_none());
+        assert!(snapshot.is_public(&"open".parse().unwrap()) && !snapshot.is_public(&"docs".parse().unwrap()));
+        assert!(!snapshot.has_no_tokens() && Snapshot::of(vec![broken], &[]).has_no_tokens());
+    }
+}

@@ -1,0 +1,147 @@
+//! What is set of a project beyond its hosts: who may read its reports, its time zone, who gets them by mail.
+
+use anyhow::{Context, bail};
+use clap::ArgMatches;
+use schemas::Host;
+use schemas::tables::ProjectRow;
+
+/// Longest address that mail knows (RFC 5321, 4.5.3.1.3, without its brackets).
+const MAX_ADDRESS_BYTES: usize = 254;
+
+/// What a command changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    public: Option<bool>,
+    time_zone: Option<String>,
+    mail: Vec<String>,
+    no_mail: Vec<String>,
+}
+
+impl Change {
+    /// Reads and checks the flags; a command that does not have them changes nothing.
+    pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let flag = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
+        let texts = |name: &str| matches.try_get_many::<String>(name).ok().flatten().into_iter().flatten();
+        let time_zone = match matches.try_get_one::<String>("time-zone").ok().flatten() {
+            Some(text) if text.is_empty() => Some(String::new()),
+            Some(text) => {
+                let zone = text.parse::<chrono_tz::Tz>();
+                let zone =
+                    zone.map_err(|_| anyhow::anyhow!("{text:?} is no time zone; expected one such as Europe/Berlin"))?;
+                Some(zone.name().to_owned())
+            }
+            None => None,
+        };
+        Ok(Change {
+            public: if flag("public") { Some(true) } else { flag("private").then_some(false) },
+            time_zone,
+            mail: texts("mail").map(|text| address(text)).collect::<anyhow::Result<_>>()?,
+            no_mail: texts("no-mail").map(|text| address(text)).collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_nothing(&self) -> bool {
+        *self == Change::default()
+    }
+
+    /// Changes the row.
+    pub fn apply(&self, row: &mut ProjectRow) {
+        if let Some(public) = self.public {
+            row.public = u8::from(public);
+        }
+        if let Some(time_zone) = &self.time_zone {
+            row.time_zone.clone_from(time_zone);
+        }
+        row.recipients.extend(self.mail.iter().cloned());
+        row.recipients.retain(|recipient| !self.no_mail.contains(recipient));
+        row.recipients.sort_unstable();
+        row.recipients.dedup();
+    }
+}
+
+/// What is set, in words.
+pub fn described(row: &ProjectRow) -> Vec<String> {
+    let mut words = vec![if row.public == 0 { "private" } else { "public" }.to_owned()];
+    words.push(format!("time zone {}", if row.time_zone.is_empty() { "UTC" } else { &row.time_zone }));
+    if !row.recipients.is_empty() {
+        words.push(format!("mail to {}", row.recipients.join(", ")));
+    }
+    words
+}
+
+/// `name@host`, with the host in lower case. Stricter than mail is: no quotes, no comments, nothing that could end a line of a
+/// message's head or of a talk with a mail server.
+fn address(text: &str) -> anyhow::Result<String> {
+    let expected = || format!("{text:?} is no mail address; expected one such as docs@example.org");
+    let Some((name, host)) = text.rsplit_once('@') else { bail!(expected()) };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
+    let dotted = !name.starts_with('.') && !name.ends_with('.') && !name.contains("..");
+    if name.is_empty() || name.len() > 64 || !dotted || !name.chars().all(fits) || text.len() > MAX_ADDRESS_BYTES {
+        bail!(expected());
+    }
+    let host: Host = host.parse().with_context(expected)?;
+    if host.as_str().contains([':', '[']) {
+        bail!(expected());
+    }
+    Ok(format!("{name}@{}", host.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Arg, ArgAction, Command};
+
+    fn change(arguments: &[&str]) -> anyhow::Result<Change> {
+        let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+        let texts = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
+        let command = Command::new("set").args([flag("public"), flag("private"), texts("mail"), texts("no-mail")]);
+        let command = command.arg(Arg::new("time-zone").long("time-zone"));
+        Change::from_arguments(&command.try_get_matches_from(std::iter::once(&"set").chain(arguments))?)
+    }
+
+    fn row() -> ProjectRow {
+        ProjectRow {
+            slug: "docs".to_owned(),
+            hosts: Vec::new(),
+            removed: 0,
+            mask: Vec::new(),
+            keep: Vec::new(),
+            query: Vec::new(),
+            time_zone: String::new(),
+            public: 0,
+            recipients: vec!["b@example.org".to_owned()],
+            revision: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let mut row = row();
+        change(&[]).unwrap().apply(&mut row);
+        assert_eq!(described(&row), ["private", "time zone UTC", "mail to b@example.org"]);
+        assert!(change(&[]).unwrap().is_nothing());
+        let set = ["--public", "--time-zone", "Europe/Berlin", "--mail", "a@Example.ORG", "--no-mail", "b@example.org"];
+        change(&set).unwrap().apply(&mut row);
+        assert_eq!(described(&row), ["public", "time zone Europe/Berlin", "mail to a@example.org"]);
+        change(&["--private", "--time-zone", ""]).unwrap().apply(&mut row);
+        assert_eq!(described(&row), ["private", "time zone UTC", "mail to a@example.org"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (arguments, expected) in [
+            (["--time-zone", "Mars/Olympus"], "\"Mars/Olympus\" is no time zone"),
+            (["--mail", "docs"], "is no mail address"),
+            (["--mail", "a b@example.org"], "is no mail address"),
+            (["--mail", "a@example.org\r\nBcc: x@example.org"], "is no mail address"),
+            (["--mail", "a..b@example.org"], "is no mail address"),
+            (["--mail", "a@example.org:25"], "is no mail address"),
+            (["--mail", "a@[127.0.0.1]"], "is no mail address"),
+            (["--no-mail", "@example.org"], "is no mail address"),
+        ] {
+            let error = change(&arguments).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The matrix: routes × callers × projects. Routes come from the guard's own table; one that has no row here fails.
+
+use super::bed::{Caller, MONTH, May, PROJECTS, ask, in_force, service, signed_in};
+use anyhow::{Context, Result, ensure};
+use data_encoding::BASE64;
+use harness::http::Answer;
+use harness::service::{Service, eventually};
+use query::access::table::{Audience, ROUTES, Route, Rule};
+
+/// Each route's path with `PROJECT` for the project. None where this version's router does not have it yet: it is nobody's then.
+const PATHS: &[(&str, Option<&str>)] = &[
+    ("/assets/{file}", None),
+    ("/assets/report.css", Some("/assets/report.css")),
+    ("/assets/report.js", None),
+    ("/v1/openapi.json", None),
+    ("/sign-in", Some("/sign-in")),
+    ("/sign-out", Some("/sign-out")),
+    ("/badge/{project}", Some("/badge/PROJECT.svg")),
+    ("/", None),
+    ("/projects/{project}", Some("/projects/PROJECT")),
+    ("/projects/{project}/{span}", Some("/projects/PROJECT/2026-01")),
+    ("/projects/{project}/live", None),
+    ("/v1/projects", None),
+    ("/v1/projects.csv", None),
+    ("/v1/projects/{project}/reports/{span}", Some("/v1/projects/PROJECT/reports/2026-01")),
+    ("/v1/projects/{project}/reports/{span}/{part}", None),
+    ("/v1/projects/{project}/reports/{span}/pages", None),
+    ("/v1/projects/{project}/reports/{span}/pages.csv", None),
+    ("/v1/projects/{project}/reports/{span}/not-found", None),
+    ("/v1/projects/{project}/reports/{span}/not-found.csv", None),
+    ("/v1/projects/{project}/reports/{span}/days", None),
+    ("/v1/projects/{project}/reports/{span}/days.csv", None),
+    ("/v1/projects/{project}/reports/{span}/hours", None),
+    ("/v1/projects/{project}/reports/{span}/hours.csv", None),
+    ("/v1/projects/{project}/reports/{span}/breakdowns/{dimension}", None),
+];
+
+/// A path of the same shape that no caller may have anything of, for routes that are not there yet.
+fn filled(route: &str) -> String {
+    let segments = route.split('/').map(|segment| match segment {
+        "{project}" => "public",
+        "{span}" => MONTH,
+        "{dimension}" => "browser",
+        "{part}" | "{file}" => "nothing-of-this-name",
+        other => other,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Served,
+    /// 401 with a challenge.
+    Challenged,
+    /// 303 to /sign-in.
+    Led,
+    /// 404, in the words for a project that is not there.
+    NotThere,
+}
+
+/// What the rules say, written down a second time.
+fn expected(route: &Route, caller: &Caller, project: &str) -> Expected {
+    let exists = !matches!(project, "unknown" | "erased");
+    let may = project == "public" || caller.may == May::All || caller.may == May::Project(name_of(project));
+    let known = caller.may != May::Nothing;
+    match route.rule {
+        Rule::Open => Expected::Served,
+        Rule::Badge if project == "public" => Expected::Served,
+        Rule::Badge => Expected::NotThere,
+        Rule::SignedIn if known => Expected::Served,
+        Rule::OfProject if may && exists => Expected::Served,
+        Rule::OfProject if known => Expected::NotThere,
+        Rule::SignedIn | Rule::OfProject if route.audience == Audience::People && !caller.sent_a_token => Expected::Led,
+        Rule::SignedIn | Rule::OfProject => Expected::Challenged,
+    }
+}
+
+fn name_of(project: &str) -> &'static str {
+    PROJECTS.into_iter().find(|name| *name == project).unwrap_or_default()
+}
+
+fn found(answer: &Answer) -> Result<Expected> {
+    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Ok(match answer.status.as_u16() {
+        200 => Expected::Served,
+        303 if header("location").starts_with("/sign-in") => Expected::Led,
+        // The project's own redirect, and the one after signing out.
+        307 if header("location").starts_with("/projects/") => Expected::Served,
+        401 if header("www-authenticate").starts_with("Bearer") => Expected::Challenged,
+        404 => Expected::NotThere,
+        status => anyhow::bail!("{status}: {}", String::from_utf8_lossy(&answer.body)),
+    })
+}
+
+/// Everybody. The tokens of projects that come and go are made while these are there.
+async fn callers(service: &Service) -> Result<Vec<Caller>> {
+    let (admin, of_project) = (service.token(None).await?, service.token(Some("private")).await?);
+    let (of_foreign, of_removed) = (service.token(Some("foreign")).await?, service.token(Some("removed")).await?);
+    let (of_erased, revoked) = (service.token(Some("erased")).await?, service.token(Some("private")).await?);
+    for token in [&admin, &of_project, &of_foreign, &of_removed, &of_erased, &revoked] {
+        in_force(service, token, true).await?;
+    }
+    let cookie = async |token: &str| signed_in(service, token).await;
+    let [admins, readers, foreigners, revoked_ones] =
+        [cookie(&admin).await?, cookie(&of_project).await?, cookie(&of_foreign).await?, cookie(&revoked).await?];
+    let signed_out = cookie(&of_project).await?;
+    let ended = ask(service, "POST", "/sign-out", &[("cookie", signed_out.clone())]).await?;
+    ensure!(ended.status == 303, "{}", ended.status);
+
+    service.done(&["token", "revoke", revoked.split('_').nth(1).context("an id")?]).await?;
+    service.done(&["project", "remove", "removed"]).await?;
+    service.done(&["project", "erase", "erased"]).await?;
+    in_force(service, &revoked, false).await?;
+    in_force(service, &of_erased, false).await?;
+
+    let with = |name, headers, may, sent_a_token| Caller { name, headers, may, sent_a_token };
+    let bearer = |token: &str| vec![("authorization", format!("Bearer {token}"))];
+    let basic =
+        |token: &str| vec![("authorization", format!("Basic {}", BASE64.encode(format!("x:{token}").as_bytes())))];
+    let cookie = |value: &str| vec![("cookie", value.to_owned())];
+    // The id of one, with the secret of another.
+    let mixed = format!("{}{}", &of_project[..20], &admin[20..]);
+    let other_digit = if of_project.ends_with('0') { "1" } else { "0" };
+    let almost = format!("{}{other_digit}", &of_project[..of_project.len() - 1]);
+    Ok(vec![
+        with("anonymous", vec![], May::Nothing, false),
+        with("wrong token", bearer(&almost), May::Nothing, true),
+        with("mixed token", bearer(&mixed), May::Nothing, true),
+        with("malformed token", bearer("hc_'; DROP TABLE token"), May::Nothing, true),
+        with("revoked token", bearer(&revoked), May::Nothing, true),
+        with("token of what was erased", bearer(&of_erased), May::Nothing, true),
+        with("token of another project", bearer(&of_foreign), May::Project("foreign"), true),
+        with("token of the project", bearer(&of_project), May::Project("private"), true),
+        with("the same as password", basic(&of_project), May::Project("private"), true),
+        with("token of what was removed", bearer(&of_removed), May::Project("removed"), true),
+        with("admin", bearer(&admin), May::All, true),
+        with("admin's session", cookie(&admins), May::All, false),
+        with("session of the project", cookie(&readers), May::Project("private"), false),
+        with("session of another project", cookie(&foreigners), May::Project("foreign"), false),
+        with("session of a revoked token", cookie(&revoked_ones), May::Nothing, false),
+        with("session that was signed out", cookie(&signed_out), May::Nothing, false),
+        with("invented session", cookie(&format!("headcount_session={}", "0".repeat(32))), May::Nothing, false),
+        // The cookie for TLS is none where nobody says that this is TLS.
+        with(
+            "cookie of another scheme",
+            cookie(&admins.replace("headcount_session", "__Host-headcount")),
+            May::Nothing,
+            false,
+        ),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
+    for route in ROUTES {
+        ensure!(PATHS.iter().any(|(path, _)| *path == route.path), "{} has no row in this test", route.path);
+    }
+    let mut service = service(&[]).await?;
+    let callers = callers(&service).await?;
+    let mut asked = 0;
+    for (path, sample) in PATHS {
+        let route =
+            ROUTES.iter().find(|route| route.path == *path).with_context(|| format!("{path} is in no table"))?;
+        let Some(sample) = sample else {
+            let headers = &callers.iter().find(|caller| caller.name == "admin").context("an admin")?.headers;
+            let answer = ask(&service, "GET", &filled(path), headers).await?;
+            // A wider route may take the path, and finds no month in it.
+            ensure!(
+                matches!(answer.status.as_u16(), 400 | 404),
+                "{path} is there now: give it a path in this test ({})",
+                answer.status
+            );
+            continue;
+        };
+        let method = if *path == "/sign-out" { "POST" } else { "GET" };
+        for caller in &callers {
+            if *path == "/sign-out" && caller.may != May::Nothing {
+                continue; // It would end the session for the rows to come; `tokens.rs` signs out.
+            }
+            let mut not_there = Vec::new();
+            for project in PROJECTS {
+                let told = format!("{method} {sample} of {project}, {}", caller.name);
+                let answer = ask(&service, method, &sample.replace("PROJECT", project), &caller.headers).await?;
+                asked += 1;
+                let led_in = route.path == "/sign-in" && answer.status == 303 && caller.may != May::Nothing;
+                let led_out = route.path == "/sign-out" && answer.status == 303;
+                if led_in || led_out {
+                    continue;
+                }
+                let (expected, found) = (expected(route, caller, project), found(&answer).context(told.clone())?);
+                // Whoever may read everything is led to the month of a project that is not there, and told there.
+                let redirect = route.path == "/projects/{project}" && caller.may == May::All;
+                ensure!(
+                    found == expected || (redirect && found == Expected::Served),
+                    "{told}: {found:?}, not {expected:?}"
+                );
+                if matches!(found, Expected::NotThere | Expected::Challenged) {
+                    not_there.push((told, answer.status, answer.headers, answer.body));
+                }
+            }
+            // Of those that are refused, the unknown one cannot be told from the others: status, headers and body are alike.
+            for pair in not_there.windows(2) {
+                let alike = pair[0].1 == pair[1].1
+                    && without_date(&pair[0].2) == without_date(&pair[1].2)
+                    && pair[0].3 == pair[1].3;
+                ensure!(alike, "{} and {} are told apart:\n{pair:?}", pair[0].0, pair[1].0);
+            }
+        }
+    }
+    ensure!(asked > 500, "only {asked} requests");
+
+    // A restart ends every session, and no token.
+    service.stop().await?;
+    service.start(&[]).await?;
+    for caller in callers.iter().filter(|caller| caller.may == May::All || caller.may == May::Project("private")) {
+        let session = caller.name.contains("session");
+        eventually("the rights to be read", async || {
+            let answer = ask(&service, "GET", "/v1/projects/private/reports/2026-01", &caller.headers).await?;
+            ensure!(answer.status == if session { 401 } else { 200 }, "{}: {}", caller.name, answer.status);
+            Ok(())
+        })
+        .await?;
+    }
+    service.stop().await
+}
+
+fn without_date(headers: &http::HeaderMap) -> http::HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove("date");
+    headers
+}
