@@ -11,9 +11,12 @@
 //! shell ([`noop`]), in a process of its own. The ratio of the two is the figure that travels.
 
 pub mod agents;
+mod attack;
+mod compare;
 pub mod cpu;
 pub mod drive;
 pub mod figures;
+mod goatcounter;
 mod http_command;
 pub mod kafka;
 pub mod knee;
@@ -24,10 +27,13 @@ pub mod random;
 pub mod report;
 pub mod role;
 pub mod scenario;
+pub mod service;
 pub mod table;
 pub mod target;
 pub mod wire;
 
+pub use attack::AttackArgs;
+pub use compare::CompareArgs;
 pub use http_command::{Against, HttpArgs};
 pub use noop::NoopServerArgs;
 
@@ -48,6 +54,10 @@ pub enum LoadtestCommand {
     Kafka(kafka::KafkaArgs),
     /// Drive a month of a docs host through Kafka and ClickHouse, and compare all of it with the truth
     Month(Box<month::MonthArgs>),
+    /// Flood a service of its own while readers read, and tell what becomes of the readers
+    Attack(AttackArgs),
+    /// The same beacons to a server that does nothing, to headcount and to GoatCounter, in turns
+    Compare(CompareArgs),
     /// Make a month's records and fold them, without Kafka and ClickHouse, and tell what each step costs
     Fold(month::fold::FoldArgs),
     /// Fill projects and ask for their reports, beside the same question to a table of raw events
@@ -71,6 +81,8 @@ pub async fn run(args: LoadtestArgs, folder: &mut dyn month::fold::Folder) -> an
         LoadtestCommand::Http(args) => http_command::run(args).await,
         LoadtestCommand::Kafka(args) => kafka::run(args).await,
         LoadtestCommand::Month(args) => month::run(*args).await,
+        LoadtestCommand::Attack(args) => attack::run(args).await,
+        LoadtestCommand::Compare(args) => compare::run(args).await,
         LoadtestCommand::Fold(args) => tokio::task::block_in_place(|| month::fold::run(&args, folder)),
         LoadtestCommand::Report(args) => report::run(args).await,
         LoadtestCommand::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),

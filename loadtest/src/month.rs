@@ -6,8 +6,10 @@
 //! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
 //! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
 //! [`check`] (rows against the truth) → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and
-//! [`html`]. The same without brokers and ClickHouse: [`fold`].
+//! [`html`]. The same without brokers and ClickHouse: [`fold`]. The same
+//! readers over HTTP: [`beacons`].
 
+pub mod beacons;
 pub mod check;
 mod command;
 pub mod facts;

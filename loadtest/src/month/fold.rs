@@ -10,7 +10,7 @@ use super::project::Views as Number;
 use super::stream::Stretch;
 use super::text::grouped;
 use super::truth::Truth;
-use super::view::{Encoder, Views};
+use super::view::{Encoder, Shares, Views};
 use crate::cpu::peak_bytes;
 use crate::machine::Machine;
 
@@ -82,7 +82,8 @@ pub(crate) fn run(args: &FoldArgs, folder: &mut dyn Folder) -> anyhow::Result<()
         });
         records
     })?;
-    let views = Views::new(&plan);
+    let shares = Shares::default();
+    let views = Views::new(&plan, &shares);
     let mut truth = Truth::new(&plan);
     let made = timed("… what they are, and the truth", seen, || {
         stretches(&plan, args.records.0, |hour, stretch| {
