@@ -13,27 +13,31 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row is of.
-const TIMED: [(&str, &str); 9] = [
+const TIMED: [(&str, &str); 11] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
+    ("not_found_daily", "day"),
     ("rejection_daily", "day"),
     ("month_closed", "month"),
     ("month_closed_page", "month"),
     ("month_closed_breakdown", "month"),
+    ("month_closed_not_found", "month"),
     ("month_close", "month"),
     ("ledger", "toDate(appended)"),
 ];
 
 /// Tables with a column `project`.
-const OF_PROJECTS: [&str; 7] = [
+const OF_PROJECTS: [&str; 9] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
+    "not_found_daily",
     "rejection_daily",
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
+    "month_closed_not_found",
 ];
 
 #[derive(Row, Deserialize)]

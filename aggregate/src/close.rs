@@ -23,7 +23,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Tables whose rows are of windows.
-const TABLES: [&str; 4] = ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily"];
+const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"];
+/// Tables with the figures of runs.
+const FIGURES: [&str; 4] = ["month_closed", "month_closed_page", "month_closed_breakdown", "month_closed_not_found"];
 /// Of these, the ones with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
 /// How long a run waits before it believes that no other finished before it, and that every report that began before the
@@ -35,6 +37,9 @@ const LAST_WORD: &str = "5";
 const BATCH: usize = 5_000;
 /// Rows of pages asked for at once, unless one project has more.
 const PAGE_ROWS: u64 = 300_000;
+
+/// Refused beacons of a project, by reason and host.
+type Refused = BTreeMap<(String, String), u64>;
 
 /// Why a month is not closed.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,7 @@ struct ProjectRows {
 struct ReasonSum {
     project: String,
     reason: String,
+    host: String,
     total: u64,
 }
 
@@ -150,7 +156,8 @@ impl Closer {
         let frontier = self.open_windows().await?;
         let (projects, views) = self.write_sites(month, run, &frontier).await?;
         self.write_pages(month, run, &frontier).await?;
-        self.write_breakdowns(month, run, &frontier).await?;
+        self.write_sums(month, run, &frontier, "breakdown_daily", "month_closed_breakdown", "dimension, value").await?;
+        self.write_sums(month, run, &frontier, "not_found_daily", "month_closed_not_found", "path, referrer").await?;
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
@@ -220,20 +227,16 @@ impl Closer {
         Ok((projects, views))
     }
 
-    async fn rejections(
-        &self,
-        month: Month,
-        frontier: &Frontier,
-    ) -> Result<BTreeMap<String, BTreeMap<String, u64>>, CloseError> {
+    async fn rejections(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Refused>, CloseError> {
         let sql = format!(
-            "SELECT project, CAST(reason AS String) AS reason, sum(beacons) AS total FROM rejection_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason",
+            "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host",
             frontier.condition()
         );
         let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
-        let mut refused: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
         for row in rows.map_err(failed("reading a month's refusals"))? {
-            refused.entry(row.project).or_default().insert(row.reason, row.total);
+            refused.entry(row.project).or_default().insert((row.reason, row.host), row.total);
         }
         Ok(refused)
     }
@@ -306,17 +309,25 @@ impl Closer {
         }
     }
 
-    /// `month_closed_breakdown`, which ClickHouse can do by itself.
-    async fn write_breakdowns(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
+    /// `month_closed_breakdown` and `month_closed_not_found`, which ClickHouse can do by itself: views by project and `columns`.
+    async fn write_sums(
+        &self,
+        month: Month,
+        run: u64,
+        frontier: &Frontier,
+        from: &'static str,
+        into: &'static str,
+        columns: &'static str,
+    ) -> Result<(), CloseError> {
         let sql = format!(
-            "INSERT INTO month_closed_breakdown (project, month, run, dimension, value, views) \
-             SELECT project, toDate(?), ?, dimension, value, sum(views) FROM breakdown_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, dimension, value \
+            "INSERT INTO {into} (project, month, run, {columns}, views) \
+             SELECT project, toDate(?), ?, {columns}, sum(views) FROM {from} FINAL \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} \
              SETTINGS optimize_aggregation_in_order = 1",
             frontier.condition()
         );
         let query = self.client.query(&sql).bind(first_day(month)).bind(run).bind(partition(month));
-        query.execute().await.map_err(failed("writing a month's breakdowns"))
+        query.execute().await.map_err(failed("writing a month's breakdowns and referrers"))
     }
 
     /// The run's last word.
@@ -369,7 +380,7 @@ impl Closer {
             }
         }
         let (month, run) = (first_day(month), winner.run);
-        for table in ["month_closed", "month_closed_page", "month_closed_breakdown"] {
+        for table in FIGURES {
             let others = format!("month = toDate({month}) AND run != {run}");
             // One that has not finished may be at work still; it is gone an hour later.
             let old = format!(
@@ -477,12 +488,16 @@ impl SiteMonth {
         Ok(())
     }
 
-    fn row(mut self, month: Month, run: u64, rejected: BTreeMap<String, u64>) -> MonthClosedRow {
+    fn row(mut self, month: Month, run: u64, rejected: Refused) -> MonthClosedRow {
         let mut of_month = VisitorSketch::new();
         self.of_days.iter().for_each(|day| of_month.merge(day));
         (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
         (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
-        (self.figures.rejected_reasons, self.figures.rejected_beacons) = rejected.into_iter().unzip();
+        for ((reason, host), beacons) in rejected {
+            self.figures.rejected_reasons.push(reason);
+            self.figures.rejected_hosts.push(host);
+            self.figures.rejected_beacons.push(beacons);
+        }
         MonthClosedRow { project: self.project, month: first_day(month), run, ..self.figures }
     }
 }

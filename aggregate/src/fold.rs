@@ -5,14 +5,16 @@
 //! a detour through its path's number. Nothing but hashing and comparing happens to text that was seen before.
 
 mod cells;
+mod named;
 mod texts;
 
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use named::{Named, Unnamed};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
 use schemas::record::{self, PageViewRef, Record, RejectionTallyRef};
-use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
 use texts::{Text, Texts};
@@ -20,7 +22,10 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
+
+/// Only of pages that are not there is it kept who led to them.
+const NOT_FOUND: u16 = 404;
 
 /// A project on one day.
 struct ProjectDayKey {
@@ -126,6 +131,8 @@ pub struct Rows {
     pub page: Vec<PageDailyRow>,
     /// `breakdown_daily`.
     pub breakdown: Vec<BreakdownDailyRow>,
+    /// `not_found_daily`.
+    pub not_found: Vec<NotFoundDailyRow>,
     /// `rejection_daily`.
     pub rejection: Vec<RejectionDailyRow>,
     /// `ledger`, written last.
@@ -138,6 +145,7 @@ impl Rows {
         self.site.len()
             + self.page.len()
             + self.breakdown.len()
+            + self.not_found.len()
             + self.rejection.len()
             + usize::from(self.ledger.is_some())
     }
@@ -158,13 +166,19 @@ pub struct WindowState {
     hasher: FixedState,
     texts: Texts,
     classes: ClassTexts,
+    referrers: Unnamed,
+    hosts: Unnamed,
     /// Hashes of project and event id.
     ids: HashTable<u64>,
     project_days: Cells<ProjectDayKey, ProjectDay>,
     dirty_counts: usize,
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
-    rejections: Cells<RejectionKey, u64>,
+    /// Found by where the page is among the pages.
+    not_found: Cells<u32, Named>,
+    rejections: Cells<RejectionKey, Named>,
+    /// Changed referrers and hosts in these two.
+    dirty_named: usize,
 }
 
 impl WindowState {
@@ -179,13 +193,17 @@ impl WindowState {
             frozen_at: start.offset,
             hasher: FixedState::default(),
             classes: ClassTexts::new(&mut texts),
+            referrers: Unnamed::referrers(&mut texts),
+            hosts: Unnamed::hosts(),
             texts,
             ids: HashTable::new(),
             project_days: Cells::default(),
             dirty_counts: 0,
             sites: Cells::default(),
             pages: Cells::default(),
+            not_found: Cells::default(),
             rejections: Cells::default(),
+            dirty_named: 0,
         }
     }
 
@@ -206,7 +224,7 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.rejections.dirty()
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_named
     }
 
     /// Whether records were folded since the last freeze.
@@ -214,10 +232,10 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Accumulators held: hours, pages, values of breakdowns, refusals.
+    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        self.sites.len() + self.pages.len() + counts + self.rejections.len()
+        self.sites.len() + self.pages.len() + counts + self.named().map(Named::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -227,7 +245,12 @@ impl WindowState {
         let in_sketches: usize = sketches.map(|sketch| sketch.memory_bytes() - size_of::<VisitorSketch>()).sum();
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
-        counts + in_sketches + tables + others
+        let in_named: usize = self.named().map(Named::memory_bytes).sum();
+        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_named
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Named> {
+        self.not_found.values().chain(self.rejections.values())
     }
 
     /// Folds the next record. Offsets follow one another without a gap; a record that does not decode is counted and
@@ -272,7 +295,8 @@ impl WindowState {
         if let Some(coordinate) = view.site_coordinate {
             site.sketch.insert(coordinate);
         }
-        let page = self.page(project_day, view.path, view.status);
+        let position = self.page(project_day, view.path, view.status);
+        let page = self.pages.change(position);
         page.views += 1;
         if let Some(coordinate) = view.page_coordinate {
             page.sketch.insert(coordinate);
@@ -280,6 +304,9 @@ impl WindowState {
         if view.arrival {
             let host = self.texts.intern(view.referrer_host);
             self.count(project_day, &[(Dimension::Referrer, host)]);
+            self.led_to(position, view.status, host);
+        } else {
+            self.led_to(position, view.status, self.referrers.internal());
         }
         let values = [
             (Dimension::Country, self.texts.intern(view.country)),
@@ -309,7 +336,9 @@ impl WindowState {
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
-        *self.rejections.change(position) += tally.count;
+        let host = self.texts.intern(tally.host);
+        let changed = self.rejections.change(position).count(host, tally.count, &self.hosts);
+        self.dirty_named += usize::from(changed);
     }
 
     /// Position of a project's day.
@@ -340,18 +369,30 @@ impl WindowState {
         self.sites.change(position)
     }
 
+    /// Counts who led to a page, if it is not there.
     #[inline]
-    fn page(&mut self, project_day: u32, path: &str, status: u16) -> &mut PageCell {
+    fn led_to(&mut self, page: u32, status: u16, referrer: Text) {
+        if status == NOT_FOUND {
+            let hash = self.hasher.hash_one(page);
+            let position = self.not_found.find(hash, |&held| held == page);
+            let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
+            let changed = self.not_found.change(position).count(referrer, 1, &self.referrers);
+            self.dirty_named += usize::from(changed);
+        }
+    }
+
+    /// Position of a page.
+    #[inline]
+    fn page(&mut self, project_day: u32, path: &str, status: u16) -> u32 {
         let hash = self.hasher.hash_one((project_day, status, path.as_bytes()));
         let texts = &self.texts;
         let same = |key: &PageKey| {
             key.project_day == project_day && key.status == status && texts.get(key.path) == path.as_bytes()
         };
-        let position = self.pages.find(hash, same).unwrap_or_else(|| {
+        self.pages.find(hash, same).unwrap_or_else(|| {
             let path = self.texts.intern(path);
             self.pages.begin(hash, PageKey { project_day, path, status })
-        });
-        self.pages.change(position)
+        })
     }
 
     /// Counts one view for each of these values.
@@ -384,6 +425,7 @@ impl WindowState {
             site: Vec::with_capacity(self.sites.dirty()),
             page: Vec::with_capacity(self.pages.dirty()),
             breakdown: Vec::with_capacity(self.dirty_counts),
+            not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
             ledger: None,
         };
@@ -419,6 +461,23 @@ impl WindowState {
                 next_offset,
             });
         });
+        let pages = &self.pages;
+        self.not_found.freeze(|&page, named| {
+            let page = pages.key(page);
+            let (project, day) = project_of(page.project_day);
+            named.freeze(|referrer, views| {
+                rows.not_found.push(NotFoundDailyRow {
+                    project: project.clone(),
+                    day,
+                    path: texts.to_string(page.path),
+                    referrer: texts.to_string(referrer),
+                    views,
+                    stream,
+                    window_start,
+                    next_offset,
+                });
+            });
+        });
         self.project_days.freeze(|key, cell| {
             for count in cell.counts.iter_mut().filter(|count| count.dirty) {
                 count.dirty = false;
@@ -435,17 +494,21 @@ impl WindowState {
             }
         });
         self.dirty_counts = 0;
-        self.rejections.freeze(|key, &mut beacons| {
-            rows.rejection.push(RejectionDailyRow {
-                project: texts.to_string(key.project),
-                day: key.day.0,
-                reason: key.reason.name().to_owned(),
-                beacons,
-                stream,
-                window_start,
-                next_offset,
+        self.rejections.freeze(|key, named| {
+            named.freeze(|host, beacons| {
+                rows.rejection.push(RejectionDailyRow {
+                    project: texts.to_string(key.project),
+                    day: key.day.0,
+                    reason: key.reason.name().to_owned(),
+                    host: texts.to_string(host),
+                    beacons,
+                    stream,
+                    window_start,
+                    next_offset,
+                });
             });
         });
+        self.dirty_named = 0;
         rows.ledger = self.is_dirty().then(|| LedgerRow {
             stream,
             window_start,

@@ -11,6 +11,8 @@ pub enum Step {
     Page,
     /// `breakdown_daily` is acknowledged.
     Breakdown,
+    /// `not_found_daily` is acknowledged.
+    NotFound,
     /// `rejection_daily` is acknowledged.
     Rejection,
     /// `site_hourly` is acknowledged.
@@ -25,10 +27,11 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 8] = [
+    pub const ALL: [Step; 9] = [
         Step::Frozen,
         Step::Page,
         Step::Breakdown,
+        Step::NotFound,
         Step::Rejection,
         Step::Site,
         Step::Ledger,
@@ -42,6 +45,7 @@ impl Step {
             Step::Frozen => "frozen",
             Step::Page => "page",
             Step::Breakdown => "breakdown",
+            Step::NotFound => "not_found",
             Step::Rejection => "rejection",
             Step::Site => "site",
             Step::Ledger => "ledger",

@@ -4,7 +4,7 @@ use crate::fold::Rows;
 use crate::steps::{self, AbortAt, Step};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::StreamId;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ impl SummaryStore {
         passed(Step::Page);
         self.insert::<BreakdownDailyRow>("breakdown_daily", &rows.breakdown).await?;
         passed(Step::Breakdown);
+        self.insert::<NotFoundDailyRow>("not_found_daily", &rows.not_found).await?;
+        passed(Step::NotFound);
         self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
         passed(Step::Rejection);
         self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;

@@ -1,6 +1,6 @@
 //! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
 
-use crate::hygiene::{clean_label, clean_referrer_host};
+use crate::hygiene::{clean_label, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
 use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
@@ -34,11 +34,13 @@ pub struct Refused {
     pub project: Option<ProjectSlug>,
     /// Why.
     pub rejection: Rejection,
+    /// The page's host, cleaned, where it is why; else empty.
+    pub host: String,
 }
 
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
-        Refused { project: None, rejection }
+        Refused { project: None, rejection, host: String::new() }
     }
 }
 
@@ -67,6 +69,7 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
                     "url",
                     "a page on a host registered for this project",
                 ),
+                host: clean_page_host(&url, &host),
             });
         }
         Lookup::Ambiguous => {
@@ -85,7 +88,9 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
             Ok(Some(from)) if from == host || projects.is_own_host(&project, &from) => (false, String::new()),
             Ok(Some(from)) => (true, clean_referrer_host(from.as_str())),
             // Refusals are tallied under names that are admitted, or a forger fills the tally.
-            Err(rejection) => return Err(Refused { project: (!new).then_some(project), rejection }),
+            Err(rejection) => {
+                return Err(Refused { project: (!new).then_some(project), rejection, host: String::new() });
+            }
         },
     };
     // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
@@ -183,6 +188,31 @@ mod tests {
         let refusal = refused(foreign);
         assert_eq!(refusal.rejection.reason, RejectionReason::ForeignHost);
         assert_eq!(refusal.project.unwrap().as_str(), "sphinx");
+        assert_eq!(refusal.host, "elsewhere.example");
+        for (url, host) in [
+            ("https://www.elsewhere.example:8443/a?q=1", "www.elsewhere.example:8443"),
+            ("https://BÜCHER.example/", "xn--bcher-kva.example"),
+            ("https://jane@elsewhere.example/", ""),
+            ("https://:secret@elsewhere.example/", ""),
+            ("https://192.0.2.7/", ""),
+            ("https://192.0.2.7:8000/", ""),
+            ("https://0xc0000207/", ""),
+            ("https://[2001:db8::7]/", ""),
+            ("https://[2001:db8::7]:8000/", ""),
+            ("https://550e8400e29b41d4a716.example/", ""),
+            (&format!("https://{}/", "a.".repeat(130)), ""),
+        ] {
+            let named = Beacon { project: Some("sphinx".to_owned()), ..beacon(url, "") };
+            let refusal = refused(named);
+            assert_eq!(
+                (refusal.rejection.reason, refusal.host.as_str()),
+                (RejectionReason::ForeignHost, host),
+                "{url}"
+            );
+        }
+        let unknown =
+            refused(Beacon { project: Some("nobody".to_owned()), ..beacon("https://elsewhere.example/", "") });
+        assert_eq!((unknown.project, unknown.host.as_str()), (None, ""), "nobody is told of it");
         let told = refused(beacon("https://docs.example/", "not a url"));
         assert_eq!(told.rejection.field, Some("referrer"));
     }

@@ -122,7 +122,7 @@ async fn take<S: Sink>(
         let hour = key.hour_of(now);
         let page = accept(beacon, &ingest.projects, hour)?;
         let project = page.project.clone();
-        let told = |rejection| Refused { project: Some(project.clone()), rejection };
+        let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
@@ -160,7 +160,7 @@ async fn take<S: Sink>(
     }
     .await;
     outcome.map_err(|refused: Refused| {
-        ingest.tally.add(refused.project, refused.rejection.reason, 1);
+        ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
 }

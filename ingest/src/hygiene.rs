@@ -16,6 +16,7 @@
 //! change between upper case, lower case and digits as often as chance does and words do not.
 
 use percent_encoding::percent_decode_str;
+use schemas::Host;
 use schemas::record::MAX_PATH_BYTES;
 use std::net::{IpAddr, SocketAddr};
 
@@ -71,6 +72,14 @@ fn push_clean(path: &mut String, raw: &str, mask: impl Fn(&str) -> Option<&'stat
 pub fn clean_referrer_host(host: &str) -> String {
     let host = host.strip_prefix("www.").unwrap_or(host);
     mask(host).unwrap_or(host).to_owned()
+}
+
+/// The host of a page whose beacon is refused for it, as it is stored: the name under which it would be registered. Empty where it
+/// is a network address or looks like it names a person or a secret, and where the page's address names a user.
+pub fn clean_page_host(url: &url::Url, host: &Host) -> String {
+    let host = host.as_str();
+    let of_nobody = url.username().is_empty() && url.password().is_none() && mask(host).is_none();
+    if of_nobody && Host::is_name(host) { host.to_owned() } else { String::new() }
 }
 
 /// A version or language as it is stored.

@@ -261,14 +261,14 @@ mod tests {
     async fn a_tally_is_sent_until_the_log_has_it_and_stays_the_same() {
         let sink = Arc::new(Told::default());
         let (_home, ingest) = ingest(&sink);
-        ingest.tally.add(None, RejectionReason::MalformedJson, 3);
+        ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 3);
         for answer in [SinkError::QueueFull, SinkError::Closed, SinkError::Unavailable("disk".to_owned())] {
             sink.answers.lock().unwrap().push(Err(answer));
             assert_eq!(ingest.send_tallies().await, 0);
             assert!(!ingest.tally.is_empty());
         }
         // What comes meanwhile is a tally of its own: the first may be in the log already.
-        ingest.tally.add(None, RejectionReason::MalformedJson, 2);
+        ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 2);
         assert_eq!(ingest.send_tallies().await, 2);
         assert!(ingest.tally.is_empty());
         let records = sink.records.lock().unwrap();
@@ -284,8 +284,8 @@ mod tests {
     async fn stopping_waits_for_the_tallies_under_way() {
         let sink = Arc::new(Told { waits: true, ..Told::default() });
         let (_home, ingest) = ingest(&sink);
-        ingest.tally.add(None, RejectionReason::MalformedJson, 1);
-        ingest.tally.add(None, RejectionReason::NotUtf8, 1);
+        ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 1);
+        ingest.tally.add(None, RejectionReason::NotUtf8, String::new(), 1);
         let (stop, stopped) = oneshot::channel::<()>();
         let keep = tokio::spawn({
             let ingest = Arc::clone(&ingest);

@@ -1,4 +1,4 @@
-//! Refused beacons never reach the log one by one: they are tallied per project and reason, and the tallies are sent as
+//! Refused beacons never reach the log one by one: they are tallied per project, reason and host, and the tallies are sent as
 //! records of their own, so that a flood of rubbish costs one record a second and a maintainer still sees it.
 //!
 //! A tally has a random id. One whose fate is unknown is sent again as it was, and the fold drops the repeat (within one
@@ -6,17 +6,45 @@
 
 use crate::ids;
 use schemas::{Hour, ProjectSlug, RejectionReason, proto};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// So many hosts of a project are told apart between two takes; beacons of others are tallied without their host. Whoever sends
+/// beacons can invent hosts without end.
+const HOSTS: usize = 16;
+
+/// Refusals since the last take.
+#[derive(Default)]
+struct Pending {
+    counts: HashMap<(Option<ProjectSlug>, RejectionReason, String), u64>,
+    hosts: HashMap<ProjectSlug, HashSet<String>>,
+}
 
 /// Counts since the last [`Tally::take`], and the total since the start for `/metrics` and `/readyz`.
 #[derive(Default)]
 pub struct Tally {
-    pending: Mutex<HashMap<(Option<ProjectSlug>, RejectionReason), u64>>,
+    pending: Mutex<Pending>,
     /// Taken before, and not known to be in the log.
     unsent: Mutex<Vec<proto::RejectionTally>>,
     refused: AtomicU64,
+}
+
+impl Pending {
+    /// The host, if it is one of the project's first few; else nothing.
+    fn admitted(&mut self, project: &ProjectSlug, host: String) -> String {
+        if !self.hosts.contains_key(project) {
+            self.hosts.insert(project.clone(), HashSet::new());
+        }
+        match self.hosts.get_mut(project) {
+            Some(hosts) if hosts.len() < HOSTS => {
+                hosts.insert(host.clone());
+                host
+            }
+            Some(hosts) if hosts.contains(&host) => host,
+            _ => String::new(),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -24,10 +52,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tally {
-    /// Counts `count` refusals. The project is one we know, so that the map stays as small as the registry.
-    pub fn add(&self, project: Option<ProjectSlug>, reason: RejectionReason, count: u64) {
+    /// Counts `count` refusals. The project is one we know, so that the map stays as small as the registry. `host` is cleaned, and
+    /// empty where it is not why; refusals of no known project have none.
+    pub fn add(&self, project: Option<ProjectSlug>, reason: RejectionReason, host: String, count: u64) {
         self.refused.fetch_add(count, Ordering::Relaxed);
-        *locked(&self.pending).entry((project, reason)).or_default() += count;
+        let mut pending = locked(&self.pending);
+        let host = match &project {
+            Some(project) if reason.is_about_host() && !host.is_empty() => pending.admitted(project, host),
+            _ => String::new(),
+        };
+        *pending.counts.entry((project, reason, host)).or_default() += count;
     }
 
     /// Refusals since the start.
@@ -37,18 +71,20 @@ impl Tally {
 
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
-        locked(&self.pending).is_empty() && locked(&self.unsent).is_empty()
+        locked(&self.pending).counts.is_empty() && locked(&self.unsent).is_empty()
     }
 
     /// Takes what is pending as messages for the log: those that were put back as they are, then new ones.
     pub fn take(&self, hour: Hour) -> Vec<proto::RejectionTally> {
         let mut tallies = std::mem::take(&mut *locked(&self.unsent));
-        tallies.extend(locked(&self.pending).drain().map(|((project, reason), count)| proto::RejectionTally {
+        let pending = std::mem::take(&mut *locked(&self.pending));
+        tallies.extend(pending.counts.into_iter().map(|((project, reason, host), count)| proto::RejectionTally {
             project: project.map_or_else(String::new, |slug| slug.as_str().to_owned()),
             hour: hour.0,
             reason: reason as u32,
             count,
             id: ids::draw(),
+            host,
         }));
         tallies
     }
@@ -56,5 +92,44 @@ impl Tally {
     /// Puts back what is not known to be in the log. It keeps its id, and so must not grow.
     pub fn put_back(&self, tally: proto::RejectionTally) {
         locked(&self.unsent).push(tally);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_hosts_are_told_apart_and_every_refusal_is_counted() {
+        let tally = Tally::default();
+        let project = |slug: &str| slug.parse::<ProjectSlug>().ok();
+        for beacon in 0..300 {
+            let host = format!("{}.example", beacon % 100);
+            tally.add(project("docs"), RejectionReason::ForeignHost, host.clone(), 1);
+            tally.add(None, RejectionReason::UnknownProject, host.clone(), 1);
+            tally.add(project("docs"), RejectionReason::InvalidField, host, 1);
+        }
+        tally.add(project("other"), RejectionReason::ForeignHost, "0.example".to_owned(), 1);
+        let tallies = tally.take(Hour(500_000));
+        assert!(tally.is_empty());
+        let of = |project: &str, host: &str| -> Vec<u64> {
+            let found = tallies.iter().filter(|tally| tally.project == project && tally.host == host);
+            found.filter(|tally| tally.reason == RejectionReason::ForeignHost as u32).map(|tally| tally.count).collect()
+        };
+        assert_eq!(
+            (of("docs", "0.example"), of("docs", "15.example"), of("docs", "16.example")),
+            (vec![3], vec![3], vec![])
+        );
+        assert_eq!((of("docs", ""), of("other", "0.example")), (vec![3 * (100 - HOSTS as u64)], vec![1]));
+        assert_eq!(tallies.len(), HOSTS + 4);
+        assert_eq!(tallies.iter().map(|tally| tally.count).sum::<u64>(), 901);
+        for tally in tallies {
+            let reason = tally.reason;
+            let bytes = schemas::record::encode_rejections(tally);
+            assert!(schemas::record::decode(&bytes).is_ok(), "reason {reason}");
+        }
+        // The next ones begin anew.
+        tally.add(project("docs"), RejectionReason::ForeignHost, "99.example".to_owned(), 1);
+        assert_eq!(tally.take(Hour(500_000))[0].host, "99.example");
     }
 }

@@ -8,6 +8,7 @@ pub mod classes;
 pub mod close;
 pub mod project;
 pub mod record;
+pub mod referrer;
 pub mod rejection;
 pub mod sketch;
 pub mod stream;

@@ -67,6 +67,17 @@ impl Host {
         &self.0
     }
 
+    /// Whether a host's text is a plain name, with or without a port: at most 255 of `a–z 0–9 - _ .` and no network address.
+    pub fn is_name(text: &str) -> bool {
+        let (name, port) = text.split_once(':').unwrap_or((text, "0"));
+        let of_names = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        !name.is_empty()
+            && text.len() <= 255
+            && name.bytes().all(of_names)
+            && name.parse::<std::net::Ipv4Addr>().is_err()
+            && port.parse::<u16>().is_ok_and(|_| port.bytes().all(|b| b.is_ascii_digit()))
+    }
+
     /// The host of a parsed URL, with its port where that is not the scheme's default.
     pub fn of(url: &url::Url) -> Option<Self> {
         let host = url.host_str()?.trim_end_matches('.');
@@ -116,6 +127,30 @@ mod tests {
         }
         for wrong in ["", "-a", "a-", "A", "a/b", "a b", "é", &"a".repeat(64)] {
             assert_eq!(wrong.parse::<ProjectSlug>(), Err(InvalidSlug), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_no_addresses() {
+        for right in ["docs.example.org", "localhost:8000", "xn--bcher-kva.example", "a_b.example"] {
+            assert!(Host::is_name(right), "{right}");
+        }
+        let long = "a".repeat(256);
+        for wrong in [
+            "",
+            ":80",
+            "192.0.2.7",
+            "192.0.2.7:80",
+            "[2001:db8::1]",
+            "2001:db8::1",
+            "a:b",
+            "a:+1",
+            "a:",
+            "A.example",
+            "u@a",
+            &long,
+        ] {
+            assert!(!Host::is_name(wrong), "{wrong}");
         }
     }
 

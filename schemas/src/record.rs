@@ -6,15 +6,15 @@
 //!
 //! Wire format: <https://protobuf.dev/programming-guides/encoding/>.
 
-use crate::project::ProjectSlug;
+use crate::project::{Host, ProjectSlug};
 use crate::proto;
 use crate::rejection::RejectionReason;
 use crate::sketch::Coordinate;
 use crate::time::Hour;
 use prost::Message;
 
-/// The format this version writes. It also reads format 1, in which tallies have no id.
-pub const FORMAT: u32 = 2;
+/// The format this version writes. It also reads format 1, in which tallies have no id, and 2, in which they have no host.
+pub const FORMAT: u32 = 3;
 
 /// Longest path in bytes, in a record and in a row.
 pub const MAX_PATH_BYTES: usize = 1024;
@@ -83,6 +83,8 @@ pub struct RejectionTallyRef<'a> {
     pub count: u64,
     /// Random id of the tally; 0 in format 1.
     pub id: u64,
+    /// Host of the pages, where it is why they were refused; else empty.
+    pub host: &'a str,
 }
 
 /// Why bytes are no record. Carries no value of the record.
@@ -140,7 +142,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         }
     }
     let format = match format {
-        Some(found @ 1..=2) => found,
+        Some(found @ 1..=3) => found,
         other => return Err(DecodeError::UnknownFormat(other.unwrap_or(0))),
     };
     match body {
@@ -221,7 +223,7 @@ fn page_view(bytes: &[u8]) -> Result<PageViewRef<'_>, DecodeError> {
 }
 
 fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError> {
-    let (mut project, mut hour, mut reason, mut count, mut id) = ("", Hour(0), None, 0, 0);
+    let (mut project, mut hour, mut reason, mut count, mut id, mut host) = ("", Hour(0), None, 0, 0, "");
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next_field()? {
         match (number, value) {
@@ -233,6 +235,12 @@ fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError
             }
             (4, Value::Varint(value)) => count = value,
             (5, Value::Fixed64(value)) if format >= 2 => id = value,
+            (6, Value::Bytes(text)) if format >= 3 => {
+                host = utf8(number, text, MAX_LABEL_BYTES)?;
+                if !Host::is_name(host) {
+                    return Err(DecodeError::OutOfRange(number));
+                }
+            }
             _ => return Err(DecodeError::UnknownField(number)),
         }
     }
@@ -243,7 +251,10 @@ fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError
         (None, _, _) => Err(DecodeError::OutOfRange(3)),
         (_, 0, _) => Err(DecodeError::OutOfRange(2)),
         (_, _, 0) => Err(DecodeError::OutOfRange(4)),
-        (Some(reason), _, _) => Ok(RejectionTallyRef { project, hour, reason, count, id }),
+        (Some(reason), _, _) if !host.is_empty() && (project.is_empty() || !reason.is_about_host()) => {
+            Err(DecodeError::OutOfRange(6))
+        }
+        (Some(reason), _, _) => Ok(RejectionTallyRef { project, hour, reason, count, id, host }),
     }
 }
 

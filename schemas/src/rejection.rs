@@ -66,6 +66,13 @@ reasons! {
     AmbiguousProject = 15, "ambiguous_project", 400;
 }
 
+impl RejectionReason {
+    /// Whether the page's host is what is wrong, so that a maintainer needs to know it.
+    pub const fn is_about_host(self) -> bool {
+        matches!(self, RejectionReason::ForeignHost | RejectionReason::AmbiguousProject)
+    }
+}
+
 /// A refusal as the sender sees it. Never carries what was sent: an answer may be logged by others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}{expected}", reason.name(), field.map(|f| format!("field `{f}`: ")).unwrap_or_default())]

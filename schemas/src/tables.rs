@@ -107,7 +107,28 @@ pub struct BreakdownDailyRow {
     pub next_offset: u64,
 }
 
-/// `rejection_daily`: refused beacons of one project, day and reason.
+/// `not_found_daily`: where the readers of a page that is not there came from, on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct NotFoundDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path, answered 404.
+    pub path: String,
+    /// Another site's host; `:internal`, `:more`, or empty where nothing is known: see [`crate::referrer`].
+    pub referrer: String,
+    /// Views by people.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `rejection_daily`: refused beacons of one project, day, reason and host.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
     /// Project slug; empty where the beacon named no known project.
@@ -116,6 +137,8 @@ pub struct RejectionDailyRow {
     pub day: u16,
     /// [`crate::rejection::RejectionReason::name`].
     pub reason: String,
+    /// The page's host, where it is what is wrong; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
+    pub host: String,
     /// Refused beacons.
     pub beacons: u64,
     /// Stream of the log.

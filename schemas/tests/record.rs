@@ -15,7 +15,7 @@ const BYTES: u32 = 2;
 
 /// The documented fields of each message: number and wire type.
 const LOG_RECORD: &[(u32, u32)] = &[(1, VARINT), (2, BYTES), (3, BYTES)];
-const TALLY: &[(u32, u32)] = &[(1, BYTES), (2, VARINT), (3, VARINT), (4, VARINT), (5, FIXED64)];
+const TALLY: &[(u32, u32)] = &[(1, BYTES), (2, VARINT), (3, VARINT), (4, VARINT), (5, FIXED64), (6, BYTES)];
 const PAGE_VIEW: &[(u32, u32)] = &[
     (1, BYTES),
     (2, VARINT),
@@ -71,7 +71,8 @@ fn bot() -> proto::PageView {
 
 fn tally() -> proto::RejectionTally {
     let reason = RejectionReason::ForeignHost as u32;
-    proto::RejectionTally { project: "sphinx".to_owned(), hour: 497_951, reason, count: 300, id: 0x0123_4567_89ab_cdef }
+    let (project, host) = ("sphinx".to_owned(), "docs.example.org:8443".to_owned());
+    proto::RejectionTally { project, hour: 497_951, reason, count: 300, id: 0x0123_4567_89ab_cdef, host }
 }
 
 /// What the decoder read, as what the encoder takes.
@@ -102,6 +103,7 @@ fn body_of(record: &Record<'_>) -> Body {
             reason: tally.reason as u32,
             count: tally.count,
             id: tally.id,
+            host: tally.host.to_owned(),
         }),
     }
 }
@@ -167,30 +169,37 @@ fn fixtures_read_and_write_as_they_were_written() {
     }
 }
 
-/// Format 1 differs in tallies only, which had no id.
+/// Formats 1 and 2 differ in tallies only, which had no id, and no host.
 #[test]
-fn fixtures_of_format_1_still_read() {
-    let nameless = proto::RejectionTally { id: 0, ..tally() };
+fn fixtures_of_earlier_formats_still_read() {
+    let hostless = proto::RejectionTally { host: String::new(), ..tally() };
+    let nameless = proto::RejectionTally { id: 0, ..hostless.clone() };
     for (name, hex, body) in [
-        ("person", include_str!("../fixtures/record/v1-person.hex"), Body::PageView(person())),
-        ("bot", include_str!("../fixtures/record/v1-bot.hex"), Body::PageView(bot())),
-        ("tally", include_str!("../fixtures/record/v1-tally.hex"), Body::Rejections(nameless)),
+        ("person of format 1", include_str!("../fixtures/record/v1-person.hex"), Body::PageView(person())),
+        ("bot of format 1", include_str!("../fixtures/record/v1-bot.hex"), Body::PageView(bot())),
+        ("tally of format 1", include_str!("../fixtures/record/v1-tally.hex"), Body::Rejections(nameless)),
+        ("person of format 2", include_str!("../fixtures/record/v2-person.hex"), Body::PageView(person())),
+        ("bot of format 2", include_str!("../fixtures/record/v2-bot.hex"), Body::PageView(bot())),
+        ("tally of format 2", include_str!("../fixtures/record/v2-tally.hex"), Body::Rejections(hostless.clone())),
     ] {
         let bytes = unhex(hex);
         let decoded = record::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(body_of(&decoded), body, "{name}");
     }
-    let mut with_id = encode(Body::Rejections(tally()));
-    assert_eq!(with_id[1], 2, "the format");
+    let mut with_host = encode(Body::Rejections(tally()));
+    assert_eq!(with_host[1], 3, "the format");
+    with_host[1] = 2;
+    assert_eq!(record::decode(&with_host), Err(DecodeError::UnknownField(6)), "format 2 has no hosts");
+    let mut with_id = encode(Body::Rejections(hostless));
     with_id[1] = 1;
     assert_eq!(record::decode(&with_id), Err(DecodeError::UnknownField(5)), "format 1 has no ids");
 }
 
 fn fixtures() -> [(&'static str, &'static str, Body); 3] {
     [
-        ("person", include_str!("../fixtures/record/v2-person.hex"), Body::PageView(person())),
-        ("bot", include_str!("../fixtures/record/v2-bot.hex"), Body::PageView(bot())),
-        ("tally", include_str!("../fixtures/record/v2-tally.hex"), Body::Rejections(tally())),
+        ("person", include_str!("../fixtures/record/v3-person.hex"), Body::PageView(person())),
+        ("bot", include_str!("../fixtures/record/v3-bot.hex"), Body::PageView(bot())),
+        ("tally", include_str!("../fixtures/record/v3-tally.hex"), Body::Rejections(tally())),
     ]
 }
 
@@ -301,7 +310,7 @@ fn other_formats_and_empty_records_are_refused() {
     assert_eq!(record::decode(&[8, 1]), Err(DecodeError::NoBody));
     let body = &record_of_view(&person())[2..];
     assert_eq!(record::decode(body), Err(DecodeError::UnknownFormat(0)));
-    assert_eq!(record::decode(&[&[8, 3], body].concat()), Err(DecodeError::UnknownFormat(3)));
+    assert_eq!(record::decode(&[&[8, 4], body].concat()), Err(DecodeError::UnknownFormat(4)));
     assert_eq!(record::decode(&[&[8][..], &[0xff; 10], body].concat()), Err(DecodeError::Malformed));
 }
 
@@ -362,7 +371,25 @@ fn values_outside_their_range_are_refused() {
         record::decode(&record_of(3, &tally.encode_to_vec())).err()
     };
     assert_eq!(refusal(|_| {}), None);
-    assert_eq!(refusal(|tally| tally.project.clear()), None, "the beacon named no project");
+    assert_eq!(refusal(|tally| tally.host.clear()), None, "the host is not known");
+    assert_eq!(
+        refusal(|tally| tally.project.clear()),
+        Some(OutOfRange(6)),
+        "the host of a beacon that named no project"
+    );
+    let nameless = |tally: &mut proto::RejectionTally| (tally.project, tally.host) = (String::new(), String::new());
+    assert_eq!(refusal(nameless), None, "the beacon named no project");
+    for host in ["a.example", "localhost:8000", "xn--bcher-kva.example"] {
+        assert_eq!(refusal_with_host(host), None, "{host}");
+    }
+    for host in ["192.0.2.7", "192.0.2.7:80", "[2001:db8::7]", "jane@a.example", "A.example", "a b", "a/b", &too_long] {
+        assert_eq!(refusal_with_host(host), Some(OutOfRange(6)), "{host}");
+    }
+    assert_eq!(
+        refusal(|tally| tally.reason = RejectionReason::MissingField as u32),
+        Some(OutOfRange(6)),
+        "only where it is why"
+    );
     assert_eq!(refusal(|tally| "A".clone_into(&mut tally.project)), Some(OutOfRange(1)));
     assert_eq!(refusal(|tally| tally.hour = 0), Some(OutOfRange(2)));
     assert_eq!(refusal(|tally| tally.hour = LAST_HOUR + 1), Some(OutOfRange(2)));
@@ -370,6 +397,11 @@ fn values_outside_their_range_are_refused() {
     assert_eq!(refusal(|tally| tally.reason = 99), Some(OutOfRange(3)));
     assert_eq!(refusal(|tally| tally.count = 0), Some(OutOfRange(4)));
     assert_eq!(refusal(|tally| tally.id = 0), Some(OutOfRange(5)));
+}
+
+fn refusal_with_host(host: &str) -> Option<DecodeError> {
+    let tally = proto::RejectionTally { host: host.to_owned(), ..tally() };
+    record::decode(&record_of(3, &tally.encode_to_vec())).err()
 }
 
 #[test]
@@ -430,8 +462,10 @@ prop_compose! {
     fn tallies()(
         project in prop_oneof![Just(String::new()), slugs()], hour in 1..=LAST_HOUR,
         reason in prop::sample::select(RejectionReason::ALL), count in 1..=u64::MAX, id in 1..=u64::MAX,
+        host in "[a-z][a-z0-9_-]{0,20}(\\.[a-z]{1,9}){0,3}(:[1-9][0-9]{0,3})?",
     ) -> proto::RejectionTally {
-        proto::RejectionTally { project, hour, reason: reason as u32, count, id }
+        let host = if project.is_empty() || !reason.is_about_host() { String::new() } else { host };
+        proto::RejectionTally { project, hour, reason: reason as u32, count, id, host }
     }
 }
 

@@ -5,7 +5,9 @@ use super::{TOLD, name_of};
 use anyhow::Context;
 use clickhouse::Client;
 use schemas::close::Frontier;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, MonthCloseRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownDailyRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow,
+};
 use schemas::{Day, Month, StreamId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,8 +123,12 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
         let key = Key::Breakdown(row.project, row.day, row.dimension, row.value);
         found.put(key, vec![row.views], None, row.next_offset);
     }
+    for row in ask("not_found_daily").fetch_all::<NotFoundDailyRow>().await.context("cannot read not_found_daily")? {
+        let key = Key::NotFound(row.project, row.day, row.path, row.referrer);
+        found.put(key, vec![row.views], None, row.next_offset);
+    }
     for row in ask("rejection_daily").fetch_all::<RejectionDailyRow>().await.context("cannot read rejection_daily")? {
-        let key = Key::Rejection(row.project, row.day, row.reason);
+        let key = Key::Rejection(row.project, row.day, row.reason, row.host);
         found.put(key, vec![row.beacons], None, row.next_offset);
     }
     Ok(found)
@@ -176,7 +182,9 @@ pub fn differences(
             }
         }
     }
-    let expected_there = |key: &Key| !gone.row(key, stream, window.start);
+    // Windows of before have no rows of what their rules did not count.
+    let rules = ledger.map_or(u32::MAX, |row| row.fold_version);
+    let expected_there = |key: &Key| !gone.row(key, stream, window.start) && key.since() <= rules;
     for (key, cell) in window.cells.iter().filter(|(key, _)| expected_there(key)) {
         let Some((counts, sketch)) = found.cells.get(key) else {
             let expected = format!("{:?}", cell.counts);
@@ -198,7 +206,7 @@ pub fn differences(
         }
     }
     // A row of a closed month that came back is left out by reports, and removed by the next sweep.
-    let stray = |key: &Key| !window.cells.contains_key(key) && expected_there(key);
+    let stray = |key: &Key| !window.cells.contains_key(key) && !gone.row(key, stream, window.start);
     for (key, (counts, _)) in found.cells.iter().filter(|(key, _)| stray(key)) {
         let (found, expected) = (format!("{counts:?}"), "no row".to_owned());
         differences.push(Difference { table: key.table(), key: at(key), found, expected });
@@ -272,7 +280,7 @@ impl Report {
         counted: u64,
         starts: &[u64],
     ) -> anyhow::Result<()> {
-        for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily", "ledger"] {
+        for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "ledger"] {
             let sql = format!(
                 "SELECT DISTINCT window_start FROM {table} WHERE stream = ? AND window_start >= ? AND window_start < ?"
             );

@@ -26,8 +26,10 @@ pub enum Key {
     Page(String, u16, String, u16),
     /// `breakdown_daily`: project, day, dimension, value.
     Breakdown(String, u16, String, String),
-    /// `rejection_daily`: project, day, reason.
-    Rejection(String, u16, String),
+    /// `not_found_daily`: project, day, path, referrer.
+    NotFound(String, u16, String, String),
+    /// `rejection_daily`: project, day, reason, host.
+    Rejection(String, u16, String, String),
 }
 
 impl Key {
@@ -37,8 +39,14 @@ impl Key {
             Key::Site(..) => "site_hourly",
             Key::Page(..) => "page_daily",
             Key::Breakdown(..) => "breakdown_daily",
+            Key::NotFound(..) => "not_found_daily",
             Key::Rejection(..) => "rejection_daily",
         }
+    }
+
+    /// The first rules of the fold (`fold_version` in the ledger) that made such rows.
+    pub fn since(&self) -> u32 {
+        if matches!(self, Key::NotFound(..)) { 3 } else { 1 }
     }
 
     /// Whose.
@@ -46,6 +54,7 @@ impl Key {
         let (Key::Site(project, _)
         | Key::Page(project, ..)
         | Key::Breakdown(project, ..)
+        | Key::NotFound(project, ..)
         | Key::Rejection(project, ..)) = self;
         project
     }
@@ -54,9 +63,10 @@ impl Key {
     pub fn month(&self) -> Month {
         match self {
             Key::Site(_, hour) => Hour(*hour).month(),
-            Key::Page(_, day, ..) | Key::Breakdown(_, day, ..) | Key::Rejection(_, day, _) => {
-                Hour(u32::from(*day) * 24).month()
-            }
+            Key::Page(_, day, ..)
+            | Key::Breakdown(_, day, ..)
+            | Key::NotFound(_, day, ..)
+            | Key::Rejection(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -104,6 +114,10 @@ pub struct Window {
     pub undecodable: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
+    /// Hosts that are named for a path that is not there: project, day, path → hosts.
+    named: BTreeMap<(String, u16, String), BTreeSet<String>>,
+    /// The same of refused beacons: project, day, reason → hosts.
+    refused: BTreeMap<(String, u16, String), BTreeSet<String>>,
     ids: BTreeSet<(String, u64)>,
     tally_ids: BTreeSet<(String, u64)>,
 }
@@ -140,7 +154,9 @@ impl Window {
                 self.rejected_beacons += tally.count;
                 let reason = REASONS[tally.reason as usize].to_owned();
                 let day = (tally.hour / 24) as u16;
-                self.cell(Key::Rejection(tally.project, day, reason), 1).counts[0] += tally.count;
+                let hosts = self.refused.entry((tally.project.clone(), day, reason.clone())).or_default();
+                let host = first_few(hosts, tally.host, "");
+                self.cell(Key::Rejection(tally.project, day, reason, host), 1).counts[0] += tally.count;
             }
             Some(Record::View(view)) => {
                 if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
@@ -153,6 +169,14 @@ impl Window {
         }
     }
 
+    /// As the row calls a referrer: the first hosts by their name, the others together.
+    fn named_referrer(&mut self, page: (String, u16, String), referrer: String) -> String {
+        if ["", ":internal", ":more"].contains(&referrer.as_str()) {
+            return referrer;
+        }
+        first_few(self.named.entry(page).or_default(), referrer, ":more")
+    }
+
     fn view(&mut self, view: PageView) {
         let day = (view.hour / 24) as u16;
         // views, visits, then bots by class from 1 on.
@@ -162,9 +186,14 @@ impl Window {
             site.counts[0] += 1;
             site.counts[1] += u64::from(view.arrival);
             unite(site, view.site_coordinate);
-            let page = self.cell(Key::Page(view.project.clone(), day, view.path, view.status as u16), 1);
+            let page = self.cell(Key::Page(view.project.clone(), day, view.path.clone(), view.status as u16), 1);
             page.counts[0] += 1;
             unite(page, view.page_coordinate);
+            if view.status == 404 {
+                let led = if view.arrival { view.referrer_host.clone() } else { ":internal".to_owned() };
+                let led = self.named_referrer((view.project.clone(), day, view.path.clone()), led);
+                self.cell(Key::NotFound(view.project.clone(), day, view.path, led), 1).counts[0] += 1;
+            }
             if view.arrival {
                 values.push(("referrer", view.referrer_host));
             }
@@ -185,6 +214,17 @@ impl Window {
             self.cell(key, 1).counts[0] += 1;
         }
     }
+}
+
+/// Hosts that a path's day has by name; `schemas::referrer`, written here once more on purpose.
+const NAMED_HOSTS: usize = 32;
+
+/// The host, if it is among the first few, or what stands for the others.
+fn first_few(named: &mut BTreeSet<String>, host: String, others: &str) -> String {
+    if host != others && named.len() < NAMED_HOSTS && !host.is_empty() {
+        named.insert(host.clone());
+    }
+    if named.contains(&host) { host } else { others.to_owned() }
 }
 
 fn unite(cell: &mut Cell, packed: u32) {

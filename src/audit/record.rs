@@ -52,7 +52,7 @@ pub fn read(bytes: &[u8]) -> Option<Record> {
     }
     let format = record.format;
     match record.body? {
-        Body::PageView(view) if (1..=2).contains(&format) && view_is_valid(&view) => Some(Record::View(view)),
+        Body::PageView(view) if (1..=3).contains(&format) && view_is_valid(&view) => Some(Record::View(view)),
         Body::Rejections(tally) if tally_is_valid(&tally, format) => Some(Record::Tally(tally)),
         _ => None,
     }
@@ -89,14 +89,31 @@ fn view_is_valid(view: &PageView) -> bool {
 fn tally_is_valid(tally: &RejectionTally, format: u32) -> bool {
     let id = match format {
         1 => tally.id == 0,
-        2 => tally.id != 0,
+        2 | 3 => tally.id != 0,
         _ => false,
     };
-    id && (tally.project.is_empty() || ProjectSlug::is_valid(&tally.project))
+    let host = tally.host.is_empty()
+        || format == 3 && !tally.project.is_empty() && matches!(tally.reason, 8 | 15) && is_host_name(&tally.host);
+    id && host
+        && (tally.project.is_empty() || ProjectSlug::is_valid(&tally.project))
         && hour_is_valid(tally.hour)
         && tally.count > 0
         && tally.reason > 0
         && usize::try_from(tally.reason).is_ok_and(|reason| reason < REASONS.len())
+}
+
+/// A name with or without a port, and no address.
+fn is_host_name(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let letters = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
+    let digits =
+        |port: &str| port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u32>().is_ok_and(|port| port < 65_536);
+    let address = name.split('.').count() == 4
+        && name.split('.').all(|part| part.parse::<u8>().is_ok() && (part.len() == 1 || !part.starts_with('0')));
+    text.len() <= 255 && !name.is_empty() && name.chars().all(letters) && !address && port.is_none_or(digits)
 }
 
 #[cfg(test)]
@@ -134,12 +151,18 @@ mod tests {
             event_id: 0x1234_5678_9abc_def0,
             bot: String::new(),
         };
-        let bytes = schemas::record::encode_page_view(view);
-        assert!(matches!(read(&bytes), Some(Record::View(_))));
+        agree(&schemas::record::encode_page_view(view));
+        let (project, host) = ("docs".to_owned(), "10.0.0.example:8000".to_owned());
+        let tally = RejectionTally { project, hour: 500_000, reason: 8, count: 300, id: 0x1234_5678_9abc_def0, host };
+        agree(&schemas::record::encode_rejections(tally));
+    }
+
+    fn agree(bytes: &[u8]) {
+        assert!(read(bytes).is_some());
         let mut state = 7;
         let (mut refused, mut taken) = (0, 0);
         for _ in 0..200_000 {
-            let mut changed = bytes.clone();
+            let mut changed = bytes.to_vec();
             for _ in 0..=splitmix(&mut state) % 2 {
                 let at = splitmix(&mut state) as usize % changed.len();
                 changed[at] ^= 1 << (splitmix(&mut state) % 8);

@@ -40,11 +40,11 @@ impl Totals {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }
-                Key::Rejection(project, day, reason) => {
+                Key::Rejection(project, day, reason, _) => {
                     let month = Hour(u32::from(*day) * 24).month().to_string();
                     *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
                 }
-                Key::Page(..) => {}
+                Key::Page(..) | Key::NotFound(..) => {}
             }
         }
     }

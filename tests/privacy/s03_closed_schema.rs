@@ -6,7 +6,8 @@ use harness::http::Connection;
 use harness::roles::Deployment;
 use harness::{clickhouse, kafka};
 use prost::Message;
-use schemas::proto::{LogRecord, log_record};
+use schemas::RejectionReason;
+use schemas::proto::{LogRecord, RejectionTally, log_record};
 use schemas::record::{self, DecodeError};
 
 /// `docs/privacy.md` has the same list.
@@ -30,30 +31,71 @@ const FIELDS: [(u32, &str); 17] = [
     (17, "bot"),
 ];
 
-#[test]
-fn any_other_field_is_refused() -> Result<()> {
-    let record = view(1, "docs", 490_000);
-    ensure!(record::decode(&record).is_ok(), "a record as it is");
+/// Of a tally of refused beacons; `docs/privacy.md` has them too.
+const OF_TALLIES: [(u32, &str); 6] = [(1, "project"), (2, "hour"), (3, "reason"), (4, "count"), (5, "id"), (6, "host")];
+
+fn declares(message: &str, fields: &[(u32, &str)]) -> Result<()> {
     let proto = include_str!("../../schemas/proto/pageview.proto");
-    let message = proto.split("message PageView").nth(1).context("PageView")?.split('}').next().context("its end")?;
+    let start = format!("message {message} {{");
+    let message = proto.split(&start).nth(1).context("the message")?.split('}').next().context("its end")?;
     let mut declared: Vec<(u32, String)> = message
         .lines()
         .filter_map(|line| line.split("//").next()?.trim().strip_suffix(';')?.split_once('='))
         .filter_map(|(name, number)| Some((number.trim().parse().ok()?, name.split_whitespace().last()?.to_owned())))
         .collect();
     declared.sort_unstable();
-    let expected: Vec<(u32, String)> = FIELDS.iter().map(|&(number, name)| (number, name.to_owned())).collect();
+    let expected: Vec<(u32, String)> = fields.iter().map(|&(number, name)| (number, name.to_owned())).collect();
     ensure!(declared == expected, "{declared:?}");
+    Ok(())
+}
+
+#[test]
+fn any_other_field_is_refused() -> Result<()> {
+    declares("PageView", &FIELDS)?;
+    declares("RejectionTally", &OF_TALLIES)?;
+    let record = view(1, "docs", 490_000);
+    ensure!(record::decode(&record).is_ok(), "a record as it is");
     let outer = LogRecord::decode(record.as_slice())?;
     let Some(log_record::Body::PageView(inner)) = outer.body else { anyhow::bail!("no page view") };
     for number in (18..40).chain([100, 1_000, 100_000]) {
         let mut bytes = inner.encode_to_vec();
         prost::encoding::string::encode(number, &"203.0.113.7".to_owned(), &mut bytes);
-        // format 2, and the page view as field 2 of the record
-        let mut whole = vec![8, 2];
+        // the format, and the page view as field 2 of the record
+        let mut whole = vec![8, record::FORMAT as u8];
         prost::encoding::bytes::encode(2, &bytes, &mut whole);
         ensure!(record::decode(&whole) == Err(DecodeError::UnknownField(number)), "field {number} is taken");
     }
+    Ok(())
+}
+
+/// The host of refused beacons is a site's name, of a known project, where it is why: no address of a network gets in.
+#[test]
+fn a_tally_names_sites_only() -> Result<()> {
+    let tally = |project: &str, reason: RejectionReason, host: &str| {
+        let (project, host) = (project.to_owned(), host.to_owned());
+        record::encode_rejections(RejectionTally {
+            project,
+            hour: 490_000,
+            reason: reason as u32,
+            count: 1,
+            id: 1,
+            host,
+        })
+    };
+    let taken = |bytes: &[u8]| record::decode(bytes).is_ok();
+    ensure!(taken(&tally("docs", RejectionReason::ForeignHost, "docs.example:8000")), "a site's name");
+    for host in [
+        "203.0.113.7",
+        "203.0.113.7:80",
+        "[2001:db8::7]",
+        "jane@docs.example",
+        "docs.example/jane",
+        "Mozilla/5.0 (X11)",
+    ] {
+        ensure!(!taken(&tally("docs", RejectionReason::ForeignHost, host)), "{host} is taken");
+    }
+    ensure!(!taken(&tally("", RejectionReason::ForeignHost, "docs.example")), "of no project");
+    ensure!(!taken(&tally("docs", RejectionReason::ClientRateLimited, "docs.example")), "of another reason");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
 
-use crate::records::{mix, view};
+use crate::records::{mix, not_found, view};
 use anyhow::{Context, Result, ensure};
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
@@ -29,6 +29,10 @@ async fn reports(query: &Role) -> Result<Vec<Value>> {
 fn as_if_open(mut report: Value) -> Result<Value> {
     ensure!(report["period"]["closed"] == true, "{}", report["period"]);
     report["period"]["closed"] = false.into();
+    for month in report["months"].as_array_mut().context("months")? {
+        ensure!(month["closed"] == true, "{month}");
+        month["closed"] = false.into();
+    }
     let totals = report["totals"].as_object_mut().context("totals")?;
     totals.remove("late_views").context("late_views")?;
     Ok(report)
@@ -49,7 +53,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     aggregate.start(&[]).await?;
     let mut query = deployment.query("query", &["--clock-start", OPEN])?;
     query.start(&[]).await?;
-    for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily"] {
+    for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"] {
         // Replaced parts stay for eight minutes otherwise, ClickHouse's default.
         let sql = format!("ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 1");
         deployment.client().query(&sql).execute().await?;
@@ -59,7 +63,8 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let hours = u64::from(month.end_hour().0 - month.first_hour().0);
     let record = |index: u64| {
         let hour = month.first_hour().0 + (mix(index ^ 0xabc) % hours) as u32;
-        view(index, PROJECTS[(mix(index ^ 0xdef) % 3) as usize], hour)
+        let project = PROJECTS[(mix(index ^ 0xdef) % 3) as usize];
+        if mix(index ^ 0x404).is_multiple_of(9) { not_found(index, project, hour) } else { view(index, project, hour) }
     };
     for partition in 0..2 {
         let records: Vec<_> = (0..1_500).map(|index| record(index * 2 + partition)).collect();
@@ -68,10 +73,19 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let audit = deployment.audit(60).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
     let before = reports(&query).await?;
+    let led_before = count(&deployment, "not_found_daily").await?;
     let views: u64 = before.iter().filter_map(|report| report["totals"]["views"].as_u64()).sum();
     ensure!(views > 2_500, "{views} views by people");
     for report in &before {
         ensure!(report["period"]["closed"] == false && report["totals"]["late_views"].is_null(), "{report}");
+        let gone = &report["not_found"]["items"][0];
+        let led = |value: &str| {
+            let items = gone["referrers"].as_array();
+            items.is_some_and(|items| {
+                items.iter().any(|item| item["value"] == value && item["views"].as_u64() > Some(9))
+            })
+        };
+        ensure!(gone["path"] == "/gone.html" && led("blog.example") && led(":internal") && led(""), "{gone}");
     }
 
     // Too early is told, and changes nothing.
@@ -100,12 +114,19 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let (first, second) = (first?, second?);
     ensure!(first.contains(MONTH) && second.contains(MONTH), "{first}{second}");
     let after: Vec<Value> = reports(&query).await?.into_iter().map(as_if_open).collect::<Result<_>>()?;
+    for (before, after) in before.iter().zip(&after) {
+        for (part, was) in before.as_object().context("a report")? {
+            ensure!(after[part] == *was, "the close changed {part}:\n{was}\n{}", after[part]);
+        }
+    }
     ensure!(after == before, "the close changed a report:\n{}\n{}", before[0], after[0]);
     for table in ["site_hourly", "page_daily"] {
         ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
     }
     // Open windows keep their rows; those of ended ones are in the figures.
     let left = count(&deployment, "site_hourly").await?;
+    let led = count(&deployment, "not_found_daily").await?;
+    ensure!(led < led_before / 2, "{led} of {led_before} rows of who led to pages not found are left");
     ensure!(left < views / 2, "{left} rows are left");
 
     // What an aggregator that is killed folds again is not counted again, and is emptied again.

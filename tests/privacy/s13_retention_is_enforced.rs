@@ -7,7 +7,18 @@ use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
 
-const TABLES: [&str; 4] = ["site_hourly", "page_daily", "breakdown_daily", "ledger"];
+const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "ledger"];
+/// Tables whose rule is looked at.
+const RULED: [&str; 8] = [
+    "site_hourly",
+    "page_daily",
+    "breakdown_daily",
+    "not_found_daily",
+    "rejection_daily",
+    "month_closed",
+    "month_closed_not_found",
+    "ledger",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Result<()> {
@@ -23,7 +34,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
 
     // The rule is in the tables, as configured.
     eventually("the tables' TTL", async || {
-        for table in ["site_hourly", "page_daily", "breakdown_daily", "rejection_daily", "month_closed", "ledger"] {
+        for table in RULED {
             let sql = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";
             let definition: String = client.query(sql).bind(table).fetch_one().await?;
             ensure!(definition.contains("+ toIntervalMonth(14)"), "{definition}");
@@ -52,7 +63,9 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
         let month = Hour(hour).month();
         u32::from(month.year()) * 100 + u32::from(month.number())
     };
-    for (table, time) in [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_daily", "day")] {
+    for (table, time) in
+        [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_daily", "day"), ("not_found_daily", "day")]
+    {
         // ClickHouse removes expired rows when it merges; here it is asked to.
         client.query(&format!("OPTIMIZE TABLE {table} FINAL")).execute().await?;
         let found = months(table, time).await?;

@@ -131,10 +131,32 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     note("", "body_timeout");
     raw::half_a_head(service.address()).await?;
 
+    // Docs that moved to a host which nobody registered: often enough to be told.
+    let moved = r#"{"project":"docs","url":"https://moved.example:8443/welcome.html?q=1"}"#;
+    for _ in 0..12 {
+        let answer = post(&service, &[("user-agent", AGENT)], moved).await?;
+        check("docs that moved", &answer, 403, "foreign_host", Some("url"))?;
+        note("docs", "foreign_host");
+    }
+    // An address is no site's name: counted without it.
+    let bare = r#"{"project":"docs","url":"http://192.0.2.7/welcome.html"}"#;
+    check("an address", &post(&service, &[("user-agent", AGENT)], bare).await?, 403, "foreign_host", Some("url"))?;
+    note("docs", "foreign_host");
+
     until_refused(&service, &sent).await?;
     let report = service.report("docs", MONTH).await?;
     ensure!(report["totals"]["views"] == 0 && report["totals"]["visits"] == 0, "{}", report["totals"]);
     ensure!(report["totals"]["rejected"] == of_project(&sent, "docs"), "{}, sent {sent:?}", report["totals"]);
+    let told = report["rejected_hosts"].as_array().context("rejected_hosts")?;
+    let moved = told.iter().find(|item| item["host"] == "moved.example:8443").context("the host is told")?;
+    ensure!(moved["reason"] == "foreign_host" && moved["beacons"] == 12, "{told:?}");
+    let sql = "SELECT count() FROM rejection_daily WHERE host != '' AND (reason != 'foreign_host' OR project = '')";
+    let others: u64 = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(others == 0, "{others} rows of other reasons have a host");
+    let sql =
+        "SELECT countIf(host = ''), countIf(host LIKE '%192%') FROM rejection_daily WHERE reason = 'foreign_host'";
+    let (nameless, addresses): (u64, u64) = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(nameless > 0 && addresses == 0, "{nameless} rows without a host, {addresses} with an address");
     let before = ledger(&service).await?;
     ensure!(before.rejected_beacons == sent.values().sum::<u64>() && before.accepted == 0, "{before:?}");
 

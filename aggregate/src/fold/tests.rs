@@ -47,7 +47,14 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         ..view("a", "/x", 3, 7)
     };
     apply(&mut state, &record::encode_page_view(bot)).unwrap();
-    let tally = proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason: 7, count: 12, id: 77 };
+    let tally = proto::RejectionTally {
+        project: "a".to_owned(),
+        hour: 500_000,
+        reason: 7,
+        count: 12,
+        id: 77,
+        ..Default::default()
+    };
     apply(&mut state, &record::encode_rejections(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
@@ -80,6 +87,64 @@ fn folding_again_gives_the_same_bytes() {
     assert_eq!(run(1), run(997));
 }
 
+/// Whoever asks for a page that is not there may say that anybody led there. The first are named, the others are counted together,
+/// and however often rows are written on the way, the last ones are the same.
+#[test]
+fn few_referrers_of_a_page_not_found_are_named() {
+    use schemas::referrer::{INTERNAL, MORE, NAMED};
+    let led = |index: u64| {
+        // Every host twice, and in between readers from the project and from nowhere.
+        let host = index / 4;
+        proto::PageView {
+            status: if index % 4 == 3 { 200 } else { 404 },
+            arrival: index % 4 != 1,
+            referrer_host: if index % 4 == 2 { String::new() } else { format!("{}.example", host % 50) },
+            ..view("a", "/gone", index, index + 1)
+        }
+    };
+    let run = |freeze_every: u64| {
+        let mut state = window();
+        let mut last = BTreeMap::new();
+        for index in 0..400 {
+            let referrer = if index % 4 == 1 { String::new() } else { led(index).referrer_host };
+            state
+                .apply(10 + index, &record::encode_page_view(proto::PageView { referrer_host: referrer, ..led(index) }))
+                .unwrap();
+            if index % freeze_every == 0 || index == 399 {
+                let changed = state.dirty();
+                let rows = state.freeze();
+                assert_eq!(rows.len(), changed + 1);
+                last.extend(rows.not_found.into_iter().map(|row| ((row.path, row.referrer), row.views)));
+            }
+        }
+        last
+    };
+    let rows = run(1);
+    assert_eq!(rows, run(97));
+    let of = |referrer: &str| rows.get(&("/gone".to_owned(), referrer.to_owned())).copied();
+    assert_eq!((of(INTERNAL), of("")), (Some(100), Some(100)));
+    assert_eq!((of("0.example"), of("31.example"), of("32.example")), (Some(2), Some(2), None));
+    assert_eq!(of(MORE), Some(2 * (50 - NAMED as u64)));
+    assert_eq!((rows.len(), rows.values().sum::<u64>()), (NAMED + 3, 300));
+}
+
+#[test]
+fn few_hosts_of_refused_beacons_are_named() {
+    use schemas::referrer::NAMED;
+    let mut state = window();
+    for index in 0..200_u64 {
+        let (host, reason) = (format!("{}.example", index % 50), RejectionReason::ForeignHost as u32);
+        let tally =
+            proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason, count: 2, id: index + 1, host };
+        state.apply(10 + index, &record::encode_rejections(tally)).unwrap();
+    }
+    let rows = state.freeze().rejection;
+    let of = |host: &str| rows.iter().find(|row| row.host == host).map(|row| row.beacons);
+    assert_eq!((of("0.example"), of("31.example"), of("32.example")), (Some(8), Some(8), None));
+    assert_eq!((of(""), rows.len()), (Some(8 * (50 - NAMED as u64)), NAMED + 1));
+    assert_eq!(rows.iter().map(|row| row.beacons).sum::<u64>(), state.outcomes().rejected_beacons);
+}
+
 /// Everything that rows are told apart by, and what they say.
 type Sums = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 
@@ -98,8 +163,12 @@ fn remember(rows: Rows, sums: &mut Sums) {
         let key = format!("breakdown {} {} {} {:?}", row.project, row.day, row.dimension, row.value);
         keep(key, vec![row.views], vec![]);
     }
+    for row in rows.not_found {
+        keep(format!("not found {} {} {} {:?}", row.project, row.day, row.path, row.referrer), vec![row.views], vec![]);
+    }
     for row in rows.rejection {
-        keep(format!("rejection {} {} {}", row.project, row.day, row.reason), vec![row.beacons], vec![]);
+        let key = format!("rejection {} {} {} {:?}", row.project, row.day, row.reason, row.host);
+        keep(key, vec![row.beacons], vec![]);
     }
     if let Some(row) = rows.ledger {
         let counts = vec![row.seen, row.accepted, row.duplicate, row.tallies, row.rejected_beacons, row.undecodable];
@@ -126,7 +195,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 }
                 ledger[3] += 1;
                 ledger[4] += tally.count;
-                let key = format!("rejection {} {} {}", tally.project, tally.hour.day().0, tally.reason.name());
+                let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
+                let key = format!("rejection {project} {day} {reason} {host:?}");
                 add(key, 0, 1, tally.count);
             }
             Ok(Record::PageView(view)) => {
@@ -159,6 +229,10 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 add(site.clone(), 0, 8, 1);
                 add(site.clone(), 1, 8, u64::from(view.arrival));
                 add(page.clone(), 0, 1, 1);
+                if view.status == 404 {
+                    let led = if view.arrival { view.referrer_host } else { ":internal" };
+                    add(format!("not found {} {day} {} {led:?}", view.project, view.path), 0, 1, 1);
+                }
                 for (key, coordinate) in [(site, view.site_coordinate), (page, view.page_coordinate)] {
                     counts.get_mut(&key).unwrap().1.get_or_insert_default().insert(coordinate.unwrap());
                 }
@@ -182,9 +256,10 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
         match kind {
             0 => return b"rubbish".to_vec(),
             1 => {
-                let (hour, reason) = (500_014 + hour, 1 + page as u32);
+                let (hour, reason) = (500_014 + hour, 5 + page as u32);
                 let (project, id) = (project.to_owned(), 1 + id);
-                let tally = proto::RejectionTally { project, hour, reason, count: id, id };
+                let host = if reason == 8 && arrival { format!("{}.example", visitor % 3) } else { String::new() };
+                let tally = proto::RejectionTally { project, hour, reason, count: id, id, host };
                 return record::encode_rejections(tally);
             }
             _ => {}

@@ -67,8 +67,9 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     match chance.below(20) {
         0 => return b"rubbish".to_vec(),
         1 => {
-            let tally =
-                proto::RejectionTally { project, hour, reason: 7, count: 1 + chance.below(5), id: 1 + chance.below(9) };
+            let host = if chance.percent(50) { "elsewhere.example".to_owned() } else { String::new() };
+            let (count, id) = (1 + chance.below(5), 1 + chance.below(9));
+            let tally = proto::RejectionTally { project, hour, reason: 8, count, id, host };
             return record::encode_rejections(tally);
         }
         _ => {}
@@ -76,20 +77,21 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     let bot = chance.percent(10);
     let mut coordinate = || if bot { 0 } else { Coordinate::from_hash(chance.below(40) << 50 | 1 << 20).packed() };
     let (site_coordinate, page_coordinate) = (coordinate(), coordinate());
+    let (path, arrival) = (chance.below(4), chance.percent(30));
     record::encode_page_view(proto::PageView {
         project,
         hour,
-        path: format!("/{}", chance.below(4)),
-        status: 200,
+        path: format!("/{path}"),
+        status: if path == 3 { 404 } else { 200 },
         version: String::new(),
         language: "en".to_owned(),
-        referrer_host: String::new(),
+        referrer_host: if arrival && chance.percent(50) { "search.example".to_owned() } else { String::new() },
         country: String::new(),
         device: 1,
         browser: 1 + chance.below(2) as i32,
         system: 1,
         bot_class: i32::from(bot),
-        arrival: chance.percent(30),
+        arrival,
         site_coordinate,
         page_coordinate,
         // Few enough that some repeat within a window.
@@ -140,7 +142,8 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
         };
         match record {
             Ok(Record::Rejections(tally)) if slot == 4 => {
-                let key = format!("rejection {} {} {}", tally.project, tally.hour.day().0, tally.reason.name());
+                let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
+                let key = format!("rejection {project} {day} {reason} {host}");
                 add(key, 0, 1, tally.count, None);
             }
             Ok(Record::PageView(view)) if slot == 2 => {
@@ -158,7 +161,11 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                         Some(view.page_coordinate),
                     );
                     if view.arrival {
-                        values.push(("referrer", ""));
+                        values.push(("referrer", view.referrer_host));
+                    }
+                    if view.status == 404 {
+                        let led = if view.arrival { view.referrer_host } else { ":internal" };
+                        add(format!("not found {project} {day} {} {led}", view.path), 0, 1, 1, None);
                     }
                     let browser = if view.browser as i32 == 1 { "Chrome" } else { "Firefox" };
                     values.extend([("country", ""), ("device", "Desktop"), ("browser", browser)]);

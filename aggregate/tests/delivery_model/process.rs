@@ -212,7 +212,7 @@ impl Process {
 }
 
 /// The rows of a freeze in the order in which tables are written.
-fn rows_of(rows: Rows) -> [Vec<Row>; 5] {
+fn rows_of(rows: Rows) -> [Vec<Row>; 6] {
     let row = |key: String, window: u64, next_offset: u64, counts: Vec<u64>, sketch: Option<Vec<u8>>| Row {
         key: (key, window),
         next_offset,
@@ -226,8 +226,12 @@ fn rows_of(rows: Rows) -> [Vec<Row>; 5] {
         let key = format!("breakdown {} {} {} {}", r.project, r.day, r.dimension, r.value);
         row(key, r.window_start, r.next_offset, vec![r.views], None)
     });
+    let not_found = rows.not_found.into_iter().map(|r| {
+        let key = format!("not found {} {} {} {}", r.project, r.day, r.path, r.referrer);
+        row(key, r.window_start, r.next_offset, vec![r.views], None)
+    });
     let rejection = rows.rejection.into_iter().map(|r| {
-        let key = format!("rejection {} {} {}", r.project, r.day, r.reason);
+        let key = format!("rejection {} {} {} {}", r.project, r.day, r.reason, r.host);
         row(key, r.window_start, r.next_offset, vec![r.beacons], None)
     });
     let site = rows.site.into_iter().map(|r| {
@@ -238,5 +242,5 @@ fn rows_of(rows: Rows) -> [Vec<Row>; 5] {
         let counts = vec![r.next_offset, r.seen, r.accepted, r.duplicate, r.tallies, r.rejected_beacons, r.undecodable];
         row("ledger".to_owned(), r.window_start, r.next_offset, counts, None)
     });
-    [page.collect(), breakdown.collect(), rejection.collect(), site.collect(), ledger.collect()]
+    [page.collect(), breakdown.collect(), not_found.collect(), rejection.collect(), site.collect(), ledger.collect()]
 }

@@ -7,7 +7,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Each way to spoil a database: what it is, how, and what the audit must then name.
-const SPOILED: [(&str, &str, &str); 6] = [
+const SPOILED: [(&str, &str, &str); 9] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
@@ -30,6 +30,21 @@ const SPOILED: [(&str, &str, &str); 6] = [
         "a row that nobody made",
         "INSERT INTO breakdown_daily SELECT * REPLACE ('Mosaic' AS value) FROM breakdown_daily FINAL LIMIT 1",
         "breakdown_daily",
+    ),
+    (
+        "views of a page not found",
+        "INSERT INTO not_found_daily SELECT * REPLACE (views + 1 AS views) FROM not_found_daily FINAL LIMIT 1",
+        "not_found_daily",
+    ),
+    (
+        "a referrer that nobody had",
+        "INSERT INTO not_found_daily SELECT * REPLACE ('mosaic.example' AS referrer) FROM not_found_daily FINAL LIMIT 1",
+        "not_found_daily",
+    ),
+    (
+        "the host of a refused beacon",
+        "INSERT INTO rejection_daily SELECT * REPLACE ('mosaic.example' AS host) FROM rejection_daily FINAL LIMIT 1",
+        "rejection_daily",
     ),
     (
         "a window over another",
@@ -88,7 +103,9 @@ async fn planted_differences_are_found() -> Result<()> {
             "site_hourly",
             "page_daily",
             "breakdown_daily",
+            "not_found_daily",
             "rejection_daily",
+            "month_close",
             "ledger",
             "stream",
         ] {

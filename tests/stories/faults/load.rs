@@ -103,8 +103,11 @@ fn view(seed: u64, index: u64) -> (u64, &'static str, String, &'static str) {
     let project = PROJECTS[(chance % 3) as usize];
     let id = mix(chance) | 1;
     let page = (chance >> 8) % 50;
+    let status = if page < 5 { 404 } else { 200 };
+    let from =
+        if (chance >> 16).is_multiple_of(4) { format!("{project}.docs.example") } else { "search.example".to_owned() };
     let body = format!(
-        r#"{{"project":"{project}","url":"https://{project}.docs.example/en/stable/page-{page}.html","referrer":"https://search.example/","version":"stable","language":"en","id":"{id:016x}"}}"#
+        r#"{{"project":"{project}","url":"https://{project}.docs.example/en/stable/page-{page}.html","referrer":"https://{from}/","status":{status},"version":"stable","language":"en","id":"{id:016x}"}}"#
     );
     (id, project, body, if index % 20 == 7 { BOT } else { AGENT })
 }
