@@ -8,6 +8,7 @@ mod close;
 mod config;
 mod database;
 mod embedded;
+mod fold;
 mod http;
 mod kafka;
 mod keys;
@@ -395,7 +396,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Some(("loadtest", matches)) => {
-            runtime()?.block_on(loadtest::run(loadtest::LoadtestArgs::from_arg_matches(matches)?))
+            let args = loadtest::LoadtestArgs::from_arg_matches(matches)?;
+            runtime()?.block_on(loadtest::run(args, &mut fold::Windows::default()))
         }
         other => anyhow::bail!("no such command: {other:?}"),
     }?;

@@ -1,6 +1,12 @@
-//! One run: a closed loop over keep-alive connections. Each connection posts a beacon, waits for its answer, and posts
-//! the next; so there are never more requests in flight than connections, and a slow server is asked less often.
-//! Latency under a fixed rate of arrivals is another question, which this does not answer.
+//! One run over keep-alive connections, each with one request in flight.
+//!
+//! *Closed*: a connection posts a beacon, waits for its answer, and posts the next. There are never more requests in flight
+//! than connections, and a slow server is asked less often; latency is from the first byte out.
+//!
+//! *Open*, with a rate: beacon k is due k / rate seconds after the start, whatever became of those before it, and latency is
+//! from that moment. Where all connections wait for answers, a beacon goes out late, and its wait for a connection is part of
+//! its latency: a server that stalls cannot make the load test forget to ask (coordinated omission). The timer's tick is a
+//! millisecond, so a latency is up to that much too long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,12 +38,34 @@ pub struct Limits {
     pub connections: u32,
     /// Threads of the client, at least one.
     pub threads: u32,
+    /// Beacons a second, due at even distances; none for a closed loop.
+    pub rate: Option<f64>,
+}
+
+/// Which requests are sent: request `k` of run `run` is a function of the two.
+pub trait Beacons: Send + Sync {
+    /// The parts of a request that are the same for every beacon to the server called `authority`.
+    fn request_head(&self, authority: &str) -> Vec<u8>;
+
+    /// Replaces `request` by the whole request number `k`. `body` is scratch space.
+    fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>);
+}
+
+impl Beacons for Scenario {
+    fn request_head(&self, authority: &str) -> Vec<u8> {
+        Self::request_head(self, authority)
+    }
+
+    fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>) {
+        Self::write_request(self, &self.beacon(run, k), head, body, request);
+    }
 }
 
 /// What one run observed.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Microseconds from the first byte out to the last byte in, and the status, of every answered request.
+    /// Microseconds from the first byte out (open loop: from when it was due) to the last byte in, and the status, of every
+    /// answered request.
     pub answers: Vec<(u32, u16)>,
     /// Requests lost to a broken connection or an answer that was not understood.
     pub transport_errors: u64,
@@ -51,11 +79,13 @@ pub struct Observed {
 
 /// Everything the connections of a run share.
 struct Shared {
-    scenario: Arc<Scenario>,
+    beacons: Arc<dyn Beacons>,
     addresses: Vec<SocketAddr>,
     head: Vec<u8>,
     run: u32,
     count: u32,
+    rate: Option<f64>,
+    start: Instant,
     /// The next beacon to post. Handing them out one by one keeps a slow connection from delaying the end of the run.
     next: AtomicU32,
 }
@@ -67,7 +97,7 @@ struct Shared {
 ///
 /// # Errors
 /// When a connection cannot be opened at the start. Later failures are counted in [`Observed`].
-pub fn run(scenario: &Arc<Scenario>, target: &Target, run: u32, limits: Limits) -> anyhow::Result<Observed> {
+pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits) -> anyhow::Result<Observed> {
     let threads = limits.threads.clamp(1, limits.connections.max(1)) as usize;
     let mut shares: Vec<Vec<std::net::TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
     for n in 0..limits.connections.max(1) as usize {
@@ -75,15 +105,17 @@ pub fn run(scenario: &Arc<Scenario>, target: &Target, run: u32, limits: Limits) 
             open(&target.addresses).with_context(|| format!("opening connection {} to {}", n + 1, target.authority))?;
         shares[n % threads].push(stream);
     }
+    let start = Instant::now();
     let shared = Arc::new(Shared {
-        scenario: Arc::clone(scenario),
+        beacons: Arc::clone(beacons),
         addresses: target.addresses.clone(),
-        head: scenario.request_head(&target.authority),
+        head: beacons.request_head(&target.authority),
         run,
         count: limits.count,
+        rate: limits.rate,
+        start,
         next: AtomicU32::new(0),
     });
-    let start = Instant::now();
     let deadline = start + limits.time;
     let handles: Vec<_> = shares
         .into_iter()
@@ -161,15 +193,25 @@ impl Worker {
             if k >= shared.count {
                 return;
             }
-            let beacon = shared.scenario.beacon(shared.run, k);
-            shared.scenario.write_request(&beacon, &shared.head, &mut body, &mut request);
+            shared.beacons.write_request(shared.run, k, &shared.head, &mut body, &mut request);
+            let mut due = None;
+            if let Some(rate) = shared.rate {
+                let at = shared.start + Duration::from_secs_f64(f64::from(k) / rate);
+                if at >= deadline {
+                    return;
+                }
+                tokio::time::sleep_until(at.into()).await;
+                due = Some(at);
+            }
             self.in_flight = true;
+            let sent = due.unwrap_or_else(Instant::now);
             match post(&mut connection, &shared.addresses, &request).await {
-                Ok((response, latency)) => {
+                Ok(response) => {
                     failures = 0;
-                    let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+                    let now = Instant::now();
+                    let micros = u32::try_from((now - sent).as_micros()).unwrap_or(u32::MAX);
                     self.observed.answers.push((micros, response.status));
-                    self.last_answer = Some(Instant::now());
+                    self.last_answer = Some(now);
                 }
                 Err(error) => {
                     failures += 1;
@@ -184,22 +226,16 @@ impl Worker {
 }
 
 /// Posts one request, on a new connection if the last one is gone.
-async fn post(
-    slot: &mut Option<Connection>,
-    addresses: &[SocketAddr],
-    request: &[u8],
-) -> anyhow::Result<(Response, Duration)> {
+async fn post(slot: &mut Option<Connection>, addresses: &[SocketAddr], request: &[u8]) -> anyhow::Result<Response> {
     let connection = match slot {
         Some(connection) => connection,
         None => slot.insert(Connection::connect(addresses).await.context("connecting again")?),
     };
-    let sent = Instant::now();
     let response = connection.exchange(request).await?;
-    let latency = sent.elapsed();
     if response.close {
         *slot = None;
     }
-    Ok((response, latency))
+    Ok(response)
 }
 
 /// A keep-alive connection.
@@ -238,9 +274,9 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { count: 40, time: Duration::from_secs(20), connections: 4, threads: 2 };
+    const LIMITS: Limits = Limits { count: 40, time: Duration::from_secs(20), connections: 4, threads: 2, rate: None };
 
-    fn scenario() -> Arc<Scenario> {
+    fn scenario() -> Arc<dyn Beacons> {
         Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap())
     }
 
@@ -295,6 +331,26 @@ mod tests {
         let target = serve(|_| Some(&["HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"]));
         let seen = run(&scenario(), &target, 0, LIMITS).unwrap();
         assert_eq!((seen.answers.len(), seen.transport_errors), (40, 0));
+    }
+
+    #[test]
+    fn an_open_loop_asks_at_its_rate_and_counts_the_wait_of_those_that_are_late() {
+        let brisk = serve(|_| Some(&["HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"]));
+        let limits = Limits { rate: Some(100.0), ..LIMITS };
+        let seen = run(&scenario(), &brisk, 0, limits).unwrap();
+        // The last of forty is due after 390 ms.
+        assert_eq!(seen.answers.len(), 40);
+        assert!(seen.elapsed >= Duration::from_millis(389), "{:?}", seen.elapsed);
+
+        // Each answer takes 40 ms and there is one connection: beacon k is answered at 40 (k + 1) ms, and was due at 10 k.
+        let slow = serve(|_| {
+            std::thread::sleep(Duration::from_millis(40));
+            Some(&["HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"])
+        });
+        let limits = Limits { count: 10, connections: 1, threads: 1, ..limits };
+        let seen = run(&scenario(), &slow, 0, limits).unwrap();
+        assert!(seen.answers[9].0 >= 310_000, "{:?}", seen.answers);
+        assert!(seen.answers.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", seen.answers);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use crate::cpu::cpu_seconds;
-use crate::drive::{self, Limits};
+use crate::drive::{self, Beacons, Limits};
 use crate::figures::{Figures, Side};
+use crate::knee::{self, Knee};
+use crate::machine::Machine;
 use crate::noop::NoopProcess;
 use crate::scenario::Scenario;
 use crate::table::{self, Line};
@@ -58,6 +60,13 @@ pub struct HttpArgs {
     /// Threads of the client, which take processor time from a server on the same machine
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub client_threads: u32,
+    /// Beacons a second in an open loop: each is due at its time, whatever became of those before it [default: a closed loop]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=400_000))]
+    pub rate: Option<u32>,
+    /// Search for the highest rate at which 99 of 100 beacons are answered within 50 ms and none is refused, in stages of --seconds,
+    /// beginning at --rate (1,000 if none is given); --count bounds a stage
+    #[arg(long)]
+    pub find_knee: bool,
     /// Alternate with runs against a reference, and report the ratio
     #[arg(long, value_enum)]
     pub against: Option<Against>,
@@ -89,8 +98,10 @@ struct Report<'a> {
     seed: u64,
     /// Processors this process may use.
     processors: Option<usize>,
+    rate: Option<u32>,
     runs: &'a [Figures],
     table: &'a [Line],
+    knees: &'a [(Side, Knee)],
 }
 
 pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
@@ -103,16 +114,74 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
         Some(Against::Noop) => Some(NoopProcess::start().await?),
         None => None,
     };
-    let runs = measure(&args, &target, noop.as_ref(), Arc::new(scenario)).await?;
+    println!("{}", Machine::this().line());
+    let (beacons, mut knees): (Arc<dyn Beacons>, _) = (Arc::new(scenario), Vec::new());
+    if args.find_knee {
+        let mut run = 0;
+        for side in sides(&target, args.target_pid, noop.as_ref()) {
+            let knee = knee(&args, &side, &beacons, &mut run).await?;
+            knees.push((side.0, knee));
+        }
+    }
+    let runs = if args.find_knee { Vec::new() } else { measure(&args, &target, noop.as_ref(), beacons).await? };
     if let Some(noop) = noop {
         noop.stop().await?;
     }
     let lines = table::lines(&runs);
-    print!("\n{}", table::render(&lines));
-    if let Some(path) = &args.json {
-        write_json(&args, &runs, &lines).with_context(|| format!("writing the report to {}", path.display()))?;
+    if !args.find_knee {
+        print!("\n{}", table::render(&lines));
     }
-    judge(&runs, args.allow_refusals)
+    if let Some(path) = &args.json {
+        write_json(&args, &runs, &lines, &knees)
+            .with_context(|| format!("writing the report to {}", path.display()))?;
+    }
+    if args.find_knee { Ok(()) } else { judge(&runs, args.allow_refusals) }
+}
+
+/// Whom to load, where, and as which process.
+type Server = (Side, Target, Option<u32>);
+
+fn sides(target: &Target, pid: Option<u32>, noop: Option<&NoopProcess>) -> Vec<Server> {
+    let reference = noop.map(|noop| (Side::Noop, Target::at(noop.address), Some(noop.pid)));
+    reference.into_iter().chain([(Side::Target, target.clone(), pid)]).collect()
+}
+
+fn limits(args: &HttpArgs) -> Limits {
+    Limits {
+        count: args.count,
+        time: Duration::from_secs(u64::from(args.seconds)),
+        connections: args.connections,
+        threads: args.client_threads,
+        rate: args.rate.map(f64::from),
+    }
+}
+
+/// Searches for the knee of one side.
+async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run: &mut u32) -> anyhow::Result<Knee> {
+    let first = args.rate.map_or(1_000.0, f64::from);
+    let handle = tokio::runtime::Handle::current();
+    let found = tokio::task::block_in_place(|| {
+        knee::find(first, |rate| {
+            // Every stage has beacons of its own: a repeat is not what a view costs.
+            *run += 1;
+            let count = (rate * f64::from(args.seconds)).min(f64::from(u32::MAX)) as u32;
+            let limits = Limits { count, rate: Some(rate), ..limits(args) };
+            let figures = handle.block_on(one(server, beacons, *run, limits))?;
+            let verdict = if knee::kept(&figures, rate) { "kept" } else { "not kept" };
+            let p99 = figures.latency_ms.map_or(f64::NAN, |latency| latency.p99);
+            println!(
+                "{:<6} {rate:>8.0} beacons/s due: {verdict}, p99 {p99:.1} ms, {}",
+                server.0.name(),
+                figures.outcome()
+            );
+            anyhow::Ok(figures)
+        })
+    })?;
+    match found.rate {
+        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second\n", server.0.name()),
+        None => println!("{:<6} did not even keep up with the lowest rate\n", server.0.name()),
+    }
+    Ok(found)
 }
 
 /// All runs in their order: noop, target, noop, target, … The two of a pair post the same beacons.
@@ -120,39 +189,17 @@ async fn measure(
     args: &HttpArgs,
     target: &Target,
     noop: Option<&NoopProcess>,
-    scenario: Arc<Scenario>,
+    beacons: Arc<dyn Beacons>,
 ) -> anyhow::Result<Vec<Figures>> {
-    let limits = Limits {
-        count: args.count,
-        time: Duration::from_secs(u64::from(args.seconds)),
-        connections: args.connections,
-        threads: args.client_threads,
-    };
-    let mut sides = Vec::new();
-    if let Some(noop) = noop {
-        sides.push((Side::Noop, Target::at(noop.address), Some(noop.pid)));
-    }
-    sides.push((Side::Target, target.clone(), args.target_pid));
+    let sides = sides(target, args.target_pid, noop);
     let mut runs = Vec::new();
     for run in 0..args.runs {
-        for (side, server, pid) in &sides {
-            let cpu = || -> anyhow::Result<(Option<f64>, Option<f64>)> {
-                // The client's own is a courtesy, and missing where there is no /proc.
-                Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
-            };
-            let before = cpu()?;
-            let (scenario, to) = (Arc::clone(&scenario), server.clone());
-            let observed = tokio::task::spawn_blocking(move || drive::run(&scenario, &to, run, limits))
-                .await
-                .context("the load test's thread panicked")?
-                .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
-            let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
-            let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
-            let figures = Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1));
+        for server in &sides {
+            let figures = one(server, &beacons, run, limits(args)).await?;
             println!(
                 "run {} {:<6} {:>8.0} requests/s in {:.1} s: {}",
                 run + 1,
-                side.name(),
+                server.0.name(),
                 figures.requests_per_second,
                 figures.seconds,
                 figures.outcome()
@@ -163,7 +210,29 @@ async fn measure(
     Ok(runs)
 }
 
-fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line]) -> anyhow::Result<()> {
+/// One run against one server.
+pub(crate) async fn one(
+    (side, target, pid): &Server,
+    beacons: &Arc<dyn Beacons>,
+    run: u32,
+    limits: Limits,
+) -> anyhow::Result<Figures> {
+    let cpu = || -> anyhow::Result<(Option<f64>, Option<f64>)> {
+        // The client's own is a courtesy, and missing where there is no /proc.
+        Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
+    };
+    let before = cpu()?;
+    let (beacons, to) = (Arc::clone(beacons), target.clone());
+    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &to, run, limits))
+        .await
+        .context("the load test's thread panicked")?
+        .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
+    let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
+    let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
+    Ok(Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
+}
+
+fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side, Knee)]) -> anyhow::Result<()> {
     let Some(path) = &args.json else { return Ok(()) };
     let report = Report {
         format: 1,
@@ -176,8 +245,10 @@ fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line]) -> anyhow::Resu
         paths: args.paths,
         seed: args.seed,
         processors: std::thread::available_parallelism().ok().map(usize::from),
+        rate: args.rate,
         runs,
         table,
+        knees,
     };
     let mut text = serde_json::to_string_pretty(&report)?;
     text.push('\n');
@@ -239,7 +310,8 @@ mod tests {
         };
         let crate::LoadtestCommand::Http(args) = parse(&["--against", "noop"]).unwrap().command else { unreachable!() };
         assert_eq!((args.count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
-        assert_eq!(args.against, Some(Against::Noop));
+        assert_eq!((args.against, args.rate, args.find_knee), (Some(Against::Noop), None, false));
+        assert!(parse(&["--rate", "0"]).is_err());
         assert!(parse(&["--count", "5000001"]).is_err());
         assert!(parse(&["--connections", "0"]).is_err());
     }

@@ -119,7 +119,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::drive::{self, Limits};
+    use crate::drive::{self, Beacons, Limits};
     use crate::scenario::Scenario;
     use crate::target::Target;
 
@@ -128,8 +128,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::at(listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router()).await });
-        let scenario = Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap());
-        let limits = Limits { count: 200, time: Duration::from_secs(20), connections: 8, threads: 1 };
+        let scenario: Arc<dyn Beacons> = Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap());
+        let limits = Limits { count: 200, time: Duration::from_secs(20), connections: 8, threads: 1, rate: None };
         let seen =
             tokio::task::spawn_blocking(move || drive::run(&scenario, &target, 0, limits)).await.unwrap().unwrap();
         assert_eq!(seen.answers.iter().filter(|a| a.1 == 202).count(), 200, "{:?}", seen.first_error);

@@ -30,7 +30,8 @@ pub struct Role {
 pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEADCOUNT_") {
+        // Where the engine's library is, is a matter of the machine.
+        if name.to_string_lossy().starts_with("HEADCOUNT_") && name != "HEADCOUNT_CLICKHOUSE_LIBRARY" {
             command.env_remove(name);
         }
     }

@@ -237,10 +237,11 @@ impl Plan {
     /// Into how many parts an hour is cut, so that none is large.
     #[must_use]
     pub fn parts(&self, hour: u32) -> u32 {
-        const PART: f64 = 4_096.0;
-        let hours = f64::from(self.hours());
-        let visits = self.size.views as f64 / self.views.mean() * self.rhythms[self.rhythms.len() - 1].peak();
-        let bots = self.size.views as f64 * BOTS / 100.0 / hours;
+        const PART: f64 = 8_192.0;
+        let world = &self.rhythms[self.rhythms.len() - 1];
+        let share = world.before(f64::from(hour + 1)) - world.before(f64::from(hour));
+        let visits = self.size.views as f64 / self.views.mean() * share;
+        let bots = self.size.views as f64 * BOTS / 100.0 / f64::from(self.hours());
         let flood = if hour == self.flood_hour { self.size.views as f64 * FLOOD / 100.0 } else { 0.0 };
         ((visits + bots + flood) / PART).ceil().max(1.0) as u32
     }

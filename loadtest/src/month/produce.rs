@@ -13,7 +13,7 @@ use schemas::record::encode_rejections;
 use super::plan::Plan;
 use super::stream::Stretch;
 use super::truth::Truth;
-use super::view::{Encoder, Views};
+use super::view::{Encoder, Shares, Views};
 use crate::kafka::topic::Sender;
 
 /// A day that is in the topic.
@@ -79,7 +79,8 @@ pub struct Produced {
 /// # Errors
 /// When a record is not acknowledged.
 pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Produced> {
-    let (views, mut stretch, mut encoder) = (Views::new(plan), Stretch::default(), Encoder::default());
+    let shares = Shares::default();
+    let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
     let mut truth = Truth::new(plan);
     let mut sender = Sender::new(&job.bootstrap, &job.topic)?;
     let mut there = job.there.clone();

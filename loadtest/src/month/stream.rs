@@ -51,6 +51,14 @@ pub struct Place {
     bucket: u8,
 }
 
+impl Place {
+    /// A place by itself, outside any order of time.
+    #[must_use]
+    pub fn new(project: u32, ticket: u32, index: u8, kind: Kind) -> Self {
+        Self { project, ticket, index, kind, repeat: false, bucket: 0 }
+    }
+}
+
 /// Some views, in the order of time. To be filled again and again.
 #[derive(Debug, Default)]
 pub struct Stretch {

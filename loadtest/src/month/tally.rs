@@ -16,6 +16,8 @@ const REASONS: [RejectionReason; 5] = [
 ];
 /// Refused beacons in a tally, at most.
 const MOST: u64 = 40;
+/// Hosts that have a copy of the pages, beacon and all.
+const COPIES: u64 = 30;
 
 impl Plan {
     /// The tally of a part of an hour (since the month's start), with the key that chooses its partition.
@@ -29,16 +31,10 @@ impl Plan {
         let project = self.pages.sample_among(self.projects.len(), &mut rng) as u32;
         let project = if nobody { String::new() } else { self.slug(project).to_owned() };
         let hour = self.month.first_hour().0 + hour;
-        (
-            mix(id),
-            RejectionTally {
-                project,
-                hour,
-                reason: reason as u32,
-                count: 1 + rng.below(MOST),
-                id,
-                ..RejectionTally::default()
-            },
-        )
+        let host = match reason {
+            RejectionReason::ForeignHost => format!("copy-{}.example.net", rng.below(COPIES)),
+            _ => String::new(),
+        };
+        (mix(id), RejectionTally { project, hour, reason: reason as u32, count: 1 + rng.below(MOST), id, host })
     }
 }

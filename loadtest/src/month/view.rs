@@ -141,10 +141,9 @@ pub struct View {
     pub coordinates: Option<(Coordinate, Coordinate)>,
 }
 
-/// Makes views of places.
+/// The shares, ready to pick from.
 #[derive(Debug, Clone)]
-pub struct Views<'a> {
-    plan: &'a Plan,
+pub struct Shares {
     readers: Table,
     referrers: Table,
     languages: Table,
@@ -152,13 +151,17 @@ pub struct Views<'a> {
     bots: Table,
 }
 
-impl<'a> Views<'a> {
-    /// Of this month.
-    #[must_use]
-    pub fn new(plan: &'a Plan) -> Self {
+/// Makes views of places.
+#[derive(Debug, Clone, Copy)]
+pub struct Views<'a> {
+    plan: &'a Plan,
+    shares: &'a Shares,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
         let of_device = |device| DEVICES.iter().find(|(_, found)| *found == device).map_or(0, |(share, _)| *share);
         Self {
-            plan,
             // In ten thousandths, or the rare ones would vanish.
             readers: Table::of(READERS.iter().map(|reader| (reader.share * of_device(reader.device)).div_ceil(100))),
             referrers: Table::of(REFERRERS.iter().map(|(share, _)| *share)),
@@ -166,6 +169,14 @@ impl<'a> Views<'a> {
             versions: Table::of(VERSIONS.iter().map(|(share, _)| *share)),
             bots: Table::of(BOTS.iter().map(|bot| bot.share)),
         }
+    }
+}
+
+impl<'a> Views<'a> {
+    /// Of this month.
+    #[must_use]
+    pub fn new(plan: &'a Plan, shares: &'a Shares) -> Self {
+        Self { plan, shares }
     }
 
     /// The view at a place of `hour` (since the month's start).
@@ -193,8 +204,8 @@ impl<'a> Views<'a> {
         };
         match kind {
             Kind::Bot => {
-                view.agent = self.bots.pick(&mut rng);
-                let (version, language) = (self.versions.pick(&mut rng), self.languages.pick(&mut rng));
+                view.agent = self.shares.bots.pick(&mut rng);
+                let (version, language) = (self.shares.versions.pick(&mut rng), self.shares.languages.pick(&mut rng));
                 view.page = self.page(plan.pages, version, language, &mut rng);
                 // Crawlers come to a page because they know it.
                 view.arrival = true;
@@ -204,11 +215,12 @@ impl<'a> Views<'a> {
                 view.visitor = Some(visitor);
                 self.reader(&mut view, hash, visitor, plan.home);
                 let mut of_reader = SplitMix64::new(mix(hash ^ 0x7ead ^ u64::from(visitor) << 8));
-                let (version, language) = (self.versions.pick(&mut of_reader), self.languages.pick(&mut of_reader));
+                let (version, language) =
+                    (self.shares.versions.pick(&mut of_reader), self.shares.languages.pick(&mut of_reader));
                 view.page = self.page(plan.pages, version, language, &mut rng);
                 view.arrival = index == 0;
                 if view.arrival {
-                    view.referrer = REFERRERS[self.referrers.pick(&mut rng)].1;
+                    view.referrer = REFERRERS[self.shares.referrers.pick(&mut rng)].1;
                 }
             }
             Kind::Flood => {
@@ -236,7 +248,7 @@ impl<'a> Views<'a> {
     /// What stays with a reader.
     fn reader(&self, view: &mut View, hash: u64, visitor: u32, home: u8) {
         let mut rng = SplitMix64::new(mix(hash ^ u64::from(visitor) << 16));
-        view.agent = self.readers.pick(&mut rng);
+        view.agent = self.shares.readers.pick(&mut rng);
         let region = match REGIONS.get(usize::from(home)) {
             Some(region) if rng.below(8) < AT_HOME => region,
             _ => {

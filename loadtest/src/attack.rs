@@ -1,0 +1,192 @@
+//! `headcount loadtest attack`: somebody floods a project while readers read it. Do the readers still get through, does memory
+//! stay bounded, and is everything counted that was accepted?
+//!
+//! Readers and flood are two open loops of their own at the same service, each with its figures. Before and after the flood
+//! the readers are alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::drive::{self, Beacons, Limits, Observed};
+use crate::figures::{ACCEPTED, Figures, Side};
+use crate::machine::Machine;
+use crate::month::beacons::{Form, Readers};
+use crate::service::Service;
+
+/// How long readers are alone, before and after.
+const ALONE_SECONDS: u32 = 10;
+
+/// Arguments of `headcount loadtest attack`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AttackArgs {
+    /// Requests a second that the flood is meant to have; what the machine makes of that is reported
+    #[arg(long, default_value_t = 92_000, value_parser = clap::value_parser!(u32).range(1..=400_000))]
+    pub rate: u32,
+    /// Seconds of the flood
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Addresses the flood comes from
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub addresses: u32,
+    /// Connections of the flood
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Threads of the flood
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub client_threads: u32,
+    /// Beacons a second of readers
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub readers: u32,
+    /// Decides every beacon
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Program that is attacked, started for that; this one if none is named
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Further arguments of `headcount serve`, as in --setting=--client-rate=10; repeatable
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub setting: Vec<String>,
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+struct Report {
+    format: u32,
+    machine: Machine,
+    rate: u32,
+    addresses: u32,
+    before: Figures,
+    during: Figures,
+    flood: Figures,
+    after: Figures,
+    accepted: u64,
+    counted_after_seconds: f64,
+    peak_bytes: u64,
+    peak_before_bytes: u64,
+    clickhouse_peak_bytes: Option<u64>,
+}
+
+pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe().context("finding the running executable")?,
+    };
+    let month = "2026-10".parse().context("a month")?;
+    let readers = Readers::new(args.seed, month, 20_000_000, Form::Headcount);
+    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).from_few(args.addresses);
+    let settings: Vec<&str> = args.setting.iter().map(String::as_str).collect();
+    let service = Service::start(&binary, readers.slug(), &readers.page_host(), &settings).await?;
+    let report = measure(&args, &service, Arc::new(readers), Arc::new(flood)).await?;
+    service.stop().await?;
+    print!("{}", render(&report));
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(
+    args: &AttackArgs,
+    service: &Service,
+    readers: Arc<dyn Beacons>,
+    flood: Arc<dyn Beacons>,
+) -> anyhow::Result<Report> {
+    let of_readers = |seconds: u32| Limits {
+        count: args.readers * seconds,
+        time: Duration::from_secs(u64::from(seconds)),
+        connections: 64,
+        threads: 1,
+        rate: Some(f64::from(args.readers)),
+    };
+    let of_flood = Limits {
+        count: args.rate.saturating_mul(args.seconds),
+        time: Duration::from_secs(u64::from(args.seconds)),
+        connections: args.connections,
+        threads: args.client_threads,
+        rate: Some(f64::from(args.rate)),
+    };
+    let before = posted(service, &readers, 0, of_readers(ALONE_SECONDS)).await?;
+    let peak_before_bytes = service.peaks()?.0;
+    let (during, flooded) =
+        tokio::join!(posted(service, &readers, 1, of_readers(args.seconds)), posted(service, &flood, 0, of_flood));
+    let (during, flooded) = (during?, flooded?);
+    let after = posted(service, &readers, 2, of_readers(ALONE_SECONDS)).await?;
+    let accepted = [&before, &during, &flooded, &after].into_iter().map(accepted).sum();
+    let counted = service.counted(accepted).await?;
+    let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;
+    let figures = |observed: &Observed| Figures::new(Side::Target, 0, observed, None, None);
+    Ok(Report {
+        format: 1,
+        machine: Machine::this(),
+        rate: args.rate,
+        addresses: args.addresses,
+        before: figures(&before),
+        during: figures(&during),
+        flood: figures(&flooded),
+        after: figures(&after),
+        accepted,
+        counted_after_seconds: counted.as_secs_f64(),
+        peak_bytes,
+        peak_before_bytes,
+        clickhouse_peak_bytes,
+    })
+}
+
+async fn posted(service: &Service, beacons: &Arc<dyn Beacons>, run: u32, limits: Limits) -> anyhow::Result<Observed> {
+    let (beacons, target) = (Arc::clone(beacons), service.target());
+    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &target, run, limits));
+    let observed = observed.await.context("the load test's thread panicked")??;
+    ensure!(!observed.answers.is_empty(), "no beacon was answered: {:?}", observed.first_error);
+    Ok(observed)
+}
+
+fn accepted(observed: &Observed) -> u64 {
+    observed.answers.iter().filter(|(_, status)| *status == ACCEPTED).count() as u64
+}
+
+fn render(report: &Report) -> String {
+    use std::fmt::Write as _;
+    let mut out = format!("{}\n\n", report.machine.line());
+    let mut line = |who: &str, figures: &Figures| {
+        let all = figures.answered + figures.transport_errors + figures.unanswered;
+        let through = figures.statuses.get(&ACCEPTED).copied().unwrap_or(0) as f64 / all.max(1) as f64 * 100.0;
+        let latency =
+            figures.latency_ms.map_or_else(String::new, |l| format!("p50 {:.1} ms, p99 {:.1} ms", l.p50, l.p99));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{who:<26} {:>8.0}/s  {through:>6.2} % accepted  {latency:<30} {}",
+            figures.requests_per_second,
+            figures.outcome()
+        );
+    };
+    line("readers before", &report.before);
+    line("readers during the flood", &report.during);
+    line("the flood", &report.flood);
+    line("readers after", &report.after);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let _ = writeln!(
+        out,
+        "\nThe flood was to have {} requests a second from {} addresses.\n\
+         All {} beacons that were accepted are in the report, none twice ({:.1} s after the last answer).\n\
+         Peak memory: {:.0} MiB before the flood, {:.0} MiB with it; ClickHouse {}.\n\
+         Latency is from when a beacon was due. Load test and service share this machine's processors: part of what readers wait \
+         is the flood's own client.",
+        report.rate,
+        report.addresses,
+        report.accepted,
+        report.counted_after_seconds,
+        mib(report.peak_before_bytes),
+        mib(report.peak_bytes),
+        report.clickhouse_peak_bytes.map_or_else(|| "–".to_owned(), |peak| format!("{:.0} MiB", mib(peak)))
+    );
+    out
+}

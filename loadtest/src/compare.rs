@@ -1,0 +1,294 @@
+//! `headcount loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
+//! `headcount serve` and to GoatCounter, in turns; what is accepted in a second, how soon it is counted, whether all of it is,
+//! and how long a report takes then.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::cpu::{cpu_seconds, peak_bytes};
+use crate::drive::{self, Beacons, Limits, Observed};
+use crate::figures::{Figures, Side};
+use crate::goatcounter::{self, GoatCounter};
+use crate::machine::Machine;
+use crate::month::beacons::{Form, Readers};
+use crate::noop::NoopProcess;
+use crate::service::Service;
+use crate::table::Spread;
+use crate::target::Target;
+
+/// Reports that are asked for, one after another.
+const REPORTS: usize = 50;
+
+/// Arguments of `headcount loadtest compare`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompareArgs {
+    /// Beacons of a run
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=2_000_000))]
+    pub count: u32,
+    /// Runs of each, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+    /// Connections; each has one request in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Seconds a run posts beacons, at most
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub seconds: u32,
+    /// GoatCounter's program; without it, only the other two are compared
+    #[arg(long, value_name = "FILE")]
+    pub goatcounter: Option<PathBuf>,
+    /// Decides every beacon
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Program that is compared; this one if none is named
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// One run of one of them.
+#[derive(Debug, Clone, Serialize)]
+struct Run {
+    who: &'static str,
+    accepted_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu_seconds_per_1000: f64,
+    /// From the last answer until all that was accepted is in what a report is made of.
+    counted_after_seconds: Option<f64>,
+}
+
+/// One of them, over all runs.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Whole {
+    who: &'static str,
+    /// Accepted in all runs.
+    accepted: u64,
+    /// What should be counted of that, and what is.
+    expected: u64,
+    counted: u64,
+    disk_bytes: u64,
+    peak_bytes: u64,
+    report_ms: Option<Spread>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    format: u32,
+    machine: Machine,
+    count: u32,
+    connections: u32,
+    runs: Vec<Run>,
+    whole: Vec<Whole>,
+}
+
+/// Answered with success: 202 by us, 200 by GoatCounter.
+fn accepted(observed: &Observed) -> u64 {
+    observed.answers.iter().filter(|(_, status)| (200..203).contains(status)).count() as u64
+}
+
+pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe().context("finding the running executable")?,
+    };
+    let month = "2026-10".parse().context("a month")?;
+    let readers = |form| Readers::new(args.seed, month, 20_000_000, form);
+    let ours = readers(Form::Headcount);
+    let (slug, page_host) = (ours.slug().to_owned(), ours.page_host());
+    let ours: Arc<dyn Beacons> = Arc::new(ours);
+    let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
+    let noop = NoopProcess::start().await?;
+    let service = Service::start(&binary, &slug, &page_host, &[]).await?;
+    let goats = match &args.goatcounter {
+        Some(binary) => Some(GoatCounter::start(binary).await?),
+        None => None,
+    };
+    let mut report = Report {
+        format: 1,
+        machine: Machine::this(),
+        count: args.count,
+        connections: args.connections,
+        runs: Vec::new(),
+        whole: Vec::new(),
+    };
+    println!("{}\n", report.machine.line());
+    let mut of_service = Whole { who: "headcount serve", ..Whole::default() };
+    let mut of_goats = Whole { who: "GoatCounter", ..Whole::default() };
+    let mut pairs = HashSet::new();
+    for number in 0..args.runs {
+        let cpu = || cpu_seconds(noop.pid);
+        let (run, _) = one(&args, "no-op", &ours, &Target::at(noop.address), number, &cpu).await?;
+        tell(&mut report, run);
+
+        let (mut run, seen) =
+            one(&args, "headcount serve", &ours, &service.target(), number, &|| service.cpu()).await?;
+        of_service.accepted += accepted(&seen);
+        run.counted_after_seconds = Some(service.counted(of_service.accepted).await?.as_secs_f64());
+        tell(&mut report, run);
+
+        if let Some(goats) = &goats {
+            let cpu = || cpu_seconds(goats.pid);
+            let (mut run, seen) = one(&args, "GoatCounter", &theirs, &goats.target(), number, &cpu).await?;
+            of_goats.accepted += accepted(&seen);
+            ensure!(accepted(&seen) == u64::from(args.count), "GoatCounter did not accept all: raise --seconds");
+            first_views(theirs.as_ref(), number, args.count, &mut pairs);
+            let (counted, took) = goats.counted(pairs.len() as u64).await?;
+            of_goats.counted = counted;
+            run.counted_after_seconds = (counted == pairs.len() as u64).then_some(took.as_secs_f64());
+            tell(&mut report, run);
+        }
+    }
+    // The service was waited for until it had exactly these.
+    (of_service.expected, of_service.counted) = (of_service.accepted, of_service.accepted);
+    of_service.report_ms = Some(asked(async || service.report().await.map(drop)).await?);
+    of_service.disk_bytes = service.disk_bytes();
+    let (own, engine) = service.peaks()?;
+    of_service.peak_bytes = own + engine.unwrap_or(0);
+    report.whole.push(of_service);
+    if let Some(goats) = goats {
+        of_goats.expected = pairs.len() as u64;
+        of_goats.report_ms = Some(asked(async || goats.report().await).await?);
+        (of_goats.disk_bytes, of_goats.peak_bytes) = (goats.disk_bytes(), peak_bytes(goats.pid)?);
+        report.whole.push(of_goats);
+        goats.stop().await?;
+    }
+    service.stop().await?;
+    noop.stop().await?;
+    print!("{}", render(&report));
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn tell(report: &mut Report, run: Run) {
+    println!("{:<16} {:>8.0} accepted/s, p99 {:.1} ms", run.who, run.accepted_per_second, run.p99_ms);
+    report.runs.push(run);
+}
+
+async fn one(
+    args: &CompareArgs,
+    who: &'static str,
+    beacons: &Arc<dyn Beacons>,
+    target: &Target,
+    number: u32,
+    cpu: &dyn Fn() -> anyhow::Result<f64>,
+) -> anyhow::Result<(Run, Observed)> {
+    let limits = Limits {
+        count: args.count,
+        time: Duration::from_secs(u64::from(args.seconds)),
+        connections: args.connections,
+        threads: 1,
+        rate: None,
+    };
+    let before = cpu()?;
+    let (beacons, target) = (Arc::clone(beacons), target.clone());
+    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &target, number, limits))
+        .await
+        .context("the load test's thread panicked")?
+        .with_context(|| format!("run {} of {who}", number + 1))?;
+    let (spent, accepted) = (cpu()? - before, accepted(&observed));
+    ensure!(
+        accepted == observed.answers.len() as u64 && observed.transport_errors == 0 && accepted > 0,
+        "{who}: of {} beacons {accepted} were accepted, {} were lost ({:?})",
+        observed.answers.len(),
+        observed.transport_errors,
+        observed.first_error
+    );
+    let latency = Figures::new(Side::Target, number, &observed, None, None).latency_ms;
+    let run = Run {
+        who,
+        accepted_per_second: accepted as f64 / observed.elapsed.as_secs_f64(),
+        p50_ms: latency.map_or(0.0, |latency| latency.p50),
+        p99_ms: latency.map_or(0.0, |latency| latency.p99),
+        cpu_seconds_per_1000: spent * 1_000.0 / accepted as f64,
+        counted_after_seconds: None,
+    };
+    Ok((run, observed))
+}
+
+/// Reader and path of each beacon: GoatCounter counts each pair once in a session, and a session lasts longer than this test.
+fn first_views(beacons: &dyn Beacons, number: u32, count: u32, pairs: &mut HashSet<String>) {
+    let (head, mut body, mut request) = (beacons.request_head(goatcounter::HOST), Vec::new(), Vec::new());
+    for k in 0..count {
+        beacons.write_request(number, k, &head, &mut body, &mut request);
+        let text = String::from_utf8_lossy(&request);
+        let path = text.split(['=', '&']).nth(1).unwrap_or_default();
+        let reader = text.split("user-agent: ").nth(1).unwrap_or_default();
+        pairs.insert(format!("{path} {reader}"));
+    }
+}
+
+/// Milliseconds of one report after another.
+async fn asked(report: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<Spread> {
+    let mut times = Vec::new();
+    for _ in 0..REPORTS {
+        let begun = Instant::now();
+        report().await?;
+        times.push(begun.elapsed().as_secs_f64() * 1_000.0);
+    }
+    Spread::of(times).context("reports were asked for")
+}
+
+fn render(report: &Report) -> String {
+    use std::fmt::Write as _;
+    let names = ["no-op", "headcount serve", "GoatCounter"];
+    let mut out = format!("\n{:<34}", "median (range)");
+    let present: Vec<&str> = names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).collect();
+    for name in &present {
+        // Writing to a String cannot fail.
+        let _ = write!(out, " {name:>26}");
+    }
+    type Measure = (&'static str, usize, fn(&Run) -> Option<f64>);
+    let measures: [Measure; 5] = [
+        ("accepted beacons/s", 0, |run| Some(run.accepted_per_second)),
+        ("p50 ms", 2, |run| Some(run.p50_ms)),
+        ("p99 ms", 2, |run| Some(run.p99_ms)),
+        ("server CPU s/1,000", 4, |run| Some(run.cpu_seconds_per_1000)),
+        ("s from last answer to counted", 2, |run| run.counted_after_seconds),
+    ];
+    for (measure, decimals, of) in measures {
+        let _ = write!(out, "\n{measure:<34}");
+        for name in &present {
+            let spread = Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of));
+            let _ = write!(out, " {:>26}", spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals)));
+        }
+    }
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    out.push_str("\n\n");
+    for whole in &report.whole {
+        let _ = writeln!(
+            out,
+            "{}: {} accepted; counted {} of {} that should be; {:.1} MiB on disk, peak {:.0} MiB; a report takes {} ms",
+            whole.who,
+            whole.accepted,
+            whole.counted,
+            whole.expected,
+            mib(whole.disk_bytes),
+            mib(whole.peak_bytes),
+            whole.report_ms.map_or_else(|| "–".to_owned(), |spread| spread.show(1))
+        );
+    }
+    out.push_str(
+        "\n- headcount answers when the view is on disk. GoatCounter answers when it is in memory and writes every ten seconds: what \
+         was answered since is lost with the process. Its figure above is of acceptance, not of durability.\n\
+         - GoatCounter closes the connection after each beacon, so its figure has a new connection in every one; that is how it \
+         comes. Its limit of four views a second from one reader was raised by its flag.\n\
+         - GoatCounter counts the first view of a page in a session, headcount every view: each is compared with what it means to \
+         count.\n\
+         - A report of headcount is one answer with all of the month; of GoatCounter it is six answers of its API (total, pages, \
+         referrers, browsers, systems, locations), together.\n\
+         - headcount's memory and processor time are with its ClickHouse, and its disk is with the log of 72 hours and ClickHouse's \
+         own files.\n",
+    );
+    out
+}

@@ -1,0 +1,162 @@
+//! GoatCounter, unmodified, on SQLite: as a process of the load test's, with one site.
+//!
+//! It answers a beacon when the view is in its memory, and writes what is there every ten seconds (`-store-every`); what was
+//! answered and not written is lost with the process. It closes the connection after each beacon. By default it keeps no row a
+//! view; `hit_counts` has the first view of a page in each session, so that is what can be compared.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::service::{Directory, disk_bytes};
+use crate::target::Target;
+
+/// The site's host. Nobody resolves it.
+pub const HOST: &str = "stats.example.org";
+/// How to get it, where it is missing. Built in its own module, whose checksums are those of its release.
+pub const HOW: &str = "Go 1.25 or newer builds it (package golang-go, or https://go.dev/dl):\n  \
+    go mod download zgo.at/goatcounter/v2@v2.7.0\n  \
+    cp -r --no-preserve=mode \"$(go env GOMODCACHE)/zgo.at/goatcounter/v2@v2.7.0\" target/goatcounter-src\n  \
+    (cd target/goatcounter-src && go build -o ../goatcounter ./cmd/goatcounter)";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running GoatCounter, which ends with this value.
+#[derive(Debug)]
+pub struct GoatCounter {
+    child: Child,
+    binary: PathBuf,
+    database: String,
+    token: String,
+    /// Its process id.
+    pub pid: u32,
+    port: u16,
+    directory: Directory,
+}
+
+impl GoatCounter {
+    /// Starts it with a fresh database. Its limit of four views a second from one reader, and of its API, are raised by its own
+    /// flag; all else is as it comes.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(binary: &Path) -> anyhow::Result<Self> {
+        ensure!(binary.exists(), "there is no GoatCounter at {}. {HOW}", binary.display());
+        let directory = Directory::new()?;
+        let database = format!("sqlite+{}", directory.path().join("goatcounter.sqlite3").display());
+        let once = async |arguments: &[&str]| {
+            let command = Command::new(binary).args(arguments).args(["-db", &database]).stdin(Stdio::null()).output();
+            let output = command.await.with_context(|| format!("starting {}", binary.display()))?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.success(), "goatcounter {arguments:?} ended with {}: {said}", output.status);
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let site = ["-vhost", HOST, "-user.email", "load@example.org", "-user.password", "no secret at all"];
+        once(&[&["db", "create", "site", "-createdb"][..], &site].concat()).await?;
+        once(&["db", "create", "apitoken", "-name", "load", "-user", "1", "-perm", "stats,site_read"]).await?;
+        let shown = once(&["db", "show", "apitoken", "-find", "1"]).await?;
+        let token = shown.lines().find_map(|line| line.strip_prefix("token ")).context("goatcounter shows no token")?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+        let port = listener.local_addr().context("looking for a free port")?.port();
+        drop(listener);
+        let child = Command::new(binary)
+            .args(["serve", "-db", &database, "-listen", &format!("127.0.0.1:{port}"), "-tls", "http", "-automigrate"])
+            .args(["-ratelimit", "count:1000000/1,api:1000000/1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {}", binary.display()))?;
+        let pid = child.id().context("goatcounter has already ended")?;
+        let token = token.trim().to_owned();
+        let running = Self { child, binary: binary.to_owned(), database, token, pid, port, directory };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            ensure!(begun.elapsed() < PATIENCE, "goatcounter did not listen within {} s", PATIENCE.as_secs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(running)
+    }
+
+    /// Where to ask.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.port)))
+    }
+
+    /// What its tables have counted: first views of a page in a session.
+    async fn first_views(&self) -> anyhow::Result<u64> {
+        let sql = "select coalesce(sum(total), 0) as n from hit_counts";
+        let output = Command::new(&self.binary)
+            .args(["db", "query", "-db", &self.database, "-format", "json", sql])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .context("asking goatcounter's database")?;
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("goatcounter said {}", String::from_utf8_lossy(&output.stderr)))?;
+        rows[0]["n"].as_u64().context("goatcounter's database gives no number")
+    }
+
+    /// Waits until its tables have counted `expected` first views, or have not changed for half a minute. What they have then, and
+    /// how long it took to get there.
+    ///
+    /// # Errors
+    /// When its database does not answer.
+    pub async fn counted(&self, expected: u64) -> anyhow::Result<(u64, Duration)> {
+        const STILL: Duration = Duration::from_secs(30);
+        let begun = Instant::now();
+        let (mut last, mut changed) = (self.first_views().await?, begun);
+        while last < expected && changed.elapsed() < STILL {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = self.first_views().await?;
+            if now != last {
+                (last, changed) = (now, Instant::now());
+            }
+        }
+        Ok((last, changed.duration_since(begun)))
+    }
+
+    /// Asks for the figures that make up a report of the running month: the total, pages, referrers, browsers, systems, countries.
+    ///
+    /// # Errors
+    /// When one is not answered.
+    pub async fn report(&self) -> anyhow::Result<()> {
+        for part in ["total", "hits", "toprefs", "browsers", "systems", "locations"] {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            let request = format!(
+                "GET /api/v0/stats/{part} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nauthorization: Bearer \
+                 {}\r\nconnection: close\r\n\r\n",
+                self.token
+            );
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            let head = String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
+            ensure!(head.starts_with("HTTP/1.1 200"), "goatcounter answered {part} with {head}");
+        }
+        Ok(())
+    }
+
+    /// Bytes of its database.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        disk_bytes(self.directory.path())
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it cannot be told to.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("asking goatcounter to stop")?;
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.context("waiting for goatcounter to stop")??;
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! The knee: the highest rate that a server keeps up with. It keeps up while 99 of 100 beacons are answered within 50 ms of
+//! when they were due, and every one is accepted.
+
+use serde::Serialize;
+
+use crate::figures::Figures;
+
+/// Latency that 99 of 100 beacons must have, in milliseconds.
+pub const P99_MS: f64 = 50.0;
+/// No server here is asked for more.
+const HIGHEST: f64 = 400_000.0;
+/// The knee is known when the highest rate that was kept and the lowest that was not are this near.
+const NEAR: f64 = 1.06;
+/// Stages, at most.
+const STAGES: usize = 24;
+
+/// One stage of the search.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stage {
+    /// Beacons a second that were due.
+    pub rate: f64,
+    /// Whether the server kept up.
+    pub kept: bool,
+    /// What was seen.
+    pub figures: Figures,
+}
+
+/// What became of the search.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Knee {
+    /// The highest rate that was kept; none if not even the first was.
+    pub rate: Option<f64>,
+    /// All stages, in their order.
+    pub stages: Vec<Stage>,
+}
+
+/// Whether a server kept up with `rate`, by the figures of a stage.
+#[must_use]
+pub fn kept(figures: &Figures, rate: f64) -> bool {
+    let brisk = figures.latency_ms.is_some_and(|latency| latency.p99 <= P99_MS);
+    // A client that cannot send fast enough says nothing of the server.
+    brisk && figures.errors() == 0 && figures.requests_per_second >= 0.97 * rate
+}
+
+/// Doubles the rate from `first` until the server does not keep up, and halves the distance then. `stage` is asked for the
+/// figures at a rate.
+///
+/// # Errors
+/// What `stage` returns.
+pub fn find<E>(first: f64, mut stage: impl FnMut(f64) -> Result<Figures, E>) -> Result<Knee, E> {
+    let (mut low, mut high): (Option<f64>, Option<f64>) = (None, None);
+    let mut knee = Knee { rate: None, stages: Vec::new() };
+    while knee.stages.len() < STAGES {
+        let rate = match (low, high) {
+            (None, None) => first,
+            (Some(low), None) if low >= HIGHEST => break,
+            (Some(low), None) => (2.0 * low).min(HIGHEST),
+            (None, Some(high)) if high < first / 64.0 => break,
+            (None, Some(high)) => high / 2.0,
+            (Some(low), Some(high)) if high / low <= NEAR => break,
+            (Some(low), Some(high)) => (low * high).sqrt(),
+        };
+        let figures = stage(rate)?;
+        let kept = kept(&figures, rate);
+        if kept {
+            low = Some(rate);
+        } else {
+            high = Some(rate);
+        }
+        knee.stages.push(Stage { rate, kept, figures });
+    }
+    knee.rate = low;
+    Ok(knee)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::drive::Observed;
+    use crate::figures::Side;
+
+    /// A server that is quick up to `limit` and slow above.
+    fn server(limit: f64) -> impl FnMut(f64) -> Result<Figures, Infallible> {
+        move |rate| {
+            let micros = if rate <= limit { 2_000 } else { 900_000 };
+            let answers = vec![(micros, 202); 1_000];
+            let elapsed = Duration::from_secs_f64(1_000.0 / rate);
+            Ok(Figures::new(Side::Target, 0, &Observed { answers, elapsed, ..Observed::default() }, None, None))
+        }
+    }
+
+    #[test]
+    fn the_knee_is_found_from_below_and_from_above() {
+        for limit in [700.0, 1_000.0, 23_456.0] {
+            let Ok(knee) = find(1_000.0, server(limit));
+            let rate = knee.rate.unwrap();
+            assert!(rate <= limit && rate * NEAR > limit * 0.999, "{rate} of {limit}");
+        }
+        let Ok(knee) = find(1_000.0, server(1e9));
+        assert_eq!(knee.rate, Some(HIGHEST));
+        let Ok(knee) = find(1_000.0, server(0.1));
+        assert_eq!(knee.rate, None);
+    }
+
+    #[test]
+    fn who_sheds_or_lags_does_not_keep_up() {
+        let of = |answers: Vec<(u32, u16)>, seconds: f64| {
+            let elapsed = Duration::from_secs_f64(seconds);
+            Figures::new(Side::Target, 0, &Observed { answers, elapsed, ..Observed::default() }, None, None)
+        };
+        assert!(kept(&of(vec![(1_000, 202); 100], 1.0), 100.0));
+        assert!(!kept(&of(vec![(1_000, 202); 100], 1.5), 100.0), "the client did not get rid of them");
+        assert!(!kept(&of([vec![(1_000, 202); 99], vec![(1_000, 503)]].concat(), 1.0), 100.0));
+        assert!(!kept(&of(vec![(60_000, 202); 100], 1.0), 100.0));
+    }
+}

@@ -1,0 +1,177 @@
+//! `headcount serve` as a process of the load test's: everything on one machine, with an embedded ClickHouse, one project and
+//! a directory of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use crate::cpu::{cpu_seconds, peak_bytes};
+use crate::role::{Role, command};
+use crate::target::Target;
+
+/// How long it may take to start, and to know its project.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A directory that goes with this value.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("headcount-loadtest-{:016x}", crate::kafka::command::unique()));
+        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running service. Its processes end with it, then its directory goes.
+#[derive(Debug)]
+pub struct Service {
+    role: Role,
+    slug: String,
+    /// ClickHouse's process.
+    pub engine: Option<u32>,
+    directory: Directory,
+}
+
+impl Service {
+    /// Starts `binary serve` with this project, which anybody may read, and further settings; waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start, or not in time.
+    pub async fn start(binary: &Path, slug: &str, page_host: &str, settings: &[&str]) -> anyhow::Result<Self> {
+        let directory = Directory::new()?;
+        let data = directory.path().join("data").display().to_string();
+        let own = ["--data", &data, "--trusted-proxy", "127.0.0.1"];
+        let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
+        let mut role = Role::start(binary, "serve", "", &arguments)?;
+        let begun = Instant::now();
+        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"ready\":true")) {
+            role.alive()?;
+            ensure!(begun.elapsed() < PATIENCE, "headcount serve was not ready within {} s", PATIENCE.as_secs());
+            tokio::time::sleep(LOOK).await;
+        }
+        let registered = command(binary, "")
+            .args(["project", "add", slug, "--host", page_host, "--public", "--data", &data])
+            .output()
+            .await
+            .context("starting headcount project add")?;
+        let said = String::from_utf8_lossy(&registered.stderr);
+        ensure!(registered.status.success(), "headcount project add ended with {}: {said}", registered.status);
+        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"projects\":1")) {
+            ensure!(begun.elapsed() < PATIENCE, "the service did not hear of its project");
+            tokio::time::sleep(LOOK).await;
+        }
+        let noted = std::fs::read_to_string(directory.path().join("data/clickhouse/engine.json")).unwrap_or_default();
+        let noted: serde_json::Value = serde_json::from_str(&noted).unwrap_or_default();
+        let engine = noted["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        Ok(Self { role, slug: slug.to_owned(), engine, directory })
+    }
+
+    /// Where to post.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.role.port)))
+    }
+
+    /// Its own process, without ClickHouse.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.role.pid
+    }
+
+    /// Peak resident memory: its own, and ClickHouse's.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn peaks(&self) -> anyhow::Result<(u64, Option<u64>)> {
+        Ok((peak_bytes(self.role.pid)?, self.engine.map(peak_bytes).transpose()?))
+    }
+
+    /// Processor seconds of both so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn cpu(&self) -> anyhow::Result<f64> {
+        Ok(cpu_seconds(self.role.pid)? + self.engine.map(cpu_seconds).transpose()?.unwrap_or(0.0))
+    }
+
+    /// Bytes of its directory: journal and ClickHouse.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        disk_bytes(self.directory.path())
+    }
+
+    /// Bytes of its journal.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        disk_bytes(&self.directory.path().join("data/journal.redb"))
+    }
+
+    /// The report of the running month.
+    ///
+    /// # Errors
+    /// When it is not answered.
+    pub async fn report(&self) -> anyhow::Result<serde_json::Value> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let month = schemas::Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX)).month();
+        let body = self.role.get(&format!("/v1/projects/{}/reports/{month}", self.slug)).await?;
+        serde_json::from_str(&body).context("the report is not JSON")
+    }
+
+    /// Waits until the report has `views` views by people, and says how long that took. More would be an error.
+    ///
+    /// # Errors
+    /// When they do not come, or too many do.
+    pub async fn counted(&self, views: u64) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        loop {
+            // Until the first view there is no report.
+            let told = self.report().await.ok().and_then(|report| report["totals"]["views"].as_u64()).unwrap_or(0);
+            ensure!(told <= views, "the report has {told} views, {views} were accepted");
+            if told == views {
+                return Ok(begun.elapsed());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the report has {told} views of {views} that were accepted");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it does not stop, or ends with an error.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.role.stop().await
+    }
+}
+
+/// Bytes that a file, or all files below a directory, take on disk.
+#[must_use]
+pub fn disk_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = std::fs::symlink_metadata(path) else { return 0 };
+    if !found.is_dir() {
+        return found.blocks() * 512;
+    }
+    std::fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| disk_bytes(&entry.path())).sum())
+}

@@ -1,0 +1,105 @@
+//! A month of a docs host through real brokers, the real aggregator and a real ClickHouse: every view counted, visitors within
+//! their error, open and closed; and a run that was interrupted goes on where it was.
+
+use anyhow::{Context, Result, ensure};
+use harness::service::{PATIENCE, binary, eventually};
+use harness::{clickhouse, kafka};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Stdio;
+use tokio::process::Command;
+
+/// Four standard deviations: what chance does once in sixteen thousand months.
+const SIGMAS: f64 = 4.0;
+
+async fn month(more: &[&str]) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command
+        .args(["loadtest", "month", "--preset", "small", "--seconds", "300", "--window-records", "1000000"])
+        .args(["--kafka-bootstrap", &kafka::shared().await?])
+        .args(more)
+        .env("HEADCOUNT_CLICKHOUSE_URL", clickhouse::shared().await?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+async fn figures(command: &mut Command, json: &Path) -> Result<(Value, String)> {
+    let output = tokio::time::timeout(4 * PATIENCE, command.output()).await.context("the month does not end")??;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}\n{said}", output.status);
+    let text = std::fs::read_to_string(json).with_context(|| said.clone())?;
+    Ok((serde_json::from_str(&text)?, said))
+}
+
+/// The figures agree with the truth that travels with them.
+fn right(figures: &Value) -> Result<()> {
+    let number = |pointer: &str| {
+        figures.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("{pointer} in {figures}"))
+    };
+    let views = number("/truth/views")?;
+    ensure!(views > 80_000, "{views} views are no month");
+    for part in ["open", "closed"] {
+        let counted = number(&format!("/{part}/views"))?;
+        let again = number(&format!("/{part}/beyond_window"))?;
+        ensure!(counted == views + again, "{part}: {counted} views are counted of {views}, {again} a second time");
+        // One window: no repeat can be beyond it, but for one that ends with the hour in which this runs.
+        ensure!(again <= number("/truth/repeats")?, "{part}: {again} repeats");
+        ensure!(number(&format!("/{part}/pages"))? > 1_000, "{part}: too few pages to prove anything");
+        let class = figures.pointer(&format!("/{part}/accuracy/0")).context("an estimate")?;
+        let of = |name: &str| class[name].as_f64().with_context(|| format!("{name} in {class}"));
+        let (error, theory) = (of("rms")?, of("theory")?);
+        ensure!(class["from"].as_u64() == Some(number("/truth/visitors")?), "{class}");
+        ensure!(error <= SIGMAS * theory, "{part}: visitors are off by {error}, one standard deviation is {theory}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_counted_to_the_last_view_and_stays_so_when_it_is_closed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (json, html) = (directory.path().join("month.json"), directory.path().join("month.html"));
+    let mut command = month(&["--report-probe", "--project", "10G"]).await?;
+    let (figures, said) = figures(command.arg("--json").arg(&json).arg("--html").arg(&html), &json).await?;
+    right(&figures)?;
+    ensure!(figures["complete"] == true, "{figures}");
+    ensure!(figures["reports"]["reports"].as_u64() > Some(0), "nobody read a report: {said}");
+    ensure!(said.contains("10,000,000,000 page views a month, by arithmetic"), "{said}");
+    ensure!(std::fs::read_to_string(&html)?.contains("<svg"), "a page without a chart");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (json, state) = (directory.path().join("month.json"), directory.path().join("state.json"));
+    let arguments = ["--state", &state.display().to_string(), "--json", &json.display().to_string()].map(str::to_owned);
+    // So little may wait for the ledger that there is time to interrupt it.
+    let child = month(&["--ahead", "10000"]).await?.args(&arguments).spawn()?;
+    let pid = child.id().context("a process id")?.to_string();
+    let url = clickhouse::shared().await?;
+    eventually("some of the month to be counted", async || {
+        let state: Value = serde_json::from_str(&std::fs::read_to_string(&state)?)?;
+        let database = format!("headcount_month_{}", state["name"].as_str().context("a name")?);
+        let client = ::clickhouse::Client::default().with_url(&url).with_database(database);
+        let counted = client.query("SELECT sum(seen) FROM ledger FINAL").fetch_one::<u64>().await?;
+        ensure!(counted > 0, "nothing yet");
+        Ok(())
+    })
+    .await?;
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await?;
+    ensure!(sent.success(), "the month had ended before it was interrupted");
+    let output = tokio::time::timeout(4 * PATIENCE, child.wait_with_output()).await.context("it does not stop")??;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success() && said.contains("the same command goes on from here"), "{said}");
+    let first: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    ensure!(first["complete"] == false && first["truth"]["records"].as_u64() > Some(0), "{first}");
+
+    let (whole, _) = figures(month(&["--ahead", "1000000"]).await?.args(&arguments), &json).await?;
+    right(&whole)?;
+    ensure!(whole["complete"] == true && whole["counted"]["before"].as_u64() > Some(0), "{whole}");
+    ensure!(!state.exists(), "the state is of no use any more");
+    Ok(())
+}
