@@ -42,11 +42,18 @@ impl MailConfig {
     pub fn new(url: &str, from: &str, public_url: Option<&str>, after: Duration) -> anyhow::Result<Self> {
         // Neither error repeats the URL, which has a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
-            .map_err(|_| anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…"))?
+            .map_err(|_| {
+                anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…")
+            })?
             .timeout(Some(PATIENCE))
             .build();
         let from = from.parse().context("setting `mail_from`: expected an address such as headcount@example.org")?;
-        Ok(MailConfig { transport, from, public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()), after })
+        Ok(MailConfig {
+            transport,
+            from,
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            after,
+        })
     }
 }
 

@@ -41,10 +41,13 @@ fn unit(unit: VisitorUnit) -> &'static str {
 
 /// `+12.0 %`, or a dash where there is nothing to compare with.
 fn change(fraction: Option<f64>) -> String {
-    fraction.map_or_else(|| "–".to_owned(), |fraction| {
-        let sign = if fraction < 0.0 { "−" } else { "+" };
-        format!("{sign}{}", percent(fraction.abs()))
-    })
+    fraction.map_or_else(
+        || "–".to_owned(),
+        |fraction| {
+            let sign = if fraction < 0.0 { "−" } else { "+" };
+            format!("{sign}{}", percent(fraction.abs()))
+        },
+    )
 }
 
 /// A table's rows under its header; the first column is text, the others are figures.

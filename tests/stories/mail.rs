@@ -22,7 +22,8 @@ impl MailServer {
     async fn start() -> Result<Self> {
         let (directory, address) = (TempDir::with_prefix("headcount-story-")?, free_address()?);
         let mails = directory.path().join("mails").display().to_string();
-        let arguments = ["-n", "-l", &address.to_string(), "-c", "aiosmtpd.handlers.Mailbox", &mails].map(str::to_owned);
+        let arguments =
+            ["-n", "-l", &address.to_string(), "-c", "aiosmtpd.handlers.Mailbox", &mails].map(str::to_owned);
         let program = Path::new("/usr/bin/aiosmtpd");
         ensure!(program.exists(), "there is no aiosmtpd; scripts/test installs python3-aiosmtpd");
         let log = directory.path().join("log");
@@ -58,16 +59,19 @@ fn grouped(number: u64) -> String {
 async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let mut server = MailServer::start().await?;
     let url = format!("smtp://{}", server.address);
-    let mut service = Service::new(&["--trusted-proxy", "127.0.0.1", "--smtp-url", &url, "--mail-from", "counts@headcount.example"])?;
+    let mut service =
+        Service::new(&["--trusted-proxy", "127.0.0.1", "--smtp-url", &url, "--mail-from", "counts@headcount.example"])?;
     service.start(&["--clock-start", "2026-01-15T10:00:00Z"]).await?;
     service.register(&[("docs", "docs.example"), ("quiet", "quiet.example")]).await?;
     service.done(&["project", "set", "docs", "--mail", "one@example.org", "--mail", "two@example.org"]).await?;
     let mut connection = Connection::open(service.address()).await?;
     for number in 0..VIEWS {
         let from = format!("198.51.100.{}", number % 120);
-        let headers = [("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"), ("x-forwarded-for", from.as_str())];
+        let headers =
+            [("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"), ("x-forwarded-for", from.as_str())];
         let status = if number % 13 == 0 { 404 } else { 200 };
-        let body = format!(r#"{{"project":"docs","url":"https://docs.example/{}.html","status":{status}}}"#, number % 7);
+        let body =
+            format!(r#"{{"project":"docs","url":"https://docs.example/{}.html","status":{status}}}"#, number % 7);
         ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
     }
     service.counted("docs", MONTH, VIEWS).await?;
@@ -86,7 +90,9 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let json = text(&service, &format!("/v1/projects/docs/reports/{MONTH}")).await?;
     let csv = text(&service, &format!("/v1/projects/docs/reports/{MONTH}.csv")).await?;
     let page = text(&service, &format!("/projects/docs/{MONTH}")).await?;
-    let run = async |format: &str| service.done(&["report", "docs", MONTH, "--format", format, "--clock-start", "2026-02-01T06:10:00Z"]).await;
+    let run = async |format: &str| {
+        service.done(&["report", "docs", MONTH, "--format", format, "--clock-start", "2026-02-01T06:10:00Z"]).await
+    };
     let report: serde_json::Value = serde_json::from_str(&json)?;
     let from_command: serde_json::Value = serde_json::from_str(&run("json").await?)?;
     ensure!(report == from_command, "JSON: {report}\n{from_command}");
@@ -102,7 +108,8 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
         for number in [views, visits, visitors] {
             ensure!(output.contains(&grouped(number)), "{number} is not in {output}");
         }
-        for listed in report["pages"]["items"].as_array().context("pages")?.iter().filter(|page| page["status"] == 200) {
+        for listed in report["pages"]["items"].as_array().context("pages")?.iter().filter(|page| page["status"] == 200)
+        {
             let path = listed["path"].as_str().context("a path")?;
             ensure!(output.contains(path), "{path} is not in {output}");
         }
@@ -114,12 +121,18 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let mut recipients = Vec::new();
     for mail in &mails {
         let mail = mailparse::parse_mail(mail)?;
-        let header = |name: &str| mailparse::MailHeaderMap::get_first_value(&mail.headers.as_slice(), name).context(name.to_owned());
+        let header = |name: &str| {
+            mailparse::MailHeaderMap::get_first_value(&mail.headers.as_slice(), name).context(name.to_owned())
+        };
         recipients.push(header("To")?);
         ensure!(header("Subject")?.contains("docs") && header("Subject")?.contains(MONTH), "{}", header("Subject")?);
         let [as_text, as_html] = mail.subparts.as_slice() else { anyhow::bail!("{} parts", mail.subparts.len()) };
         let unix = |text: String| text.replace("\r\n", "\n").trim_end().to_owned();
-        ensure!(unix(as_text.get_body()?) == unix(markdown.clone()), "the mail's text is another:\n{}\n{markdown}", as_text.get_body()?);
+        ensure!(
+            unix(as_text.get_body()?) == unix(markdown.clone()),
+            "the mail's text is another:\n{}\n{markdown}",
+            as_text.get_body()?
+        );
         let as_html = as_html.get_body()?;
         ensure!(unix(as_html.clone()) == unix(html.clone()), "the mail's HTML is another");
         for asks in ["<script", "<img", "<link", "src=", "url(", "http://", "@import"] {
@@ -152,7 +165,8 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
 #[tokio::test]
 async fn settings_of_mail_are_checked_and_its_password_is_not_shown() -> Result<()> {
     let told = async |arguments: &[&str]| -> Result<String> {
-        let output = tokio::process::Command::new(harness::service::binary()?).arg("config").args(arguments).output().await?;
+        let output =
+            tokio::process::Command::new(harness::service::binary()?).arg("config").args(arguments).output().await?;
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     let wrong = told(&["--smtp-url", "smtp://u:Geheimnis@mail.example"]).await?;
