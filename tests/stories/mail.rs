@@ -122,7 +122,7 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     for mail in &mails {
         let mail = mailparse::parse_mail(mail)?;
         let header = |name: &str| {
-            mailparse::MailHeaderMap::get_first_value(&mail.headers.as_slice(), name).context(name.to_owned())
+            mailparse::MailHeaderMap::get_first_value(mail.headers.as_slice(), name).context(name.to_owned())
         };
         recipients.push(header("To")?);
         ensure!(header("Subject")?.contains("docs") && header("Subject")?.contains(MONTH), "{}", header("Subject")?);
