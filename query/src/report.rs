@@ -172,7 +172,8 @@ pub struct PageFigures {
     pub views_before: Option<u64>,
     /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
     pub change: Option<f64>,
-    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project, empty where it is not known.
+    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project,
+    /// `:more` for hosts beyond the first 32, empty where it is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<BreakdownItem>,
 }

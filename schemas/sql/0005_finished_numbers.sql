@@ -1,5 +1,5 @@
 -- Schema version 5: finished numbers for whoever asks with SQL (docs/sql.md). Two views have a project's days and months as plain
--- columns; nobody who reads them needs to know of sketches, windows, runs or FINAL. They have totals of projects only.
+-- columns, and read no sketch; nobody who reads them needs to know of sketches, windows, runs or FINAL. They have totals of projects only.
 
 -- Visitors of the days and months that are not closed, estimated from their sketches every few minutes. mark is of the rows that were
 -- read: where those of now have another, the figure is made anew. Closed months have theirs in month_closed.
@@ -58,7 +58,11 @@ FROM (
         CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
         CAST(NULL, 'Nullable(Float64)') AS of_error,
         toUInt8(notEmpty(of_streams)) AS is_closed
-    FROM (SELECT * FROM site_hourly FINAL) AS site
+    FROM (
+        SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
+            stream, window_start
+        FROM site_hourly FINAL
+    ) AS site
     LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
     WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)])
     UNION ALL
@@ -71,7 +75,10 @@ FROM (
         toNullable(day_visitors[number]) AS of_visitors,
         toNullable(day_errors[number]) AS of_error,
         toUInt8(1) AS is_closed
-    FROM (SELECT * FROM month_closed FINAL) AS closed
+    FROM (
+        SELECT project, month, run, hour_views, hour_visits, day_visitors, day_errors, day_bots
+        FROM month_closed FINAL
+    ) AS closed
     INNER JOIN closed_month AS closes ON closed.month = closes.month AND closed.run = closes.run_that_counts
     ARRAY JOIN arrayEnumerate(day_visitors) AS number
     UNION ALL
@@ -114,7 +121,11 @@ FROM (
         if(is_closed = 1, views, 0) AS open_now,
         toUInt64(0) AS open_then,
         toUInt8(notEmpty(of_streams)) AS is_closed
-    FROM (SELECT * FROM site_hourly FINAL) AS site
+    FROM (
+        SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
+            stream, window_start
+        FROM site_hourly FINAL
+    ) AS site
     LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
     WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)])
     UNION ALL
@@ -129,7 +140,11 @@ FROM (
         toUInt64(0) AS open_now,
         open_views AS open_then,
         toUInt8(1) AS is_closed
-    FROM (SELECT * FROM month_closed FINAL) AS closed
+    FROM (
+        SELECT project, month, run, visitors, visitors_error, hour_views, hour_visits, open_views,
+            bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other
+        FROM month_closed FINAL
+    ) AS closed
     INNER JOIN closed_month AS closes ON closed.month = closes.month AND closed.run = closes.run_that_counts
     UNION ALL
     SELECT

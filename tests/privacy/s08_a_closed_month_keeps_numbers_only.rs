@@ -1,7 +1,7 @@
 //! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
 
 use crate::records::{mix, not_found, view};
-use crate::traffic::sql_says_the_same;
+use crate::traffic::{examples_run, sql_says_the_same};
 use anyhow::{Context, Result, ensure};
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
@@ -92,6 +92,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     // Whoever looks whether a month is due also brings the numbers for SQL up to date; the aggregator does so every few minutes.
     deployment.done(&["close", "--clock-start", OPEN]).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &before).await?;
+    examples_run(&deployment, PROJECTS[0]).await?;
 
     // Too early is told, and changes nothing.
     let early = deployment.run(&["close", "--month", MONTH, "--clock-start", "2026-10-03T23:00:00Z"]).await?;

@@ -86,9 +86,9 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     })
     .await?;
     deployment.done(&["close"]).await?;
-    let sql = "SELECT (SELECT count() FROM finished_day WHERE project = 'erased'), \
-               (SELECT count() FROM daily_traffic WHERE project = 'erased'), \
-               (SELECT count() FROM monthly_traffic WHERE project = 'erased')";
+    let sql = "SELECT assumeNotNull((SELECT count() FROM finished_day WHERE project = 'erased')), \
+               assumeNotNull((SELECT count() FROM daily_traffic WHERE project = 'erased')), \
+               assumeNotNull((SELECT count() FROM monthly_traffic WHERE project = 'erased'))";
     let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
     ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
     let told = deployment.done(&["project", "erase", "erased"]).await?;

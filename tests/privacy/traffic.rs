@@ -63,3 +63,22 @@ pub async fn sql_says_the_same(
     }
     Ok(())
 }
+
+/// The examples of `docs/sql.md` are taken by the engine as they are written, and the first has the project's days.
+pub async fn examples_run(deployment: &Deployment, project: &str) -> Result<()> {
+    let text = include_str!("../../docs/sql.md");
+    let examples: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let (asking, others): (Vec<&str>, Vec<&str>) = examples.iter().partition(|sql| sql.starts_with("SELECT"));
+    ensure!(asking.len() == 3 && others.len() == 1, "{} examples", examples.len());
+    for (number, sql) in asking.into_iter().enumerate() {
+        let sql = sql
+            .replace("headcount.", &format!("{}.", deployment.database))
+            .replace("$project", project)
+            .replace("$__fromTime", "'2026-09-01'")
+            .replace("$__toTime", "'2026-09-30'");
+        let counted = format!("SELECT count() FROM ({sql})");
+        let rows: u64 = deployment.client().query(&counted).fetch_one().await.with_context(|| sql.clone())?;
+        ensure!(number != 0 || rows == 30, "{rows} rows of\n{sql}");
+    }
+    Ok(())
+}

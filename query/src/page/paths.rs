@@ -195,6 +195,7 @@ fn from(referrers: &[BreakdownItem]) -> Markup {
             @if at > 0 { ", " }
             @if item.rest { "other " }
             @else if item.value == ":internal" { "from your own pages " }
+            @else if item.value == ":more" { "from other sites " }
             @else if item.value.is_empty() { "direct or not told " }
             @else { "from " bdi { (words::shortened(&item.value)) } " " }
             (words::number(item.views))

@@ -2,7 +2,9 @@
 
 use crate::load::{Load, PROJECTS};
 use anyhow::{Context, Result, ensure};
+use harness::http::Connection;
 use harness::roles::Deployment;
+use harness::service::eventually;
 use harness::{clickhouse, kafka};
 use serde_json::Value;
 
@@ -74,6 +76,19 @@ async fn planted_differences_are_found() -> Result<()> {
     let load = Load::start(ingest.address, 99, 4);
     load.reach(200).await?;
     load.finish().await?;
+    let foreign = format!(r#"{{"project":"{}","url":"https://elsewhere.example/"}}"#, PROJECTS[0]);
+    for _ in 0..5 {
+        let mut connection = Connection::open(ingest.address).await?;
+        let answer = connection.send("POST", "/v1/pageview", &[], foreign.clone()).await?;
+        ensure!(answer.status == 403, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    eventually("the refusals in ClickHouse", async || {
+        let sql = "SELECT sum(beacons) FROM rejection_daily FINAL WHERE host = 'elsewhere.example'";
+        let found: u64 = deployment.client().query(sql).fetch_one().await?;
+        ensure!(found == 5, "{found} so far");
+        Ok(())
+    })
+    .await?;
     let audit = deployment.audit(60).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
     aggregate.process.stop().await?;
