@@ -38,6 +38,9 @@ pub fn render(result: &MonthResult) -> String {
         checked(&mut out, "the closed month", closed);
     }
     rest(&mut out, result);
+    for wrong in &result.wrong {
+        let _ = writeln!(out, "WRONG: {wrong}");
+    }
     for remark in &result.remarks {
         let _ = writeln!(out, "- {remark}");
     }
@@ -170,6 +173,10 @@ fn storage(out: &mut String, result: &MonthResult) {
 }
 
 fn checked(out: &mut String, what: &str, checked: &Checked) {
+    if checked.projects == 0 {
+        // What is wrong with it is told below.
+        return;
+    }
     let beyond = match checked.beyond_window {
         0 => String::new(),
         n => format!(", of which {} repeats a window after their view", grouped(n)),
