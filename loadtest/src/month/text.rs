@@ -238,8 +238,8 @@ fn rest(out: &mut String, result: &MonthResult) {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let _ = writeln!(
             out,
-            "\n{} page views a month, by arithmetic: {:.0} a second in the busiest hour; processors: {:.1} aggregators, {:.1} \
-             ClickHouse, {:.1} brokers; {} partitions; disk: {:.1} GiB brokers, {:.1} GiB ClickHouse",
+            "\n{} page views a month, by arithmetic: {:.0} a second in the busiest hour; processors: {:.2} aggregators, {:.2} \
+             ClickHouse, {:.2} brokers; {} partitions; disk: {:.1} GiB brokers, {:.1} GiB ClickHouse",
             grouped(to.views),
             to.peak_per_second,
             to.aggregate_processors,
