@@ -245,14 +245,15 @@ fn ahead(report: &Report) -> String {
     let median = |who: &str, of: fn(&Run) -> Option<f64>| {
         Some(Spread::of(report.runs.iter().filter(|run| run.who == who).filter_map(of))?.median)
     };
+    type Of<T> = (&'static str, fn(&T) -> Option<f64>);
     // Less is better, but for the first.
-    let of_runs: [(&str, fn(&Run) -> Option<f64>); 4] = [
+    let of_runs: [Of<Run>; 4] = [
         ("accepted beacons a second", |run| Some(-run.accepted_per_second)),
         ("latency (p99)", |run| Some(run.p99_ms)),
         ("processor time", |run| Some(run.cpu_seconds_per_1000)),
         ("time until counted", |run| run.counted_after_seconds),
     ];
-    let of_whole: [(&str, fn(&Whole) -> Option<f64>); 3] = [
+    let of_whole: [Of<Whole>; 3] = [
         ("memory", |whole| Some(whole.peak_bytes as f64)),
         ("disk", |whole| Some(whole.disk_bytes as f64)),
         ("time of a report", |whole| whole.report_ms.map(|spread| spread.median)),
