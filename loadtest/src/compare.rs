@@ -239,6 +239,43 @@ async fn asked(report: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<S
     Spread::of(times).context("reports were asked for")
 }
 
+/// In what each of the two is ahead of the other, by their medians.
+fn ahead(report: &Report) -> String {
+    let [ours, theirs] = ["headcount serve", "GoatCounter"];
+    let median = |who: &str, of: fn(&Run) -> Option<f64>| {
+        Some(Spread::of(report.runs.iter().filter(|run| run.who == who).filter_map(of))?.median)
+    };
+    type Of<T> = (&'static str, fn(&T) -> Option<f64>);
+    // Less is better, but for the first.
+    let of_runs: [Of<Run>; 4] = [
+        ("accepted beacons a second", |run| Some(-run.accepted_per_second)),
+        ("latency (p99)", |run| Some(run.p99_ms)),
+        ("processor time", |run| Some(run.cpu_seconds_per_1000)),
+        ("time until counted", |run| run.counted_after_seconds),
+    ];
+    let of_whole: [Of<Whole>; 3] = [
+        ("memory", |whole| Some(whole.peak_bytes as f64)),
+        ("disk", |whole| Some(whole.disk_bytes as f64)),
+        ("time of a report", |whole| whole.report_ms.map(|spread| spread.median)),
+    ];
+    let whole = |who: &str, of: fn(&Whole) -> Option<f64>| of(report.whole.iter().find(|whole| whole.who == who)?);
+    let pairs = of_runs.iter().map(|(name, of)| (*name, median(ours, *of), median(theirs, *of)));
+    let pairs = pairs.chain(of_whole.iter().map(|(name, of)| (*name, whole(ours, *of), whole(theirs, *of))));
+    let (mut we, mut they) = (Vec::new(), Vec::new());
+    for (name, our, their) in pairs {
+        match (our, their) {
+            (Some(our), Some(their)) if our < their => we.push(name),
+            (Some(our), Some(their)) if their < our => they.push(name),
+            _ => {}
+        }
+    }
+    let list = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    if report.whole.iter().all(|whole| whole.who != theirs) {
+        return format!("GoatCounter took no part. {}", goatcounter::HOW);
+    }
+    format!("headcount is ahead in: {}. GoatCounter is ahead in: {}.", list(we), list(they))
+}
+
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
     let names = ["no-op", "headcount serve", "GoatCounter"];
@@ -278,6 +315,7 @@ fn render(report: &Report) -> String {
             whole.report_ms.map_or_else(|| "–".to_owned(), |spread| spread.show(1))
         );
     }
+    let _ = writeln!(out, "\n{}", ahead(report));
     out.push_str(
         "\n- headcount answers when the view is on disk. GoatCounter answers when it is in memory and writes every ten seconds: what \
          was answered since is lost with the process. Its figure above is of acceptance, not of durability.\n\
@@ -291,4 +329,34 @@ fn render(report: &Report) -> String {
          own files.\n",
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(who: &'static str, rate: f64, p99_ms: f64) -> Run {
+        let counted_after_seconds = None;
+        Run { who, accepted_per_second: rate, p50_ms: 1.0, p99_ms, cpu_seconds_per_1000: 0.1, counted_after_seconds }
+    }
+
+    #[test]
+    fn whoever_is_ahead_is_named_whether_or_not_it_is_us() {
+        let whole = |who, peak_bytes| Whole { who, peak_bytes, ..Whole::default() };
+        let mut report = Report {
+            format: 1,
+            machine: Machine::default(),
+            count: 1,
+            connections: 1,
+            runs: vec![run("headcount serve", 100.0, 3.0), run("GoatCounter", 200.0, 9.0)],
+            whole: vec![whole("headcount serve", 300), whole("GoatCounter", 80)],
+        };
+        let told = ahead(&report);
+        assert_eq!(
+            told,
+            "headcount is ahead in: latency (p99). GoatCounter is ahead in: accepted beacons a second, memory."
+        );
+        report.whole.pop();
+        assert!(ahead(&report).contains("took no part"));
+    }
 }

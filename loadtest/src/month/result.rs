@@ -117,6 +117,8 @@ pub struct MonthResult {
     pub projections: Vec<Projection>,
     /// What the figures do not say.
     pub remarks: Vec<String>,
+    /// What was not counted right.
+    pub wrong: Vec<String>,
 }
 
 impl MonthResult {

@@ -38,6 +38,9 @@ pub fn render(result: &MonthResult) -> String {
         checked(&mut out, "the closed month", closed);
     }
     rest(&mut out, result);
+    for wrong in &result.wrong {
+        let _ = writeln!(out, "WRONG: {wrong}");
+    }
     for remark in &result.remarks {
         let _ = writeln!(out, "- {remark}");
     }
@@ -170,6 +173,10 @@ fn storage(out: &mut String, result: &MonthResult) {
 }
 
 fn checked(out: &mut String, what: &str, checked: &Checked) {
+    if checked.projects == 0 {
+        // What is wrong with it is told below.
+        return;
+    }
     let beyond = match checked.beyond_window {
         0 => String::new(),
         n => format!(", of which {} repeats a window after their view", grouped(n)),
@@ -231,8 +238,8 @@ fn rest(out: &mut String, result: &MonthResult) {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let _ = writeln!(
             out,
-            "\n{} page views a month, by arithmetic: {:.0} a second in the busiest hour; processors: {:.1} aggregators, {:.1} \
-             ClickHouse, {:.1} brokers; {} partitions; disk: {:.1} GiB brokers, {:.1} GiB ClickHouse",
+            "\n{} page views a month, by arithmetic: {:.0} a second in the busiest hour; processors: {:.2} aggregators, {:.2} \
+             ClickHouse, {:.2} brokers; {} partitions; disk: {:.1} GiB brokers, {:.1} GiB ClickHouse",
             grouped(to.views),
             to.peak_per_second,
             to.aggregate_processors,
