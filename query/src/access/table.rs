@@ -47,7 +47,6 @@ const fn programs(path: &'static str, rule: Rule) -> Route {
 
 /// All routes of this crate but `/privacy`, which is open. Each has a row in `tests/stories/rights.rs`, too.
 pub const ROUTES: &[Route] = &[
-    open("/assets/{file}"),
     open("/assets/report.css"),
     open("/assets/report.js"),
     open("/v1/openapi.json"),
@@ -61,7 +60,6 @@ pub const ROUTES: &[Route] = &[
     programs("/v1/projects", Rule::SignedIn),
     programs("/v1/projects.csv", Rule::SignedIn),
     programs("/v1/projects/{project}/reports/{span}", Rule::OfProject),
-    programs("/v1/projects/{project}/reports/{span}/{part}", Rule::OfProject),
     programs("/v1/projects/{project}/reports/{span}/pages", Rule::OfProject),
     programs("/v1/projects/{project}/reports/{span}/pages.csv", Rule::OfProject),
     programs("/v1/projects/{project}/reports/{span}/not-found", Rule::OfProject),
