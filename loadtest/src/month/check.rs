@@ -149,7 +149,7 @@ impl<'a> Check<'a> {
              + bots_other) FROM {name}.site_hourly FINAL GROUP BY project"
         );
         self.projects(&sums, &mut checked).await?;
-        self.pages(&format!("SELECT path, status, views, project FROM {name}.page_daily FINAL"), &mut checked).await?;
+        self.pages(&["page_daily"], &mut checked).await?;
         let by_page = self.database.number(&format!("SELECT sum(views) FROM {name}.page_daily FINAL")).await?;
         ensure!(by_page == checked.views, "{} views are counted by hour and {by_page} by page", checked.views);
         let refused = self.database.number(&format!("SELECT sum(beacons) FROM {name}.rejection_daily FINAL")).await?;
@@ -174,11 +174,7 @@ impl<'a> Check<'a> {
              {name}.site_hourly FINAL) GROUP BY project"
         );
         self.projects(&sums, &mut checked).await?;
-        let pages = format!(
-            "SELECT path, status, views, project FROM (SELECT path, status, views, project FROM {name}.month_closed_page FINAL \
-             UNION ALL SELECT path, status, views, project FROM {name}.page_daily FINAL)"
-        );
-        self.pages(&pages, &mut checked).await?;
+        self.pages(&["month_closed_page", "page_daily"], &mut checked).await?;
         let visitors = format!("SELECT project, visitors FROM {name}.month_closed FINAL WHERE project != ''");
         let rows: Vec<(String, u64)> = self.database.rows(&visitors).await?;
         if self.truth.visitors > 0 {
@@ -232,13 +228,19 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// `sql` gives path, status, views and project.
-    async fn pages(&self, sql: &str, checked: &mut Checked) -> anyhow::Result<()> {
+    /// Compares the pages of the projects that are looked at closely, added up over these tables.
+    async fn pages(&self, tables: &[&str], checked: &mut Checked) -> anyhow::Result<()> {
         let truth = self.truth.pages();
         let names: Vec<String> = truth.keys().map(|number| format!("'{}'", self.plan.slug(*number))).collect();
+        // The condition stands with each table: there it keeps all other projects from being read.
+        let of_table = |table: &&str| {
+            let (name, names) = (&self.database.name, names.join(","));
+            format!("SELECT project, path, status, views FROM {name}.{table} FINAL WHERE project IN ({names})")
+        };
+        let all: Vec<String> = tables.iter().map(of_table).collect();
         let sql = format!(
-            "SELECT project, path, status, sum(views) FROM ({sql}) WHERE project IN ({}) GROUP BY project, path, status",
-            names.join(",")
+            "SELECT project, path, status, sum(views) FROM ({}) GROUP BY project, path, status",
+            all.join(" UNION ALL ")
         );
         let rows: Vec<(String, String, u16, u64)> = self.database.rows(&sql).await?;
         let mut counted: BTreeMap<u32, BTreeMap<(String, u16), u64>> = BTreeMap::new();

@@ -28,6 +28,8 @@ use crate::role::{self, Role};
 const QUIET: Duration = Duration::from_secs(3);
 /// How long it is waited for, at most.
 const REST: Duration = Duration::from_secs(60);
+/// Windows of fewer records cost more time than their records.
+const SMALL_WINDOW: u64 = 50_000;
 /// How long an aggregator may take to be taken in by its group, or to fold its open windows again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -279,7 +281,7 @@ impl Run {
             closed,
             reports,
             projections: Vec::new(),
-            remarks: remarks(&produced),
+            remarks: remarks(&produced, self.state.window_records),
             wrong,
             truth: produced.truth,
         };
@@ -493,13 +495,19 @@ fn bar(expected: u64) -> ProgressBar {
     if let Ok(style) = style { bar.with_style(style) } else { bar }
 }
 
-fn remarks(produced: &Produced) -> Vec<String> {
+fn remarks(produced: &Produced, window_records: u64) -> Vec<String> {
     let mut remarks = vec![
         "All ran on one machine: sender, broker, aggregators and ClickHouse share its processors. Memory is the peak of what was \
          resident; of ClickHouse it includes the pages of its program that were touched."
             .to_owned(),
         "B/view day by day is with parts that are not merged yet; the tables below it are at rest.".to_owned(),
     ];
+    if window_records < SMALL_WINDOW {
+        remarks.push(format!(
+            "Windows of {window_records} records are as many as a month has, in some minutes: most of the time goes into their inserts, \
+             which a month has hours for. For the rate of a backlog give --window-records."
+        ));
+    }
     if produced.before > 0 {
         remarks.push(format!(
             "An earlier run had sent {} records: seconds, processor time and rows written are of this run only, so figures for each \
