@@ -1,7 +1,7 @@
 //! Who may read which report.
 //!
-//! A request's way: [`guard`] finds the route's row in [`table`] → what the request shows of itself (`credentials`) → whose that is
-//! (`snapshot`, `sessions`) → whether there is room (`limits`) → whether they may ([`decide`], pure) → the route, with a [`Caller`].
+//! A request's way: `guard` finds the route's row in [`table`] → what the request shows of itself (`credentials`) → whose that is
+//! (`snapshot`, `sessions`) → whether there is room (`limits`) → whether they may (`decide`, pure) → the route, with a [`Caller`].
 //!
 //! Nothing of a project is asked for before this is decided, and deciding looks at the snapshot only: an answer to somebody who may
 //! not read a project is the same, made by the same steps, whether the project exists or not.

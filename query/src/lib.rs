@@ -1,6 +1,6 @@
 //! Monthly reports: reads one project's month from ClickHouse, unites its sketches, serves JSON and a page.
 //!
-//! In the order of a request's way: [`routes`] (parses) → [`store`] (asks ClickHouse) → [`report`] (adds up; pure) →
+//! In the order of a request's way: [`guarded_routes`] (parses) → [`store`] (asks ClickHouse) → [`report`] (adds up; pure) →
 //! JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
 
 use axum::Router;
