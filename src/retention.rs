@@ -13,7 +13,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row is of.
-const TIMED: [(&str, &str); 13] = [
+const TIMED: [(&str, &str); 14] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
@@ -26,11 +26,12 @@ const TIMED: [(&str, &str); 13] = [
     ("finished_day", "day"),
     ("finished_month", "month"),
     ("month_close", "month"),
+    ("delivery", "month"),
     ("ledger", "toDate(appended)"),
 ];
 
-/// Tables with a column `project`.
-const OF_PROJECTS: [&str; 11] = [
+/// Tables with a column `project`; of deliveries, since they name who got a report.
+const OF_PROJECTS: [&str; 12] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -42,6 +43,7 @@ const OF_PROJECTS: [&str; 11] = [
     "month_closed_not_found",
     "finished_day",
     "finished_month",
+    "delivery",
 ];
 
 #[derive(Row, Deserialize)]

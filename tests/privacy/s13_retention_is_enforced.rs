@@ -7,10 +7,19 @@ use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
 
-const TABLES: [&str; 7] =
-    ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "finished_day", "finished_month", "ledger"];
+const TABLES: [&str; 8] = [
+    "site_hourly",
+    "page_daily",
+    "breakdown_daily",
+    "not_found_daily",
+    "finished_day",
+    "finished_month",
+    "delivery",
+    "ledger",
+];
 /// Tables whose rule is looked at.
-const RULED: [&str; 10] = [
+const RULED: [&str; 11] = [
+    "delivery",
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -91,6 +100,10 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
                assumeNotNull((SELECT count() FROM monthly_traffic WHERE project = 'erased'))";
     let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
     ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
+    // Who got its reports is no figure, but names somebody.
+    let sent = "INSERT INTO delivery (project, month, recipient, sent) \
+                SELECT 'erased', toStartOfMonth(today()), 'reader@example.org', now('UTC')";
+    client.query(sent).execute().await?;
     let told = deployment.done(&["project", "erase", "erased"]).await?;
     ensure!(told.contains("erased") && told.contains("log"), "{told}");
     ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "and none after");
