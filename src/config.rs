@@ -159,6 +159,12 @@ const SETTINGS: &[Setting] = &[
         "20",
         "Requests a second for reports, by token, or by client without one (ten times as many at once); 0: no limit",
     ),
+    setting(
+        "report_cache_mib",
+        "N",
+        "32",
+        "Memory for reports that may be asked for again, MiB; 0: every report is made anew",
+    ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
     setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
@@ -400,7 +406,12 @@ impl Config {
                 query::small_cells::LEAST_FLOOR
             );
         };
-        Ok(query::QueryConfig { rules: query::Rules { unit, floor }, ..query::QueryConfig::default() })
+        let keep_mib: u64 = self.parse("report_cache_mib", "a number of mebibytes from 0 to 65536")?;
+        if keep_mib > 65_536 {
+            bail!("setting `report_cache_mib` ({}): expected 0 to 65536", self.origin("report_cache_mib"));
+        }
+        let keep_bytes = keep_mib << 20;
+        Ok(query::QueryConfig { rules: query::Rules { unit, floor }, keep_bytes, ..query::QueryConfig::default() })
     }
 
     /// How often visitors are estimated for those who ask with SQL.
@@ -638,6 +649,7 @@ mod tests {
             (&["--visitor-period", "year"], "setting `visitor_period`"),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
+            (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),

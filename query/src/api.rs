@@ -69,7 +69,7 @@ async fn report(
         let pages = Parameters::of(uri.query(), &known)?.pages_of_report()?;
         let report = reports.report(&project, span, &pages).await?;
         Ok(match format {
-            Format::Json => answer::json(&report, &headers),
+            Format::Json => answer::json(&*report, &headers),
             Format::Csv => answer::csv(csv::report(&report), &format!("{project}-{span}.csv"), &headers),
         })
     };

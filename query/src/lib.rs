@@ -20,6 +20,7 @@ pub mod store;
 
 mod api;
 mod handlers;
+mod kept;
 mod page;
 
 pub use period::{Period, Span};
@@ -38,11 +39,13 @@ pub struct QueryConfig {
     pub rules: Rules,
     /// Longest time for one question to ClickHouse, milliseconds.
     pub timeout_ms: u64,
+    /// Most bytes of reports that are kept for whoever asks again; 0 for none.
+    pub keep_bytes: u64,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { rules: Rules::default(), timeout_ms: 10_000 }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20 }
     }
 }
 

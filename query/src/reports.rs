@@ -1,5 +1,6 @@
 //! Reports for whoever asks within the program: handlers, the command line, mail.
 
+use crate::kept::KeptReports;
 use crate::period::{Period, Span};
 use crate::problem::Problem;
 use crate::report::breakdowns::{ValueCursor, page_of};
@@ -13,6 +14,7 @@ use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -50,6 +52,7 @@ pub struct ProjectListing {
 pub struct Reports {
     turns: Semaphore,
     store: ReportStore,
+    kept: KeptReports,
     config: QueryConfig,
     clock: Clock,
 }
@@ -58,7 +61,8 @@ impl Reports {
     /// Reads with `store`; `clock` tells what has begun.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         let store = store.with_timeout_ms(config.timeout_ms);
-        Reports { turns: Semaphore::new(AT_ONCE), store, config, clock }
+        let kept = KeptReports::new(config.keep_bytes);
+        Reports { turns: Semaphore::new(AT_ONCE), store, kept, config, clock }
     }
 
     /// Now.
@@ -85,12 +89,29 @@ impl Reports {
         project: &ProjectSlug,
         span: Span,
         pages: &PagesRequest,
-    ) -> Result<MonthlyReport, Problem> {
+    ) -> Result<Arc<MonthlyReport>, Problem> {
         let periods = self.periods(span, pages)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.store.report(&asked, pages, pages.limit).await.map_err(|error| problem_of(&error))?;
-        Ok(MonthlyReport::of(project.clone(), span, &facts, self.config.rules))
+        // Rules are the same for all; periods say up to which hour.
+        let key = format!("{project} {span} {periods:?} {pages:?}");
+        let known = match self.store.marked(&asked).await {
+            Ok(known) => known,
+            Err(error) => {
+                if matches!(error, StoreError::UnknownProject) {
+                    self.kept.forget(&key);
+                }
+                return Err(problem_of(&error));
+            }
+        };
+        let mark = known.mark();
+        if let Some(report) = self.kept.get(&key, &mark) {
+            return Ok(report);
+        }
+        let facts = self.store.report(&asked, &known, pages, pages.limit).await.map_err(|error| problem_of(&error))?;
+        let report = Arc::new(MonthlyReport::of(project.clone(), span, &facts, self.config.rules));
+        self.kept.put(key, mark, &report);
+        Ok(report)
     }
 
     /// Its pages.

@@ -3,9 +3,10 @@
 //! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
 //! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
 //!
-//! A report is four looks, each of several questions at once: is there such a project, and which months are closed; the totals; the
-//! lists, of what the totals have counted; what is known of the pages listed.
+//! A report is four looks, each of several questions at once: is there such a project, which months are closed, and has anything
+//! changed since it was made the last time; the totals; the lists, of what the totals have counted; what is known of the pages listed.
 
+use crate::kept::Mark;
 use crate::period::{Period, Span};
 use crate::report::facts::{RejectionSum, ValueSum};
 use crate::report::{MonthFacts, PagesRequest, ReportFacts, Rules};
@@ -115,15 +116,44 @@ impl Asked<'_> {
 }
 
 /// What is known before any figure is read.
-struct Known {
+pub(crate) struct Known {
     closed: BTreeMap<u16, MonthCloseRow>,
+    project: OfProject,
+    rows: Rows,
+}
+
+impl Known {
+    /// What a report is made of that is made from now on.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            rows: self.rows.mark,
+            runs: self.closed.iter().map(|(&month, close)| (month, close.run)).collect(),
+            revision: self.project.revision,
+            time_zone: self.project.time_zone,
+        }
+    }
+}
+
+/// What a project's registration says, if it has one.
+#[derive(Clone, Copy)]
+struct OfProject {
     time_zone: Tz,
+    revision: u64,
 }
 
 #[derive(Row, Deserialize)]
 struct ProjectFacts {
     removed: u8,
     time_zone: String,
+    revision: u64,
+}
+
+/// Which rows there are, in short.
+#[derive(Clone, Copy, Default, Row, Deserialize)]
+struct Rows {
+    mark: u64,
+    /// Of these, rows of refused beacons.
+    rejections: u64,
 }
 
 impl ReportStore {
@@ -140,19 +170,27 @@ impl ReportStore {
         self
     }
 
+    /// What a whole report rests on: asked for before its figures are.
+    pub(crate) async fn marked(&self, asked: &Asked<'_>) -> Result<Known, StoreError> {
+        let compared = asked.compared();
+        let (mut known, rows) = tokio::try_join!(self.known(asked, &compared), self.rows(asked, &compared))?;
+        known.rows = rows;
+        Ok(known)
+    }
+
     /// Everything that a whole report needs.
     pub(crate) async fn report(
         &self,
         asked: &Asked<'_>,
+        known: &Known,
         pages: &PagesRequest,
         not_found_limit: usize,
     ) -> Result<ReportFacts, StoreError> {
         let compared = asked.compared();
-        let known = self.known(asked, &compared).await?;
         let (scope, before) = scopes(asked, &compared, &known.closed);
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
         let mut facts = self.totals(asked, &scope, compared).await?;
-        facts.time_zone = known.time_zone;
+        facts.time_zone = known.project.time_zone;
         let lists = async {
             if pages.is_plain() {
                 return self.first_pages(&scope, [pages.limit, not_found_limit]).await;
@@ -164,8 +202,10 @@ impl ReportStore {
             )?;
             Ok(lists.into())
         };
+        let rejections =
+            async { if known.rows.rejections == 0 { Ok(Vec::new()) } else { self.rejections(&scope).await } };
         let ([pages, not_found], values, rejections) =
-            tokio::try_join!(lists, self.values(&scope, None, asked.rules.floor), self.rejections(&scope))?;
+            tokio::try_join!(lists, self.values(&scope, None, asked.rules.floor), rejections)?;
         (facts.pages, facts.not_found, facts.values) = (pages, not_found, values);
         for RejectionSum { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
@@ -214,21 +254,26 @@ impl ReportStore {
         self.project(project).await.map(|_| ())
     }
 
-    /// Its time zone, if it has one.
-    async fn project(&self, project: &ProjectSlug) -> Result<Tz, StoreError> {
-        let sql = "SELECT removed, time_zone FROM project FINAL WHERE slug = ?";
+    async fn project(&self, project: &ProjectSlug) -> Result<OfProject, StoreError> {
+        let sql = "SELECT removed, time_zone, revision FROM project FINAL WHERE slug = ?";
         let query = self.client.query(sql).bind(project.as_str());
         match self.within("the project", query.fetch_optional::<ProjectFacts>()).await? {
             // Rows that came back of an erased project are removed soon.
             Some(facts) if facts.removed == 2 => Err(StoreError::UnknownProject),
             // A zone that this version does not know was written by a later one.
-            Some(facts) => Ok(facts.time_zone.parse().unwrap_or(Tz::UTC)),
+            Some(facts) => {
+                Ok(OfProject { time_zone: facts.time_zone.parse().unwrap_or(Tz::UTC), revision: facts.revision })
+            }
             None => {
                 let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = ? LIMIT 1 \
                            UNION ALL SELECT toUInt8(1) FROM month_closed WHERE project = ? LIMIT 1";
                 let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str());
                 let found = self.within("the project", query.fetch_all::<u8>()).await?;
-                if found.is_empty() { Err(StoreError::UnknownProject) } else { Ok(Tz::UTC) }
+                if found.is_empty() {
+                    Err(StoreError::UnknownProject)
+                } else {
+                    Ok(OfProject { time_zone: Tz::UTC, revision: 0 })
+                }
             }
         }
     }
@@ -236,8 +281,25 @@ impl ReportStore {
     async fn known(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Known, StoreError> {
         let periods = asked.periods.iter().chain(compared.iter().flatten());
         let months: Vec<u16> = periods.map(|period| first_day(period.month())).collect();
-        let (time_zone, closed) = tokio::try_join!(self.project(asked.project), self.closed(&months))?;
-        Ok(Known { closed, time_zone })
+        let (project, closed) = tokio::try_join!(self.project(asked.project), self.closed(&months))?;
+        Ok(Known { closed, project, rows: Rows::default() })
+    }
+
+    /// A sum, since a row may be there twice before it is merged; without `FINAL`, since a merge that changes the sum costs no more
+    /// than a report made anew.
+    async fn rows(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Rows, StoreError> {
+        let none = BTreeMap::new();
+        let periods = compared.iter().rev().flatten().chain(asked.periods).copied().collect();
+        let all = Scope { whose: of_project(asked.project), periods, range: false, closed: &none };
+        let sql = format!(
+            "SELECT sum(hash) AS mark, sum(rejection) AS rejections FROM (\
+             SELECT sipHash64(hour, stream, window_start, next_offset) AS hash, 0 AS rejection FROM site_hourly {} \
+             UNION ALL SELECT sipHash64(day, reason, host, stream, window_start, next_offset) AS hash, 1 AS rejection \
+             FROM rejection_daily {})",
+            all.hours(),
+            all.days()
+        );
+        self.within("whether anything changed", self.client.query(&sql).fetch_one()).await
     }
 
     /// Who closed the months, of those that anybody did.
@@ -272,11 +334,9 @@ impl ReportStore {
             self.within("closed months", self.client.query(&sql).fetch_all::<MonthClosedRow>()).await
         };
         let ReportFacts { months, compared, .. } = &mut facts;
-        let (closed, (), ()) = tokio::try_join!(
-            closed,
-            self.hours(scope, months.iter_mut().collect(), true),
-            self.hours(&others, compared.iter_mut().flatten().collect(), whole)
-        )?;
+        let first = if whole { None } else { asked.periods.first().map(|period| period.first_hour()) };
+        let months = compared.iter_mut().flatten().chain(months).collect();
+        let (closed, ()) = tokio::try_join!(closed, self.hours(&all, months, first))?;
         for row in closed {
             let hour = schemas::Day(row.month).first_hour();
             if let Some(month) = of_hour(facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()), hour) {
@@ -286,32 +346,33 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected.
+    /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected. Hours before `first_sketch`
+    /// come without theirs.
     async fn hours(
         &self,
         scope: &Scope<'_>,
         mut months: Vec<&mut MonthFacts>,
-        with_sketches: bool,
+        first_sketch: Option<Hour>,
     ) -> Result<(), StoreError> {
-        if months.is_empty() {
-            return Ok(());
-        }
-        let sketch = if with_sketches { "sketch" } else { "'' AS sketch" };
+        let sketch = match first_sketch {
+            None => "sketch".to_owned(),
+            Some(first) => format!("if(hour < toDateTime({}, 'UTC'), '', sketch) AS sketch", first.unix_seconds()),
+        };
         let sql = format!(
             "SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, \
              bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
             scope.hours()
         );
-        let take = |row: SiteHourlyRow| match of_hour(
-            months.iter_mut().map(|month| &mut **month),
-            Hour::from_unix_seconds(row.hour),
-        ) {
-            Some(month) if with_sketches => month.add_site(&row),
-            Some(month) => {
-                month.add_counts(&row);
-                Ok(())
+        let take = |row: SiteHourlyRow| {
+            let hour = Hour::from_unix_seconds(row.hour);
+            match of_hour(months.iter_mut().map(|month| &mut **month), hour) {
+                Some(month) if first_sketch.is_none_or(|first| first <= hour) => month.add_site(&row),
+                Some(month) => {
+                    month.add_counts(&row);
+                    Ok(())
+                }
+                None => Ok(()),
             }
-            None => Ok(()),
         };
         self.each("hours", self.client.query(&sql), take).await
     }

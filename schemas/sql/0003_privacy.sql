@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS month_closed (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, run)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 64, index_granularity_bytes = 131072;
 
 CREATE TABLE IF NOT EXISTS month_closed_page (
     project String CODEC(ZSTD(1)),
@@ -55,7 +56,8 @@ CREATE TABLE IF NOT EXISTS month_closed_page (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, path, status, run)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
 
 CREATE TABLE IF NOT EXISTS month_closed_breakdown (
     project String CODEC(ZSTD(1)),
@@ -67,7 +69,8 @@ CREATE TABLE IF NOT EXISTS month_closed_breakdown (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, dimension, value, run)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
 
 -- Which visitor key an endpoint uses: a fingerprint, which tells keys apart and nothing else. Nodes with another one would count
 -- visitors a second time.

@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS not_found_daily (
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
 ORDER BY (project, day, path, referrer, stream, window_start)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
 
 CREATE TABLE IF NOT EXISTS month_closed_not_found (
     project String CODEC(ZSTD(1)),
@@ -27,7 +28,8 @@ CREATE TABLE IF NOT EXISTS month_closed_not_found (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, path, referrer, run)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
 
 -- The page's host, where a beacon was refused for it; empty for all other reasons, and for hosts beyond the first few.
 ALTER TABLE rejection_daily

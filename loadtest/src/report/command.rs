@@ -79,49 +79,60 @@ async fn measure(args: &ReportArgs, database: &Database) -> anyhow::Result<Resul
         Some(binary) => binary.clone(),
         None => std::env::current_exe().context("looking for this program")?,
     };
-    let arguments = ["--clickhouse-database", &database.name, "--clock-start", &now.to_rfc3339()].map(str::to_owned);
-    let mut role = Role::start(&binary, "query", &args.clickhouse_url, &arguments)?;
-    let deadline = Instant::now() + PATIENCE;
-    while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"ready\":true")) {
-        role.alive()?;
-        ensure!(Instant::now() < deadline, "headcount query is not ready after {} s", PATIENCE.as_secs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // Every second of a client's is measured here, not how many there may be.
+    let arguments = ["--clickhouse-database", &database.name, "--clock-start", &now.to_rfc3339(), "--report-rate", "0"];
+    let mut lines = Vec::new();
+    for (name, more) in [("report", [].as_slice()), ("report, none kept", &["--report-cache-mib", "0"])] {
+        let arguments: Vec<String> = arguments.iter().chain(more).map(|&argument| argument.to_owned()).collect();
+        let mut role = Role::start(&binary, "query", &args.clickhouse_url, &arguments)?;
+        let deadline = Instant::now() + PATIENCE;
+        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"ready\":true")) {
+            role.alive()?;
+            ensure!(Instant::now() < deadline, "headcount query is not ready after {} s", PATIENCE.as_secs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let side = rounds(args, database, &crowd, name, &Asked::Reports(role.port)).await;
+        role.stop().await?;
+        lines.extend(side?);
     }
-    let lines = rounds(args, database, &crowd, role.port).await;
-    role.stop().await?;
+    let raw = Asked::Raw(Arc::new(database.clone()));
+    lines.extend(rounds(args, database, &crowd, "uniq() over raw events", &raw).await?);
     Ok(Result {
         machine: Machine::this(),
         projects: args.projects,
         views: crowd.views.iter().sum(),
         fill_seconds,
         stored,
-        lines: lines?,
+        lines,
     })
 }
 
-/// All rounds: each side first touched, with ClickHouse's caches dropped before; then warm, alone and at once; then the largest project.
-async fn rounds(args: &ReportArgs, database: &Database, crowd: &Arc<Crowd>, port: u16) -> anyhow::Result<Vec<Line>> {
+/// The rounds of one side: first touched, with ClickHouse's caches dropped before; then warm, alone and at once; then the largest project.
+async fn rounds(
+    args: &ReportArgs,
+    database: &Database,
+    crowd: &Arc<Crowd>,
+    name: &'static str,
+    asked: &Asked,
+) -> anyhow::Result<Vec<Line>> {
     let drawn = draw(crowd, args.reports as usize, args.seed);
     let mut seen = HashSet::new();
     let first: Vec<usize> = drawn.iter().copied().filter(|rank| seen.insert(*rank)).collect();
+    for cache in ["MARK CACHE", "UNCOMPRESSED CACHE", "PRIMARY INDEX CACHE"] {
+        // Not every version has all of them.
+        let _ = database.execute(&format!("SYSTEM DROP {cache}")).await;
+    }
+    let largest = vec![0; 50];
     let mut lines = Vec::new();
-    let sides = [("report", Asked::Reports(port)), ("uniq() over raw events", Asked::Raw(Arc::new(database.clone())))];
-    for (name, asked) in &sides {
-        for cache in ["MARK CACHE", "UNCOMPRESSED CACHE", "PRIMARY INDEX CACHE"] {
-            // Not every version has all of them.
-            let _ = database.execute(&format!("SYSTEM DROP {cache}")).await;
-        }
-        let largest = vec![0; 50];
-        for (state, ranks, clients) in [
-            ("first touch", &first, 1),
-            ("warm", &drawn, 1),
-            ("warm", &drawn, args.clients),
-            ("largest project", &largest, 1),
-        ] {
-            let round =
-                round(asked, crowd, args.month, ranks, clients).await.with_context(|| format!("{name}, {state}"))?;
-            lines.push(Line { asked: name, state, clients, round });
-        }
+    for (state, ranks, clients) in [
+        ("first touch", &first, 1),
+        ("warm", &drawn, 1),
+        ("warm", &drawn, args.clients),
+        ("largest project", &largest, 1),
+    ] {
+        let round =
+            round(asked, crowd, args.month, ranks, clients).await.with_context(|| format!("{name}, {state}"))?;
+        lines.push(Line { asked: name, state, clients, round });
     }
     Ok(lines)
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// One line: who was asked, and how it went.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// `report` or `uniq() over raw events`.
+    /// `report`, the same with nothing kept from one to the next, or `uniq() over raw events`.
     pub asked: &'static str,
     /// `first touch`, `warm`, or `largest project`.
     pub state: &'static str,

@@ -1,0 +1,140 @@
+//! Reports made lately. A report that is asked for again is the same one while nothing that it was made of has changed, and whether
+//! that is so is a smaller question than the report: see [`Mark`].
+//!
+//! What is kept has been told already: figures that went through the floor, and no sketch.
+
+use crate::report::{BreakdownItem, MonthlyReport, PageFigures};
+use chrono_tz::Tz;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// No report is kept longer, changed or not: a fold that counts otherwise rewrites rows of the same versions (`headcount rebuild`).
+const AGE: Duration = Duration::from_secs(300);
+
+/// What a report was made of: the versions of its project's rows, who closed its months, and what the project says of itself. Read
+/// *before* the rows: those that come in between may be in the report, and then its mark is not theirs, so it is made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Sum of the hashes of (key, version) of all rows of hours and of refused beacons.
+    pub(crate) rows: u64,
+    /// (month, run), of those that are closed.
+    pub(crate) runs: Vec<(u16, u64)>,
+    /// Of the project's registration; 0 where it has none.
+    pub(crate) revision: u64,
+    /// The project's.
+    pub(crate) time_zone: Tz,
+}
+
+#[derive(Clone)]
+struct Kept {
+    mark: Mark,
+    made: Instant,
+    report: Arc<MonthlyReport>,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<String, Kept> for ByBytes {
+    fn weight(&self, key: &String, kept: &Kept) -> u64 {
+        (key.len() + bytes(&kept.report)) as u64
+    }
+}
+
+/// Some mebibytes of reports; those that are asked for most stay.
+pub(crate) struct KeptReports(Option<Cache<String, Kept, ByBytes>>);
+
+impl KeptReports {
+    /// At most so many bytes of them; 0 keeps none.
+    pub(crate) fn new(most_bytes: u64) -> Self {
+        let reports = usize::try_from(most_bytes / TYPICAL).unwrap_or(usize::MAX);
+        KeptReports((most_bytes > 0).then(|| Cache::with_weighter(reports.max(1), most_bytes, ByBytes)))
+    }
+
+    /// The report, if it was made of what there is now.
+    pub(crate) fn get(&self, key: &str, mark: &Mark) -> Option<Arc<MonthlyReport>> {
+        let kept = self.0.as_ref()?.get(key)?;
+        (kept.mark == *mark && kept.made.elapsed() < AGE).then_some(kept.report)
+    }
+
+    /// Keeps it.
+    pub(crate) fn put(&self, key: String, mark: Mark, report: &Arc<MonthlyReport>) {
+        if let Some(cache) = &self.0 {
+            cache.insert(key, Kept { mark, made: Instant::now(), report: Arc::clone(report) });
+        }
+    }
+
+    /// Forgets one whose project is gone.
+    pub(crate) fn forget(&self, key: &str) {
+        if let Some(cache) = &self.0 {
+            cache.remove(key);
+        }
+    }
+}
+
+/// Bytes of a usual report; only how many places are made ready depends on it.
+const TYPICAL: u64 = 64 << 10;
+
+/// What a report takes in memory, nearly: its lists, and the texts in them.
+fn bytes(report: &MonthlyReport) -> usize {
+    let values =
+        |items: &[BreakdownItem]| items.iter().map(|item| size_of::<BreakdownItem>() + item.value.len()).sum::<usize>();
+    let page = |page: &PageFigures| size_of::<PageFigures>() + page.path.len() + values(&page.referrers);
+    size_of::<MonthlyReport>()
+        + size_of_val(report.hours.as_slice())
+        + size_of_val(report.days.as_slice())
+        + size_of_val(report.months.as_slice())
+        + size_of_val(report.rejected_hosts.as_slice())
+        + report.pages.items.iter().chain(&report.not_found.items).map(page).sum::<usize>()
+        + report.breakdowns.values().map(|items| values(items)).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::period::{Period, Span};
+    use crate::report::{ReportFacts, Rules};
+
+    fn report() -> Arc<MonthlyReport> {
+        let span: Span = "2026-10".parse().unwrap();
+        let facts = ReportFacts::new(&[Period::whole(span.first())]);
+        Arc::new(MonthlyReport::of("docs".parse().unwrap(), span, &facts, Rules::default()))
+    }
+
+    #[test]
+    fn a_report_is_kept_until_anything_that_it_was_made_of_changes() {
+        let kept = KeptReports::new(1 << 20);
+        let mark = Mark { rows: 7, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
+        kept.put("docs".to_owned(), mark.clone(), &report());
+        assert!(kept.get("docs", &mark).is_some());
+        assert!(kept.get("other", &mark).is_none());
+        for other in [
+            Mark { rows: 8, ..mark.clone() },
+            Mark { runs: vec![(20_000, 2)], ..mark.clone() },
+            Mark { runs: vec![], ..mark.clone() },
+            Mark { revision: 2, ..mark.clone() },
+            Mark { time_zone: Tz::Europe__Berlin, ..mark.clone() },
+        ] {
+            assert!(kept.get("docs", &other).is_none(), "{other:?}");
+        }
+        kept.forget("docs");
+        assert!(kept.get("docs", &mark).is_none());
+    }
+
+    #[test]
+    fn no_more_bytes_are_kept_than_allowed() {
+        let most = 20 * bytes(&report()) as u64;
+        let kept = KeptReports::new(most);
+        let mark = Mark { rows: 7, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        for number in 0..200 {
+            kept.put(format!("docs-{number}"), mark.clone(), &report());
+        }
+        let there = (0..200).filter(|number| kept.get(&format!("docs-{number}"), &mark).is_some()).count();
+        assert!((5..=20).contains(&there), "{there}");
+        let none = KeptReports::new(0);
+        none.put("docs".to_owned(), mark.clone(), &report());
+        assert!(none.get("docs", &mark).is_none());
+    }
+}
