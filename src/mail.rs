@@ -16,13 +16,21 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use query::{PagesRequest, Reports};
 use schemas::{Month, ProjectSlug};
 use serde::Deserialize;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// How often it is looked whether something is to be sent.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// How long after a month's end its reports are still sent; whoever asks for mail later gets the next.
 const WITHIN: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long until a mail that was not taken is tried again at first; each time twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = EVERY;
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
+
+/// The pause after a refusal for good, as of an address that is none: whoever mends it waits no longer than a day.
+const REFUSED_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a mail server may take for one mail.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,11 +71,63 @@ struct Due {
     recipients: Vec<String>,
 }
 
-/// Sends what is due, until it is dropped. What fails is tried again.
+/// Why a mail did not go out.
+#[derive(Debug, thiserror::Error)]
+enum Untaken {
+    /// The server's code alone: its words may name the recipient.
+    #[error("the mail server refused it with {0}")]
+    Refused(lettre::transport::smtp::response::Code),
+    #[error("the mail server did not take it")]
+    Smtp(#[source] lettre::transport::smtp::Error),
+    #[error("the mail server did not answer within {} s", PATIENCE.as_secs())]
+    Late,
+    #[error("it cannot be made")]
+    Unmade(#[source] anyhow::Error),
+}
+
+impl Untaken {
+    fn of(error: lettre::transport::smtp::Error) -> Self {
+        error.status().map_or_else(|| Untaken::Smtp(error), Untaken::Refused)
+    }
+
+    /// Whether the same would happen again.
+    fn is_final(&self) -> bool {
+        match self {
+            Untaken::Refused(code) => {
+                code.severity == lettre::transport::smtp::response::Severity::PermanentNegativeCompletion
+            }
+            Untaken::Unmade(_) => true,
+            Untaken::Smtp(_) | Untaken::Late => false,
+        }
+    }
+}
+
+/// Mails that were not taken, by (project, recipient), and when each is tried again.
+#[derive(Default)]
+struct Waiting(BTreeMap<(String, String), (Duration, Instant)>);
+
+impl Waiting {
+    fn may_try(&self, slug: &str, recipient: &str, now: Instant) -> bool {
+        self.0.get(&(slug.to_owned(), recipient.to_owned())).is_none_or(|(_, again)| *again <= now)
+    }
+
+    fn untaken(&mut self, slug: &str, recipient: &str, is_final: bool, now: Instant) {
+        let (pause, again) = self.0.entry((slug.to_owned(), recipient.to_owned())).or_insert((Duration::ZERO, now));
+        *pause = if is_final { REFUSED_PAUSE } else { (*pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE) };
+        *again = now + *pause;
+    }
+
+    fn taken(&mut self, slug: &str, recipient: &str) {
+        self.0.remove(&(slug.to_owned(), recipient.to_owned()));
+    }
+}
+
+/// Sends what is due, until it is dropped. What fails is tried again, less and less often.
 pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
     let mut failing = false;
+    let mut waiting = Waiting::default();
     loop {
-        match deliver(&client, &mail, &reports).await {
+        match deliver(&client, &mail, &reports, &mut waiting).await {
             Ok(sent) => {
                 failing = false;
                 if sent > 0 {
@@ -86,7 +146,7 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
 
 /// Sends last month's reports to whoever has not got them. Returns how many mails were taken; what one project or recipient fails at
 /// keeps nobody else waiting.
-pub async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports) -> anyhow::Result<u64> {
+async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting: &mut Waiting) -> anyhow::Result<u64> {
     let month = reports.running().previous();
     let ended = (reports.now() - month.end_hour().start()).to_std().unwrap_or_default();
     if ended < mail.after || ended > WITHIN {
@@ -98,7 +158,11 @@ pub async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports) -> a
     let due = client.query(sql).bind(month.first_hour().day().0).fetch_all::<Due>();
     let due = due.await.context("cannot ask who gets reports by mail")?;
     let (mut sent, mut failure) = (0, None);
-    for Due { slug, recipients } in due.into_iter().filter(|due| !due.recipients.is_empty()) {
+    for Due { slug, mut recipients } in due {
+        recipients.retain(|recipient| waiting.may_try(&slug, recipient, Instant::now()));
+        if recipients.is_empty() {
+            continue;
+        }
         let Ok(project) = slug.parse::<ProjectSlug>() else { continue };
         let asked = reports.report(&project, month.into(), &PagesRequest::default()).await;
         let report = match asked {
@@ -115,9 +179,13 @@ pub async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports) -> a
             match send(mail, &project, month, &recipient, &text, &html).await {
                 Ok(()) => {
                     note(client, &project, month, &recipient).await?;
+                    waiting.taken(&slug, &recipient);
                     sent += 1;
                 }
-                Err(error) => failure = Some(error.context(format!("a report of {project}"))),
+                Err(error) => {
+                    waiting.untaken(&slug, &recipient, error.is_final(), Instant::now());
+                    failure = Some(anyhow::Error::new(error).context(format!("a report of {project}")));
+                }
             }
         }
     }
@@ -134,13 +202,30 @@ async fn send(
     recipient: &str,
     text: &str,
     html: &str,
-) -> anyhow::Result<()> {
+) -> Result<(), Untaken> {
+    let message = message(mail, project, month, recipient, text, html).map_err(Untaken::Unmade)?;
+    match tokio::time::timeout(PATIENCE, mail.transport.send(message)).await {
+        Ok(Ok(taken)) if taken.is_positive() => Ok(()),
+        Ok(Ok(refused)) => Err(Untaken::Refused(refused.code())),
+        Ok(Err(error)) => Err(Untaken::of(error)),
+        Err(_) => Err(Untaken::Late),
+    }
+}
+
+fn message(
+    mail: &MailConfig,
+    project: &ProjectSlug,
+    month: Month,
+    recipient: &str,
+    text: &str,
+    html: &str,
+) -> anyhow::Result<Message> {
     let link = mail.public_url.as_ref().map(|url| format!("{url}/projects/{project}/{month}"));
     let text = link.map_or_else(|| text.to_owned(), |link| format!("{text}\n{link}\n"));
     // The same mail has the same id, so that one sent twice is shown once.
     let id = blake3::hash(format!("{project} {month} {recipient}").as_bytes()).to_hex();
     let domain = mail.from.email.domain();
-    let message = Message::builder()
+    Message::builder()
         .from(mail.from.clone())
         .to(recipient.parse().context("a recipient's address does not read")?)
         .subject(format!("{project}: documentation traffic in {month}"))
@@ -150,17 +235,7 @@ async fn send(
                 .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(text))
                 .singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(html.to_owned())),
         )
-        .context("cannot make a mail of it")?;
-    match tokio::time::timeout(PATIENCE, mail.transport.send(message)).await {
-        Ok(taken) => {
-            let taken = taken.context("the mail server did not take it")?;
-            if !taken.is_positive() {
-                bail!("the mail server did not take it: {}", taken.code());
-            }
-            Ok(())
-        }
-        Err(_) => bail!("the mail server did not answer within {} s", PATIENCE.as_secs()),
-    }
+        .context("cannot make a mail of it")
 }
 
 async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &str) -> anyhow::Result<()> {
@@ -179,5 +254,28 @@ impl Config {
         };
         let after = Duration::from_secs(hours.saturating_mul(3600));
         MailConfig::new(url, from, self.text("public_url"), after).context("setting `smtp_url`").map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_taken_is_tried_less_and_less_often() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        assert!(waiting.may_try("docs", "a@example.org", start));
+        let mut now = start;
+        for minutes in [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360] {
+            waiting.untaken("docs", "a@example.org", false, now);
+            now += Duration::from_secs(minutes * 60);
+            assert!(!waiting.may_try("docs", "a@example.org", now - Duration::from_secs(1)), "{minutes}");
+            assert!(waiting.may_try("docs", "a@example.org", now), "{minutes}");
+            assert!(waiting.may_try("docs", "b@example.org", start));
+        }
+        waiting.taken("docs", "a@example.org");
+        waiting.untaken("docs", "a@example.org", true, now);
+        assert!(!waiting.may_try("docs", "a@example.org", now + Duration::from_secs(23 * 3600)));
+        assert!(waiting.may_try("docs", "a@example.org", now + Duration::from_secs(24 * 3600)));
     }
 }
