@@ -188,6 +188,7 @@ impl<'a> Filler<'a> {
                 self.day(rank, &slug, day, days, &mut before).await?;
             }
             let ClosedMonth { row, pages, values, .. } = before.rows();
+            self.closed.bytes += 8 * (row.hour_views.len() + row.hour_visits.len());
             self.closed.rows.push(row);
             self.closed_pages.rows.extend(pages);
             self.closed_values.rows.extend(values);

@@ -57,6 +57,7 @@ struct Asked {
 
 pub(super) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
     let rules = config.rules;
+    let config = QueryConfig { keep_bytes: 0, ..config };
     let badges = Badges { reports: Reports::new(store, config, clock), rules, known: Mutex::default() };
     Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
 }
@@ -109,7 +110,8 @@ impl Badges {
             return Ok(*figures);
         }
         let span = Span::new(month, month).map_err(|error| Problem::invalid_field("span", error.to_string()))?;
-        let totals = self.reports.report(project, span, &PagesRequest::first(1)).await?.totals;
+        let report = self.reports.report(project, span, &PagesRequest::first(1)).await?;
+        let totals = &report.totals;
         let (visitors, plus_minus) = (totals.visitors.estimate, totals.visitors.plus_minus());
         let figures = Figures { month, read_ms: now_ms, visitors, plus_minus, views: totals.views };
         if known.len() >= FIGURES {
