@@ -178,9 +178,15 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
         for recipient in recipients {
             match send(mail, &project, month, &recipient, &text, &html).await {
                 Ok(()) => {
-                    note(client, &project, month, &recipient).await?;
-                    waiting.taken(&slug, &recipient);
                     sent += 1;
+                    match note(client, &project, month, &recipient).await {
+                        Ok(()) => waiting.taken(&slug, &recipient),
+                        Err(error) => {
+                            // It is out, and nothing but this process knows: not once more a minute later.
+                            waiting.untaken(&slug, &recipient, true, Instant::now());
+                            failure = Some(error);
+                        }
+                    }
                 }
                 Err(error) => {
                     waiting.untaken(&slug, &recipient, error.is_final(), Instant::now());

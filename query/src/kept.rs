@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// No report is kept longer, changed or not: a fold that counts otherwise rewrites rows of the same versions (`headcount rebuild`).
+/// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
 const AGE: Duration = Duration::from_secs(300);
 
 /// What a report was made of: the versions of its project's rows, who closed its months, and what the project says of itself. Read
@@ -56,7 +56,11 @@ impl KeptReports {
     /// The report, if it was made of what there is now.
     pub(crate) fn get(&self, key: &str, mark: &Mark) -> Option<Arc<MonthlyReport>> {
         let kept = self.0.as_ref()?.get(key)?;
-        (kept.mark == *mark && kept.made.elapsed() < AGE).then_some(kept.report)
+        if kept.mark == *mark && kept.made.elapsed() < AGE {
+            return Some(kept.report);
+        }
+        self.forget(key);
+        None
     }
 
     /// Keeps it.
@@ -117,7 +121,9 @@ mod tests {
             Mark { revision: 2, ..mark.clone() },
             Mark { time_zone: Tz::Europe__Berlin, ..mark.clone() },
         ] {
+            kept.put("docs".to_owned(), mark.clone(), &report());
             assert!(kept.get("docs", &other).is_none(), "{other:?}");
+            assert!(kept.get("docs", &mark).is_none(), "it is gone");
         }
         kept.forget("docs");
         assert!(kept.get("docs", &mark).is_none());

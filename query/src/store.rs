@@ -289,7 +289,9 @@ impl ReportStore {
     /// than a report made anew.
     async fn rows(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Rows, StoreError> {
         let none = BTreeMap::new();
-        let periods = compared.iter().rev().flatten().chain(asked.periods).copied().collect();
+        // Of the month before, pages are told of the whole of it, even where the rest is compared with a part.
+        let whole = compared.iter().rev().flatten().map(|period| Period::whole(period.month()));
+        let periods = whole.chain(asked.periods.iter().copied()).collect();
         let all = Scope { whose: of_project(asked.project), periods, range: false, closed: &none };
         let sql = format!(
             "SELECT sum(hash) AS mark, sum(rejection) AS rejections FROM (\
