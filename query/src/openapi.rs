@@ -198,7 +198,7 @@ pub fn document() -> Value {
     components["securitySchemes"] = json!({"bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A token of `headcount token add`. Reports of public projects need none",
+        "description": "A token of `headcount token create`. Reports of public projects need none",
     }});
     let mut paths = Map::new();
     for route in &ROUTES {

@@ -288,6 +288,7 @@ impl Run {
         let peak = self.plan.rhythms[self.plan.rhythms.len() - 1].peak();
         result.projections = self.args.project.iter().map(|views| project(&result, views.0, peak)).collect();
         self.tell(&result)?;
+        ensure!(result.wrong.is_empty(), "{} of the figures are wrong; see above", result.wrong.len());
         let strayed = [Some(&result.open), result.closed.as_ref()].into_iter().flatten();
         let strayed = strayed.flat_map(|checked| &checked.accuracy).filter(|class| !class.holds).count();
         ensure!(
