@@ -14,6 +14,7 @@ use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use query::{PagesRequest, Reports};
+use schemas::tables::DeliveryRow;
 use schemas::{Month, ProjectSlug};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -176,7 +177,11 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
         };
         let (text, html) = (query::markdown::report(&report), query::html(&report, reports.running()));
         for recipient in recipients {
-            match send(mail, &project, month, &recipient, &text, &html).await {
+            let outcome = match message(mail, &project, month, &recipient, &text, &html) {
+                Ok(message) => send(mail, message).await,
+                Err(error) => Err(Untaken::Unmade(error)),
+            };
+            match outcome {
                 Ok(()) => {
                     sent += 1;
                     match note(client, &project, month, &recipient).await {
@@ -201,15 +206,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
     }
 }
 
-async fn send(
-    mail: &MailConfig,
-    project: &ProjectSlug,
-    month: Month,
-    recipient: &str,
-    text: &str,
-    html: &str,
-) -> Result<(), Untaken> {
-    let message = message(mail, project, month, recipient, text, html).map_err(Untaken::Unmade)?;
+async fn send(mail: &MailConfig, message: Message) -> Result<(), Untaken> {
     match tokio::time::timeout(PATIENCE, mail.transport.send(message)).await {
         Ok(Ok(taken)) if taken.is_positive() => Ok(()),
         Ok(Ok(refused)) => Err(Untaken::Refused(refused.code())),
@@ -244,10 +241,22 @@ fn message(
         .context("cannot make a mail of it")
 }
 
+/// As a row, not as text of a question: what ClickHouse says of a question that it refuses may repeat it.
 async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &str) -> anyhow::Result<()> {
-    let sql = "INSERT INTO delivery (project, month, recipient, sent) SELECT ?, toDate(?), ?, now('UTC')";
-    let insert = client.query(sql).bind(project.as_str()).bind(month.first_hour().day().0).bind(recipient);
-    insert.execute().await.context("cannot note that a report was sent; it will be sent again")
+    let row = DeliveryRow {
+        project: project.to_string(),
+        month: month.first_hour().day().0,
+        recipient: recipient.to_owned(),
+        sent: u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(u32::MAX),
+    };
+    let attempt = async {
+        let mut insert = client.insert::<DeliveryRow>("delivery").await?;
+        insert.write(&row).await?;
+        insert.end().await
+    };
+    attempt
+        .await
+        .context("cannot note that a report was sent; it goes out again after a day, or when this process starts anew")
 }
 
 impl Config {

@@ -333,6 +333,19 @@ pub struct FinishedDayRow {
     pub mark: u64,
 }
 
+/// `delivery`: a report that a mail server took.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// Project slug.
+    pub project: String,
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Address that it went to.
+    pub recipient: String,
+    /// When, Unix seconds.
+    pub sent: u32,
+}
+
 /// `finished_month`: visitors of a month that is not closed.
 #[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct FinishedMonthRow {

@@ -162,7 +162,9 @@ async fn a_topic_with_wrong_settings_is_refused_by_name() -> Result<()> {
         }
     }
     let missing = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
-    let refused = missing.run(&["ingest", "--listen", "127.0.0.1:0", "--data", "unused"]).await?;
+    let data = tempfile::tempdir()?;
+    let data = data.path().to_str().context("a path of UTF-8")?;
+    let refused = missing.run(&["ingest", "--listen", "127.0.0.1:0", "--data", data]).await?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(!refused.status.success() && said.contains("headcount topic ensure"), "{said}");
     Ok(())
