@@ -19,7 +19,7 @@ pub enum SinkError {
 /// Where accepted page views go. Resolves only once the record is durable: fsynced by the journal, or acknowledged by
 /// Kafka.
 pub trait Sink: Send + Sync + 'static {
-    /// Appends one encoded record. `key` (project and path, hashed) chooses the partition, so that a retry meets its
+    /// Appends one encoded record. `key` (the project, hashed) chooses the partition, so that a retry meets its
     /// twin there.
     fn append(&self, key: u64, record: Vec<u8>) -> impl Future<Output = Result<(), SinkError>> + Send;
 

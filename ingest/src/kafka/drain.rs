@@ -108,7 +108,7 @@ async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
 /// Queues a record, waiting for room.
 async fn send(shared: &Arc<Shared>, record: &[u8]) -> oneshot::Receiver<Delivery> {
     let key = match record::decode(record) {
-        Ok(Record::PageView(view)) => log_key(view.project, view.path),
+        Ok(Record::PageView(view)) => log_key(view.project),
         // Tallies have no twins to meet, and what does not decode is the aggregator's to count.
         _ => 0,
     };

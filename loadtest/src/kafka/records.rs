@@ -99,7 +99,7 @@ impl Log {
                 view.referrer_host = one_of(&mut rng, &HOSTS).to_owned();
             }
         }
-        LogRecord { key: key_of(&view.project, &view.path), view }
+        LogRecord { key: key_of(&view.project), view }
     }
 
     /// All records in order: key and encoded bytes. What they add up to is in the iterator afterwards.
@@ -109,10 +109,11 @@ impl Log {
     }
 }
 
-/// FNV-1a with a finish: any function of project and path will do, if every sender has the same.
-fn key_of(project: &str, path: &str) -> u64 {
-    let bytes = project.bytes().chain([0xff]).chain(path.bytes());
-    mix(bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+/// FNV-1a with a finish: any function of the project will do, if every sender has the same.
+fn key_of(project: &str) -> u64 {
+    mix(project
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
 /// What a log adds up to.

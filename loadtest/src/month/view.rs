@@ -135,7 +135,7 @@ pub struct View {
     pub arrival: bool,
     /// Unique in the month, but for repeats.
     pub id: u64,
-    /// Chooses the partition, the same for all views of a page.
+    /// Chooses the partition, the same for all views of a project.
     pub key: u64,
     /// Coordinates: in the project's sketch and in the page's.
     pub coordinates: Option<(Coordinate, Coordinate)>,
@@ -199,7 +199,7 @@ impl<'a> Views<'a> {
             referrer: "",
             arrival: false,
             id,
-            key: 0,
+            key: hash,
             coordinates: None,
         };
         match kind {
@@ -232,10 +232,10 @@ impl<'a> Views<'a> {
                 view.arrival = true;
             }
         }
-        view.key = mix(hash ^ mix(u64::from(view.page.0) | 1 << 40));
         if let Some(visitor) = view.visitor {
             let of = mix(hash ^ mix(u64::from(visitor) | 1 << 41));
-            view.coordinates = Some((Coordinate::from_hash(of), Coordinate::from_hash(mix(of ^ view.key))));
+            let of_page = mix(of ^ mix(u64::from(view.page.0) | 1 << 40));
+            view.coordinates = Some((Coordinate::from_hash(of), Coordinate::from_hash(of_page)));
         }
         view
     }
