@@ -350,6 +350,12 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
+            if role == "aggregate"
+                // Threads inherit it. Whoever reads a report, or sends a beacon, goes before who works off a backlog.
+                && let Err(error) = rustix::process::nice(5)
+            {
+                tracing::debug!(%error, "cannot yield to others");
+            }
             let runtime = runtime()?;
             match role {
                 "ingest" => runtime.block_on(roles::ingest::run(config)),

@@ -175,8 +175,8 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         backend.retention,
         backend.finished_every,
     ));
-    let store =
-        aggregate::store::SummaryStore::new(client, backend.timeout).with_abort(backend.config.abort_at.clone());
+    let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
+    let store = store.with_abort(backend.config.abort_at.clone());
     let progress = Arc::default();
     aggregate::run(backend.config, source, store, progress, until(stopped)).await.context("the aggregator stopped")
 }

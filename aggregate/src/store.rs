@@ -29,6 +29,9 @@ pub enum StoreError {
     },
 }
 
+/// Niceness of the threads that insert.
+const YIELD: (&str, &str) = ("os_threads_nice_value_query", "5");
+
 /// The summaries' tables.
 #[derive(Clone)]
 pub struct SummaryStore {
@@ -42,10 +45,25 @@ impl SummaryStore {
     ///
     /// Insert deduplication and asynchronous inserts are switched off: the first may drop rows that differ, the second
     /// acknowledges before they are stored. The tables themselves fsync each part (see `schemas/sql`), so that an
-    /// acknowledged row survives a power cut.
+    /// acknowledged row survives a power cut. A flush has each key once, so there is nothing that ClickHouse could replace within one
+    /// insert.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        let client = client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0");
+        let client = client
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "0")
+            .with_setting("optimize_on_insert", "0");
         SummaryStore { client, timeout, abort_at: None }
+    }
+
+    /// The same store, whose inserts let reports go first where both want the processor. Older servers do not have
+    /// that setting, and one without `CAP_SYS_NICE` does not heed it.
+    pub async fn yielding(self) -> Self {
+        let sql = "SELECT count() FROM system.settings WHERE name = ?";
+        let known = self.client.query(sql).bind(YIELD.0).fetch_one::<u64>();
+        match self.bounded("asking for its settings".to_owned(), known).await {
+            Ok(1..) => SummaryStore { client: self.client.with_setting(YIELD.0, YIELD.1), ..self },
+            Ok(0) | Err(_) => self,
+        }
     }
 
     /// The same store, for a rehearsal that dies on its way.

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS project (
     removed UInt8,
     revision UInt64
 ) ENGINE = ReplacingMergeTree(revision) ORDER BY slug
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 256;
 
 -- One project's hour. views and visits are of people; bots_* are views by bots, by class.
 CREATE TABLE IF NOT EXISTS site_hourly (
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS site_hourly (
     bots_monitor UInt64 CODEC(T64, ZSTD(1)),
     bots_automation UInt64 CODEC(T64, ZSTD(1)),
     bots_other UInt64 CODEC(T64, ZSTD(1)),
-    sketch String CODEC(ZSTD(1)),
+    sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(1)),
     window_start UInt64 CODEC(Delta, ZSTD(1)),
     next_offset UInt64 CODEC(Delta, ZSTD(1))
@@ -43,20 +43,21 @@ ORDER BY (project, hour, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576;
 
--- One path's day, by HTTP status. People only.
+-- One path's day, by HTTP status. People only. A path's days lie together: paths are what is longest here, and the listed ones are found
+-- without reading the others. No Delta: windows of a few days come again on every path, which ZSTD sees only in numbers as they are.
 CREATE TABLE IF NOT EXISTS page_daily (
     project String CODEC(ZSTD(1)),
-    day Date CODEC(Delta, ZSTD(1)),
-    path String CODEC(ZSTD(1)),
+    day Date CODEC(ZSTD(1)),
+    path String CODEC(ZSTD(3)),
     status UInt16 CODEC(ZSTD(1)),
     views UInt64 CODEC(T64, ZSTD(1)),
-    sketch String CODEC(ZSTD(1)),
+    sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(Delta, ZSTD(1)),
-    next_offset UInt64 CODEC(Delta, ZSTD(1))
+    window_start UInt64 CODEC(ZSTD(1)),
+    next_offset UInt64 CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, day, path, status, stream, window_start)
+ORDER BY (project, path, status, day, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576;
 

@@ -63,7 +63,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             topic: settings.topic.clone(),
             group: settings.group.clone(),
             broker_assigns: settings.protocol == GroupProtocol::Consumer,
-            store: SummaryStore::new(clickhouse.clone(), timeout).with_abort(aggregate.abort_at.clone()),
+            store: SummaryStore::new(clickhouse.clone(), timeout)
+                .yielding()
+                .await
+                .with_abort(aggregate.abort_at.clone()),
             aggregate,
             streams: Streams::new(clickhouse, timeout),
             status: Arc::clone(&status),

@@ -223,8 +223,8 @@ impl<'a> Filler<'a> {
         let salt = mix(rank as u64 ^ 0x5eed);
         for view in self.crowd.day(rank, day, days) {
             let hour = first + view.hour;
-            // As with Kafka: a page's views are in one partition.
-            let stream = mix(salt ^ u64::from(view.page)) % self.streams;
+            // As with Kafka: a project's views are in one partition.
+            let stream = mix(salt) % self.streams;
             let window = (stream, u64::from(hour / WINDOW_HOURS) * 1_000_000);
             let status = if view.missing { 404 } else { 200 };
             let visitor = mix(salt ^ mix(view.reader));
