@@ -352,7 +352,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             config.start_logging()?;
             if role == "aggregate"
                 // Threads inherit it. Whoever reads a report, or sends a beacon, goes before who works off a backlog.
-                && let Err(error) = rustix::process::nice(5)
+                && let Err(error) = rustix::process::nice(10)
             {
                 tracing::debug!(%error, "cannot yield to others");
             }

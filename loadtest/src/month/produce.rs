@@ -80,7 +80,7 @@ pub struct Produced {
 /// When a record is not acknowledged.
 pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Produced> {
     // No part of what is measured, so it yields to that; so do the client's threads, which inherit it.
-    let _ = rustix::process::nice(5);
+    let _ = rustix::process::nice(10);
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
     let mut truth = Truth::new(plan);
