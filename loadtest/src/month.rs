@@ -5,13 +5,15 @@
 //! month and its projects are), with [`rhythm`] and [`permute`] → [`stream`] (its views in the order of time, without
 //! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
 //! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
-//! [`check`] (rows against the truth) → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and
+//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and
 //! [`html`]. The same without brokers and ClickHouse: [`fold`]. The same
 //! readers over HTTP: [`beacons`].
 
+pub mod accuracy;
 pub mod beacons;
 pub mod check;
 mod command;
+pub mod expected;
 pub mod facts;
 pub mod fold;
 pub mod html;

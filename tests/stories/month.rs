@@ -15,7 +15,7 @@ const SIGMAS: f64 = 4.0;
 async fn month(more: &[&str]) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command
-        .args(["loadtest", "month", "--preset", "small", "--seconds", "300", "--window-records", "1000000"])
+        .args(["loadtest", "month", "--preset", "small", "--seconds", "300"])
         .args(["--kafka-bootstrap", &kafka::shared().await?])
         .args(more)
         .env("HEADCOUNT_CLICKHOUSE_URL", clickhouse::shared().await?)
@@ -45,8 +45,7 @@ fn right(figures: &Value) -> Result<()> {
         let counted = number(&format!("/{part}/views"))?;
         let again = number(&format!("/{part}/beyond_window"))?;
         ensure!(counted == views + again, "{part}: {counted} views are counted of {views}, {again} a second time");
-        // One window: no repeat can be beyond it, but for one that ends with the hour in which this runs.
-        ensure!(again <= number("/truth/repeats")?, "{part}: {again} repeats");
+        ensure!(again < number("/truth/repeats")? / 10, "{part}: {again} repeats were counted");
         ensure!(number(&format!("/{part}/pages"))? > 1_000, "{part}: too few pages to prove anything");
         let class = figures.pointer(&format!("/{part}/accuracy/0")).context("an estimate")?;
         let of = |name: &str| class[name].as_f64().with_context(|| format!("{name} in {class}"));
@@ -61,7 +60,7 @@ fn right(figures: &Value) -> Result<()> {
 async fn a_month_is_counted_to_the_last_view_and_stays_so_when_it_is_closed() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (json, html) = (directory.path().join("month.json"), directory.path().join("month.html"));
-    let mut command = month(&["--report-probe", "--project", "10G"]).await?;
+    let mut command = month(&["--window-records", "5000", "--report-probe", "--project", "10G"]).await?;
     let (figures, said) = figures(command.arg("--json").arg(&json).arg("--html").arg(&html), &json).await?;
     right(&figures)?;
     ensure!(figures["complete"] == true, "{figures}");
@@ -75,7 +74,8 @@ async fn a_month_is_counted_to_the_last_view_and_stays_so_when_it_is_closed() ->
 async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (json, state) = (directory.path().join("month.json"), directory.path().join("state.json"));
-    let arguments = ["--state", &state.display().to_string(), "--json", &json.display().to_string()].map(str::to_owned);
+    let (of_state, of_json) = (state.display().to_string(), json.display().to_string());
+    let arguments = ["--window-records", "1000000", "--state", &of_state, "--json", &of_json].map(str::to_owned);
     // So little may wait for the ledger that there is time to interrupt it.
     let child = month(&["--ahead", "10000"]).await?.args(&arguments).spawn()?;
     let pid = child.id().context("a process id")?.to_string();

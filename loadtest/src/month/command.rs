@@ -246,7 +246,12 @@ impl Run {
             rest_cpu,
         };
         let open_tables = tables(&self.database).await?;
-        let check = Check::new(&self.plan, &produced.truth, &self.database);
+        let check = Check {
+            plan: &self.plan,
+            truth: &produced.truth,
+            database: &self.database,
+            window_records: self.state.window_records,
+        };
         // What is wrong is told beside all that was measured: a long run is not lost with it.
         let mut wrong = Vec::new();
         let open = check.open().await.context("comparing the open month with the truth");

@@ -74,7 +74,7 @@ pub fn render(result: &MonthResult) -> String {
     };
     chart(&mut page, "Bytes stored for each page view so far", "million page views", &[each]);
     let accuracy = result.closed.as_ref().filter(|c| !c.accuracy.is_empty()).unwrap_or(&result.open);
-    let line = |name: &str, of: &dyn Fn(&super::check::Accuracy) -> f64| Line {
+    let line = |name: &str, of: &dyn Fn(&super::accuracy::Accuracy) -> f64| Line {
         name: name.to_owned(),
         points: accuracy.accuracy.iter().map(|a| ((a.from as f64).log10(), of(a) * 100.0)).collect(),
     };

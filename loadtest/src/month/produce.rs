@@ -12,7 +12,7 @@ use schemas::record::encode_rejections;
 
 use super::plan::Plan;
 use super::stream::Stretch;
-use super::truth::Truth;
+use super::truth::{Sent, Truth};
 use super::view::{Encoder, Shares, Views};
 use crate::kafka::topic::Sender;
 
@@ -83,7 +83,7 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Pr
     let _ = rustix::process::nice(10);
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
-    let mut truth = Truth::new(plan);
+    let mut truth = Truth { partitions: vec![Sent::default(); job.there.len()], ..Truth::new(plan) };
     let mut sender = Sender::new(&job.bootstrap, &job.topic)?;
     let mut there = job.there.clone();
     let partitions = there.len() as u64;
@@ -108,13 +108,14 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Pr
             for place in stretch.views() {
                 let view = views.view(place, hour);
                 truth.count(plan, place, &view, hour);
+                truth.view_in((view.key % partitions) as usize, plan, place, &view);
                 let record = encoder.encode(plan, &view);
                 truth.bytes += record.len() as u64;
                 send(view.key, record)?;
             }
             let (key, tally) = plan.tally(hour, part);
-            truth.tallies += 1;
-            truth.refused += tally.count;
+            truth.tally(&tally);
+            truth.partitions[(key % partitions) as usize].records += 1;
             let record = encode_rejections(tally);
             truth.bytes += record.len() as u64;
             send(key, &record)?;

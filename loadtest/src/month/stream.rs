@@ -46,6 +46,8 @@ pub struct Place {
     pub index: u8,
     /// Why.
     pub kind: Kind,
+    /// Whether it will be sent again, a few records later.
+    pub again: bool,
     /// Whether it was sent before.
     pub repeat: bool,
     bucket: u8,
@@ -55,7 +57,7 @@ impl Place {
     /// A place by itself, outside any order of time.
     #[must_use]
     pub fn new(project: u32, ticket: u32, index: u8, kind: Kind) -> Self {
-        Self { project, ticket, index, kind, repeat: false, bucket: 0 }
+        Self { project, ticket, index, kind, again: false, repeat: false, bucket: 0 }
     }
 }
 
@@ -144,10 +146,11 @@ impl Plan {
             for index in 0..views {
                 // One who comes late in the stretch reads on in it: the next one is a few seconds away.
                 let bucket = start.saturating_add(index.saturating_mul(pace));
-                let place = Place { project, ticket, index, kind: Kind::Reader, repeat: false, bucket };
+                let again = mix(drawn ^ u64::from(index)).is_multiple_of(REPEATS);
+                let place = Place { project, ticket, index, kind: Kind::Reader, again, repeat: false, bucket };
                 into.push(place);
-                if mix(drawn ^ u64::from(index)).is_multiple_of(REPEATS) {
-                    into.push(Place { repeat: true, bucket: bucket.saturating_add(1), ..place });
+                if again {
+                    into.push(Place { again: false, repeat: true, bucket: bucket.saturating_add(1), ..place });
                 }
             }
         }
@@ -155,6 +158,6 @@ impl Plan {
 
     fn single(&self, project: u32, ticket: u32, kind: Kind) -> Place {
         let bucket = mix(self.hash_of(project) ^ u64::from(ticket)) as u8;
-        Place { project, ticket, index: 0, kind, repeat: false, bucket }
+        Place { project, ticket, index: 0, kind, again: false, repeat: false, bucket }
     }
 }

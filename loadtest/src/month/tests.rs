@@ -54,7 +54,8 @@ fn the_truth_is_what_a_count_that_remembers_everything_finds() {
     assert_eq!(truth.records, ids.len() as u64 + repeats);
     assert_eq!(truth.views + truth.bots, ids.len() as u64);
     assert_eq!(truth.by_day.iter().sum::<u64>(), truth.views);
-    assert_eq!(truth.by_project.iter().map(|p| p.0).sum::<u64>(), truth.views);
+    assert_eq!(truth.by_hour.iter().sum::<u64>(), truth.views);
+    assert_eq!(truth.by_project.iter().map(|project| project.views).sum::<u64>(), truth.views);
     let told: HashMap<(u32, Page), u64> = truth
         .by_page
         .iter()

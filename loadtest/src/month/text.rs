@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::check::{Accuracy, Checked};
+use super::accuracy::Accuracy;
+use super::check::Checked;
 use super::project::ASSUMPTIONS;
 use super::result::{MonthResult, bytes, rows};
 use super::watch::Tables;

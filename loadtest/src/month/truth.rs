@@ -1,6 +1,9 @@
-//! What a month adds up to. Counted while it is driven, a few numbers a project and a day; of some projects also each page.
+//! What a month adds up to. Counted while it is driven, a few numbers a project and an hour; of some projects also each page, and
+//! where each repeat lies.
 
 use std::collections::{BTreeMap, HashMap};
+
+use schemas::proto::RejectionTally;
 
 use super::plan::Plan;
 use super::stream::{Kind, Place};
@@ -37,12 +40,60 @@ pub struct Truth {
     pub bytes: u64,
     /// Views by people on each day of the month.
     pub by_day: Vec<u64>,
-    /// Views by people and by bots of each project, by its number.
+    /// Views by people in each hour of the month, late ones where they happened.
     #[serde(skip)]
-    pub by_project: Vec<(u64, u64)>,
+    pub by_hour: Vec<u64>,
+    /// Of each project, by its number.
+    #[serde(skip)]
+    pub by_project: Vec<Counts>,
+    /// Refused beacons by the project's name and the reason's number.
+    #[serde(skip)]
+    pub by_refusal: HashMap<(String, u32), u64>,
+    /// Of each partition of the topic; none where the month goes into no topic.
+    #[serde(skip)]
+    pub partitions: Vec<Sent>,
     /// Views by people of each page of the projects that are looked at.
     #[serde(skip)]
     pub by_page: HashMap<u32, HashMap<Page, u64>>,
+}
+
+/// What a project adds up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Views by people.
+    pub views: u64,
+    /// Of these, arrivals.
+    pub visits: u64,
+    /// Views by bots.
+    pub bots: u64,
+}
+
+/// A view that a partition has twice. Some forty thousand of them are a megabyte; a month has one in two hundred views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeat {
+    /// Offset of the view.
+    pub first: u64,
+    /// So many records later it is repeated.
+    pub after: u32,
+    /// Of this project.
+    pub project: u32,
+    /// Of this page.
+    pub page: Page,
+    /// In this hour since the month's start.
+    pub hour: u16,
+    /// Whether it is an arrival.
+    pub arrival: bool,
+}
+
+/// What lies in a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Records, from offset 0 on.
+    pub records: u64,
+    /// Of these, repeats, in the order of the log.
+    pub repeats: Vec<Repeat>,
+    /// Offsets of views that will be repeated, by id.
+    awaited: HashMap<u64, u64>,
 }
 
 impl Truth {
@@ -55,7 +106,8 @@ impl Truth {
         chosen.extend((0..SAMPLED.min(others)).map(|n| LARGEST + (mix(plan.seed ^ n << 20) % others) as u32));
         Self {
             by_day: vec![0; plan.hours().div_ceil(24) as usize],
-            by_project: vec![(0, 0); plan.projects.len()],
+            by_hour: vec![0; plan.hours() as usize],
+            by_project: vec![Counts::default(); plan.projects.len()],
             by_page: chosen.into_iter().map(|project| (project, HashMap::new())).collect(),
             ..Self::default()
         }
@@ -70,19 +122,48 @@ impl Truth {
         }
         let happened = view.hour.0 - plan.month.first_hour().0;
         self.late += u64::from(happened != hour);
-        let (views, bots) = &mut self.by_project[view.project as usize];
+        let project = &mut self.by_project[view.project as usize];
         if view.visitor.is_none() {
-            *bots += 1;
+            project.bots += 1;
             self.bots += 1;
             return;
         }
-        *views += 1;
+        project.views += 1;
+        project.visits += u64::from(view.arrival);
         self.views += 1;
         self.flood += u64::from(place.kind == Kind::Flood);
         self.by_day[(happened / 24) as usize] += 1;
+        self.by_hour[happened as usize] += 1;
         if let Some(pages) = self.by_page.get_mut(&view.project) {
             *pages.entry(view.page).or_insert(0) += 1;
         }
+    }
+
+    /// Counts a tally of refused beacons.
+    pub fn tally(&mut self, tally: &RejectionTally) {
+        self.tallies += 1;
+        self.refused += tally.count;
+        *self.by_refusal.entry((tally.project.clone(), tally.reason)).or_default() += tally.count;
+    }
+
+    /// Notes that the next record of a partition is this view.
+    pub fn view_in(&mut self, partition: usize, plan: &Plan, place: &Place, view: &View) {
+        let sent = &mut self.partitions[partition];
+        if place.again {
+            sent.awaited.insert(view.id, sent.records);
+        } else if place.repeat
+            && let Some(first) = sent.awaited.remove(&view.id)
+        {
+            sent.repeats.push(Repeat {
+                first,
+                after: (sent.records - first) as u32,
+                project: view.project,
+                page: view.page,
+                hour: (view.hour.0 - plan.month.first_hour().0) as u16,
+                arrival: view.arrival,
+            });
+        }
+        sent.records += 1;
     }
 
     /// The projects that are looked at page by page, with their pages as rows have them: path and status.
