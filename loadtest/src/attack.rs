@@ -156,8 +156,7 @@ fn render(report: &Report) -> String {
     use std::fmt::Write as _;
     let mut out = format!("{}\n\n", report.machine.line());
     let mut line = |who: &str, figures: &Figures| {
-        let all = figures.answered + figures.transport_errors + figures.unanswered;
-        let through = figures.statuses.get(&ACCEPTED).copied().unwrap_or(0) as f64 / all.max(1) as f64 * 100.0;
+        let through = figures.accepted_share() * 100.0;
         let latency =
             figures.latency_ms.map_or_else(String::new, |l| format!("p50 {:.1} ms, p99 {:.1} ms", l.p50, l.p99));
         // Writing to a String cannot fail.
@@ -178,7 +177,7 @@ fn render(report: &Report) -> String {
         "\nThe flood was to have {} requests a second from {} addresses.\n\
          All {} beacons that were accepted are in the report, none twice ({:.1} s after the last answer).\n\
          Peak memory: {:.0} MiB before the flood, {:.0} MiB with it; ClickHouse {}.\n\
-         Latency is from when a beacon was due. Load test and service share this machine's processors: part of what readers wait \
+         Shares are of the beacons that were due, sent or not; latency is from when a beacon was due. Load test and service share this machine's processors: part of what readers wait \
          is the flood's own client.",
         report.rate,
         report.addresses,

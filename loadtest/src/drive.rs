@@ -5,8 +5,9 @@
 //!
 //! *Open*, with a rate: beacon k is due k / rate seconds after the start, whatever became of those before it, and latency is
 //! from that moment. Where all connections wait for answers, a beacon goes out late, and its wait for a connection is part of
-//! its latency: a server that stalls cannot make the load test forget to ask (coordinated omission). The timer's tick is a
-//! millisecond, so a latency is up to that much too long.
+//! its latency: a server that stalls cannot make the load test forget to ask (coordinated omission). What is due when the time
+//! is up may still go out for a second; what is then left is counted as unsent, and is no less due for that. The timer's tick is
+//! a millisecond, so a latency is up to that much too long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::wire::{Response, parse_response};
 
 /// How long a request may still be unanswered when the run's time is up.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a beacon that was due before the time was up may still go out.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A connection that fails so often in a row is given up.
 const FAILURES_IN_A_ROW: u32 = 3;
@@ -67,6 +71,10 @@ pub struct Observed {
     /// Microseconds from the first byte out (open loop: from when it was due) to the last byte in, and the status, of every
     /// answered request.
     pub answers: Vec<(u32, u16)>,
+    /// Beacons that were due: of a closed loop, those that were sent.
+    pub due: u64,
+    /// Of these, those that found no connection until a second after the run's time was up. None in a closed loop.
+    pub unsent: u64,
     /// Requests lost to a broken connection or an answer that was not understood.
     pub transport_errors: u64,
     /// Requests still unanswered 10 s after the run's time was up.
@@ -136,7 +144,22 @@ pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits
         }
     }
     total.elapsed = end - start;
+    let sent = total.answers.len() as u64 + total.transport_errors + total.unanswered;
+    total.due = limits.rate.map_or(sent, |rate| due_within(rate, limits.time).min(limits.count.into()));
+    total.unsent = total.due.saturating_sub(sent);
     Ok(total)
+}
+
+/// When beacon `k` is due, from the start on.
+fn due_after(k: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(k as f64 / rate)
+}
+
+/// Beacons that are due before `time` is over.
+fn due_within(rate: f64, time: Duration) -> u64 {
+    let about = (time.as_secs_f64() * rate).ceil() as u64 + 1;
+    // The last ones one by one: a product and a quotient do not round alike.
+    (about.saturating_sub(2)..=about).find(|&k| due_after(k, rate) >= time).unwrap_or(about)
 }
 
 fn open(addresses: &[SocketAddr]) -> std::io::Result<std::net::TcpStream> {
@@ -188,7 +211,8 @@ impl Worker {
         let (mut body, mut request) = (Vec::new(), Vec::new());
         let mut connection = Some(connection);
         let mut failures = 0;
-        while failures < FAILURES_IN_A_ROW && Instant::now() < deadline {
+        let until = if shared.rate.is_some() { deadline + LATE } else { deadline };
+        while failures < FAILURES_IN_A_ROW && Instant::now() < until {
             let k = shared.next.fetch_add(1, Ordering::Relaxed);
             if k >= shared.count {
                 return;
@@ -196,7 +220,7 @@ impl Worker {
             shared.beacons.write_request(shared.run, k, &shared.head, &mut body, &mut request);
             let mut due = None;
             if let Some(rate) = shared.rate {
-                let at = shared.start + Duration::from_secs_f64(f64::from(k) / rate);
+                let at = shared.start + due_after(k.into(), rate);
                 if at >= deadline {
                     return;
                 }
@@ -351,6 +375,34 @@ mod tests {
         let seen = run(&scenario(), &slow, 0, limits).unwrap();
         assert!(seen.answers[9].0 >= 310_000, "{:?}", seen.answers);
         assert!(seen.answers.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", seen.answers);
+    }
+
+    #[test]
+    fn what_was_due_and_never_sent_is_counted() {
+        let slow = serve(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            Some(&["HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"])
+        });
+        let time = Duration::from_millis(300);
+        let limits = Limits { time, connections: 1, rate: Some(100.0), ..LIMITS };
+        // Thirty are due, and there is time for thirteen.
+        let seen = run(&scenario(), &slow, 0, limits).unwrap();
+        assert_eq!((seen.due, seen.answers.len() as u64 + seen.unsent), (30, 30));
+        assert!((10..=14).contains(&seen.answers.len()), "{}", seen.answers.len());
+        // Those that are only late are sent.
+        let seen = run(&scenario(), &slow, 0, Limits { connections: 16, ..limits }).unwrap();
+        assert_eq!((seen.due, seen.answers.len(), seen.unsent), (30, 30, 0));
+        // A closed loop owes nothing.
+        let seen = run(&scenario(), &slow, 0, Limits { rate: None, ..limits }).unwrap();
+        assert_eq!((seen.due, seen.unsent), (seen.answers.len() as u64, 0));
+    }
+
+    #[test]
+    fn what_is_due_is_counted_to_the_beacon() {
+        for (rate, ms, due) in [(100.0, 300, 30), (3.0, 1_000, 3), (0.7, 10_000, 7), (47_258.0, 20_000, 945_160)] {
+            assert_eq!(due_within(rate, Duration::from_millis(ms)), due, "{rate} for {ms} ms");
+        }
+        assert_eq!(due_within(1.0, Duration::from_millis(1)), 1, "the first is due at once");
     }
 
     #[test]

@@ -58,6 +58,10 @@ pub struct Figures {
     pub side: Side,
     /// Number of the pair, from 0.
     pub run: u32,
+    /// Beacons that were due: shares are of these.
+    pub due: u64,
+    /// Of these, those that were never sent, since no connection was free in time.
+    pub unsent: u64,
     /// Requests with an answer.
     pub answered: u64,
     /// Answered requests by status code.
@@ -93,6 +97,8 @@ impl Figures {
         Self {
             side,
             run,
+            due: observed.due,
+            unsent: observed.unsent,
             answered,
             statuses,
             transport_errors: observed.transport_errors,
@@ -106,11 +112,22 @@ impl Figures {
         }
     }
 
-    /// Requests that were not answered 202.
+    /// Beacons that were due and not answered 202.
     #[must_use]
     pub fn errors(&self) -> u64 {
-        let refused: u64 = self.statuses.iter().filter(|(status, _)| **status != ACCEPTED).map(|(_, n)| n).sum();
-        refused + self.transport_errors + self.unanswered
+        self.due.saturating_sub(self.accepted())
+    }
+
+    /// Beacons that were answered 202.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.statuses.get(&ACCEPTED).copied().unwrap_or(0)
+    }
+
+    /// Those, of all that were due.
+    #[must_use]
+    pub fn accepted_share(&self) -> f64 {
+        self.accepted() as f64 / self.due.max(1) as f64
     }
 
     /// What went how often, as in `202 × 49990, 429 × 10`.
@@ -123,6 +140,9 @@ impl Figures {
         }
         if self.unanswered > 0 {
             parts.push(format!("unanswered × {}", self.unanswered));
+        }
+        if self.unsent > 0 {
+            parts.push(format!("due and unsent × {}", self.unsent));
         }
         if parts.is_empty() { "nothing was posted".to_owned() } else { parts.join(", ") }
     }
@@ -164,6 +184,8 @@ mod tests {
         answers.extend([(1_000_000, 429), (999_000, 503)]);
         let observed = Observed {
             answers,
+            due: 2_000,
+            unsent: 996,
             transport_errors: 3,
             unanswered: 1,
             elapsed: Duration::from_secs(4),
@@ -171,7 +193,7 @@ mod tests {
         };
         let figures = Figures::new(Side::Target, 0, &observed, Some(0.5), Some(0.25));
         assert_eq!(figures.requests_per_second, 250.0);
-        assert_eq!(figures.errors(), 6);
+        assert_eq!((figures.errors(), figures.accepted_share()), (1_002, 0.499));
         assert_eq!(figures.cpu_seconds_per_1000, Some(CpuPer1000 { server: Some(0.5), client: Some(0.25) }));
         let latency = figures.latency_ms.unwrap();
         for (got, expected) in
@@ -181,7 +203,7 @@ mod tests {
         }
         assert_eq!(
             figures.outcome(),
-            "202 × 998, 429 × 1, 503 × 1, connection errors × 3 (first: unknown), unanswered × 1"
+            "202 × 998, 429 × 1, 503 × 1, connection errors × 3 (first: unknown), unanswered × 1, due and unsent × 996"
         );
     }
 

@@ -282,6 +282,7 @@ mod tests {
     fn run_with(statuses: &[u16]) -> Figures {
         let observed = Observed {
             answers: statuses.iter().map(|s| (1_000, *s)).collect(),
+            due: statuses.len() as u64,
             elapsed: Duration::from_secs(1),
             ..Default::default()
         };

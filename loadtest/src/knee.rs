@@ -88,7 +88,8 @@ mod tests {
             let micros = if rate <= limit { 2_000 } else { 900_000 };
             let answers = vec![(micros, 202); 1_000];
             let elapsed = Duration::from_secs_f64(1_000.0 / rate);
-            Ok(Figures::new(Side::Target, 0, &Observed { answers, elapsed, ..Observed::default() }, None, None))
+            let observed = Observed { answers, due: 1_000, elapsed, ..Observed::default() };
+            Ok(Figures::new(Side::Target, 0, &observed, None, None))
         }
     }
 
@@ -108,12 +109,13 @@ mod tests {
     #[test]
     fn who_sheds_or_lags_does_not_keep_up() {
         let of = |answers: Vec<(u32, u16)>, seconds: f64| {
-            let elapsed = Duration::from_secs_f64(seconds);
-            Figures::new(Side::Target, 0, &Observed { answers, elapsed, ..Observed::default() }, None, None)
+            let (due, elapsed) = (100, Duration::from_secs_f64(seconds));
+            Figures::new(Side::Target, 0, &Observed { answers, due, elapsed, ..Observed::default() }, None, None)
         };
         assert!(kept(&of(vec![(1_000, 202); 100], 1.0), 100.0));
         assert!(!kept(&of(vec![(1_000, 202); 100], 1.5), 100.0), "the client did not get rid of them");
         assert!(!kept(&of([vec![(1_000, 202); 99], vec![(1_000, 503)]].concat(), 1.0), 100.0));
         assert!(!kept(&of(vec![(60_000, 202); 100], 1.0), 100.0));
+        assert!(!kept(&of(vec![(1_000, 202); 99], 1.0), 100.0), "one was due and never sent");
     }
 }

@@ -118,6 +118,7 @@ mod tests {
     fn run(side: Side, run: u32, seconds: u64) -> Figures {
         let observed = Observed {
             answers: vec![(1_000, 202); 1_000],
+            due: 1_000,
             elapsed: Duration::from_secs(seconds),
             ..Default::default()
         };
