@@ -11,6 +11,7 @@ use schemas::Month;
 
 use super::check::{Check, Checked};
 use super::plan::{Plan, Preset, Size};
+use super::probe::Probed;
 use super::produce::{Job, Produced, Progress, produce};
 use super::project::{Views, project};
 use super::result::{Closed, Counted, MonthResult, Replayed, Setting};
@@ -79,9 +80,11 @@ pub struct MonthArgs {
     /// Where a run that was interrupted left its names: with the same arguments it goes on
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Read reports meanwhile, and tell how long they took
-    #[arg(long)]
-    pub report_probe: bool,
+    /// Read so many reports a second meanwhile [5 if no number is given], of projects drawn by their traffic, and tell how long each
+    /// took from when it was due
+    #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true, default_missing_value = "5",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub report_probe: Option<u32>,
     /// Token for these reports; the month's projects are registered as public
     #[arg(long, value_name = "TOKEN", env = "HEADCOUNT_LOADTEST_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -259,6 +262,9 @@ impl Run {
             wrong.push(format!("{error:#}"));
             Checked::default()
         });
+        if let Some(Probed { failed, asked, first_failure: Some(first), .. }) = &reports {
+            wrong.push(format!("{failed} of {asked} reports were not answered; the first: {first}"));
+        }
         let complete = produced.complete && self.hours() == self.plan.hours();
         let (aggregators, replayed) = self.replay(aggregators, produced.truth.records + produced.truth.tallies).await?;
         for role in aggregators {
@@ -345,11 +351,9 @@ impl Run {
     }
 
     async fn start_reading(&self) -> anyhow::Result<Option<Reading>> {
-        if !self.args.report_probe {
-            return Ok(None);
-        }
+        let Some(rate) = self.args.report_probe else { return Ok(None) };
         probe::register(&self.plan, &self.database).await?;
-        // A month changes all the time, and the probe is one client that asks for more than one may.
+        // The probe is one client that asks for more than one may.
         let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0"].map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
         let begun = Instant::now();
@@ -358,10 +362,10 @@ impl Run {
             ensure!(begun.elapsed() < PATIENCE, "the query service was not ready within {} s", PATIENCE.as_secs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let (stop, plan, token, port) =
-            (Arc::new(AtomicBool::new(false)), Arc::clone(&self.plan), self.args.token.clone(), role.port);
+        let readers = probe::Readers::new(&self.plan, role.port, rate, self.args.token.clone());
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let asking = tokio::spawn(async move { probe::ask(&plan, port, token.as_deref(), &stopped).await });
+        let asking = tokio::spawn(async move { readers.ask(&stopped).await });
         Ok(Some(Reading { role, stop, asking }))
     }
 

@@ -1,29 +1,47 @@
-//! Somebody reads reports while the month is counted: one client, one report after another, of projects that chance picks.
+//! Somebody reads reports while the month is counted: an open loop, of projects that are drawn by their traffic.
+//!
+//! Question k is due k / rate seconds after the start, whatever became of those before it, and how long it took counts from
+//! then. So a service that stalls for ten seconds has ten seconds' worth of slow answers, and not one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::plan::Plan;
 use crate::figures::LatencyMs;
 use crate::kafka::database::Database;
-use crate::random::SplitMix64;
+use crate::random::{SplitMix64, Zipf};
 
-/// Between two questions: a reader reads.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How long an answer may take.
+/// How long after it was due a question may be unanswered.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Questions under way at once; more wait, and their wait is part of their time.
+const AT_ONCE: usize = 64;
+/// How often it is looked whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// What the reader saw.
-#[derive(Debug, Clone, serde::Serialize)]
+/// What the readers saw.
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Probed {
+    /// Questions that were due each second.
+    pub rate: u32,
+    /// Questions that were due.
+    pub asked: u64,
     /// Reports that were answered 200.
     pub reports: u64,
-    /// From connecting to the last byte.
+    /// Questions for projects of which nothing was counted yet, which are answered 404.
+    pub not_yet: u64,
+    /// Questions that were answered with something else, or not within 30 s of when they were due.
+    pub failed: u64,
+    /// What became of the first of these.
+    pub first_failure: Option<String>,
+    /// Of the reports, from when they were due to the last byte.
     pub latency_ms: Option<LatencyMs>,
     /// The largest report in bytes.
     pub largest_bytes: u64,
@@ -50,34 +68,100 @@ pub async fn register(plan: &Plan, database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks on until told to stop.
-///
-/// # Errors
-/// When an answer is not 200 or 404 (nobody has read that project yet), or does not come.
-pub async fn ask(plan: &Plan, port: u16, token: Option<&str>, stop: &AtomicBool) -> anyhow::Result<Probed> {
-    let mut rng = SplitMix64::new(plan.seed ^ 0xa5c);
-    let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3)?;
-    let mut largest = 0;
-    while !stop.load(Ordering::Relaxed) {
-        // Half by how much they are read, half any: small ones are read too.
-        let count = plan.projects.len();
-        let project =
-            if rng.below(2) == 0 { rng.below(count as u64) } else { plan.pages.sample_among(count, &mut rng) as u64 };
-        let path = format!("/v1/projects/{}/reports/{}", plan.slug(project as u32), plan.month);
-        let begun = Instant::now();
-        let (status, bytes) =
-            tokio::time::timeout(PATIENCE, get(port, &path, token)).await.context("waiting for a report")??;
-        match status {
-            200 => {
-                histogram.saturating_record((begun.elapsed().as_micros() as u64).max(1));
-                largest = largest.max(bytes);
-            }
-            404 => {}
-            _ => anyhow::bail!("the report {path} was answered {status}"),
-        }
-        tokio::time::sleep(PAUSE).await;
+/// Whom the questions go to, and what they are.
+#[derive(Debug)]
+pub struct Readers {
+    /// The service's port on this machine.
+    pub port: u16,
+    /// Questions a second.
+    pub rate: u32,
+    token: Option<String>,
+    seed: u64,
+    projects: Zipf,
+    paths: Vec<String>,
+}
+
+impl Readers {
+    /// Of the month's projects.
+    #[must_use]
+    pub fn new(plan: &Plan, port: u16, rate: u32, token: Option<String>) -> Self {
+        let path = |slug: &String| format!("/v1/projects/{slug}/reports/{}", plan.month);
+        let paths: Vec<String> = plan.slugs.iter().map(path).collect();
+        // As the views are: one over the rank.
+        Self { port, rate, token, seed: plan.seed ^ 0xa5c, projects: Zipf::new(paths.len(), 1.0), paths }
     }
-    Ok(Probed { reports: histogram.len(), latency_ms: LatencyMs::of(&histogram), largest_bytes: largest })
+
+    /// Question `k`.
+    fn path(&self, k: u64) -> &str {
+        &self.paths[self.projects.sample(&mut SplitMix64::new(SplitMix64::nth(self.seed, k)))]
+    }
+
+    /// Asks until told to stop, then waits for the answers to all that was due.
+    ///
+    /// # Errors
+    /// When the histogram cannot be made. A failed question is a figure.
+    pub async fn ask(self, stop: &AtomicBool) -> anyhow::Result<Probed> {
+        let (readers, slots) = (Arc::new(self), Arc::new(Semaphore::new(AT_ONCE)));
+        let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3)?;
+        let mut probed = Probed { rate: readers.rate, ..Probed::default() };
+        let (begun, mut questions) = (Instant::now(), tokio::task::JoinSet::new());
+        loop {
+            let due = begun + Duration::from_secs_f64(probed.asked as f64 / f64::from(readers.rate));
+            while Instant::now() < due && !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep_until(due.min(Instant::now() + LOOK)).await;
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let (readers, slots, k) = (Arc::clone(&readers), Arc::clone(&slots), probed.asked);
+            probed.asked += 1;
+            questions.spawn(async move { readers.one(k, due, &slots).await });
+            // So that answers are not kept for an hour.
+            while let Some(answer) = questions.try_join_next() {
+                probed.note(answer?, &mut histogram);
+            }
+        }
+        while let Some(answer) = questions.join_next().await {
+            probed.note(answer?, &mut histogram);
+        }
+        probed.latency_ms = LatencyMs::of(&histogram);
+        Ok(probed)
+    }
+
+    async fn one(&self, k: u64, due: Instant, slots: &Semaphore) -> anyhow::Result<Answer> {
+        let path = self.path(k);
+        let question = async {
+            let _slot = slots.acquire().await?;
+            get(self.port, path, self.token.as_deref()).await
+        };
+        let answer = tokio::time::timeout_at(due + PATIENCE, question).await;
+        let (status, bytes) = answer.with_context(|| format!("{path} was not answered in time"))??;
+        ensure!(matches!(status, 200 | 404), "{path} was answered {status}");
+        Ok(Answer { there: status == 200, bytes, took: due.elapsed() })
+    }
+}
+
+struct Answer {
+    there: bool,
+    bytes: u64,
+    took: Duration,
+}
+
+impl Probed {
+    fn note(&mut self, answer: anyhow::Result<Answer>, histogram: &mut Histogram<u64>) {
+        match answer {
+            Ok(Answer { there: true, bytes, took }) => {
+                histogram.saturating_record((took.as_micros() as u64).max(1));
+                self.reports += 1;
+                self.largest_bytes = self.largest_bytes.max(bytes);
+            }
+            Ok(_) => self.not_yet += 1,
+            Err(error) => {
+                self.failed += 1;
+                self.first_failure.get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+    }
 }
 
 async fn get(port: u16, path: &str, token: Option<&str>) -> anyhow::Result<(u16, u64)> {
@@ -90,4 +174,78 @@ async fn get(port: u16, path: &str, token: Option<&str>) -> anyhow::Result<(u16,
     let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     ensure!(status.is_some(), "the query service answered with something that is no HTTP");
     Ok((status.unwrap_or(0), answer.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::month::plan::Size;
+
+    fn readers(projects: u32, port: u16, rate: u32) -> Readers {
+        let plan = Plan::new(5, "2026-02".parse().unwrap(), Size { projects, views: 10_000 });
+        Readers::new(&plan, port, rate, None)
+    }
+
+    /// A service that answers nothing before `stalled` is over, and then with `status`. Asks it for 600 ms.
+    async fn asked(stalled: Duration, status: u16) -> Probed {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let until = Instant::now() + stalled;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    tokio::time::sleep_until(until).await;
+                    let _ = stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n{{}}").as_bytes()).await;
+                });
+            }
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let asking = tokio::spawn(async move { readers(30, port, 50).ask(&stopped).await });
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        stop.store(true, Ordering::Relaxed);
+        asking.await.unwrap().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_that_stalls_is_asked_on_and_every_question_waited() {
+        let probed = asked(Duration::from_millis(400), 200).await;
+        // Thirty were due, if this machine's clock was kept.
+        assert!((20..=31).contains(&probed.asked) && probed.reports == probed.asked, "{probed:?}");
+        // Two in three were due in the stall. One client after another would have asked one question in it.
+        let latency = probed.latency_ms.unwrap();
+        assert!(latency.max >= 350.0 && latency.p50 >= 40.0, "{latency:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn answers_that_are_no_reports_are_figures() {
+        let probed = asked(Duration::ZERO, 503).await;
+        assert_eq!((probed.failed, probed.reports, probed.latency_ms), (probed.asked, 0, None));
+        assert!(probed.first_failure.unwrap().ends_with("was answered 503"));
+        let probed = asked(Duration::ZERO, 404).await;
+        assert_eq!((probed.not_yet, probed.failed), (probed.asked, 0));
+    }
+
+    #[test]
+    fn projects_are_asked_for_as_they_are_read() {
+        let readers = readers(50_000, 1, 1);
+        let mut asked: HashMap<&str, u32> = HashMap::new();
+        (0..100_000).for_each(|k| *asked.entry(readers.path(k)).or_default() += 1);
+        let harmonic: f64 = (1..=50_000).map(|rank| 1.0 / f64::from(rank)).sum();
+        for (rank, path) in readers.paths.iter().enumerate().take(5) {
+            let expected = 100_000.0 / harmonic / (rank + 1) as f64;
+            // Five standard deviations of a count.
+            assert!((f64::from(asked[path.as_str()]) - expected).abs() < 5.0 * expected.sqrt(), "{rank}");
+        }
+        assert!(
+            readers.paths[10_000..].iter().any(|path| asked.contains_key(path.as_str())),
+            "small ones are read too"
+        );
+    }
 }

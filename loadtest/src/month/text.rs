@@ -226,13 +226,22 @@ fn rest(out: &mut String, result: &MonthResult) {
     }
     if let Some(reports) = &result.reports {
         let latency = reports.latency_ms.map_or_else(String::new, |l| {
-            format!(": p50 {:.1} ms, p90 {:.1}, p99 {:.1}, max {:.1}", l.p50, l.p90, l.p99, l.max)
+            format!(
+                ": p50 {:.1} ms, p90 {:.1}, p99 {:.1}, max {:.1} from when they were due",
+                l.p50, l.p90, l.p99, l.max
+            )
         });
         let _ = writeln!(
             out,
-            "{} reports read meanwhile{latency}; the largest {} bytes",
+            "{} reports read meanwhile, {} a second{latency}; the largest {} bytes; {} questions came before the first view{}",
             grouped(reports.reports),
-            grouped(reports.largest_bytes)
+            reports.rate,
+            grouped(reports.largest_bytes),
+            grouped(reports.not_yet),
+            match &reports.first_failure {
+                Some(first) => format!(", {} FAILED: {first}", grouped(reports.failed)),
+                None => String::new(),
+            }
         );
     }
     for to in &result.projections {
