@@ -18,6 +18,7 @@ pub mod drive;
 pub mod figures;
 mod goatcounter;
 mod http_command;
+pub mod interrupt;
 pub mod kafka;
 pub mod knee;
 pub mod machine;

@@ -24,6 +24,7 @@ pub mod produce;
 pub mod project;
 pub mod result;
 pub mod rhythm;
+mod run;
 pub mod state;
 pub mod stream;
 pub mod tally;

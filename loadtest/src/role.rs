@@ -24,8 +24,9 @@ pub struct Role {
     pub port: u16,
 }
 
-/// A command of `binary` that knows nothing of the settings of whoever started us. The ClickHouse is no argument: an embedded
-/// engine's URL is its password.
+/// A command of `binary` that knows nothing of the settings of whoever started us, in a process group of its own: Ctrl-C in a
+/// terminal is for the load test, which decides what becomes of others. The ClickHouse is no argument: an embedded engine's URL is
+/// its password.
 #[must_use]
 pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
     let mut command = Command::new(binary);
@@ -35,7 +36,7 @@ pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HEADCOUNT_CLICKHOUSE_URL", clickhouse_url).stdin(Stdio::null()).kill_on_drop(true);
+    command.env("HEADCOUNT_CLICKHOUSE_URL", clickhouse_url).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     command
 }
 

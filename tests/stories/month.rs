@@ -15,7 +15,7 @@ const SIGMAS: f64 = 4.0;
 async fn month(more: &[&str]) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command
-        .args(["loadtest", "month", "--preset", "small", "--seconds", "300"])
+        .args(["loadtest", "month", "--preset", "small"])
         .args(["--kafka-bootstrap", &kafka::shared().await?])
         .args(more)
         .env("HEADCOUNT_CLICKHOUSE_URL", clickhouse::shared().await?)
@@ -32,6 +32,12 @@ async fn figures(command: &mut Command, json: &Path) -> Result<(Value, String)> 
     ensure!(output.status.success(), "{}\n{said}", output.status);
     let text = std::fs::read_to_string(json).with_context(|| said.clone())?;
     Ok((serde_json::from_str(&text)?, said))
+}
+
+/// Records of the month so far, tallies included.
+fn records(figures: &Value) -> Result<u64> {
+    let of = |name: &str| figures["truth"][name].as_u64().with_context(|| format!("{name}: {figures}"));
+    Ok(of("records")? + of("tallies")?)
 }
 
 /// The figures agree with the truth that travels with them.
@@ -60,7 +66,8 @@ fn right(figures: &Value) -> Result<()> {
 async fn a_month_is_counted_to_the_last_view_and_stays_so_when_it_is_closed() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (json, html) = (directory.path().join("month.json"), directory.path().join("month.html"));
-    let mut command = month(&["--window-records", "5000", "--report-probe", "--project", "10G"]).await?;
+    let mut command =
+        month(&["--window-records", "5000", "--report-probe", "--project", "10G", "--seconds", "300"]).await?;
     let (figures, said) = figures(command.arg("--json").arg(&json).arg("--html").arg(&html), &json).await?;
     right(&figures)?;
     ensure!(figures["complete"] == true, "{figures}");
@@ -76,8 +83,18 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     let (json, state) = (directory.path().join("month.json"), directory.path().join("state.json"));
     let (of_state, of_json) = (state.display().to_string(), json.display().to_string());
     let arguments = ["--window-records", "1000000", "--state", &of_state, "--json", &of_json].map(str::to_owned);
-    // So little may wait for the ledger that there is time to interrupt it.
-    let child = month(&["--ahead", "10000"]).await?.args(&arguments).spawn()?;
+    // So little may wait for the ledger that time is up before much is sent.
+    let mut hurried = month(&["--ahead", "10000", "--seconds", "1"]).await?;
+    let output =
+        tokio::time::timeout(4 * PATIENCE, hurried.args(&arguments).output()).await.context("it does not end")??;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(!output.status.success() && said.contains("the same command goes on from here"), "{said}");
+    let hurried: Value = serde_json::from_str(&std::fs::read_to_string(&json).context(said)?)?;
+    let sent = records(&hurried)?;
+    ensure!(sent > 0 && hurried["sent"] == false && hurried["open"]["views"].as_u64() > Some(0), "{hurried}");
+    ensure!(hurried["ended"].as_str().is_some_and(|why| why.contains("--seconds")), "{hurried}");
+
+    let child = month(&["--ahead", "10000", "--seconds", "300"]).await?.args(&arguments).process_group(0).spawn()?;
     let pid = child.id().context("a process id")?.to_string();
     let url = clickhouse::shared().await?;
     eventually("some of the month to be counted", async || {
@@ -85,21 +102,25 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
         let database = format!("headcount_month_{}", state["name"].as_str().context("a name")?);
         let client = ::clickhouse::Client::default().with_url(&url).with_database(database);
         let counted = client.query("SELECT sum(seen) FROM ledger FINAL").fetch_one::<u64>().await?;
-        ensure!(counted > 0, "nothing yet");
+        ensure!(counted > sent, "nothing more than {sent} yet");
         Ok(())
     })
     .await?;
-    let sent = Command::new("kill").args(["-INT", &pid]).status().await?;
-    ensure!(sent.success(), "the month had ended before it was interrupted");
+    // As a terminal does it: to the whole group.
+    let killed = Command::new("kill").args(["-INT", "--", &format!("-{pid}")]).status().await?;
+    ensure!(killed.success(), "the month had ended before it was interrupted");
     let output = tokio::time::timeout(4 * PATIENCE, child.wait_with_output()).await.context("it does not stop")??;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success() && said.contains("the same command goes on from here"), "{said}");
     let first: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
-    ensure!(first["complete"] == false && first["truth"]["records"].as_u64() > Some(0), "{first}");
+    ensure!(first["sent"] == false && first["ended"].is_null() && records(&first)? > sent, "{first}");
 
-    let (whole, _) = figures(month(&["--ahead", "1000000"]).await?.args(&arguments), &json).await?;
+    let (whole, _) = figures(month(&["--ahead", "1000000", "--seconds", "300"]).await?.args(&arguments), &json).await?;
     right(&whole)?;
-    ensure!(whole["complete"] == true && whole["counted"]["before"].as_u64() > Some(0), "{whole}");
+    let of = |name: &str| whole["counted"][name].as_u64().with_context(|| format!("{name}: {whole}"));
+    ensure!(whole["complete"] == true && of("before")? == records(&first)?, "{whole}");
+    // What was sent before had been counted before: what this run cost is of the rest.
+    ensure!(of("before")? + of("records")? == records(&whole)?, "{whole}");
     ensure!(!state.exists(), "the state is of no use any more");
     Ok(())
 }

@@ -44,6 +44,7 @@ pub fn render(result: &MonthResult) -> String {
         costs("aggregate", &|cpu| Some(cpu.aggregate)),
         costs("ClickHouse", &|cpu| cpu.clickhouse),
         costs("Kafka", &|cpu| cpu.kafka),
+        costs("query", &|cpu| cpu.query),
         costs("load test", &|cpu| Some(cpu.client)),
     ];
     chart(&mut page, "Processor seconds for a million page views, by day of the month", "day", &cost_lines);
@@ -73,10 +74,11 @@ pub fn render(result: &MonthResult) -> String {
             .collect(),
     };
     chart(&mut page, "Bytes stored for each page view so far", "million page views", &[each]);
-    let accuracy = result.closed.as_ref().filter(|c| !c.accuracy.is_empty()).unwrap_or(&result.open);
+    let accuracy = [&result.closed, &result.open].into_iter().flatten().find(|checked| !checked.accuracy.is_empty());
+    let accuracy = accuracy.map_or(&[][..], |checked| &checked.accuracy);
     let line = |name: &str, of: &dyn Fn(&super::accuracy::Accuracy) -> f64| Line {
         name: name.to_owned(),
-        points: accuracy.accuracy.iter().map(|a| ((a.from as f64).log10(), of(a) * 100.0)).collect(),
+        points: accuracy.iter().map(|a| ((a.from as f64).log10(), of(a) * 100.0)).collect(),
     };
     chart(
         &mut page,

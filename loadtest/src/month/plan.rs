@@ -51,7 +51,7 @@ impl Preset {
 }
 
 /// How large a month is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Size {
     /// Projects, at least one.
     pub projects: u32,

@@ -38,6 +38,8 @@ pub struct Progress {
     pub hours: AtomicU32,
     /// Whether to end early.
     pub stop: AtomicBool,
+    /// Whether sending has failed.
+    pub failed: AtomicBool,
     /// The days that are in the topic.
     pub marks: Mutex<Vec<Mark>>,
 }
@@ -58,7 +60,7 @@ pub struct Job {
 }
 
 /// What was sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub struct Produced {
     /// What all that is in the topic adds up to.
     pub truth: Truth,
@@ -72,18 +74,28 @@ pub struct Produced {
     pub wire_bytes: u64,
     /// Whether every hour of the job is in the topic.
     pub complete: bool,
+    /// Why it is not, unless a stop was asked for: a record was not acknowledged.
+    pub failure: Option<anyhow::Error>,
 }
 
-/// Sends until all is acknowledged, or a stop is asked for. Blocks.
-///
-/// # Errors
-/// When a record is not acknowledged.
-pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Produced> {
+/// Sends until all is acknowledged, a stop is asked for, or sending fails. Blocks.
+#[must_use]
+pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> Produced {
+    let truth = Truth { partitions: vec![Sent::default(); job.there.len()], ..Truth::new(plan) };
+    let mut produced = Produced { truth, before: job.there.iter().sum(), ..Produced::default() };
+    if let Err(failure) = send(plan, job, progress, &mut produced) {
+        produced.failure = Some(failure);
+        progress.failed.store(true, Ordering::Relaxed);
+    }
+    produced
+}
+
+fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) -> anyhow::Result<()> {
     // No part of what is measured, so it yields to that; so do the client's threads, which inherit it.
     let _ = rustix::process::nice(10);
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
-    let mut truth = Truth { partitions: vec![Sent::default(); job.there.len()], ..Truth::new(plan) };
+    let truth = &mut produced.truth;
     let mut sender = Sender::new(&job.bootstrap, &job.topic)?;
     let mut there = job.there.clone();
     let partitions = there.len() as u64;
@@ -96,7 +108,7 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Pr
         }
         sender.send(key, i32::try_from(partition).ok(), record)
     };
-    let (begun, mut waited) = (Instant::now(), 0.0);
+    let begun = Instant::now();
     let mut complete = true;
     'month: for hour in 0..job.hours {
         for part in 0..plan.parts(hour) {
@@ -121,7 +133,7 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Pr
             send(key, &record)?;
             let sent = truth.records + truth.tallies;
             progress.sent.store(sent, Ordering::Relaxed);
-            waited += wait(progress, sent, job.ahead);
+            produced.waited_seconds += wait(progress, sent, job.ahead);
         }
         progress.hours.store(hour + 1, Ordering::Relaxed);
         if (hour + 1) % 24 == 0 || hour + 1 == job.hours {
@@ -134,12 +146,13 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> anyhow::Result<Pr
         }
     }
     sender.flush()?;
-    let seconds = begun.elapsed().as_secs_f64();
+    produced.seconds = begun.elapsed().as_secs_f64();
     if complete && job.hours == plan.hours() {
         truth.visitors = (0..plan.size.projects).map(|project| u64::from(plan.visitors(project))).sum();
     }
-    let before = job.there.iter().sum();
-    Ok(Produced { truth, before, seconds, waited_seconds: waited, wire_bytes: sender.wire_bytes(), complete })
+    produced.complete = complete;
+    produced.wire_bytes = sender.wire_bytes();
+    Ok(())
 }
 
 /// Waits until at most `ahead` records wait for the ledger, and says how long that took.

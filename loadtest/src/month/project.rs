@@ -38,7 +38,7 @@ impl FromStr for Views {
 }
 
 /// What a month of another size would take.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Projection {
     /// Page views in the month.
     pub views: u64,
@@ -68,20 +68,24 @@ pub const ASSUMPTIONS: [&str; 6] = [
     "processors are as fast as this machine's",
 ];
 
-/// Projects `result` to a month of `views` page views, in which the busiest hour has `peak` of them.
+/// Projects `result` to a month of `views` page views, in which the busiest hour has `peak` of them. None where an earlier run sent
+/// or counted everything, or closed the month: what that cost is not known.
 #[must_use]
-pub fn project(result: &MonthResult, views: u64, peak: f64) -> Projection {
-    let measured = result.page_views().max(1) as f64;
+pub fn project(result: &MonthResult, views: u64, peak: f64) -> Option<Projection> {
+    let (counted, sent) = (result.counted_views(), result.sent_views());
+    if counted < 1.0 || sent < 1.0 || result.open_tables.is_empty() {
+        return None;
+    }
     let peak_per_second = views as f64 * peak / 3_600.0;
-    let processors = |cpu_seconds: f64| cpu_seconds / measured * peak_per_second / LOAD;
+    let processors = |cpu_seconds: f64| cpu_seconds / counted * peak_per_second / LOAD;
     let cpu = &result.counted.cpu;
     let aggregate = processors(cpu.aggregate);
-    let days = f64::from(result.setting.days).max(1.0);
-    let topic = result.counted.topic_bytes as f64 / measured * views as f64;
-    let open = bytes(&result.open_tables) as f64 / measured * views as f64;
-    let closed =
-        result.closed_tables.as_ref().map_or(open, |closed| bytes(&closed.tables) as f64 / measured * views as f64);
-    Projection {
+    // All the month's page views come in as many days as a month has, however few of them were driven.
+    let days = f64::from(result.setting.days_of_month).max(1.0);
+    let topic = result.counted.topic_bytes as f64 / sent * views as f64;
+    let open = result.each(bytes(&result.open_tables)) * views as f64;
+    let closed = result.closed_tables.as_ref().map_or(open, |closed| result.each(bytes(&closed.tables)) * views as f64);
+    Some(Projection {
         views,
         peak_per_second,
         aggregate_processors: aggregate,
@@ -90,12 +94,62 @@ pub fn project(result: &MonthResult, views: u64, peak: f64) -> Projection {
         partitions: (aggregate.ceil() as u64).max(4).next_multiple_of(4),
         kafka_bytes: (topic / days * RETENTION_DAYS * COPIES) as u64,
         clickhouse_bytes: (open * OPEN_MONTHS + closed * MONTHS) as u64,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::month::watch::Held;
+
+    /// A month of 30 days, a million page views and as many records.
+    fn month() -> MonthResult {
+        let mut result = MonthResult::default();
+        (result.setting.days, result.setting.days_of_month) = (30, 30);
+        result.truth.records = 1_000_000;
+        (result.counted.records, result.counted.topic_bytes) = (1_000_000, 60_000_000);
+        result.counted.cpu.aggregate = 36.0;
+        result.counted.cpu.clickhouse = Some(72.0);
+        result.open_tables.insert("site_hourly".to_owned(), Held { rows: 1, bytes: 10_000_000 });
+        result
+    }
+
+    #[test]
+    fn ten_times_the_views_are_ten_times_the_load() {
+        // A thousandth of ten million in the busiest hour.
+        let whole = project(&month(), 10_000_000, 0.001).unwrap();
+        assert!((whole.peak_per_second - 10_000.0 / 3_600.0).abs() < 1e-9);
+        assert!((whole.aggregate_processors - 36e-6 * whole.peak_per_second / 0.5).abs() < 1e-9);
+        // 600 MB in 30 days; three days of it, three times.
+        assert_eq!(whole.kafka_bytes, 180_000_000);
+        assert_eq!(whole.clickhouse_bytes, 2_610_000_000);
+    }
+
+    #[test]
+    fn what_a_few_days_or_the_rest_of_a_month_cost_projects_as_all_of_it() {
+        let whole = project(&month(), 10_000_000, 0.001).unwrap();
+        let scaled = |result: &mut MonthResult, share: f64| {
+            let part = |of: u64| (of as f64 * share) as u64;
+            result.counted.records = part(result.counted.records);
+            result.counted.topic_bytes = part(result.counted.topic_bytes);
+            result.counted.cpu.aggregate *= share;
+            result.counted.cpu.clickhouse = result.counted.cpu.clickhouse.map(|cpu| cpu * share);
+        };
+        // Three days: a tenth of the views, of the bytes and of the time.
+        let mut days = month();
+        scaled(&mut days, 0.1);
+        (days.setting.days, days.truth.records) = (3, 100_000);
+        days.open_tables.insert("site_hourly".to_owned(), Held { rows: 1, bytes: 1_000_000 });
+        assert_eq!(project(&days, 10_000_000, 0.001).unwrap(), whole);
+        // The rest of a month that an earlier run had driven by four fifths.
+        let mut rest = month();
+        scaled(&mut rest, 0.2);
+        rest.counted.before = 800_000;
+        assert_eq!(project(&rest, 10_000_000, 0.001).unwrap(), whole);
+        // Nothing was left to do: nothing is known.
+        rest.counted.records = 0;
+        assert!(project(&rest, 10_000_000, 0.001).is_none());
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

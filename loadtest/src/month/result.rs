@@ -11,7 +11,7 @@ use super::watch::{Cpu, Peaks, Sample, Tables};
 use crate::machine::Machine;
 
 /// How it was measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Setting {
     /// The month, as `YYYY-MM`.
     pub month: String,
@@ -19,8 +19,10 @@ pub struct Setting {
     pub size: Size,
     /// Decides every record.
     pub seed: u64,
-    /// Days that were driven.
+    /// Days that were driven,
     pub days: u32,
+    /// of so many that the month has.
+    pub days_of_month: u32,
     /// Of the topic.
     pub partitions: i32,
     /// Processes of `headcount aggregate`.
@@ -34,7 +36,7 @@ pub struct Setting {
 }
 
 /// From the topic to rows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Counted {
     /// From the aggregators' start to the first assignment.
     pub startup_seconds: f64,
@@ -46,13 +48,15 @@ pub struct Counted {
     pub waited_seconds: f64,
     /// Records that an earlier run had sent.
     pub before: u64,
+    /// Records that this run counted: what seconds, processor time and rows written are of.
+    pub records: u64,
     /// Processor seconds in that time.
     pub cpu: Cpu,
-    /// Peak resident memory.
+    /// Peak resident memory, until the run's end.
     pub peaks: Peaks,
     /// Rows sent to ClickHouse, replaced ones included.
     pub rows_written: u64,
-    /// Bytes of the topic, compressed and framed, as they went over the wire.
+    /// Bytes that this run sent to the topic, compressed and framed, as they went over the wire.
     pub topic_bytes: u64,
     /// Windows in the ledger.
     pub windows: u64,
@@ -84,8 +88,8 @@ pub struct Closed {
     pub tables: Tables,
 }
 
-/// All of it.
-#[derive(Debug, Clone, Serialize)]
+/// All of it, or as much as there is so far.
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct MonthResult {
     /// Of this form.
     pub format: u32,
@@ -93,8 +97,12 @@ pub struct MonthResult {
     pub machine: Machine,
     /// How.
     pub setting: Setting,
-    /// Whether the whole of what was asked for was driven.
+    /// Whether every hour that was asked for is in the topic.
+    pub sent: bool,
+    /// Whether these are the whole month.
     pub complete: bool,
+    /// Why the run ended before its end.
+    pub ended: Option<String>,
     /// What it adds up to.
     pub truth: Truth,
     /// From the topic to rows.
@@ -104,7 +112,7 @@ pub struct MonthResult {
     /// When ClickHouse was at rest.
     pub open_tables: Tables,
     /// The open month against the truth.
-    pub open: Checked,
+    pub open: Option<Checked>,
     /// After a stop and a start.
     pub replayed: Option<Replayed>,
     /// After the close.
@@ -126,6 +134,25 @@ impl MonthResult {
     #[must_use]
     pub fn page_views(&self) -> u64 {
         self.truth.records - self.truth.repeats
+    }
+
+    /// Records in the topic.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.truth.records + self.truth.tallies
+    }
+
+    /// Page views that this run counted: as many of all as it counted of the records.
+    #[must_use]
+    pub fn counted_views(&self) -> f64 {
+        self.page_views() as f64 * self.counted.records as f64 / self.records().max(1) as f64
+    }
+
+    /// Page views that this run sent, likewise.
+    #[must_use]
+    pub fn sent_views(&self) -> f64 {
+        let sent = self.records().saturating_sub(self.counted.before);
+        self.page_views() as f64 * sent as f64 / self.records().max(1) as f64
     }
 
     /// So much of something, a page view.

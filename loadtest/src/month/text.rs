@@ -34,11 +34,16 @@ pub fn render(result: &MonthResult) -> String {
     throughput(&mut out, result);
     days(&mut out, result);
     storage(&mut out, result);
-    checked(&mut out, "the open month", &result.open);
+    if let Some(open) = &result.open {
+        checked(&mut out, "the open month", open);
+    }
     if let Some(closed) = &result.closed {
         checked(&mut out, "the closed month", closed);
     }
     rest(&mut out, result);
+    if let Some(why) = &result.ended {
+        let _ = writeln!(out, "ENDED EARLY: {why}");
+    }
     for wrong in &result.wrong {
         let _ = writeln!(out, "WRONG: {wrong}");
     }
@@ -74,13 +79,13 @@ fn truth(out: &mut String, result: &MonthResult) {
 
 fn throughput(out: &mut String, result: &MonthResult) {
     let counted = &result.counted;
-    let million = result.page_views().max(1) as f64 / 1e6;
+    let million = result.counted_views().max(1.0) / 1e6;
     let _ = writeln!(
         out,
         "from topic to rows   {:.1} s, {} page views a second ({:.1} s until assigned; sending took {:.1} s, of which {:.1} s \
          waiting for the ledger)",
         counted.seconds,
-        grouped((result.page_views() as f64 / counted.seconds) as u64),
+        grouped((result.counted_views() / counted.seconds.max(1e-9)) as u64),
         counted.startup_seconds,
         counted.producing_seconds,
         counted.waited_seconds
@@ -95,6 +100,7 @@ fn throughput(out: &mut String, result: &MonthResult) {
         of("aggregate", Some(cpu.aggregate), Some(peaks.aggregate)),
         of("ClickHouse", cpu.clickhouse, peaks.clickhouse),
         of("Kafka", cpu.kafka, peaks.kafka),
+        of("query", cpu.query, peaks.query),
         of("this load test", Some(cpu.client), Some(peaks.client)),
     ] {
         let _ = writeln!(out, "{line}");
@@ -161,23 +167,21 @@ fn storage(out: &mut String, result: &MonthResult) {
             result.each(bytes(tables))
         );
     };
-    table("open month", &result.open_tables);
+    if !result.open_tables.is_empty() {
+        table("open month", &result.open_tables);
+    }
     if let Some(closed) = &result.closed_tables {
         table("closed month", &closed.tables);
     }
     let _ = writeln!(
         out,
         "topic: {:.1} bytes a page view compressed, {:.1} before\n",
-        result.each(result.counted.topic_bytes),
+        result.counted.topic_bytes as f64 / result.sent_views().max(1.0),
         result.each(result.truth.bytes)
     );
 }
 
 fn checked(out: &mut String, what: &str, checked: &Checked) {
-    if checked.projects == 0 {
-        // What is wrong with it is told below.
-        return;
-    }
     let beyond = match checked.beyond_window {
         0 => String::new(),
         n => format!(", of which {} repeats a window after their view", grouped(n)),

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::produce::{Mark, Progress};
@@ -15,6 +15,8 @@ use crate::role::Role;
 
 /// How often the ledger is read: also the error of a day's end.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long ClickHouse may not answer; and how long the ledger may take for what was sent when time was up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Processor seconds of each role since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -25,6 +27,8 @@ pub struct Cpu {
     pub clickhouse: Option<f64>,
     /// The broker, likewise.
     pub kafka: Option<f64>,
+    /// Who answers the readers of reports, if there are any.
+    pub query: Option<f64>,
     /// The load test itself.
     pub client: f64,
 }
@@ -38,14 +42,9 @@ impl Cpu {
             aggregate: self.aggregate - before.aggregate,
             clickhouse: less(self.clickhouse, before.clickhouse),
             kafka: less(self.kafka, before.kafka),
+            query: less(self.query, before.query),
             client: self.client - before.client,
         }
-    }
-
-    /// Everybody's.
-    #[must_use]
-    pub fn sum(&self) -> f64 {
-        self.aggregate + self.clickhouse.unwrap_or(0.0) + self.kafka.unwrap_or(0.0) + self.client
     }
 }
 
@@ -83,6 +82,8 @@ pub struct Servers {
     pub kafka: Option<u32>,
     /// ClickHouse.
     pub clickhouse: Option<u32>,
+    /// Who answers the readers of reports.
+    pub query: Option<u32>,
 }
 
 impl Servers {
@@ -95,6 +96,7 @@ impl Servers {
             aggregate: aggregators.iter().map(|role| cpu_seconds(role.pid)).sum::<anyhow::Result<f64>>()?,
             clickhouse: self.clickhouse.map(cpu_seconds).transpose()?,
             kafka: self.kafka.map(cpu_seconds).transpose()?,
+            query: self.query.map(cpu_seconds).transpose()?,
             client: cpu_seconds(std::process::id())?,
         })
     }
@@ -109,6 +111,7 @@ impl Servers {
             aggregate: sum,
             clickhouse: self.clickhouse.map(peak_bytes).transpose()?,
             kafka: self.kafka.map(peak_bytes).transpose()?,
+            query: self.query.map(peak_bytes).transpose()?,
             client: peak_bytes(std::process::id())?,
         })
     }
@@ -121,7 +124,22 @@ pub struct Peaks {
     pub aggregate: u64,
     pub clickhouse: Option<u64>,
     pub kafka: Option<u64>,
+    pub query: Option<u64>,
     pub client: u64,
+}
+
+impl Peaks {
+    /// The higher of both, each.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            aggregate: self.aggregate.max(other.aggregate),
+            clickhouse: self.clickhouse.max(other.clickhouse),
+            kafka: self.kafka.max(other.kafka),
+            query: self.query.max(other.query),
+            client: self.client.max(other.client),
+        }
+    }
 }
 
 /// Rows and bytes of each table that has any.
@@ -137,6 +155,31 @@ pub async fn tables(database: &Database) -> anyhow::Result<Tables> {
     Ok(rows.into_iter().map(|(table, rows, bytes)| (table, Held { rows, bytes })).collect())
 }
 
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// One at the beginning, and one for each day that was counted in this run.
+    pub samples: Vec<Sample>,
+    /// Records that were counted at the beginning.
+    pub before: u64,
+    /// Records that are counted.
+    pub counted: u64,
+}
+
+impl Watched {
+    /// The last of the days that were counted since the last sample. Several days in one look are one sample: nobody saw what lay
+    /// between.
+    fn passed(&mut self, marks: &[Mark]) -> Option<Mark> {
+        // What was counted before this run lies in days that are no day of it, and in a part of its first one.
+        if let (Some(mark), Some(first)) = (marks.first(), self.samples.first_mut()) {
+            first.views = (self.before as f64 * mark.views as f64 / mark.records.max(1) as f64) as u64;
+        }
+        let seen = self.samples.last().map_or(0, |sample| sample.day);
+        let new = |mark: &&Mark| mark.day > seen && mark.records > self.before && mark.records <= self.counted;
+        marks.iter().rfind(new).copied()
+    }
+}
+
 /// Looks until all that was sent is counted. Tells `progress` how far the ledger is, and `told` whenever it has looked.
 pub struct Watcher<'a> {
     /// Where rows go.
@@ -147,52 +190,76 @@ pub struct Watcher<'a> {
     pub before: Cpu,
     /// When that was.
     pub begun: Instant,
-    /// How long all may take.
+    /// How long all may take. Then no more is sent; and what was sent may still be counted for [`PATIENCE`].
     pub within: Duration,
 }
 
 impl Watcher<'_> {
-    /// Until `all` says how many records there are and the ledger has them. A sample for each day.
+    /// Until `all` says how many records there are and the ledger has them.
     ///
     /// # Errors
-    /// When an aggregator ends by itself, ClickHouse does not answer, or time is up.
+    /// When an aggregator ends by itself, ClickHouse does not answer for a minute, sending failed, or time is up. `watched` is
+    /// what was seen until then.
     pub async fn watch(
         &self,
         aggregators: &mut [Role],
         progress: &Progress,
         all: impl Fn() -> Option<u64>,
         mut told: impl FnMut(u64),
-    ) -> anyhow::Result<Vec<Sample>> {
-        let counted_sql = format!("SELECT sum(next_offset - window_start) FROM {}.ledger FINAL", self.database.name);
-        let mut samples = vec![self.sample(0, 0, aggregators).await?];
+        watched: &mut Watched,
+    ) -> anyhow::Result<()> {
+        watched.before = self.counted().await?;
+        watched.counted = watched.before;
+        watched.samples.push(self.sample(0, 0, aggregators).await?);
+        let mut answered = Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
             aggregators.iter_mut().try_for_each(Role::alive)?;
-            let counted = self.database.number(&counted_sql).await?;
-            progress.counted.store(counted, Ordering::Relaxed);
-            told(counted);
-            let passed: Vec<Mark> = {
-                let marks = progress.marks.lock().unwrap_or_else(PoisonError::into_inner);
-                let seen = samples.last().map_or(0, |sample: &Sample| sample.day);
-                marks.iter().filter(|mark| mark.day > seen && mark.records <= counted).copied().collect()
-            };
-            // Several days in one look are one sample: nobody saw what lay between.
-            if let Some(mark) = passed.last() {
-                samples.push(self.sample(mark.day, mark.views, aggregators).await?);
+            match self.look(aggregators, progress, watched).await {
+                Ok(()) => answered = Instant::now(),
+                // One who restarts is waited for.
+                Err(error) if answered.elapsed() > PATIENCE => return Err(error),
+                Err(_) => {}
             }
+            told(watched.counted);
             if let Some(all) = all()
-                && counted >= all
+                && watched.counted >= all
             {
-                ensure!(counted == all, "the ledger has counted {counted} records, the topic has {all}");
-                return Ok(samples);
+                ensure!(
+                    watched.counted == all,
+                    "the ledger has counted {} records, the topic has {all}",
+                    watched.counted
+                );
+                return Ok(());
+            }
+            ensure!(!progress.failed.load(Ordering::Relaxed), "sending failed");
+            if self.begun.elapsed() > self.within {
+                progress.stop.store(true, Ordering::Relaxed);
             }
             ensure!(
-                self.begun.elapsed() < self.within,
-                "after {} s the ledger has {counted} of {} records that were sent so far",
-                self.within.as_secs(),
+                self.begun.elapsed() < self.within + PATIENCE,
+                "{} s after the time was up the ledger has {} of {} records that were sent",
+                PATIENCE.as_secs(),
+                watched.counted,
                 progress.sent.load(Ordering::Relaxed)
             );
         }
+    }
+
+    async fn look(&self, aggregators: &[Role], progress: &Progress, watched: &mut Watched) -> anyhow::Result<()> {
+        watched.counted = self.counted().await?;
+        progress.counted.store(watched.counted, Ordering::Relaxed);
+        let mark = watched.passed(&progress.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(mark) = mark {
+            watched.samples.push(self.sample(mark.day, mark.views, aggregators).await?);
+        }
+        Ok(())
+    }
+
+    async fn counted(&self) -> anyhow::Result<u64> {
+        let sql = format!("SELECT sum(next_offset - window_start) FROM {}.ledger FINAL", self.database.name);
+        let counted = tokio::time::timeout(PATIENCE, self.database.number(&sql)).await;
+        counted.context("waiting for ClickHouse's answer to how far the ledger is")?
     }
 
     async fn sample(&self, day: u32, views: u64, aggregators: &[Role]) -> anyhow::Result<Sample> {
@@ -203,5 +270,32 @@ impl Watcher<'_> {
             cpu: self.servers.cpu(aggregators)?.since(&self.before),
             tables: tables(self.database).await?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(day: u32, views: u64) -> Sample {
+        Sample { day, views, seconds: 0.0, cpu: Cpu::default(), tables: Tables::new() }
+    }
+
+    #[test]
+    fn days_that_an_earlier_run_counted_are_no_days_of_this_one() {
+        // Two hundred records a day, of which half are views; an earlier run had come as far as the middle of day 3.
+        let marks: Vec<Mark> =
+            (1..=5).map(|day| Mark { day, records: 200 * u64::from(day), views: 100 * u64::from(day) }).collect();
+        let mut watched = Watched { samples: vec![sample(0, 0)], before: 500, counted: 500 };
+        assert!(watched.passed(&marks[..2]).is_none(), "the topic is read again from its beginning");
+        assert_eq!(watched.samples[0].views, 250);
+        assert!(watched.passed(&marks).is_none());
+        watched.counted = 610;
+        let third = watched.passed(&marks).unwrap();
+        assert_eq!((third.day, third.views - watched.samples[0].views), (3, 50));
+        watched.samples.push(sample(3, 300));
+        assert!(watched.passed(&marks).is_none());
+        watched.counted = 1_000;
+        assert_eq!(watched.passed(&marks).unwrap().day, 5);
     }
 }
