@@ -3,7 +3,8 @@
 //!
 //! Which have changed is told by a mark: what (hour, stream, window, version) of all rows of a project's day come to. The mark that is
 //! written is the one that was asked for *before* the sketches were read. Rows that come in between are in the figure or not, and
-//! either way the mark is not theirs, so the next look makes the figure anew. So several nodes may do this at once, and any may
+//! either way the mark is not theirs, so the next look makes the figure anew. Of several figures the one whose reading began last counts,
+//! whoever wrote last. So several nodes may do this at once, and any may
 //! die at any moment: what is wrong afterwards has a mark that says so.
 
 use crate::close::{CloseError, estimate, failed, merge};
@@ -13,16 +14,20 @@ use schemas::{Day, VisitorSketch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Days of projects looked at together, so that no more of them are in memory.
-const DAYS: u64 = 20_000;
+/// Projects looked at together, so that the days of no more of them are in memory, and every row is read once.
+const LOOKED_AT: usize = 2_000;
 /// Projects whose sketches are read together.
 const PROJECTS: usize = 200;
+
+const LOOKING: &str = "looking for days whose visitors are to be estimated";
 
 #[derive(Clone, Row, Deserialize)]
 struct Changed {
     project: String,
     day: u16,
     mark: u64,
+    /// When it was looked, by ClickHouse's clock.
+    looked: i64,
 }
 
 #[derive(Row, Deserialize)]
@@ -38,43 +43,48 @@ struct HourSketch {
 /// # Errors
 /// ClickHouse refused, or a stored sketch is none. What was written until then is right.
 pub async fn finish(client: &Client) -> Result<u64, CloseError> {
-    let mut after = (String::new(), 0);
+    let sql = "SELECT project FROM site_hourly WHERE toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
+               GROUP BY project ORDER BY project";
+    let projects = client.query(sql).fetch_all::<String>().await.map_err(failed(LOOKING))?;
     let mut days = 0;
-    loop {
-        let changed = changed(client, &after).await?;
-        let Some(last) = changed.last() else { return Ok(days) };
-        after = (last.project.clone(), last.day);
+    for range in projects.chunks(LOOKED_AT) {
+        let [Some(first), Some(last)] = [range.first(), range.last()] else { continue };
+        let changed = changed(client, first, last).await?;
+        let Some(Changed { looked, .. }) = changed.first() else { continue };
+        let looked = *looked;
         days += changed.len() as u64;
         let mut months: BTreeMap<u16, BTreeMap<String, BTreeMap<u16, u64>>> = BTreeMap::new();
-        for Changed { project, day, mark } in changed {
+        for Changed { project, day, mark, .. } in changed {
             let month = Day(day).first_hour().month().first_hour().day().0;
             months.entry(month).or_default().entry(project).or_default().insert(day, mark);
         }
         for (month, projects) in months {
             let names: Vec<&str> = projects.keys().map(String::as_str).collect();
             for names in names.chunks(PROJECTS) {
-                estimates(client, month, names, &projects).await?;
+                estimates(client, (month, looked), names, &projects).await?;
             }
         }
     }
+    Ok(days)
 }
 
-/// The next days of projects, after this one, whose rows are not those that their figure was made of.
-async fn changed(client: &Client, after: &(String, u16)) -> Result<Vec<Changed>, CloseError> {
-    let sql = "SELECT project, day, found AS mark FROM (\
+/// The days of these projects, from the first to the last by name, whose rows are not those that their figure was made of.
+async fn changed(client: &Client, first: &str, last: &str) -> Result<Vec<Changed>, CloseError> {
+    let sql = "SELECT project, day, found AS mark, toUnixTimestamp64Micro(now64(6, 'UTC')) AS looked FROM (\
                SELECT project, toDate(hour) AS day, \
                groupBitXor(sipHash64(hour, stream, window_start, next_offset)) AS found FROM site_hourly FINAL \
-               WHERE toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) GROUP BY project, day) AS present \
-               LEFT JOIN (SELECT project, day, mark FROM finished_day FINAL) AS made USING (project, day) \
-               WHERE found != made.mark AND (project, day) > (?, toDate(?)) ORDER BY project, day LIMIT ?";
-    let query = client.query(sql).bind(&after.0).bind(after.1).bind(DAYS);
-    query.fetch_all().await.map_err(failed("looking for days whose visitors are to be estimated"))
+               WHERE project BETWEEN ? AND ? AND toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
+               GROUP BY project, day) AS present \
+               LEFT JOIN (SELECT project, day, mark FROM finished_day FINAL WHERE project BETWEEN ? AND ?) AS made \
+               USING (project, day) WHERE found != made.mark ORDER BY project, day";
+    let query = client.query(sql).bind(first).bind(last).bind(first).bind(last);
+    query.fetch_all().await.map_err(failed(LOOKING))
 }
 
 /// Reads the sketches of some projects' month, one after another, and writes the figures of its changed days and its own.
 async fn estimates(
     client: &Client,
-    month: u16,
+    (month, updated): (u16, i64),
     names: &[&str],
     changed: &BTreeMap<String, BTreeMap<u16, u64>>,
 ) -> Result<(), CloseError> {
@@ -92,13 +102,14 @@ async fn estimates(
                 of_month.merge(of_day);
                 if let Some(&mark) = changed.get(project).and_then(|days| days.get(day)) {
                     let (visitors, visitors_error) = estimate(of_day);
-                    days.push(FinishedDayRow { project: project.clone(), day: *day, visitors, visitors_error, mark });
+                    let (project, day) = (project.clone(), *day);
+                    days.push(FinishedDayRow { project, day, visitors, visitors_error, mark, updated });
                 }
                 *of_day = VisitorSketch::new();
             }
             if !same_project {
                 let (visitors, visitors_error) = estimate(of_month);
-                months.push(FinishedMonthRow { project: project.clone(), month, visitors, visitors_error });
+                months.push(FinishedMonthRow { project: project.clone(), month, visitors, visitors_error, updated });
                 held = None;
             }
         }

@@ -38,6 +38,23 @@ SELECT
 FROM month_close FINAL
 GROUP BY month;
 
+-- Hours that are in no closed month's figures. in_closed_month: 1 where they came late, after their month was closed.
+CREATE VIEW IF NOT EXISTS hour_not_closed AS
+SELECT
+    project,
+    hour,
+    views,
+    visits,
+    bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other AS bots,
+    toUInt8(notEmpty(of_streams)) AS in_closed_month
+FROM (
+    SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
+        stream, window_start
+    FROM site_hourly FINAL
+) AS site
+LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
+WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)]);
+
 CREATE VIEW IF NOT EXISTS daily_traffic AS
 SELECT
     project,
@@ -54,17 +71,11 @@ FROM (
         toDate(hour) AS day,
         views AS some_views,
         visits AS some_visits,
-        toNullable(bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other) AS some_bots,
+        toNullable(bots) AS some_bots,
         CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
         CAST(NULL, 'Nullable(Float64)') AS of_error,
-        toUInt8(notEmpty(of_streams)) AS is_closed
-    FROM (
-        SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
-            stream, window_start
-        FROM site_hourly FINAL
-    ) AS site
-    LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
-    WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)])
+        in_closed_month AS is_closed
+    FROM hour_not_closed
     UNION ALL
     SELECT
         project,
@@ -115,19 +126,13 @@ FROM (
         toStartOfMonth(hour) AS month,
         views AS some_views,
         visits AS some_visits,
-        bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other AS some_bots,
+        bots AS some_bots,
         CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
         CAST(NULL, 'Nullable(Float64)') AS of_error,
-        if(is_closed = 1, views, 0) AS open_now,
+        if(in_closed_month = 1, views, 0) AS open_now,
         toUInt64(0) AS open_then,
-        toUInt8(notEmpty(of_streams)) AS is_closed
-    FROM (
-        SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
-            stream, window_start
-        FROM site_hourly FINAL
-    ) AS site
-    LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
-    WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)])
+        in_closed_month AS is_closed
+    FROM hour_not_closed
     UNION ALL
     SELECT
         project,

@@ -331,6 +331,8 @@ pub struct FinishedDayRow {
     pub visitors_error: f64,
     /// Of the rows that this was made of.
     pub mark: u64,
+    /// ClickHouse's clock before they were read, microseconds since the epoch: who read later knows more.
+    pub updated: i64,
 }
 
 /// `delivery`: a report that a mail server took.
@@ -357,4 +359,6 @@ pub struct FinishedMonthRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
+    /// ClickHouse's clock before its rows were read, microseconds since the epoch: who read later knows more.
+    pub updated: i64,
 }
