@@ -191,28 +191,20 @@ impl ReportStore {
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
         let mut facts = self.totals(asked, &scope, compared).await?;
         facts.time_zone = known.project.time_zone;
-        let lists = async {
-            if pages.is_plain() {
-                return self.first_pages(&scope, [pages.limit, not_found_limit]).await;
-            }
-            let not_found = PagesRequest { status: Some(404), ..PagesRequest::first(not_found_limit) };
-            let lists = tokio::try_join!(
-                self.page_list(&scope, before.as_ref(), pages, asked.rules),
-                self.page_list(&scope, None, &not_found, asked.rules)
-            )?;
-            Ok(lists.into())
-        };
+        let views = facts.months.iter().map(MonthFacts::views).sum();
+        let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
         let rejections =
             async { if known.rows.rejections == 0 { Ok(Vec::new()) } else { self.rejections(&scope).await } };
-        let ([pages, not_found], values, rejections) =
-            tokio::try_join!(lists, self.values(&scope, None, asked.rules.floor), rejections)?;
-        (facts.pages, facts.not_found, facts.values) = (pages, not_found, values);
+        let (first, values, rejections) =
+            tokio::try_join!(first, self.values(&scope, None, asked.rules.floor), rejections)?;
+        facts.values = values;
         for RejectionSum { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);
             }
         }
-        facts.listed = self.listed(&scope, before.as_ref(), [&facts.pages, &facts.not_found], asked.rules).await?;
+        let (lists, listed) = self.listed_first(&scope, before.as_ref(), first, asked.rules).await?;
+        ([facts.pages, facts.not_found], facts.listed) = (lists, listed);
         Ok(facts)
     }
 

@@ -117,6 +117,11 @@ impl MonthFacts {
         self.closed.is_some()
     }
 
+    /// Page views of people.
+    pub fn views(&self) -> u64 {
+        self.hours.values().map(|hour| hour.views).sum()
+    }
+
     /// Figures of the closed month.
     pub fn add_closed(&mut self, row: &MonthClosedRow) {
         let first = self.period.first_hour();

@@ -7,6 +7,7 @@ use crate::report::{Cursor, PageList, PageTotal, PagesRequest, Sort};
 use clickhouse::Row;
 use clickhouse::query::Query;
 use serde::Deserialize;
+use serde_bytes::ByteBuf;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -18,6 +19,10 @@ const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
 /// month is closed.
 const PATHS_BYTES: usize = 32 * 1024;
 
+/// Views up to which a project's pages are all read with their sketches, before it is known which of them are listed: one look at the
+/// table for three. A view adds some four bytes to a sketch, so that is a few megabytes.
+const FEW_VIEWS: u64 = 1_000_000;
+
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
 const SORT_BYTES: &str = "67108864";
 
@@ -27,6 +32,44 @@ struct PageChange {
     status: u16,
     total: u64,
     before: u64,
+}
+
+/// A page with all that is known of it: an element of each array for each row of its [`PageDetail`].
+#[derive(Row, Deserialize)]
+struct FullPage {
+    path: String,
+    status: u16,
+    total: u64,
+    before: u64,
+    months: Vec<u16>,
+    sketches: Vec<ByteBuf>,
+    visitors: Vec<u64>,
+    errors: Vec<f64>,
+}
+
+impl FullPage {
+    /// Its rows; the first has all views.
+    fn details(&mut self) -> impl Iterator<Item = PageDetail> {
+        let mut views = Some(self.total);
+        let closed = std::mem::take(&mut self.visitors).into_iter().zip(std::mem::take(&mut self.errors));
+        let months = std::mem::take(&mut self.months).into_iter().zip(std::mem::take(&mut self.sketches));
+        let (path, status) = (self.path.clone(), self.status);
+        months.zip(closed).map(move |((month, sketch), (visitors, visitors_error))| PageDetail {
+            path: path.clone(),
+            status,
+            month,
+            views: views.take().unwrap_or(0),
+            sketch: sketch.into_vec(),
+            visitors,
+            visitors_error,
+        })
+    }
+}
+
+/// The lists of a report, and what is known of the pages in them if it came with them.
+pub(super) struct FirstPages {
+    pub(super) lists: [PageList; 2],
+    listed: Option<ListedPages>,
 }
 
 /// Where a page stands in a list by visitors: most first, then by path and status.
@@ -90,18 +133,83 @@ impl ReportStore {
         Ok(PageList::from_rows(rows, request.limit, cursor))
     }
 
-    /// The first of all pages and the first of those not found, from one look at the table.
-    pub(super) async fn first_pages(&self, scope: &Scope<'_>, limits: [usize; 2]) -> Result<[PageList; 2], StoreError> {
+    /// The lists of a whole report: `pages`, and the first of those not found. `views` are the project's in these months.
+    pub(super) async fn first_pages(
+        &self,
+        scope: &Scope<'_>,
+        before: Option<&Scope<'_>>,
+        pages: &PagesRequest,
+        not_found_limit: usize,
+        rules: Rules,
+        views: u64,
+    ) -> Result<FirstPages, StoreError> {
+        let limits = [pages.limit, not_found_limit];
+        if pages.is_plain() && views <= FEW_VIEWS {
+            return self.few_pages(scope, before, limits).await;
+        }
+        let lists = if pages.is_plain() {
+            self.most_viewed(scope, limits).await?
+        } else {
+            let not_found = PagesRequest { status: Some(404), ..PagesRequest::first(not_found_limit) };
+            tokio::try_join!(
+                self.page_list(scope, before, pages, rules),
+                self.page_list(scope, None, &not_found, rules)
+            )?
+            .into()
+        };
+        Ok(FirstPages { lists, listed: None })
+    }
+
+    /// The first of all pages and the first of those not found, with all that is known of them, from one look at the table.
+    async fn few_pages(
+        &self,
+        scope: &Scope<'_>,
+        before: Option<&Scope<'_>>,
+        limits: [usize; 2],
+    ) -> Result<FirstPages, StoreError> {
+        const NOW: &str = "path, status, views AS now, toUInt64(0) AS then, toUInt8(1) AS counts";
+        const THEN: &str = "path, status, toUInt64(0) AS now, views AS then, toUInt8(0) AS counts, '' AS sketch, \
+                            toUInt64(0) AS visitors, toFloat64(0) AS visitors_error";
+        let columns = [
+            format!("{NOW}, sketch, toUInt64(0) AS visitors, toFloat64(0) AS visitors_error"),
+            format!("{NOW}, '' AS sketch, visitors, visitors_error"),
+        ];
+        let mut rows = scope.rows([&columns[0], &columns[1]], PAGES, "");
+        if let Some(before) = before {
+            rows = format!("{rows} UNION ALL {}", before.rows([THEN; 2], PAGES, ""));
+        }
+        let most = limits[0].max(limits[1]) + 1;
+        let sql = format!(
+            "SELECT path, status, sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
+             groupArrayIf(sketch, counts) AS sketches, groupArrayIf(visitors, counts) AS visitors, \
+             groupArrayIf(visitors_error, counts) AS errors FROM ({rows}) GROUP BY path, status HAVING total > 0 \
+             ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
+        );
+        let mut totals = Vec::new();
+        let mut listed = ListedPages { before: before.map(|_| ByPage::new()), ..ListedPages::default() };
+        let take = |mut page: FullPage| {
+            for detail in page.details() {
+                listed.add(&detail, scope.is_closed(detail.month))?;
+            }
+            if let Some(before) = &mut listed.before {
+                before.insert((page.path.clone(), page.status), page.before);
+            }
+            totals.push(PageTotal { path: page.path, status: page.status, total: page.total });
+            Ok(())
+        };
+        self.each("pages", self.client.query(&sql), take).await?;
+        Ok(FirstPages { lists: first_of(totals, limits), listed: Some(listed) })
+    }
+
+    async fn most_viewed(&self, scope: &Scope<'_>, limits: [usize; 2]) -> Result<[PageList; 2], StoreError> {
         let rows = scope.rows(["path, status, views"; 2], PAGES, "");
         let most = limits[0].max(limits[1]) + 1;
         let sql = format!(
             "SELECT path, status, sum(views) AS total FROM ({rows}) GROUP BY path, status \
              ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
         );
-        let rows = self.within("pages", self.client.query(&sql).fetch_all::<PageTotal>()).await?;
-        let not_found = rows.iter().filter(|page| page.status == 404).take(limits[1] + 1).cloned().collect();
-        let all = rows.into_iter().take(limits[0] + 1).collect();
-        Ok([PageList::by_views(all, limits[0]), PageList::by_views(not_found, limits[1])])
+        let totals = self.within("pages", self.client.query(&sql).fetch_all::<PageTotal>()).await?;
+        Ok(first_of(totals, limits))
     }
 
     /// By growth since the month before. A page that is new has none, and comes after all others.
@@ -195,6 +303,25 @@ impl ReportStore {
         Ok(PageList::from_rows(rows.collect(), request.limit, cursor))
     }
 
+    /// What is known of a report's lists.
+    pub(super) async fn listed_first(
+        &self,
+        scope: &Scope<'_>,
+        before: Option<&Scope<'_>>,
+        first: FirstPages,
+        rules: Rules,
+    ) -> Result<([PageList; 2], ListedPages), StoreError> {
+        let FirstPages { lists, listed } = first;
+        let listed = match listed {
+            Some(listed) => {
+                let missing = lists[1].items.iter().map(|page| page.path.clone()).collect();
+                ListedPages { referrers: self.referrers(scope, &missing, rules).await?, ..listed }
+            }
+            None => self.listed(scope, before, [&lists[0], &lists[1]], rules).await?,
+        };
+        Ok((lists, listed))
+    }
+
     /// What is known of the listed pages only: a project may have a hundred thousand others.
     pub(super) async fn listed(
         &self,
@@ -259,6 +386,13 @@ impl ReportStore {
         }
         Ok(sums)
     }
+}
+
+/// Of the most viewed pages and the most viewed of those not found, the lists of both.
+fn first_of(totals: Vec<PageTotal>, limits: [usize; 2]) -> [PageList; 2] {
+    let not_found = totals.iter().filter(|page| page.status == 404).take(limits[1] + 1).cloned().collect();
+    let all = totals.into_iter().take(limits[0] + 1).collect();
+    [PageList::by_views(all, limits[0]), PageList::by_views(not_found, limits[1])]
 }
 
 /// Rows of [`PageDetail`].
