@@ -244,7 +244,7 @@ impl Bed {
         // I6: a fresh view is seen.
         let before = views(address, PROJECTS[0]).await?;
         let load = Load::start(self.ingest.address, u64::MAX - before, 1);
-        load.reach(3).await?;
+        load.reach(10 * PROJECTS.len()).await?;
         let fresh = load.finish().await?;
         let more = fresh.acknowledged.values().filter(|&&project| project == PROJECTS[0]).count() as u64;
         let began = Instant::now();
@@ -268,11 +268,13 @@ impl Bed {
         let topic = &self.deployment.topic;
         let mut logged = BTreeMap::new();
         for partition in 0..kafka::watermarks(&self.direct, topic).await?.len() {
+            let before = logged.len();
             for record in kafka::read_all(&self.direct, topic, i32::try_from(partition)?).await? {
                 if let Ok(LogRecord { body: Some(Body::PageView(view)), .. }) = LogRecord::decode(&*record.payload) {
                     logged.insert(view.event_id, view.project);
                 }
             }
+            ensure!(logged.len() > before, "partition {partition} has no view, so no fault could hit one there");
         }
         Ok(logged)
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The projects, each with the host `NAME.docs.example`.
-pub const PROJECTS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// The projects, each with the host `NAME.docs.example`: enough that each of four partitions has one.
+pub const PROJECTS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
 const AGENT: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
 const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
@@ -100,7 +100,7 @@ impl Load {
 /// A view's id, project, body and agent.
 fn view(seed: u64, index: u64) -> (u64, &'static str, String, &'static str) {
     let chance = mix(seed ^ mix(index));
-    let project = PROJECTS[(chance % 3) as usize];
+    let project = PROJECTS[(chance % PROJECTS.len() as u64) as usize];
     let id = mix(chance) | 1;
     let page = (chance >> 8) % 50;
     let status = if page < 5 { 404 } else { 200 };
