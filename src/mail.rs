@@ -13,7 +13,7 @@ use clickhouse::{Client, Row};
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use query::{PagesRequest, Reports};
+use query::Reports;
 use schemas::tables::DeliveryRow;
 use schemas::{Month, ProjectSlug};
 use serde::Deserialize;
@@ -165,9 +165,8 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
             continue;
         }
         let Ok(project) = slug.parse::<ProjectSlug>() else { continue };
-        let asked = reports.report(&project, month.into(), &PagesRequest::default()).await;
-        let report = match asked {
-            Ok(report) => report,
+        let [text, html] = match report::for_people(reports, &project, month.into()).await {
+            Ok(written) => written,
             // Nothing was ever counted for it: there is nothing to send.
             Err(problem) if problem.status == 404 => continue,
             Err(problem) => {
@@ -175,7 +174,6 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
                 continue;
             }
         };
-        let (text, html) = (query::markdown::report(&report), query::html(&report, reports.running()));
         for recipient in recipients {
             let outcome = match message(mail, &project, month, &recipient, &text, &html) {
                 Ok(message) => send(mail, message).await,

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::projects;
 use anyhow::{Context, anyhow};
 use clap::ArgMatches;
-use query::{MonthlyReport, PagesRequest, Problem, ReportStore, Reports, Span};
+use query::{PagesRequest, Problem, ReportStore, Reports, Span};
 use schemas::ProjectSlug;
 use std::io::Write as _;
 
@@ -23,13 +23,23 @@ pub fn told(problem: &Problem) -> anyhow::Error {
     anyhow!("{}{field}: {}", problem.title, problem.detail)
 }
 
-/// The report in one of [`FORMATS`].
-pub fn written(report: &MonthlyReport, format: &str, running: schemas::Month) -> anyhow::Result<String> {
+/// The report for people: as Markdown and as HTML. Long lists are cut there, and say of how many they are the first.
+pub async fn for_people(reports: &Reports, project: &ProjectSlug, span: Span) -> Result<[String; 2], Problem> {
+    let report = reports.report(project, span, &PagesRequest::default()).await?;
+    let counts = reports.page_counts(project, span, &report).await?;
+    Ok([query::markdown::report(&report, counts), query::html(&report, reports.running(), counts)])
+}
+
+/// The report in one of [`FORMATS`]; those for programs have every page and every value.
+async fn written(reports: &Reports, project: &ProjectSlug, span: Span, format: &str) -> anyhow::Result<String> {
+    if let "md" | "html" = format {
+        let [markdown, html] = for_people(reports, project, span).await.map_err(|problem| told(&problem))?;
+        return Ok(if format == "md" { markdown } else { html });
+    }
+    let report = reports.whole(project, span, None).await.map_err(|problem| told(&problem))?;
     Ok(match format {
-        "html" => query::html(report, running),
-        "csv" => query::csv::report(report),
-        "json" => format!("{}\n", serde_json::to_string_pretty(report)?),
-        _ => query::markdown::report(report),
+        "csv" => query::csv::report(&report),
+        _ => format!("{}\n", serde_json::to_string_pretty(&report)?),
     })
 }
 
@@ -44,8 +54,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
         None => reports.running().previous().into(),
     };
-    let report = reports.report(&project, span, &PagesRequest::default()).await.map_err(|problem| told(&problem))?;
-    let written = written(&report, text("format"), reports.running())?;
+    let written = written(&reports, &project, span, text("format")).await?;
     // A reader that has seen enough (`| head`) is no failure.
     match std::io::stdout().write_all(written.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the report"),

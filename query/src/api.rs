@@ -66,11 +66,22 @@ async fn report(
         let (span, format) = format_of(&span, &headers)?;
         let (project, span) = (parameters::project(&project)?, parameters::span(span)?);
         let known = ["pages_limit", "pages_after", "pages_status"];
-        let pages = Parameters::of(uri.query(), &known)?.pages_of_report()?;
-        let report = reports.report(&project, span, &pages).await?;
+        let parameters = Parameters::of(uri.query(), &known)?;
+        let pages = parameters.pages_of_report()?;
+        let name = format!("{project}-{span}.csv");
+        // A file is read as a whole, so it is one, unless a part was asked for.
+        let in_part = ["pages_limit", "pages_after"].into_iter().any(|name| parameters.text(name).is_some());
         Ok(match format {
-            Format::Json => answer::json(&*report, &headers),
-            Format::Csv => answer::csv(csv::report(&report), &format!("{project}-{span}.csv"), &headers),
+            Format::Json => answer::json(&*reports.report(&project, span, &pages).await?, &headers),
+            Format::Csv if in_part => {
+                let report = reports.report(&project, span, &pages).await?;
+                let next = report.pages.next.as_ref().map(crate::report::Cursor::encode);
+                continued(answer::csv(csv::report(&report), &name, &headers), next.as_deref())
+            }
+            Format::Csv => {
+                let report = reports.whole(&project, span, pages.status).await?;
+                answer::csv(csv::report(&report), &name, &headers)
+            }
         })
     };
     told(answer.await)

@@ -25,7 +25,7 @@ mod page;
 
 pub use period::{Period, Span};
 pub use problem::Problem;
-pub use report::{MonthlyReport, PagesRequest, Rules, VisitorUnit};
+pub use report::{MonthlyReport, PageCounts, PagesRequest, Rules, VisitorUnit};
 pub use reports::Reports;
 pub use store::{ReportStore, Visible};
 
@@ -72,9 +72,10 @@ pub fn guarded_routes(
     access::guarded(routes(store.clone(), config.clone(), clock), access, store, config)
 }
 
-/// A report as one HTML file that needs nothing else: no script, no style sheet, no request. For a file, or for mail.
-pub fn html(report: &MonthlyReport, running: schemas::Month) -> String {
-    page::standalone(report, running).into_string()
+/// A report as one HTML file that needs nothing else: no script, no style sheet, no request. For a file, or for mail. `counts` tells
+/// how many pages there are, since the file lists the first only.
+pub fn html(report: &MonthlyReport, running: schemas::Month, counts: PageCounts) -> String {
+    page::standalone(report, running, counts).into_string()
 }
 
 /// The routes without the guard.

@@ -1,7 +1,9 @@
 //! The report as Markdown, which also reads as plain text: for a terminal, an issue, or the text part of a mail.
 
 use crate::page::words::{self, number, percent};
-use crate::report::{BreakdownItem, ComparedMonth, MonthlyReport, PageFigures, PageVisitors, VisitorUnit, Visitors};
+use crate::report::{
+    BreakdownItem, ComparedMonth, MonthlyReport, PageCounts, PageFigures, PageVisitors, VisitorUnit, Visitors,
+};
 use std::fmt::Write as _;
 
 /// Rows of a list; where there are more, the text says so.
@@ -59,9 +61,10 @@ fn table(out: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<Strin
     }
 }
 
-fn more(out: &mut String, left_out: bool) {
-    if left_out {
-        let _ = writeln!(out, "\nThe first {SHOWN}; the CSV and the JSON have them all.");
+fn more(out: &mut String, items: usize, there: u64) {
+    let shown = items.min(SHOWN) as u64;
+    if shown < there {
+        let _ = writeln!(out, "\nThe first {} of {}.", number(shown), number(there));
     }
 }
 
@@ -79,8 +82,8 @@ fn compared(out: &mut String, month: Option<&ComparedMonth>, when: &str) {
     );
 }
 
-fn pages(out: &mut String, heading: &str, items: &[&PageFigures], goes_on: bool, of: VisitorUnit) {
-    if items.is_empty() {
+fn pages(out: &mut String, heading: &str, items: &[&PageFigures], there: u64, of: VisitorUnit) {
+    if there == 0 {
         return;
     }
     let _ = writeln!(out, "\n## {heading}\n");
@@ -97,7 +100,7 @@ fn pages(out: &mut String, heading: &str, items: &[&PageFigures], goes_on: bool,
         vec![path, number(page.views), of_page(page.visitors), change(page.change)]
     };
     table(out, &["Path", "Views", unit(of), "Change"], items.iter().take(SHOWN).map(row));
-    more(out, goes_on || items.len() > SHOWN);
+    more(out, items.len(), there);
 }
 
 fn breakdown(out: &mut String, dimension: &str, items: &[BreakdownItem]) {
@@ -117,11 +120,11 @@ fn breakdown(out: &mut String, dimension: &str, items: &[BreakdownItem]) {
         (value, ..) => plain(value),
     };
     table(out, &["Value", counts], items.iter().take(SHOWN).map(|item| vec![name(item), number(item.views)]));
-    more(out, items.len() > SHOWN);
+    more(out, items.len(), items.len() as u64);
 }
 
-/// The report.
-pub fn report(report: &MonthlyReport) -> String {
+/// The report. `counts` tells how many pages there are, of which the first are shown.
+pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut out = String::new();
     let totals = &report.totals;
     let state = if report.period.closed { "closed" } else { "open" };
@@ -156,8 +159,8 @@ pub fn report(report: &MonthlyReport) -> String {
     }
     let found: Vec<&PageFigures> = report.pages.items.iter().filter(|page| page.status != 404).collect();
     let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
-    pages(&mut out, "Pages", &found, report.pages.next.is_some(), totals.visitors.unit);
-    pages(&mut out, "Pages not found", &missing, report.not_found.next.is_some(), totals.visitors.unit);
+    pages(&mut out, "Pages", &found, counts.pages.saturating_sub(counts.not_found), totals.visitors.unit);
+    pages(&mut out, "Pages not found", &missing, counts.not_found, totals.visitors.unit);
     for (dimension, items) in &report.breakdowns {
         breakdown(&mut out, dimension, items);
     }
@@ -173,7 +176,9 @@ pub fn report(report: &MonthlyReport) -> String {
     }
     let _ = writeln!(
         out,
-        "\nVisitors are estimates; ± is one standard deviation. Figures about few readers are folded or withheld."
+        "\nVisitors are estimates; ± is one standard deviation. Figures about few readers are folded or withheld.\n\n\
+         Lists end where they say so; all pages and values are at `/v1/projects/{}/reports/{}.csv` of the service that made this.",
+        report.project, report.period.span
     );
     out
 }

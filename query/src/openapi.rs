@@ -95,7 +95,11 @@ fn parameter(name: &str) -> Value {
     let sorts: Vec<&str> = Sort::ALL.into_iter().map(Sort::name).collect();
     match name {
         "limit" => query(name, "At most so many items", limit()),
-        "pages_limit" => query(name, "At most so many pages in each of the two lists", limit()),
+        "pages_limit" => query(
+            name,
+            "At most so many pages in each of the two lists. CSV has all, unless this or `pages_after` is given",
+            limit(),
+        ),
         "after" => query(name, cursor_words, cursor()),
         "pages_after" => query(name, "The value of `pages.next` from an earlier answer", cursor()),
         "after_project" => query("after", "The value of `next` from an earlier answer", slug()),

@@ -4,7 +4,7 @@
 //! rooms below it are its sections, in their order on the page.
 
 use crate::problem::Problem;
-use crate::report::{MonthlyReport, VisitorUnit};
+use crate::report::{MonthlyReport, PageCounts, VisitorUnit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use schemas::Month;
 use std::sync::LazyLock;
@@ -66,6 +66,8 @@ struct Shown<'a> {
     list: &'a ListAsked,
     /// A file of its own: it cannot lead anywhere, and has no forms.
     alone: bool,
+    /// How many pages there are; told where the file is alone.
+    counts: PageCounts,
 }
 
 impl Shown<'_> {
@@ -110,7 +112,7 @@ impl Shown<'_> {
 
 /// The report's page. `running` is the present month: there is no page after it.
 pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, snippet: &Snippet) -> Markup {
-    let shown = Shown { report, running, list, alone: false };
+    let shown = Shown { report, running, list, alone: false, counts: PageCounts::default() };
     let (project, title) = (&report.project, shown.title());
     document(
         &Frame { script: true, ..Frame::plain(&format!("{project} · {title}")) },
@@ -145,9 +147,9 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
 }
 
 /// The whole report as one HTML file without a script, a link or a request: for a file, or for mail.
-pub(crate) fn standalone(report: &MonthlyReport, running: Month) -> Markup {
+pub(crate) fn standalone(report: &MonthlyReport, running: Month, counts: PageCounts) -> Markup {
     let list = ListAsked::default();
-    let shown = Shown { report, running, list: &list, alone: true };
+    let shown = Shown { report, running, list: &list, alone: true, counts };
     let (project, title) = (&report.project, shown.title());
     document(
         &Frame { alone: true, ..Frame::plain(&format!("{project} · {title}")) },
@@ -160,7 +162,10 @@ pub(crate) fn standalone(report: &MonthlyReport, running: Month) -> Markup {
                     (refused(&shown))
                 }
             }
-            footer { (honest(&shown)) }
+            footer {
+                p { "Lists end where they say so; all pages and values are at " code { (shown.api()) ".csv" } " of the service that made this." }
+                (honest(&shown))
+            }
         },
     )
 }

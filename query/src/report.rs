@@ -22,7 +22,7 @@ mod tests;
 
 pub use breakdowns::ValueCursor;
 pub use facts::{MonthFacts, ReportFacts, Rules};
-pub use pages::{Cursor, InvalidCursor, PageList, PageTotal, PagesRequest, Sort};
+pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 
 /// One value's views in a breakdown.

@@ -3,10 +3,11 @@
 use crate::kept::KeptReports;
 use crate::period::{Period, Span};
 use crate::problem::Problem;
-use crate::report::breakdowns::{ValueCursor, page_of};
+use crate::report::breakdowns::{LISTED_VALUES, ValueCursor, page_of};
+use crate::report::pages::MAX_LIMIT;
 use crate::report::{
-    BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, PageListFigures, PagesRequest, ReportPeriod,
-    make,
+    BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
+    ReportPeriod, make,
 };
 use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
@@ -21,6 +22,9 @@ use utoipa::ToSchema;
 
 /// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
 const AT_ONCE: usize = 8;
+
+/// Reports with all of their pages read at once: each holds as many as its project has.
+const WHOLE_AT_ONCE: usize = 2;
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
@@ -51,6 +55,7 @@ pub struct ProjectListing {
 /// The maker of reports.
 pub struct Reports {
     turns: Semaphore,
+    whole_turns: Semaphore,
     store: ReportStore,
     kept: KeptReports,
     config: QueryConfig,
@@ -62,7 +67,8 @@ impl Reports {
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         let store = store.with_timeout_ms(config.timeout_ms);
         let kept = KeptReports::new(config.keep_bytes);
-        Reports { turns: Semaphore::new(AT_ONCE), store, kept, config, clock }
+        let [turns, whole_turns] = [AT_ONCE, WHOLE_AT_ONCE].map(Semaphore::new);
+        Reports { turns, whole_turns, store, kept, config, clock }
     }
 
     /// Now.
@@ -114,6 +120,69 @@ impl Reports {
         Ok(report)
     }
 
+    /// The same with every page, every page not found and every value that may be told, however many; of one `status`, if any.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn whole(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        status: Option<u16>,
+    ) -> Result<MonthlyReport, Problem> {
+        let _turn = turn(&self.whole_turns).await?;
+        let all = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
+        let missing = PagesRequest { status: Some(404), ..all.clone() };
+        let mut report = Arc::unwrap_or_clone(self.report(project, span, &all).await?);
+        self.complete(project, span, all, false, &mut report.pages).await?;
+        self.complete(project, span, missing, true, &mut report.not_found).await?;
+        for dimension in Dimension::ALL {
+            let Some(items) = report.breakdowns.get_mut(dimension.name()) else { continue };
+            if items.iter().filter(|item| !item.rest).count() == LISTED_VALUES {
+                *items = self.breakdown(project, span, dimension, usize::MAX, None).await?.items;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Goes on with a list to its end, one page of it at a time.
+    async fn complete(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        mut request: PagesRequest,
+        with_referrers: bool,
+        list: &mut PageListFigures,
+    ) -> Result<(), Problem> {
+        while let Some(after) = list.next.take() {
+            request.after = Some(after);
+            let (_, more) = self.list(project, span, &request, with_referrers).await?;
+            list.items.extend(more.items);
+            list.next = more.next;
+        }
+        Ok(())
+    }
+
+    /// How many pages there are, of which `report` may list the first only.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub async fn page_counts(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        report: &MonthlyReport,
+    ) -> Result<PageCounts, Problem> {
+        if report.pages.next.is_none() && report.not_found.next.is_none() {
+            let [pages, not_found] = [&report.pages, &report.not_found].map(|list| list.items.len() as u64);
+            return Ok(PageCounts { pages, not_found });
+        }
+        let periods = self.periods(span, &PagesRequest::default())?;
+        let asked = self.asked(project, span, &periods);
+        let _turn = self.turn().await?;
+        self.store.page_counts(&asked).await.map_err(|error| problem_of(&error))
+    }
+
     /// Its pages.
     ///
     /// # Errors
@@ -124,16 +193,25 @@ impl Reports {
         span: Span,
         request: &PagesRequest,
     ) -> Result<Listing<PageFigures>, Problem> {
+        let (period, list) = self.list(project, span, request, request.status == Some(404)).await?;
+        let next = list.next.map(|cursor| cursor.encode());
+        Ok(Listing { project: project.clone(), period, items: list.items, next })
+    }
+
+    async fn list(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        request: &PagesRequest,
+        with_referrers: bool,
+    ) -> Result<(ReportPeriod, PageListFigures), Problem> {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let facts = self.store.pages(&asked, request).await.map_err(|error| problem_of(&error))?;
         let period = span.single().and(periods.first().copied());
-        let not_found = request.status == Some(404);
-        let PageListFigures { items, next } =
-            make::page_list(&facts.pages, &facts.listed, period, self.config.rules, not_found);
-        let period = ReportPeriod::of(span, &facts.months);
-        Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
+        let list = make::page_list(&facts.pages, &facts.listed, period, self.config.rules, with_referrers);
+        Ok((ReportPeriod::of(span, &facts.months), list))
     }
 
     /// Values of one dimension.
@@ -220,9 +298,13 @@ impl Reports {
     }
 
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)
+        turn(&self.turns).await
     }
+}
+
+async fn turn(turns: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
+    let turn = tokio::time::timeout(TURN, turns.acquire()).await;
+    turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)
 }
 
 /// The problem that a reader sees; the cause is logged here, once.

@@ -379,6 +379,65 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     Ok(())
 }
 
+/// More pages and values than any one answer lists: a file that is read as a whole has all of them, and what is cut says of how many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Result<()> {
+    let (found, missing, values) = (1_200, 1_250, 1_100);
+    let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
+    let client = service.clickhouse()?;
+    known::write_many(&client, [found, missing, values]).await?;
+    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let span = MONTHS[2];
+    let run =
+        async |format: &str| service.done(&["report", "docs", span, "--format", format, "--clock-start", CLOCK]).await;
+
+    let figures = long(&mut reader, span).await?;
+    let of = |section: &str, measure: &str| {
+        figures.keys().filter(|names| names[0] == section && names[3] == measure).count()
+    };
+    let lists = [
+        (of("pages", "views"), found + missing),
+        (of("not_found", "views"), missing),
+        (of("referrers_of_not_found", "views"), missing),
+        (figures.keys().filter(|names| names[..2] == ["breakdowns", "version"]).count(), values),
+    ];
+    ensure!(lists.iter().all(|(told, there)| *told as u64 == *there), "told and there: {lists:?}");
+    let path = format!("/v1/projects/docs/reports/{span}.csv");
+    let whole = String::from_utf8(reader.get(&path, &[]).await?.body.to_vec())?;
+    ensure!(run("csv").await? == whole, "the command's CSV");
+    let report: Value = serde_json::from_str(&run("json").await?)?;
+    for (list, there) in [("pages", found + missing), ("not_found", missing)] {
+        let items = report[list]["items"].as_array().context("items")?;
+        ensure!(items.len() as u64 == there && report[list]["next"].is_null(), "{list}: {}", items.len());
+        let pages = if list == "pages" { "/pages" } else { "/not-found" };
+        let all = reader.all(&format!("/v1/projects/docs/reports/{span}{pages}"), "", 1000).await?;
+        ensure!(*items == all, "{list}: the same in the same order");
+    }
+    ensure!(report["breakdowns"]["version"].as_array().map(Vec::len) == Some(values as usize), "values as JSON");
+
+    // One status, and a part.
+    let missing_only = reader.csv(&format!("{path}?pages_status=404")).await?.0;
+    let listed = missing_only.iter().filter(|row| row["section"] == "pages" && row["measure"] == "views").count();
+    ensure!(listed as u64 == missing, "{listed} of one status");
+    let (part, next) = reader.csv(&format!("{path}?pages_limit=7")).await?;
+    let listed = part.iter().filter(|row| row["section"] == "pages" && row["measure"] == "views").count();
+    let goes_on =
+        reader.json(&format!("/v1/projects/docs/reports/{span}?pages_limit=7")).await?["pages"]["next"].take();
+    ensure!(listed == 7 && next.is_some() && next.as_deref() == goes_on.as_str(), "{listed}, then {next:?}");
+
+    let (markdown, html) = (run("md").await?, run("html").await?);
+    for (text, cut) in [
+        (&markdown, "The first 25 of 1,200."),
+        (&markdown, "The first 25 of 1,250."),
+        (&markdown, "The first 25 of 1,001."),
+        (&html, "The first 100 of 2,450."),
+        (&html, "The first 8 of 1,250."),
+    ] {
+        ensure!(text.contains(cut) && text.contains(&path), "{cut} is not said");
+    }
+    Ok(())
+}
+
 /// Whatever the document of the API allows or forbids is asked of a real service: Schemathesis makes the requests and compares every
 /// answer with the document.
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,7 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
                 }
             } @else {
                 (table(shown, &base, change))
+                (first_of(shown, list.items.len(), shown.counts.pages))
             }
             @if !shown.alone {
                 p.turn {
@@ -71,6 +72,15 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
                     " or " a href=(format!("{}/pages", shown.api())) aria-label="Pages: all as JSON" { "JSON" }
                 }
             }
+        }
+    }
+}
+
+/// Of how many a list is the first, in a file that leads nowhere else.
+fn first_of(shown: &Shown<'_>, listed: usize, there: u64) -> Markup {
+    html! {
+        @if shown.alone && (listed as u64) < there {
+            p.note { "The first " (words::number(listed as u64)) " of " (words::number(there)) "." }
         }
     }
 }
@@ -177,6 +187,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                     }
                 }
             }
+            (first_of(shown, missing.len().min(NOT_FOUND_SHOWN), shown.counts.not_found))
             @if !shown.alone {
                 p.full {
                     @if more { "The " (NOT_FOUND_SHOWN.min(missing.len())) " most asked for. " }

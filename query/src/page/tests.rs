@@ -317,13 +317,13 @@ fn the_first_day_says_what_to_look_at() {
 #[test]
 fn the_file_to_send_needs_nothing_and_leads_nowhere() {
     for report in [full(), empty("2026-11-01T00:00:00Z")] {
-        let file = standalone(&report, "2026-11".parse().unwrap()).into_string();
+        let file = standalone(&report, "2026-11".parse().unwrap(), PageCounts::default()).into_string();
         assert!(file.contains("<style>:root {"), "the style is in it");
         for forbidden in ["<script", "<link", "<form", " src=", "action=", "href=\"/", "url("] {
             assert!(!file.contains(forbidden), "{forbidden}");
         }
     }
-    let file = standalone(&full(), "2026-11".parse().unwrap()).into_string();
+    let file = standalone(&full(), "2026-11".parse().unwrap(), PageCounts::default()).into_string();
     assert!(file.contains("<svg") && words_of(&file).contains("4,000,000 ± 24,000"));
 }
 

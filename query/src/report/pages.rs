@@ -97,6 +97,15 @@ impl PagesRequest {
     }
 }
 
+/// How many pages there are, where a list of them is shown in part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct PageCounts {
+    /// Pages of every status: pairs of path and status.
+    pub pages: u64,
+    /// Of these, pages not found.
+    pub not_found: u64,
+}
+
 /// A path's views in the period, over all windows and streams.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct PageTotal {

@@ -1,9 +1,9 @@
 //! Lists of pages, and what is known of the listed ones.
 
 use super::scope::Scope;
-use super::{ReportStore, StoreError};
+use super::{Asked, ReportStore, StoreError, scopes};
 use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules};
-use crate::report::{Cursor, PageList, PageTotal, PagesRequest, Sort};
+use crate::report::{Cursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 use clickhouse::Row;
 use clickhouse::query::Query;
 use serde::Deserialize;
@@ -106,6 +106,17 @@ impl ReportStore {
             (Sort::Change, Some(before)) => self.pages_by_change(scope, before, request).await,
             (Sort::Change, None) => Ok(PageList::default()),
         }
+    }
+
+    /// How many pages there are.
+    pub(crate) async fn page_counts(&self, asked: &Asked<'_>) -> Result<PageCounts, StoreError> {
+        let known = self.known(asked, &[None, None]).await?;
+        let (scope, _) = scopes(asked, &[None, None], &known.closed);
+        let rows = scope.rows(["path, status"; 2], PAGES, "");
+        let sql = format!(
+            "SELECT count() AS pages, countIf(status = 404) AS not_found FROM (SELECT DISTINCT path, status FROM ({rows}))"
+        );
+        self.within("the number of pages", self.client.query(&sql).fetch_one()).await
     }
 
     async fn pages_by_key(&self, scope: &Scope<'_>, request: &PagesRequest) -> Result<PageList, StoreError> {

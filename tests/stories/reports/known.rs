@@ -177,6 +177,67 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
     Ok(truths)
 }
 
+/// So many pages found, pages not found and versions, in February, and nothing else.
+pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> Result<()> {
+    let day = "2026-02-03".parse::<chrono::NaiveDate>()?;
+    let day = Hour::of(day.and_time(chrono::NaiveTime::MIN).and_utc()).day();
+    let written = |views: u64| (views, 1, 0, 9);
+    let page = |at: u64| {
+        let (path, status) = if at < found { (format!("/page-{at}"), 200) } else { (format!("/gone-{at}"), 404) };
+        let (views, stream, window_start, next_offset) = written(if status == 200 { 40 } else { 20 } + at % 7);
+        let sketch = sketch((0..views).map(|view| mix(view ^ (at << 20))));
+        PageDailyRow {
+            project: "docs".to_owned(),
+            day: day.0,
+            path,
+            status,
+            views,
+            sketch,
+            stream,
+            window_start,
+            next_offset,
+        }
+    };
+    let pages: Vec<PageDailyRow> = (0..found + missing).map(page).collect();
+    let value = |at: u64| {
+        let (views, stream, window_start, next_offset) = written(20);
+        let (project, dimension) = ("docs".to_owned(), "version".to_owned());
+        BreakdownDailyRow {
+            project,
+            day: day.0,
+            dimension,
+            value: format!("1.{at}"),
+            views,
+            stream,
+            window_start,
+            next_offset,
+        }
+    };
+    insert(client, "breakdown_daily", &(0..values).map(value).collect::<Vec<_>>()).await?;
+    insert(client, "page_daily", &pages).await?;
+    let hour = SiteHourlyRow {
+        project: "docs".to_owned(),
+        hour: day.first_hour().unix_seconds(),
+        views: pages.iter().map(|page| page.views).sum(),
+        visits: 0,
+        bots_search: 0,
+        bots_ai_crawler: 0,
+        bots_preview: 0,
+        bots_monitor: 0,
+        bots_automation: 0,
+        bots_other: 0,
+        sketch: sketch((0..900).map(mix)),
+        stream: 1,
+        window_start: 0,
+        next_offset: 9,
+    };
+    insert(client, "site_hourly", &[hour]).await?;
+    let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9 FROM page_daily \
+               WHERE status = 404";
+    client.query(sql).execute().await?;
+    Ok(())
+}
+
 /// What closing leaves of the rows.
 async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Result<()> {
     let day = month.first_hour().day().0;
