@@ -1,38 +1,66 @@
 //! The same figures as CSV (RFC 4180, UTF-8, a header row). An estimate has columns for its error and its unit.
 //!
-//! A spreadsheet runs what begins like a formula. Texts come from strangers' beacons, so such a text gets an apostrophe in front, which
-//! spreadsheets take as "this is text". Numbers are numbers.
+//! A spreadsheet runs what begins like a formula. Texts come from strangers' beacons, so what begins like one gets an apostrophe in
+//! front, which spreadsheets take as "this is text". Where a cell begins is the spreadsheet's opinion: one that is set to semicolons or
+//! tabs splits there, whatever is quoted between commas. So every place at which a text could be split counts as a beginning. Numbers
+//! are numbers.
 
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, PageVisitors, Visitors};
 use crate::store::ProjectViews;
-use ::csv::{Terminator, Writer, WriterBuilder};
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// Rows of one width under a header.
-struct Table(Writer<Vec<u8>>);
+/// At which a spreadsheet may split, beside commas: those are always quoted.
+const SEPARATORS: [char; 5] = [';', '\t', '\r', '\n', '|'];
+
+/// With which a formula begins; in full width, too, which some take for the same.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// Rows under a header.
+struct Table(String);
 
 impl Table {
     fn new(header: &[&str]) -> Self {
-        let mut table = Table(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new()));
+        let mut table = Table(String::new());
         table.row(header.iter().map(|name| (*name).to_owned()).collect());
         table
     }
 
+    /// Quotes more than RFC 4180 asks for: what another separator than the comma would split.
     fn row(&mut self, cells: Vec<String>) {
-        // Into memory, and every row is as wide as the header: neither can fail.
-        if let Err(error) = self.0.write_record(cells) {
-            tracing::error!(%error, "a row of CSV could not be written");
+        for (at, cell) in cells.iter().enumerate() {
+            if at > 0 {
+                self.0.push(',');
+            }
+            if cell.contains([',', '"']) || cell.contains(SEPARATORS) {
+                self.0.extend(["\"", &cell.replace('"', "\"\""), "\""]);
+            } else {
+                self.0.push_str(cell);
+            }
         }
+        self.0.push_str("\r\n");
     }
 
     fn text(self) -> String {
-        self.0.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+        self.0
     }
 }
 
 /// A text that no spreadsheet runs.
 fn text(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    let mut out = String::with_capacity(text.len() + 1);
+    if text.starts_with(['\t', '\r', '\n']) {
+        out.push('\'');
+    }
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && FORMULA.contains(&c) {
+            out.push('\'');
+        }
+        // Blanks and quotes may be taken away before it is looked at what begins.
+        begins = SEPARATORS.contains(&c) || (begins && (c.is_whitespace() || c == '"'));
+        out.push(c);
+    }
+    out
 }
 
 fn instant(at: DateTime<Utc>) -> String {
@@ -61,7 +89,8 @@ fn page_visitors(figures: PageVisitors) -> [String; 4] {
     }
 }
 
-/// One row a page. Referrers of a page not found are in one cell, as `host views` with `; ` between them.
+/// One row a page. Referrers of a page not found are in one cell, as `host views` with ` | ` between them: nobody's spreadsheet splits
+/// there unasked.
 pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
     let mut header = vec![
         "path",
@@ -89,7 +118,7 @@ pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
                 };
                 format!("{name} {}", item.views)
             };
-            row.push(text(&page.referrers.iter().map(named).collect::<Vec<_>>().join("; ")));
+            row.push(text(&page.referrers.iter().map(named).collect::<Vec<_>>().join(" | ")));
         }
         table.row(row);
     }
@@ -260,19 +289,86 @@ pub fn report(report: &MonthlyReport) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn no_cell_is_run_by_a_spreadsheet_and_quotes_are_doubled() {
-        let item = |value: &str, views| BreakdownItem { value: value.to_owned(), views, rest: false };
-        let hostile = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"];
-        let written = breakdown(&hostile.map(|value| item(value, 1)));
-        for value in hostile {
-            let cell = written.split("\r\n").find(|row| row.contains(value)).unwrap();
-            assert!(cell.starts_with('\'') || cell.starts_with("\"'"), "{cell:?}");
+    /// What a spreadsheet makes of a row that splits at `separator`: quotes hold where a cell begins with one.
+    fn cells(row: &str, separator: char) -> Vec<String> {
+        let (mut cells, mut quoted) = (vec![String::new()], false);
+        for c in row.chars() {
+            let cell = cells.last_mut().unwrap();
+            match c {
+                '"' if quoted || cell.is_empty() => quoted = !quoted,
+                c if !quoted && (c == separator || c == '\n' || c == '\r') => cells.push(String::new()),
+                c => cell.push(c),
+            }
         }
-        let written = breakdown(&[item("a,b", 2), item("say \"x\"", 3), item("two\nlines", 4), item("ü", 5)]);
+        cells
+    }
+
+    #[test]
+    fn no_cell_is_run_by_a_spreadsheet_whatever_it_splits_at() {
+        let hostile = [
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\tx",
+            "\rx",
+            "\t=1",
+            "＝1+1",
+            "＋1",
+            "－1",
+            "＠A1",
+            " =1",
+            "\"=1",
+            "/a;=1",
+            "/a; =1",
+            "/a;\"=1",
+            "/a\t+1",
+            "/a\n-1",
+            "/a\r\n@A1",
+            "/a|=1",
+            "/a;＝1",
+            ";;=1",
+            "a\";=1",
+            "a\n\";\"=1",
+            "/a;b;=1;-1",
+        ];
+        let page = |path: &str| PageFigures {
+            path: path.to_owned(),
+            status: 404,
+            views: 9,
+            visitors: PageVisitors::Few { fewer_than: 10, unit: crate::VisitorUnit::Visitors },
+            views_before: None,
+            change: None,
+            referrers: [path, "b"]
+                .map(|value| BreakdownItem { value: value.to_owned(), views: 9, rest: false })
+                .to_vec(),
+        };
+        for value in hostile {
+            let values = breakdown(&[BreakdownItem { value: value.to_owned(), views: 1, rest: false }]);
+            for written in [values, pages(&[page(value)], true)] {
+                for separator in [',', ';', '\t', '|'] {
+                    for cell in cells(&written, separator) {
+                        let begins = cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
+                        assert!(!begins.starts_with(FORMULA), "{value:?} at {separator:?} is {cell:?} in {written:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn texts_stay_what_they_are_and_quotes_are_doubled() {
+        let item = |value: &str, views| BreakdownItem { value: value.to_owned(), views, rest: false };
+        let plain = ["/a-b+c=d@e", "/a;b", "/a,-b", "say \"x\"", "two\nlines", "ü", "a | b"];
+        for value in plain {
+            assert_eq!(text(value), value);
+        }
+        let written =
+            breakdown(&[item("a,b", 2), item("say \"x\"", 3), item("two\nlines", 4), item("ü", 5), item("a;b", 6)]);
         assert_eq!(
             written,
-            "value,views,rest\r\n\"a,b\",2,false\r\n\"say \"\"x\"\"\",3,false\r\n\"two\nlines\",4,false\r\nü,5,false\r\n"
+            "value,views,rest\r\n\"a,b\",2,false\r\n\"say \"\"x\"\"\",3,false\r\n\"two\nlines\",4,false\r\nü,5,false\r\n\
+             \"a;b\",6,false\r\n"
         );
     }
 
