@@ -93,7 +93,7 @@ async fn pages(reports: Asked, path: Path<(String, String)>, uri: Uri, headers: 
 }
 
 async fn not_found(reports: Asked, path: Path<(String, String)>, uri: Uri, headers: HeaderMap) -> Response {
-    let request = Parameters::of(uri.query(), &["limit", "after", "prefix"]).and_then(|p| p.pages());
+    let request = Parameters::of(uri.query(), &["limit", "after", "prefix", "sort"]).and_then(|p| p.pages());
     let request = request.map(|request| PagesRequest { status: Some(404), ..request });
     told(listed_pages(reports, path, &uri, &headers, request, "not-found").await)
 }
@@ -139,9 +139,8 @@ async fn breakdown(
             let names: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
             Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
         })?;
-        let parameters = Parameters::of(uri.query(), &["limit", "after"])?;
-        let (limit, after) = (parameters.limit("limit")?, parameters.after_value()?);
-        let listing = reports.breakdown(&project, span, dimension, limit, after.as_ref()).await?;
+        let request = Parameters::of(uri.query(), &["limit", "after", "prefix", "sort"])?.values()?;
+        let listing = reports.breakdown(&project, span, dimension, &request).await?;
         Ok(match format {
             Format::Json => answer::json(&listing, &headers),
             Format::Csv => {

@@ -54,8 +54,8 @@ impl Default for QueryConfig {
 /// - `GET /v1/projects`: those there are; `limit`, `after`.
 /// - `GET /v1/projects/{project}/reports/{span}`: the whole report; `pages_limit` (1 to 1000, default 100), `pages_after`,
 ///   `pages_status`.
-/// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`.
-/// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`; `…/days`; `…/hours`.
+/// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`, `sort`.
+/// - `GET …/{span}/breakdowns/{dimension}`: `limit`, `after`, `prefix`, `sort`; `…/days`; `…/hours`.
 /// - `GET /v1/openapi.json`: all of that as OpenAPI.
 /// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.

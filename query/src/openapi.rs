@@ -3,7 +3,7 @@
 
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
-use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort};
+use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
 use crate::reports::{Listing, ProjectListing};
 use axum::Router;
 use axum::http::HeaderMap;
@@ -58,13 +58,13 @@ const ROUTES: [Route; 7] = [
     Route {
         path: "/v1/projects/{project}/reports/{span}/not-found",
         summary: "Pages that were not found, and where their readers came from",
-        parameters: &["limit", "after", "prefix"],
+        parameters: &["limit", "after", "prefix", "sort"],
         schema: || listing("PageFigures"),
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
         summary: "Views by the values of one dimension; small cells are folded into the last item",
-        parameters: &["limit", "after"],
+        parameters: &["limit", "after", "prefix_value", "sort_value"],
         schema: || listing("BreakdownItem"),
     },
     Route {
@@ -93,6 +93,7 @@ fn parameter(name: &str) -> Value {
     let cursor = || json!({"type": "string", "pattern": "^([0-9a-f]{2})+$"});
     let cursor_words = "The value of `next` from an earlier answer, in the same order";
     let sorts: Vec<&str> = Sort::ALL.into_iter().map(Sort::name).collect();
+    let value_sorts: Vec<&str> = ValueSort::ALL.into_iter().map(ValueSort::name).collect();
     match name {
         "limit" => query(name, "At most so many items", limit()),
         "pages_limit" => query(
@@ -106,6 +107,12 @@ fn parameter(name: &str) -> Value {
         "prefix_project" => {
             query("prefix", "Only projects whose names begin with this; empty for all", json!({"type": "string"}))
         }
+        "prefix_value" => query(
+            "prefix",
+            "Only values that begin with this, without what adds up others; empty for all",
+            json!({"type": "string"}),
+        ),
+        "sort_value" => query("sort", "The order", json!({"type": "string", "enum": value_sorts, "default": "views"})),
         "status" | "pages_status" => query(name, "Only pages with this HTTP status", status()),
         "prefix" => query(
             name,

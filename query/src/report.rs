@@ -20,7 +20,7 @@ pub(crate) mod make;
 #[cfg(test)]
 mod tests;
 
-pub use breakdowns::ValueCursor;
+pub use breakdowns::{ValueCursor, ValueSort, ValuesRequest};
 pub use facts::{MonthFacts, ReportFacts, Rules};
 pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};

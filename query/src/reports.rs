@@ -3,11 +3,11 @@
 use crate::kept::KeptReports;
 use crate::period::{Period, Span};
 use crate::problem::Problem;
-use crate::report::breakdowns::{LISTED_VALUES, ValueCursor, page_of};
+use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
-    ReportPeriod, make,
+    ReportPeriod, ValuesRequest, make,
 };
 use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
@@ -136,10 +136,11 @@ impl Reports {
         let mut report = Arc::unwrap_or_clone(self.report(project, span, &all).await?);
         self.complete(project, span, all, false, &mut report.pages).await?;
         self.complete(project, span, missing, true, &mut report.not_found).await?;
+        let every = ValuesRequest { limit: usize::MAX, ..ValuesRequest::default() };
         for dimension in Dimension::ALL {
             let Some(items) = report.breakdowns.get_mut(dimension.name()) else { continue };
             if items.iter().filter(|item| !item.rest).count() == LISTED_VALUES {
-                *items = self.breakdown(project, span, dimension, usize::MAX, None).await?.items;
+                *items = self.breakdown(project, span, dimension, &every).await?.items;
             }
         }
         Ok(report)
@@ -223,14 +224,13 @@ impl Reports {
         project: &ProjectSlug,
         span: Span,
         dimension: Dimension,
-        limit: usize,
-        after: Option<&ValueCursor>,
+        request: &ValuesRequest,
     ) -> Result<Listing<BreakdownItem>, Problem> {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let facts = self.store.breakdown(&asked, dimension).await.map_err(|error| problem_of(&error))?;
-        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), after, limit);
+        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
     }

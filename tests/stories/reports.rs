@@ -159,7 +159,20 @@ async fn every_page_once(reader: &mut Reader, span: &str, truth: &BTreeMap<(Stri
         let expected = truth.keys().filter(|(path, _)| path.starts_with(prefix)).count();
         ensure!(found.len() == expected, "{span} {prefix}: {} found, {expected} there are", found.len());
     }
-    let missing = reader.all(&format!("/v1/projects/docs/reports/{span}/not-found"), "", 9).await?;
+    let list = format!("/v1/projects/docs/reports/{span}/not-found");
+    let missing = reader.all(&list, "", 9).await?;
+    for sort in ["views", "path", "visitors", "change"] {
+        if sort == "change" && (!single || span == MONTHS[3]) {
+            ensure!(
+                reader.get(&format!("{list}?sort=change"), &[]).await?.status == 400,
+                "{span}: not found by change"
+            );
+            continue;
+        }
+        let found = reader.all(&list, &format!("&sort={sort}"), 5).await?;
+        ensure!(found.len() == missing.len(), "{span} {sort}: {} not found", found.len());
+        ensure!(found.windows(2).all(|pair| key(sort, &pair[0]) < key(sort, &pair[1])), "{span} {sort}: {found:?}");
+    }
     let truly: BTreeSet<&str> =
         truth.keys().filter(|(_, status)| *status == 404).map(|(path, _)| path.as_str()).collect();
     ensure!(missing.iter().filter_map(|page| page["path"].as_str()).collect::<BTreeSet<_>>() == truly, "{span}");
@@ -226,6 +239,14 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
                 reader.all(&format!("/v1/projects/docs/reports/{month}/breakdowns/version"), "", limit).await?;
             ensure!(values == *told, "{month}: values by {limit}");
         }
+        let list = format!("/v1/projects/docs/reports/{month}/breakdowns/version");
+        let mut expected: Vec<Value> = told.iter().filter(|item| item["rest"] != true).cloned().collect();
+        expected.sort_by_key(|item| item["value"].to_string());
+        // What adds up others is last in each order, and begins with nothing.
+        ensure!(reader.all(&list, "&sort=value&prefix=%3d", 2).await? == expected, "{month}: by value, with a prefix");
+        ensure!(reader.all(&list, "&prefix=x", 2).await?.is_empty(), "{month}: no value begins like that");
+        expected.extend(told.last().cloned());
+        ensure!(reader.all(&list, "&sort=value", 3).await? == expected, "{month}: by value");
         for list in ["days", "hours"] {
             let path = format!("/v1/projects/docs/reports/{month}/{list}");
             let items = reader.json(&path).await?["items"].take();

@@ -2,9 +2,9 @@
 
 use crate::period::Span;
 use crate::problem::Problem;
-use crate::report::breakdowns::ValueCursor;
-use crate::report::pages::{DEFAULT_LIMIT, MAX_LIMIT, MAX_PREFIX};
-use crate::report::{Cursor, PagesRequest, Sort};
+use crate::report::breakdowns::{InvalidValueSort, ValueCursor};
+use crate::report::pages::{DEFAULT_LIMIT, InvalidSort, MAX_LIMIT, MAX_PREFIX};
+use crate::report::{Cursor, PagesRequest, Sort, ValueSort, ValuesRequest};
 use percent_encoding::percent_decode_str;
 use schemas::ProjectSlug;
 
@@ -75,9 +75,9 @@ impl Parameters {
     /// A list of pages: `limit`, `after`, `prefix`, `status`, `sort`.
     pub(crate) fn pages(&self) -> Result<PagesRequest, Problem> {
         let sort = match self.get("sort") {
-            Some(text) => text.parse().map_err(|error: crate::report::pages::InvalidSort| {
-                Problem::invalid_field("sort", error.to_string())
-            })?,
+            Some(text) => {
+                text.parse().map_err(|error: InvalidSort| Problem::invalid_field("sort", error.to_string()))?
+            }
             None => Sort::default(),
         };
         Ok(PagesRequest {
@@ -104,10 +104,18 @@ impl Parameters {
         cursor.transpose().map_err(|error| Problem::invalid_field(name, error.to_string()))
     }
 
-    /// `after` of a list of values.
-    pub(crate) fn after_value(&self) -> Result<Option<ValueCursor>, Problem> {
-        let cursor = self.get("after").map(ValueCursor::decode);
-        cursor.transpose().map_err(|error| Problem::invalid_field("after", error.to_string()))
+    /// A list of values: `limit`, `after`, `prefix`, `sort`.
+    pub(crate) fn values(&self) -> Result<ValuesRequest, Problem> {
+        let sort = self.get("sort").map(str::parse::<ValueSort>).transpose();
+        let sort = sort.map_err(|error: InvalidValueSort| Problem::invalid_field("sort", error.to_string()))?;
+        let sort = sort.unwrap_or_default();
+        let after = self.get("after").map(|text| ValueCursor::of(text, sort)).transpose();
+        Ok(ValuesRequest {
+            limit: self.limit("limit")?,
+            after: after.map_err(|error| Problem::invalid_field("after", error.to_string()))?,
+            prefix: self.get("prefix").unwrap_or("").to_owned(),
+            sort,
+        })
     }
 
     /// `after` of a list of projects.

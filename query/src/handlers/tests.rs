@@ -25,6 +25,7 @@ async fn ask(path: &str) -> (StatusCode, HeaderMap, String) {
 async fn refusals_name_the_field_and_what_was_expected() {
     let report = "/v1/projects/sphinx/reports/2026-10";
     let of_views = crate::report::PageTotal { path: "/a".to_owned(), status: 200, total: 3 }.by_views().encode();
+    let of_value = crate::report::pages::hex("views.3.a");
     for (path, status, field, detail) in [
         ("/v1/projects/sphinx/reports/2026-13", 400, "span", "expected a month as YYYY-MM"),
         ("/v1/projects/sphinx/reports/october", 400, "span", "expected a month as YYYY-MM"),
@@ -45,7 +46,9 @@ async fn refusals_name_the_field_and_what_was_expected() {
         (&format!("{report}/pages?prefix=en"), 400, "prefix", "a slash first"),
         (&format!("{report}/pages?prefix=%ff"), 400, "prefix", "UTF-8"),
         (&format!("{report}/pages?prefix=/%00"), 400, "prefix", "a slash first"),
-        (&format!("{report}/not-found?status=200"), 400, "status", "expected none but limit, after, prefix"),
+        (&format!("{report}/not-found?status=200"), 400, "status", "expected none but limit, after, prefix, sort"),
+        (&format!("{report}/breakdowns/os?sort=path"), 400, "sort", "views or value"),
+        (&format!("{report}/breakdowns/os?sort=value&after={of_value}"), 400, "after", "in the same order"),
         (&format!("{report}/breakdowns/colour"), 400, "dimension", "referrer, country"),
         (&format!("{report}/breakdowns/os.csv?after=zz"), 400, "after", "`next`"),
         (&format!("{report}/days?limit=3"), 400, "limit", "no parameters"),

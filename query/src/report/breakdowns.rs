@@ -1,10 +1,11 @@
 //! Views by the values of one dimension, and the hosts of refused beacons: folded month by month, added up then.
 
 use super::facts::{MonthFacts, ValueSum, apart};
-use super::pages::{hex, plain_number, unhex};
+use super::pages::{DEFAULT_LIMIT, hex, plain_number, unhex};
 use super::{BreakdownItem, RejectedHost};
 use crate::small_cells::Floor;
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 /// Values of one dimension in a whole report; the dimension's own list has the others.
 pub const LISTED_VALUES: usize = 1000;
@@ -48,50 +49,120 @@ pub(super) fn shortened(mut items: Vec<BreakdownItem>, limit: usize) -> Vec<Brea
     items
 }
 
-/// Where a list of values goes on: after this one.
+/// The order of a list of values. What adds up others is last in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ValueSort {
+    /// Most views first, equals by value.
+    #[default]
+    Views,
+    /// By value.
+    Value,
+}
+
+impl ValueSort {
+    /// All of them.
+    pub const ALL: [ValueSort; 2] = [ValueSort::Views, ValueSort::Value];
+
+    /// As in a request.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ValueSort::Views => "views",
+            ValueSort::Value => "value",
+        }
+    }
+}
+
+/// Text that is no [`ValueSort`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("expected views or value")]
+pub struct InvalidValueSort;
+
+impl FromStr for ValueSort {
+    type Err = InvalidValueSort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValueSort> {
+        ValueSort::ALL.into_iter().find(|sort| sort.name() == text).ok_or(InvalidValueSort)
+    }
+}
+
+/// Which values to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValuesRequest {
+    /// At most so many.
+    pub limit: usize,
+    /// Only those after this one. A cursor of another order is the caller's mistake: see [`ValueCursor::of`].
+    pub after: Option<ValueCursor>,
+    /// Only values that begin with this, of those that are told by themselves; empty for all.
+    pub prefix: String,
+    /// In which order.
+    pub sort: ValueSort,
+}
+
+impl Default for ValuesRequest {
+    fn default() -> Self {
+        ValuesRequest { limit: DEFAULT_LIMIT, after: None, prefix: String::new(), sort: ValueSort::Views }
+    }
+}
+
+/// Where a list of values goes on: after this one, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueCursor {
+    sort: ValueSort,
     views: u64,
     value: String,
 }
 
 /// Text that is no cursor of a list of values.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("expected the value of `next` from an earlier answer")]
+#[error("expected the value of `next` from an earlier answer in the same order")]
 pub struct InvalidValueCursor;
 
 impl ValueCursor {
     /// Opaque text, safe in a query string.
     pub fn encode(&self) -> String {
-        hex(&format!("{}.{}", self.views, self.value))
+        hex(&format!("{}.{}.{}", self.sort.name(), self.views, self.value))
     }
 
-    /// Reads what [`ValueCursor::encode`] wrote.
-    pub fn decode(text: &str) -> Result<Self, InvalidValueCursor> {
+    /// Reads what [`ValueCursor::encode`] wrote for a list in this order.
+    pub fn of(text: &str, expected: ValueSort) -> Result<Self, InvalidValueCursor> {
         let read = || {
             let plain = unhex(text)?;
-            let (views, value) = plain.split_once('.')?;
-            Some(ValueCursor { views: plain_number(views)?, value: value.to_owned() })
+            let mut parts = plain.splitn(3, '.');
+            Some(ValueCursor {
+                sort: parts.next()?.parse().ok()?,
+                views: plain_number(parts.next()?)?,
+                value: parts.next()?.to_owned(),
+            })
         };
-        read().ok_or(InvalidValueCursor)
+        read().filter(|cursor| cursor.sort == expected).ok_or(InvalidValueCursor)
     }
 }
 
-/// Of values in order, up to `limit` after a place, and where it goes on.
+/// Of values by views those that `request` asks for, and where they go on. What adds up others begins with nothing: it is left out
+/// where a prefix is asked for.
 pub(crate) fn page_of(
-    items: Vec<BreakdownItem>,
-    after: Option<&ValueCursor>,
-    limit: usize,
+    mut items: Vec<BreakdownItem>,
+    request: &ValuesRequest,
 ) -> (Vec<BreakdownItem>, Option<ValueCursor>) {
+    let ValuesRequest { limit, after, prefix, sort } = request;
+    if *sort == ValueSort::Value {
+        items.sort_by(|a, b| (a.rest, &a.value).cmp(&(b.rest, &b.value)));
+    }
+    let begins = |item: &BreakdownItem| prefix.is_empty() || (!item.rest && item.value.starts_with(prefix.as_str()));
     let is_after = |item: &BreakdownItem| {
-        after.is_none_or(|ValueCursor { views, value }| {
-            item.rest || item.views < *views || (item.views == *views && item.value > *value)
+        after.as_ref().is_none_or(|after| {
+            let further = item.value > after.value;
+            item.rest
+                || match sort {
+                    ValueSort::Views => item.views < after.views || (item.views == after.views && further),
+                    ValueSort::Value => further,
+                }
         })
     };
-    let mut left = items.into_iter().filter(is_after);
-    let page: Vec<_> = left.by_ref().take(limit).collect();
+    let mut left = items.into_iter().filter(|item| begins(item) && is_after(item));
+    let page: Vec<_> = left.by_ref().take(*limit).collect();
     let next = page.last().filter(|_| left.next().is_some());
-    let next = next.map(|last| ValueCursor { views: last.views, value: last.value.clone() });
+    let next = next.map(|last| ValueCursor { sort: *sort, views: last.views, value: last.value.clone() });
     (page, next)
 }
 

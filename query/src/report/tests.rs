@@ -399,16 +399,36 @@ fn every_value_comes_once_whatever_the_pages_length() {
     let mut items: Vec<BreakdownItem> =
         (0..50).map(|at| BreakdownItem { value: format!("v{at:02}"), views: 100 - at / 3, rest: false }).collect();
     items.push(BreakdownItem { value: "other".to_owned(), views: 500, rest: true });
-    for limit in [1, 2, 7, 50, 51, 52] {
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let (page, next) = page_of(items.clone(), after.as_ref(), limit);
-            assert!(page.len() <= limit && !page.is_empty());
-            found.extend(page);
-            let Some(next) = next else { break };
-            after = Some(ValueCursor::decode(&next.encode()).unwrap());
+    // By value another order than by views, and the same with a beginning.
+    items.iter_mut().filter(|item| item.views % 2 == 0).for_each(|item| item.value.insert(0, 'e'));
+    items.sort_by(|a, b| {
+        (a.rest, std::cmp::Reverse(a.views), &a.value).cmp(&(b.rest, std::cmp::Reverse(b.views), &b.value))
+    });
+    let mut by_value = items.clone();
+    by_value.sort_by(|a, b| (a.rest, &a.value).cmp(&(b.rest, &b.value)));
+    assert_ne!(items, by_value);
+    for (sort, expected) in [(ValueSort::Views, &items), (ValueSort::Value, &by_value)] {
+        for prefix in ["", "e", "v4", "other", "x"] {
+            let expected: Vec<_> = expected
+                .iter()
+                .filter(|item| prefix.is_empty() || !item.rest && item.value.starts_with(prefix))
+                .cloned()
+                .collect();
+            for limit in [1, 2, 7, 50, 51, 52] {
+                let mut request = ValuesRequest { limit, after: None, prefix: prefix.to_owned(), sort };
+                let mut found = Vec::new();
+                loop {
+                    let (page, next) = page_of(items.clone(), &request);
+                    assert!(page.len() <= limit && (!page.is_empty() || expected.is_empty()));
+                    found.extend(page);
+                    let Some(next) = next else { break };
+                    request.after = Some(ValueCursor::of(&next.encode(), sort).unwrap());
+                    let other = ValueSort::ALL.into_iter().find(|other| *other != sort).unwrap();
+                    assert!(ValueCursor::of(&next.encode(), other).is_err(), "a cursor belongs to its order");
+                }
+                assert_eq!(found, expected, "{sort:?} {prefix:?} {limit}");
+            }
         }
-        assert_eq!(found, items, "{limit}");
     }
 }
 
