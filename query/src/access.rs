@@ -237,7 +237,7 @@ pub(crate) fn guarded(router: Router, access: &Arc<Access>, store: ReportStore, 
     let store = store.with_timeout_ms(config.timeout_ms);
     router
         .merge(sign_in::routes(Arc::clone(access)))
-        .merge(badge::routes(store, config, Arc::clone(&access.clock)))
+        .merge(badge::routes(store, config, Arc::clone(access)))
         // After routing, so that the guard sees the path as the router understood it, and not as another reading of it.
         .layer(middleware::from_fn_with_state(Arc::clone(access), guard))
 }

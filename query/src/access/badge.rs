@@ -1,12 +1,13 @@
 //! `GET /badge/{project}.svg?metric=visitors|views`: last month's figure of a public project, as a picture for its README.
 
+use super::Access;
 use super::refusals::Refusal;
 use super::table::Audience;
 use crate::problem::Problem;
 use crate::report::PagesRequest;
 use crate::reports::Reports;
 use crate::store::ReportStore;
-use crate::{Clock, QueryConfig, Span, VisitorUnit};
+use crate::{QueryConfig, Span, VisitorUnit};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -14,40 +15,73 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use maud::html;
+use quick_cache::sync::Cache;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 /// What a badge's path ends with.
 pub(super) const SUFFIX: &str = ".svg";
 
-/// How long a figure is shown before it is read again: late views still come in, and a month is closed.
-const FRESH_MS: i64 = 3_600_000;
-
-/// Figures kept; with more, all are read anew.
+/// Figures kept.
 const FIGURES: usize = 10_000;
 
-/// How long a badge waits for others'. Pictures can wait; reports go first.
+/// Badges whose figures are read at once, each of another project: reports go first.
+const AT_ONCE: usize = 4;
+
+/// How long a badge waits for others'.
 const TURN: Duration = Duration::from_secs(5);
 
 /// A month's two figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Figures {
-    month: Month,
-    read_ms: i64,
     visitors: u64,
     plus_minus: u64,
     views: u64,
 }
 
+/// What figures are of: the project, as what it is registered as, and the hour in which they were read. In the next they are read
+/// again, since late views still come in and a month is closed.
+type Of = (ProjectSlug, u64, Hour);
+
+/// Figures read lately.
+struct Known {
+    turns: Semaphore,
+    patience: Duration,
+    figures: Cache<Of, Figures>,
+}
+
+impl Known {
+    /// Each waits for others as long as `patience`.
+    fn new(patience: Duration) -> Self {
+        Known { turns: Semaphore::new(AT_ONCE), patience, figures: Cache::new(FIGURES) }
+    }
+
+    /// The figures, read by `read` where they are not known; who asks for the same meanwhile waits for these. A project that is slow to
+    /// read keeps one place of [`AT_ONCE`].
+    async fn figures(&self, of: &Of, read: impl Future<Output = Result<Figures, Problem>>) -> Result<Figures, Problem> {
+        let found = tokio::time::timeout(self.patience, self.figures.get_value_or_guard_async(of)).await;
+        let place = match found.map_err(|_| Problem::too_many_reports())? {
+            Ok(figures) => return Ok(figures),
+            Err(place) => place,
+        };
+        let turn = tokio::time::timeout(self.patience, self.turns.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)?;
+        let figures = read.await?;
+        // No place any more: others pushed it out, and these are read again when they are asked for.
+        let _ = place.insert(figures);
+        Ok(figures)
+    }
+}
+
 struct Badges {
     reports: Reports,
     rules: crate::Rules,
-    /// Held while one is read: badges never take more than one question's worth of ClickHouse.
-    known: Mutex<HashMap<ProjectSlug, Figures>>,
+    access: Arc<Access>,
+    known: Known,
 }
 
 #[derive(Deserialize)]
@@ -55,10 +89,11 @@ struct Asked {
     metric: Option<String>,
 }
 
-pub(super) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
+pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access>) -> Router {
     let rules = config.rules;
     let config = QueryConfig { keep_bytes: 0, ..config };
-    let badges = Badges { reports: Reports::new(store, config, clock), rules, known: Mutex::default() };
+    let reports = Reports::new(store, config, Arc::clone(&access.clock));
+    let badges = Badges { reports, rules, access, known: Known::new(TURN) };
     Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
 }
 
@@ -102,23 +137,18 @@ async fn badge(
 impl Badges {
     async fn figures(&self, project: &ProjectSlug) -> Result<Figures, Problem> {
         let now = self.reports.now();
-        let month = last_whole(now);
-        let waited = tokio::time::timeout(TURN, self.known.lock()).await;
-        let mut known = waited.map_err(|_| Problem::too_many_reports())?;
-        let now_ms = now.timestamp_millis();
-        if let Some(figures) = known.get(project).filter(|it| it.month == month && now_ms - it.read_ms < FRESH_MS) {
-            return Ok(*figures);
-        }
-        let span = Span::new(month, month).map_err(|error| Problem::invalid_field("span", error.to_string()))?;
-        let report = self.reports.report(project, span, &PagesRequest::first(1)).await?;
-        let totals = &report.totals;
-        let (visitors, plus_minus) = (totals.visitors.estimate, totals.visitors.plus_minus());
-        let figures = Figures { month, read_ms: now_ms, visitors, plus_minus, views: totals.views };
-        if known.len() >= FIGURES {
-            known.clear();
-        }
-        known.insert(project.clone(), figures);
-        Ok(figures)
+        // The guard has seen a revision; it is gone only if the project became private just now.
+        let revision = self.access.snapshot.load().as_ref().and_then(|snapshot| snapshot.public_revision(project));
+        let of = (project.clone(), revision.ok_or_else(Problem::unknown_project)?, Hour::of(now));
+        let read = async {
+            let month = last_whole(now);
+            let span = Span::new(month, month).map_err(|error| Problem::invalid_field("span", error.to_string()))?;
+            let report = self.reports.report(project, span, &PagesRequest::first(1)).await?;
+            let totals = &report.totals;
+            let (visitors, plus_minus) = (totals.visitors.estimate, totals.visitors.plus_minus());
+            Ok(Figures { visitors, plus_minus, views: totals.views })
+        };
+        self.known.figures(&of, read).await
     }
 }
 
@@ -205,6 +235,37 @@ mod tests {
         ] {
             assert_eq!(short(figure, plus_minus), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_project_that_is_slow_to_read_keeps_no_other_waiting() {
+        let known = Known::new(Duration::from_millis(20));
+        let of = |slug: &str, revision, hour| (slug.parse::<ProjectSlug>().unwrap(), revision, Hour(hour));
+        let figures = |views| Figures { visitors: 1, plus_minus: 1, views };
+        let never = std::future::pending::<Result<Figures, Problem>>;
+        let slow = of("slow", 1, 9);
+        let fast = of("fast", 1, 9);
+        let told = async {
+            assert_eq!(known.figures(&fast, async { Ok(figures(7)) }).await, Ok(figures(7)));
+            // Known now; not read again in this hour, but in the next, and when the project is registered as something else.
+            assert_eq!(known.figures(&fast, never()).await, Ok(figures(7)));
+            for other in [of("fast", 2, 9), of("fast", 1, 10)] {
+                assert_eq!(known.figures(&other, async { Ok(figures(8)) }).await, Ok(figures(8)));
+            }
+            // Who asks for the slow one waits for whoever did before, not for ever.
+            known.figures(&slow, async { Ok(figures(9)) }).await
+        };
+        tokio::select! {
+            biased;
+            _ = known.figures(&slow, never()) => panic!("it never ends"),
+            told = told => assert_eq!(told, Err(Problem::too_many_reports())),
+        }
+        // Whoever read it has gone: the next reads it.
+        assert_eq!(known.figures(&slow, async { Ok(figures(9)) }).await, Ok(figures(9)));
+        // A failure is no figure.
+        let failed = async { Err(Problem::storage_unavailable()) };
+        assert!(known.figures(&of("away", 1, 9), failed).await.is_err());
+        assert_eq!(known.figures(&of("away", 1, 9), async { Ok(figures(3)) }).await, Ok(figures(3)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use clickhouse::Client;
 use clickhouse::error::Error as ClickHouseError;
 use schemas::ProjectSlug;
 use schemas::tables::TokenRow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// What a token opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +20,13 @@ pub(super) enum Rights {
 #[derive(Default)]
 pub(super) struct Snapshot {
     tokens: HashMap<TokenId, (TokenHash, Rights)>,
-    public: HashSet<ProjectSlug>,
+    /// With the revision of their registration, which changes with whatever is said of them.
+    public: HashMap<ProjectSlug, u64>,
 }
 
 impl Snapshot {
     /// Indexes what the tables say. Rows that are no tokens (written by hand) open nothing.
-    pub(super) fn of(tokens: Vec<TokenRow>, public: &[String]) -> Self {
+    pub(super) fn of(tokens: Vec<TokenRow>, public: &[(String, u64)]) -> Self {
         let tokens = tokens.into_iter().filter(|row| row.revoked == 0).filter_map(|row| {
             let rights = match row.admin {
                 0 => Rights::Project(row.project.parse().ok()?),
@@ -33,16 +34,17 @@ impl Snapshot {
             };
             Some((row.id.parse().ok()?, (TokenHash::from_hex(&row.hash)?, rights)))
         });
-        Snapshot { tokens: tokens.collect(), public: public.iter().filter_map(|slug| slug.parse().ok()).collect() }
+        let public = public.iter().filter_map(|(slug, revision)| Some((slug.parse().ok()?, *revision)));
+        Snapshot { tokens: tokens.collect(), public: public.collect() }
     }
 
     /// Reads both tables.
     pub(super) async fn read(client: &Client) -> Result<Self, ClickHouseError> {
         let tokens = client.query("SELECT ?fields FROM token FINAL WHERE revoked = 0");
         // Figures of a removed project stay, and so does who may read them; an erased one has none.
-        let public = client.query("SELECT slug FROM project FINAL WHERE public = 1 AND removed < 2");
+        let public = client.query("SELECT slug, revision FROM project FINAL WHERE public = 1 AND removed < 2");
         let tokens = tokens.fetch_all::<TokenRow>().await?;
-        Ok(Snapshot::of(tokens, &public.fetch_all::<String>().await?))
+        Ok(Snapshot::of(tokens, &public.fetch_all::<(String, u64)>().await?))
     }
 
     /// The rights of a token whose secret is right.
@@ -59,7 +61,12 @@ impl Snapshot {
 
     /// Whether anybody may read the project's reports.
     pub(super) fn is_public(&self, project: &ProjectSlug) -> bool {
-        self.public.contains(project)
+        self.public_revision(project).is_some()
+    }
+
+    /// The revision of a public project's registration.
+    pub(super) fn public_revision(&self, project: &ProjectSlug) -> Option<u64> {
+        self.public.get(project).copied()
     }
 
     /// Whether no token is in force.
@@ -84,7 +91,7 @@ mod tests {
         let mut broken = row(&nobody, "Not a slug", 0, 0);
         let rows = vec![row(&reader, "docs", 0, 0), row(&admin, "", 1, 0), row(&revoked, "docs", 0, 1), broken.clone()];
         broken.hash = "xyz".to_owned();
-        let snapshot = Snapshot::of(rows, &["open".to_owned(), "Not a slug".to_owned()]);
+        let snapshot = Snapshot::of(rows, &[("open".to_owned(), 1), ("Not a slug".to_owned(), 1)]);
         assert_eq!(snapshot.rights_of(&reader), Some(&Rights::Project("docs".parse().unwrap())));
         assert_eq!(snapshot.rights_of(&admin), Some(&Rights::Admin));
         assert_eq!((snapshot.rights_of(&revoked), snapshot.rights_of(&nobody)), (None, None));

@@ -42,7 +42,7 @@ fn bed(rate: f64, silent: &std::net::TcpListener) -> Bed {
     let access = Access::new(client.clone(), config, Arc::clone(&clock));
     let [reader, admin, revoked] = [(); 3].map(|()| Token::draw().unwrap());
     let rows = vec![row(&reader, "docs", 0, 0), row(&admin, "", 1, 0), row(&revoked, "docs", 0, 1)];
-    access.snapshot.store(Some(Arc::new(Snapshot::of(rows, &["open".to_owned()]))));
+    access.snapshot.store(Some(Arc::new(Snapshot::of(rows, &[("open".to_owned(), 1)]))));
     let who = async |Extension(caller): Extension<Caller>| Json(format!("{caller:?}"));
     let router = Router::new()
         .route("/", get(who))
