@@ -7,6 +7,7 @@ use crate::report::{BreakdownItem, MonthlyReport, PageFigures};
 use chrono_tz::Tz;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use schemas::ProjectSlug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ pub(crate) struct Mark {
     pub(crate) time_zone: Tz,
 }
 
+/// Whose report, and what of it was asked for.
+pub(crate) type Key = (ProjectSlug, String);
+
 #[derive(Clone)]
 struct Kept {
     mark: Mark,
@@ -37,14 +41,14 @@ struct Kept {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<String, Kept> for ByBytes {
-    fn weight(&self, key: &String, kept: &Kept) -> u64 {
-        (key.len() + bytes(&kept.report)) as u64
+impl Weighter<Key, Kept> for ByBytes {
+    fn weight(&self, (project, asked): &Key, kept: &Kept) -> u64 {
+        (project.as_str().len() + asked.len() + bytes(&kept.report)) as u64
     }
 }
 
 /// Some mebibytes of reports; those that are asked for most stay.
-pub(crate) struct KeptReports(Option<Cache<String, Kept, ByBytes>>);
+pub(crate) struct KeptReports(Option<Cache<Key, Kept, ByBytes>>);
 
 impl KeptReports {
     /// At most so many bytes of them; 0 keeps none.
@@ -54,26 +58,26 @@ impl KeptReports {
     }
 
     /// The report, if it was made of what there is now.
-    pub(crate) fn get(&self, key: &str, mark: &Mark) -> Option<Arc<MonthlyReport>> {
+    pub(crate) fn get(&self, key: &Key, mark: &Mark) -> Option<Arc<MonthlyReport>> {
         let kept = self.0.as_ref()?.get(key)?;
         if kept.mark == *mark && kept.made.elapsed() < AGE {
             return Some(kept.report);
         }
-        self.forget(key);
+        self.0.as_ref()?.remove(key);
         None
     }
 
     /// Keeps it.
-    pub(crate) fn put(&self, key: String, mark: Mark, report: &Arc<MonthlyReport>) {
+    pub(crate) fn put(&self, key: Key, mark: Mark, report: &Arc<MonthlyReport>) {
         if let Some(cache) = &self.0 {
             cache.insert(key, Kept { mark, made: Instant::now(), report: Arc::clone(report) });
         }
     }
 
-    /// Forgets one whose project is gone.
-    pub(crate) fn forget(&self, key: &str) {
+    /// Forgets all of a project that is gone.
+    pub(crate) fn forget(&self, project: &ProjectSlug) {
         if let Some(cache) = &self.0 {
-            cache.remove(key);
+            cache.retain(|(of, _), _| of != project);
         }
     }
 }
@@ -107,13 +111,19 @@ mod tests {
         Arc::new(MonthlyReport::of("docs".parse().unwrap(), span, &facts, Rules::default()))
     }
 
+    fn key(project: &str, asked: &str) -> Key {
+        (project.parse().unwrap(), asked.to_owned())
+    }
+
     #[test]
     fn a_report_is_kept_until_anything_that_it_was_made_of_changes() {
         let kept = KeptReports::new(1 << 20);
+        let docs = key("docs", "2026-10");
         let mark = Mark { rows: 7, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
-        kept.put("docs".to_owned(), mark.clone(), &report());
-        assert!(kept.get("docs", &mark).is_some());
-        assert!(kept.get("other", &mark).is_none());
+        kept.put(docs.clone(), mark.clone(), &report());
+        assert!(kept.get(&docs, &mark).is_some());
+        assert!(kept.get(&key("other", "2026-10"), &mark).is_none());
+        assert!(kept.get(&key("docs", "2026-09"), &mark).is_none());
         for other in [
             Mark { rows: 8, ..mark.clone() },
             Mark { runs: vec![(20_000, 2)], ..mark.clone() },
@@ -121,12 +131,25 @@ mod tests {
             Mark { revision: 2, ..mark.clone() },
             Mark { time_zone: Tz::Europe__Berlin, ..mark.clone() },
         ] {
-            kept.put("docs".to_owned(), mark.clone(), &report());
-            assert!(kept.get("docs", &other).is_none(), "{other:?}");
-            assert!(kept.get("docs", &mark).is_none(), "it is gone");
+            kept.put(docs.clone(), mark.clone(), &report());
+            assert!(kept.get(&docs, &other).is_none(), "{other:?}");
+            assert!(kept.get(&docs, &mark).is_none(), "it is gone");
         }
-        kept.forget("docs");
-        assert!(kept.get("docs", &mark).is_none());
+    }
+
+    #[test]
+    fn of_a_project_that_is_gone_nothing_is_kept() {
+        let kept = KeptReports::new(1 << 20);
+        let mark = Mark { rows: 7, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let months = ["2026-09", "2026-10", "2026-09..2026-10"];
+        let keys = |project: &str| months.map(|asked| key(project, asked));
+        let others = keys("docs-of-another");
+        for key in keys("docs").into_iter().chain(others.clone()) {
+            kept.put(key, mark.clone(), &report());
+        }
+        kept.forget(&"docs".parse().unwrap());
+        assert_eq!(kept.0.as_ref().map(Cache::len), Some(others.len()));
+        assert!(others.iter().all(|key| kept.get(key, &mark).is_some()));
     }
 
     #[test]
@@ -134,13 +157,14 @@ mod tests {
         let most = 20 * bytes(&report()) as u64;
         let kept = KeptReports::new(most);
         let mark = Mark { rows: 7, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let of = |number: u64| key(&format!("docs-{number}"), "2026-10");
         for number in 0..200 {
-            kept.put(format!("docs-{number}"), mark.clone(), &report());
+            kept.put(of(number), mark.clone(), &report());
         }
-        let there = (0..200).filter(|number| kept.get(&format!("docs-{number}"), &mark).is_some()).count();
+        let there = (0..200).filter(|&number| kept.get(&of(number), &mark).is_some()).count();
         assert!((5..=20).contains(&there), "{there}");
         let none = KeptReports::new(0);
-        none.put("docs".to_owned(), mark.clone(), &report());
-        assert!(none.get("docs", &mark).is_none());
+        none.put(of(0), mark.clone(), &report());
+        assert!(none.get(&of(0), &mark).is_none());
     }
 }

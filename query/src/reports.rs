@@ -100,21 +100,17 @@ impl Reports {
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         // Rules are the same for all; periods say up to which hour.
-        let key = format!("{project} {span} {periods:?} {pages:?}");
-        let known = match self.store.marked(&asked).await {
-            Ok(known) => known,
-            Err(error) => {
-                if matches!(error, StoreError::UnknownProject) {
-                    self.kept.forget(&key);
-                }
-                return Err(problem_of(&error));
-            }
-        };
+        let key = (project.clone(), format!("{span} {periods:?} {pages:?}"));
+        let known = self.store.marked(&asked).await.map_err(|error| self.problem(project, &error))?;
         let mark = known.mark();
         if let Some(report) = self.kept.get(&key, &mark) {
             return Ok(report);
         }
-        let facts = self.store.report(&asked, &known, pages, pages.limit).await.map_err(|error| problem_of(&error))?;
+        let facts = self
+            .store
+            .report(&asked, &known, pages, pages.limit)
+            .await
+            .map_err(|error| self.problem(project, &error))?;
         let report = Arc::new(MonthlyReport::of(project.clone(), span, &facts, self.config.rules));
         self.kept.put(key, mark, &report);
         Ok(report)
@@ -181,7 +177,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.store.page_counts(&asked).await.map_err(|error| problem_of(&error))
+        self.store.page_counts(&asked).await.map_err(|error| self.problem(project, &error))
     }
 
     /// Its pages.
@@ -209,7 +205,7 @@ impl Reports {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.store.pages(&asked, request).await.map_err(|error| problem_of(&error))?;
+        let facts = self.store.pages(&asked, request).await.map_err(|error| self.problem(project, &error))?;
         let period = span.single().and(periods.first().copied());
         let list = make::page_list(&facts.pages, &facts.listed, period, self.config.rules, with_referrers);
         Ok((ReportPeriod::of(span, &facts.months), list))
@@ -229,7 +225,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.store.breakdown(&asked, dimension).await.map_err(|error| problem_of(&error))?;
+        let facts = self.store.breakdown(&asked, dimension).await.map_err(|error| self.problem(project, &error))?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
@@ -279,7 +275,15 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.store.months(&asked).await.map_err(|error| problem_of(&error))
+        self.store.months(&asked).await.map_err(|error| self.problem(project, &error))
+    }
+
+    /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.
+    fn problem(&self, project: &ProjectSlug, error: &StoreError) -> Problem {
+        if matches!(error, StoreError::UnknownProject) {
+            self.kept.forget(project);
+        }
+        problem_of(error)
     }
 
     fn asked<'a>(&self, project: &'a ProjectSlug, span: Span, periods: &'a [Period]) -> Asked<'a> {
