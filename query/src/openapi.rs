@@ -1,6 +1,7 @@
 //! `GET /v1/openapi.json`: what `/v1` has, as OpenAPI 3.1. Schemas come from the types that are written, limits and names from the
 //! constants that requests are read with.
 
+use crate::api::answer::validated;
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
@@ -10,6 +11,7 @@ use axum::http::HeaderMap;
 use axum::routing::get;
 use schemas::classes::Dimension;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 use utoipa::{OpenApi, ToSchema};
 
 #[derive(OpenApi)]
@@ -158,10 +160,14 @@ fn operation(route: &Route, csv: bool) -> Value {
     let mut parameters = in_path(route.path);
     parameters.extend(route.parameters.iter().map(|name| parameter(name)));
     let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference(&name::<Problem>())}}});
-    let headers = json!({
+    let mut headers = json!({
         "ETag": {"description": "A strong validator, for If-None-Match", "required": true, "schema": {"type": "string"}},
-        "Headcount-Next": {"description": "In CSV: the value of `after` with which the list goes on", "schema": {"type": "string"}},
     });
+    if let Some(after) = route.parameters.iter().find(|name| name.contains("after")) {
+        let after = if *after == "pages_after" { "pages_after" } else { "after" };
+        let words = format!("In CSV: the value of `{after}` with which the list goes on; none at its end");
+        headers["Headcount-Next"] = json!({"description": words, "schema": {"type": "string"}});
+    }
     let csv_content = json!({"schema": {"type": "string"}});
     let content = if csv {
         json!({"text/csv": csv_content})
@@ -173,14 +179,20 @@ fn operation(route: &Route, csv: bool) -> Value {
         "304": {"description": "The caller has them already"},
         "400": problem("A part of the request is not valid; `field` names it"),
         "401": problem("No token, or none that holds"),
-        "403": problem("The token is of another project"),
-        "404": problem("No such project, or the months have not begun"),
         "405": problem("Only GET and HEAD"),
         "429": problem("Too many requests"),
+        "500": problem("The stored figures cannot be read by this version"),
         "503": problem("The storage does not answer, or too many ask at once; come back after Retry-After"),
     });
     if !csv {
         responses["406"] = problem("Neither JSON nor CSV is accepted");
+    }
+    // The list of projects is of what the caller may read, so somebody has to ask.
+    let of_project = route.path.contains("{project}");
+    let mut security = vec![json!({"bearer": []}), json!({"basic": []})];
+    if of_project {
+        responses["404"] = problem("No such project, or not the caller's to read, or the months have not begun");
+        security.push(json!({}));
     }
     let suffix = if csv { " (CSV)" } else { "" };
     json!({
@@ -188,7 +200,7 @@ fn operation(route: &Route, csv: bool) -> Value {
         "operationId": operation_id(route.path, csv),
         "parameters": parameters,
         "responses": responses,
-        "security": [{"bearer": []}, {}],
+        "security": security,
     })
 }
 
@@ -202,15 +214,21 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
+/// The document as it is sent. It is the same for as long as the process runs.
+static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+
 /// The document.
-pub fn document() -> Value {
+fn document() -> Value {
     let components = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
     let mut components = components["components"].clone();
-    components["securitySchemes"] = json!({"bearer": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "A token of `headcount token create`. Reports of public projects need none",
-    }});
+    components["securitySchemes"] = json!({
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token of `headcount token create`. Reports of public projects need none",
+        },
+        "basic": {"type": "http", "scheme": "basic", "description": "The token as the password of any name"},
+    });
     let mut paths = Map::new();
     for route in &ROUTES {
         for csv in [false, true] {
@@ -236,8 +254,8 @@ pub fn document() -> Value {
 
 /// `GET /v1/openapi.json`, open to all.
 pub(crate) fn route<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/v1/openapi.json", get(async |headers: HeaderMap| crate::api::answer::json(&document(), &headers)))
+    let sent = async |headers: HeaderMap| validated("application/json", TEXT.as_bytes().to_vec(), None, &headers);
+    Router::new().route("/v1/openapi.json", get(sent))
 }
 
 #[cfg(test)]
@@ -257,5 +275,30 @@ mod tests {
             );
         }
         assert_eq!(document["paths"].as_object().unwrap().len(), 2 * ROUTES.len());
+    }
+
+    #[test]
+    fn what_is_documented_is_what_is_sent() {
+        let document = document();
+        let reports = "/v1/projects/{project}/reports/{span}";
+        for (path, goes_on) in [
+            ("", true),
+            ("/pages.csv", true),
+            ("/breakdowns/{dimension}", true),
+            ("/days", false),
+            ("/hours.csv", false),
+        ] {
+            let get = &document["paths"][format!("{reports}{path}")]["get"];
+            let headers = &get["responses"]["200"]["headers"];
+            assert_eq!(headers["Headcount-Next"].is_object(), goes_on, "{path}");
+            assert!(get["responses"]["403"].is_null() && get["responses"]["404"].is_object(), "{path}");
+            assert_eq!(get["security"], json!([{"bearer": []}, {"basic": []}, {}]), "{path}");
+        }
+        let projects = &document["paths"]["/v1/projects"]["get"];
+        assert_eq!(projects["security"], json!([{"bearer": []}, {"basic": []}]), "nobody's list is no list");
+        assert!(projects["responses"]["404"].is_null());
+        for scheme in ["bearer", "basic"] {
+            assert!(document["components"]["securitySchemes"][scheme].is_object());
+        }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn csv(text: String, name: &str, asked: &HeaderMap) -> Response {
 
 /// The body with its validator; without the body where the caller has it already. A validator is a value that a browser stores
 /// and sends back: it is of what is told, the same for everybody, and never given where readers of docs come by.
-fn validated(content_type: &'static str, body: Vec<u8>, name: Option<&str>, asked: &HeaderMap) -> Response {
+pub(crate) fn validated(content_type: &'static str, body: Vec<u8>, name: Option<&str>, asked: &HeaderMap) -> Response {
     let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
     let known = |line: &HeaderValue| {
         let of_ours = |text: &str| text == "*" || text.strip_prefix("W/").unwrap_or(text) == tag;
