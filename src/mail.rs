@@ -101,25 +101,44 @@ impl Untaken {
             Untaken::Smtp(_) | Untaken::Late => false,
         }
     }
+
+    /// Whether it is the server that is away, whoever the mail is for.
+    fn is_away(&self) -> bool {
+        match self {
+            // 421: it is closing.
+            Untaken::Refused(code) => u16::from(*code) == 421,
+            Untaken::Smtp(error) => !error.is_client(),
+            Untaken::Late => true,
+            Untaken::Unmade(_) => false,
+        }
+    }
 }
 
-/// Mails that were not taken, by (project, recipient), and when each is tried again.
+/// One mail: of which month and project, to whom.
+type Mail = (Month, String, String);
+
+/// Mails that were not taken, and when each is tried again.
 #[derive(Default)]
-struct Waiting(BTreeMap<(String, String), (Duration, Instant)>);
+struct Waiting(BTreeMap<Mail, (Duration, Instant)>);
 
 impl Waiting {
-    fn may_try(&self, slug: &str, recipient: &str, now: Instant) -> bool {
-        self.0.get(&(slug.to_owned(), recipient.to_owned())).is_none_or(|(_, again)| *again <= now)
+    /// Forgets those of other months: nobody tries them any more.
+    fn only(&mut self, month: Month) {
+        self.0.retain(|(of, ..), _| *of == month);
     }
 
-    fn untaken(&mut self, slug: &str, recipient: &str, is_final: bool, now: Instant) {
-        let (pause, again) = self.0.entry((slug.to_owned(), recipient.to_owned())).or_insert((Duration::ZERO, now));
+    fn may_try(&self, mail: &Mail, now: Instant) -> bool {
+        self.0.get(mail).is_none_or(|(_, again)| *again <= now)
+    }
+
+    fn untaken(&mut self, mail: &Mail, is_final: bool, now: Instant) {
+        let (pause, again) = self.0.entry(mail.clone()).or_insert((Duration::ZERO, now));
         *pause = if is_final { REFUSED_PAUSE } else { (*pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE) };
         *again = now + *pause;
     }
 
-    fn taken(&mut self, slug: &str, recipient: &str) {
-        self.0.remove(&(slug.to_owned(), recipient.to_owned()));
+    fn taken(&mut self, mail: &Mail) {
+        self.0.remove(mail);
     }
 }
 
@@ -145,22 +164,29 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
     }
 }
 
+/// Who has not got the month's report; of one project, if any is named.
+async fn due(client: &Client, month: Month, slug: Option<&str>) -> anyhow::Result<Vec<Due>> {
+    let sql = "SELECT slug, arrayFilter(address -> (slug, address) NOT IN \
+               (SELECT project, recipient FROM delivery FINAL WHERE month = toDate(?)), recipients) AS recipients \
+               FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) AND (? = '' OR slug = ?) ORDER BY slug";
+    let slug = slug.unwrap_or("");
+    let due = client.query(sql).bind(month.first_hour().day().0).bind(slug).bind(slug).fetch_all::<Due>();
+    due.await.context("cannot ask who gets reports by mail")
+}
+
 /// Sends last month's reports to whoever has not got them. Returns how many mails were taken; what one project or recipient fails at
-/// keeps nobody else waiting.
+/// keeps nobody else waiting, and a server that is away is not asked for each of them.
 async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting: &mut Waiting) -> anyhow::Result<u64> {
     let month = reports.running().previous();
     let ended = (reports.now() - month.end_hour().start()).to_std().unwrap_or_default();
     if ended < mail.after || ended > WITHIN {
         return Ok(0);
     }
-    let sql = "SELECT slug, arrayFilter(address -> (slug, address) NOT IN \
-               (SELECT project, recipient FROM delivery FINAL WHERE month = toDate(?)), recipients) AS recipients \
-               FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) ORDER BY slug";
-    let due = client.query(sql).bind(month.first_hour().day().0).fetch_all::<Due>();
-    let due = due.await.context("cannot ask who gets reports by mail")?;
+    waiting.only(month);
     let (mut sent, mut failure) = (0, None);
-    for Due { slug, mut recipients } in due {
-        recipients.retain(|recipient| waiting.may_try(&slug, recipient, Instant::now()));
+    'pass: for Due { slug, mut recipients } in due(client, month, None).await? {
+        let to = |recipient: &String| (month, slug.clone(), recipient.clone());
+        recipients.retain(|recipient| waiting.may_try(&to(recipient), Instant::now()));
         if recipients.is_empty() {
             continue;
         }
@@ -175,25 +201,39 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
             }
         };
         for recipient in recipients {
+            // Much may have happened since the pass began: the project erased, its addresses changed, the report sent.
+            match due(client, month, Some(&slug)).await {
+                Ok(now) if now.iter().any(|of| of.recipients.contains(&recipient)) => {}
+                Ok(_) => continue,
+                Err(error) => {
+                    failure = Some(error);
+                    break 'pass;
+                }
+            }
             let outcome = match message(mail, &project, month, &recipient, &text, &html) {
                 Ok(message) => send(mail, message).await,
                 Err(error) => Err(Untaken::Unmade(error)),
             };
+            let to = to(&recipient);
             match outcome {
                 Ok(()) => {
                     sent += 1;
                     match note(client, &project, month, &recipient).await {
-                        Ok(()) => waiting.taken(&slug, &recipient),
+                        Ok(()) => waiting.taken(&to),
                         Err(error) => {
                             // It is out, and nothing but this process knows: not once more a minute later.
-                            waiting.untaken(&slug, &recipient, true, Instant::now());
+                            waiting.untaken(&to, true, Instant::now());
                             failure = Some(error);
                         }
                     }
                 }
                 Err(error) => {
-                    waiting.untaken(&slug, &recipient, error.is_final(), Instant::now());
+                    waiting.untaken(&to, error.is_final(), Instant::now());
+                    let is_away = error.is_away();
                     failure = Some(anyhow::Error::new(error).context(format!("a report of {project}")));
+                    if is_away {
+                        break 'pass;
+                    }
                 }
             }
         }
@@ -277,18 +317,45 @@ mod tests {
     #[test]
     fn what_was_not_taken_is_tried_less_and_less_often() {
         let (mut waiting, start) = (Waiting::default(), Instant::now());
-        assert!(waiting.may_try("docs", "a@example.org", start));
+        let month: Month = "2026-10".parse().unwrap();
+        let to = |month: Month, recipient: &str| (month, "docs".to_owned(), recipient.to_owned());
+        let [a, b] = ["a@example.org", "b@example.org"].map(|recipient| to(month, recipient));
+        assert!(waiting.may_try(&a, start));
         let mut now = start;
         for minutes in [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360] {
-            waiting.untaken("docs", "a@example.org", false, now);
+            waiting.untaken(&a, false, now);
             now += Duration::from_secs(minutes * 60);
-            assert!(!waiting.may_try("docs", "a@example.org", now - Duration::from_secs(1)), "{minutes}");
-            assert!(waiting.may_try("docs", "a@example.org", now), "{minutes}");
-            assert!(waiting.may_try("docs", "b@example.org", start));
+            assert!(!waiting.may_try(&a, now - Duration::from_secs(1)), "{minutes}");
+            assert!(waiting.may_try(&a, now), "{minutes}");
+            assert!(waiting.may_try(&b, start));
         }
-        waiting.taken("docs", "a@example.org");
-        waiting.untaken("docs", "a@example.org", true, now);
-        assert!(!waiting.may_try("docs", "a@example.org", now + Duration::from_secs(23 * 3600)));
-        assert!(waiting.may_try("docs", "a@example.org", now + Duration::from_secs(24 * 3600)));
+        waiting.taken(&a);
+        waiting.untaken(&a, true, now);
+        assert!(!waiting.may_try(&a, now + Duration::from_secs(23 * 3600)));
+        assert!(waiting.may_try(&a, now + Duration::from_secs(24 * 3600)));
+        // The next month's mail has nothing to wait for, and this one's is forgotten then.
+        assert!(waiting.may_try(&to(month.next(), "a@example.org"), now));
+        waiting.only(month);
+        assert!(!waiting.may_try(&a, now));
+        waiting.only(month.next());
+        assert!(waiting.may_try(&a, now));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_told_from_one_that_refuses() {
+        // Nothing listens on port 1.
+        let mail = MailConfig::new("smtp://127.0.0.1:1", "a@example.org", None, Duration::ZERO).unwrap();
+        let (project, month) = ("docs".parse().unwrap(), "2026-10".parse().unwrap());
+        let message = message(&mail, &project, month, "b@example.org", "text", "html").unwrap();
+        assert!(send(&mail, message).await.unwrap_err().is_away());
+        let refused = |code: &str| {
+            use lettre::transport::smtp::response::{Category, Code, Detail, Severity};
+            Untaken::Refused(match code {
+                "421" => Code::new(Severity::TransientNegativeCompletion, Category::Connections, Detail::One),
+                _ => Code::new(Severity::PermanentNegativeCompletion, Category::MailSystem, Detail::Zero),
+            })
+        };
+        assert!(refused("421").is_away() && !refused("421").is_final());
+        assert!(!refused("550").is_away() && refused("550").is_final());
     }
 }
