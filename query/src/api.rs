@@ -1,45 +1,48 @@
 //! `/v1`: reports for programs, as JSON and CSV. Requests are read strictly, answers have validators, refusals are problems.
 
 use crate::csv;
+use crate::period::Span;
 use crate::problem::Problem;
-use crate::report::PagesRequest;
-use crate::reports::Reports;
+use crate::report::{Cursor, PagesRequest};
+use crate::reports::{Listing, Reports};
 use crate::store::Visible;
 use answer::{Format, format_of};
 use axum::Router;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use parameters::Parameters;
+use schemas::ProjectSlug;
 use schemas::classes::Dimension;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) mod answer;
 pub(crate) mod parameters;
 
-type Asked = State<Arc<Reports>>;
-
 /// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell whose report is asked for. The
 /// list shows what the request's extension [`Visible`] says; without one, none.
 pub(crate) fn router() -> Router<Arc<Reports>> {
-    let of_report = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
+    let route = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
     Router::new()
         .route("/v1/projects", get(projects))
         .route("/v1/projects/{project}", any(crate::no_such_route))
         .route("/v1/projects/{project}/{*rest}", any(crate::no_such_route))
-        .route(&of_report("/{*rest}"), any(crate::no_such_route))
+        .route(&route("/{*rest}"), any(crate::no_such_route))
         .route("/v1/projects.csv", get(projects))
-        .route(&of_report(""), get(report))
-        .route(&of_report("/pages"), get(pages))
-        .route(&of_report("/pages.csv"), get(pages))
-        .route(&of_report("/not-found"), get(not_found))
-        .route(&of_report("/not-found.csv"), get(not_found))
-        .route(&of_report("/breakdowns/{dimension}"), get(breakdown))
-        .route(&of_report("/days"), get(days))
-        .route(&of_report("/days.csv"), get(days))
-        .route(&of_report("/hours"), get(hours))
-        .route(&of_report("/hours.csv"), get(hours))
+        .route(&route(""), get(report))
+        .route(&route("/pages"), get(pages))
+        .route(&route("/pages.csv"), get(pages))
+        .route(&route("/not-found"), get(not_found))
+        .route(&route("/not-found.csv"), get(not_found))
+        .route(&route("/breakdowns/{dimension}"), get(breakdown))
+        .route(&route("/days"), get(days))
+        .route(&route("/days.csv"), get(days))
+        .route(&route("/hours"), get(hours))
+        .route(&route("/hours.csv"), get(hours))
 }
 
 /// A method that a route has not.
@@ -47,75 +50,54 @@ pub(crate) async fn no_such_method(_: Request) -> Response {
     Problem::method_not_allowed().into_response()
 }
 
-/// The format by the path's end, or by what is accepted.
-fn format(uri: &Uri, headers: &HeaderMap) -> Result<Format, Problem> {
-    format_of(uri.path(), headers).map(|(_, format)| format)
-}
-
-fn told(answer: Result<Response, Problem>) -> Response {
-    answer.unwrap_or_else(IntoResponse::into_response)
-}
-
-async fn report(
-    State(reports): Asked,
-    Path((project, span)): Path<(String, String)>,
+/// What a path of a report says, and how the answer is to be written.
+struct Asked {
+    reports: Arc<Reports>,
+    project: ProjectSlug,
+    span: Span,
+    /// The dimension's name, where the path has one.
+    dimension: String,
+    format: Format,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
-    let answer = async {
-        let (span, format) = format_of(&span, &headers)?;
-        let (project, span) = (parameters::project(&project)?, parameters::span(span)?);
-        let known = ["pages_limit", "pages_after", "pages_status"];
-        let parameters = Parameters::of(uri.query(), &known)?;
-        let pages = parameters.pages_of_report()?;
-        let name = format!("{project}-{span}.csv");
-        // A file is read as a whole, so it is one, unless a part was asked for.
-        let in_part = ["pages_limit", "pages_after"].into_iter().any(|name| parameters.text(name).is_some());
-        Ok(match format {
-            Format::Json => answer::json(&*reports.report(&project, span, &pages).await?, &headers),
-            Format::Csv if in_part => {
-                let report = reports.report(&project, span, &pages).await?;
-                let next = report.pages.next.as_ref().map(crate::report::Cursor::encode);
-                continued(answer::csv(csv::report(&report), &name, &headers), next.as_deref())
-            }
+}
+
+impl FromRequestParts<Arc<Reports>> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, reports: &Arc<Reports>) -> Result<Self, Problem> {
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, reports).await;
+        // What is not UTF-8 is nobody's project.
+        let Path(path) = path.map_err(|_| Problem::unknown_project())?;
+        let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
+        let (_, format) = format_of(uri.path(), &headers)?;
+        let text = |name: &str| path.get(name).map_or("", String::as_str);
+        // The form is at the path's end, and only there. A project is what the guard took it for, whatever its name ends with.
+        let stem = |text: &str| {
+            let is_end = uri.path().ends_with(text);
+            text.strip_suffix(".csv").filter(|_| is_end).unwrap_or(text).to_owned()
+        };
+        let (project, span) = (parameters::project(text("project"))?, parameters::span(&stem(text("span")))?);
+        let dimension = stem(text("dimension"));
+        Ok(Asked { reports: Arc::clone(reports), project, span, dimension, format, uri, headers })
+    }
+}
+
+impl Asked {
+    fn parameters(&self, known: &[&'static str]) -> Result<Parameters, Problem> {
+        Parameters::of(self.uri.query(), known)
+    }
+
+    /// As JSON, or as CSV in a file that says what it is of.
+    fn written<T: Serialize>(&self, list: &Listing<T>, name: &str, csv: impl Fn(&[T]) -> String) -> Response {
+        match self.format {
+            Format::Json => answer::json(list, &self.headers),
             Format::Csv => {
-                let report = reports.whole(&project, span, pages.status).await?;
-                answer::csv(csv::report(&report), &name, &headers)
+                let name = format!("{}-{}-{name}.csv", self.project, self.span);
+                continued(answer::csv(csv(&list.items), &name, &self.headers), list.next.as_deref())
             }
-        })
-    };
-    told(answer.await)
-}
-
-async fn pages(reports: Asked, path: Path<(String, String)>, uri: Uri, headers: HeaderMap) -> Response {
-    let request = Parameters::of(uri.query(), &["limit", "after", "prefix", "status", "sort"]).and_then(|p| p.pages());
-    told(listed_pages(reports, path, &uri, &headers, request, "pages").await)
-}
-
-async fn not_found(reports: Asked, path: Path<(String, String)>, uri: Uri, headers: HeaderMap) -> Response {
-    let request = Parameters::of(uri.query(), &["limit", "after", "prefix", "sort"]).and_then(|p| p.pages());
-    let request = request.map(|request| PagesRequest { status: Some(404), ..request });
-    told(listed_pages(reports, path, &uri, &headers, request, "not-found").await)
-}
-
-async fn listed_pages(
-    State(reports): Asked,
-    Path((project, span)): Path<(String, String)>,
-    uri: &Uri,
-    headers: &HeaderMap,
-    request: Result<PagesRequest, Problem>,
-    name: &str,
-) -> Result<Response, Problem> {
-    let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-    let (format, request) = (format(uri, headers)?, request?);
-    let listing = reports.pages(&project, span, &request).await?;
-    Ok(match format {
-        Format::Json => answer::json(&listing, headers),
-        Format::Csv => {
-            let text = csv::pages(&listing.items, request.status == Some(404));
-            continued(answer::csv(text, &format!("{project}-{span}-{name}.csv"), headers), listing.next.as_deref())
         }
-    })
+    }
 }
 
 /// A CSV has no place for a cursor but a header.
@@ -126,87 +108,73 @@ fn continued(mut response: Response, next: Option<&str>) -> Response {
     response
 }
 
-async fn breakdown(
-    State(reports): Asked,
-    Path((project, span, dimension)): Path<(String, String, String)>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let answer = async {
-        let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-        let (name, format) = format_of(&dimension, &headers)?;
-        let dimension = Dimension::from_name(name).ok_or_else(|| {
-            let names: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
-            Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
-        })?;
-        let request = Parameters::of(uri.query(), &["limit", "after", "prefix", "sort"])?.values()?;
-        let listing = reports.breakdown(&project, span, dimension, &request).await?;
-        Ok(match format {
-            Format::Json => answer::json(&listing, &headers),
-            Format::Csv => {
-                let name = format!("{project}-{span}-{}.csv", dimension.name());
-                continued(answer::csv(csv::breakdown(&listing.items), &name, &headers), listing.next.as_deref())
-            }
-        })
-    };
-    told(answer.await)
+async fn report(asked: Asked) -> Result<Response, Problem> {
+    let parameters = asked.parameters(&["pages_limit", "pages_after", "pages_status"])?;
+    let (reports, project, span, headers) = (&asked.reports, &asked.project, asked.span, &asked.headers);
+    let pages = parameters.pages_of_report()?;
+    let name = format!("{project}-{span}.csv");
+    // A file is read as a whole, so it is one, unless a part was asked for.
+    let in_part = ["pages_limit", "pages_after"].into_iter().any(|name| parameters.text(name).is_some());
+    Ok(match asked.format {
+        Format::Json => answer::json(&*reports.report(project, span, &pages).await?, headers),
+        Format::Csv if in_part => {
+            let report = reports.report(project, span, &pages).await?;
+            let next = report.pages.next.as_ref().map(Cursor::encode);
+            continued(answer::csv(csv::report(&report), &name, headers), next.as_deref())
+        }
+        Format::Csv => answer::csv(csv::report(&reports.whole(project, span, pages.status).await?), &name, headers),
+    })
 }
 
-async fn days(
-    State(reports): Asked,
-    Path((project, span)): Path<(String, String)>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let answer = async {
-        let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-        let (format, _) = (format(&uri, &headers)?, Parameters::of(uri.query(), &[])?);
-        let listing = reports.days(&project, span).await?;
-        Ok(match format {
-            Format::Json => answer::json(&listing, &headers),
-            Format::Csv => answer::csv(csv::days(&listing.items), &format!("{project}-{span}-days.csv"), &headers),
-        })
-    };
-    told(answer.await)
+async fn pages(asked: Asked) -> Result<Response, Problem> {
+    let request = asked.parameters(&["limit", "after", "prefix", "status", "sort"])?.pages()?;
+    let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
+    Ok(asked.written(&list, "pages", |items| csv::pages(items, request.status == Some(404))))
 }
 
-async fn hours(
-    State(reports): Asked,
-    Path((project, span)): Path<(String, String)>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let answer = async {
-        let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
-        let (format, _) = (format(&uri, &headers)?, Parameters::of(uri.query(), &[])?);
-        let listing = reports.hours(&project, span).await?;
-        Ok(match format {
-            Format::Json => answer::json(&listing, &headers),
-            Format::Csv => answer::csv(csv::hours(&listing.items), &format!("{project}-{span}-hours.csv"), &headers),
-        })
-    };
-    told(answer.await)
+async fn not_found(asked: Asked) -> Result<Response, Problem> {
+    let request = asked.parameters(&["limit", "after", "prefix", "sort"])?.pages()?;
+    let request = PagesRequest { status: Some(404), ..request };
+    let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
+    Ok(asked.written(&list, "not-found", |items| csv::pages(items, true)))
+}
+
+async fn breakdown(asked: Asked) -> Result<Response, Problem> {
+    let dimension = Dimension::from_name(&asked.dimension).ok_or_else(|| {
+        let names: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
+        Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
+    })?;
+    let request = asked.parameters(&["limit", "after", "prefix", "sort"])?.values()?;
+    let list = asked.reports.breakdown(&asked.project, asked.span, dimension, &request).await?;
+    Ok(asked.written(&list, dimension.name(), csv::breakdown))
+}
+
+async fn days(asked: Asked) -> Result<Response, Problem> {
+    asked.parameters(&[])?;
+    Ok(asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days))
+}
+
+async fn hours(asked: Asked) -> Result<Response, Problem> {
+    asked.parameters(&[])?;
+    Ok(asked.written(&asked.reports.hours(&asked.project, asked.span).await?, "hours", csv::hours))
 }
 
 async fn projects(
-    State(reports): Asked,
+    State(reports): State<Arc<Reports>>,
     visible: Option<Extension<Visible>>,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
-    let answer = async {
-        let format = format(&uri, &headers)?;
-        let parameters = Parameters::of(uri.query(), &["limit", "after", "prefix"])?;
-        let (limit, after) = (parameters.limit("limit")?, parameters.after_project()?);
-        let prefix = parameters.text("prefix").unwrap_or("");
-        let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);
-        let listing = reports.projects(&visible, prefix, after.as_ref(), limit).await?;
-        Ok(match format {
-            Format::Json => answer::json(&listing, &headers),
-            Format::Csv => {
-                continued(answer::csv(csv::projects(&listing.items), "projects.csv", &headers), listing.next.as_deref())
-            }
-        })
-    };
-    told(answer.await)
+) -> Result<Response, Problem> {
+    let (_, format) = format_of(uri.path(), &headers)?;
+    let parameters = Parameters::of(uri.query(), &["limit", "after", "prefix"])?;
+    let (limit, after) = (parameters.limit("limit")?, parameters.after_project()?);
+    let prefix = parameters.text("prefix").unwrap_or("");
+    let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);
+    let list = reports.projects(&visible, prefix, after.as_ref(), limit).await?;
+    Ok(match format {
+        Format::Json => answer::json(&list, &headers),
+        Format::Csv => {
+            continued(answer::csv(csv::projects(&list.items), "projects.csv", &headers), list.next.as_deref())
+        }
+    })
 }
