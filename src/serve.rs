@@ -10,6 +10,8 @@ use crate::projects::{self, Snapshot, refresh_registry};
 use crate::shell::{harden, open_data_directory, signal, until};
 use crate::{close, database, http, keys, mail, privacy, report, retention};
 use anyhow::Context;
+use axum::Router;
+use axum::routing::any;
 use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::keys::KeyRing;
@@ -84,7 +86,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let reports = query::guarded_routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock), &access);
     let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy);
+    // Below /v1 what is not there is told as reports tell it; elsewhere as the endpoint does.
+    let nothing =
+        Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
+    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy).merge(nothing);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
 
