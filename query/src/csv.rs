@@ -102,13 +102,15 @@ pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
         "visitors_fewer_than",
         "views_before",
         "change",
+        "months_withheld",
     ];
     header.extend(with_referrers.then_some("referrers"));
     let mut table = Table::new(&header);
     for page in items {
         let mut row = vec![text(&page.path), page.status.to_string(), page.views.to_string()];
         row.extend(page_visitors(page.visitors));
-        row.extend([or_empty(page.views_before), or_empty(page.change)]);
+        let withheld = (page.months_withheld > 0).then_some(page.months_withheld);
+        row.extend([or_empty(page.views_before), or_empty(page.change), or_empty(withheld)]);
         if with_referrers {
             let named = |item: &BreakdownItem| {
                 let name = match (item.rest, item.value.as_str()) {
@@ -193,6 +195,9 @@ impl Long {
                     self.row(names("visitors_fewer_than"), fewer_than.to_string(), unit);
                 }
             }
+            if page.months_withheld > 0 {
+                self.number(names("months_withheld"), page.months_withheld);
+            }
             if let Some(before) = page.views_before {
                 self.number(names("views_before"), before);
             }
@@ -210,11 +215,17 @@ impl Long {
     }
 }
 
-/// The whole report, one row a figure: section, key, item, measure, value, and for an estimate its error and unit. Lists of pages are
-/// those of the report; their own routes have the rest.
+/// The whole report, one row a figure: section, key, item, measure, value, and for an estimate its error and unit. What the report is of
+/// comes first. Lists of pages are those of the report. `week` is in its time zone, all else in UTC.
 pub fn report(report: &MonthlyReport) -> String {
     let mut long = Long(Table::new(&["section", "key", "item", "measure", "value", "error", "unit"]));
-    let totals = &report.totals;
+    let (period, totals) = (&report.period, &report.totals);
+    long.number(["period", "", "", "project"], &report.project);
+    long.number(["period", "", "", "span"], &period.span);
+    long.number(["period", "", "", "from"], instant(period.from));
+    long.number(["period", "", "", "to"], instant(period.to));
+    long.number(["period", "", "", "closed"], period.closed);
+    long.number(["period", "", "", "time_zone"], &report.time_zone);
     long.number(["totals", "", "", "views"], totals.views);
     long.number(["totals", "", "", "visits"], totals.visits);
     long.visitors(["totals", "", ""], totals.visitors);
@@ -228,11 +239,13 @@ pub fn report(report: &MonthlyReport) -> String {
         long.number(["months", &month.month, "", "views"], month.views);
         long.number(["months", &month.month, "", "visits"], month.visits);
         long.visitors(["months", &month.month, ""], month.visitors);
+        long.number(["months", &month.month, "", "closed"], month.closed);
     }
     let comparison =
         [("previous_month", &report.comparison.previous_month), ("previous_year", &report.comparison.previous_year)];
     for (key, compared) in comparison.into_iter().filter_map(|(key, month)| Some((key, month.as_ref()?))) {
         let names = |measure| ["comparison", key, compared.month.as_str(), measure];
+        long.number(names("to"), instant(compared.to));
         long.number(names("views"), compared.views);
         long.number(names("visits"), compared.visits);
         if let Some(visitors) = compared.visitors {
@@ -337,6 +350,7 @@ mod tests {
             status: 404,
             views: 9,
             visitors: PageVisitors::Few { fewer_than: 10, unit: crate::VisitorUnit::Visitors },
+            months_withheld: 0,
             views_before: None,
             change: None,
             referrers: [path, "b"]
@@ -379,16 +393,17 @@ mod tests {
             status: 200,
             views: 9,
             visitors: PageVisitors::Few { fewer_than: 10, unit: crate::VisitorUnit::Visitors },
+            months_withheld: 0,
             views_before: Some(18),
             change: Some(-0.5),
             referrers: vec![],
         };
         let shown =
             PageVisitors::Shown(Visitors { estimate: 12, error: 0.0058, unit: crate::VisitorUnit::VisitorDays });
-        let written = pages(&[page.clone(), PageFigures { visitors: shown, ..page }], false);
+        let written = pages(&[page.clone(), PageFigures { visitors: shown, months_withheld: 2, ..page }], false);
         let rows: Vec<&str> = written.split("\r\n").collect();
-        assert_eq!(rows[1], "/a,200,9,,,visitors,10,18,-0.5");
-        assert_eq!(rows[2], "/a,200,9,12,0.0058,visitor-days,,18,-0.5");
+        assert_eq!(rows[1], "/a,200,9,,,visitors,10,18,-0.5,");
+        assert_eq!(rows[2], "/a,200,9,12,0.0058,visitor-days,,18,-0.5,2");
     }
 
     #[test]

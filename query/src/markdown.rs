@@ -2,7 +2,8 @@
 
 use crate::page::words::{self, number, percent};
 use crate::report::{
-    BreakdownItem, ComparedMonth, MonthlyReport, PageCounts, PageFigures, PageVisitors, VisitorUnit, Visitors,
+    BreakdownItem, ComparedMonth, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost, VisitorUnit,
+    Visitors,
 };
 use std::fmt::Write as _;
 
@@ -26,8 +27,11 @@ fn estimate(visitors: Visitors) -> String {
     format!("{} ± {}", number(visitors.estimate), number(visitors.plus_minus()))
 }
 
-fn of_page(visitors: PageVisitors) -> String {
-    match visitors {
+fn of_page(page: &PageFigures) -> String {
+    match page.visitors {
+        PageVisitors::Shown(visitors) if page.months_withheld > 0 => {
+            format!("{}, withheld in {} of the months", estimate(visitors), page.months_withheld)
+        }
         PageVisitors::Shown(visitors) => estimate(visitors),
         PageVisitors::Few { fewer_than, .. } => format!("under {fewer_than}"),
     }
@@ -72,8 +76,10 @@ fn compared(out: &mut String, month: Option<&ComparedMonth>, when: &str) {
     let Some(month) = month else { return };
     let _ = writeln!(
         out,
-        "Against {} ({when}): views {} (then {}), visits {} (then {}), visitors {}.",
+        "Against {}{} ({when}): views {} (then {}), visits {} (then {}), visitors {}.",
         month.month,
+        // A running month is compared with a part, and parts have no visitors.
+        month.visitors.map_or_else(|| month.to.format(", up to %Y-%m-%d %H:%M").to_string(), |_| String::new()),
         change(month.views_change),
         number(month.views),
         change(month.visits_change),
@@ -97,7 +103,7 @@ fn pages(out: &mut String, heading: &str, items: &[&PageFigures], there: u64, of
         let from: Vec<String> = from.collect();
         let from = if from.is_empty() { String::new() } else { format!(" (from {})", from.join(", ")) };
         let path = format!("{}{from}", plain(&page.path));
-        vec![path, number(page.views), of_page(page.visitors), change(page.change)]
+        vec![path, number(page.views), of_page(page), change(page.change)]
     };
     table(out, &["Path", "Views", unit(of), "Change"], items.iter().take(SHOWN).map(row));
     more(out, items.len(), there);
@@ -121,6 +127,23 @@ fn breakdown(out: &mut String, dimension: &str, items: &[BreakdownItem]) {
     };
     table(out, &["Value", counts], items.iter().take(SHOWN).map(|item| vec![name(item), number(item.views)]));
     more(out, items.len(), items.len() as u64);
+}
+
+fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
+    if hosts.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n## Hosts of refused beacons\n");
+    let row = |of: &RejectedHost| {
+        let host = match (of.host.as_str(), of.rest) {
+            (_, true) => "others".to_owned(),
+            ("", _) => "unknown".to_owned(),
+            (host, _) => plain(host),
+        };
+        vec![format!("{host} ({})", plain(&of.reason)), number(of.beacons)]
+    };
+    table(out, &["Host (reason)", "Beacons"], hosts.iter().take(SHOWN).map(row));
+    more(out, hosts.len(), hosts.len() as u64);
 }
 
 /// The report. `counts` tells how many pages there are, of which the first are shown.
@@ -174,6 +197,7 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
         let rows = totals.rejected.iter();
         table(&mut out, &["Reason", "Beacons"], rows.map(|(reason, count)| vec![plain(reason), number(*count)]));
     }
+    rejected_hosts(&mut out, &report.rejected_hosts);
     let _ = writeln!(
         out,
         "\nVisitors are estimates; ± is one standard deviation. Figures about few readers are folded or withheld.\n\n\

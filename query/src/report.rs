@@ -168,6 +168,9 @@ pub struct PageFigures {
     /// Visitors of the page, unless they are fewer than the floor of small cells. In a range the sum over those months in which
     /// they are told.
     pub visitors: PageVisitors,
+    /// Of a range, the months in which its visitors are withheld and so not in the sum; absent where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub months_withheld: u64,
     /// Its views in the whole month before; null for a range of months.
     pub views_before: Option<u64>,
     /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
@@ -176,6 +179,11 @@ pub struct PageFigures {
     /// `:more` for hosts beyond the first 32, empty where it is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<BreakdownItem>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One page of the list of pages.

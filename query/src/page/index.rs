@@ -62,7 +62,7 @@ pub(crate) fn index(projects: &[ProjectViews], asked: &IndexAsked<'_>, running: 
                                 }
                             }
                         }
-                        p.note { "Views by people. The lines compare the months: the upper one is of " (words::month_name(running.previous())) "." }
+                        p.note { "Views by people. The upper line is of all of " (words::month_name(running.previous())) ", the lower one of " (words::month_name(running)) " so far." }
                     }
                     p.turn {
                         @if asked.continued { a href=(if asked.prefix.is_empty() { "/".to_owned() } else { format!("/?prefix={}", prefix()) }) { "← From the beginning" } }

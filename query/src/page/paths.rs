@@ -61,6 +61,9 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
             } @else {
                 (table(shown, &base, change))
                 (first_of(shown, list.items.len(), shown.counts.pages))
+                @if list.items.iter().any(|page| page.months_withheld > 0) {
+                    p.note { "Visitors of a page are added up over those months in which they are enough to be told; where “+” stands, there are others." }
+                }
             }
             @if !shown.alone {
                 p.turn {
@@ -139,7 +142,9 @@ fn table(shown: &Shown<'_>, base: &str, change: bool) -> Markup {
                     span role="cell" { (words::number(page.views)) }
                     span role="cell" {
                         @match page.visitors {
-                            PageVisitors::Shown(visitors) => { (words::number(visitors.estimate)) " " (plus_minus(visitors)) }
+                            PageVisitors::Shown(visitors) => {
+                                (words::number(visitors.estimate)) @if page.months_withheld > 0 { "+" } " " (plus_minus(visitors))
+                            }
                             PageVisitors::Few { fewer_than, .. } => { span.few { "under " (fewer_than) } }
                         }
                     }

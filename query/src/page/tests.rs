@@ -30,6 +30,7 @@ fn page_figures(path: String, status: u16, views: u64) -> PageFigures {
         status,
         views,
         visitors: PageVisitors::Shown(visitors(views / 2)),
+        months_withheld: 0,
         views_before: Some(views),
         change: Some(0.12),
         referrers: Vec::new(),

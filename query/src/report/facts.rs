@@ -271,15 +271,28 @@ impl PageFacts {
 
     /// What may be told of them. In a range every month goes through the floor by itself.
     pub fn visitors(&self, rules: Rules, range: bool) -> PageVisitors {
-        let of = |month: &PageMonth| match month {
-            PageMonth::Open(sketch) => Visitors::of(sketch, rules.unit),
-            PageMonth::Closed(estimate, error) => told((*estimate, *error), rules.unit),
-        };
         if range {
-            let months: Vec<_> = self.months.values().map(|month| PageVisitors::of(of(month), rules.floor)).collect();
+            let months: Vec<_> = self.told(rules).collect();
             return PageVisitors::sum(&months, rules.unit.of_range(), rules.floor);
         }
-        PageVisitors::of(self.months.values().next().map_or(told((0, 0.0), rules.unit), of), rules.floor)
+        let nobody = || PageVisitors::of(told((0, 0.0), rules.unit), rules.floor);
+        self.told(rules).next().unwrap_or_else(nobody)
+    }
+
+    /// In how many months nothing may be told of them.
+    pub fn months_withheld(&self, rules: Rules) -> u64 {
+        self.told(rules).filter(|month| month.shown().is_none()).count() as u64
+    }
+
+    /// Month by month.
+    fn told(&self, rules: Rules) -> impl Iterator<Item = PageVisitors> {
+        self.months.values().map(move |month| {
+            let visitors = match month {
+                PageMonth::Open(sketch) => Visitors::of(sketch, rules.unit),
+                PageMonth::Closed(estimate, error) => told((*estimate, *error), rules.unit),
+            };
+            PageVisitors::of(visitors, rules.floor)
+        })
     }
 }
 

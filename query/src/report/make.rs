@@ -74,13 +74,15 @@ pub(crate) fn page_list(
     let referrers = if with_referrers { folded(&listed.referrers, rules.floor) } else { BTreeMap::new() };
     let before = |page: &PageTotal, of: &ByPage<u64>| of.get(&key(page)).copied().unwrap_or(0);
     let items = list.items.iter().map(|page| {
-        let visitors = listed.facts.get(&key(page)).cloned().unwrap_or_default().visitors(rules, period.is_none());
+        let facts = listed.facts.get(&key(page)).cloned().unwrap_or_default();
+        let range = period.is_none();
         let views_before = listed.before.as_ref().filter(|_| period.is_some()).map(|of| before(page, of));
         PageFigures {
             path: page.path.clone(),
             status: page.status,
             views: page.total,
-            visitors,
+            visitors: facts.visitors(rules, range),
+            months_withheld: if range { facts.months_withheld(rules) } else { 0 },
             views_before,
             // A part of a month against a whole one would always be a fall.
             change: views_before.filter(|_| !running).and_then(|before| change(page.total, before)),

@@ -297,16 +297,16 @@ fn a_page_of_a_range_has_the_visitors_of_those_months_that_tell() {
         facts.listed = listed;
         report(span, &facts).pages.items[0].clone()
     };
-    for (months, told) in [
-        (&[("2026-08", 20), ("2026-09", 30), ("2026-10", 40)][..], Some(90)),
-        (&[("2026-08", 20), ("2026-09", 2), ("2026-10", 40)], Some(60)),
+    for (months, told, withheld) in [
+        (&[("2026-08", 20), ("2026-09", 30), ("2026-10", 40)][..], Some(90), 0),
+        (&[("2026-08", 20), ("2026-09", 2), ("2026-10", 40)], Some(60), 1),
         // Two each, six together: folded by month, so nothing comes out by subtraction.
-        (&[("2026-08", 2), ("2026-09", 2), ("2026-10", 2)], None),
-        (&[], None),
+        (&[("2026-08", 2), ("2026-09", 2), ("2026-10", 2)], None, 3),
+        (&[], None, 0),
     ] {
         let page = of(months);
         assert_eq!(page.visitors.shown().map(|visitors| visitors.estimate), told, "{months:?}");
-        assert_eq!((page.views_before, page.change), (None, None));
+        assert_eq!((page.views_before, page.change, page.months_withheld), (None, None, withheld), "{months:?}");
         let unit = serde_json::to_value(page.visitors).unwrap()["unit"].take();
         assert_eq!(unit, "visitor-months");
     }
