@@ -361,6 +361,12 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         ensure!(head.status == 200 && head.body.is_empty() && head.headers["etag"] == tag.as_str(), "{path}: {head:?}");
         ensure!(head.headers["content-length"].to_str()?.parse::<usize>()? == first.body.len(), "{path}");
     }
+    for path in ["/v1/nothing", "/v1/", "/v1/projects/docs/nothing", "/v1/projects/docs/reports/2026-01.csv/pages.csv"]
+    {
+        let answer = reader.get(path, &[]).await?;
+        ensure!(answer.headers["content-type"] == "application/problem+json", "{path}: {answer:?}");
+        ensure!([400, 404].contains(&answer.status.as_u16()), "{path}: {answer:?}");
+    }
     let days = format!("/v1/projects/docs/reports/{}/days", MONTHS[1]);
     let (accepted, suffix) =
         (reader.get(&days, &[("accept", "text/csv")]).await?, reader.get(&format!("{days}.csv"), &[]).await?);
@@ -456,6 +462,33 @@ async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Resul
     ] {
         ensure!(text.contains(cut) && text.contains(&path), "{cut} is not said");
     }
+    Ok(())
+}
+
+/// A report that is kept while nothing changes is made anew when a late view comes, be it one of the month before: in the hours that
+/// are compared, or after them, where only its pages are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()> {
+    let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
+    let client = service.clickhouse()?;
+    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let path = format!("/v1/projects/docs/reports/{}", MONTHS[3]);
+    known::write_views(&client, "2026-02-01T05:00:00Z", 20, 1).await?;
+    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
+    let mut told = async || {
+        let report = reader.json(&path).await?;
+        let before = &report["comparison"]["previous_month"];
+        let pages = number(&report["pages"]["items"][0]["views_before"])?;
+        anyhow::Ok([number(&report["totals"]["views"])?, number(&before["views"])?, pages])
+    };
+    ensure!(told().await? == [30, 20, 20], "{:?}", told().await?);
+    // No hour changes, so what is told is what was kept: the page's row is not looked at.
+    known::write_page(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
+    ensure!(told().await? == [30, 20, 20], "it is not kept: {:?}", told().await?);
+    known::write_hour(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
+    ensure!(told().await? == [30, 25, 25], "a late view in the hours that are compared: {:?}", told().await?);
+    known::write_views(&client, "2026-02-20T06:00:00Z", 7, 4).await?;
+    ensure!(told().await? == [30, 25, 32], "a late view after them: {:?}", told().await?);
     Ok(())
 }
 

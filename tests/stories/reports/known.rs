@@ -177,6 +177,52 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
     Ok(truths)
 }
 
+fn site_row(hour: Hour, views: u64, window: u64) -> SiteHourlyRow {
+    SiteHourlyRow {
+        project: "docs".to_owned(),
+        hour: hour.unix_seconds(),
+        views,
+        visits: 0,
+        bots_search: 0,
+        bots_ai_crawler: 0,
+        bots_preview: 0,
+        bots_monitor: 0,
+        bots_automation: 0,
+        bots_other: 0,
+        sketch: sketch((0..views).map(mix)),
+        stream: 1,
+        window_start: window * 10,
+        next_offset: window * 10 + 9,
+    }
+}
+
+/// Views of one page in one hour, all of them of one window.
+pub async fn write_views(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
+    write_page(client, at, views, window).await?;
+    write_hour(client, at, views, window).await
+}
+
+/// The page's row of them.
+pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
+    let row = PageDailyRow {
+        project: "docs".to_owned(),
+        day: Hour::of(at.parse()?).day().0,
+        path: "/late".to_owned(),
+        status: 200,
+        views,
+        sketch: sketch((0..views).map(mix)),
+        stream: 1,
+        window_start: window * 10,
+        next_offset: window * 10 + 9,
+    };
+    insert(client, "page_daily", &[row]).await
+}
+
+/// The hour's row of them.
+pub async fn write_hour(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
+    insert(client, "site_hourly", &[site_row(Hour::of(at.parse()?), views, window)]).await
+}
+
 /// So many pages found, pages not found and versions, in February, and nothing else.
 pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> Result<()> {
     let day = "2026-02-03".parse::<chrono::NaiveDate>()?;
@@ -215,22 +261,7 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
     };
     insert(client, "breakdown_daily", &(0..values).map(value).collect::<Vec<_>>()).await?;
     insert(client, "page_daily", &pages).await?;
-    let hour = SiteHourlyRow {
-        project: "docs".to_owned(),
-        hour: day.first_hour().unix_seconds(),
-        views: pages.iter().map(|page| page.views).sum(),
-        visits: 0,
-        bots_search: 0,
-        bots_ai_crawler: 0,
-        bots_preview: 0,
-        bots_monitor: 0,
-        bots_automation: 0,
-        bots_other: 0,
-        sketch: sketch((0..900).map(mix)),
-        stream: 1,
-        window_start: 0,
-        next_offset: 9,
-    };
+    let hour = site_row(day.first_hour(), pages.iter().map(|page| page.views).sum(), 0);
     insert(client, "site_hourly", &[hour]).await?;
     let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9 FROM page_daily \
                WHERE status = 404";
