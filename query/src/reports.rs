@@ -7,7 +7,7 @@ use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
-    ReportPeriod, ValuesRequest, make,
+    ReportPeriod, Sort, ValuesRequest, make,
 };
 use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
@@ -127,11 +127,14 @@ impl Reports {
         status: Option<u16>,
     ) -> Result<MonthlyReport, Problem> {
         let _turn = turn(&self.whole_turns).await?;
-        let all = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
-        let missing = PagesRequest { status: Some(404), ..all.clone() };
-        let mut report = Arc::unwrap_or_clone(self.report(project, span, &all).await?);
-        self.complete(project, span, all, false, &mut report.pages).await?;
-        self.complete(project, span, missing, true, &mut report.not_found).await?;
+        let first = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
+        let mut report = Arc::unwrap_or_clone(self.report(project, span, &first).await?);
+        if report.pages.next.is_some() {
+            report.pages = self.all_pages(project, span, status, false).await?;
+        }
+        if report.not_found.next.is_some() {
+            report.not_found = self.all_pages(project, span, Some(404), true).await?;
+        }
         let every = ValuesRequest { limit: usize::MAX, ..ValuesRequest::default() };
         for dimension in Dimension::ALL {
             let Some(items) = report.breakdowns.get_mut(dimension.name()) else { continue };
@@ -142,22 +145,27 @@ impl Reports {
         Ok(report)
     }
 
-    /// Goes on with a list to its end, one page of it at a time.
-    async fn complete(
+    /// A list to its end, by views. It is read by path: a page that gains views meanwhile would move in the other order, and come twice
+    /// or not at all.
+    async fn all_pages(
         &self,
         project: &ProjectSlug,
         span: Span,
-        mut request: PagesRequest,
+        status: Option<u16>,
         with_referrers: bool,
-        list: &mut PageListFigures,
-    ) -> Result<(), Problem> {
-        while let Some(after) = list.next.take() {
-            request.after = Some(after);
-            let (_, more) = self.list(project, span, &request, with_referrers).await?;
-            list.items.extend(more.items);
-            list.next = more.next;
+    ) -> Result<PageListFigures, Problem> {
+        let mut request = PagesRequest { status, sort: Sort::Path, ..PagesRequest::first(MAX_LIMIT) };
+        let mut items = Vec::new();
+        loop {
+            let (_, part) = self.list(project, span, &request, with_referrers).await?;
+            items.extend(part.items);
+            request.after = part.next;
+            if request.after.is_none() {
+                break;
+            }
         }
-        Ok(())
+        items.sort_by(|a, b| (b.views, &a.path, a.status).cmp(&(a.views, &b.path, b.status)));
+        Ok(PageListFigures { items, next: None })
     }
 
     /// How many pages there are, of which `report` may list the first only.
