@@ -1,16 +1,25 @@
 //! The same figures everywhere: page, JSON, CSV, command line and a mail that a real mail server took (aiosmtpd, from Debian's
 //! `python3-aiosmtpd`).
 
+#[path = "mail/forms.rs"]
+mod forms;
+
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
 use harness::process::{Process, free_address};
 use harness::service::{Service, eventually};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const MONTH: &str = "2026-01";
 const VIEWS: u64 = 260;
+const BEFORE: &str = "2025-12";
+const VIEWS_BEFORE: u64 = 140;
+const BOTS: u64 = 14;
+/// Beacons refused, by host: one beneath the floor of small cells.
+const FOREIGN: [(&str, u64); 3] = [("mirror.example", 12), ("copy.example", 11), ("once.example", 2)];
 
 struct MailServer {
     directory: TempDir,
@@ -22,12 +31,13 @@ impl MailServer {
     async fn start() -> Result<Self> {
         let (directory, address) = (TempDir::with_prefix("headcount-story-")?, free_address()?);
         let mails = directory.path().join("mails").display().to_string();
-        let arguments =
-            ["-n", "-l", &address.to_string(), "-c", "aiosmtpd.handlers.Mailbox", &mails].map(str::to_owned);
+        let arguments = ["-n", "-l", &address.to_string(), "-c", "refusing.Refusing", &mails].map(str::to_owned);
         let program = Path::new("/usr/bin/aiosmtpd");
         ensure!(program.exists(), "there is no aiosmtpd; scripts/test installs python3-aiosmtpd");
         let log = directory.path().join("log");
         let mut process = Process::new("the mail server", program, arguments.into(), log);
+        let handler = Path::new(env!("CARGO_MANIFEST_DIR")).join("stories/mail");
+        process.variable("PYTHONPATH", &handler.display().to_string()).variable("PYTHONDONTWRITEBYTECODE", "1");
         process.spawn(&[])?;
         eventually("the mail server to listen", async || Ok(tokio::net::TcpStream::connect(address).await?)).await?;
         Ok(MailServer { directory, address, process })
@@ -51,8 +61,47 @@ async fn text(service: &Service, path: &str) -> Result<String> {
     Ok(String::from_utf8(answer.body.to_vec())?)
 }
 
-fn grouped(number: u64) -> String {
-    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+/// One beacon, whose answer must be `status`.
+async fn send(
+    connection: &mut Connection,
+    number: u64,
+    agent: &str,
+    beacon: serde_json::Value,
+    status: u16,
+) -> Result<()> {
+    let from = format!("198.51.100.{}", number % 120);
+    let headers = [("user-agent", agent), ("x-forwarded-for", from.as_str())];
+    let answer = connection.send("POST", "/v1/pageview", &headers, beacon.to_string()).await?;
+    ensure!(answer.status == status, "{beacon}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    Ok(())
+}
+
+/// Views of pages, some of them not found; by readers of several versions, who come from several places.
+async fn read(service: &Service, views: u64) -> Result<()> {
+    let mut connection = Connection::open(service.address()).await?;
+    for number in 0..views {
+        let (status, page) = if number % 4 == 0 { (404, number % 3) } else { (200, number % 7) };
+        let referrer = match status {
+            404 => ["https://blog.example/a", "https://docs.example/"][(number / 12 % 2) as usize],
+            _ => ["https://blog.example/a", "https://news.example/", ""][(number % 3) as usize],
+        };
+        let version = ["stable", "latest", "stable", "old"][(number % 4) as usize];
+        let language = ["en", "de"][(number / 7 % 2) as usize];
+        let beacon = json!({
+            "project": "docs",
+            "url": format!("https://docs.example/{page}.html"),
+            "status": status,
+            "version": version,
+            "language": language,
+            "referrer": referrer,
+        });
+        let agents = [
+            "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0",
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X) Version/18.0 Safari/605",
+        ];
+        send(&mut connection, number, agents[(number % 2) as usize], beacon, 202).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,20 +110,36 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let url = format!("smtp://{}", server.address);
     let mut service =
         Service::new(&["--trusted-proxy", "127.0.0.1", "--smtp-url", &url, "--mail-from", "counts@headcount.example"])?;
-    service.start(&["--clock-start", "2026-01-15T10:00:00Z"]).await?;
+    service.start(&["--clock-start", "2025-12-20T10:00:00Z"]).await?;
     service.register(&[("docs", "docs.example"), ("quiet", "quiet.example")]).await?;
-    service.done(&["project", "set", "docs", "--mail", "one@example.org", "--mail", "two@example.org"]).await?;
+    let recipients = ["nobody@example.org", "one@example.org", "two@example.org"].map(|address| ["--mail", address]);
+    service.done(&[&["project", "set", "docs"][..], recipients.as_flattened()].concat()).await?;
+    read(&service, VIEWS_BEFORE).await?;
+    service.counted("docs", BEFORE, VIEWS_BEFORE).await?;
+    service.stop().await?;
+    service.start(&["--clock-start", "2026-01-15T10:00:00Z"]).await?;
+    service.opened("docs").await?;
+    read(&service, VIEWS).await?;
     let mut connection = Connection::open(service.address()).await?;
-    for number in 0..VIEWS {
-        let from = format!("198.51.100.{}", number % 120);
-        let headers =
-            [("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"), ("x-forwarded-for", from.as_str())];
-        let status = if number % 13 == 0 { 404 } else { 200 };
-        let body =
-            format!(r#"{{"project":"docs","url":"https://docs.example/{}.html","status":{status}}}"#, number % 7);
-        ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
+    let crawler = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+    for number in 0..BOTS {
+        let beacon = json!({"project": "docs", "url": "https://docs.example/"});
+        send(&mut connection, number, crawler, beacon, 202).await?;
+    }
+    for (host, beacons) in FOREIGN {
+        for number in 0..beacons {
+            let beacon = json!({"project": "docs", "url": format!("https://{host}/")});
+            send(&mut connection, number, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", beacon, 403).await?;
+        }
     }
     service.counted("docs", MONTH, VIEWS).await?;
+    eventually("bots and refusals to be counted", async || {
+        let totals = service.report("docs", MONTH).await?["totals"].take();
+        let refused: u64 = FOREIGN.iter().map(|(_, beacons)| beacons).sum();
+        ensure!(totals["bots"]["search"] == BOTS && totals["rejected"]["foreign_host"] == refused, "{totals}");
+        Ok(())
+    })
+    .await?;
     ensure!(server.mails()?.is_empty(), "the month is not over");
     service.stop().await?;
 
@@ -99,24 +164,30 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     ensure!(csv == run("csv").await?, "CSV");
     let (markdown, html) = (run("md").await?, run("html").await?);
 
-    let totals = &report["totals"];
-    let figure = |name: &str| totals[name].as_u64().context(name.to_owned());
-    let (views, visits) = (figure("views")?, figure("visits")?);
-    let visitors = totals["visitors"]["estimate"].as_u64().context("visitors")?;
-    ensure!(views == VIEWS, "{views} views");
-    for output in [&markdown, &html, &page] {
-        for number in [views, visits, visitors] {
-            ensure!(output.contains(&grouped(number)), "{number} is not in {output}");
-        }
-        for listed in report["pages"]["items"].as_array().context("pages")?.iter().filter(|page| page["status"] == 200)
-        {
-            let path = listed["path"].as_str().context("a path")?;
-            ensure!(output.contains(path), "{path} is not in {output}");
-        }
+    ensure!(report["totals"]["views"] == VIEWS, "{}", report["totals"]);
+    // Nothing is compared with nothing.
+    let any = |list: &serde_json::Value, is: &dyn Fn(&serde_json::Value) -> bool| {
+        list.as_array().is_some_and(|items| items.iter().any(is))
+    };
+    let pages = &report["pages"]["items"];
+    ensure!(any(pages, &|page| page["change"].is_number() && page["visitors"]["estimate"].is_number()), "{pages}");
+    let missing = &report["not_found"]["items"];
+    ensure!(any(missing, &|page| any(&page["referrers"], &|item| item["value"] == "blog.example")), "{missing}");
+    for dimension in ["version", "language", "referrer", "browser", "bot"] {
+        let values = &report["breakdowns"][dimension];
+        ensure!(any(values, &|item| item["rest"] != true), "{dimension}: {values}");
     }
-    for (measure, number) in [("views", views), ("visits", visits), ("visitors", visitors)] {
-        ensure!(csv.contains(&format!("totals,,,{measure},{number}")), "{measure} {number}: {csv}");
-    }
+    let hosts = &report["rejected_hosts"];
+    ensure!(
+        any(hosts, &|host| host["host"] == "mirror.example") && any(hosts, &|host| host["rest"] == true),
+        "{hosts}"
+    );
+    forms::csv(&report, &csv)?;
+    forms::markdown(&report, &markdown)?;
+    forms::html(&report, &page).context("the page")?;
+    forms::html(&report, &html).context("the file")?;
+    let refusals = service.log();
+    ensure!(refusals.contains("refused it with 550") && !refusals.contains("nobody@"), "{refusals}");
 
     let mut recipients = Vec::new();
     for mail in &mails {

@@ -489,6 +489,8 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     ensure!(told().await? == [30, 25, 25], "a late view in the hours that are compared: {:?}", told().await?);
     known::write_views(&client, "2026-02-20T06:00:00Z", 7, 4).await?;
     ensure!(told().await? == [30, 25, 32], "a late view after them: {:?}", told().await?);
+    let markdown = service.done(&["report", "docs", MONTHS[3], "--format", "md", "--clock-start", CLOCK]).await?;
+    ensure!(markdown.contains("Against 2026-02, up to 2026-02-02 10:00 (the month before): views"), "{markdown}");
     Ok(())
 }
 

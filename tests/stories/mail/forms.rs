@@ -1,0 +1,291 @@
+//! What each form of a report must say, figure by figure, as the JSON says it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const WEEK: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn grouped(number: &Value) -> String {
+    let number = number.as_u64().unwrap_or(u64::MAX);
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+}
+
+/// `35 ± 1`, or `under 10`.
+fn visitors(of: &Value) -> String {
+    match (of["estimate"].as_u64(), of["error"].as_f64()) {
+        (Some(estimate), Some(error)) => format!("{} ± {}", grouped(&of["estimate"]), (estimate as f64 * error).ceil()),
+        _ => format!("under {}", of["fewer_than"]),
+    }
+}
+
+/// Every figure has its row, and no row is of anything else.
+pub fn csv(report: &Value, written: &str) -> Result<()> {
+    // 1.0 and 1 are the same number.
+    let plain = |cell: &str| cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string());
+    let mut told = BTreeSet::new();
+    for row in csv::Reader::from_reader(written.as_bytes()).records() {
+        let row: Vec<String> =
+            row?.iter().enumerate().map(|(at, cell)| if at < 4 { cell.to_owned() } else { plain(cell) }).collect();
+        ensure!(told.insert(row.clone()), "{row:?} twice");
+    }
+    let mut expected = BTreeSet::new();
+    let mut row = |names: [&str; 4], value: &Value, error: &Value, unit: &Value| {
+        let figures = [value, error, unit].map(|cell| plain(&text(cell)));
+        expected.insert(names.map(str::to_owned).into_iter().chain(figures).collect::<Vec<_>>());
+    };
+    // What a value of JSON has, name by name; nulls have no row.
+    let mut all = |[section, key, item]: [&str; 3], of: &Value, names: &[&str]| {
+        for name in names.iter().filter(|name| !of[**name].is_null()) {
+            let figure = &of[*name];
+            match (&figure["estimate"], &figure["fewer_than"]) {
+                (Value::Null, Value::Null) => row([section, key, item, name], figure, &Value::Null, &Value::Null),
+                (Value::Null, few) => {
+                    row([section, key, item, "visitors_fewer_than"], few, &Value::Null, &figure["unit"]);
+                }
+                (estimate, _) => row([section, key, item, name], estimate, &figure["error"], &figure["unit"]),
+            }
+        }
+    };
+    all(["period", "", ""], report, &["project", "time_zone"]);
+    all(["period", "", ""], &report["period"], &["span", "from", "to", "closed"]);
+    all(["totals", "", ""], &report["totals"], &["views", "visits", "visitors", "views_per_visitor", "late_views"]);
+    for month in items(&report["months"]) {
+        all(["months", &text(&month["month"]), ""], month, &["views", "visits", "visitors", "closed"]);
+    }
+    for (which, with) in members(&report["comparison"]) {
+        let names = ["to", "views", "visits", "visitors", "views_change", "visits_change", "visitors_change"];
+        all(["comparison", which, &text(&with["month"])], with, &names);
+    }
+    for day in items(&report["days"]) {
+        all(["days", &text(&day["day"]), ""], day, &["views", "visits", "visitors"]);
+    }
+    for hour in items(&report["hours"]) {
+        all(["hours", &text(&hour["hour"]), ""], hour, &["views", "visits"]);
+    }
+    for list in ["pages", "not_found"] {
+        for page in items(&report[list]["items"]) {
+            let (path, status) = (text(&page["path"]), text(&page["status"]));
+            all([list, &path, &status], page, &["views", "visitors", "views_before", "change"]);
+        }
+    }
+    let of_rest = |item: &Value, one: &'static str, rest: &'static str| if item["rest"] == true { rest } else { one };
+    let none = Value::Null;
+    for (day, hours) in WEEK.iter().zip(items(&report["week"])) {
+        for (hour, views) in items(hours).enumerate() {
+            row(["week", day, &format!("{hour:02}"), "views"], views, &none, &none);
+        }
+    }
+    for page in items(&report["not_found"]["items"]) {
+        for item in items(&page["referrers"]) {
+            let measure = of_rest(item, "views", "views_of_others");
+            let (path, value) = (text(&page["path"]), text(&item["value"]));
+            row(["referrers_of_not_found", &path, &value, measure], &item["views"], &none, &none);
+        }
+    }
+    for (dimension, values) in members(&report["breakdowns"]) {
+        for item in items(values) {
+            let measure = of_rest(item, "views", "views_of_others");
+            row(["breakdowns", dimension, &text(&item["value"]), measure], &item["views"], &none, &none);
+        }
+    }
+    for (class, views) in members(&report["totals"]["bots"]) {
+        row(["bots", class, "", "views"], views, &none, &none);
+    }
+    for (reason, beacons) in members(&report["totals"]["rejected"]) {
+        row(["rejected", reason, "", "beacons"], beacons, &none, &none);
+    }
+    for host in items(&report["rejected_hosts"]) {
+        let measure = of_rest(host, "beacons", "beacons_of_others");
+        row(["rejected_hosts", &text(&host["reason"]), &text(&host["host"]), measure], &host["beacons"], &none, &none);
+    }
+    let differ: Vec<_> = told.symmetric_difference(&expected).collect();
+    ensure!(differ.is_empty(), "CSV and JSON differ in {differ:?}");
+    Ok(())
+}
+
+/// The rows of the table below a heading; none where there is no such heading.
+fn table(markdown: &str, heading: &str) -> Vec<Vec<String>> {
+    let section = markdown.split("\n## ").find_map(|section| section.strip_prefix(&format!("{heading}\n")));
+    let rows = section.unwrap_or_default().lines().filter(|line| line.starts_with("| "));
+    let cells = |row: &str| row.trim_matches(['|', ' ']).split(" | ").map(|cell| cell.replace('\\', "")).collect();
+    rows.skip(1).map(cells).collect()
+}
+
+/// Every list is there, row by row.
+pub fn markdown(report: &Value, written: &str) -> Result<()> {
+    let totals = &report["totals"];
+    for (name, figure) in [
+        ("Views", grouped(&totals["views"])),
+        ("Visitors", visitors(&totals["visitors"])),
+        ("Visits", grouped(&totals["visits"])),
+    ] {
+        ensure!(written.contains(&format!("\n| {name} | {figure} |\n")), "{name} {figure}: {written}");
+    }
+    let compare = |heading: &str, expected: Vec<Vec<String>>| {
+        let told = table(written, heading);
+        ensure!(told == expected, "{heading}:\n{told:?}\n{expected:?}");
+        Ok(())
+    };
+    let change = |page: &Value| match page["change"].as_f64() {
+        Some(change) => format!("{}{:.1}\u{a0}%", if change < 0.0 { "−" } else { "+" }, change.abs() * 100.0),
+        None => "–".to_owned(),
+    };
+    let page = |page: &Value| {
+        let from: Vec<String> = items(&page["referrers"])
+            .map(|item| {
+                let name = match (item["rest"] == true, text(&item["value"])) {
+                    (true, _) => "others".to_owned(),
+                    (_, host) if host == ":internal" => "own pages".to_owned(),
+                    (_, host) if host.is_empty() => "unknown".to_owned(),
+                    (_, host) => host,
+                };
+                format!("{name} {}", grouped(&item["views"]))
+            })
+            .collect();
+        let from = if from.is_empty() { String::new() } else { format!(" (from {})", from.join(", ")) };
+        vec![text(&page["path"]) + &from, grouped(&page["views"]), visitors(&page["visitors"]), change(page)]
+    };
+    compare("Pages", items(&report["pages"]["items"]).filter(|of| of["status"] != 404).map(page).collect())?;
+    compare("Pages not found", items(&report["not_found"]["items"]).map(page).collect())?;
+    for (dimension, values) in members(&report["breakdowns"]) {
+        let row = |item: &Value| {
+            let name = match (item["rest"] == true, text(&item["value"])) {
+                (true, _) => "other".to_owned(),
+                (_, value) if value.is_empty() && dimension == "referrer" => "direct".to_owned(),
+                (_, value) if value.is_empty() => "unknown".to_owned(),
+                (_, value) => value,
+            };
+            vec![name, grouped(&item["views"])]
+        };
+        compare(&format!("By {dimension}"), items(values).map(row).collect())?;
+    }
+    let named = |of: &Value| members(of).map(|(name, count)| vec![name.clone(), grouped(count)]).collect::<Vec<_>>();
+    compare("Bots, not among the views", named(&totals["bots"]).into_iter().filter(|row| row[1] != "0").collect())?;
+    compare("Refused beacons", named(&totals["rejected"]))?;
+    let host = |of: &Value| {
+        let name = if of["rest"] == true { "others".to_owned() } else { text(&of["host"]) };
+        vec![format!("{name} ({})", text(&of["reason"])), grouped(&of["beacons"])]
+    };
+    compare("Hosts of refused beacons", items(&report["rejected_hosts"]).map(host).collect())
+}
+
+/// The words of a piece of HTML, without its tags.
+fn words(html: &str) -> String {
+    let parts = html.split('<').enumerate().map(|(at, part)| match at {
+        0 => part,
+        _ => part.split_once('>').map_or("", |(_, text)| text),
+    });
+    let text = parts.collect::<Vec<_>>().join(" ");
+    let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Every list is there, row by row.
+pub fn html(report: &Value, written: &str) -> Result<()> {
+    let mut rows = BTreeSet::new();
+    for (begins, ends) in [("<li", "</li>"), ("<div class=\"row\"", "</div>"), ("<tr", "</tr>")] {
+        rows.extend(
+            written.split(begins).skip(1).filter_map(|rest| Some(words(&format!("<{}", rest.split_once(ends)?.0)))),
+        );
+    }
+    let has = |row: String| {
+        ensure!(rows.contains(row.trim()), "{row:?} is not among {rows:?}");
+        Ok(())
+    };
+    let totals = &report["totals"];
+    let whole = words(written);
+    for figure in [
+        format!("Views {} pages opened by people", grouped(&totals["views"])),
+        format!("Visitors {} different readers", visitors(&totals["visitors"])),
+        format!("Visits {} arrivals", grouped(&totals["visits"])),
+    ] {
+        ensure!(whole.contains(&figure), "{figure}");
+    }
+    for day in items(&report["days"]) {
+        let date: chrono::NaiveDate = text(&day["day"]).parse()?;
+        let (short, date) = (date.format("%A").to_string(), date.format("%-d %B"));
+        let figures = [grouped(&day["views"]), grouped(&day["visits"]), visitors(&day["visitors"])].join(" ");
+        has(format!("{} {date} {figures}", short.get(..2).context("a day of the week")?))?;
+    }
+    for hour in 0..24 {
+        let views: Vec<String> = items(&report["week"]).map(|day| grouped(&day[hour])).collect();
+        has(format!("{hour:02}:00 {}", views.join(" ")))?;
+    }
+    for page in items(&report["pages"]["items"]) {
+        let change = match (page["change"].as_f64(), page["views_before"].as_u64()) {
+            (Some(change), _) if (change * 100.0).abs().round() == 0.0 => "± 0 %".to_owned(),
+            (Some(change), _) if change >= 1.0 => format!("× {:.1}", 1.0 + change),
+            (Some(change), _) => {
+                format!("{}{} %", if change < 0.0 { "−" } else { "+" }, (change.abs() * 100.0).round())
+            }
+            (None, Some(0)) => "new".to_owned(),
+            (None, _) => String::new(),
+        };
+        let status = if page["status"] == 200 { String::new() } else { format!("{} ", page["status"]) };
+        let (views, visitors) = (grouped(&page["views"]), visitors(&page["visitors"]));
+        has(format!("{} {status}{views} {visitors} {change}", text(&page["path"])))?;
+    }
+    for page in items(&report["not_found"]["items"]) {
+        let from: Vec<String> = items(&page["referrers"])
+            .map(|item| {
+                let name = match (item["rest"] == true, text(&item["value"])) {
+                    (true, _) => "other".to_owned(),
+                    (_, host) if host == ":internal" => "from your own pages".to_owned(),
+                    (_, host) if host.is_empty() => "direct or not told".to_owned(),
+                    (_, host) => format!("from {host}"),
+                };
+                format!("{name} {}", grouped(&item["views"]))
+            })
+            .collect();
+        has(format!("{} {} {}", text(&page["path"]), grouped(&page["views"]), from.join(", ")))?;
+    }
+    for (dimension, values) in members(&report["breakdowns"]) {
+        let blank = match dimension.as_str() {
+            "version" => "No version told",
+            "language" => "No language told",
+            "referrer" => "Direct, or not told",
+            _ => "Unknown",
+        };
+        for item in items(values) {
+            let name = match (item["rest"] == true, text(&item["value"])) {
+                (true, _) => "All others".to_owned(),
+                (_, value) if value.is_empty() => blank.to_owned(),
+                (_, value) => value,
+            };
+            has(format!("{name} {}", grouped(&item["views"])))?;
+        }
+    }
+    for (class, views) in members(&totals["bots"]).filter(|(_, views)| **views != 0) {
+        let name = if class == "search" { "Search engines" } else { class };
+        has(format!("{name} {}", grouped(views)))?;
+    }
+    let hosts = || items(&report["rejected_hosts"]);
+    for host in hosts() {
+        let name = if host["rest"] == true { "other hosts".to_owned() } else { text(&host["host"]) };
+        let begins = format!("Beacons from {name} were refused {} times", grouped(&host["beacons"]));
+        ensure!(rows.iter().any(|row| row.starts_with(&begins)), "{begins}: {rows:?}");
+    }
+    for (reason, beacons) in members(&totals["rejected"]) {
+        let begins = format!("{} beacons refused.", grouped(beacons));
+        let told = rows.iter().any(|row| row.starts_with(&begins) && row.ends_with(reason.as_str()));
+        ensure!(told || hosts().any(|host| host["reason"] == reason.as_str()), "{begins} {reason}");
+    }
+    Ok(())
+}
