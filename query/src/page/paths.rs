@@ -61,7 +61,7 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
             } @else {
                 (table(shown, &base, change))
                 (first_of(shown, list.items.len(), shown.counts.pages))
-                @if list.items.iter().any(|page| page.months_withheld > 0) {
+                @if list.items.iter().any(|page| page.months_withheld > 0 && page.visitors.shown().is_some()) {
                     p.note { "Visitors of a page are added up over those months in which they are enough to be told; where “+” stands, there are others." }
                 }
             }

@@ -276,8 +276,11 @@ fn a_range_has_months_as_columns() {
             closed: month == "2026-09",
         })
         .into();
-    let page = render(&report);
+    report.pages.items[0].months_withheld = 1;
+    let page = super::report(&report, "2026-10".parse().unwrap(), &ListAsked::default(), &snippet(&[])).into_string();
     let words = words_of(&page);
+    assert_eq!(page.matches("<td>running</td>").count(), 1, "a part of a month is told as one");
+    assert!(words.contains("500,000+") && words.contains("where “+” stands"), "a part of the visitors, too: {words}");
     for expected in
         ["September to October 2026", "October 2026 is not closed yet", "Views per month", "Most in October 2026"]
     {

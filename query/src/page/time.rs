@@ -130,7 +130,11 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
                                 td { (words::number(month.views)) }
                                 td { (words::number(month.visits)) }
                                 td { (visitors_words(month.visitors)) }
-                                td { @if month.closed { "closed" } @else { "open" } }
+                                td {
+                                    @if month.closed { "closed" }
+                                    @else if month.month == shown.running.to_string() { "running" }
+                                    @else { "open" }
+                                }
                             }
                         }
                     }
