@@ -68,6 +68,8 @@ pub struct Produced {
     pub before: u64,
     /// From the first record to the last acknowledgement.
     pub seconds: f64,
+    /// Of these, making again what the topic had.
+    pub remade_seconds: f64,
     /// Of these, waiting for who counts.
     pub waited_seconds: f64,
     /// Bytes sent to the brokers, compressed and framed.
@@ -96,23 +98,15 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
     let truth = &mut produced.truth;
-    let mut sender = Sender::new(&job.bootstrap, &job.topic)?;
-    let mut there = job.there.clone();
-    let partitions = there.len() as u64;
-    let mut send = |key: u64, record: &[u8]| {
-        let partition = key % partitions;
-        let before = &mut there[partition as usize];
-        if *before > 0 {
-            *before -= 1;
-            return Ok(());
-        }
-        sender.send(key, i32::try_from(partition).ok(), record)
-    };
+    let mut log = Log { sender: Sender::new(&job.bootstrap, &job.topic)?, there: job.there.clone() };
     let begun = Instant::now();
     let mut complete = true;
     'month: for hour in 0..job.hours {
         for part in 0..plan.parts(hour) {
-            if progress.stop.load(Ordering::Relaxed) {
+            // What is in the topic belongs to what is compared, so it is made again whatever happens.
+            if !log.is_new() {
+                produced.remade_seconds = begun.elapsed().as_secs_f64();
+            } else if progress.stop.load(Ordering::Relaxed) {
                 complete = false;
                 break 'month;
             }
@@ -120,17 +114,17 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
             for place in stretch.views() {
                 let view = views.view(place, hour);
                 truth.count(plan, place, &view, hour);
-                truth.view_in((view.key % partitions) as usize, plan, place, &view);
+                truth.view_in(log.partition(view.key), plan, place, &view);
                 let record = encoder.encode(plan, &view);
                 truth.bytes += record.len() as u64;
-                send(view.key, record)?;
+                log.send(view.key, record)?;
             }
             let (key, tally) = plan.tally(hour, part);
             truth.tally(&tally);
-            truth.partitions[(key % partitions) as usize].records += 1;
+            truth.partitions[log.partition(key)].records += 1;
             let record = encode_rejections(tally);
             truth.bytes += record.len() as u64;
-            send(key, &record)?;
+            log.send(key, &record)?;
             let sent = truth.records + truth.tallies;
             progress.sent.store(sent, Ordering::Relaxed);
             produced.waited_seconds += wait(progress, sent, job.ahead);
@@ -145,14 +139,41 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
             progress.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
         }
     }
-    sender.flush()?;
+    log.sender.flush()?;
     produced.seconds = begun.elapsed().as_secs_f64();
     if complete && job.hours == plan.hours() {
         truth.visitors = (0..plan.size.projects).map(|project| u64::from(plan.visitors(project))).sum();
     }
     produced.complete = complete;
-    produced.wire_bytes = sender.wire_bytes();
+    produced.wire_bytes = log.sender.wire_bytes();
     Ok(())
+}
+
+/// The topic, with what it has already.
+struct Log {
+    sender: Sender,
+    /// Of each partition, how many records are still to be left out.
+    there: Vec<u64>,
+}
+
+impl Log {
+    fn partition(&self, key: u64) -> usize {
+        (key % self.there.len() as u64) as usize
+    }
+
+    fn send(&mut self, key: u64, record: &[u8]) -> anyhow::Result<()> {
+        let partition = self.partition(key);
+        if let Some(left) = self.there[partition].checked_sub(1) {
+            self.there[partition] = left;
+            return Ok(());
+        }
+        self.sender.send(key, i32::try_from(partition).ok(), record)
+    }
+
+    /// Whether nothing is left out any more.
+    fn is_new(&self) -> bool {
+        self.there.iter().all(|left| *left == 0)
+    }
 }
 
 /// Waits until at most `ahead` records wait for the ledger, and says how long that took.

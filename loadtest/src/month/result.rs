@@ -46,6 +46,8 @@ pub struct Counted {
     pub producing_seconds: f64,
     /// Of these, those in which the sender waited for the ledger.
     pub waited_seconds: f64,
+    /// Of these, those in which records were made again that the topic had: nothing was sent.
+    pub remade_seconds: f64,
     /// Records that an earlier run had sent.
     pub before: u64,
     /// Records that this run counted: what seconds, processor time and rows written are of.

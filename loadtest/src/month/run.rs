@@ -254,6 +254,7 @@ impl Run {
             seconds,
             producing_seconds: produced.seconds,
             waited_seconds: produced.waited_seconds,
+            remade_seconds: produced.remade_seconds,
             before: produced.before,
             records: watched.counted - watched.before,
             cpu: cpu.map_or_else(|_| Cpu::default(), |cpu| cpu.since(&before)),
@@ -366,10 +367,11 @@ fn remarks(result: &MonthResult) -> Vec<String> {
     if counted.records < result.records() {
         remarks.push(format!(
             "An earlier run had counted {} of these records and sent {}: seconds, processor time and rows written are of this run and the \
-             {} that it counted.",
+             {} that it counted; {:.1} s of it made again what the topic had.",
             text::grouped(result.records() - counted.records),
             text::grouped(counted.before),
-            text::grouped(counted.records)
+            text::grouped(counted.records),
+            counted.remade_seconds
         ));
     }
     if !result.sent {
