@@ -75,6 +75,10 @@ pub struct Observed {
     pub due: u64,
     /// Of these, those that found no connection until a second after the run's time was up. None in a closed loop.
     pub unsent: u64,
+    /// Beacons of an open loop that went out late because every connection waited for an answer.
+    pub queued: u64,
+    /// Microseconds by which the others of an open loop went out late: the client's own lag, since a connection was free.
+    pub lags: Vec<u32>,
     /// Requests lost to a broken connection or an answer that was not understood.
     pub transport_errors: u64,
     /// Requests still unanswered 10 s after the run's time was up.
@@ -138,6 +142,8 @@ pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits
         for worker in handle.join().map_err(|_| anyhow!("a client thread panicked"))?? {
             end = worker.last_answer.map_or(end, |at| end.max(at));
             total.answers.extend(worker.observed.answers);
+            total.lags.extend(worker.observed.lags);
+            total.queued += worker.observed.queued;
             total.transport_errors += worker.observed.transport_errors;
             total.unanswered += worker.observed.unanswered;
             total.first_error = total.first_error.or(worker.observed.first_error);
@@ -224,7 +230,12 @@ impl Worker {
                 if at >= deadline {
                     return;
                 }
-                tokio::time::sleep_until(at.into()).await;
+                if Instant::now() < at {
+                    tokio::time::sleep_until(at.into()).await;
+                    self.observed.lags.push(micros(at.elapsed()));
+                } else {
+                    self.observed.queued += 1;
+                }
                 due = Some(at);
             }
             self.in_flight = true;
@@ -233,8 +244,7 @@ impl Worker {
                 Ok(response) => {
                     failures = 0;
                     let now = Instant::now();
-                    let micros = u32::try_from((now - sent).as_micros()).unwrap_or(u32::MAX);
-                    self.observed.answers.push((micros, response.status));
+                    self.observed.answers.push((micros(now - sent), response.status));
                     self.last_answer = Some(now);
                 }
                 Err(error) => {
@@ -247,6 +257,10 @@ impl Worker {
             self.in_flight = false;
         }
     }
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Posts one request, on a new connection if the last one is gone.
@@ -375,6 +389,8 @@ mod tests {
         let seen = run(&scenario(), &slow, 0, limits).unwrap();
         assert!(seen.answers[9].0 >= 310_000, "{:?}", seen.answers);
         assert!(seen.answers.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", seen.answers);
+        // That is the server's doing: the one connection was never free when a beacon was due, but for the first ones.
+        assert_eq!((seen.queued + seen.lags.len() as u64, seen.queued >= 8), (10, true));
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub struct Figures {
     pub requests_per_second: f64,
     /// `None` if nothing was answered.
     pub latency_ms: Option<LatencyMs>,
+    /// Beacons of an open loop that went out late because every connection waited for an answer.
+    pub queued: u64,
+    /// By how much the others went out late: the client's own lag. `None` in a closed loop.
+    pub client_lag_ms: Option<LatencyMs>,
     /// Processor time.
     pub cpu_seconds_per_1000: Option<CpuPer1000>,
 }
@@ -106,7 +110,9 @@ impl Figures {
             first_error: observed.first_error.clone(),
             seconds,
             requests_per_second: if answered == 0 { 0.0 } else { answered as f64 / seconds },
-            latency_ms: latency_ms(observed),
+            latency_ms: milliseconds(observed.answers.iter().map(|(micros, _)| *micros)),
+            queued: observed.queued,
+            client_lag_ms: milliseconds(observed.lags.iter().copied()),
             cpu_seconds_per_1000: (answered > 0)
                 .then(|| CpuPer1000 { server: server_cpu.map(per_1000), client: client_cpu.map(per_1000) }),
         }
@@ -130,6 +136,13 @@ impl Figures {
         self.accepted() as f64 / self.due.max(1) as f64
     }
 
+    /// Processors that the client kept busy, of as many as it has threads; `None` where there is no `/proc`.
+    #[must_use]
+    pub fn client_processors(&self) -> Option<f64> {
+        let per_1000 = self.cpu_seconds_per_1000?.client?;
+        Some(per_1000 * self.answered as f64 / 1_000.0 / self.seconds)
+    }
+
     /// What went how often, as in `202 × 49990, 429 × 10`.
     #[must_use]
     pub fn outcome(&self) -> String {
@@ -148,12 +161,10 @@ impl Figures {
     }
 }
 
-fn latency_ms(observed: &Observed) -> Option<LatencyMs> {
+fn milliseconds(micros: impl Iterator<Item = u32>) -> Option<LatencyMs> {
     // Filled after the run, from plain numbers: 256 histograms would push the server out of the cache.
     let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3).ok()?;
-    for (micros, _) in &observed.answers {
-        histogram.saturating_record(u64::from(*micros).max(1));
-    }
+    micros.for_each(|micros| histogram.saturating_record(u64::from(micros).max(1)));
     LatencyMs::of(&histogram)
 }
 
@@ -186,6 +197,8 @@ mod tests {
             answers,
             due: 2_000,
             unsent: 996,
+            queued: 700,
+            lags: vec![500; 304],
             transport_errors: 3,
             unanswered: 1,
             elapsed: Duration::from_secs(4),
@@ -195,6 +208,8 @@ mod tests {
         assert_eq!(figures.requests_per_second, 250.0);
         assert_eq!((figures.errors(), figures.accepted_share()), (1_002, 0.499));
         assert_eq!(figures.cpu_seconds_per_1000, Some(CpuPer1000 { server: Some(0.5), client: Some(0.25) }));
+        assert_eq!((figures.queued, figures.client_lag_ms.map(|lag| lag.p99)), (700, Some(0.5)));
+        assert_eq!(figures.client_processors(), Some(0.0625));
         let latency = figures.latency_ms.unwrap();
         for (got, expected) in
             [(latency.p50, 500.0), (latency.p90, 900.0), (latency.p99, 990.0), (latency.max, 1_000.0)]

@@ -10,12 +10,15 @@ use serde::Serialize;
 use crate::cpu::cpu_seconds;
 use crate::drive::{self, Beacons, Limits};
 use crate::figures::{Figures, Side};
-use crate::knee::{self, Knee};
+use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
 use crate::noop::NoopProcess;
 use crate::scenario::Scenario;
 use crate::table::{self, Line};
 use crate::target::Target;
+
+/// A target this near to a server that does nothing shows nothing of its own.
+const NEAR_NOOP: f64 = 0.9;
 
 /// What the target is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,9 +39,9 @@ pub struct HttpArgs {
     /// Host of the project's pages
     #[arg(long, value_name = "HOST")]
     pub page_host: String,
-    /// Beacons a run posts, at most
-    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
-    pub count: u32,
+    /// Beacons a run or a stage posts, at most [default: 50000; with --find-knee, as many as --seconds have]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    pub count: Option<u32>,
     /// Seconds a run posts beacons, at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub seconds: u32,
@@ -89,7 +92,7 @@ pub struct HttpArgs {
 struct Report<'a> {
     format: u32,
     target: &'a str,
-    count: u32,
+    count: Option<u32>,
     seconds: u32,
     connections: u32,
     client_threads: u32,
@@ -122,6 +125,9 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
             let knee = knee(&args, &side, &beacons, &mut run).await?;
             knees.push((side.0, knee));
         }
+        if let Some(line) = beside(&knees) {
+            println!("{line}");
+        }
     }
     let runs = if args.find_knee { Vec::new() } else { measure(&args, &target, noop.as_ref(), beacons).await? };
     if let Some(noop) = noop {
@@ -148,7 +154,7 @@ fn sides(target: &Target, pid: Option<u32>, noop: Option<&NoopProcess>) -> Vec<S
 
 fn limits(args: &HttpArgs) -> Limits {
     Limits {
-        count: args.count,
+        count: args.count.unwrap_or(50_000),
         time: Duration::from_secs(u64::from(args.seconds)),
         connections: args.connections,
         threads: args.client_threads,
@@ -161,27 +167,46 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
     let first = args.rate.map_or(1_000.0, f64::from);
     let handle = tokio::runtime::Handle::current();
     let found = tokio::task::block_in_place(|| {
-        knee::find(first, |rate| {
+        knee::find(first, args.client_threads, |rate| {
             // Every stage has beacons of its own: a repeat is not what a view costs.
             *run += 1;
-            let count = (rate * f64::from(args.seconds)).min(f64::from(u32::MAX)) as u32;
+            let count = args.count.unwrap_or(u32::MAX);
             let limits = Limits { count, rate: Some(rate), ..limits(args) };
             let figures = handle.block_on(one(server, beacons, *run, limits))?;
             let verdict = if knee::kept(&figures, rate) { "kept" } else { "not kept" };
             let p99 = figures.latency_ms.map_or(f64::NAN, |latency| latency.p99);
             println!(
-                "{:<6} {rate:>8.0} beacons/s due: {verdict}, p99 {p99:.1} ms, {}",
+                "{:<6} {rate:>8.0} beacons/s due: {verdict}, p99 {p99:.1} ms, {}; client: {:.2} processors of {}, lag p99 {:.1} ms, {} \
+                 waited for a connection",
                 server.0.name(),
-                figures.outcome()
+                figures.outcome(),
+                figures.client_processors().unwrap_or(f64::NAN),
+                args.client_threads,
+                figures.client_lag_ms.map_or(f64::NAN, |lag| lag.p99),
+                figures.queued
             );
             anyhow::Ok(figures)
         })
     })?;
+    let limit = match found.limit {
+        Some(Limit::Client) => "; the client could not go faster, the server may",
+        Some(Limit::Server) => "; the client had time left",
+        None => "; nothing was too much",
+    };
     match found.rate {
-        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second\n", server.0.name()),
-        None => println!("{:<6} did not even keep up with the lowest rate\n", server.0.name()),
+        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second{limit}\n", server.0.name()),
+        None => println!("{:<6} did not even keep up with the lowest rate{limit}\n", server.0.name()),
     }
     Ok(found)
+}
+
+/// What the knee of a server that does nothing says of the target's.
+fn beside(knees: &[(Side, Knee)]) -> Option<String> {
+    let of = |side: Side| knees.iter().find(|(found, _)| *found == side)?.1.rate;
+    let (noop, target) = (of(Side::Noop)?, of(Side::Target)?);
+    let share = target / noop;
+    let hidden = if share >= NEAR_NOOP { ": what was measured is the client, or the way to any server" } else { "" };
+    Some(format!("the target's knee is at {:.0} % of the no-op server's, {noop:.0} a second{hidden}", share * 100.0))
 }
 
 /// All runs in their order: noop, target, noop, target, … The two of a pair post the same beacons.
@@ -299,6 +324,15 @@ mod tests {
     }
 
     #[test]
+    fn a_knee_near_the_no_op_servers_is_none_of_the_targets() {
+        let knee = |rate| Knee { rate: Some(rate), limit: None, stages: Vec::new() };
+        let told = |target| beside(&[(Side::Noop, knee(80_000.0)), (Side::Target, knee(target))]).unwrap();
+        assert_eq!(told(40_000.0), "the target's knee is at 50 % of the no-op server's, 80000 a second");
+        assert!(told(79_000.0).contains("what was measured is the client"));
+        assert_eq!(beside(&[(Side::Target, knee(1.0))]), None);
+    }
+
+    #[test]
     fn the_command_line_is_bounded() {
         #[derive(clap::Parser)]
         struct Cli {
@@ -310,7 +344,7 @@ mod tests {
             <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
         };
         let crate::LoadtestCommand::Http(args) = parse(&["--against", "noop"]).unwrap().command else { unreachable!() };
-        assert_eq!((args.count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
+        assert_eq!((limits(&args).count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
         assert_eq!((args.against, args.rate, args.find_knee), (Some(Against::Noop), None, false));
         assert!(parse(&["--rate", "0"]).is_err());
         assert!(parse(&["--count", "5000001"]).is_err());

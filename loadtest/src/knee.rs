@@ -25,11 +25,39 @@ pub struct Stage {
     pub figures: Figures,
 }
 
+/// Who could not go faster, where a rate was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// The client: its threads were busy, or it sent late although connections were free.
+    Client,
+    /// The server: the client had time.
+    Server,
+}
+
+/// A client whose threads are this busy has no time left.
+const BUSY: f64 = 0.9;
+/// A client that sends this late although it could is late by itself, in milliseconds.
+const LATE_MS: f64 = 10.0;
+
+impl Limit {
+    /// By the figures of a stage that was not kept, with a client of so many threads. A machine that both share may be at its end
+    /// before either of them; then it is whoever shows it.
+    #[must_use]
+    pub fn of(figures: &Figures, threads: u32) -> Self {
+        let busy = figures.client_processors().is_some_and(|busy| busy >= BUSY * f64::from(threads));
+        let late = figures.client_lag_ms.is_some_and(|lag| lag.p99 >= LATE_MS);
+        if busy || late { Self::Client } else { Self::Server }
+    }
+}
+
 /// What became of the search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Knee {
     /// The highest rate that was kept; none if not even the first was.
     pub rate: Option<f64>,
+    /// Who was the limit at the lowest rate that was not kept; none if all were.
+    pub limit: Option<Limit>,
     /// All stages, in their order.
     pub stages: Vec<Stage>,
 }
@@ -43,13 +71,13 @@ pub fn kept(figures: &Figures, rate: f64) -> bool {
 }
 
 /// Doubles the rate from `first` until the server does not keep up, and halves the distance then. `stage` is asked for the
-/// figures at a rate.
+/// figures at a rate, of a client of so many threads.
 ///
 /// # Errors
 /// What `stage` returns.
-pub fn find<E>(first: f64, mut stage: impl FnMut(f64) -> Result<Figures, E>) -> Result<Knee, E> {
+pub fn find<E>(first: f64, threads: u32, mut stage: impl FnMut(f64) -> Result<Figures, E>) -> Result<Knee, E> {
     let (mut low, mut high): (Option<f64>, Option<f64>) = (None, None);
-    let mut knee = Knee { rate: None, stages: Vec::new() };
+    let mut knee = Knee { rate: None, limit: None, stages: Vec::new() };
     while knee.stages.len() < STAGES {
         let rate = match (low, high) {
             (None, None) => first,
@@ -66,6 +94,7 @@ pub fn find<E>(first: f64, mut stage: impl FnMut(f64) -> Result<Figures, E>) -> 
             low = Some(rate);
         } else {
             high = Some(rate);
+            knee.limit = Some(Limit::of(&figures, threads));
         }
         knee.stages.push(Stage { rate, kept, figures });
     }
@@ -96,14 +125,32 @@ mod tests {
     #[test]
     fn the_knee_is_found_from_below_and_from_above() {
         for limit in [700.0, 1_000.0, 23_456.0] {
-            let Ok(knee) = find(1_000.0, server(limit));
+            let Ok(knee) = find(1_000.0, 1, server(limit));
             let rate = knee.rate.unwrap();
             assert!(rate <= limit && rate * NEAR > limit * 0.999, "{rate} of {limit}");
         }
-        let Ok(knee) = find(1_000.0, server(1e9));
+        let Ok(knee) = find(1_000.0, 1, server(1e9));
         assert_eq!(knee.rate, Some(HIGHEST));
-        let Ok(knee) = find(1_000.0, server(0.1));
+        let Ok(knee) = find(1_000.0, 1, server(0.1));
         assert_eq!(knee.rate, None);
+    }
+
+    #[test]
+    fn the_limit_is_whoever_had_no_time_left() {
+        let of = |client_cpu: f64, lag_micros: u32| {
+            let (answers, lags) = (vec![(900_000, 202); 1_000], vec![lag_micros; 1_000]);
+            let observed =
+                Observed { answers, lags, due: 1_000, elapsed: Duration::from_secs(1), ..Observed::default() };
+            Figures::new(Side::Target, 0, &observed, None, Some(client_cpu))
+        };
+        assert_eq!(Limit::of(&of(0.3, 900), 1), Limit::Server);
+        assert_eq!(Limit::of(&of(0.95, 900), 1), Limit::Client);
+        assert_eq!(Limit::of(&of(0.95, 900), 2), Limit::Server, "half of it was idle");
+        assert_eq!(Limit::of(&of(0.3, 30_000), 1), Limit::Client);
+        let Ok(knee) = find(1_000.0, 1, server(5_000.0));
+        assert_eq!(knee.limit, Some(Limit::Server));
+        let Ok(knee) = find(1_000.0, 1, server(1e9));
+        assert_eq!(knee.limit, None);
     }
 
     #[test]
