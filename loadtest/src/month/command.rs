@@ -125,9 +125,9 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
     run.progress.stop.store(true, Ordering::Relaxed);
     result.ended = outcome.as_ref().err().map(|error| format!("{error:#}"));
     let told = if result.truth.records > 0 { tell(&run, &mut result) } else { Ok(()) };
-    // Before the first record there is nothing to go on from.
+    // Before the first record there is nothing to go on from. What was counted wrong stays to be looked at.
     let begun = run.resumed || run.progress.sent.load(Ordering::Relaxed) > 0;
-    let unfinished = begun && !matches!(outcome, Ok(true));
+    let unfinished = begun && (!matches!(outcome, Ok(true)) || !result.wrong.is_empty());
     match &run.args.state {
         Some(path) if unfinished => {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::check::Check;
+use super::check::{Check, Checked};
 use super::command::MonthArgs;
 use super::plan::Plan;
 use super::probe::{self, Probed};
@@ -69,11 +69,11 @@ impl Run {
             forget_peak(pid);
         }
         let (mut aggregators, startup_seconds) = self.start_aggregators().await?;
-        let mut reading = self.start_reading().await?;
+        let reading = self.start_reading().await?;
         let servers = Servers { query: reading.as_ref().map(|reading| reading.role.pid), ..self.servers };
         result.counted.startup_seconds = startup_seconds;
         let produced = self.drive(&mut aggregators, servers, result).await;
-        if let Some(reading) = reading.take() {
+        if let Some(reading) = reading {
             self.end_reading(reading, result).await?;
         }
         let produced = produced?;
@@ -91,11 +91,8 @@ impl Run {
         let closes = self.database.number(&format!("SELECT count() FROM {name}.month_close FINAL")).await?;
         if closes == 0 {
             result.open_tables = tables(&self.database).await?;
-            // What is wrong is told beside all that was measured: a long run is not lost with it.
-            match self.check(result).open().await.context("comparing the open month with the truth") {
-                Ok(checked) => result.open = Some(checked),
-                Err(error) => result.wrong.push(format!("{error:#}")),
-            }
+            let open = self.check(result).open().await.context("comparing the open month with the truth");
+            result.open = compared(open, &mut result.wrong)?;
             if self.is_interrupted() {
                 return Ok(false);
             }
@@ -115,10 +112,8 @@ impl Run {
             if closes == 0 {
                 result.closed_tables = Some(self.close().await?);
             }
-            match self.check(result).closed().await.context("comparing the closed month with the truth") {
-                Ok(checked) => result.closed = Some(checked),
-                Err(error) => result.wrong.push(format!("{error:#}")),
-            }
+            let closed = self.check(result).closed().await.context("comparing the closed month with the truth");
+            result.closed = compared(closed, &mut result.wrong)?;
         }
         result.counted.peaks = result.counted.peaks.and(&self.servers.peaks(&[])?);
         ensure!(
@@ -335,6 +330,19 @@ impl Run {
     }
 }
 
+/// What is wrong is told beside all that was measured: a long run is not lost with it. Where ClickHouse did not answer, nothing is
+/// known, and the same comparison can be made again.
+fn compared(outcome: anyhow::Result<Checked>, wrong: &mut Vec<String>) -> anyhow::Result<Option<Checked>> {
+    match outcome {
+        Ok(checked) => Ok(Some(checked)),
+        Err(error) if error.chain().any(|cause| cause.is::<clickhouse::error::Error>()) => Err(error),
+        Err(error) => {
+            wrong.push(format!("{error:#}"));
+            Ok(None)
+        }
+    }
+}
+
 /// A reader of reports, and the service that answers.
 struct Reading {
     role: Role,
@@ -378,4 +386,20 @@ fn remarks(result: &MonthResult) -> Vec<String> {
         remarks.push("The run was ended early; what was sent until then was counted and compared.".to_owned());
     }
     remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_figure_is_told_and_a_question_without_an_answer_ends_the_run() {
+        let mut wrong = Vec::new();
+        let outcome = compared(Err(anyhow::anyhow!("7 are counted of 8").context("comparing")), &mut wrong);
+        assert!(outcome.unwrap().is_none());
+        assert_eq!(wrong, ["comparing: 7 are counted of 8"]);
+        let unanswered = anyhow::Error::new(clickhouse::error::Error::TimedOut).context("asking").context("comparing");
+        assert!(compared(Err(unanswered), &mut wrong).is_err());
+        assert_eq!(wrong.len(), 1);
+    }
 }
