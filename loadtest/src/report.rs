@@ -46,6 +46,9 @@ pub struct ReportArgs {
     /// Program whose role `query` is asked; this one if none is named
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
+    /// Seconds that all of it may take
+    #[arg(long, default_value_t = 7_200, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
     /// Leave the database behind, and say its name
     #[arg(long)]
     pub keep: bool,

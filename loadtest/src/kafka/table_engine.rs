@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::command::Setting;
 use super::database::Database;
@@ -17,6 +17,9 @@ use super::topic;
 const SCHEMA: &str = include_str!("../../../schemas/proto/pageview.proto");
 /// How often the group's commits are read: also the error of the end.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long its consumers may take to leave their group: a session's time, and some more.
+const LEAVE: Duration = Duration::from_secs(60);
 
 /// The targets, as they are added up.
 pub const TABLES: [&str; 3] = ["site_hourly", "page_daily", "breakdown_daily"];
@@ -163,7 +166,23 @@ pub async fn measure(setting: &Setting, group: &str, database: &Database, record
     // So that it leaves the group before the next contender, and writes no more.
     database.execute(&format!("DROP TABLE {name}.pump SYNC")).await?;
     database.execute(&format!("DROP TABLE {name}.queue SYNC")).await?;
+    left(&consumer, group).await?;
     Ok(Pulled { startup_seconds: assigned.duration_since(begun).as_secs_f64(), seconds, views })
+}
+
+/// Waits until the group has no members: a dropped table's consumers go some time after it, and while they are there the group cannot
+/// be deleted.
+async fn left(consumer: &BaseConsumer, group: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LEAVE;
+    while Instant::now() < deadline {
+        let found = tokio::task::block_in_place(|| consumer.fetch_group_list(Some(group), topic::ASK));
+        let found = found.context("asking who is in ClickHouse's group")?;
+        if found.groups().iter().all(|group| group.members().is_empty()) {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// What ClickHouse says of its consumers, as an error.

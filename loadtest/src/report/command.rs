@@ -5,6 +5,7 @@ use super::ask::{Asked, round};
 use super::fill::{Filler, prepare};
 use super::show::{Line, Result, Stored, render};
 use super::views::Crowd;
+use crate::interrupt::bounded;
 use crate::kafka::command::unique;
 use crate::kafka::database::{Database, only_loopback};
 use crate::machine::Machine;
@@ -36,7 +37,16 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
     only_loopback(&args.clickhouse_url)?;
     let name = args.database.clone().unwrap_or_else(|| format!("headcount_report_{:016x}", unique()));
     let database = Database::new(&args.clickhouse_url, name);
-    let outcome = measure(&args, &database).await;
+    if args.database.is_some() {
+        let there =
+            format!("SELECT count() FROM system.tables WHERE database = '{}' AND name = 'raw_event'", database.name);
+        ensure!(
+            database.number(&there).await? > 0,
+            "there is no database {} that an earlier `loadtest report --keep` filled",
+            database.name
+        );
+    }
+    let outcome = bounded(Duration::from_secs(args.seconds.into()), measure(&args, &database)).await;
     if args.keep || args.database.is_some() {
         eprintln!("the database {} is left behind", database.name);
     } else {
