@@ -12,8 +12,9 @@ use super::figures::{Figures, Servers, Who};
 use super::records::{Log, Truth};
 use super::report::{self, Line};
 use super::topic::Filled;
-use super::{aggregators, database, drain, table_engine, topic};
+use super::{aggregators, database, drain, producer, table_engine, topic};
 use crate::cpu::{cpu_seconds, forget_peak, listener_pid, peak_bytes};
+use crate::interrupt::Interrupts;
 use crate::random::mix;
 
 /// How long ClickHouse's merges are waited for after a run, at most.
@@ -24,6 +25,8 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What the aggregator is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Contender {
+    /// A producer that sends the same records, made beforehand, to a topic of its own
+    Produce,
     /// A consumer that reads everything and does nothing
     Drain,
     /// ClickHouse's own Kafka table engine, with materialized views
@@ -61,7 +64,7 @@ pub struct KafkaArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=16))]
     pub aggregators: Vec<u32>,
     /// Compare with these
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Drain, Contender::Engine])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Produce, Contender::Drain, Contender::Engine])]
     pub against: Vec<Contender>,
     /// Program whose `aggregate` is measured; this one if none is named
     #[arg(long, value_name = "FILE")]
@@ -141,10 +144,11 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
         binary: args.binary.clone().unwrap_or_else(|| own.clone()),
         within: Duration::from_secs(u64::from(args.seconds)),
     };
-    let mut test = Test { args: &args, setting, own, pids, name, groups: Vec::new(), runs: Vec::new() };
+    let mut test = Test { args: &args, setting, own, pids, name, sending: false, groups: Vec::new(), runs: Vec::new() };
+    let mut interrupts = Interrupts::listen()?;
     let outcome = tokio::select! {
         outcome = test.all() => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
     };
     if args.keep {
         println!("topic {} and databases headcount_loadtest_{}_* are left behind", test.setting.topic, test.name);
@@ -153,6 +157,9 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
             Database::new(&args.clickhouse_url, test.database(number)).remove().await;
         }
         topic::remove(&args.kafka_bootstrap, &test.setting.topic, &test.groups).await;
+    }
+    if test.sending {
+        topic::remove(&args.kafka_bootstrap, &test.sent_to(), &[]).await;
     }
     outcome
 }
@@ -170,6 +177,8 @@ struct Test<'a> {
     own: PathBuf,
     pids: Pids,
     name: String,
+    /// Whether there is a topic of the bare producer's.
+    sending: bool,
     /// One for each run that has a database, of the same number.
     groups: Vec<String>,
     runs: Vec<Figures>,
@@ -191,6 +200,9 @@ impl Test<'_> {
     async fn all(&mut self) -> anyhow::Result<()> {
         let filled = self.fill().await?;
         let mut order = Vec::new();
+        if self.args.against.contains(&Contender::Produce) {
+            order.push(Who::Producer);
+        }
         if self.args.against.contains(&Contender::Drain) {
             order.push(Who::Drain);
         }
@@ -223,9 +235,18 @@ impl Test<'_> {
         self.write_json(&filled, &lines, &remarks)
     }
 
+    fn log(&self) -> Log {
+        Log::new(self.args.seed, self.args.views, self.args.projects)
+    }
+
+    /// The topic that the bare producer fills. It is there for a run.
+    fn sent_to(&self) -> String {
+        format!("{}-produce", self.setting.topic)
+    }
+
     async fn fill(&self) -> anyhow::Result<Filled> {
         topic::make(&self.setting.bootstrap, &self.setting.topic, self.setting.partitions).await?;
-        let log = Log::new(self.args.seed, self.args.views, self.args.projects);
+        let log = self.log();
         let filled = tokio::task::block_in_place(|| topic::fill(&self.setting.bootstrap, &self.setting.topic, &log))
             .context("filling the topic")?;
         let of_each = |bytes: u64| bytes as f64 / filled.truth.records as f64;
@@ -247,6 +268,17 @@ impl Test<'_> {
             forget_peak(pid);
         }
         match who {
+            Who::Producer => {
+                let topic = self.sent_to();
+                self.sending = true;
+                topic::make(&self.setting.bootstrap, &topic, self.setting.partitions).await?;
+                let log = self.log();
+                let sent = tokio::task::block_in_place(|| producer::measure(&self.setting, &topic, &log));
+                let kafka = self.spent(before)?.kafka;
+                topic::remove(&self.setting.bootstrap, &topic, &[]).await;
+                self.sending = false;
+                Ok(Figures::of_producer(run, &sent?, Servers { kafka, ..Servers::default() }))
+            }
             Who::Drain => {
                 let args = DrainArgs {
                     kafka_bootstrap: self.setting.bootstrap.clone(),
@@ -371,7 +403,10 @@ mod tests {
         };
         let crate::LoadtestCommand::Kafka(args) = parse(&[]).unwrap() else { unreachable!() };
         assert_eq!((args.views, args.partitions, args.runs), (2_000_000, 4, 3));
-        assert_eq!((args.aggregators, args.against), (vec![1, 2], vec![Contender::Drain, Contender::Engine]));
+        assert_eq!(
+            (args.aggregators, args.against),
+            (vec![1, 2], vec![Contender::Produce, Contender::Drain, Contender::Engine])
+        );
         let crate::LoadtestCommand::Kafka(args) = parse(&["--aggregators", "3", "--against", "drain"]).unwrap() else {
             unreachable!()
         };

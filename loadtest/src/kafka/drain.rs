@@ -103,6 +103,7 @@ pub async fn in_a_process(binary: &std::path::Path, args: &DrainArgs, within: Du
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
+        .process_group(0)
         .output();
     let output = tokio::time::timeout(within, child)
         .await

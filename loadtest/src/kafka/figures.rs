@@ -5,12 +5,15 @@ use serde::Serialize;
 use super::aggregators::Aggregated;
 use super::database::Held;
 use super::drain::Drained;
+use super::producer::Sent;
 use super::table_engine::Pulled;
 
-/// Who read the topic.
+/// Who read the topic, or filled one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case", tag = "name", content = "processes")]
 pub enum Who {
+    /// A producer that does nothing else.
+    Producer,
     /// A consumer that does nothing.
     Drain,
     /// So many processes of `headcount aggregate`.
@@ -24,6 +27,7 @@ impl Who {
     #[must_use]
     pub fn name(self) -> String {
         match self {
+            Self::Producer => "bare produce".to_owned(),
             Self::Drain => "bare drain".to_owned(),
             Self::Aggregators(1) => "headcount aggregate".to_owned(),
             Self::Aggregators(n) => format!("headcount aggregate ×{n}"),
@@ -52,14 +56,15 @@ pub struct Figures {
     pub who: Who,
     /// Number of the round, from 0.
     pub run: u32,
-    /// Records read.
+    /// Records read; of the producer, sent.
     pub records: u64,
     /// From the process's start (of the table engine: from the last statement) to the first assignment; the drain assigns
     /// itself.
     pub startup_seconds: Option<f64>,
-    /// From the first assignment until all was read, or counted in ClickHouse.
+    /// From the first assignment until all was read, or counted in ClickHouse; of the producer, from the first record until all was
+    /// acknowledged.
     pub seconds: f64,
-    /// Processor seconds of the reading processes, their start included; the table engine reads inside ClickHouse.
+    /// Processor seconds of the reading (or sending) processes, their start included; the table engine reads inside ClickHouse.
     pub reader_cpu_seconds: Option<f64>,
     /// Peak resident memory of the reading processes, in bytes.
     pub reader_peak_bytes: Option<u64>,
@@ -90,6 +95,15 @@ impl Figures {
             rows: None,
             disk_bytes: None,
             views: None,
+        }
+    }
+
+    /// Of who only sends.
+    #[must_use]
+    pub fn of_producer(run: u32, sent: &Sent, servers: Servers) -> Self {
+        Self {
+            reader_cpu_seconds: Some(sent.cpu_seconds),
+            ..Self::new(Who::Producer, run, sent.records, sent.seconds, servers)
         }
     }
 

@@ -61,7 +61,8 @@ fn line(who: Who, runs: &[Figures]) -> Option<Line> {
     Some(Line {
         who,
         records_per_second: of(&|f| Some(f.records_per_second()))?,
-        ratio: of(&|f| Some(f.records_per_second() / drain(f.run)?.records_per_second())),
+        // Who sends is no reader.
+        ratio: of(&|f| (f.who != Who::Producer).then_some(f.records_per_second() / drain(f.run)?.records_per_second())),
         startup_seconds: of(&|f| f.startup_seconds),
         reader_cpu: of(&|f| f.per_million(f.reader_cpu_seconds)),
         clickhouse_cpu: of(&|f| f.per_million(f.servers.clickhouse)),
@@ -83,11 +84,11 @@ pub fn render(lines: &[Line]) -> String {
         ("records/s", 0, |l| Some(l.records_per_second)),
         ("ratio to the drain", 2, |l| l.ratio),
         ("s until assigned", 2, |l| l.startup_seconds),
-        ("CPU s/1 M: reader", 2, |l| l.reader_cpu),
+        ("CPU s/1 M: client", 2, |l| l.reader_cpu),
         ("CPU s/1 M: ClickHouse", 2, |l| l.clickhouse_cpu),
         ("… and its merges", 2, |l| l.clickhouse_cpu_at_rest),
         ("CPU s/1 M: Kafka", 2, |l| l.kafka_cpu),
-        ("peak MiB: reader", 0, |l| l.reader_mib),
+        ("peak MiB: client", 0, |l| l.reader_mib),
         ("peak MiB: ClickHouse", 0, |l| l.clickhouse_mib),
         ("rows written", 0, |l| l.rows_written),
         ("rows in ClickHouse", 0, |l| l.rows),
@@ -123,6 +124,13 @@ pub fn remarks(runs: &[Figures], truth: Truth) -> Vec<String> {
          share this machine's processors."
             .to_owned(),
     ];
+    if runs.iter().any(|figures| figures.who == Who::Producer) {
+        remarks.push(
+            "Bare produce sends the same records, made beforehand, to a topic of its own: acknowledged by all replicas in sync, \
+             idempotent, lz4, one process. No endpoint can fill a topic faster."
+                .to_owned(),
+        );
+    }
     let views = |who: fn(Who) -> bool| runs.iter().filter(move |f| who(f.who)).filter_map(|f| f.views);
     if views(|who| matches!(who, Who::Aggregators(_))).next().is_some() {
         remarks.push(format!(
@@ -175,6 +183,14 @@ mod tests {
         assert_eq!(lines[1].ratio, Some(Spread { median: 0.5, low: 0.5, high: 0.5 }));
         assert_eq!(lines[0].ratio.map(|r| r.median), Some(1.0));
         assert_eq!(lines[1].reader_cpu.map(|s| s.median), Some(1.5));
+    }
+
+    #[test]
+    fn who_sends_has_a_rate_and_no_ratio() {
+        let runs = [figures(Who::Producer, 0, 0.5), figures(Who::Drain, 0, 1.0)];
+        let lines = lines(&runs);
+        assert_eq!((lines[0].records_per_second.median, lines[0].ratio), (2e6, None));
+        assert!(remarks(&runs, Truth::default()).concat().contains("Bare produce sends the same records"));
     }
 
     #[test]
