@@ -13,10 +13,13 @@ use serde::Serialize;
 
 use crate::drive::{self, Beacons, Limits, Observed};
 use crate::figures::{ACCEPTED, Figures, Side};
+use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::service::Service;
 
+/// How long all else may take: starting, counting, stopping.
+const BESIDES: Duration = Duration::from_secs(300);
 /// How long readers are alone, before and after.
 const ALONE_SECONDS: u32 = 10;
 
@@ -67,7 +70,12 @@ struct Report {
     flood: Figures,
     after: Figures,
     accepted: u64,
+    /// Beacons that were sent and not answered: they may be counted or not.
+    unanswered: u64,
+    counted: u64,
     counted_after_seconds: f64,
+    journal_bytes: u64,
+    disk_bytes: u64,
     peak_bytes: u64,
     peak_before_bytes: u64,
     clickhouse_peak_bytes: Option<u64>,
@@ -82,14 +90,31 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     let readers = Readers::new(args.seed, month, 20_000_000, Form::Headcount);
     let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).from_few(args.addresses);
     let settings: Vec<&str> = args.setting.iter().map(String::as_str).collect();
-    let service = Service::start(&binary, readers.slug(), &readers.page_host(), &settings).await?;
-    let report = measure(&args, &service, Arc::new(readers), Arc::new(flood)).await?;
-    service.stop().await?;
+    let within = Duration::from_secs(u64::from(args.seconds + 2 * ALONE_SECONDS)) + BESIDES;
+    let report = bounded(within, async {
+        let service = Service::start(&binary, readers.slug(), &readers.page_host(), &settings).await?;
+        let report = measure(&args, &service, Arc::new(readers), Arc::new(flood)).await?;
+        service.stop().await?;
+        Ok(report)
+    })
+    .await?;
     print!("{}", render(&report));
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
     }
+    judge(&report)
+}
+
+/// An error unless all that was accepted is counted, and nothing that was not sent.
+fn judge(report: &Report) -> anyhow::Result<()> {
+    let (accepted, most) = (report.accepted, report.accepted + report.unanswered);
+    ensure!(
+        (accepted..=most).contains(&report.counted),
+        "{} views are in the report, {accepted} were accepted and {} not answered",
+        report.counted,
+        report.unanswered
+    );
     Ok(())
 }
 
@@ -119,8 +144,11 @@ async fn measure(
         tokio::join!(posted(service, &readers, 1, of_readers(args.seconds)), posted(service, &flood, 0, of_flood));
     let (during, flooded) = (during?, flooded?);
     let after = posted(service, &readers, 2, of_readers(ALONE_SECONDS)).await?;
-    let accepted = [&before, &during, &flooded, &after].into_iter().map(accepted).sum();
-    let counted = service.counted(accepted).await?;
+    let all = [&before, &during, &flooded, &after];
+    let accepted = all.into_iter().map(accepted).sum();
+    // A broken connection is no answer either.
+    let unanswered = all.into_iter().map(|observed| observed.unanswered + observed.transport_errors).sum();
+    let (counted, counted_after) = service.settled(accepted, accepted + unanswered).await;
     let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;
     let figures = |observed: &Observed| Figures::new(Side::Target, 0, observed, None, None);
     Ok(Report {
@@ -133,7 +161,11 @@ async fn measure(
         flood: figures(&flooded),
         after: figures(&after),
         accepted,
-        counted_after_seconds: counted.as_secs_f64(),
+        unanswered,
+        counted,
+        counted_after_seconds: counted_after.as_secs_f64(),
+        journal_bytes: service.journal_bytes(),
+        disk_bytes: service.disk_bytes(),
         peak_bytes,
         peak_before_bytes,
         clickhouse_peak_bytes,
@@ -175,17 +207,66 @@ fn render(report: &Report) -> String {
     let _ = writeln!(
         out,
         "\nThe flood was to have {} requests a second from {} addresses.\n\
-         All {} beacons that were accepted are in the report, none twice ({:.1} s after the last answer).\n\
-         Peak memory: {:.0} MiB before the flood, {:.0} MiB with it; ClickHouse {}.\n\
+         {} beacons were accepted, {} sent and not answered; {} views are in the report ({:.1} s after the last answer), {} of them of \
+         beacons that were not answered.\n\
+         Journal {:.1} MiB, all on disk {:.1} MiB. Peak memory: {:.0} MiB before the flood, {:.0} MiB with it; ClickHouse {}.\n\
          Shares are of the beacons that were due, sent or not; latency is from when a beacon was due. Load test and service share this machine's processors: part of what readers wait \
          is the flood's own client.",
         report.rate,
         report.addresses,
         report.accepted,
+        report.unanswered,
+        report.counted,
         report.counted_after_seconds,
+        report.counted.saturating_sub(report.accepted),
+        mib(report.journal_bytes),
+        mib(report.disk_bytes),
         mib(report.peak_before_bytes),
         mib(report.peak_bytes),
         report.clickhouse_peak_bytes.map_or_else(|| "–".to_owned(), |peak| format!("{:.0} MiB", mib(peak)))
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(accepted: u64, unanswered: u64, counted: u64) -> Report {
+        let figures = || Figures::new(Side::Target, 0, &Observed::default(), None, None);
+        Report {
+            format: 1,
+            machine: Machine::default(),
+            rate: 1,
+            addresses: 1,
+            before: figures(),
+            during: figures(),
+            flood: figures(),
+            after: figures(),
+            accepted,
+            unanswered,
+            counted,
+            counted_after_seconds: 0.5,
+            journal_bytes: 1 << 20,
+            disk_bytes: 3 << 20,
+            peak_bytes: 0,
+            peak_before_bytes: 0,
+            clickhouse_peak_bytes: None,
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_may_be_counted_and_what_was_accepted_must() {
+        assert!(judge(&report(100, 0, 100)).is_ok());
+        assert!(judge(&report(100, 3, 102)).is_ok());
+        for (accepted, unanswered, counted) in [(100, 0, 99), (100, 0, 101), (100, 3, 104), (100, 3, 99)] {
+            assert!(judge(&report(accepted, unanswered, counted)).is_err(), "{counted} of {accepted}");
+        }
+        let told = render(&report(100, 3, 102));
+        assert!(told.contains("100 beacons were accepted, 3 sent and not answered; 102 views"), "{told}");
+        assert!(
+            told.contains("2 of them of beacons that were not answered") && told.contains("Journal 1.0 MiB"),
+            "{told}"
+        );
+    }
 }

@@ -8,19 +8,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use schemas::Hour;
 use serde::Serialize;
 
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::drive::{self, Beacons, Limits, Observed};
 use crate::figures::{Figures, Side};
 use crate::goatcounter::{self, GoatCounter};
+use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
+use crate::raw::{self, Raw};
+use crate::report::ask;
 use crate::service::Service;
 use crate::table::Spread;
 use crate::target::Target;
 
+/// How long starting, asking for reports and stopping may take; and counting, after each run.
+const BESIDES: Duration = Duration::from_secs(900);
+const BETWEEN_SECONDS: u32 = 120;
 /// Reports that are asked for, one after another.
 const REPORTS: usize = 50;
 
@@ -75,6 +82,8 @@ struct Whole {
     expected: u64,
     counted: u64,
     disk_bytes: u64,
+    /// Of these, the log of 72 hours; none where there is no log.
+    journal_bytes: Option<u64>,
     peak_bytes: u64,
     report_ms: Option<Spread>,
 }
@@ -87,6 +96,7 @@ struct Report {
     connections: u32,
     runs: Vec<Run>,
     whole: Vec<Whole>,
+    raw: Option<Raw>,
 }
 
 /// Answered with success: 202 by us, 200 by GoatCounter.
@@ -95,6 +105,12 @@ fn accepted(observed: &Observed) -> u64 {
 }
 
 pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
+    // Three servers, each run of each as long as it may be, and what stands between.
+    let within = Duration::from_secs(u64::from(args.runs) * 3 * u64::from(args.seconds + BETWEEN_SECONDS));
+    bounded(within + BESIDES, all(args)).await
+}
+
+async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let binary = match &args.binary {
         Some(binary) => binary.clone(),
         None => std::env::current_exe().context("finding the running executable")?,
@@ -120,6 +136,7 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
         connections: args.connections,
         runs: Vec::new(),
         whole: Vec::new(),
+        raw: None,
     };
     println!("{}\n", report.machine.line());
     let mut of_service = Whole { who: "headcount serve", ..Whole::default() };
@@ -151,9 +168,19 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
     // The service was waited for until it had exactly these.
     (of_service.expected, of_service.counted) = (of_service.accepted, of_service.accepted);
     of_service.report_ms = Some(asked(async || service.report().await.map(drop)).await?);
-    of_service.disk_bytes = service.disk_bytes();
+    (of_service.disk_bytes, of_service.journal_bytes) = (service.disk_bytes(), Some(service.journal_bytes()));
     let (own, engine) = service.peaks()?;
     of_service.peak_bytes = own + engine.unwrap_or(0);
+    // Last of what is asked of this service: the table of raw events is in its ClickHouse.
+    let hour = now();
+    let filled = raw::fill(&service, &readers(Form::Headcount), args.runs, args.count, hour).await?;
+    let expected = filled.raw.views;
+    let question = async || {
+        let views = ask::raw(&filled.database, &slug, hour.month()).await?;
+        ensure!(views == expected, "{views} raw events are counted of {expected}");
+        Ok(())
+    };
+    report.raw = Some(Raw { question_ms: Some(asked(question).await?), ..filled.raw.clone() });
     report.whole.push(of_service);
     if let Some(goats) = goats {
         of_goats.expected = pairs.len() as u64;
@@ -170,6 +197,12 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
         std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The running hour.
+fn now() -> Hour {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX))
 }
 
 fn tell(report: &mut Report, run: Run) {
@@ -200,10 +233,10 @@ async fn one(
         .with_context(|| format!("run {} of {who}", number + 1))?;
     let (spent, accepted) = (cpu()? - before, accepted(&observed));
     ensure!(
-        accepted == observed.answers.len() as u64 && observed.transport_errors == 0 && accepted > 0,
+        accepted == observed.due && accepted > 0,
         "{who}: of {} beacons {accepted} were accepted, {} were lost ({:?})",
-        observed.answers.len(),
-        observed.transport_errors,
+        observed.due,
+        observed.transport_errors + observed.unanswered,
         observed.first_error
     );
     let latency = Figures::new(Side::Target, number, &observed, None, None).latency_ms;
@@ -307,15 +340,19 @@ fn render(report: &Report) -> String {
     for whole in &report.whole {
         let _ = writeln!(
             out,
-            "{}: {} accepted; counted {} of {} that should be; {:.1} MiB on disk, peak {:.0} MiB; a report takes {} ms",
+            "{}: {} accepted; counted {} of {} that should be; {:.1} MiB on disk{}, peak {:.0} MiB; a report takes {} ms",
             whole.who,
             whole.accepted,
             whole.counted,
             whole.expected,
             mib(whole.disk_bytes),
+            whole.journal_bytes.map_or_else(String::new, |journal| format!(", {:.1} of it the log", mib(journal))),
             mib(whole.peak_bytes),
             whole.report_ms.map_or_else(|| "–".to_owned(), |spread| spread.show(1))
         );
+    }
+    if let Some(raw) = &report.raw {
+        let _ = writeln!(out, "{}", raw.line());
     }
     let _ = writeln!(out, "\n{}", ahead(report));
     out.push_str(
@@ -352,6 +389,7 @@ mod tests {
             connections: 1,
             runs: vec![run("headcount serve", 100.0, 3.0), run("GoatCounter", 200.0, 9.0)],
             whole: vec![whole("headcount serve", 300), whole("GoatCounter", 80)],
+            raw: None,
         };
         let told = ahead(&report);
         assert_eq!(

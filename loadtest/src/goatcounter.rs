@@ -72,6 +72,7 @@ impl GoatCounter {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
         let pid = child.id().context("goatcounter has already ended")?;

@@ -25,6 +25,7 @@ pub mod machine;
 pub mod month;
 pub mod noop;
 pub mod random;
+pub mod raw;
 pub mod report;
 pub mod role;
 pub mod scenario;

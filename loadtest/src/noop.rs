@@ -85,6 +85,7 @@ impl NoopProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting the reference server {}", program.display()))?;
         let stdout = child.stdout.take().context("the reference server has no stdout")?;

@@ -12,6 +12,8 @@ use crate::target::Target;
 
 /// How long it may take to start, and to know its project.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than the service takes to count what it has on disk.
+const STILL: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -20,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A fresh one.
+    /// A fresh one in the system's directory for temporary files, which `TMPDIR` names: scripts/load has one of its own.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -39,7 +41,14 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // Processes that were just killed may still write a last file.
+        for _ in 0..20 {
+            if std::fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+        eprintln!("{} is left behind", self.0.display());
     }
 }
 
@@ -121,6 +130,16 @@ impl Service {
         disk_bytes(self.directory.path())
     }
 
+    /// The URL of its ClickHouse, which is its password too.
+    ///
+    /// # Errors
+    /// When there is none yet.
+    pub fn clickhouse_url(&self) -> anyhow::Result<String> {
+        let noted = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.json"));
+        let noted: serde_json::Value = serde_json::from_str(&noted.context("reading where its ClickHouse is")?)?;
+        Ok(noted["url"].as_str().context("its ClickHouse has no URL")?.to_owned())
+    }
+
     /// Bytes of its journal.
     #[must_use]
     pub fn journal_bytes(&self) -> u64 {
@@ -152,6 +171,24 @@ impl Service {
                 return Ok(begun.elapsed());
             }
             ensure!(begun.elapsed() < PATIENCE, "the report has {told} views of {views} that were accepted");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Views by people that the report has when it has `most`, or at least `accepted` and no more for [`STILL`], or it is too late; and
+    /// how long it took to get there. Between the two are beacons of which nobody knows: they were sent and not answered.
+    pub async fn settled(&self, accepted: u64, most: u64) -> (u64, Duration) {
+        let begun = Instant::now();
+        let (mut last, mut changed) = (0, begun);
+        loop {
+            let told = self.report().await.ok().and_then(|report| report["totals"]["views"].as_u64());
+            if let Some(told) = told.filter(|told| *told != last) {
+                (last, changed) = (told, Instant::now());
+            }
+            let settled = last >= most || (last >= accepted && changed.elapsed() >= STILL);
+            if settled || begun.elapsed() >= PATIENCE {
+                return (last, changed - begun);
+            }
             tokio::time::sleep(LOOK).await;
         }
     }

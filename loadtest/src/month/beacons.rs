@@ -10,7 +10,7 @@ use super::plan::{Plan, Size};
 use super::stream::{Kind, Place};
 use super::view::{Shares, View, Views};
 use crate::drive::Beacons;
-use crate::random::SplitMix64;
+use crate::random::{SplitMix64, mix};
 
 /// Host of the hosts of all projects.
 pub const HOST: &str = "docs.example.org";
@@ -73,6 +73,13 @@ impl Readers {
         let (n, visits) = (u64::from(run) * OF_A_RUN + u64::from(k), u64::from(self.plan.projects[0].visits));
         let (ticket, index) = (self.shuffle.image((n % visits) as u32), (n / visits) as u8);
         Views::new(&self.plan, &self.shares).view(&Place::new(0, ticket, index, Kind::Reader), 0)
+    }
+
+    /// What a table of raw events would keep of beacon `k` of run `run`: path, status, and a hash for its reader.
+    #[must_use]
+    pub fn event(&self, run: u32, k: u32) -> (String, u16, u64) {
+        let view = self.view(run, k);
+        (view.page.path(), view.page.status(), mix(self.seed ^ u64::from(view.visitor.unwrap_or(0)) << 8))
     }
 
     fn address(&self, view: &View, k: u32) -> Ipv6Addr {

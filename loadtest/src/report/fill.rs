@@ -28,12 +28,12 @@ pub const RAW_TABLE: &str = "CREATE TABLE IF NOT EXISTS raw_event (project Strin
 
 /// One raw event.
 #[derive(Debug, Clone, Row, Serialize)]
-struct RawEvent {
-    project: String,
-    ts: u32,
-    path: String,
-    status: u16,
-    visitor: u64,
+pub(crate) struct RawEvent {
+    pub project: String,
+    pub ts: u32,
+    pub path: String,
+    pub status: u16,
+    pub visitor: u64,
 }
 
 /// `month_closed_breakdown`.
