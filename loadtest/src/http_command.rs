@@ -190,7 +190,7 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
     })?;
     let limit = match found.limit {
         Some(Limit::Client) => "; the client could not go faster, the server may",
-        Some(Limit::Server) => "; the client had time left",
+        Some(Limit::Server) => "; not for want of the client's time, but both share what this machine has",
         None => "; nothing was too much",
     };
     match found.rate {

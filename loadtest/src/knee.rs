@@ -31,7 +31,7 @@ pub struct Stage {
 pub enum Limit {
     /// The client: its threads were busy, or it sent late although connections were free.
     Client,
-    /// The server: the client had time.
+    /// The server, or what it gets of a machine that both share: the client was not busy all the time.
     Server,
 }
 
@@ -41,8 +41,8 @@ const BUSY: f64 = 0.9;
 const LATE_MS: f64 = 10.0;
 
 impl Limit {
-    /// By the figures of a stage that was not kept, with a client of so many threads. A machine that both share may be at its end
-    /// before either of them; then it is whoever shows it.
+    /// By the figures of a stage that was not kept, with a client of so many threads. Where both share a machine that is at its end,
+    /// neither need show it: so the knee of a server that does nothing is measured beside.
     #[must_use]
     pub fn of(figures: &Figures, threads: u32) -> Self {
         let busy = figures.client_processors().is_some_and(|busy| busy >= BUSY * f64::from(threads));
