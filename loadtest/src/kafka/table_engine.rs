@@ -18,7 +18,7 @@ const SCHEMA: &str = include_str!("../../../schemas/proto/pageview.proto");
 /// How often the group's commits are read: also the error of the end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long its consumers may take to leave their group: a session's time, and some more.
+/// How long its consumers may take to leave their group: until brokers give up a silent member, and some more.
 const LEAVE: Duration = Duration::from_secs(60);
 
 /// The targets, as they are added up.
