@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// Views by people that the report has when it has `most`, or at least `accepted` and no more for [`STILL`], or it is too late; and
+    /// Views by people that the report has when it has `most`, or at least `accepted` and no more for `STILL`, or it is too late; and
     /// how long it took to get there. Between the two are beacons of which nobody knows: they were sent and not answered.
     pub async fn settled(&self, accepted: u64, most: u64) -> (u64, Duration) {
         let begun = Instant::now();

@@ -190,7 +190,7 @@ pub struct Watcher<'a> {
     pub before: Cpu,
     /// When that was.
     pub begun: Instant,
-    /// How long all may take. Then no more is sent; and what was sent may still be counted for [`PATIENCE`].
+    /// How long all may take. Then no more is sent; and what was sent may still be counted for `PATIENCE`.
     pub within: Duration,
 }
 
