@@ -263,14 +263,16 @@ impl Bed {
         Ok(Verdict { lost, doubled, catch_up, fresh_seen, duplicate: audit["duplicate"].as_u64().unwrap_or(0), audit })
     }
 
-    /// id → project of all views in the log.
+    /// id → project of all views in the log. A project's are all in one partition, and every partition has some.
     pub async fn logged(&self) -> Result<BTreeMap<u64, String>> {
         let topic = &self.deployment.topic;
-        let mut logged = BTreeMap::new();
+        let (mut logged, mut homes) = (BTreeMap::new(), BTreeMap::new());
         for partition in 0..kafka::watermarks(&self.direct, topic).await?.len() {
             let before = logged.len();
             for record in kafka::read_all(&self.direct, topic, i32::try_from(partition)?).await? {
                 if let Ok(LogRecord { body: Some(Body::PageView(view)), .. }) = LogRecord::decode(&*record.payload) {
+                    let home = *homes.entry(view.project.clone()).or_insert(partition);
+                    ensure!(home == partition, "{} is in partitions {home} and {partition}", view.project);
                     logged.insert(view.event_id, view.project);
                 }
             }

@@ -127,7 +127,7 @@ async fn zombies_of_kip_848() -> Result<()> {
 /// One aggregator, four, one, by start and stop and kill.
 async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
     let rounds = times(1, 12);
-    let mut bed = bed(settings, 4).await?;
+    let mut bed = bed(settings, 6).await?;
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
     let mut changes = 0;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The projects, each with the host `NAME.docs.example`: of four partitions, two are in each.
-pub const PROJECTS: [&str; 8] = ["alpha", "beta", "epsilon", "nu", "gamma", "zeta", "mu", "sigma"];
+/// The projects, each with the host `NAME.docs.example`: each of two, four or six partitions has one.
+pub const PROJECTS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "xi", "aleph"];
 const AGENT: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
 const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
