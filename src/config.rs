@@ -96,7 +96,7 @@ const SETTINGS: &[Setting] = &[
     setting("mail_after_hours", "HOURS", "6", "How long after a month's end its reports are sent"),
     setting("public_url", "URL", "", "Where readers of reports reach this service, for the link in mails"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
-    setting("window_hours", "HOURS", "6", "Length of a window of the log; a restart folds at most one again"),
+    setting("window_hours", "HOURS", "12", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
     setting("kafka_bootstrap", "HOST:PORT", "", "Brokers to ask first, separated by commas. KAFKA_BOOTSTRAP works too"),

@@ -14,7 +14,7 @@
 
 use chrono::{DateTime, Utc};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
-use schemas::close::Frontier;
+use schemas::close::{Frontier, SETTLE};
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
 use schemas::{Hour, Month, VisitorSketch};
@@ -28,10 +28,8 @@ const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_
 const FIGURES: [&str; 4] = ["month_closed", "month_closed_page", "month_closed_breakdown", "month_closed_not_found"];
 /// Of these, the ones with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
-/// How long a run waits before it believes that no other finished before it, and that every report that began before the
-/// close has been read. Longer than either may take: both are bounded.
-pub const SETTLE: Duration = Duration::from_secs(15);
-/// How long the last word may take in ClickHouse, seconds. Its time is drawn at its beginning.
+/// How long the last word may take in ClickHouse, seconds. Its time is drawn at its beginning. Less than [`SETTLE`], after which a
+/// run believes that no other finished before it.
 const LAST_WORD: &str = "5";
 /// Rows sent at once.
 const BATCH: usize = 5_000;

@@ -17,7 +17,7 @@ pub struct Cut {
 
 impl Default for Cut {
     fn default() -> Self {
-        Cut { window_hours: 6, max_records: 4_194_304, max_bytes: 256 << 20 }
+        Cut { window_hours: 12, max_records: 4_194_304, max_bytes: 256 << 20 }
     }
 }
 

@@ -39,6 +39,9 @@ pub use compare::CompareArgs;
 pub use http_command::{Against, HttpArgs};
 pub use noop::NoopServerArgs;
 
+/// Hours of a window of the log, as `window_hours` has them where no one says otherwise.
+const WINDOW_HOURS: u32 = 12;
+
 /// Arguments of `headcount loadtest`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LoadtestArgs {

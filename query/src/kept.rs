@@ -5,21 +5,39 @@
 
 use crate::report::{BreakdownItem, MonthlyReport, PageFigures};
 use chrono_tz::Tz;
+use clickhouse::Row;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::ProjectSlug;
+use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
 const AGE: Duration = Duration::from_secs(300);
 
-/// What a report was made of: the versions of its project's rows, who closed its months, and what the project says of itself. Read
-/// *before* the rows: those that come in between may be in the report, and then its mark is not theirs, so it is made anew.
+/// Of rows of hours and of refused beacons: how many there are, and the sum of their `next_offset`. A row that is new makes both larger,
+/// one that is replaced the sum; rows go only with a close, with their project, or with their time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub(crate) struct Versions {
+    rows: u64,
+    /// Modulo 2⁶⁴, as ClickHouse adds.
+    sum: u64,
+}
+
+impl Versions {
+    /// Adds `rows` more.
+    pub(crate) fn add(&mut self, rows: u64, sum: u64) {
+        (self.rows, self.sum) = (self.rows + rows, self.sum.wrapping_add(sum));
+    }
+}
+
+/// What a report was made of: the versions of its project's rows, who closed its months, and what the project says of itself. Hours are
+/// read before all else: what comes in between may be in the report, and then its mark is not theirs, so it is made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Sum of the hashes of (key, version) of all rows of hours and of refused beacons.
-    pub(crate) rows: u64,
+    /// Of its rows.
+    pub(crate) rows: Versions,
     /// (month, run), of those that are closed.
     pub(crate) runs: Vec<(u16, u64)>,
     /// Of the project's registration; 0 where it has none.
@@ -67,6 +85,11 @@ impl KeptReports {
         None
     }
 
+    /// Whether there is one that may still be told.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.0.as_ref().is_some_and(|cache| cache.peek(key).is_some_and(|kept| kept.made.elapsed() < AGE))
+    }
+
     /// Keeps it.
     pub(crate) fn put(&self, key: Key, mark: Mark, report: &Arc<MonthlyReport>) {
         if let Some(cache) = &self.0 {
@@ -105,6 +128,8 @@ mod tests {
     use crate::period::{Period, Span};
     use crate::report::{ReportFacts, Rules};
 
+    const ROWS: Versions = Versions { rows: 2, sum: 7 };
+
     fn report() -> Arc<MonthlyReport> {
         let span: Span = "2026-10".parse().unwrap();
         let facts = ReportFacts::new(&[Period::whole(span.first())]);
@@ -119,13 +144,14 @@ mod tests {
     fn a_report_is_kept_until_anything_that_it_was_made_of_changes() {
         let kept = KeptReports::new(1 << 20);
         let docs = key("docs", "2026-10");
-        let mark = Mark { rows: 7, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { rows: ROWS, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
         kept.put(docs.clone(), mark.clone(), &report());
         assert!(kept.get(&docs, &mark).is_some());
         assert!(kept.get(&key("other", "2026-10"), &mark).is_none());
         assert!(kept.get(&key("docs", "2026-09"), &mark).is_none());
         for other in [
-            Mark { rows: 8, ..mark.clone() },
+            Mark { rows: Versions { rows: 3, ..ROWS }, ..mark.clone() },
+            Mark { rows: Versions { sum: 8, ..ROWS }, ..mark.clone() },
             Mark { runs: vec![(20_000, 2)], ..mark.clone() },
             Mark { runs: vec![], ..mark.clone() },
             Mark { revision: 2, ..mark.clone() },
@@ -140,7 +166,7 @@ mod tests {
     #[test]
     fn of_a_project_that_is_gone_nothing_is_kept() {
         let kept = KeptReports::new(1 << 20);
-        let mark = Mark { rows: 7, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         let months = ["2026-09", "2026-10", "2026-09..2026-10"];
         let keys = |project: &str| months.map(|asked| key(project, asked));
         let others = keys("docs-of-another");
@@ -156,7 +182,7 @@ mod tests {
     fn no_more_bytes_are_kept_than_allowed() {
         let most = 20 * bytes(&report()) as u64;
         let kept = KeptReports::new(most);
-        let mark = Mark { rows: 7, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         let of = |number: u64| key(&format!("docs-{number}"), "2026-10");
         for number in 0..200 {
             kept.put(of(number), mark.clone(), &report());

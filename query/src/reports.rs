@@ -13,8 +13,10 @@ use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
+use schemas::close::READ_WITHIN;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -101,19 +103,20 @@ impl Reports {
         let _turn = self.turn().await?;
         // Rules are the same for all; periods say up to which hour.
         let key = (project.clone(), format!("{span} {periods:?} {pages:?}"));
-        let known = self.store.marked(&asked).await.map_err(|error| self.problem(project, &error))?;
-        let mark = known.mark();
-        if let Some(report) = self.kept.get(&key, &mark) {
-            return Ok(report);
-        }
-        let facts = self
-            .store
-            .report(&asked, &known, pages, pages.limit)
-            .await
-            .map_err(|error| self.problem(project, &error))?;
-        let report = Arc::new(MonthlyReport::of(project.clone(), span, &facts, self.config.rules));
-        self.kept.put(key, mark, &report);
-        Ok(report)
+        let reading = async {
+            let known = self.store.known(&asked).await?;
+            if self.kept.has(&key) {
+                let mark = known.mark(self.store.versions(&asked, &known).await?);
+                if let Some(report) = self.kept.get(&key, &mark) {
+                    return Ok(report);
+                }
+            }
+            let (facts, versions) = self.store.report(&asked, &known, pages, pages.limit).await?;
+            let report = Arc::new(MonthlyReport::of(project.clone(), span, &facts, self.config.rules));
+            self.kept.put(key, known.mark(versions), &report);
+            Ok(report)
+        };
+        self.read(project, reading).await
     }
 
     /// The same with every page, every page not found and every value that may be told, however many; of one `status`, if any.
@@ -185,7 +188,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.store.page_counts(&asked).await.map_err(|error| self.problem(project, &error))
+        self.read(project, self.store.page_counts(&asked)).await
     }
 
     /// Its pages.
@@ -213,7 +216,7 @@ impl Reports {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.store.pages(&asked, request).await.map_err(|error| self.problem(project, &error))?;
+        let facts = self.read(project, self.store.pages(&asked, request)).await?;
         let period = span.single().and(periods.first().copied());
         let list = make::page_list(&facts.pages, &facts.listed, period, self.config.rules, with_referrers);
         Ok((ReportPeriod::of(span, &facts.months), list))
@@ -233,7 +236,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.store.breakdown(&asked, dimension).await.map_err(|error| self.problem(project, &error))?;
+        let facts = self.read(project, self.store.breakdown(&asked, dimension)).await?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
@@ -283,7 +286,18 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.store.months(&asked).await.map_err(|error| self.problem(project, &error))
+        self.read(project, self.store.months(&asked)).await
+    }
+
+    /// What `reading` finds, if it does before a close removes what it began to read.
+    async fn read<T>(
+        &self,
+        project: &ProjectSlug,
+        reading: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
+        let late = StoreError::Timeout { what: "a report", timeout_ms: READ_WITHIN.as_millis() as u64 };
+        let found = tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or(Err(late));
+        found.map_err(|error| self.problem(project, &error))
     }
 
     /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.

@@ -3,12 +3,13 @@
 //! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
 //! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
 //!
-//! A report is four looks, each of several questions at once: is there such a project, which months are closed, and has anything
-//! changed since it was made the last time; the totals; the lists, of what the totals have counted; what is known of the pages listed.
+//! A report is three looks, each of several questions at once: is there such a project, and which months are closed; the totals; the
+//! lists, of what the totals have counted. Of a project with very many views a fourth says what is known of the pages listed. Where the
+//! report was made before, the first look is followed by the question whether anything has changed since.
 
-use crate::kept::Mark;
+use crate::kept::{Mark, Versions};
 use crate::period::{Period, Span};
-use crate::report::facts::{RejectionSum, ValueSum};
+use crate::report::facts::ValueSum;
 use crate::report::{MonthFacts, PagesRequest, ReportFacts, Rules};
 use crate::small_cells::Floor;
 use chrono_tz::Tz;
@@ -119,14 +120,13 @@ impl Asked<'_> {
 pub(crate) struct Known {
     closed: BTreeMap<u16, MonthCloseRow>,
     project: OfProject,
-    rows: Rows,
 }
 
 impl Known {
-    /// What a report is made of that is made from now on.
-    pub(crate) fn mark(&self) -> Mark {
+    /// The mark of a report that is made of these rows.
+    pub(crate) fn mark(&self, rows: Versions) -> Mark {
         Mark {
-            rows: self.rows.mark,
+            rows,
             runs: self.closed.iter().map(|(&month, close)| (month, close.run)).collect(),
             revision: self.project.revision,
             time_zone: self.project.time_zone,
@@ -148,12 +148,15 @@ struct ProjectFacts {
     revision: u64,
 }
 
-/// Which rows there are, in short.
-#[derive(Clone, Copy, Default, Row, Deserialize)]
-struct Rows {
-    mark: u64,
-    /// Of these, rows of refused beacons.
-    rejections: u64,
+/// A refused beacons' sum with the versions of its rows.
+#[derive(Row, Deserialize)]
+struct Rejections {
+    month: u16,
+    reason: String,
+    host: String,
+    total: u64,
+    rows: u64,
+    sum: u64,
 }
 
 impl ReportStore {
@@ -170,55 +173,51 @@ impl ReportStore {
         self
     }
 
-    /// What a whole report rests on: asked for before its figures are.
-    pub(crate) async fn marked(&self, asked: &Asked<'_>) -> Result<Known, StoreError> {
-        let compared = asked.compared();
-        let (mut known, rows) = tokio::try_join!(self.known(asked, &compared), self.rows(asked, &compared))?;
-        known.rows = rows;
-        Ok(known)
+    /// What a whole report rests on.
+    pub(crate) async fn known(&self, asked: &Asked<'_>) -> Result<Known, StoreError> {
+        self.known_of(asked, &asked.compared()).await
     }
 
-    /// Everything that a whole report needs.
+    /// Everything that a whole report needs, with the versions of what was read.
     pub(crate) async fn report(
         &self,
         asked: &Asked<'_>,
         known: &Known,
         pages: &PagesRequest,
         not_found_limit: usize,
-    ) -> Result<ReportFacts, StoreError> {
+    ) -> Result<(ReportFacts, Versions), StoreError> {
         let compared = asked.compared();
         let (scope, before) = scopes(asked, &compared, &known.closed);
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
-        let mut facts = self.totals(asked, &scope, compared).await?;
+        let ((mut facts, mut versions), rejections) =
+            tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))?;
         facts.time_zone = known.project.time_zone;
         let views = facts.months.iter().map(MonthFacts::views).sum();
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
-        let rejections =
-            async { if known.rows.rejections == 0 { Ok(Vec::new()) } else { self.rejections(&scope).await } };
-        let (first, values, rejections) =
-            tokio::try_join!(first, self.values(&scope, None, asked.rules.floor), rejections)?;
+        let (first, values) = tokio::try_join!(first, self.values(&scope, None, asked.rules.floor))?;
         facts.values = values;
-        for RejectionSum { month, reason, host, total } in rejections {
+        for Rejections { month, reason, host, total, rows, sum } in rejections {
+            versions.add(rows, sum);
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);
             }
         }
         let (lists, listed) = self.listed_first(&scope, before.as_ref(), first, asked.rules).await?;
         ([facts.pages, facts.not_found], facts.listed) = (lists, listed);
-        Ok(facts)
+        Ok((facts, versions))
     }
 
     /// The months' totals alone: days and hours.
     pub(crate) async fn months(&self, asked: &Asked<'_>) -> Result<ReportFacts, StoreError> {
-        let known = self.known(asked, &[None, None]).await?;
+        let known = self.known_of(asked, &[None, None]).await?;
         let (scope, _) = scopes(asked, &[None, None], &known.closed);
-        self.totals(asked, &scope, [None, None]).await
+        self.totals(asked, &scope, [None, None]).await.map(|(facts, _)| facts)
     }
 
     /// One list of pages.
     pub(crate) async fn pages(&self, asked: &Asked<'_>, request: &PagesRequest) -> Result<ReportFacts, StoreError> {
         let compared = asked.compared();
-        let known = self.known(asked, &compared).await?;
+        let known = self.known_of(asked, &compared).await?;
         let (scope, before) = scopes(asked, &compared, &known.closed);
         let mut facts = ReportFacts::new(asked.periods);
         scope.close(&mut facts);
@@ -232,7 +231,7 @@ impl ReportStore {
 
     /// All values of one dimension.
     pub(crate) async fn breakdown(&self, asked: &Asked<'_>, dimension: Dimension) -> Result<ReportFacts, StoreError> {
-        let known = self.known(asked, &[None, None]).await?;
+        let known = self.known_of(asked, &[None, None]).await?;
         let (scope, _) = scopes(asked, &[None, None], &known.closed);
         let mut facts = ReportFacts::new(asked.periods);
         scope.close(&mut facts);
@@ -270,28 +269,23 @@ impl ReportStore {
         }
     }
 
-    async fn known(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Known, StoreError> {
+    async fn known_of(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Known, StoreError> {
         let periods = asked.periods.iter().chain(compared.iter().flatten());
         let months: Vec<u16> = periods.map(|period| first_day(period.month())).collect();
         let (project, closed) = tokio::try_join!(self.project(asked.project), self.closed(&months))?;
-        Ok(Known { closed, project, rows: Rows::default() })
+        Ok(Known { closed, project })
     }
 
-    /// A sum, since a row may be there twice before it is merged; without `FINAL`, since a merge that changes the sum costs no more
-    /// than a report made anew.
-    async fn rows(&self, asked: &Asked<'_>, compared: &[Option<Period>; 2]) -> Result<Rows, StoreError> {
-        let none = BTreeMap::new();
-        // Of the month before, pages are told of the whole of it, even where the rest is compared with a part.
-        let whole = compared.iter().rev().flatten().map(|period| Period::whole(period.month()));
-        let periods = whole.chain(asked.periods.iter().copied()).collect();
-        let all = Scope { whose: of_project(asked.project), periods, range: false, closed: &none };
+    /// Of the rows that a report would be made of now.
+    pub(crate) async fn versions(&self, asked: &Asked<'_>, known: &Known) -> Result<Versions, StoreError> {
+        let compared = asked.compared();
+        let (scope, _) = scopes(asked, &compared, &known.closed);
         let sql = format!(
-            "SELECT sum(hash) AS mark, sum(rejection) AS rejections FROM (\
-             SELECT sipHash64(hour, stream, window_start, next_offset) AS hash, 0 AS rejection FROM site_hourly {} \
-             UNION ALL SELECT sipHash64(day, reason, host, stream, window_start, next_offset) AS hash, 1 AS rejection \
-             FROM rejection_daily {})",
-            all.hours(),
-            all.days()
+            "SELECT sum(of_table) AS rows, sum(versions) AS sum FROM (\
+             SELECT count() AS of_table, sum(next_offset) AS versions FROM site_hourly FINAL {} \
+             UNION ALL SELECT count() AS of_table, sum(next_offset) AS versions FROM rejection_daily FINAL {})",
+            with_compared(&scope, compared).hours(),
+            scope.days()
         );
         self.within("whether anything changed", self.client.query(&sql).fetch_one()).await
     }
@@ -314,12 +308,11 @@ impl ReportStore {
         asked: &Asked<'_>,
         scope: &Scope<'_>,
         compared: [Option<Period>; 2],
-    ) -> Result<ReportFacts, StoreError> {
+    ) -> Result<(ReportFacts, Versions), StoreError> {
         let mut facts = ReportFacts::new(asked.periods);
         facts.compared = compared.map(|period| period.map(MonthFacts::new));
         scope.close(&mut facts);
-        let others = scope.of(compared.into_iter().rev().flatten().collect());
-        let all = scope.of(others.periods.iter().chain(&scope.periods).copied().collect());
+        let all = with_compared(scope, compared);
         // What is compared with a running month is a part, and a part has no visitors.
         let whole = asked.periods.iter().all(|period| !period.is_running());
         let closed = async {
@@ -330,14 +323,14 @@ impl ReportStore {
         let ReportFacts { months, compared, .. } = &mut facts;
         let first = if whole { None } else { asked.periods.first().map(|period| period.first_hour()) };
         let months = compared.iter_mut().flatten().chain(months).collect();
-        let (closed, ()) = tokio::try_join!(closed, self.hours(&all, months, first))?;
+        let (closed, versions) = tokio::try_join!(closed, self.hours(&all, months, first))?;
         for row in closed {
             let hour = schemas::Day(row.month).first_hour();
             if let Some(month) = of_hour(facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()), hour) {
                 month.add_closed(&row);
             }
         }
-        Ok(facts)
+        Ok((facts, versions))
     }
 
     /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected. Hours before `first_sketch`
@@ -347,7 +340,7 @@ impl ReportStore {
         scope: &Scope<'_>,
         mut months: Vec<&mut MonthFacts>,
         first_sketch: Option<Hour>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Versions, StoreError> {
         let sketch = match first_sketch {
             None => "sketch".to_owned(),
             Some(first) => format!("if(hour < toDateTime({}, 'UTC'), '', sketch) AS sketch", first.unix_seconds()),
@@ -357,7 +350,9 @@ impl ReportStore {
              bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
             scope.hours()
         );
+        let mut versions = Versions::default();
         let take = |row: SiteHourlyRow| {
+            versions.add(1, row.next_offset);
             let hour = Hour::from_unix_seconds(row.hour);
             match of_hour(months.iter_mut().map(|month| &mut **month), hour) {
                 Some(month) if first_sketch.is_none_or(|first| first <= hour) => month.add_site(&row),
@@ -368,7 +363,8 @@ impl ReportStore {
                 None => Ok(()),
             }
         };
-        self.each("hours", self.client.query(&sql), take).await
+        self.each("hours", self.client.query(&sql), take).await?;
+        Ok(versions)
     }
 
     async fn values(
@@ -384,10 +380,10 @@ impl ReportStore {
         self.within("breakdowns", self.client.query(&values(&rows, floor)).fetch_all()).await
     }
 
-    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<RejectionSum>, StoreError> {
+    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<Rejections>, StoreError> {
         let sql = format!(
-            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total FROM (\
-             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons \
+            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total, count() AS rows, sum(next_offset) AS sum FROM (\
+             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons, next_offset \
              FROM rejection_daily FINAL {}) GROUP BY in_month, name, host",
             scope.days()
         );
@@ -443,6 +439,13 @@ fn scopes<'a>(
     // Pages are kept by day, or by month once it is closed, so the month before is always taken whole.
     let before = compared[0].map(|period| scope.of(vec![Period::whole(period.month())]));
     (scope, before)
+}
+
+/// The same with the months compared with. They are taken whole, though only a part may be compared: of the month before, pages are told
+/// of all of it, and have to be made anew when any of it changes.
+fn with_compared<'a>(scope: &Scope<'a>, compared: [Option<Period>; 2]) -> Scope<'a> {
+    let whole = compared.into_iter().rev().flatten().map(|period| Period::whole(period.month()));
+    scope.of(whole.chain(scope.periods.iter().copied()).collect())
 }
 
 /// Rows of [`ValueSum`] from rows with a month, a name, a value and views. Values below the floor are added up there: there may be

@@ -61,19 +61,21 @@ ORDER BY (project, path, status, day, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576;
 
--- One value of one dimension on one day. Marginals only: no crossing of two dimensions is stored.
+-- One value of one dimension on one day. Marginals only: no crossing of two dimensions is stored. A report reads all of a project's rows
+-- in a month, so their order is free to be that in which they come: within a window its number is the same in every row and takes no
+-- room, and merges compare numbers where they would compare texts.
 CREATE TABLE IF NOT EXISTS breakdown_daily (
     project String CODEC(ZSTD(1)),
-    day Date CODEC(Delta, ZSTD(1)),
+    day Date CODEC(ZSTD(1)),
     dimension LowCardinality(String),
     value String CODEC(ZSTD(1)),
     views UInt64 CODEC(T64, ZSTD(1)),
     stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(Delta, ZSTD(1)),
-    next_offset UInt64 CODEC(Delta, ZSTD(1))
+    window_start UInt64 CODEC(ZSTD(1)),
+    next_offset UInt64 CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, dimension, day, value, stream, window_start)
+ORDER BY (project, stream, window_start, dimension, value, day)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576;
 

@@ -5,13 +5,13 @@
 -- path and referrer are never kept together.
 CREATE TABLE IF NOT EXISTS not_found_daily (
     project String CODEC(ZSTD(1)),
-    day Date CODEC(Delta, ZSTD(1)),
+    day Date CODEC(ZSTD(1)),
     path String CODEC(ZSTD(1)),
     referrer String CODEC(ZSTD(1)),
     views UInt64 CODEC(T64, ZSTD(1)),
     stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(Delta, ZSTD(1)),
-    next_offset UInt64 CODEC(Delta, ZSTD(1))
+    window_start UInt64 CODEC(ZSTD(1)),
+    next_offset UInt64 CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
 ORDER BY (project, day, path, referrer, stream, window_start)

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::check::{Check, Checked};
-use super::command::MonthArgs;
+use super::command::{MonthArgs, usual_windows};
 use super::plan::Plan;
 use super::probe::{self, Probed};
 use super::produce::{Job, Produced, Progress, produce};
@@ -158,7 +158,7 @@ impl Run {
             partitions: self.args.partitions,
             aggregators: self.args.aggregators,
             window_records: self.state.window_records,
-            windows_of_six_hours: u64::from(hours).div_ceil(6) * self.args.partitions as u64,
+            usual_windows: usual_windows(hours) * self.args.partitions as u64,
             ahead: self.args.ahead,
         }
     }

@@ -16,8 +16,6 @@ use std::collections::BTreeMap;
 const BATCH: usize = 100_000;
 /// Sketches of one insert, bytes.
 const BATCH_BYTES: usize = 64 << 20;
-/// A window of the log, hours.
-const WINDOW_HOURS: u32 = 6;
 /// The run that closed the month before.
 const RUN: u64 = 1;
 
@@ -225,7 +223,7 @@ impl<'a> Filler<'a> {
             let hour = first + view.hour;
             // As with Kafka: a project's views are in one partition.
             let stream = mix(salt) % self.streams;
-            let window = (stream, u64::from(hour / WINDOW_HOURS) * 1_000_000);
+            let window = (stream, u64::from(hour / crate::WINDOW_HOURS) * 1_000_000);
             let status = if view.missing { 404 } else { 200 };
             let visitor = mix(salt ^ mix(view.reader));
             let site = cells.site.entry((hour, window)).or_default();

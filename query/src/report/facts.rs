@@ -32,19 +32,6 @@ pub struct ValueSum {
     pub largest: u64,
 }
 
-/// Refused beacons of one month.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
-pub struct RejectionSum {
-    /// First day of the month, days since the epoch.
-    pub month: u16,
-    /// [`schemas::RejectionReason::name`].
-    pub reason: String,
-    /// The page's host; empty where it is not known.
-    pub host: String,
-    /// Refused beacons.
-    pub total: u64,
-}
-
 /// What is known of a page's visitors: a row of `page_daily`, or of `month_closed_page`.
 #[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct PageDetail {

@@ -2,7 +2,7 @@
 
 use super::scope::Scope;
 use super::{Asked, ReportStore, StoreError, scopes};
-use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules};
+use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules, ValueSum};
 use crate::report::{Cursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 use clickhouse::Row;
 use clickhouse::query::Query;
@@ -110,7 +110,7 @@ impl ReportStore {
 
     /// How many pages there are.
     pub(crate) async fn page_counts(&self, asked: &Asked<'_>) -> Result<PageCounts, StoreError> {
-        let known = self.known(asked, &[None, None]).await?;
+        let known = self.known_of(asked, &[None, None]).await?;
         let (scope, _) = scopes(asked, &[None, None], &known.closed);
         let rows = scope.rows(["path, status"; 2], PAGES, "");
         let sql = format!(
@@ -156,7 +156,13 @@ impl ReportStore {
     ) -> Result<FirstPages, StoreError> {
         let limits = [pages.limit, not_found_limit];
         if pages.is_plain() && views <= FEW_VIEWS {
-            return self.few_pages(scope, before, limits).await;
+            // Which pages not found are listed is not known yet; of so few views, all referrers are few.
+            let all = self.referrers_where(scope, "", &[], rules);
+            let (mut first, referrers) = tokio::try_join!(self.few_pages(scope, before, limits), all)?;
+            if let Some(listed) = &mut first.listed {
+                listed.referrers = referrers;
+            }
+            return Ok(first);
         }
         let lists = if pages.is_plain() {
             self.most_viewed(scope, limits).await?
@@ -324,10 +330,7 @@ impl ReportStore {
     ) -> Result<([PageList; 2], ListedPages), StoreError> {
         let FirstPages { lists, listed } = first;
         let listed = match listed {
-            Some(listed) => {
-                let missing = lists[1].items.iter().map(|page| page.path.clone()).collect();
-                ListedPages { referrers: self.referrers(scope, &missing, rules).await?, ..listed }
-            }
+            Some(listed) => listed,
             None => self.listed(scope, before, [&lists[0], &lists[1]], rules).await?,
         };
         Ok((lists, listed))
@@ -387,15 +390,25 @@ impl ReportStore {
         scope: &Scope<'_>,
         paths: &BTreeSet<String>,
         rules: Rules,
-    ) -> Result<Vec<crate::report::facts::ValueSum>, StoreError> {
+    ) -> Result<Vec<ValueSum>, StoreError> {
         let mut sums = Vec::new();
         for chunk in chunks(paths) {
-            let rows = scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, " AND path IN ?");
-            let sql = super::values(&rows, rules.floor);
-            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
-            sums.extend(self.within("referrers of pages not found", query.fetch_all()).await?);
+            sums.extend(self.referrers_where(scope, " AND path IN ?", &chunk, rules).await?);
         }
         Ok(sums)
+    }
+
+    async fn referrers_where(
+        &self,
+        scope: &Scope<'_>,
+        more: &str,
+        paths: &[&str],
+        rules: Rules,
+    ) -> Result<Vec<ValueSum>, StoreError> {
+        let rows = scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more);
+        let sql = super::values(&rows, rules.floor);
+        let query = bound_paths(self.client.query(&sql), &sql, paths);
+        self.within("referrers of pages not found", query.fetch_all()).await
     }
 }
 
