@@ -165,6 +165,12 @@ const SETTINGS: &[Setting] = &[
         "32",
         "Memory for reports that may be asked for again, MiB; 0: every report is made anew",
     ),
+    setting(
+        "report_patience",
+        "N",
+        "20",
+        "A report of a running month is told again for N times as long as it took to make, a minute at most; 0: it always has the last rows",
+    ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
     setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
@@ -410,8 +416,9 @@ impl Config {
         if keep_mib > 65_536 {
             bail!("setting `report_cache_mib` ({}): expected 0 to 65536", self.origin("report_cache_mib"));
         }
-        let keep_bytes = keep_mib << 20;
-        Ok(query::QueryConfig { rules: query::Rules { unit, floor }, keep_bytes, ..query::QueryConfig::default() })
+        let (rules, keep_bytes) = (query::Rules { unit, floor }, keep_mib << 20);
+        let patience = self.parse("report_patience", "a number")?;
+        Ok(query::QueryConfig { rules, keep_bytes, patience, ..query::QueryConfig::default() })
     }
 
     /// How often visitors are estimated for those who ask with SQL.
@@ -650,6 +657,7 @@ mod tests {
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
+            (&["--report-patience", "some"], "setting `report_patience` is \"some\" (flag --report-patience)"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),

@@ -1,6 +1,9 @@
 //! Reports made lately. A report that is asked for again is the same one while nothing that it was made of has changed, and whether
 //! that is so is a smaller question than the report: see [`Mark`].
 //!
+//! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
+//! in proportion to what it costs to make ([`Patience`]), so that whoever reads a large project's report does not wait for it each time.
+//!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
 use crate::report::{BreakdownItem, MonthlyReport, PageFigures};
@@ -10,11 +13,27 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::ProjectSlug;
 use serde::Deserialize;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
 const AGE: Duration = Duration::from_secs(300);
+
+/// No report is told longer than this after its rows were looked at the last time.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// For how many times as long as it took to make a report of a running month is told, though rows may have come; 0: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience(pub(crate) u32);
+
+impl Patience {
+    /// How long one that took so long is told; and after how long, told or not, it is to be made anew.
+    fn of(self, took: Duration) -> [Duration; 2] {
+        let told = took.saturating_mul(self.0).min(LONGEST);
+        [told, told / 5]
+    }
+}
 
 /// Of rows of hours and of refused beacons: how many there are, and the sum of their `next_offset`. A row that is new makes both larger,
 /// one that is replaced the sum; rows go only with a close, with their project, or with their time.
@@ -46,6 +65,12 @@ pub(crate) struct Mark {
     pub(crate) time_zone: Tz,
 }
 
+impl Mark {
+    fn differs_in_rows_only(&self, other: &Mark) -> bool {
+        (&self.runs, self.revision, self.time_zone) == (&other.runs, other.revision, other.time_zone)
+    }
+}
+
 /// Whose report, and what of it was asked for.
 pub(crate) type Key = (ProjectSlug, String);
 
@@ -53,6 +78,9 @@ pub(crate) type Key = (ProjectSlug, String);
 struct Kept {
     mark: Mark,
     made: Instant,
+    /// When it was known the last time that there are no other rows.
+    looked: Instant,
+    took: Duration,
     report: Arc<MonthlyReport>,
 }
 
@@ -66,40 +94,79 @@ impl Weighter<Key, Kept> for ByBytes {
 }
 
 /// Some mebibytes of reports; those that are asked for most stay.
-pub(crate) struct KeptReports(Option<Cache<Key, Kept, ByBytes>>);
+pub(crate) struct KeptReports {
+    cache: Option<Cache<Key, Kept, ByBytes>>,
+    /// Those that are being made anew while the old one is told.
+    renewed: Mutex<HashSet<Key>>,
+}
+
+/// Someone makes this one anew, until it is dropped.
+pub(crate) struct Renewal<'a>(&'a KeptReports, &'a Key);
+
+impl Drop for Renewal<'_> {
+    fn drop(&mut self) {
+        self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
+    }
+}
 
 impl KeptReports {
     /// At most so many bytes of them; 0 keeps none.
     pub(crate) fn new(most_bytes: u64) -> Self {
         let reports = usize::try_from(most_bytes / TYPICAL).unwrap_or(usize::MAX);
-        KeptReports((most_bytes > 0).then(|| Cache::with_weighter(reports.max(1), most_bytes, ByBytes)))
+        let cache = (most_bytes > 0).then(|| Cache::with_weighter(reports.max(1), most_bytes, ByBytes));
+        KeptReports { cache, renewed: Mutex::default() }
     }
 
-    /// The report, if it was made of what there is now.
+    /// The report, if it may be told at `now` without asking whether rows have come; and whether it is to be made anew meanwhile. `known`
+    /// is all of its mark but the rows.
+    pub(crate) fn lately(
+        &self,
+        key: &Key,
+        known: &Mark,
+        patience: Patience,
+        now: Instant,
+    ) -> Option<(Arc<MonthlyReport>, bool)> {
+        let kept = self.cache.as_ref()?.get(key)?;
+        let [told, renewed] = patience.of(kept.took);
+        let age = now.saturating_duration_since(kept.looked);
+        (age < told && kept.mark.differs_in_rows_only(known)).then_some((kept.report, age >= renewed))
+    }
+
+    /// The right to make it anew, unless someone is doing so.
+    pub(crate) fn renew<'a>(&'a self, key: &'a Key) -> Option<Renewal<'a>> {
+        let is_first = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        is_first.then(|| Renewal(self, key))
+    }
+
+    /// The report, if it was made of what there is now. Else it stays until the next one replaces it: meanwhile it may be told with
+    /// [`KeptReports::lately`].
     pub(crate) fn get(&self, key: &Key, mark: &Mark) -> Option<Arc<MonthlyReport>> {
-        let kept = self.0.as_ref()?.get(key)?;
+        let cache = self.cache.as_ref()?;
+        let kept = cache.get(key)?;
         if kept.mark == *mark && kept.made.elapsed() < AGE {
-            return Some(kept.report);
+            let report = Arc::clone(&kept.report);
+            cache.insert(key.clone(), Kept { looked: Instant::now(), ..kept });
+            return Some(report);
         }
-        self.0.as_ref()?.remove(key);
         None
     }
 
     /// Whether there is one that may still be told.
     pub(crate) fn has(&self, key: &Key) -> bool {
-        self.0.as_ref().is_some_and(|cache| cache.peek(key).is_some_and(|kept| kept.made.elapsed() < AGE))
+        self.cache.as_ref().is_some_and(|cache| cache.peek(key).is_some_and(|kept| kept.made.elapsed() < AGE))
     }
 
-    /// Keeps it.
-    pub(crate) fn put(&self, key: Key, mark: Mark, report: &Arc<MonthlyReport>) {
-        if let Some(cache) = &self.0 {
-            cache.insert(key, Kept { mark, made: Instant::now(), report: Arc::clone(report) });
+    /// Keeps it; its rows were begun to be read at `begun`.
+    pub(crate) fn put(&self, key: Key, mark: Mark, begun: Instant, report: &Arc<MonthlyReport>) {
+        if let Some(cache) = &self.cache {
+            let (made, report) = (Instant::now(), Arc::clone(report));
+            cache.insert(key, Kept { mark, made, looked: begun, took: made - begun, report });
         }
     }
 
     /// Forgets all of a project that is gone.
     pub(crate) fn forget(&self, project: &ProjectSlug) {
-        if let Some(cache) = &self.0 {
+        if let Some(cache) = &self.cache {
             cache.retain(|(of, _), _| of != project);
         }
     }
@@ -145,7 +212,7 @@ mod tests {
         let kept = KeptReports::new(1 << 20);
         let docs = key("docs", "2026-10");
         let mark = Mark { rows: ROWS, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
-        kept.put(docs.clone(), mark.clone(), &report());
+        kept.put(docs.clone(), mark.clone(), Instant::now(), &report());
         assert!(kept.get(&docs, &mark).is_some());
         assert!(kept.get(&key("other", "2026-10"), &mark).is_none());
         assert!(kept.get(&key("docs", "2026-09"), &mark).is_none());
@@ -157,10 +224,48 @@ mod tests {
             Mark { revision: 2, ..mark.clone() },
             Mark { time_zone: Tz::Europe__Berlin, ..mark.clone() },
         ] {
-            kept.put(docs.clone(), mark.clone(), &report());
+            kept.put(docs.clone(), mark.clone(), Instant::now(), &report());
             assert!(kept.get(&docs, &other).is_none(), "{other:?}");
-            assert!(kept.get(&docs, &mark).is_none(), "it is gone");
         }
+    }
+
+    #[test]
+    fn what_took_long_is_told_longer_and_one_at_a_time_is_made_anew() {
+        let kept = KeptReports::new(1 << 20);
+        let (docs, begun) = (key("docs", "2026-10"), Instant::now());
+        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        kept.put(docs.clone(), mark.clone(), begun, &report());
+        let place = |took: Duration| {
+            let cache = kept.cache.as_ref().unwrap();
+            let held = cache.get(&docs).unwrap();
+            cache.insert(docs.clone(), Kept { took, ..held });
+        };
+        let lately = |known: &Mark, patience: u32, after: Duration| {
+            kept.lately(&docs, known, Patience(patience), begun + after).map(|(_, renewed)| renewed)
+        };
+        let milliseconds = Duration::from_millis;
+        place(milliseconds(500));
+        let others = Mark { rows: Versions { rows: 9, sum: 99 }, ..mark.clone() };
+        assert_eq!(lately(&others, 20, milliseconds(1_999)), Some(false));
+        assert_eq!(lately(&others, 20, milliseconds(2_000)), Some(true), "told, and made anew");
+        assert_eq!(lately(&others, 20, milliseconds(9_999)), Some(true));
+        assert_eq!(lately(&others, 20, milliseconds(10_000)), None);
+        assert_eq!(lately(&mark, 0, Duration::ZERO), None, "no patience");
+        for other in [Mark { runs: vec![(20_000, 1)], ..mark.clone() }, Mark { revision: 2, ..mark.clone() }] {
+            assert_eq!(
+                lately(&other, 20, Duration::ZERO),
+                None,
+                "a close, or a change to the project, is told at once: {other:?}"
+            );
+        }
+        place(Duration::from_secs(30));
+        assert_eq!(lately(&others, 20, Duration::from_secs(59)), Some(true));
+        assert_eq!(lately(&others, 20, LONGEST), None);
+
+        let first = kept.renew(&docs);
+        assert!(first.is_some() && kept.renew(&docs).is_none());
+        drop(first);
+        assert!(kept.renew(&docs).is_some());
     }
 
     #[test]
@@ -171,10 +276,10 @@ mod tests {
         let keys = |project: &str| months.map(|asked| key(project, asked));
         let others = keys("docs-of-another");
         for key in keys("docs").into_iter().chain(others.clone()) {
-            kept.put(key, mark.clone(), &report());
+            kept.put(key, mark.clone(), Instant::now(), &report());
         }
         kept.forget(&"docs".parse().unwrap());
-        assert_eq!(kept.0.as_ref().map(Cache::len), Some(others.len()));
+        assert_eq!(kept.cache.as_ref().map(Cache::len), Some(others.len()));
         assert!(others.iter().all(|key| kept.get(key, &mark).is_some()));
     }
 
@@ -185,12 +290,12 @@ mod tests {
         let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         let of = |number: u64| key(&format!("docs-{number}"), "2026-10");
         for number in 0..200 {
-            kept.put(of(number), mark.clone(), &report());
+            kept.put(of(number), mark.clone(), Instant::now(), &report());
         }
         let there = (0..200).filter(|&number| kept.get(&of(number), &mark).is_some()).count();
         assert!((5..=20).contains(&there), "{there}");
         let none = KeptReports::new(0);
-        none.put(of(0), mark.clone(), &report());
+        none.put(of(0), mark.clone(), Instant::now(), &report());
         assert!(none.get(&of(0), &mark).is_none());
     }
 }

@@ -41,11 +41,13 @@ pub struct QueryConfig {
     pub timeout_ms: u64,
     /// Most bytes of reports that are kept for whoever asks again; 0 for none.
     pub keep_bytes: u64,
+    /// For how many times as long as it took to make a report of a running month is told again, whatever has come since; 0 for never.
+    pub patience: u32,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20 }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 20 }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Reports for whoever asks within the program: handlers, the command line, mail.
 
-use crate::kept::KeptReports;
+use crate::kept::{KeptReports, Key, Patience, Versions};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
 use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
-    ReportPeriod, Sort, ValuesRequest, make,
+    ReportPeriod, Rules, Sort, ValuesRequest, make,
 };
-use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
+use crate::store::{Asked, Known, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
@@ -18,7 +18,7 @@ use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
@@ -56,21 +56,67 @@ pub struct ProjectListing {
 
 /// The maker of reports.
 pub struct Reports {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     whole_turns: Semaphore,
-    store: ReportStore,
-    kept: KeptReports,
+    maker: Arc<Maker>,
     config: QueryConfig,
     clock: Clock,
+}
+
+/// What makes them, for a request or after it.
+struct Maker {
+    store: ReportStore,
+    kept: KeptReports,
+    rules: Rules,
+}
+
+/// One whole report.
+struct Wanted {
+    project: ProjectSlug,
+    span: Span,
+    periods: Vec<Period>,
+    pages: PagesRequest,
+}
+
+impl Maker {
+    /// The report that is kept, if no rows have come; else it is made.
+    async fn made(&self, wanted: &Wanted, key: &Key, known: &Known) -> Result<Arc<MonthlyReport>, StoreError> {
+        let asked = wanted.asked(self.rules);
+        let begun = Instant::now();
+        if self.kept.has(key) {
+            let mark = known.mark(self.store.versions(&asked, known).await?);
+            if let Some(report) = self.kept.get(key, &mark) {
+                return Ok(report);
+            }
+        }
+        let (facts, versions) = self.store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
+        let report = Arc::new(MonthlyReport::of(wanted.project.clone(), wanted.span, &facts, self.rules));
+        self.kept.put(key.clone(), known.mark(versions), begun, &report);
+        Ok(report)
+    }
+
+    /// Makes it anew while the old one is told, unless someone does. Nobody waits for it, and it fails quietly: the next reader finds out.
+    /// Where a month of it is closed meanwhile, its mark says so and it is not told.
+    async fn renew(&self, wanted: Wanted, key: Key, known: Known) {
+        if let Some(_renewal) = self.kept.renew(&key) {
+            let _ = tokio::time::timeout(READ_WITHIN, self.made(&wanted, &key, &known)).await;
+        }
+    }
+}
+
+impl Wanted {
+    fn asked(&self, rules: Rules) -> Asked<'_> {
+        Asked { project: &self.project, span: self.span, periods: &self.periods, rules }
+    }
 }
 
 impl Reports {
     /// Reads with `store`; `clock` tells what has begun.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         let store = store.with_timeout_ms(config.timeout_ms);
-        let kept = KeptReports::new(config.keep_bytes);
+        let maker = Maker { store, kept: KeptReports::new(config.keep_bytes), rules: config.rules };
         let [turns, whole_turns] = [AT_ONCE, WHOLE_AT_ONCE].map(Semaphore::new);
-        Reports { turns, whole_turns, store, kept, config, clock }
+        Reports { turns: Arc::new(turns), whole_turns, maker: Arc::new(maker), config, clock }
     }
 
     /// Now.
@@ -85,7 +131,7 @@ impl Reports {
 
     /// The store that it reads.
     pub fn store(&self) -> &ReportStore {
-        &self.store
+        &self.maker.store
     }
 
     /// The whole report of `project` in `span`; `pages` says which pages it lists.
@@ -98,23 +144,40 @@ impl Reports {
         span: Span,
         pages: &PagesRequest,
     ) -> Result<Arc<MonthlyReport>, Problem> {
+        self.told(project, span, pages, Patience(self.config.patience)).await
+    }
+
+    async fn told(
+        &self,
+        project: &ProjectSlug,
+        span: Span,
+        pages: &PagesRequest,
+        patience: Patience,
+    ) -> Result<Arc<MonthlyReport>, Problem> {
         let periods = self.periods(span, pages)?;
-        let asked = self.asked(project, span, &periods);
-        let _turn = self.turn().await?;
+        let is_running = periods.iter().any(|period| period.is_running());
+        let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         // Rules are the same for all; periods say up to which hour.
-        let key = (project.clone(), format!("{span} {periods:?} {pages:?}"));
+        let key = (project.clone(), format!("{span} {:?} {pages:?}", wanted.periods));
+        let _turn = self.turn().await?;
         let reading = async {
-            let known = self.store.known(&asked).await?;
-            if self.kept.has(&key) {
-                let mark = known.mark(self.store.versions(&asked, &known).await?);
-                if let Some(report) = self.kept.get(&key, &mark) {
-                    return Ok(report);
+            let maker = &self.maker;
+            let known = maker.store.known(&wanted.asked(maker.rules)).await?;
+            let all_but_rows = known.mark(Versions::default());
+            match maker.kept.lately(&key, &all_but_rows, patience, Instant::now()).filter(|_| is_running) {
+                None => maker.made(&wanted, &key, &known).await,
+                Some((report, renewed)) => {
+                    // Where all turns are taken, those who wait come first.
+                    if renewed && let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+                        let maker = Arc::clone(maker);
+                        tokio::spawn(async move {
+                            maker.renew(wanted, key, known).await;
+                            drop(turn);
+                        });
+                    }
+                    Ok(report)
                 }
             }
-            let (facts, versions) = self.store.report(&asked, &known, pages, pages.limit).await?;
-            let report = Arc::new(MonthlyReport::of(project.clone(), span, &facts, self.config.rules));
-            self.kept.put(key, known.mark(versions), &report);
-            Ok(report)
         };
         self.read(project, reading).await
     }
@@ -131,7 +194,8 @@ impl Reports {
     ) -> Result<MonthlyReport, Problem> {
         let _turn = turn(&self.whole_turns).await?;
         let first = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
-        let mut report = Arc::unwrap_or_clone(self.report(project, span, &first).await?);
+        // Its lists are read now, so its totals are, too.
+        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, Patience(0)).await?);
         if report.pages.next.is_some() {
             report.pages = self.all_pages(project, span, status, false).await?;
         }
@@ -188,7 +252,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.store.page_counts(&asked)).await
+        self.read(project, self.maker.store.page_counts(&asked)).await
     }
 
     /// Its pages.
@@ -216,7 +280,7 @@ impl Reports {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.store.pages(&asked, request)).await?;
+        let facts = self.read(project, self.maker.store.pages(&asked, request)).await?;
         let period = span.single().and(periods.first().copied());
         let list = make::page_list(&facts.pages, &facts.listed, period, self.config.rules, with_referrers);
         Ok((ReportPeriod::of(span, &facts.months), list))
@@ -236,7 +300,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.store.breakdown(&asked, dimension)).await?;
+        let facts = self.read(project, self.maker.store.breakdown(&asked, dimension)).await?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
@@ -274,7 +338,7 @@ impl Reports {
         limit: usize,
     ) -> Result<ProjectListing, Problem> {
         let _turn = self.turn().await?;
-        let found = self.store.projects(visible, prefix, self.running(), after, limit + 1).await;
+        let found = self.maker.store.projects(visible, prefix, self.running(), after, limit + 1).await;
         let mut items = found.map_err(|error| problem_of(&error))?;
         let goes_on = items.len() > limit;
         items.truncate(limit);
@@ -286,7 +350,7 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.store.months(&asked)).await
+        self.read(project, self.maker.store.months(&asked)).await
     }
 
     /// What `reading` finds, if it does before a close removes what it began to read.
@@ -303,7 +367,7 @@ impl Reports {
     /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.
     fn problem(&self, project: &ProjectSlug, error: &StoreError) -> Problem {
         if matches!(error, StoreError::UnknownProject) {
-            self.kept.forget(project);
+            self.maker.kept.forget(project);
         }
         problem_of(error)
     }

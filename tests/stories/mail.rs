@@ -1,6 +1,8 @@
 //! The same figures everywhere: page, JSON, CSV, command line and a mail that a real mail server took (aiosmtpd, from Debian's
 //! `python3-aiosmtpd`).
 
+#[path = "mail/faults.rs"]
+mod faults;
 #[path = "mail/forms.rs"]
 mod forms;
 

@@ -516,6 +516,37 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, MONTHS[3], "2026-03-01T06:00:00Z").await
 }
 
+/// A report of the running month is told for a while though views have come, and made anew meanwhile; one of a month that is over is not,
+/// nor is any after its project was changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_month_is_told_a_little_longer_than_it_is_true() -> Result<()> {
+    let arguments = ["--clock-start", CLOCK, "--report-patience", "1000000"];
+    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
+    let client = service.clickhouse()?;
+    let [over, running] = [MONTHS[2], MONTHS[3]];
+    let told = async |month: &str| {
+        let report = http::get(service.address(), &format!("/v1/projects/docs/reports/{month}")).await?.json()?;
+        number(&report["totals"]["views"])
+    };
+    known::write_views(&client, "2026-02-01T05:00:00Z", 20, 1).await?;
+    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
+    ensure!((told(over).await?, told(running).await?) == (20, 30), "{}, {}", told(over).await?, told(running).await?);
+    known::write_views(&client, "2026-02-02T05:00:00Z", 5, 3).await?;
+    known::write_views(&client, "2026-03-01T06:00:00Z", 5, 4).await?;
+    ensure!(told(over).await? == 25, "a month that is over: {}", told(over).await?);
+    ensure!(told(running).await? == 30, "it was not told longer: {}", told(running).await?);
+    service.done(&["project", "set", "docs", "--time-zone", "Europe/Berlin"]).await?;
+    ensure!(told(running).await? == 35, "its project was changed: {}", told(running).await?);
+    known::write_views(&client, "2026-03-01T07:00:00Z", 5, 5).await?;
+    ensure!(told(running).await? == 35, "it was not told longer: {}", told(running).await?);
+    // A minute would be the longest, and then the reader would wait; from a fifth of it on, who asks has it made anew, and is told the old.
+    let anew = eventually("the report to be made anew", async || {
+        ensure!(told(running).await? == 40, "{}", told(running).await?);
+        Ok(())
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(45), anew).await.context("nobody makes it anew")?
+}
+
 /// Whatever the document of the API allows or forbids is asked of a real service: Schemathesis makes the requests and compares every
 /// answer with the document.
 #[tokio::test(flavor = "multi_thread")]

@@ -188,8 +188,10 @@ impl Run {
     async fn start_reading(&self) -> anyhow::Result<Option<Reading>> {
         let Some(rate) = self.args.report_probe else { return Ok(None) };
         probe::register(&self.plan, &self.database).await?;
-        // The probe is one client that asks for more than one may.
-        let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0"].map(str::to_owned);
+        // The probe is one client that asks for more than one may. It asks for the month while it runs: on its last evening.
+        let evening = schemas::Hour(self.plan.month().end_hour().0 - 4).start().to_rfc3339();
+        let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0", "--clock-start", &evening];
+        let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
         let begun = Instant::now();
         while !role.get("/readyz").await.is_ok_and(|body| body.contains(r#""ready":true"#)) {
