@@ -284,6 +284,14 @@ impl VisitorSketch {
                 return self.merge_lists(total, incoming);
             }
         }
+        if let Form::Dense(ranks) = &mut self.form {
+            for coordinate in incoming {
+                // Without a branch: whether a register grows cannot be foretold.
+                let held = &mut ranks[usize::from(coordinate.register()) % REGISTERS];
+                *held = coordinate.rank().max(*held);
+            }
+            return;
+        }
         for coordinate in incoming {
             self.insert(coordinate);
         }

@@ -94,14 +94,7 @@ impl VisitorSketch {
     /// The same of a sparse one without its first byte. A body of `MOST` bytes has no more coordinates than that.
     fn merge_sparse<const MOST: usize>(&mut self, body: &[u8]) -> Result<(), SketchDecodeError> {
         let mut coordinates = [Coordinate(0); MOST];
-        let mut occupied = 0;
-        for coordinate in (SparseReader { body, at: 0, next_register: 0 }) {
-            let coordinate = coordinate?;
-            if let Some(place) = coordinates.get_mut(occupied) {
-                *place = coordinate;
-            }
-            occupied += 1;
-        }
+        let occupied = read_sparse(body, &mut coordinates)?;
         let Some(coordinates) = coordinates.get(..occupied) else {
             return Err(SketchDecodeError::SparseOverLimit { occupied });
         };
@@ -166,35 +159,27 @@ pub enum SketchDecodeError {
     },
 }
 
-/// Reads the coordinates of an encoded sparse sketch. Ends after the bytes or the first error.
+/// Reads the coordinates of an encoded sparse sketch, and returns how many there are: those that `coordinates` has no place for are counted
+/// only.
 ///
 /// Registers ascend by construction: the encoding can express neither a repeated nor a descending one.
-struct SparseReader<'a> {
-    body: &'a [u8],
-    at: usize,
-    next_register: u32,
-}
-
-impl Iterator for SparseReader<'_> {
-    type Item = Result<Coordinate, SketchDecodeError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let read = read_varint(bytes, self.at).and_then(|(value, length)| {
-            self.at += length;
-            let register = self.next_register + (value >> RANK_BITS);
-            self.next_register = register + 1;
-            Coordinate::checked(register, (value & RANK_MASK) as u8).map_err(|error| match error {
-                InvalidCoordinate::Register(register) => SketchDecodeError::Register { register },
-                InvalidCoordinate::Rank(rank) => SketchDecodeError::Rank { rank },
-            })
-        });
-        if read.is_err() {
-            self.at = self.body.len();
+fn read_sparse(body: &[u8], coordinates: &mut [Coordinate]) -> Result<usize, SketchDecodeError> {
+    let (mut at, mut next_register, mut occupied) = (0, 0, 0);
+    while let Some(rest) = body.get(at..).filter(|rest| !rest.is_empty()) {
+        let (value, length) = read_varint(rest, at)?;
+        at += length;
+        let register = next_register + (value >> RANK_BITS);
+        next_register = register + 1;
+        let coordinate = Coordinate::checked(register, (value & RANK_MASK) as u8).map_err(|error| match error {
+            InvalidCoordinate::Register(register) => SketchDecodeError::Register { register },
+            InvalidCoordinate::Rank(rank) => SketchDecodeError::Rank { rank },
+        })?;
+        if let Some(place) = coordinates.get_mut(occupied) {
+            *place = coordinate;
         }
-        Some(read)
+        occupied += 1;
     }
+    Ok(occupied)
 }
 
 /// The first LEB128 number of `bytes` and its length: at most 3 bytes, as 20 bits need, and no more than it needs.
