@@ -152,7 +152,7 @@ fn check(topic: &Described, plan: TopicPlan) -> Vec<Wrong> {
         retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
         "retention.ms",
         told("retention.ms"),
-        &format!("{} or more (four windows, and a day)", needed_hours * 3_600_000),
+        &format!("{} or more (four windows, and at least a day)", needed_hours * 3_600_000),
         "records must stay until their window is counted, with time to mend what has failed",
         true,
     );
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn each_wrong_setting_is_named() {
-        let plan = TopicPlan { partitions: 12, replication: 3, retention_hours: 72, window_hours: 6 };
+        let plan = TopicPlan { partitions: 12, replication: 3, retention_hours: 72, window_hours: 12 };
         assert_eq!(check(&described(3, &[]), plan), []);
         for (name, value) in [
             ("message.timestamp.type", "CreateTime"),

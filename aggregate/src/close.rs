@@ -134,7 +134,7 @@ impl Closer {
             if !is_due(month, now, after) {
                 continue;
             }
-            match self.winner(month).await? {
+            match self.settled(month).await? {
                 Some(winner) => self.sweep(month, &winner).await?,
                 None => closed.push(self.close(month).await?),
             }
@@ -142,9 +142,23 @@ impl Closer {
         Ok(closed)
     }
 
+    /// Who closed the month, if anybody did: not before it is certain, and readers who did not know it are done.
+    async fn settled(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
+        let Some(winner) = self.winner(month).await? else { return Ok(None) };
+        let now = self.client.query("SELECT toUnixTimestamp64Micro(now64(6, 'UTC'))").fetch_one::<i64>().await;
+        let now = now.map_err(failed("reading ClickHouse's clock"))?;
+        let since = Duration::from_micros(u64::try_from(now - winner.finished).unwrap_or(0));
+        let left = SETTLE.saturating_sub(since);
+        if left.is_zero() {
+            return Ok(Some(winner));
+        }
+        tokio::time::sleep(left).await;
+        self.winner(month).await
+    }
+
     /// Closes a month, which the caller knows to be over. Does nothing but sweep where it is closed already.
     pub async fn close(&self, month: Month) -> Result<Closed, CloseError> {
-        if let Some(winner) = self.winner(month).await? {
+        if let Some(winner) = self.settled(month).await? {
             self.sweep(month, &winner).await?;
             return Ok(Closed { month, projects: winner.projects, views: winner.views, ours: false });
         }

@@ -129,7 +129,8 @@ impl KeptReports {
         let kept = self.cache.as_ref()?.get(key)?;
         let [told, renewed] = patience.of(kept.took);
         let age = now.saturating_duration_since(kept.looked);
-        (age < told && kept.mark.differs_in_rows_only(known)).then_some((kept.report, age >= renewed))
+        let is_young = age < told && now.saturating_duration_since(kept.made) < AGE;
+        (is_young && kept.mark.differs_in_rows_only(known)).then_some((kept.report, age >= renewed))
     }
 
     /// The right to make it anew, unless someone is doing so.
@@ -138,14 +139,14 @@ impl KeptReports {
         is_first.then(|| Renewal(self, key))
     }
 
-    /// The report, if it was made of what there is now. Else it stays until the next one replaces it: meanwhile it may be told with
-    /// [`KeptReports::lately`].
-    pub(crate) fn get(&self, key: &Key, mark: &Mark) -> Option<Arc<MonthlyReport>> {
+    /// The report, if it was made of what there is now. `looked` is when that was asked. Else it stays until the next one
+    /// replaces it: meanwhile it may be told with [`KeptReports::lately`].
+    pub(crate) fn get(&self, key: &Key, mark: &Mark, looked: Instant) -> Option<Arc<MonthlyReport>> {
         let cache = self.cache.as_ref()?;
         let kept = cache.get(key)?;
         if kept.mark == *mark && kept.made.elapsed() < AGE {
             let report = Arc::clone(&kept.report);
-            cache.insert(key.clone(), Kept { looked: Instant::now(), ..kept });
+            cache.insert(key.clone(), Kept { looked, ..kept });
             return Some(report);
         }
         None
@@ -158,7 +159,9 @@ impl KeptReports {
 
     /// Keeps it; its rows were begun to be read at `begun`.
     pub(crate) fn put(&self, key: Key, mark: Mark, begun: Instant, report: &Arc<MonthlyReport>) {
-        if let Some(cache) = &self.cache {
+        let Some(cache) = &self.cache else { return };
+        // One that took longer may come after one that was begun later.
+        if cache.peek(&key).is_none_or(|kept| kept.looked <= begun) {
             let (made, report) = (Instant::now(), Arc::clone(report));
             cache.insert(key, Kept { mark, made, looked: begun, took: made - begun, report });
         }
@@ -213,9 +216,9 @@ mod tests {
         let docs = key("docs", "2026-10");
         let mark = Mark { rows: ROWS, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
         kept.put(docs.clone(), mark.clone(), Instant::now(), &report());
-        assert!(kept.get(&docs, &mark).is_some());
-        assert!(kept.get(&key("other", "2026-10"), &mark).is_none());
-        assert!(kept.get(&key("docs", "2026-09"), &mark).is_none());
+        assert!(kept.get(&docs, &mark, Instant::now()).is_some());
+        assert!(kept.get(&key("other", "2026-10"), &mark, Instant::now()).is_none());
+        assert!(kept.get(&key("docs", "2026-09"), &mark, Instant::now()).is_none());
         for other in [
             Mark { rows: Versions { rows: 3, ..ROWS }, ..mark.clone() },
             Mark { rows: Versions { sum: 8, ..ROWS }, ..mark.clone() },
@@ -225,7 +228,7 @@ mod tests {
             Mark { time_zone: Tz::Europe__Berlin, ..mark.clone() },
         ] {
             kept.put(docs.clone(), mark.clone(), Instant::now(), &report());
-            assert!(kept.get(&docs, &other).is_none(), "{other:?}");
+            assert!(kept.get(&docs, &other, Instant::now()).is_none(), "{other:?}");
         }
     }
 
@@ -280,7 +283,7 @@ mod tests {
         }
         kept.forget(&"docs".parse().unwrap());
         assert_eq!(kept.cache.as_ref().map(Cache::len), Some(others.len()));
-        assert!(others.iter().all(|key| kept.get(key, &mark).is_some()));
+        assert!(others.iter().all(|key| kept.get(key, &mark, Instant::now()).is_some()));
     }
 
     #[test]
@@ -292,10 +295,10 @@ mod tests {
         for number in 0..200 {
             kept.put(of(number), mark.clone(), Instant::now(), &report());
         }
-        let there = (0..200).filter(|&number| kept.get(&of(number), &mark).is_some()).count();
+        let there = (0..200).filter(|&number| kept.get(&of(number), &mark, Instant::now()).is_some()).count();
         assert!((5..=20).contains(&there), "{there}");
         let none = KeptReports::new(0);
         none.put(of(0), mark.clone(), Instant::now(), &report());
-        assert!(none.get(&of(0), &mark).is_none());
+        assert!(none.get(&of(0), &mark, Instant::now()).is_none());
     }
 }

@@ -85,7 +85,7 @@ impl Maker {
         let begun = Instant::now();
         if self.kept.has(key) {
             let mark = known.mark(self.store.versions(&asked, known).await?);
-            if let Some(report) = self.kept.get(key, &mark) {
+            if let Some(report) = self.kept.get(key, &mark, begun) {
                 return Ok(report);
             }
         }
@@ -167,8 +167,12 @@ impl Reports {
             match maker.kept.lately(&key, &all_but_rows, patience, Instant::now()).filter(|_| is_running) {
                 None => maker.made(&wanted, &key, &known).await,
                 Some((report, renewed)) => {
-                    // Where all turns are taken, those who wait come first.
-                    if renewed && let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+                    // Half of the turns are for those who wait.
+                    let is_idle = self.turns.available_permits() > AT_ONCE / 2;
+                    if renewed
+                        && is_idle
+                        && let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned()
+                    {
                         let maker = Arc::clone(maker);
                         tokio::spawn(async move {
                             maker.renew(wanted, key, known).await;
@@ -338,8 +342,8 @@ impl Reports {
         limit: usize,
     ) -> Result<ProjectListing, Problem> {
         let _turn = self.turn().await?;
-        let found = self.maker.store.projects(visible, prefix, self.running(), after, limit + 1).await;
-        let mut items = found.map_err(|error| problem_of(&error))?;
+        let found = self.maker.store.projects(visible, prefix, self.running(), after, limit + 1);
+        let mut items = in_time(found).await.map_err(|error| problem_of(&error))?;
         let goes_on = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| goes_on).map(|last| last.project.to_string());
@@ -359,9 +363,7 @@ impl Reports {
         project: &ProjectSlug,
         reading: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Problem> {
-        let late = StoreError::Timeout { what: "a report", timeout_ms: READ_WITHIN.as_millis() as u64 };
-        let found = tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or(Err(late));
-        found.map_err(|error| self.problem(project, &error))
+        in_time(reading).await.map_err(|error| self.problem(project, &error))
     }
 
     /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.
@@ -390,6 +392,11 @@ impl Reports {
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
         turn(&self.turns).await
     }
+}
+
+async fn in_time<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = StoreError::Timeout { what: "a report", timeout_ms: READ_WITHIN.as_millis() as u64 };
+    tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or(Err(late))
 }
 
 async fn turn(turns: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {

@@ -23,6 +23,10 @@ const PATHS_BYTES: usize = 32 * 1024;
 /// table for three. A view adds some four bytes to a sketch, so that is a few megabytes.
 const FEW_VIEWS: u64 = 1_000_000;
 
+/// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed: each may be of
+/// another path.
+const FEW_NOT_FOUND: u64 = 20_000;
+
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
 const SORT_BYTES: &str = "67108864";
 
@@ -70,6 +74,7 @@ impl FullPage {
 pub(super) struct FirstPages {
     pub(super) lists: [PageList; 2],
     listed: Option<ListedPages>,
+    referrers: Option<Vec<ValueSum>>,
 }
 
 /// Where a page stands in a list by visitors: most first, then by path and status.
@@ -157,11 +162,15 @@ impl ReportStore {
         let limits = [pages.limit, not_found_limit];
         if pages.is_plain() && views <= FEW_VIEWS {
             // Which pages not found are listed is not known yet; of so few views, all referrers are few.
-            let all = self.referrers_where(scope, "", &[], rules);
+            let all = async {
+                if views > FEW_NOT_FOUND {
+                    Ok(None)
+                } else {
+                    self.referrers_where(scope, "", &[], rules).await.map(Some)
+                }
+            };
             let (mut first, referrers) = tokio::try_join!(self.few_pages(scope, before, limits), all)?;
-            if let Some(listed) = &mut first.listed {
-                listed.referrers = referrers;
-            }
+            first.referrers = referrers;
             return Ok(first);
         }
         let lists = if pages.is_plain() {
@@ -174,7 +183,7 @@ impl ReportStore {
             )?
             .into()
         };
-        Ok(FirstPages { lists, listed: None })
+        Ok(FirstPages { lists, listed: None, referrers: None })
     }
 
     /// The first of all pages and the first of those not found, with all that is known of them, from one look at the table.
@@ -215,7 +224,7 @@ impl ReportStore {
             Ok(())
         };
         self.each("pages", self.client.query(&sql), take).await?;
-        Ok(FirstPages { lists: first_of(totals, limits), listed: Some(listed) })
+        Ok(FirstPages { lists: first_of(totals, limits), listed: Some(listed), referrers: None })
     }
 
     async fn most_viewed(&self, scope: &Scope<'_>, limits: [usize; 2]) -> Result<[PageList; 2], StoreError> {
@@ -328,9 +337,16 @@ impl ReportStore {
         first: FirstPages,
         rules: Rules,
     ) -> Result<([PageList; 2], ListedPages), StoreError> {
-        let FirstPages { lists, listed } = first;
+        let FirstPages { lists, listed, referrers } = first;
         let listed = match listed {
-            Some(listed) => listed,
+            Some(listed) => {
+                let missing = || lists[1].items.iter().map(|page| page.path.clone()).collect();
+                let referrers = match referrers {
+                    Some(all) => all,
+                    None => self.referrers(scope, &missing(), rules).await?,
+                };
+                ListedPages { referrers, ..listed }
+            }
             None => self.listed(scope, before, [&lists[0], &lists[1]], rules).await?,
         };
         Ok((lists, listed))
