@@ -265,6 +265,16 @@ mod tests {
         assert_eq!(lately(&others, 20, Duration::from_secs(59)), Some(true));
         assert_eq!(lately(&others, 20, LONGEST), None);
 
+        // Looked at again and again, it is still not told for longer than any.
+        let cache = kept.cache.as_ref().unwrap();
+        let looked = begun + AGE - milliseconds(1);
+        cache.insert(docs.clone(), Kept { looked, ..cache.get(&docs).unwrap() });
+        assert!(lately(&others, 20, AGE - milliseconds(1)).is_some());
+        assert_eq!(lately(&others, 20, AGE + milliseconds(500)), None);
+        // One that was begun before it, and took longer, does not replace it.
+        kept.put(docs.clone(), others.clone(), begun, &report());
+        assert!(kept.get(&docs, &others, begun).is_none() && kept.get(&docs, &mark, looked).is_some());
+
         let first = kept.renew(&docs);
         assert!(first.is_some() && kept.renew(&docs).is_none());
         drop(first);
