@@ -2,7 +2,8 @@
 //! that is so is a smaller question than the report: see [`Mark`].
 //!
 //! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
-//! in proportion to what it costs to make ([`Patience`]), so that whoever reads a large project's report does not wait for it each time.
+//! in proportion to what it costs to make ([`Patience`]), and those that cost much are made anew before their time is up, as long as
+//! somebody reads them ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time.
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
@@ -13,8 +14,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use schemas::ProjectSlug;
 use serde::Deserialize;
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
@@ -28,10 +28,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(crate) struct Patience(pub(crate) u32);
 
 impl Patience {
-    /// How long one that took so long is told; and after how long, told or not, it is to be made anew.
-    fn of(self, took: Duration) -> [Duration; 2] {
-        let told = took.saturating_mul(self.0).min(LONGEST);
-        [told, told / 5]
+    /// How long one that took so long to make is told.
+    pub(crate) fn of(self, took: Duration) -> Duration {
+        took.saturating_mul(self.0).min(LONGEST)
     }
 }
 
@@ -96,17 +95,6 @@ impl Weighter<Key, Kept> for ByBytes {
 /// Some mebibytes of reports; those that are asked for most stay.
 pub(crate) struct KeptReports {
     cache: Option<Cache<Key, Kept, ByBytes>>,
-    /// Those that are being made anew while the old one is told.
-    renewed: Mutex<HashSet<Key>>,
-}
-
-/// Someone makes this one anew, until it is dropped.
-pub(crate) struct Renewal<'a>(&'a KeptReports, &'a Key);
-
-impl Drop for Renewal<'_> {
-    fn drop(&mut self) {
-        self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
-    }
 }
 
 impl KeptReports {
@@ -114,29 +102,21 @@ impl KeptReports {
     pub(crate) fn new(most_bytes: u64) -> Self {
         let reports = usize::try_from(most_bytes / TYPICAL).unwrap_or(usize::MAX);
         let cache = (most_bytes > 0).then(|| Cache::with_weighter(reports.max(1), most_bytes, ByBytes));
-        KeptReports { cache, renewed: Mutex::default() }
+        KeptReports { cache }
     }
 
-    /// The report, if it may be told at `now` without asking whether rows have come; and whether it is to be made anew meanwhile. `known`
-    /// is all of its mark but the rows.
+    /// The report, if it may be told at `now` without asking whether rows have come. `known` is all of its mark but the rows.
     pub(crate) fn lately(
         &self,
         key: &Key,
         known: &Mark,
         patience: Patience,
         now: Instant,
-    ) -> Option<(Arc<MonthlyReport>, bool)> {
+    ) -> Option<Arc<MonthlyReport>> {
         let kept = self.cache.as_ref()?.get(key)?;
-        let [told, renewed] = patience.of(kept.took);
-        let age = now.saturating_duration_since(kept.looked);
-        let is_young = age < told && now.saturating_duration_since(kept.made) < AGE;
-        (is_young && kept.mark.differs_in_rows_only(known)).then_some((kept.report, age >= renewed))
-    }
-
-    /// The right to make it anew, unless someone is doing so.
-    pub(crate) fn renew<'a>(&'a self, key: &'a Key) -> Option<Renewal<'a>> {
-        let is_first = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        is_first.then(|| Renewal(self, key))
+        let is_young = now.saturating_duration_since(kept.looked) < patience.of(kept.took)
+            && now.saturating_duration_since(kept.made) < AGE;
+        (is_young && kept.mark.differs_in_rows_only(known)).then_some(kept.report)
     }
 
     /// The report, if it was made of what there is now. `looked` is when that was asked. Else it stays until the next one
@@ -157,14 +137,17 @@ impl KeptReports {
         self.cache.as_ref().is_some_and(|cache| cache.peek(key).is_some_and(|kept| kept.made.elapsed() < AGE))
     }
 
-    /// Keeps it; its rows were begun to be read at `begun`.
-    pub(crate) fn put(&self, key: Key, mark: Mark, begun: Instant, report: &Arc<MonthlyReport>) {
-        let Some(cache) = &self.cache else { return };
-        // One that took longer may come after one that was begun later.
-        if cache.peek(&key).is_none_or(|kept| kept.looked <= begun) {
-            let (made, report) = (Instant::now(), Arc::clone(report));
-            cache.insert(key, Kept { mark, made, looked: begun, took: made - begun, report });
+    /// Keeps it, and says how long it took; its rows were begun to be read at `begun`.
+    pub(crate) fn put(&self, key: Key, mark: Mark, begun: Instant, report: &Arc<MonthlyReport>) -> Duration {
+        let (made, report) = (Instant::now(), Arc::clone(report));
+        let took = made - begun;
+        if let Some(cache) = &self.cache
+            // One that took longer may come after one that was begun later.
+            && cache.peek(&key).is_none_or(|kept| kept.looked <= begun)
+        {
+            cache.insert(key, Kept { mark, made, looked: begun, took, report });
         }
+        took
     }
 
     /// Forgets all of a project that is gone.
@@ -233,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_long_is_told_longer_and_one_at_a_time_is_made_anew() {
+    fn what_took_long_is_told_longer() {
         let kept = KeptReports::new(1 << 20);
         let (docs, begun) = (key("docs", "2026-10"), Instant::now());
         let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
@@ -244,41 +227,33 @@ mod tests {
             cache.insert(docs.clone(), Kept { took, ..held });
         };
         let lately = |known: &Mark, patience: u32, after: Duration| {
-            kept.lately(&docs, known, Patience(patience), begun + after).map(|(_, renewed)| renewed)
+            kept.lately(&docs, known, Patience(patience), begun + after).is_some()
         };
         let milliseconds = Duration::from_millis;
-        place(milliseconds(500));
+        place(milliseconds(100));
         let others = Mark { rows: Versions { rows: 9, sum: 99 }, ..mark.clone() };
-        assert_eq!(lately(&others, 20, milliseconds(1_999)), Some(false));
-        assert_eq!(lately(&others, 20, milliseconds(2_000)), Some(true), "told, and made anew");
-        assert_eq!(lately(&others, 20, milliseconds(9_999)), Some(true));
-        assert_eq!(lately(&others, 20, milliseconds(10_000)), None);
-        assert_eq!(lately(&mark, 0, Duration::ZERO), None, "no patience");
+        assert!(lately(&others, 200, milliseconds(19_999)));
+        assert!(!lately(&others, 200, milliseconds(20_000)));
+        assert!(!lately(&mark, 0, Duration::ZERO), "no patience");
         for other in [Mark { runs: vec![(20_000, 1)], ..mark.clone() }, Mark { revision: 2, ..mark.clone() }] {
-            assert_eq!(
-                lately(&other, 20, Duration::ZERO),
-                None,
+            assert!(
+                !lately(&other, 200, Duration::ZERO),
                 "a close, or a change to the project, is told at once: {other:?}"
             );
         }
         place(Duration::from_secs(30));
-        assert_eq!(lately(&others, 20, Duration::from_secs(59)), Some(true));
-        assert_eq!(lately(&others, 20, LONGEST), None);
+        assert!(lately(&others, 200, Duration::from_secs(59)));
+        assert!(!lately(&others, 200, LONGEST));
 
         // Looked at again and again, it is still not told for longer than any.
         let cache = kept.cache.as_ref().unwrap();
         let looked = begun + AGE - milliseconds(1);
         cache.insert(docs.clone(), Kept { looked, ..cache.get(&docs).unwrap() });
-        assert!(lately(&others, 20, AGE - milliseconds(1)).is_some());
-        assert_eq!(lately(&others, 20, AGE + milliseconds(500)), None);
+        assert!(lately(&others, 200, AGE - milliseconds(1)));
+        assert!(!lately(&others, 200, AGE + milliseconds(500)));
         // One that was begun before it, and took longer, does not replace it.
         kept.put(docs.clone(), others.clone(), begun, &report());
         assert!(kept.get(&docs, &others, begun).is_none() && kept.get(&docs, &mark, looked).is_some());
-
-        let first = kept.renew(&docs);
-        assert!(first.is_some() && kept.renew(&docs).is_none());
-        drop(first);
-        assert!(kept.renew(&docs).is_some());
     }
 
     #[test]

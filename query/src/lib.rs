@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod period;
 pub mod privacy;
 pub mod problem;
+mod ready;
 pub mod report;
 pub mod reports;
 pub mod small_cells;
@@ -47,7 +48,7 @@ pub struct QueryConfig {
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 20 }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 200 }
     }
 }
 

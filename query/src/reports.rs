@@ -3,13 +3,14 @@
 use crate::kept::{KeptReports, Key, Patience, Versions};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
+use crate::ready::{Next, Ready, Subject, Told};
 use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
     ReportPeriod, Rules, Sort, ValuesRequest, make,
 };
-use crate::store::{Asked, Known, ProjectViews, ReportStore, StoreError, Visible};
+use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
 use crate::{Clock, QueryConfig};
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
@@ -17,7 +18,7 @@ use schemas::close::READ_WITHIN;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 8;
 
 /// Reports with all of their pages read at once: each holds as many as its project has.
 const WHOLE_AT_ONCE: usize = 2;
+
+/// How long whoever makes reports ready leaves it be while readers wait.
+const BUSY: Duration = Duration::from_millis(100);
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
@@ -56,18 +60,20 @@ pub struct ProjectListing {
 
 /// The maker of reports.
 pub struct Reports {
-    turns: Arc<Semaphore>,
     whole_turns: Semaphore,
     maker: Arc<Maker>,
     config: QueryConfig,
-    clock: Clock,
 }
 
-/// What makes them, for a request or after it.
+/// What makes them, for a request or before it.
 struct Maker {
     store: ReportStore,
     kept: KeptReports,
+    ready: Mutex<Ready>,
+    turns: Arc<Semaphore>,
     rules: Rules,
+    patience: Patience,
+    clock: Clock,
 }
 
 /// One whole report.
@@ -79,27 +85,81 @@ struct Wanted {
 }
 
 impl Maker {
-    /// The report that is kept, if no rows have come; else it is made.
-    async fn made(&self, wanted: &Wanted, key: &Key, known: &Known) -> Result<Arc<MonthlyReport>, StoreError> {
-        let asked = wanted.asked(self.rules);
-        let begun = Instant::now();
-        if self.kept.has(key) {
-            let mark = known.mark(self.store.versions(&asked, known).await?);
-            if let Some(report) = self.kept.get(key, &mark, begun) {
-                return Ok(report);
+    /// The report that is kept, if it may be told; else it is made, and then how long that took is said, too. A month that is over is told
+    /// only as it is.
+    async fn told(
+        &self,
+        wanted: &Wanted,
+        patience: Patience,
+    ) -> Result<(Arc<MonthlyReport>, Option<Duration>), StoreError> {
+        let (asked, key, begun) = (wanted.asked(self.rules), wanted.key(), Instant::now());
+        let mut known = None;
+        if self.kept.has(&key) {
+            let now = known.insert(self.store.known(&asked).await?);
+            let all_but_rows = now.mark(Versions::default());
+            if wanted.is_running()
+                && let Some(report) = self.kept.lately(&key, &all_but_rows, patience, Instant::now())
+            {
+                return Ok((report, None));
+            }
+            let looked = Instant::now();
+            let mark = now.mark(self.store.versions(&asked, now).await?);
+            if let Some(report) = self.kept.get(&key, &mark, looked) {
+                return Ok((report, None));
             }
         }
-        let (facts, versions) = self.store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
+        let (known, facts, versions) = self.store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
         let report = Arc::new(MonthlyReport::of(wanted.project.clone(), wanted.span, &facts, self.rules));
-        self.kept.put(key.clone(), known.mark(versions), begun, &report);
-        Ok(report)
+        let took = self.kept.put(key, known.mark(versions), begun, &report);
+        Ok((report, Some(took)))
     }
 
-    /// Makes it anew while the old one is told, unless someone does. Nobody waits for it, and it fails quietly: the next reader finds out.
-    /// Where a month of it is closed meanwhile, its mark says so and it is not told.
-    async fn renew(&self, wanted: Wanted, key: Key, known: Known) {
-        if let Some(_renewal) = self.kept.renew(&key) {
-            let _ = tokio::time::timeout(READ_WITHIN, self.made(&wanted, &key, &known)).await;
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How one that took so long, if it was made, is told from now on.
+    fn told_from_now(&self, took: Option<Duration>) -> Told {
+        let now = (self.clock)();
+        let hour_ends_in = (Hour(Hour::of(now).0 + 1).start() - now).to_std().unwrap_or_default();
+        Told { at: Instant::now(), during: took.map(|took| self.patience.of(took)), hour_ends_in }
+    }
+
+    /// Makes those that are to be ready, one after the other, as long as there are any. Half of the turns are for those who wait.
+    async fn keep_ready(maker: Weak<Maker>) {
+        while let Some(maker) = maker.upgrade() {
+            let next = maker.ready().next(Instant::now());
+            let wait = match next {
+                Next::Over => break,
+                Next::Wait(wait) => wait,
+                Next::Make(_) if maker.turns.available_permits() <= AT_ONCE / 2 => BUSY,
+                Next::Make(subject) => {
+                    let Ok(_turn) = Arc::clone(&maker.turns).acquire_owned().await else { break };
+                    maker.make_ready(subject).await;
+                    continue;
+                }
+            };
+            drop(maker);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
+    async fn make_ready(&self, subject: Subject) {
+        let Subject { project, span, limit } = subject.clone();
+        let periods = span.periods((self.clock)()).unwrap_or_default();
+        let wanted = Wanted { project, span, periods, pages: PagesRequest::first(limit) };
+        match in_time(self.told(&wanted, Patience(0))).await {
+            Ok((_, took)) if wanted.is_running() => {
+                self.ready().made(subject, self.told_from_now(took), false);
+            }
+            Ok(_) => self.ready().failed(&subject),
+            Err(error) => {
+                self.ready().failed(&subject);
+                if matches!(error, StoreError::UnknownProject) {
+                    self.kept.forget(&wanted.project);
+                }
+            }
         }
     }
 }
@@ -108,20 +168,36 @@ impl Wanted {
     fn asked(&self, rules: Rules) -> Asked<'_> {
         Asked { project: &self.project, span: self.span, periods: &self.periods, rules }
     }
+
+    /// Rules are the same for all; periods say up to which hour.
+    fn key(&self) -> Key {
+        let Wanted { project, span, periods, pages } = self;
+        (project.clone(), format!("{span} {periods:?} {pages:?}"))
+    }
+
+    fn is_running(&self) -> bool {
+        self.periods.iter().any(|period| period.is_running())
+    }
 }
 
 impl Reports {
     /// Reads with `store`; `clock` tells what has begun.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
-        let store = store.with_timeout_ms(config.timeout_ms);
-        let maker = Maker { store, kept: KeptReports::new(config.keep_bytes), rules: config.rules };
-        let [turns, whole_turns] = [AT_ONCE, WHOLE_AT_ONCE].map(Semaphore::new);
-        Reports { turns: Arc::new(turns), whole_turns, maker: Arc::new(maker), config, clock }
+        let maker = Maker {
+            store: store.with_timeout_ms(config.timeout_ms),
+            kept: KeptReports::new(config.keep_bytes),
+            ready: Mutex::default(),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            rules: config.rules,
+            patience: Patience(config.patience),
+            clock,
+        };
+        Reports { whole_turns: Semaphore::new(WHOLE_AT_ONCE), maker: Arc::new(maker), config }
     }
 
     /// Now.
     pub fn now(&self) -> DateTime<Utc> {
-        (self.clock)()
+        (self.maker.clock)()
     }
 
     /// The present month.
@@ -144,7 +220,7 @@ impl Reports {
         span: Span,
         pages: &PagesRequest,
     ) -> Result<Arc<MonthlyReport>, Problem> {
-        self.told(project, span, pages, Patience(self.config.patience)).await
+        self.told(project, span, pages, self.maker.patience).await
     }
 
     async fn told(
@@ -155,35 +231,24 @@ impl Reports {
         patience: Patience,
     ) -> Result<Arc<MonthlyReport>, Problem> {
         let periods = self.periods(span, pages)?;
-        let is_running = periods.iter().any(|period| period.is_running());
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
-        // Rules are the same for all; periods say up to which hour.
-        let key = (project.clone(), format!("{span} {:?} {pages:?}", wanted.periods));
         let _turn = self.turn().await?;
-        let reading = async {
+        let (report, took) = self.read(project, self.maker.told(&wanted, patience)).await?;
+        if wanted.is_running() && pages.is_plain() && patience != Patience(0) {
+            let subject = Subject { project: wanted.project, span, limit: pages.limit };
             let maker = &self.maker;
-            let known = maker.store.known(&wanted.asked(maker.rules)).await?;
-            let all_but_rows = known.mark(Versions::default());
-            match maker.kept.lately(&key, &all_but_rows, patience, Instant::now()).filter(|_| is_running) {
-                None => maker.made(&wanted, &key, &known).await,
-                Some((report, renewed)) => {
-                    // Half of the turns are for those who wait.
-                    let is_idle = self.turns.available_permits() > AT_ONCE / 2;
-                    if renewed
-                        && is_idle
-                        && let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned()
-                    {
-                        let maker = Arc::clone(maker);
-                        tokio::spawn(async move {
-                            maker.renew(wanted, key, known).await;
-                            drop(turn);
-                        });
-                    }
-                    Ok(report)
+            let begins = match took {
+                None => {
+                    maker.ready().read(&subject, Instant::now());
+                    false
                 }
+                Some(took) => maker.ready().made(subject, maker.told_from_now(Some(took)), true),
+            };
+            if begins {
+                tokio::spawn(Maker::keep_ready(Arc::downgrade(maker)));
             }
-        };
-        self.read(project, reading).await
+        }
+        Ok(report)
     }
 
     /// The same with every page, every page not found and every value that may be told, however many; of one `status`, if any.
@@ -390,7 +455,7 @@ impl Reports {
     }
 
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        turn(&self.turns).await
+        turn(&self.maker.turns).await
     }
 }
 

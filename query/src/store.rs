@@ -3,9 +3,9 @@
 //! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
 //! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
 //!
-//! A report is three looks, each of several questions at once: is there such a project, and which months are closed; the totals; the
-//! lists, of what the totals have counted. Of a project with very many views a fourth says what is known of the pages listed. Where the
-//! report was made before, the first look is followed by the question whether anything has changed since.
+//! A report is two looks, each of several questions at once: is there such a project, which months are closed, and the totals; the
+//! lists, of what the totals have counted. Of a project with very many views a third says what is known of the pages listed. Where the
+//! report was made before, one that asks whether anything has changed since comes first.
 
 use crate::kept::{Mark, Versions};
 use crate::period::{Period, Span};
@@ -24,6 +24,7 @@ use scope::{Scope, first_day, of_project};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 mod live;
@@ -90,11 +91,16 @@ impl StoreError {
     }
 }
 
+/// Who closed the months that are closed, by their first day.
+type Closes = BTreeMap<u16, MonthCloseRow>;
+
 /// The reader of reports.
 #[derive(Clone)]
 pub struct ReportStore {
     client: clickhouse::Client,
     timeout: Duration,
+    /// Of the months that were asked for, as they were found the last time.
+    last_closed: Arc<Mutex<Closes>>,
 }
 
 /// One project's months, and those that they are compared with.
@@ -118,7 +124,7 @@ impl Asked<'_> {
 
 /// What is known before any figure is read.
 pub(crate) struct Known {
-    closed: BTreeMap<u16, MonthCloseRow>,
+    closed: Closes,
     project: OfProject,
 }
 
@@ -163,7 +169,7 @@ impl ReportStore {
     /// Reads with `client`, whose database holds the tables of `schemas`.
     pub fn new(client: clickhouse::Client) -> Self {
         let client = SETTINGS.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value));
-        ReportStore { client, timeout: Duration::from_secs(10) }
+        ReportStore { client, timeout: Duration::from_secs(10), last_closed: Arc::default() }
     }
 
     /// Allows every question `timeout_ms`.
@@ -178,19 +184,25 @@ impl ReportStore {
         self.known_of(asked, &asked.compared()).await
     }
 
-    /// Everything that a whole report needs, with the versions of what was read.
+    /// Everything that a whole report needs, with the versions of what was read, and what it rests on, `known` if that was asked for
+    /// already.
     pub(crate) async fn report(
         &self,
         asked: &Asked<'_>,
-        known: &Known,
+        known: Option<Known>,
         pages: &PagesRequest,
         not_found_limit: usize,
-    ) -> Result<(ReportFacts, Versions), StoreError> {
+    ) -> Result<(Known, ReportFacts, Versions), StoreError> {
         let compared = asked.compared();
-        let (scope, before) = scopes(asked, &compared, &known.closed);
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
-        let ((mut facts, mut versions), rejections) =
-            tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))?;
+        let (known, (mut facts, mut versions, rejections)) = match known {
+            Some(known) => {
+                let counted = self.counted(asked, &known.closed, compared).await?;
+                (known, counted)
+            }
+            None => self.known_and_counted(asked, compared).await?,
+        };
+        let (scope, before) = scopes(asked, &compared, &known.closed);
         facts.time_zone = known.project.time_zone;
         let views = facts.months.iter().map(MonthFacts::views).sum();
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
@@ -204,7 +216,42 @@ impl ReportStore {
         }
         let (lists, listed) = self.listed_first(&scope, before.as_ref(), first, asked.rules).await?;
         ([facts.pages, facts.not_found], facts.listed) = (lists, listed);
-        Ok((facts, versions))
+        Ok((known, facts, versions))
+    }
+
+    /// What is counted, of months of which these are closed.
+    async fn counted(
+        &self,
+        asked: &Asked<'_>,
+        closed: &Closes,
+        compared: [Option<Period>; 2],
+    ) -> Result<(ReportFacts, Versions, Vec<Rejections>), StoreError> {
+        let (scope, _) = scopes(asked, &compared, closed);
+        let ((facts, versions), rejections) =
+            tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))?;
+        Ok((facts, versions, rejections))
+    }
+
+    /// Both at once, since nearly always the same months are closed as the last time: if not, what is counted is read again.
+    async fn known_and_counted(
+        &self,
+        asked: &Asked<'_>,
+        compared: [Option<Period>; 2],
+    ) -> Result<(Known, (ReportFacts, Versions, Vec<Rejections>)), StoreError> {
+        let assumed = self.last_closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What comes of a wrong assumption is not even an error.
+        let counted = async { Ok(self.counted(asked, &assumed, compared).await) };
+        let (known, counted) = tokio::try_join!(self.known_of(asked, &compared), counted)?;
+        let alike = |period: &Period| {
+            let month = first_day(period.month());
+            assumed.get(&month) == known.closed.get(&month)
+        };
+        let counted = if asked.periods.iter().chain(compared.iter().flatten()).all(alike) {
+            counted?
+        } else {
+            self.counted(asked, &known.closed, compared).await?
+        };
+        Ok((known, counted))
     }
 
     /// The months' totals alone: days and hours.
@@ -291,7 +338,7 @@ impl ReportStore {
     }
 
     /// Who closed the months, of those that anybody did.
-    async fn closed(&self, months: &[u16]) -> Result<BTreeMap<u16, MonthCloseRow>, StoreError> {
+    async fn closed(&self, months: &[u16]) -> Result<Closes, StoreError> {
         let days: Vec<String> = months.iter().map(|month| format!("toDate({month})")).collect();
         let sql = format!(
             "SELECT ?fields FROM month_close FINAL WHERE month IN ({}) ORDER BY month, finished, run LIMIT 1 BY month",
@@ -299,7 +346,11 @@ impl ReportStore {
         );
         let query = self.client.query(&sql);
         let rows = self.within("whether the months are closed", query.fetch_all::<MonthCloseRow>()).await?;
-        Ok(rows.into_iter().map(|row| (row.month, row)).collect())
+        let closed: Closes = rows.into_iter().map(|row| (row.month, row)).collect();
+        let mut last = self.last_closed.lock().unwrap_or_else(PoisonError::into_inner);
+        last.retain(|month, _| !months.contains(month));
+        last.extend(closed.clone());
+        Ok(closed)
     }
 
     /// Hours, bots, visitors: of the report's months, and of those they are compared with.
@@ -429,11 +480,7 @@ fn of_hour<'m>(mut months: impl Iterator<Item = &'m mut MonthFacts>, hour: Hour)
 }
 
 /// The span's months, and the month before them where it is spoken of.
-fn scopes<'a>(
-    asked: &Asked<'a>,
-    compared: &[Option<Period>; 2],
-    closed: &'a BTreeMap<u16, MonthCloseRow>,
-) -> (Scope<'a>, Option<Scope<'a>>) {
+fn scopes<'a>(asked: &Asked<'a>, compared: &[Option<Period>; 2], closed: &'a Closes) -> (Scope<'a>, Option<Scope<'a>>) {
     let range = asked.span.single().is_none();
     let scope = Scope { whose: of_project(asked.project), periods: asked.periods.to_vec(), range, closed };
     // Pages are kept by day, or by month once it is closed, so the month before is always taken whole.
