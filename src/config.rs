@@ -108,6 +108,12 @@ const SETTINGS: &[Setting] = &[
         "classic",
         "classic (cooperative-sticky), or consumer (KIP-848; brokers from 4.0 on have it)",
     ),
+    setting(
+        "kafka_times",
+        "CLOCK",
+        "append",
+        "Whose clock cuts windows: append, the brokers'; create, the sender's, where one sender fills a log with what was before",
+    ),
     Setting {
         list: true,
         ..setting(
@@ -662,6 +668,7 @@ mod tests {
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),
             (&["--kafka-group-protocol", "eager"], "setting `kafka_group_protocol`"),
+            (&["--kafka-times", "now"], "setting `kafka_times`"),
             (&["--kafka-topic", "page views"], "setting `kafka_topic`"),
             (&["--kafka-partitions", "0"], "setting `kafka_partitions`"),
             (&["--spill-bytes", "lots"], "setting `spill_bytes`"),

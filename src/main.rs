@@ -328,6 +328,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whoever reads a report, or sends a beacon, goes before who works off a backlog. Threads inherit it.
+fn yield_to_others() {
+    const NICENESS: i32 = 10;
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "cannot yield to others");
+    }
+    // Where the kernel shares out processors by sessions first (autogroup), that counts within a session only, and a service is one of
+    // its own. A session of others is not ours to slow down.
+    let is_own = rustix::process::getsid(None).is_ok_and(|session| session == rustix::process::getpid());
+    if is_own && let Err(error) = std::fs::write("/proc/self/autogroup", NICENESS.to_string()) {
+        tracing::debug!(%error, "cannot have the session yield to others");
+    }
+}
+
 fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime");
@@ -350,11 +364,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
-            if role == "aggregate"
-                // Threads inherit it. Whoever reads a report, or sends a beacon, goes before who works off a backlog.
-                && let Err(error) = rustix::process::nice(10)
-            {
-                tracing::debug!(%error, "cannot yield to others");
+            if role == "aggregate" {
+                yield_to_others();
             }
             let runtime = runtime()?;
             match role {

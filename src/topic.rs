@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
 use crate::{database, kafka, projects};
 use aggregate::fold::FOLD_VERSION;
+use aggregate::kafka::RecordTimes;
 use aggregate::kafka::{CommitText, StreamRow, Streams};
 use aggregate::window::{Commit, WindowStart};
 use anyhow::{Context, bail};
@@ -72,7 +73,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
             None => return Err(error),
         },
     };
-    Ok(Look::There(check(&described, plan)))
+    Ok(Look::There(check(&described, settings.times, plan)))
 }
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
@@ -111,7 +112,7 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     Ok(Some(Described { replication, settings }))
 }
 
-fn check(topic: &Described, plan: TopicPlan) -> Vec<Wrong> {
+fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     let text = |name: &str| topic.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
     let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
     let mut wrong = Vec::new();
@@ -123,11 +124,14 @@ fn check(topic: &Described, plan: TopicPlan) -> Vec<Wrong> {
     let told = |name: &str| text(name).unwrap_or("not told").to_owned();
     let is = |name: &str, value: &str| text(name) == Some(value);
     expect(
-        is("message.timestamp.type", "LogAppendTime"),
+        is("message.timestamp.type", times.topic_setting()),
         "message.timestamp.type",
         told("message.timestamp.type"),
-        "LogAppendTime",
-        "windows are cut by the brokers' append times, and senders' clocks differ",
+        times.topic_setting(),
+        match times {
+            RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
+            RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
+        },
         true,
     );
     expect(
@@ -276,7 +280,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         let retention_ms = (u64::from(plan.retention_hours) * 3_600_000).to_string();
         let insync = if plan.replication >= 3 { "2" } else { "1" };
         let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
-            .set("message.timestamp.type", "LogAppendTime")
+            .set("message.timestamp.type", settings.times.topic_setting())
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention_ms)
             .set("retention.bytes", "-1")
@@ -451,7 +455,7 @@ mod tests {
     #[test]
     fn each_wrong_setting_is_named() {
         let plan = TopicPlan { partitions: 12, replication: 3, retention_hours: 72, window_hours: 12 };
-        assert_eq!(check(&described(3, &[]), plan), []);
+        assert_eq!(check(&described(3, &[]), RecordTimes::Append, plan), []);
         for (name, value) in [
             ("message.timestamp.type", "CreateTime"),
             ("cleanup.policy", "compact"),
@@ -462,12 +466,18 @@ mod tests {
             ("max.message.bytes", "1000"),
             ("min.insync.replicas", "1"),
         ] {
-            let wrong = check(&described(3, &[(name, value)]), plan);
+            let wrong = check(&described(3, &[(name, value)]), RecordTimes::Append, plan);
             assert_eq!(wrong.len(), 1, "{name}: {wrong:?}");
             assert!(wrong[0].fatal && wrong[0].to_string().starts_with(&format!("{name} is {value}, expected ")));
         }
-        let one = check(&described(1, &[("min.insync.replicas", "1")]), plan);
+        let created = check(&described(3, &[]), RecordTimes::Create, plan);
+        assert!(created.len() == 1 && created[0].to_string().starts_with("message.timestamp.type is LogAppendTime"));
+        let one = check(&described(1, &[("min.insync.replicas", "1")]), RecordTimes::Append, plan);
         assert!(one.len() == 1 && !one[0].fatal && one[0].setting == "replication", "{one:?}");
-        assert!(check(&described(3, &[("min.insync.replicas", "3")]), plan).iter().all(|wrong| !wrong.fatal));
+        assert!(
+            check(&described(3, &[("min.insync.replicas", "3")]), RecordTimes::Append, plan)
+                .iter()
+                .all(|wrong| !wrong.fatal)
+        );
     }
 }

@@ -17,7 +17,9 @@
 mod group;
 mod partition;
 mod streams;
+mod times;
 
 pub use group::{GroupConfig, GroupError, GroupStatus, PartitionStatus, run_group};
 pub use partition::CommitText;
 pub use streams::{StreamRow, Streams};
+pub use times::RecordTimes;

@@ -9,7 +9,7 @@ use ingest::journal::{Journal, JournalConfig};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Message, Timestamp};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
 use serde::Deserialize;
@@ -219,8 +219,9 @@ fn read_topic(
         heard = Instant::now();
         let offset = u64::try_from(message.offset())?;
         ensure!(offset == next, "partition {partition} has no record at offset {next}, the next is {offset}");
-        let Timestamp::LogAppendTime(appended_ms) = message.timestamp() else {
-            bail!("the record at offset {offset} of partition {partition} has no append time");
+        let Some(appended_ms) = settings.times.millis(message.timestamp()) else {
+            let expected = settings.times.topic_setting();
+            bail!("the record at offset {offset} of partition {partition} has no time of the kind {expected}");
         };
         next = offset + 1;
         if take(offset, u32::try_from(appended_ms / 3_600_000)?, message.payload().unwrap_or_default()).is_break() {

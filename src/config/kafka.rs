@@ -1,6 +1,7 @@
 //! Settings of Kafka: who to ask, and what delivery needs whatever else is set.
 
 use super::Config;
+use aggregate::kafka::RecordTimes;
 use anyhow::bail;
 use rdkafka::ClientConfig;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// How the group shares partitions.
     pub protocol: GroupProtocol,
+    /// Whose clock cuts windows.
+    pub times: RecordTimes,
     /// Further settings of librdkafka, each (name, value).
     pub properties: Vec<(String, String)>,
 }
@@ -117,6 +120,13 @@ impl Config {
                 self.origin("kafka_group_protocol")
             ),
         };
+        let times = match self.text("kafka_times") {
+            Some("append") => RecordTimes::Append,
+            Some("create") => RecordTimes::Create,
+            other => {
+                bail!("setting `kafka_times` is {other:?} ({}): expected append or create", self.origin("kafka_times"))
+            }
+        };
         let mut properties = Vec::new();
         for text in &self.values["kafka_property"].text {
             let origin = self.origin("kafka_property");
@@ -138,6 +148,7 @@ impl Config {
             topic: name("kafka_topic")?,
             group: name("kafka_group")?,
             protocol,
+            times,
             properties,
         })
     }

@@ -63,6 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             topic: settings.topic.clone(),
             group: settings.group.clone(),
             broker_assigns: settings.protocol == GroupProtocol::Consumer,
+            times: settings.times,
             store: SummaryStore::new(clickhouse.clone(), timeout)
                 .yielding()
                 .await

@@ -1,6 +1,6 @@
 //! An operator's story: what does not start says why and what to do, and what was stopped goes on where it was.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
 use harness::service::{Service, binary};
 use std::path::Path;
@@ -224,4 +224,41 @@ async fn names_that_a_pattern_admitted_outlive_a_kill() -> Result<()> {
     ensure!(send(address, "stranger", "").await? == 202 && send(address, "another", "").await? == 202);
     ensure!(send(address, "second", "").await? == 202, "strangers do not push out who was there before");
     service.stop().await
+}
+
+/// Who works off a backlog goes behind who reads a report. Where the kernel shares out processors by sessions first, the aggregator's does,
+/// if it is its own, as a service's is; a terminal's is not ours to slow down.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregator_lets_others_go_first() -> Result<()> {
+    let nowhere = harness::process::free_address()?;
+    let (bootstrap, clickhouse) = (nowhere.to_string(), format!("http://{nowhere}"));
+    let arguments = ["aggregate", "--kafka-bootstrap", &bootstrap, "--clickhouse-url", &clickhouse, "--listen"];
+    let binary = binary()?;
+    for is_own in [true, false] {
+        let mut command = if is_own { Command::new("setsid") } else { Command::new(&binary) };
+        if is_own {
+            command.arg(&binary);
+        }
+        let listen = harness::process::free_address()?.to_string();
+        let child = command.args(arguments).arg(listen).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let child = child.stdout(Stdio::null()).spawn()?;
+        let of = format!("/proc/{}", child.id().context("it has ended")?);
+        // The 17th after its name.
+        let niceness = || {
+            let stat = std::fs::read_to_string(format!("{of}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(16).map(str::to_owned))
+        };
+        harness::service::eventually("the aggregator to yield", async || {
+            let niceness = niceness();
+            ensure!(niceness.as_deref() == Some("10"), "its niceness is {niceness:?}");
+            // Written after that. A kernel without autogroups has none.
+            let Ok(session) = std::fs::read_to_string(format!("{of}/autogroup")) else { return Ok(()) };
+            let ours = std::fs::read_to_string("/proc/self/autogroup")?;
+            let expected = if is_own { session.ends_with("nice 10\n") } else { session == ours };
+            ensure!(expected, "its session is {session}, ours {ours}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }

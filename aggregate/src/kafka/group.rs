@@ -2,6 +2,7 @@
 
 use super::partition::{ASK, CommitText, PartitionSource, Reader};
 use super::streams::{StreamRow, Streams};
+use super::times::RecordTimes;
 use crate::progress::Progress;
 use crate::run::{AggregateConfig, AggregateError, run};
 use crate::store::{StoreError, SummaryStore};
@@ -45,6 +46,8 @@ pub struct GroupConfig {
     pub group: String,
     /// Whether the brokers assign (KIP-848) or the members do (classic protocol, cooperative-sticky).
     pub broker_assigns: bool,
+    /// Whose clock cuts windows.
+    pub times: RecordTimes,
     /// How each partition is folded.
     pub aggregate: AggregateConfig,
     /// Where rows go.
@@ -479,7 +482,7 @@ impl Member {
             .incremental_assign(&starts)
             .map_err(|source| GroupError::Kafka { action: "take the partitions that the group gave", source })?;
         for (partition, commit, start, queue) in begun {
-            let reader = Reader::start(queue, partition, start)?;
+            let reader = Reader::start(queue, partition, self.config.times, start)?;
             let (stop, stopped) = watch::channel(false);
             let part = Part {
                 cluster: cluster.clone(),

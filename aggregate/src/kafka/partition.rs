@@ -1,13 +1,13 @@
 //! One partition as a [`Source`].
 
 use super::group::GroupContext;
+use super::times::RecordTimes;
 use crate::source::{RecordBatch, Source, SourceError};
 use crate::window::Commit;
 use rdkafka::Message;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Timestamp;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
 use std::sync::Arc;
@@ -89,13 +89,18 @@ impl Drop for Reader {
 
 impl Reader {
     /// Starts a thread that reads the queue, whose first record must be the one at `offset`.
-    pub fn start(queue: PartitionQueue<GroupContext>, partition: i32, offset: u64) -> std::io::Result<Self> {
+    pub fn start(
+        queue: PartitionQueue<GroupContext>,
+        partition: i32,
+        times: RecordTimes,
+        offset: u64,
+    ) -> std::io::Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stop, seen_end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(NO_END)));
         std::thread::Builder::new().name(format!("partition {partition}")).spawn({
             let (stop, seen_end) = (Arc::clone(&stop), Arc::clone(&seen_end));
             move || {
-                let mut reading = Reading { queue, partition, next: offset, held: None, seen_end };
+                let mut reading = Reading { queue, partition, times, next: offset, held: None, seen_end };
                 while !stop.load(Ordering::Relaxed) {
                     let batch = reading.batch().transpose();
                     let failed = matches!(batch, Some(Err(_)));
@@ -117,6 +122,7 @@ impl Reader {
 struct Reading {
     queue: PartitionQueue<GroupContext>,
     partition: i32,
+    times: RecordTimes,
     /// Offset of the next record.
     next: u64,
     /// Read, but of another hour than the batch before it.
@@ -156,13 +162,14 @@ impl Reading {
                     passing: false,
                 });
             }
-            let Timestamp::LogAppendTime(appended_ms) = message.timestamp() else {
+            let Some(appended_ms) = self.times.millis(message.timestamp()) else {
                 return Err(SourceError {
                     action: "read append times",
                     reason: format!(
                         "the record at offset {offset} of partition {} has none: the topic needs \
-                         message.timestamp.type=LogAppendTime from its first record on; see `headcount topic check`",
-                        self.partition
+                         message.timestamp.type={} from its first record on; see `headcount topic check`",
+                        self.partition,
+                        self.times.topic_setting()
                     ),
                     passing: false,
                 });

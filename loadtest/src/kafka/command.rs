@@ -11,7 +11,7 @@ use super::drain::DrainArgs;
 use super::figures::{Figures, Servers, Who};
 use super::records::{Log, Truth};
 use super::report::{self, Line};
-use super::topic::Filled;
+use super::topic::{Filled, Times};
 use super::{aggregators, database, drain, producer, table_engine, topic};
 use crate::cpu::{cpu_seconds, forget_peak, listener_pid, peak_bytes};
 use crate::interrupt::Interrupts;
@@ -245,7 +245,7 @@ impl Test<'_> {
     }
 
     async fn fill(&self) -> anyhow::Result<Filled> {
-        topic::make(&self.setting.bootstrap, &self.setting.topic, self.setting.partitions).await?;
+        topic::make(&self.setting.bootstrap, &self.setting.topic, self.setting.partitions, Times::Append).await?;
         let log = self.log();
         let filled = tokio::task::block_in_place(|| topic::fill(&self.setting.bootstrap, &self.setting.topic, &log))
             .context("filling the topic")?;
@@ -271,7 +271,7 @@ impl Test<'_> {
             Who::Producer => {
                 let topic = self.sent_to();
                 self.sending = true;
-                topic::make(&self.setting.bootstrap, &topic, self.setting.partitions).await?;
+                topic::make(&self.setting.bootstrap, &topic, self.setting.partitions, Times::Append).await?;
                 let log = self.log();
                 let sent = tokio::task::block_in_place(|| producer::measure(&self.setting, &topic, &log));
                 let kafka = self.spent(before)?.kafka;

@@ -31,7 +31,7 @@ pub fn measure(setting: &Setting, topic: &str, log: &Log) -> anyhow::Result<Sent
     let mut sender = Sender::new(&setting.bootstrap, topic)?;
     let (begun, before) = (Instant::now(), cpu_seconds(std::process::id())?);
     for (key, record) in records {
-        sender.send(key, None, &record)?;
+        sender.send(key, None, None, &record)?;
     }
     sender.flush()?;
     (sent.seconds, sent.cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu_seconds(std::process::id())? - before);

@@ -78,15 +78,31 @@ pub struct Filled {
     pub wire_bytes: u64,
 }
 
+/// Whose clock says when a record was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// The brokers', as it is in service.
+    Append,
+    /// Ours: each record has the time that the month has when it is sent. No record is too old to stay.
+    OfMonth,
+}
+
 /// Makes the topic as `headcount topic ensure` would on one broker.
 ///
 /// # Errors
 /// When it exists, or the brokers do not make it.
-pub async fn make(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<()> {
+pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -> anyhow::Result<()> {
+    let (of, retention) = match times {
+        Times::Append => ("LogAppendTime", "259200000"),
+        Times::OfMonth => ("CreateTime", "-1"),
+    };
+    // A month that has not begun may be tried, too.
+    let latest = i64::MAX.to_string();
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
-        .set("message.timestamp.type", "LogAppendTime")
+        .set("message.timestamp.type", of)
+        .set("message.timestamp.after.max.ms", &latest)
         .set("cleanup.policy", "delete")
-        .set("retention.ms", "259200000")
+        .set("retention.ms", retention)
         .set("retention.bytes", "-1")
         .set("min.insync.replicas", "1")
         .set("unclean.leader.election.enable", "false");
@@ -198,14 +214,15 @@ impl Sender {
         Ok(Self { producer, topic: topic.to_owned(), sent: 0 })
     }
 
-    /// Queues a record, for the partition its key decides or for a named one; waits while the queue is full.
+    /// Queues a record, for the partition its key decides or for a named one, and of a time in milliseconds since the epoch, else of
+    /// now; waits while the queue is full.
     ///
     /// # Errors
     /// When the client refuses it, or the queue stays full.
-    pub fn send(&mut self, key: u64, partition: Option<i32>, record: &[u8]) -> anyhow::Result<()> {
+    pub fn send(&mut self, key: u64, partition: Option<i32>, time: Option<i64>, record: &[u8]) -> anyhow::Result<()> {
         let key = key.to_be_bytes();
         let mut message = BaseRecord::to(&self.topic).key(&key).payload(record);
-        message.partition = partition;
+        (message.partition, message.timestamp) = (partition, time);
         let mut deadline = None;
         loop {
             match self.producer.send(message) {
@@ -272,7 +289,7 @@ pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
     let begun = Instant::now();
     let mut records = log.records();
     for (key, record) in records.by_ref() {
-        sender.send(key, None, &record)?;
+        sender.send(key, None, None, &record)?;
     }
     sender.flush()?;
     let seconds = begun.elapsed().as_secs_f64();

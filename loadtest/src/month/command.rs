@@ -58,10 +58,9 @@ pub struct MonthArgs {
     /// Processes of `headcount aggregate` in one group
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub aggregators: u32,
-    /// Records in a window of a partition [default: what a window's hours of such a month have, so that there are as many rows as
-    /// there would be had the month taken a month]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_194_304))]
-    pub window_records: Option<u64>,
+    /// Records after which a window of a partition ends, before the twelve hours of the month that end it anyway
+    #[arg(long, value_name = "N", default_value_t = 4_194_304, value_parser = clap::value_parser!(u64).range(1..=4_194_304))]
+    pub window_records: u64,
     /// Records that may wait for the aggregators: what bounds the backlog
     #[arg(long, value_name = "N", default_value_t = 8_000_000)]
     pub ahead: u64,
@@ -109,11 +108,6 @@ pub struct MonthArgs {
 fn last_month() -> Month {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     schemas::Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX)).month().previous()
-}
-
-/// Windows that the log of one partition is cut into in so many hours, where no one says otherwise.
-pub(super) fn usual_windows(hours: u32) -> u64 {
-    u64::from(hours.div_ceil(crate::WINDOW_HOURS))
 }
 
 /// However the run ends, there is a report of what was done until then; and with `--state`, what it needs to go on stays.
@@ -172,15 +166,13 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
     };
     ensure!(size.views >= 1_000, "a month has at least a thousand page views here");
     let plan = Arc::new(Plan::new(args.seed, args.month.unwrap_or_else(last_month), size));
-    let usual = size.views / usual_windows(plan.hours()) / args.partitions as u64;
-    let window_records = args.window_records.unwrap_or(usual.clamp(1, 4_194_304));
     let fresh = State {
         format: 1,
         month: plan.month().to_string(),
         seed: args.seed,
         size,
         partitions: args.partitions,
-        window_records,
+        window_records: args.window_records,
         name: format!("{:016x}", unique()),
     };
     let (state, resumed) = State::resume_or_begin(args.state.as_deref(), fresh)?;

@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::truth::{Counts, Repeat, Truth};
 
 /// Spans of so many hours, by the log's clock, end windows.
-const SPAN_HOURS: u32 = 6;
+const SPAN_HOURS: u32 = crate::WINDOW_HOURS;
 /// A window is also cut at 256 MiB of records, none of which has more than 268 bytes.
 const FEWEST_BY_BYTES: u64 = 1_000_000;
 

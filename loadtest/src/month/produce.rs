@@ -16,6 +16,8 @@ use super::truth::{Sent, Truth};
 use super::view::{Encoder, Shares, Views};
 use crate::kafka::topic::Sender;
 
+const HOUR_MS: i64 = 3_600_000;
+
 /// A day that is in the topic.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
@@ -98,7 +100,7 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
     let truth = &mut produced.truth;
-    let mut log = Log { sender: Sender::new(&job.bootstrap, &job.topic)?, there: job.there.clone() };
+    let mut log = Log { sender: Sender::new(&job.bootstrap, &job.topic)?, there: job.there.clone(), time: 0 };
     let begun = Instant::now();
     let mut complete = true;
     'month: for hour in 0..job.hours {
@@ -111,6 +113,9 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
                 break 'month;
             }
             plan.fill(hour, part, &mut stretch);
+            // As if it were sent then: that cuts windows.
+            let start = i64::from(plan.month().first_hour().0 + hour) * HOUR_MS;
+            log.time = start + i64::from(part) * HOUR_MS / i64::from(plan.parts(hour));
             for place in stretch.views() {
                 let view = views.view(place, hour);
                 truth.count(plan, place, &view, hour);
@@ -154,6 +159,8 @@ struct Log {
     sender: Sender,
     /// Of each partition, how many records are still to be left out.
     there: Vec<u64>,
+    /// Of what is sent, in milliseconds since the epoch.
+    time: i64,
 }
 
 impl Log {
@@ -167,7 +174,7 @@ impl Log {
             self.there[partition] = left;
             return Ok(());
         }
-        self.sender.send(key, i32::try_from(partition).ok(), record)
+        self.sender.send(key, i32::try_from(partition).ok(), Some(self.time), record)
     }
 
     /// Whether nothing is left out any more.

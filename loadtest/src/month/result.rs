@@ -29,8 +29,6 @@ pub struct Setting {
     pub aggregators: u32,
     /// Records in a window of a partition.
     pub window_records: u64,
-    /// Windows that there are in a month that takes a month, for comparison with what was made.
-    pub usual_windows: u64,
     /// Records that could wait for the ledger.
     pub ahead: u64,
 }

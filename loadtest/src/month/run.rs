@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::check::{Check, Checked};
-use super::command::{MonthArgs, usual_windows};
+use super::command::MonthArgs;
 use super::plan::Plan;
 use super::probe::{self, Probed};
 use super::produce::{Job, Produced, Progress, produce};
@@ -21,7 +21,10 @@ use super::watch::{Cpu, Peaks, Servers, Watched, Watcher, tables};
 use crate::cpu::{cpu_seconds, forget_peak, peak_bytes};
 use crate::kafka::command::Setting as Kafka;
 use crate::kafka::database::Database;
-use crate::kafka::{aggregators, topic};
+use crate::kafka::{
+    aggregators,
+    topic::{self, Times},
+};
 use crate::machine::Machine;
 use crate::role::{self, Role};
 
@@ -63,7 +66,7 @@ impl Run {
     /// When the time was up, a process ended, or a question failed. What was measured until then is in `result`.
     pub async fn all(&self, result: &mut MonthResult) -> anyhow::Result<bool> {
         if !self.resumed {
-            topic::make(&self.kafka.bootstrap, &self.kafka.topic, self.kafka.partitions).await?;
+            topic::make(&self.kafka.bootstrap, &self.kafka.topic, self.kafka.partitions, Times::OfMonth).await?;
         }
         for pid in [self.servers.kafka, self.servers.clickhouse].into_iter().flatten() {
             forget_peak(pid);
@@ -158,7 +161,6 @@ impl Run {
             partitions: self.args.partitions,
             aggregators: self.args.aggregators,
             window_records: self.state.window_records,
-            usual_windows: usual_windows(hours) * self.args.partitions as u64,
             ahead: self.args.ahead,
         }
     }
@@ -168,7 +170,9 @@ impl Run {
         // In the month's last hour, so that none of them closes it before its time.
         let clock = schemas::Hour(self.plan.month().end_hour().0 - 1).start().to_rfc3339();
         let window = self.state.window_records.to_string();
-        let more = ["--clock-start", &clock, "--window-records", &window];
+        let hours = crate::WINDOW_HOURS.to_string();
+        let more =
+            ["--clock-start", &clock, "--window-records", &window, "--window-hours", &hours, "--kafka-times", "create"];
         let mut all = Vec::new();
         for _ in 0..self.args.aggregators {
             all.push(aggregators::start(&self.kafka, &self.state.group(), &self.database.name, &more)?);
@@ -361,17 +365,18 @@ fn bar(expected: u64) -> ProgressBar {
 }
 
 fn remarks(result: &MonthResult) -> Vec<String> {
-    let (counted, window_records) = (&result.counted, result.setting.window_records);
+    let counted = &result.counted;
     let mut remarks = vec![
         "All ran on one machine: sender, broker, aggregators and ClickHouse share its processors. Memory is the peak of what was \
          resident; of ClickHouse it includes the pages of its program that were touched."
             .to_owned(),
         "B/view day by day is with parts that are not merged yet; the tables below it are at rest.".to_owned(),
     ];
-    if window_records < SMALL_WINDOW {
+    let in_window = result.records() / counted.windows.max(1);
+    if in_window < SMALL_WINDOW {
         remarks.push(format!(
-            "Windows of {window_records} records are as many as a month has, in some minutes: most of the time goes into their inserts, \
-             which a month has hours for. For the rate of a backlog give --window-records."
+            "There are as many windows as a month has, of {in_window} records each, in some minutes: most of the time goes into their \
+             inserts, which a month has hours for."
         ));
     }
     if counted.records < result.records() {

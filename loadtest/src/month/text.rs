@@ -58,7 +58,7 @@ fn truth(out: &mut String, result: &MonthResult) {
     let _ = writeln!(
         out,
         "{} of {} projects, {} of its days: {} page views ({} by people, {} by bots, {} of a flood), {} visitors\n\
-         {} repeats, {} late, {} refused beacons in {} tallies; {} partitions, {} aggregators, windows of {} records\n",
+         {} repeats, {} late, {} refused beacons in {} tallies; {} partitions, {} aggregators, {} windows\n",
         setting.month,
         grouped(setting.size.projects.into()),
         setting.days,
@@ -73,7 +73,7 @@ fn truth(out: &mut String, result: &MonthResult) {
         grouped(truth.tallies),
         setting.partitions,
         setting.aggregators,
-        grouped(setting.window_records)
+        grouped(result.counted.windows)
     );
 }
 
