@@ -330,7 +330,7 @@ fn main() -> ExitCode {
 
 /// Whoever reads a report, or sends a beacon, goes before who works off a backlog. Threads inherit it.
 fn yield_to_others() {
-    const NICENESS: i32 = 10;
+    const NICENESS: i32 = 15;
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "cannot yield to others");
     }

@@ -30,7 +30,7 @@ pub enum StoreError {
 }
 
 /// Niceness of the threads that insert.
-const YIELD: (&str, &str) = ("os_threads_nice_value_query", "10");
+const YIELD: (&str, &str) = ("os_threads_nice_value_query", "15");
 
 /// The summaries' tables.
 #[derive(Clone)]

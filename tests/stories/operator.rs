@@ -250,11 +250,11 @@ async fn an_aggregator_lets_others_go_first() -> Result<()> {
         };
         harness::service::eventually("the aggregator to yield", async || {
             let niceness = niceness();
-            ensure!(niceness.as_deref() == Some("10"), "its niceness is {niceness:?}");
+            ensure!(niceness.as_deref() == Some("15"), "its niceness is {niceness:?}");
             // Written after that. A kernel without autogroups has none.
             let Ok(session) = std::fs::read_to_string(format!("{of}/autogroup")) else { return Ok(()) };
             let ours = std::fs::read_to_string("/proc/self/autogroup")?;
-            let expected = if is_own { session.ends_with("nice 10\n") } else { session == ours };
+            let expected = if is_own { session.ends_with("nice 15\n") } else { session == ours };
             ensure!(expected, "its session is {session}, ours {ours}");
             Ok(())
         })

@@ -95,7 +95,8 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> Produced {
 }
 
 fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) -> anyhow::Result<()> {
-    // No part of what is measured, so it yields to that; so do the client's threads, which inherit it.
+    // No part of what is measured, so it yields to readers, and so do the client's threads, which inherit it; but not to those who
+    // count (15): were they faster than it, there would be no backlog to work off.
     let _ = rustix::process::nice(10);
     let shares = Shares::default();
     let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());

@@ -24,8 +24,11 @@ const PATHS_BYTES: usize = 32 * 1024;
 const FEW_VIEWS: u64 = 1_000_000;
 
 /// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed: each may be of
-/// another path.
-const FEW_NOT_FOUND: u64 = 20_000;
+/// another path, so more than [`MOST_REFERRERS`] are left, and asked for again of those listed.
+const FEW_NOT_FOUND: u64 = 200_000;
+
+/// Paths with their referrers that are read at once.
+const MOST_REFERRERS: usize = 20_000;
 
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
 const SORT_BYTES: &str = "67108864";
@@ -166,7 +169,8 @@ impl ReportStore {
                 if views > FEW_NOT_FOUND {
                     Ok(None)
                 } else {
-                    self.referrers_where(scope, "", &[], rules).await.map(Some)
+                    let all = self.referrers_where(scope, "", &[], rules).await?;
+                    Ok(Some(all).filter(|all| all.len() < MOST_REFERRERS))
                 }
             };
             let (mut first, referrers) = tokio::try_join!(self.few_pages(scope, before, limits), all)?;
@@ -422,7 +426,8 @@ impl ReportStore {
         rules: Rules,
     ) -> Result<Vec<ValueSum>, StoreError> {
         let rows = scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more);
-        let sql = super::values(&rows, rules.floor);
+        let limit = if paths.is_empty() { format!(" LIMIT {MOST_REFERRERS}") } else { String::new() };
+        let sql = super::values(&rows, rules.floor) + &limit;
         let query = bound_paths(self.client.query(&sql), &sql, paths);
         self.within("referrers of pages not found", query.fetch_all()).await
     }
