@@ -105,6 +105,11 @@ impl KeptReports {
         KeptReports { cache }
     }
 
+    /// Whether it keeps any.
+    pub(crate) fn keeps(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// The report, if it may be told at `now` without asking whether rows have come. `known` is all of its mark but the rows.
     pub(crate) fn lately(
         &self,

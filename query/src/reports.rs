@@ -234,7 +234,7 @@ impl Reports {
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         let _turn = self.turn().await?;
         let (report, took) = self.read(project, self.maker.told(&wanted, patience)).await?;
-        if wanted.is_running() && pages.is_plain() && patience != Patience(0) {
+        if wanted.is_running() && pages.is_plain() && patience != Patience(0) && self.maker.kept.keeps() {
             let subject = Subject { project: wanted.project, span, limit: pages.limit };
             let maker = &self.maker;
             let begins = match took {
