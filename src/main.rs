@@ -337,8 +337,22 @@ fn yield_to_others() {
     // Where the kernel shares out processors by sessions first (autogroup), that counts within a session only, and a service is one of
     // its own. A session of others is not ours to slow down.
     let is_own = rustix::process::getsid(None).is_ok_and(|session| session == rustix::process::getpid());
-    if is_own && let Err(error) = std::fs::write("/proc/self/autogroup", NICENESS.to_string()) {
-        tracing::debug!(%error, "cannot have the session yield to others");
+    if !is_own {
+        return;
+    }
+    // The kernel takes one such wish each tenth of a second, from all of the machine.
+    let mut tries = 20;
+    while let Err(error) = std::fs::write("/proc/self/autogroup", NICENESS.to_string()) {
+        tries -= 1;
+        if error.kind() == std::io::ErrorKind::WouldBlock && tries > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(u64::from(60 + std::process::id() % 80)));
+            continue;
+        }
+        // A kernel without autogroups has none.
+        if error.kind() != std::io::ErrorKind::NotFound {
+            tracing::info!(%error, "cannot have the session yield to others");
+        }
+        break;
     }
 }
 

@@ -152,14 +152,19 @@ fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     );
     let needed_hours = i64::from(4 * plan.window_hours).max(24);
     let retention_ms = number("retention.ms");
-    expect(
-        retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
-        "retention.ms",
-        told("retention.ms"),
-        &format!("{} or more (four windows, and at least a day)", needed_hours * 3_600_000),
-        "records must stay until their window is counted, with time to mend what has failed",
-        true,
-    );
+    let (enough, expected, because) = match times {
+        RecordTimes::Append => (
+            retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
+            format!("{} or more (four windows, and at least a day)", needed_hours * 3_600_000),
+            "records must stay until their window is counted, with time to mend what has failed",
+        ),
+        RecordTimes::Create => (
+            retention_ms.is_some_and(|ms| ms < 0),
+            "-1".to_owned(),
+            "by the sender's clock a record may be old when it comes, and brokers would delete it before it is counted",
+        ),
+    };
+    expect(enough, "retention.ms", told("retention.ms"), &expected, because, true);
     expect(
         number("retention.bytes").is_none_or(|bytes| bytes < 0),
         "retention.bytes",
@@ -277,7 +282,11 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         bail!("cannot reach Kafka: {why}");
     }
     if let Look::Missing = found {
-        let retention_ms = (u64::from(plan.retention_hours) * 3_600_000).to_string();
+        let retention_ms = match settings.times {
+            RecordTimes::Append => i64::from(plan.retention_hours) * 3_600_000,
+            RecordTimes::Create => -1,
+        };
+        let retention_ms = retention_ms.to_string();
         let insync = if plan.replication >= 3 { "2" } else { "1" };
         let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
             .set("message.timestamp.type", settings.times.topic_setting())
@@ -470,8 +479,15 @@ mod tests {
             assert_eq!(wrong.len(), 1, "{name}: {wrong:?}");
             assert!(wrong[0].fatal && wrong[0].to_string().starts_with(&format!("{name} is {value}, expected ")));
         }
-        let created = check(&described(3, &[]), RecordTimes::Create, plan);
-        assert!(created.len() == 1 && created[0].to_string().starts_with("message.timestamp.type is LogAppendTime"));
+        let created = |changed: &[(&str, &str)]| check(&described(3, changed), RecordTimes::Create, plan);
+        let [of_sender, stays] = [("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")];
+        assert_eq!(created(&[of_sender, stays]), []);
+        for (changed, said) in
+            [(stays, "message.timestamp.type is LogAppendTime"), (of_sender, "retention.ms is 259200000")]
+        {
+            let wrong = created(&[changed]);
+            assert!(wrong.len() == 1 && wrong[0].fatal && wrong[0].to_string().starts_with(said), "{wrong:?}");
+        }
         let one = check(&described(1, &[("min.insync.replicas", "1")]), RecordTimes::Append, plan);
         assert!(one.len() == 1 && !one[0].fatal && one[0].setting == "replication", "{one:?}");
         assert!(

@@ -7,6 +7,7 @@
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
+use crate::period::Period;
 use crate::report::{BreakdownItem, MonthlyReport, PageFigures};
 use chrono_tz::Tz;
 use clickhouse::Row;
@@ -50,10 +51,13 @@ impl Versions {
     }
 }
 
-/// What a report was made of: the versions of its project's rows, who closed its months, and what the project says of itself. Hours are
-/// read before all else: what comes in between may be in the report, and then its mark is not theirs, so it is made anew.
+/// What a report was made of: up to which hour it goes, the versions of its project's rows, who closed its months, and what the project
+/// says of itself. Hours are read before the lists: what comes in between may be in the report, and then its mark is not theirs, so it is
+/// made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
+    /// The parts of its months that had begun.
+    pub(crate) periods: Vec<Period>,
     /// Of its rows.
     pub(crate) rows: Versions,
     /// (month, run), of those that are closed.
@@ -65,7 +69,8 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn differs_in_rows_only(&self, other: &Mark) -> bool {
+    /// Whether all differences are what an hour, or a minute, brings.
+    fn differs_in_time_only(&self, other: &Mark) -> bool {
         (&self.runs, self.revision, self.time_zone) == (&other.runs, other.revision, other.time_zone)
     }
 }
@@ -110,7 +115,8 @@ impl KeptReports {
         self.cache.is_some()
     }
 
-    /// The report, if it may be told at `now` without asking whether rows have come. `known` is all of its mark but the rows.
+    /// The report, if it may be told at `now` without asking whether rows have come, and though an hour may have begun since. `known` is
+    /// all of its mark but the rows.
     pub(crate) fn lately(
         &self,
         key: &Key,
@@ -121,7 +127,7 @@ impl KeptReports {
         let kept = self.cache.as_ref()?.get(key)?;
         let is_young = now.saturating_duration_since(kept.looked) < patience.of(kept.took)
             && now.saturating_duration_since(kept.made) < AGE;
-        (is_young && kept.mark.differs_in_rows_only(known)).then_some(kept.report)
+        (is_young && kept.mark.differs_in_time_only(known)).then_some(kept.report)
     }
 
     /// The report, if it was made of what there is now. `looked` is when that was asked. Else it stays until the next one
@@ -183,7 +189,7 @@ fn bytes(report: &MonthlyReport) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::period::{Period, Span};
+    use crate::period::Span;
     use crate::report::{ReportFacts, Rules};
 
     const ROWS: Versions = Versions { rows: 2, sum: 7 };
@@ -202,12 +208,13 @@ mod tests {
     fn a_report_is_kept_until_anything_that_it_was_made_of_changes() {
         let kept = KeptReports::new(1 << 20);
         let docs = key("docs", "2026-10");
-        let mark = Mark { rows: ROWS, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { periods: vec![], rows: ROWS, runs: vec![(20_000, 1)], revision: 1, time_zone: Tz::UTC };
         kept.put(docs.clone(), mark.clone(), Instant::now(), &report());
         assert!(kept.get(&docs, &mark, Instant::now()).is_some());
         assert!(kept.get(&key("other", "2026-10"), &mark, Instant::now()).is_none());
         assert!(kept.get(&key("docs", "2026-09"), &mark, Instant::now()).is_none());
         for other in [
+            Mark { periods: vec![Period::whole("2026-10".parse().unwrap())], ..mark.clone() },
             Mark { rows: Versions { rows: 3, ..ROWS }, ..mark.clone() },
             Mark { rows: Versions { sum: 8, ..ROWS }, ..mark.clone() },
             Mark { runs: vec![(20_000, 2)], ..mark.clone() },
@@ -224,7 +231,7 @@ mod tests {
     fn what_took_long_is_told_longer() {
         let kept = KeptReports::new(1 << 20);
         let (docs, begun) = (key("docs", "2026-10"), Instant::now());
-        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { periods: vec![], rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         kept.put(docs.clone(), mark.clone(), begun, &report());
         let place = |took: Duration| {
             let cache = kept.cache.as_ref().unwrap();
@@ -236,7 +243,8 @@ mod tests {
         };
         let milliseconds = Duration::from_millis;
         place(milliseconds(100));
-        let others = Mark { rows: Versions { rows: 9, sum: 99 }, ..mark.clone() };
+        let next_hour = vec![Period::whole("2026-10".parse().unwrap())];
+        let others = Mark { periods: next_hour, rows: Versions { rows: 9, sum: 99 }, ..mark.clone() };
         assert!(lately(&others, 200, milliseconds(19_999)));
         assert!(!lately(&others, 200, milliseconds(20_000)));
         assert!(!lately(&mark, 0, Duration::ZERO), "no patience");
@@ -264,7 +272,7 @@ mod tests {
     #[test]
     fn of_a_project_that_is_gone_nothing_is_kept() {
         let kept = KeptReports::new(1 << 20);
-        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { periods: vec![], rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         let months = ["2026-09", "2026-10", "2026-09..2026-10"];
         let keys = |project: &str| months.map(|asked| key(project, asked));
         let others = keys("docs-of-another");
@@ -280,7 +288,7 @@ mod tests {
     fn no_more_bytes_are_kept_than_allowed() {
         let most = 20 * bytes(&report()) as u64;
         let kept = KeptReports::new(most);
-        let mark = Mark { rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
+        let mark = Mark { periods: vec![], rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
         let of = |number: u64| key(&format!("docs-{number}"), "2026-10");
         for number in 0..200 {
             kept.put(of(number), mark.clone(), Instant::now(), &report());

@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub const MAX_MONTHS: usize = 36;
 
 /// One month, or several in a row, as `YYYY-MM` or `YYYY-MM..YYYY-MM` with both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     first: Month,
     last: Month,

@@ -3,7 +3,7 @@
 use crate::kept::{KeptReports, Key, Patience, Versions};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
-use crate::ready::{Next, Ready, Subject, Told};
+use crate::ready::{Made, Next, REST, Ready, Subject};
 use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
@@ -70,7 +70,7 @@ struct Maker {
     store: ReportStore,
     kept: KeptReports,
     ready: Mutex<Ready>,
-    turns: Arc<Semaphore>,
+    turns: Semaphore,
     rules: Rules,
     patience: Patience,
     clock: Clock,
@@ -96,21 +96,21 @@ impl Maker {
         let mut known = None;
         if self.kept.has(&key) {
             let now = known.insert(self.store.known(&asked).await?);
-            let all_but_rows = now.mark(Versions::default());
+            let all_but_rows = now.mark(&wanted.periods, Versions::default());
             if wanted.is_running()
                 && let Some(report) = self.kept.lately(&key, &all_but_rows, patience, Instant::now())
             {
                 return Ok((report, None));
             }
             let looked = Instant::now();
-            let mark = now.mark(self.store.versions(&asked, now).await?);
+            let mark = now.mark(&wanted.periods, self.store.versions(&asked, now).await?);
             if let Some(report) = self.kept.get(&key, &mark, looked) {
                 return Ok((report, None));
             }
         }
         let (known, facts, versions) = self.store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
         let report = Arc::new(MonthlyReport::of(wanted.project.clone(), wanted.span, &facts, self.rules));
-        let took = self.kept.put(key, known.mark(versions), begun, &report);
+        let took = self.kept.put(key, known.mark(&wanted.periods, versions), begun, &report);
         Ok((report, Some(took)))
     }
 
@@ -118,40 +118,33 @@ impl Maker {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How one that took so long, if it was made, is told from now on.
-    fn told_from_now(&self, took: Option<Duration>) -> Told {
-        let now = (self.clock)();
-        let hour_ends_in = (Hour(Hour::of(now).0 + 1).start() - now).to_std().unwrap_or_default();
-        Told { at: Instant::now(), during: took.map(|took| self.patience.of(took)), hour_ends_in }
+    fn cost(&self, took: Duration) -> Made {
+        Made { took, told: self.patience.of(took) }
     }
 
-    /// Makes those that are to be ready, one after the other, as long as there are any. Half of the turns are for those who wait.
-    async fn keep_ready(maker: Weak<Maker>) {
-        while let Some(maker) = maker.upgrade() {
-            let next = maker.ready().next(Instant::now());
-            let wait = match next {
-                Next::Over => break,
-                Next::Wait(wait) => wait,
-                Next::Make(_) if maker.turns.available_permits() <= AT_ONCE / 2 => BUSY,
-                Next::Make(subject) => {
-                    let Ok(_turn) = Arc::clone(&maker.turns).acquire_owned().await else { break };
-                    maker.make_ready(subject).await;
-                    continue;
-                }
-            };
-            drop(maker);
-            tokio::time::sleep(wait).await;
+    /// Notes that somebody was told this one, which was made for that if it says how long it `took`.
+    fn note(self: &Arc<Self>, wanted: &Wanted, took: Option<Duration>) {
+        let (Some(month), true) = (wanted.span.single(), wanted.is_running()) else { return };
+        if wanted.pages != PagesRequest::default() || self.patience == Patience(0) || !self.kept.keeps() {
+            return;
+        }
+        let (subject, now) = ((wanted.project.clone(), month), Instant::now());
+        let Some(took) = took else { return self.ready().read(&subject, now) };
+        if self.ready().made(subject, self.cost(took), now) {
+            tokio::spawn(Keeper { maker: Arc::downgrade(self), is_over: false }.keep());
         }
     }
 
     /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
     async fn make_ready(&self, subject: Subject) {
-        let Subject { project, span, limit } = subject.clone();
+        let (project, month) = subject.clone();
+        let span = Span::from(month);
         let periods = span.periods((self.clock)()).unwrap_or_default();
-        let wanted = Wanted { project, span, periods, pages: PagesRequest::first(limit) };
+        let wanted = Wanted { project, span, periods, pages: PagesRequest::default() };
         match in_time(self.told(&wanted, Patience(0))).await {
             Ok((_, took)) if wanted.is_running() => {
-                self.ready().made(subject, self.told_from_now(took), false);
+                let made = took.map(|took| self.cost(took));
+                self.ready().made_before(&subject, made, Instant::now());
             }
             Ok(_) => self.ready().failed(&subject),
             Err(error) => {
@@ -164,15 +157,56 @@ impl Maker {
     }
 }
 
+/// Makes those that are to be ready, one after the other, as long as there are any. Whatever ends it, another may begin.
+struct Keeper {
+    maker: Weak<Maker>,
+    is_over: bool,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        while let Some(maker) = self.maker.upgrade() {
+            let next = maker.ready().next(Instant::now());
+            let wait = match next {
+                Next::Over => {
+                    self.is_over = true;
+                    break;
+                }
+                Next::Wait(wait) => wait,
+                // Half of the turns are for those who wait.
+                Next::Make(_) if maker.turns.available_permits() <= AT_ONCE / 2 => BUSY,
+                Next::Make(subject) => {
+                    let _turn = maker.turns.acquire().await;
+                    let begun = Instant::now();
+                    maker.make_ready(subject).await;
+                    begun.elapsed() * REST
+                }
+            };
+            drop(maker);
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Where it is over, another may have begun already.
+        if !self.is_over
+            && let Some(maker) = self.maker.upgrade()
+        {
+            maker.ready().left();
+        }
+    }
+}
+
 impl Wanted {
     fn asked(&self, rules: Rules) -> Asked<'_> {
         Asked { project: &self.project, span: self.span, periods: &self.periods, rules }
     }
 
-    /// Rules are the same for all; periods say up to which hour.
+    /// Rules are the same for all; up to which hour it goes is in its mark.
     fn key(&self) -> Key {
-        let Wanted { project, span, periods, pages } = self;
-        (project.clone(), format!("{span} {periods:?} {pages:?}"))
+        (self.project.clone(), format!("{} {:?}", self.span, self.pages))
     }
 
     fn is_running(&self) -> bool {
@@ -187,7 +221,7 @@ impl Reports {
             store: store.with_timeout_ms(config.timeout_ms),
             kept: KeptReports::new(config.keep_bytes),
             ready: Mutex::default(),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Semaphore::new(AT_ONCE),
             rules: config.rules,
             patience: Patience(config.patience),
             clock,
@@ -234,19 +268,8 @@ impl Reports {
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         let _turn = self.turn().await?;
         let (report, took) = self.read(project, self.maker.told(&wanted, patience)).await?;
-        if wanted.is_running() && pages.is_plain() && patience != Patience(0) && self.maker.kept.keeps() {
-            let subject = Subject { project: wanted.project, span, limit: pages.limit };
-            let maker = &self.maker;
-            let begins = match took {
-                None => {
-                    maker.ready().read(&subject, Instant::now());
-                    false
-                }
-                Some(took) => maker.ready().made(subject, maker.told_from_now(Some(took)), true),
-            };
-            if begins {
-                tokio::spawn(Maker::keep_ready(Arc::downgrade(maker)));
-            }
+        if patience == self.maker.patience {
+            self.maker.note(&wanted, took);
         }
         Ok(report)
     }

@@ -122,16 +122,17 @@ impl Asked<'_> {
     }
 }
 
-/// What is known before any figure is read.
+/// What a whole report rests on, but for its rows.
 pub(crate) struct Known {
     closed: Closes,
     project: OfProject,
 }
 
 impl Known {
-    /// The mark of a report that is made of these rows.
-    pub(crate) fn mark(&self, rows: Versions) -> Mark {
+    /// The mark of a report of these periods that is made of these rows.
+    pub(crate) fn mark(&self, periods: &[Period], rows: Versions) -> Mark {
         Mark {
+            periods: periods.to_vec(),
             rows,
             runs: self.closed.iter().map(|(&month, close)| (month, close.run)).collect(),
             revision: self.project.revision,

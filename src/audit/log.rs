@@ -219,12 +219,14 @@ fn read_topic(
         heard = Instant::now();
         let offset = u64::try_from(message.offset())?;
         ensure!(offset == next, "partition {partition} has no record at offset {next}, the next is {offset}");
-        let Some(appended_ms) = settings.times.millis(message.timestamp()) else {
+        let Some(appended) = settings.times.hour(message.timestamp()) else {
             let expected = settings.times.topic_setting();
-            bail!("the record at offset {offset} of partition {partition} has no time of the kind {expected}");
+            bail!(
+                "the record at offset {offset} of partition {partition} has no time of the kind {expected}, or an impossible one"
+            );
         };
         next = offset + 1;
-        if take(offset, u32::try_from(appended_ms / 3_600_000)?, message.payload().unwrap_or_default()).is_break() {
+        if take(offset, appended.0, message.payload().unwrap_or_default()).is_break() {
             break;
         }
     }

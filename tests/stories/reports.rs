@@ -526,6 +526,49 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, MONTHS[3], "2026-03-01T06:00:00Z").await
 }
 
+/// What is counted is read along with who closed which month, as if that were as the last time. Where a close has come, is another's, or is
+/// gone, it is read again, be it of the month asked for or of one that it is compared with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
+    // Nothing is kept, so each is read anew.
+    let arguments = ["--clock-start", CLOCK, "--report-cache-mib", "0", "--close-after-hours", "720"];
+    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
+    let client = service.clickhouse()?;
+    let at = "2026-02-01T05:00:00Z";
+    known::write_views(&client, at, 20, 1).await?;
+    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
+    let read =
+        async |month: &str| http::get(service.address(), &format!("/v1/projects/docs/reports/{month}")).await?.json();
+    // The month itself, and as what the next one is compared with; which is asked first decides what the other finds.
+    let told = async |itself_first: bool| {
+        let [first, second] = if itself_first { [MONTHS[2], MONTHS[3]] } else { [MONTHS[3], MONTHS[2]] };
+        let reports = [read(first).await?, read(second).await?];
+        let [itself, next] = if itself_first {
+            reports
+        } else {
+            let [next, itself] = reports;
+            [itself, next]
+        };
+        let closed = itself["period"]["closed"] == true;
+        let compared = number(&next["comparison"]["previous_month"]["views"])?;
+        ensure!(compared == number(&itself["totals"]["views"])?, "{itself}\n{next}");
+        anyhow::Ok((compared, closed))
+    };
+    for itself_first in [true, false] {
+        ensure!(told(itself_first).await? == (20, false), "open: {:?}", told(itself_first).await?);
+        known::write_close(&client, at, 8, 1_772_400_000_000_000, 25).await?;
+        ensure!(told(itself_first).await? == (25, true), "closed: {:?}", told(itself_first).await?);
+        // Of several the one that finished first counts.
+        known::write_close(&client, at, 9, 1_772_300_000_000_000, 27).await?;
+        ensure!(told(itself_first).await? == (27, true), "another's: {:?}", told(itself_first).await?);
+        for table in ["month_close", "month_closed"] {
+            client.query(&format!("TRUNCATE TABLE {table}")).execute().await?;
+        }
+    }
+    ensure!(told(true).await? == (20, false), "gone: {:?}", told(true).await?);
+    Ok(())
+}
+
 /// A report of the running month is told for a while though views have come, and made anew meanwhile; one of a month that is over is not,
 /// nor is any after its project was changed.
 #[tokio::test(flavor = "multi_thread")]

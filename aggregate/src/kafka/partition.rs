@@ -9,7 +9,7 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use schemas::{Hour, StreamId};
+use schemas::StreamId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -162,19 +162,18 @@ impl Reading {
                     passing: false,
                 });
             }
-            let Some(appended_ms) = self.times.millis(message.timestamp()) else {
+            let Some(appended) = self.times.hour(message.timestamp()) else {
                 return Err(SourceError {
-                    action: "read append times",
+                    action: "read the times of records",
                     reason: format!(
-                        "the record at offset {offset} of partition {} has none: the topic needs \
-                         message.timestamp.type={} from its first record on; see `headcount topic check`",
+                        "the record at offset {offset} of partition {} has none of the kind that is needed, or an impossible one: \
+                         the topic needs message.timestamp.type={} from its first record on; see `headcount topic check`",
                         self.partition,
                         self.times.topic_setting()
                     ),
                     passing: false,
                 });
             };
-            let appended = Hour(u32::try_from(appended_ms / 3_600_000).unwrap_or(0));
             self.next = offset + 1;
             let record = message.payload().unwrap_or_default();
             let new = || RecordBatch::with_capacity(offset, appended, BATCH_RECORDS, BATCH_BYTES + RESERVE);

@@ -1,6 +1,7 @@
 //! Whose clock says when a record was appended.
 
 use rdkafka::message::Timestamp;
+use schemas::Hour;
 
 /// What the times of a topic's records are, as its `message.timestamp.type` decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +14,14 @@ pub enum RecordTimes {
 }
 
 impl RecordTimes {
-    /// Milliseconds since the epoch; none where the record has a time of another kind, or none.
-    pub fn millis(self, timestamp: Timestamp) -> Option<i64> {
-        match (self, timestamp) {
+    /// The hour; none where the record has no time of this kind, or one that is in no hour that we know.
+    pub fn hour(self, timestamp: Timestamp) -> Option<Hour> {
+        let millis = match (self, timestamp) {
             (RecordTimes::Append, Timestamp::LogAppendTime(millis))
-            | (RecordTimes::Create, Timestamp::CreateTime(millis)) => Some(millis),
-            _ => None,
-        }
+            | (RecordTimes::Create, Timestamp::CreateTime(millis)) => millis,
+            _ => return None,
+        };
+        u32::try_from(millis.div_euclid(3_600_000)).ok().map(Hour)
     }
 
     /// The topic's `message.timestamp.type`.
@@ -36,10 +38,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_of_the_other_kind_is_none() {
-        let [append, create] = [Timestamp::LogAppendTime(7), Timestamp::CreateTime(7)];
-        assert_eq!([append, create].map(|time| RecordTimes::Append.millis(time)), [Some(7), None]);
-        assert_eq!([append, create].map(|time| RecordTimes::Create.millis(time)), [None, Some(7)]);
-        assert_eq!(RecordTimes::Append.millis(Timestamp::NotAvailable), None);
+    fn a_time_of_the_other_kind_is_none_and_so_is_an_impossible_one() {
+        let [append, create] = [Timestamp::LogAppendTime(7_200_000), Timestamp::CreateTime(7_199_999)];
+        assert_eq!([append, create].map(|time| RecordTimes::Append.hour(time)), [Some(Hour(2)), None]);
+        assert_eq!([append, create].map(|time| RecordTimes::Create.hour(time)), [None, Some(Hour(1))]);
+        for millis in [-1, i64::MIN, i64::MAX] {
+            assert_eq!(RecordTimes::Create.hour(Timestamp::CreateTime(millis)), None, "{millis}");
+        }
+        assert_eq!(RecordTimes::Append.hour(Timestamp::NotAvailable), None);
     }
 }

@@ -87,7 +87,7 @@ pub enum Times {
     OfMonth,
 }
 
-/// Makes the topic as `headcount topic ensure` would on one broker.
+/// Makes the topic as `headcount topic ensure` would on one broker, with these `kafka_times`.
 ///
 /// # Errors
 /// When it exists, or the brokers do not make it.
@@ -96,16 +96,16 @@ pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -
         Times::Append => ("LogAppendTime", "259200000"),
         Times::OfMonth => ("CreateTime", "-1"),
     };
-    // A month that has not begun may be tried, too.
-    let latest = i64::MAX.to_string();
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("message.timestamp.type", of)
-        .set("message.timestamp.after.max.ms", &latest)
         .set("cleanup.policy", "delete")
         .set("retention.ms", retention)
         .set("retention.bytes", "-1")
         .set("min.insync.replicas", "1")
         .set("unclean.leader.election.enable", "false");
+    // A month that has not begun may be tried, too.
+    let latest = i64::MAX.to_string();
+    let new = if times == Times::OfMonth { new.set("message.timestamp.after.max.ms", &latest) } else { new };
     let made = admin(bootstrap)?.create_topics([&new], &patient()).await.context("making the topic")?;
     for outcome in made {
         outcome.map_err(|(topic, code)| anyhow::anyhow!("the brokers did not make topic {topic}: {code}"))?;

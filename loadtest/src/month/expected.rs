@@ -1,8 +1,8 @@
 //! What the tables must have, from the scenario's own truth: to the last view, and by nothing that was counted.
 //!
-//! One thing the scenario cannot know beforehand is where windows end, since a clock has a say in that. So the ledger is
-//! believed where each begins, once it is plain that its windows cover the log and none was cut without a reason. From there
-//! on all is the scenario's: it knows the offsets of each view and its repeat, so it says of each window how many repeats are
+//! One thing the scenario does not know beforehand is where windows end that are full by their bytes. So the ledger is
+//! believed where each begins, once it is plain that its windows cover the log, that one begins with each half day of the month, and that
+//! none was cut without a reason. From there on all is the scenario's: it knows the offsets of each view and its repeat, so it says of each window how many repeats are
 //! dropped in it, and which ones a cut parted from their view. Those, and no others, count a second time.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,7 @@ use schemas::rejection::RejectionReason;
 use serde::Deserialize;
 
 use super::plan::Plan;
-use super::truth::{Counts, Repeat, Truth};
+use super::truth::{Counts, Repeat, Sent, Truth};
 
 /// Spans of so many hours, by the log's clock, end windows.
 const SPAN_HOURS: u32 = crate::WINDOW_HOURS;
@@ -70,7 +70,7 @@ impl<'a> Expected<'a> {
         for (partition, sent) in truth.partitions.iter().enumerate() {
             let mut of: Vec<&Window> = windows.iter().filter(|window| window.partition as usize == partition).collect();
             of.sort_by_key(|window| window.window_start);
-            covers(&of, sent.records, most).with_context(|| format!("the ledger of partition {partition}"))?;
+            covers(&of, sent, most).with_context(|| format!("the ledger of partition {partition}"))?;
             let window_of = |offset: u64| of.partition_point(|window| window.next_offset <= offset);
             let mut dropped = vec![0; of.len()];
             for repeat in &sent.repeats {
@@ -209,8 +209,8 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// An error unless these windows, in order, cover a log of so many records and none was cut without a reason.
-fn covers(windows: &[&Window], records: u64, most: u64) -> anyhow::Result<()> {
+/// An error unless these windows, in order, cover what was sent, one begins with each half day, and none was cut without a reason.
+fn covers(windows: &[&Window], sent: &Sent, most: u64) -> anyhow::Result<()> {
     let mut at = 0;
     for (number, window) in windows.iter().enumerate() {
         let (start, end) = (window.window_start, window.next_offset);
@@ -224,7 +224,11 @@ fn covers(windows: &[&Window], records: u64, most: u64) -> anyhow::Result<()> {
         }
         at = end;
     }
-    ensure!(at == records, "it has {at} records of {records}");
+    ensure!(at == sent.records, "it has {at} records of {}", sent.records);
+    for span in sent.spans.iter().filter(|span| **span < sent.records) {
+        let begins = windows.binary_search_by_key(span, |window| window.window_start).is_ok();
+        ensure!(begins, "no window begins at {span}, where half a day does");
+    }
     Ok(())
 }
 
@@ -410,5 +414,24 @@ mod tests {
         assert!(said.contains("was cut after 10 records of 20"), "{said}");
         let said = wrong(Drops::InItsWindow, |counted| halve(counted, SPAN_HOURS * 3_600));
         assert!(!said.contains("was cut after 10 "), "{said}");
+    }
+
+    #[test]
+    fn a_window_that_spans_a_noon_fails() {
+        let window = |window_start: u64| Window {
+            window_start,
+            next_offset: window_start + MOST,
+            seen: MOST,
+            ..Window::default()
+        };
+        let windows = [window(0), window(MOST)];
+        let covers = |spans: &[u64]| {
+            let mut sent = Sent::default();
+            (sent.records, sent.spans) = (2 * MOST, spans.to_vec());
+            covers(&windows.iter().collect::<Vec<_>>(), &sent, MOST).map_err(|error| error.to_string())
+        };
+        assert_eq!(covers(&[0, MOST]), Ok(()));
+        assert_eq!(covers(&[0, MOST, 2 * MOST]), Ok(()), "nothing was sent after it");
+        assert_eq!(covers(&[0, 7, MOST]), Err("no window begins at 7, where half a day does".to_owned()));
     }
 }

@@ -27,7 +27,7 @@ pub struct Setting {
     pub partitions: i32,
     /// Processes of `headcount aggregate`.
     pub aggregators: u32,
-    /// Records in a window of a partition.
+    /// Records in a window of a partition, at most.
     pub window_records: u64,
     /// Records that could wait for the ledger.
     pub ahead: u64,

@@ -20,7 +20,7 @@ pub struct State {
     pub size: Size,
     /// Partitions of the topic.
     pub partitions: i32,
-    /// Records in a window.
+    /// Records in a window, at most.
     pub window_records: u64,
     /// Part of the names of topic, group and database.
     pub name: String,
@@ -37,6 +37,11 @@ impl State {
             Ok(text) => {
                 let found: Self =
                     serde_json::from_str(&text).with_context(|| format!("reading the state in {}", path.display()))?;
+                ensure!(
+                    found.format == fresh.format,
+                    "the state in {} is of another version of headcount, which cut windows otherwise: give another file",
+                    path.display()
+                );
                 let same = Self { name: found.name.clone(), ..fresh };
                 ensure!(
                     found == same,
@@ -96,6 +101,9 @@ mod tests {
         assert_eq!(State::resume_or_begin(Some(&path), state("b", 1)).unwrap(), (state("a", 1), true));
         let refused = format!("{:#}", State::resume_or_begin(Some(&path), state("b", 2)).unwrap_err());
         assert!(refused.contains("of another run"), "{refused}");
+        let newer = State { format: 2, ..state("b", 1) };
+        let refused = format!("{:#}", State::resume_or_begin(Some(&path), newer).unwrap_err());
+        assert!(refused.contains("of another version"), "{refused}");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -90,6 +90,8 @@ pub struct Repeat {
 pub struct Sent {
     /// Records, from offset 0 on.
     pub records: u64,
+    /// Offsets at which half a day of the month begins: windows end there.
+    pub spans: Vec<u64>,
     /// Of these, repeats, in the order of the log.
     pub repeats: Vec<Repeat>,
     /// Offsets of views that will be repeated, by id.

@@ -23,11 +23,11 @@ const PATHS_BYTES: usize = 32 * 1024;
 /// table for three. A view adds some four bytes to a sketch, so that is a few megabytes.
 const FEW_VIEWS: u64 = 1_000_000;
 
-/// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed: each may be of
-/// another path, so more than [`MOST_REFERRERS`] are left, and asked for again of those listed.
+/// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed. Each may be of
+/// another path: if there are more than [`MOST_REFERRERS`] rows, they are dropped, and asked for again of the listed pages.
 const FEW_NOT_FOUND: u64 = 200_000;
 
-/// Paths with their referrers that are read at once.
+/// Rows (a month, a path, a referrer) that are read at once.
 const MOST_REFERRERS: usize = 20_000;
 
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
@@ -164,7 +164,7 @@ impl ReportStore {
     ) -> Result<FirstPages, StoreError> {
         let limits = [pages.limit, not_found_limit];
         if pages.is_plain() && views <= FEW_VIEWS {
-            // Which pages not found are listed is not known yet; of so few views, all referrers are few.
+            // Which pages not found are listed is not known yet; of so few views, all referrers are seldom many.
             let all = async {
                 if views > FEW_NOT_FOUND {
                     Ok(None)

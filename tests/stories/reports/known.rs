@@ -223,6 +223,27 @@ pub async fn write_hour(client: &Client, at: &str, views: u64, window: u64) -> R
     insert(client, "site_hourly", &[site_row(Hour::of(at.parse()?), views, window)]).await
 }
 
+/// Says that `run` closed a month at `finished` (microseconds since the epoch) with so many views in its hour `at`, and nothing else.
+pub async fn write_close(client: &Client, at: &str, run: u64, finished: i64, views: u64) -> Result<()> {
+    let hour = Hour::of(at.parse()?);
+    let (month, first) = (hour.month().first_hour().day().0, hour.month().first_hour().0);
+    let hours = (hour.month().end_hour().0 - first) as usize;
+    let mut closed = MonthClosedRow {
+        project: "docs".to_owned(),
+        month,
+        run,
+        hour_views: vec![0; hours],
+        hour_visits: vec![0; hours],
+        day_visitors: vec![0; hours / 24],
+        day_errors: vec![0.0; hours / 24],
+        ..MonthClosedRow::default()
+    };
+    closed.hour_views[(hour.0 - first) as usize] = views;
+    insert(client, "month_closed", &[closed]).await?;
+    let (streams, windows) = (vec![1], vec![1_000]);
+    insert(client, "month_close", &[MonthCloseRow { month, run, finished, streams, windows, projects: 1, views }]).await
+}
+
 /// So many pages found, pages not found and versions, in February, and nothing else.
 pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> Result<()> {
     let day = "2026-02-03".parse::<chrono::NaiveDate>()?;
