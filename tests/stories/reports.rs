@@ -551,7 +551,7 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
         };
         let closed = itself["period"]["closed"] == true;
         let compared = number(&next["comparison"]["previous_month"]["views"])?;
-        ensure!(compared == number(&itself["totals"]["views"])?, "{itself}\n{next}");
+        ensure!(compared == number(&itself["totals"]["views"])?, "{compared}: {}", itself["totals"]);
         anyhow::Ok((compared, closed))
     };
     for itself_first in [true, false] {
