@@ -174,7 +174,7 @@ const SETTINGS: &[Setting] = &[
     setting(
         "report_patience",
         "N",
-        "200",
+        "600",
         "A report of a running month is told again for N times as long as it took to make, a minute at most; 0: it always has the last rows",
     ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),

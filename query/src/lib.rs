@@ -48,7 +48,7 @@ pub struct QueryConfig {
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 200 }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 600 }
     }
 }
 

@@ -118,19 +118,19 @@ impl Maker {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cost(&self, took: Duration) -> Made {
-        Made { took, told: self.patience.of(took) }
+    fn cost(&self, report: &MonthlyReport, took: Duration) -> Made {
+        Made { took, told: self.patience.of(took), views: report.totals.views }
     }
 
     /// Notes that somebody was told this one, which was made for that if it says how long it `took`.
-    fn note(self: &Arc<Self>, wanted: &Wanted, took: Option<Duration>) {
+    fn note(self: &Arc<Self>, wanted: &Wanted, report: &MonthlyReport, took: Option<Duration>) {
         let (Some(month), true) = (wanted.span.single(), wanted.is_running()) else { return };
         if wanted.pages != PagesRequest::default() || self.patience == Patience(0) || !self.kept.keeps() {
             return;
         }
         let (subject, now) = ((wanted.project.clone(), month), Instant::now());
         let Some(took) = took else { return self.ready().read(&subject, now) };
-        if self.ready().made(subject, self.cost(took), now) {
+        if self.ready().made(subject, self.cost(report, took), now) {
             tokio::spawn(Keeper { maker: Arc::downgrade(self), is_over: false }.keep());
         }
     }
@@ -142,8 +142,8 @@ impl Maker {
         let periods = span.periods((self.clock)()).unwrap_or_default();
         let wanted = Wanted { project, span, periods, pages: PagesRequest::default() };
         match in_time(self.told(&wanted, Patience(0))).await {
-            Ok((_, took)) if wanted.is_running() => {
-                let made = took.map(|took| self.cost(took));
+            Ok((report, took)) if wanted.is_running() => {
+                let made = took.map(|took| self.cost(&report, took));
                 self.ready().made_before(&subject, made, Instant::now());
             }
             Ok(_) => self.ready().failed(&subject),
@@ -269,7 +269,7 @@ impl Reports {
         let _turn = self.turn().await?;
         let (report, took) = self.read(project, self.maker.told(&wanted, patience)).await?;
         if patience == self.maker.patience {
-            self.maker.note(&wanted, took);
+            self.maker.note(&wanted, &report, took);
         }
         Ok(report)
     }

@@ -41,7 +41,8 @@ struct PageChange {
     before: u64,
 }
 
-/// A page with all that is known of it: an element of each array for each row of its [`PageDetail`].
+/// A page with all that is known of it: an element of each array for each row of its [`PageDetail`]. Where no month is closed, the last
+/// two are empty.
 #[derive(Row, Deserialize)]
 struct FullPage {
     path: String,
@@ -58,17 +59,13 @@ impl FullPage {
     /// Its rows; the first has all views.
     fn details(&mut self) -> impl Iterator<Item = PageDetail> {
         let mut views = Some(self.total);
-        let closed = std::mem::take(&mut self.visitors).into_iter().zip(std::mem::take(&mut self.errors));
+        let mut closed = std::mem::take(&mut self.visitors).into_iter().zip(std::mem::take(&mut self.errors));
         let months = std::mem::take(&mut self.months).into_iter().zip(std::mem::take(&mut self.sketches));
         let (path, status) = (self.path.clone(), self.status);
-        months.zip(closed).map(move |((month, sketch), (visitors, visitors_error))| PageDetail {
-            path: path.clone(),
-            status,
-            month,
-            views: views.take().unwrap_or(0),
-            sketch: sketch.into_vec(),
-            visitors,
-            visitors_error,
+        months.map(move |(month, sketch)| {
+            let (visitors, visitors_error) = closed.next().unwrap_or_default();
+            let (path, views) = (path.clone(), views.take().unwrap_or(0));
+            PageDetail { path, status, month, views, sketch: sketch.into_vec(), visitors, visitors_error }
         })
     }
 }
@@ -208,11 +205,19 @@ impl ReportStore {
         if let Some(before) = before {
             rows = format!("{rows} UNION ALL {}", before.rows([THEN; 2], PAGES, ""));
         }
+        // Nearly always a running month is asked for, of which there is nothing else to collect: a fifth of the question's time.
+        let columns = if before.is_none() && scope.is_open() {
+            rows = scope.rows(["path, status, views, sketch"; 2], PAGES, "");
+            "sum(views) AS total, toUInt64(0) AS before, groupArray(in_month) AS months, groupArray(sketch) AS sketches, \
+             CAST([], 'Array(UInt64)') AS visitors, CAST([], 'Array(Float64)') AS errors"
+        } else {
+            "sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
+             groupArrayIf(sketch, counts) AS sketches, groupArrayIf(visitors, counts) AS visitors, \
+             groupArrayIf(visitors_error, counts) AS errors"
+        };
         let most = limits[0].max(limits[1]) + 1;
         let sql = format!(
-            "SELECT path, status, sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
-             groupArrayIf(sketch, counts) AS sketches, groupArrayIf(visitors, counts) AS visitors, \
-             groupArrayIf(visitors_error, counts) AS errors FROM ({rows}) GROUP BY path, status HAVING total > 0 \
+            "SELECT path, status, {columns} FROM ({rows}) GROUP BY path, status HAVING total > 0 \
              ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
         );
         let mut totals = Vec::new();

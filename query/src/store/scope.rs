@@ -38,6 +38,11 @@ impl Scope<'_> {
         self.closed.contains_key(&month)
     }
 
+    /// Whether none of the months is closed.
+    pub(super) fn is_open(&self) -> bool {
+        self.closes().next().is_none()
+    }
+
     /// Notes in `facts` which months are closed.
     pub(super) fn close(&self, facts: &mut ReportFacts) {
         for month in facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()) {
