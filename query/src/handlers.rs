@@ -4,7 +4,7 @@ use crate::api;
 use crate::api::parameters::{self, Parameters};
 use crate::page::{self, IndexAsked, ListAsked, Snippet};
 use crate::problem::Problem;
-use crate::report::PagesRequest;
+use crate::report::{MonthlyReport, PagesRequest};
 use crate::reports::{Reports, problem_of};
 use crate::store::{ReportStore, Visible};
 use crate::{Clock, QueryConfig};
@@ -55,7 +55,13 @@ async fn report_page(
     let answer = async {
         let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
         let (pages, asked) = list_asked(&uri)?;
-        Ok::<_, Problem>((reports.report(&project, span, &pages).await?, asked))
+        if pages.is_plain() {
+            // The report that programs are told: one is kept, and made ready, for both.
+            let report = reports.report(&project, span, &PagesRequest::default()).await?;
+            let pages = report.pages.first(pages.limit);
+            return Ok::<_, Problem>((Arc::new(MonthlyReport { pages, ..MonthlyReport::clone(&report) }), asked));
+        }
+        Ok((reports.report(&project, span, &pages).await?, asked))
     };
     match answer.await {
         Ok((report, asked)) => {

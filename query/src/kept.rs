@@ -2,8 +2,8 @@
 //! that is so is a smaller question than the report: see [`Mark`].
 //!
 //! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
-//! in proportion to what it costs to make ([`Patience`]), and those that cost much are made anew before their time is up, as long as
-//! somebody reads them ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time.
+//! in proportion to what it costs to make ([`Patience`]), and is made anew before its time is up, as long as
+//! somebody reads it ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time.
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
@@ -116,7 +116,7 @@ impl KeptReports {
     }
 
     /// The report, if it may be told at `now` without asking whether rows have come, and though an hour may have begun since. `known` is
-    /// all of its mark but the rows.
+    /// all of its mark but the rows. One without views is not: whoever reads it waits for the first.
     pub(crate) fn lately(
         &self,
         key: &Key,
@@ -127,7 +127,8 @@ impl KeptReports {
         let kept = self.cache.as_ref()?.get(key)?;
         let is_young = now.saturating_duration_since(kept.looked) < patience.of(kept.took)
             && now.saturating_duration_since(kept.made) < AGE;
-        (is_young && kept.mark.differs_in_time_only(known)).then_some(kept.report)
+        let has_views = kept.report.totals.views > 0;
+        (is_young && has_views && kept.mark.differs_in_time_only(known)).then_some(kept.report)
     }
 
     /// The report, if it was made of what there is now. `looked` is when that was asked. Else it stays until the next one
@@ -232,7 +233,9 @@ mod tests {
         let kept = KeptReports::new(1 << 20);
         let (docs, begun) = (key("docs", "2026-10"), Instant::now());
         let mark = Mark { periods: vec![], rows: ROWS, runs: vec![], revision: 1, time_zone: Tz::UTC };
-        kept.put(docs.clone(), mark.clone(), begun, &report());
+        let mut read = MonthlyReport::clone(&report());
+        read.totals.views = 1;
+        kept.put(docs.clone(), mark.clone(), begun, &Arc::new(read));
         let place = |took: Duration| {
             let cache = kept.cache.as_ref().unwrap();
             let held = cache.get(&docs).unwrap();
@@ -267,6 +270,16 @@ mod tests {
         // One that was begun before it, and took longer, does not replace it.
         kept.put(docs.clone(), others.clone(), begun, &report());
         assert!(kept.get(&docs, &others, begun).is_none() && kept.get(&docs, &mark, looked).is_some());
+
+        // Whatever it took.
+        for (views, expected) in [(1, true), (0, false)] {
+            let mut read = MonthlyReport::clone(&report());
+            read.totals.views = views;
+            let quiet = key("quiet", &views.to_string());
+            kept.put(quiet.clone(), mark.clone(), begun, &Arc::new(read));
+            let told = kept.lately(&quiet, &others, Patience(u32::MAX), begun).is_some();
+            assert_eq!(told, expected, "the first view is told at once: {views}");
+        }
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! Which reports of running months are made before somebody asks for them: those of the largest projects, as long as they are read.
+//! Which reports of running months are made before somebody asks for them: those that are read, and of too many the largest.
 //!
 //! A report that is told longer than it is true ([`crate::kept`]) is at some time too old to be told, and the next reader waits for
 //! another. Of a small project that is some hundredths of a second. Of the largest it is the longest wait that there is, and they are
-//! read most. So those are made anew, one after the other, at half of the time for which they are told. Only the month's usual report is:
-//! there is one for each project, so that nobody can have one project's made in many forms.
+//! read most. So they are made anew, one after the other, at half of the time for which they are told; of more than can be made in that
+//! time, those with the most page views. Only the month's usual report is: there is one for each project, so that nobody can have one
+//! project's made in many forms.
 
 use schemas::{Month, ProjectSlug};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// A report that may be told for so long is worth it: by default one that took a sixtieth of a second.
-const COSTLY: Duration = Duration::from_secs(10);
+/// One that may be told for less is soon made by its reader: by default one that took less than a sixtieth of a second.
+const WORTH: Duration = Duration::from_secs(10);
 
 /// For how long after somebody read it.
 const READ_LATELY: Duration = Duration::from_secs(600);
@@ -67,24 +68,14 @@ impl Ready {
         }
     }
 
-    /// It was made for a reader, at `now`. Of too many, those with the least views are left out. Says whether somebody has to begin to ask
-    /// what is next.
+    /// It was made for a reader, at `now`. Says whether somebody has to begin to ask what is next.
     pub(crate) fn made(&mut self, subject: Subject, made: Made, now: Instant) -> bool {
         self.entries.remove(&subject);
-        if made.told < COSTLY {
-            return false;
+        if made.told >= WORTH {
+            self.entries.insert(subject, Entry { read: now, made, due: due(made, now) });
+            self.fit();
         }
-        if self.entries.len() >= MOST
-            && let Some((least, entry)) = self.entries.iter().min_by_key(|(_, entry)| entry.made.views)
-        {
-            if entry.made.views >= made.views {
-                return false;
-            }
-            let least = least.clone();
-            self.entries.remove(&least);
-        }
-        self.entries.insert(subject, Entry { read: now, made, due: due(made, now) });
-        !std::mem::replace(&mut self.is_kept, true)
+        !self.entries.is_empty() && !std::mem::replace(&mut self.is_kept, true)
     }
 
     /// It was made before a reader, at `now`; without `made` there was nothing new, so that it costs what it did.
@@ -92,9 +83,20 @@ impl Ready {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.made = made.unwrap_or(entry.made);
             entry.due = due(entry.made, now);
-            if entry.made.told < COSTLY {
+            if entry.made.told < WORTH {
                 self.entries.remove(subject);
             }
+            self.fit();
+        }
+    }
+
+    /// Leaves out those with the least views until all that are left can be made by the time they are due again.
+    fn fit(&mut self) {
+        let shares = |entries: &HashMap<Subject, Entry>| entries.values().map(|entry| share(entry.made)).sum::<f64>();
+        while self.entries.len() > MOST || (self.entries.len() > 1 && shares(&self.entries) > 1.0) {
+            let least = self.entries.iter().min_by_key(|(_, entry)| entry.made.views);
+            let Some(least) = least.map(|(subject, _)| subject.clone()) else { break };
+            self.entries.remove(&least);
         }
     }
 
@@ -108,21 +110,23 @@ impl Ready {
         self.is_kept = false;
     }
 
-    /// What is to be done at `now`. Of those that are due the one with the most views comes first: who has to wait for it waits longest.
+    /// What is to be done at `now`: what has been due longest.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         self.entries.retain(|_, entry| now.saturating_duration_since(entry.read) < READ_LATELY);
-        let due = self.entries.iter().filter(|(_, entry)| entry.due <= now).max_by_key(|(_, entry)| entry.made.views);
-        if let Some((subject, _)) = due {
-            return Next::Make(subject.clone());
-        }
-        match self.entries.values().map(|entry| entry.due).min() {
-            Some(due) => Next::Wait((due - now).min(LOOK)),
+        match self.entries.iter().min_by_key(|(_, entry)| entry.due) {
             None => {
                 self.left();
                 Next::Over
             }
+            Some((subject, entry)) if entry.due <= now => Next::Make(subject.clone()),
+            Some((_, entry)) => Next::Wait((entry.due - now).min(LOOK)),
         }
     }
+}
+
+/// The part of the time that it takes to make it whenever it is due, pauses included.
+fn share(made: Made) -> f64 {
+    made.took.as_secs_f64() * f64::from(1 + REST) / (made.told / 2).as_secs_f64()
 }
 
 /// Half of its time is from the beginning of its making on, which is over at `now`.
@@ -142,22 +146,32 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// With a patience of 200, and three views for each millisecond.
-    fn took(milliseconds: u64) -> Made {
+    /// With a patience of 600.
+    fn made(milliseconds: u64, views: u64) -> Made {
         let took = Duration::from_millis(milliseconds);
-        Made { took, told: (took * 200).min(seconds(60)), views: milliseconds * 3 }
+        Made { took, told: (took * 600).min(seconds(60)), views }
+    }
+
+    fn took(milliseconds: u64) -> Made {
+        made(milliseconds, 1_000)
+    }
+
+    fn kept(ready: &Ready) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..200).filter(|number| ready.entries.contains_key(&subject(*number))).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     #[test]
-    fn what_costs_much_is_made_again_at_half_of_its_time_as_long_as_it_is_read() {
+    fn what_is_read_is_made_again_at_half_of_its_time() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
-        assert!(!ready.made(subject(1), took(49), begun), "it costs too little");
+        assert!(!ready.made(subject(1), took(16), begun), "it costs too little");
         assert_eq!(ready.next(begun), Next::Over);
 
         assert!(ready.made(subject(1), took(2_000), begun));
-        assert!(!ready.made(subject(2), took(50), begun), "somebody asks already");
+        assert!(!ready.made(subject(2), took(20), begun), "somebody asks already");
         assert_eq!(ready.next(begun), Next::Wait(LOOK));
-        assert_eq!(ready.next(begun + Duration::from_millis(4_950)), Next::Make(subject(2)));
+        assert_eq!(ready.next(begun + Duration::from_millis(5_980)), Next::Make(subject(2)));
         ready.failed(&subject(2));
         assert_eq!(ready.next(begun + Duration::from_millis(27_999)), Next::Wait(Duration::from_millis(1)));
         assert_eq!(ready.next(begun + seconds(28)), Next::Make(subject(1)));
@@ -179,43 +193,60 @@ mod tests {
     }
 
     #[test]
-    fn of_those_that_are_due_the_largest_comes_first() {
+    fn what_has_been_due_longest_comes_first() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
-        ready.made(subject(1), took(100), begun);
-        ready.made(subject(2), took(5_000), begun);
-        ready.made(subject(3), took(200), begun);
-        assert_eq!(ready.next(begun + seconds(15)), Next::Make(subject(1)), "the others are not due yet");
-        assert_eq!(ready.next(begun + seconds(25)), Next::Make(subject(2)), "though it was due last");
-        ready.made_before(&subject(2), Some(took(5_000)), begun + seconds(30));
-        assert_eq!(ready.next(begun + seconds(30)), Next::Make(subject(3)));
+        ready.made(subject(1), made(100, 9), begun);
+        ready.made(subject(2), made(4_000, 7), begun);
+        ready.made(subject(3), made(20, 8), begun);
+        let late = begun + seconds(40);
+        for (number, cost) in [(3, made(20, 8)), (2, made(4_000, 7)), (1, made(100, 9))] {
+            assert_eq!(ready.next(late), Next::Make(subject(number)));
+            ready.made_before(&subject(number), Some(cost), late);
+        }
+        assert_eq!(ready.next(late), Next::Wait(LOOK), "each had its turn");
     }
 
     #[test]
     fn one_that_has_become_cheap_is_let_go() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
         ready.made(subject(1), took(400), begun);
-        ready.made_before(&subject(1), Some(took(49)), begun);
+        ready.made_before(&subject(1), Some(took(16)), begun);
         assert_eq!(ready.next(begun), Next::Over);
         ready.made(subject(1), took(400), begun);
-        ready.made(subject(1), took(49), begun);
+        ready.made(subject(1), took(16), begun);
         assert_eq!(ready.next(begun), Next::Over);
     }
 
     #[test]
     fn of_too_many_the_largest_are_ready() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
-        // All of these may be told equally long.
-        for number in 0..MOST as u32 {
-            ready.made(subject(number), took(1_000 + u64::from(number)), begun);
+        let most = MOST as u32;
+        // The larger, the faster here: what one took says nothing of it.
+        for number in 0..most {
+            ready.made(subject(number), made(u64::from(90 - number), u64::from(1_000 + number)), begun);
         }
-        let slow = Made { took: seconds(9), ..took(1_000) };
-        ready.made(subject(100), slow, begun);
-        assert!(!ready.entries.contains_key(&subject(100)), "it is no larger than any, and was only slow");
-        ready.made(subject(101), took(5_000), begun);
-        assert!(ready.entries.contains_key(&subject(101)) && !ready.entries.contains_key(&subject(0)));
-        assert_eq!(ready.entries.len(), MOST);
+        assert_eq!(kept(&ready), (0..most).collect::<Vec<_>>());
+        ready.made(subject(100), made(99, 999), begun);
+        assert_eq!(kept(&ready), (0..most).collect::<Vec<_>>(), "it is the smallest, and was only slow");
+        ready.made(subject(101), made(20, 5_000), begun);
+        assert_eq!(kept(&ready), (1..most).chain([101]).collect::<Vec<_>>());
         // One that is there makes room for itself.
-        ready.made(subject(1), took(900), begun);
-        assert!(ready.entries.contains_key(&subject(1)) && ready.entries.len() == MOST);
+        ready.made(subject(1), made(20, 900), begun);
+        assert_eq!(kept(&ready), (1..most).chain([101]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_more_are_ready_than_can_be_made_in_time() {
+        let (mut ready, begun) = (Ready::default(), Instant::now());
+        // Half of 60 s, with pauses of four times as long: six seconds of making.
+        ready.made(subject(1), made(9_000, 10), begun);
+        assert_eq!(kept(&ready), [1], "one alone may take longer");
+        ready.made(subject(1), made(3_000, 10), begun);
+        ready.made(subject(2), made(3_000, 20), begun);
+        assert_eq!(kept(&ready), [1, 2]);
+        ready.made(subject(3), made(1_000, 30), begun);
+        assert_eq!(kept(&ready), [2, 3]);
+        ready.made_before(&subject(3), Some(made(3_001, 30)), begun);
+        assert_eq!(kept(&ready), [3], "it has grown");
     }
 }

@@ -196,6 +196,17 @@ pub struct PageListFigures {
     pub next: Option<Cursor>,
 }
 
+impl PageListFigures {
+    /// The first `most` of a list by views.
+    pub(crate) fn first(&self, most: usize) -> Self {
+        let Some(last) = self.items.get(most.wrapping_sub(1)).filter(|_| most < self.items.len()) else {
+            return self.clone();
+        };
+        let last = PageTotal { path: last.path.clone(), status: last.status, total: last.views };
+        PageListFigures { items: self.items[..most].to_vec(), next: Some(last.by_views()) }
+    }
+}
+
 /// Views by day of the week, Monday first, and hour of the day.
 pub type Week = [[u64; 24]; 7];
 

@@ -119,7 +119,10 @@ impl Maker {
     }
 
     fn cost(&self, report: &MonthlyReport, took: Duration) -> Made {
-        Made { took, told: self.patience.of(took), views: report.totals.views }
+        let views = report.totals.views;
+        // One without views is not told longer than it is true.
+        let told = if views == 0 { Duration::ZERO } else { self.patience.of(took) };
+        Made { took, told, views }
     }
 
     /// Notes that somebody was told this one, which was made for that if it says how long it `took`.

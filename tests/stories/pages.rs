@@ -264,7 +264,9 @@ async fn photographs(browser: &Browser, service: &Service) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_view_is_seen_to_arrive() -> Result<()> {
-    let service = Service::started(&["--clock-start", NOW], &[("fresh", "fresh.example.org")]).await?;
+    // A report with views would be told for a minute.
+    let arguments = ["--clock-start", NOW, "--report-patience", "1000000"];
+    let service = Service::started(&arguments, &[("fresh", "fresh.example.org")]).await?;
     let browser = Browser::launch().await?;
     let page = browser.new_page().await?;
     page.watch_console().await?;
@@ -290,7 +292,8 @@ async fn the_first_view_is_seen_to_arrive() -> Result<()> {
     .with_context(|| service.log())?;
     page.until("document.querySelector('.waiting .refused') !== null").await?;
     send("https://fresh.example.org/index.html", 202).await?;
-    page.until("document.querySelector('.figure')?.textContent.trim() === '1'").await?;
+    let seen = page.until("document.querySelector('.figure')?.textContent.trim() === '1'");
+    tokio::time::timeout(std::time::Duration::from_secs(40), seen).await.context("it is told as it was before")??;
     let live = eventually("the view to be live", async || {
         let live = http::get(service.address(), "/projects/fresh/live").await?.json()?;
         ensure!(live["last_hour"] == 1, "{live}");

@@ -597,7 +597,13 @@ async fn a_running_month_is_told_a_little_longer_than_it_is_true() -> Result<()>
         ensure!(told(running).await? == 40, "{}", told(running).await?);
         Ok(())
     });
-    tokio::time::timeout(std::time::Duration::from_secs(45), anew).await.context("nobody makes it anew")?
+    tokio::time::timeout(std::time::Duration::from_secs(45), anew).await.context("nobody makes it anew")??;
+    // The page shows a part of the same report.
+    known::write_views(&client, "2026-03-01T08:00:00Z", 5, 6).await?;
+    let page = http::get(service.address(), &format!("/projects/docs/{running}")).await?;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    ensure!(page.contains(">40<"), "the page has a report of its own: {page}");
+    Ok(())
 }
 
 /// Whatever the document of the API allows or forbids is asked of a real service: Schemathesis makes the requests and compares every

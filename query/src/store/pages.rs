@@ -195,29 +195,24 @@ impl ReportStore {
         limits: [usize; 2],
     ) -> Result<FirstPages, StoreError> {
         const NOW: &str = "path, status, views AS now, toUInt64(0) AS then, toUInt8(1) AS counts";
-        const THEN: &str = "path, status, toUInt64(0) AS now, views AS then, toUInt8(0) AS counts, '' AS sketch, \
-                            toUInt64(0) AS visitors, toFloat64(0) AS visitors_error";
-        let columns = [
-            format!("{NOW}, sketch, toUInt64(0) AS visitors, toFloat64(0) AS visitors_error"),
-            format!("{NOW}, '' AS sketch, visitors, visitors_error"),
-        ];
+        const THEN: &str = "path, status, toUInt64(0) AS now, views AS then, toUInt8(0) AS counts, '' AS sketch";
+        // What is told of closed months only is not collected where none is, as of the running one.
+        let (none, of_closed) = if scope.is_open() {
+            ("", "CAST([], 'Array(UInt64)') AS visitors, CAST([], 'Array(Float64)') AS errors")
+        } else {
+            let none = ", toUInt64(0) AS visitors, toFloat64(0) AS visitors_error";
+            (none, "groupArrayIf(visitors, counts) AS visitors, groupArrayIf(visitors_error, counts) AS errors")
+        };
+        let columns = [format!("{NOW}, sketch{none}"), format!("{NOW}, '' AS sketch, visitors, visitors_error")];
         let mut rows = scope.rows([&columns[0], &columns[1]], PAGES, "");
         if let Some(before) = before {
-            rows = format!("{rows} UNION ALL {}", before.rows([THEN; 2], PAGES, ""));
+            let then = format!("{THEN}{none}");
+            rows = format!("{rows} UNION ALL {}", before.rows([&then; 2], PAGES, ""));
         }
-        // Nearly always a running month is asked for, of which there is nothing else to collect: a fifth of the question's time.
-        let columns = if before.is_none() && scope.is_open() {
-            rows = scope.rows(["path, status, views, sketch"; 2], PAGES, "");
-            "sum(views) AS total, toUInt64(0) AS before, groupArray(in_month) AS months, groupArray(sketch) AS sketches, \
-             CAST([], 'Array(UInt64)') AS visitors, CAST([], 'Array(Float64)') AS errors"
-        } else {
-            "sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
-             groupArrayIf(sketch, counts) AS sketches, groupArrayIf(visitors, counts) AS visitors, \
-             groupArrayIf(visitors_error, counts) AS errors"
-        };
         let most = limits[0].max(limits[1]) + 1;
         let sql = format!(
-            "SELECT path, status, {columns} FROM ({rows}) GROUP BY path, status HAVING total > 0 \
+            "SELECT path, status, sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
+             groupArrayIf(sketch, counts) AS sketches, {of_closed} FROM ({rows}) GROUP BY path, status HAVING total > 0 \
              ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
         );
         let mut totals = Vec::new();
