@@ -487,3 +487,18 @@ fn a_part_of_a_month_takes_only_its_hours_of_the_closed_figures() {
     let with = report("2026-11", &facts).comparison.previous_month.unwrap();
     assert_eq!((with.views, with.visits, with.views_change), (10, 5, Some(-0.5)));
 }
+
+#[test]
+fn the_beginning_of_a_list_goes_on_where_a_shorter_one_would() {
+    let rows: Vec<PageTotal> =
+        (0..5).map(|at| PageTotal { path: format!("/{at}"), status: 200, total: 50 - at }).collect();
+    let list = |limit: usize| {
+        let list = PageList::by_views(rows.clone(), limit);
+        let mut facts = nothing("2026-10", PAST);
+        facts.pages = list;
+        report("2026-10", &facts).pages
+    };
+    for (whole, most) in [(4, 2), (5, 1), (5, 4), (5, 5), (3, 3), (3, 9)] {
+        assert_eq!(list(whole).first(most), list(whole.min(most)), "{most} of {whole}");
+    }
+}
