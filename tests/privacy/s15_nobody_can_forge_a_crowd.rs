@@ -36,7 +36,8 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     let (estimate, error) =
         (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
     println!("15: {forged} forged visitors, estimated {estimate} ± {:.0}", estimate * error);
-    ensure!((estimate - f64::from(forged)).abs() <= 4.0 * error * f64::from(forged), "{visitors}");
+    // Five deviations: the key is the service's own, another one in each run, and chance is off by that once in two million.
+    ensure!((estimate - f64::from(forged)).abs() <= 5.0 * error * f64::from(forged), "{visitors}");
     // One forger with one address and one agent is one visitor, however often.
     for _ in 0..300 {
         let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", "203.0.113.9")];
