@@ -3,8 +3,8 @@
 use crate::fold::Rows;
 use crate::steps::{self, AbortAt, Step};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
-use schemas::StreamId;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::{StreamId, niceness};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub enum StoreError {
 }
 
 /// Niceness of the threads that insert.
-const YIELD: (&str, &str) = ("os_threads_nice_value_query", "15");
+const NICENESS: &str = "15";
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -55,13 +55,11 @@ impl SummaryStore {
         SummaryStore { client, timeout, abort_at: None }
     }
 
-    /// The same store, whose inserts let reports go first where both want the processor. Older servers do not have
-    /// that setting, and one without `CAP_SYS_NICE` does not heed it.
+    /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
     pub async fn yielding(self) -> Self {
-        let sql = "SELECT count() FROM system.settings WHERE name = ?";
-        let known = self.client.query(sql).bind(YIELD.0).fetch_one::<u64>();
+        let known = self.client.query(niceness::IS_KNOWN).fetch_one::<u64>();
         match self.bounded("asking for its settings".to_owned(), known).await {
-            Ok(1..) => SummaryStore { client: self.client.with_setting(YIELD.0, YIELD.1), ..self },
+            Ok(1..) => SummaryStore { client: self.client.with_setting(niceness::SETTING, NICENESS), ..self },
             Ok(0) | Err(_) => self,
         }
     }

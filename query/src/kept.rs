@@ -3,7 +3,8 @@
 //!
 //! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
 //! in proportion to what it costs to make ([`Patience`]), and is made anew before its time is up, as long as
-//! somebody reads it ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time.
+//! somebody reads it ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time. Where more of them are
+//! read than can be made anew in that time, all are told longer: older figures, and not slower ones.
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
@@ -21,17 +22,24 @@ use std::time::{Duration, Instant};
 /// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
 const AGE: Duration = Duration::from_secs(300);
 
-/// No report is told longer than this after its rows were looked at the last time.
+/// No report is told longer than this after its rows were looked at the last time, but where all are told longer ([`Patience::longer`]).
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// For how many times as long as it took to make a report of a running month is told, though rows may have come; 0: never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Patience(pub(crate) u32);
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Patience {
+    pub(crate) times: u32,
+    /// By how much longer than that, as many of them are read ([`crate::ready::Ready::longer`]).
+    pub(crate) longer: f64,
+}
 
 impl Patience {
+    /// None.
+    pub(crate) const NONE: Patience = Patience { times: 0, longer: 1.0 };
+
     /// How long one that took so long to make is told.
     pub(crate) fn of(self, took: Duration) -> Duration {
-        took.saturating_mul(self.0).min(LONGEST)
+        took.saturating_mul(self.times).min(LONGEST).mul_f64(self.longer)
     }
 }
 
@@ -242,7 +250,7 @@ mod tests {
             cache.insert(docs.clone(), Kept { took, ..held });
         };
         let lately = |known: &Mark, patience: u32, after: Duration| {
-            kept.lately(&docs, known, Patience(patience), begun + after).is_some()
+            kept.lately(&docs, known, Patience { times: patience, ..Patience::NONE }, begun + after).is_some()
         };
         let milliseconds = Duration::from_millis;
         place(milliseconds(100));
@@ -260,6 +268,9 @@ mod tests {
         place(Duration::from_secs(30));
         assert!(lately(&others, 200, Duration::from_secs(59)));
         assert!(!lately(&others, 200, LONGEST));
+        let longer = Patience { times: 200, longer: 2.5 };
+        assert!(kept.lately(&docs, &others, longer, begun + Duration::from_secs(149)).is_some());
+        assert!(kept.lately(&docs, &others, longer, begun + Duration::from_secs(150)).is_none());
 
         // Looked at again and again, it is still not told for longer than any.
         let cache = kept.cache.as_ref().unwrap();
@@ -277,7 +288,7 @@ mod tests {
             read.totals.views = views;
             let quiet = key("quiet", &views.to_string());
             kept.put(quiet.clone(), mark.clone(), begun, &Arc::new(read));
-            let told = kept.lately(&quiet, &others, Patience(u32::MAX), begun).is_some();
+            let told = kept.lately(&quiet, &others, Patience { times: u32::MAX, longer: 1.0 }, begun).is_some();
             assert_eq!(told, expected, "the first view is told at once: {views}");
         }
     }

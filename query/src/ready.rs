@@ -2,9 +2,10 @@
 //!
 //! A report that is told longer than it is true ([`crate::kept`]) is at some time too old to be told, and the next reader waits for
 //! another. Of a small project that is some hundredths of a second. Of the largest it is the longest wait that there is, and they are
-//! read most. So they are made anew, one after the other, at half of the time for which they are told; of more than can be made in that
-//! time, those with the most page views. Only the month's usual report is: there is one for each project, so that nobody can have one
-//! project's made in many forms.
+//! read most. So they are made anew, one after the other, at half of the time for which they are told. Where that are more than can be made
+//! in that time, all are told longer, up to [`LONGER`] times (as periodic tasks give way in Buttazzo, Lipari and Abeni, "Elastic task model
+//! for adaptive rate control", RTSS 1998); of more than can be made even so, those with the most page views are. Only the month's usual
+//! report is: there is one for each project, so that nobody can have one project's made in many forms.
 
 use schemas::{Month, ProjectSlug};
 use std::collections::HashMap;
@@ -17,7 +18,10 @@ const WORTH: Duration = Duration::from_secs(10);
 const READ_LATELY: Duration = Duration::from_secs(600);
 
 /// How many at once.
-const MOST: usize = 32;
+const MOST: usize = 128;
+
+/// How many times as long reports are told at most.
+pub(crate) const LONGER: f64 = 5.0;
 
 /// Longest time between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,6 +62,8 @@ pub(crate) enum Next {
 pub(crate) struct Ready {
     entries: HashMap<Subject, Entry>,
     is_kept: bool,
+    /// The time that it takes to make all of them once, by that in which they are due.
+    load: f64,
 }
 
 impl Ready {
@@ -68,12 +74,18 @@ impl Ready {
         }
     }
 
+    /// How many times as long reports are told as if these were few.
+    pub(crate) fn longer(&self) -> f64 {
+        self.load.clamp(1.0, LONGER)
+    }
+
     /// It was made for a reader, at `now`. Says whether somebody has to begin to ask what is next.
     pub(crate) fn made(&mut self, subject: Subject, made: Made, now: Instant) -> bool {
         self.entries.remove(&subject);
         if made.told >= WORTH {
-            self.entries.insert(subject, Entry { read: now, made, due: due(made, now) });
+            self.entries.insert(subject.clone(), Entry { read: now, made, due: now });
             self.fit();
+            self.defer(&subject, now);
         }
         !self.entries.is_empty() && !std::mem::replace(&mut self.is_kept, true)
     }
@@ -82,22 +94,36 @@ impl Ready {
     pub(crate) fn made_before(&mut self, subject: &Subject, made: Option<Made>, now: Instant) {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.made = made.unwrap_or(entry.made);
-            entry.due = due(entry.made, now);
             if entry.made.told < WORTH {
                 self.entries.remove(subject);
             }
             self.fit();
+            self.defer(subject, now);
         }
     }
 
-    /// Leaves out those with the least views until all that are left can be made by the time they are due again.
+    /// It is due again at half of its time from the beginning of its making on, which is over at `now`.
+    fn defer(&mut self, subject: &Subject, now: Instant) {
+        let longer = self.longer();
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.due = now + (entry.made.told.mul_f64(longer) / 2).saturating_sub(entry.made.took);
+        }
+    }
+
+    /// Leaves out those with the least views until all that are left can be made by the time they are due again, if they are told as
+    /// long as may be.
     fn fit(&mut self) {
-        let shares = |entries: &HashMap<Subject, Entry>| entries.values().map(|entry| share(entry.made)).sum::<f64>();
-        while self.entries.len() > MOST || (self.entries.len() > 1 && shares(&self.entries) > 1.0) {
+        self.weigh();
+        while self.entries.len() > MOST || (self.entries.len() > 1 && self.load > LONGER) {
             let least = self.entries.iter().min_by_key(|(_, entry)| entry.made.views);
             let Some(least) = least.map(|(subject, _)| subject.clone()) else { break };
             self.entries.remove(&least);
+            self.weigh();
         }
+    }
+
+    fn weigh(&mut self) {
+        self.load = self.entries.values().map(|entry| share(entry.made)).sum();
     }
 
     /// It could not be made; the next reader finds out why.
@@ -113,6 +139,7 @@ impl Ready {
     /// What is to be done at `now`: what has been due longest.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         self.entries.retain(|_, entry| now.saturating_duration_since(entry.read) < READ_LATELY);
+        self.weigh();
         match self.entries.iter().min_by_key(|(_, entry)| entry.due) {
             None => {
                 self.left();
@@ -127,11 +154,6 @@ impl Ready {
 /// The part of the time that it takes to make it whenever it is due, pauses included.
 fn share(made: Made) -> f64 {
     made.took.as_secs_f64() * f64::from(1 + REST) / (made.told / 2).as_secs_f64()
-}
-
-/// Half of its time is from the beginning of its making on, which is over at `now`.
-fn due(made: Made, now: Instant) -> Instant {
-    now + (made.told / 2).saturating_sub(made.took)
 }
 
 #[cfg(test)]
@@ -157,7 +179,7 @@ mod tests {
     }
 
     fn kept(ready: &Ready) -> Vec<u32> {
-        let mut numbers: Vec<u32> = (0..200).filter(|number| ready.entries.contains_key(&subject(*number))).collect();
+        let mut numbers: Vec<u32> = (0..400).filter(|number| ready.entries.contains_key(&subject(*number))).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -223,30 +245,52 @@ mod tests {
         let most = MOST as u32;
         // The larger, the faster here: what one took says nothing of it.
         for number in 0..most {
-            ready.made(subject(number), made(u64::from(90 - number), u64::from(1_000 + number)), begun);
+            ready.made(subject(number), made(u64::from(250 - number), u64::from(1_000 + number)), begun);
         }
         assert_eq!(kept(&ready), (0..most).collect::<Vec<_>>());
-        ready.made(subject(100), made(99, 999), begun);
+        ready.made(subject(300), made(99, 999), begun);
         assert_eq!(kept(&ready), (0..most).collect::<Vec<_>>(), "it is the smallest, and was only slow");
-        ready.made(subject(101), made(20, 5_000), begun);
-        assert_eq!(kept(&ready), (1..most).chain([101]).collect::<Vec<_>>());
+        ready.made(subject(301), made(20, 5_000), begun);
+        assert_eq!(kept(&ready), (1..most).chain([301]).collect::<Vec<_>>());
         // One that is there makes room for itself.
         ready.made(subject(1), made(20, 900), begun);
-        assert_eq!(kept(&ready), (1..most).chain([101]).collect::<Vec<_>>());
+        assert_eq!(kept(&ready), (1..most).chain([301]).collect::<Vec<_>>());
     }
 
     #[test]
     fn no_more_are_ready_than_can_be_made_in_time() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
-        // Half of 60 s, with pauses of four times as long: six seconds of making.
-        ready.made(subject(1), made(9_000, 10), begun);
+        // Half of 60 s, with pauses of four times as long: six seconds of making, or thirty where all are told five times as long.
+        ready.made(subject(1), made(45_000, 10), begun);
         assert_eq!(kept(&ready), [1], "one alone may take longer");
-        ready.made(subject(1), made(3_000, 10), begun);
-        ready.made(subject(2), made(3_000, 20), begun);
+        ready.made(subject(1), made(15_000, 10), begun);
+        ready.made(subject(2), made(15_000, 20), begun);
         assert_eq!(kept(&ready), [1, 2]);
         ready.made(subject(3), made(1_000, 30), begun);
         assert_eq!(kept(&ready), [2, 3]);
-        ready.made_before(&subject(3), Some(made(3_001, 30)), begun);
+        ready.made_before(&subject(3), Some(made(15_001, 30)), begun);
         assert_eq!(kept(&ready), [3], "it has grown");
+    }
+
+    #[test]
+    fn where_too_many_are_read_all_are_told_longer() {
+        let (mut ready, begun) = (Ready::default(), Instant::now());
+        assert!((ready.longer() - 1.0).abs() < 1e-9, "of none");
+        ready.made(subject(1), made(3_000, 10), begun);
+        assert!((ready.longer() - 1.0).abs() < 1e-9, "there is time for six seconds of making");
+        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(1)));
+        ready.made_before(&subject(1), None, begun);
+        ready.made(subject(2), made(6_000, 20), begun);
+        ready.made(subject(3), made(3_000, 30), begun);
+        assert!((ready.longer() - 2.0).abs() < 1e-9, "twelve");
+        // The first one was due before there were others; the last is with all of them, at half of 120 s from its beginning on.
+        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(1)));
+        ready.failed(&subject(1));
+        ready.failed(&subject(2));
+        assert_eq!(ready.next(begun + Duration::from_millis(56_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(ready.next(begun + seconds(57)), Next::Make(subject(3)));
+        assert!((ready.longer() - 1.0).abs() < 1e-9, "the others are gone");
+        ready.made(subject(4), made(60_000, 40), begun);
+        assert_eq!((kept(&ready), ready.longer()), (vec![4], LONGER), "and no longer than that");
     }
 }

@@ -72,7 +72,7 @@ struct Maker {
     ready: Mutex<Ready>,
     turns: Semaphore,
     rules: Rules,
-    patience: Patience,
+    patience: u32,
     clock: Clock,
 }
 
@@ -89,13 +89,14 @@ impl Maker {
     /// only as it is.
     async fn told(
         &self,
+        store: &ReportStore,
         wanted: &Wanted,
         patience: Patience,
     ) -> Result<(Arc<MonthlyReport>, Option<Duration>), StoreError> {
         let (asked, key, begun) = (wanted.asked(self.rules), wanted.key(), Instant::now());
         let mut known = None;
         if self.kept.has(&key) {
-            let now = known.insert(self.store.known(&asked).await?);
+            let now = known.insert(store.known(&asked).await?);
             let all_but_rows = now.mark(&wanted.periods, Versions::default());
             if wanted.is_running()
                 && let Some(report) = self.kept.lately(&key, &all_but_rows, patience, Instant::now())
@@ -103,12 +104,12 @@ impl Maker {
                 return Ok((report, None));
             }
             let looked = Instant::now();
-            let mark = now.mark(&wanted.periods, self.store.versions(&asked, now).await?);
+            let mark = now.mark(&wanted.periods, store.versions(&asked, now).await?);
             if let Some(report) = self.kept.get(&key, &mark, looked) {
                 return Ok((report, None));
             }
         }
-        let (known, facts, versions) = self.store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
+        let (known, facts, versions) = store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
         let report = Arc::new(MonthlyReport::of(wanted.project.clone(), wanted.span, &facts, self.rules));
         let took = self.kept.put(key, known.mark(&wanted.periods, versions), begun, &report);
         Ok((report, Some(took)))
@@ -121,14 +122,14 @@ impl Maker {
     fn cost(&self, report: &MonthlyReport, took: Duration) -> Made {
         let views = report.totals.views;
         // One without views is not told longer than it is true.
-        let told = if views == 0 { Duration::ZERO } else { self.patience.of(took) };
+        let told = if views == 0 { Duration::ZERO } else { Patience { times: self.patience, longer: 1.0 }.of(took) };
         Made { took, told, views }
     }
 
     /// Notes that somebody was told this one, which was made for that if it says how long it `took`.
     fn note(self: &Arc<Self>, wanted: &Wanted, report: &MonthlyReport, took: Option<Duration>) {
         let (Some(month), true) = (wanted.span.single(), wanted.is_running()) else { return };
-        if wanted.pages != PagesRequest::default() || self.patience == Patience(0) || !self.kept.keeps() {
+        if wanted.pages != PagesRequest::default() || self.patience == 0 || !self.kept.keeps() {
             return;
         }
         let (subject, now) = ((wanted.project.clone(), month), Instant::now());
@@ -139,12 +140,12 @@ impl Maker {
     }
 
     /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
-    async fn make_ready(&self, subject: Subject) {
+    async fn make_ready(&self, store: &ReportStore, subject: Subject) {
         let (project, month) = subject.clone();
         let span = Span::from(month);
         let periods = span.periods((self.clock)()).unwrap_or_default();
         let wanted = Wanted { project, span, periods, pages: PagesRequest::default() };
-        match in_time(self.told(&wanted, Patience(0))).await {
+        match in_time(self.told(store, &wanted, Patience::NONE)).await {
             Ok((report, took)) if wanted.is_running() => {
                 let made = took.map(|took| self.cost(&report, took));
                 self.ready().made_before(&subject, made, Instant::now());
@@ -168,6 +169,8 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
+        let Some(store) = self.maker.upgrade().map(|maker| maker.store.clone()) else { return };
+        let store = store.yielding().await;
         while let Some(maker) = self.maker.upgrade() {
             let next = maker.ready().next(Instant::now());
             let wait = match next {
@@ -181,7 +184,7 @@ impl Keeper {
                 Next::Make(subject) => {
                     let _turn = maker.turns.acquire().await;
                     let begun = Instant::now();
-                    maker.make_ready(subject).await;
+                    maker.make_ready(&store, subject).await;
                     begun.elapsed() * REST
                 }
             };
@@ -226,7 +229,7 @@ impl Reports {
             ready: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             rules: config.rules,
-            patience: Patience(config.patience),
+            patience: config.patience,
             clock,
         };
         Reports { whole_turns: Semaphore::new(WHOLE_AT_ONCE), maker: Arc::new(maker), config }
@@ -257,21 +260,24 @@ impl Reports {
         span: Span,
         pages: &PagesRequest,
     ) -> Result<Arc<MonthlyReport>, Problem> {
-        self.told(project, span, pages, self.maker.patience).await
+        let patience = Patience { times: self.maker.patience, longer: self.maker.ready().longer() };
+        self.told(project, span, pages, Some(patience)).await
     }
 
+    /// Without `patience` it is told as it is.
     async fn told(
         &self,
         project: &ProjectSlug,
         span: Span,
         pages: &PagesRequest,
-        patience: Patience,
+        patience: Option<Patience>,
     ) -> Result<Arc<MonthlyReport>, Problem> {
         let periods = self.periods(span, pages)?;
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         let _turn = self.turn().await?;
-        let (report, took) = self.read(project, self.maker.told(&wanted, patience)).await?;
-        if patience == self.maker.patience {
+        let told = self.maker.told(&self.maker.store, &wanted, patience.unwrap_or(Patience::NONE));
+        let (report, took) = self.read(project, told).await?;
+        if patience.is_some() {
             self.maker.note(&wanted, &report, took);
         }
         Ok(report)
@@ -290,7 +296,7 @@ impl Reports {
         let _turn = turn(&self.whole_turns).await?;
         let first = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
         // Its lists are read now, so its totals are, too.
-        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, Patience(0)).await?);
+        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, None).await?);
         if report.pages.next.is_some() {
             report.pages = self.all_pages(project, span, status, false).await?;
         }

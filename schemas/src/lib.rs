@@ -6,6 +6,7 @@
 pub mod beacon;
 pub mod classes;
 pub mod close;
+pub mod niceness;
 pub mod project;
 pub mod record;
 pub mod referrer;

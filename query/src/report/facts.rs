@@ -72,6 +72,8 @@ pub(super) struct ClosedVisitors {
 pub struct MonthFacts {
     /// Which.
     pub period: Period,
+    /// Whether anything was counted in it, be it after its part.
+    pub has_rows: bool,
     pub(super) hours: BTreeMap<Hour, Sum>,
     day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
     pub(super) bots: BTreeMap<&'static str, u64>,
@@ -85,6 +87,7 @@ impl MonthFacts {
     pub fn new(period: Period) -> Self {
         MonthFacts {
             period,
+            has_rows: false,
             hours: BTreeMap::new(),
             day_sketches: BTreeMap::new(),
             bots: BTreeMap::new(),
@@ -111,6 +114,7 @@ impl MonthFacts {
 
     /// Figures of the closed month.
     pub fn add_closed(&mut self, row: &MonthClosedRow) {
+        self.has_rows = true;
         let first = self.period.first_hour();
         for (at, (&views, &visits)) in row.hour_views.iter().zip(&row.hour_visits).enumerate() {
             let hour = Hour(first.0 + at as u32);

@@ -42,7 +42,7 @@ struct PageChange {
 }
 
 /// A page with all that is known of it: an element of each array for each row of its [`PageDetail`]. Where no month is closed, the last
-/// two are empty.
+/// two are empty; of a single open month the first is, too.
 #[derive(Row, Deserialize)]
 struct FullPage {
     path: String,
@@ -56,11 +56,12 @@ struct FullPage {
 }
 
 impl FullPage {
-    /// Its rows; the first has all views.
-    fn details(&mut self) -> impl Iterator<Item = PageDetail> {
+    /// Its rows; the first has all views. They are of month `single`, if there is but one.
+    fn details(&mut self, single: Option<u16>) -> impl Iterator<Item = PageDetail> {
         let mut views = Some(self.total);
         let mut closed = std::mem::take(&mut self.visitors).into_iter().zip(std::mem::take(&mut self.errors));
-        let months = std::mem::take(&mut self.months).into_iter().zip(std::mem::take(&mut self.sketches));
+        let months = std::mem::take(&mut self.months).into_iter().chain(single.into_iter().cycle());
+        let months = months.zip(std::mem::take(&mut self.sketches));
         let (path, status) = (self.path.clone(), self.status);
         months.map(move |(month, sketch)| {
             let (visitors, visitors_error) = closed.next().unwrap_or_default();
@@ -194,6 +195,7 @@ impl ReportStore {
         before: Option<&Scope<'_>>,
         limits: [usize; 2],
     ) -> Result<FirstPages, StoreError> {
+        const NO_MONTHS: &str = "CAST([], 'Array(UInt16)') AS months";
         const NOW: &str = "path, status, views AS now, toUInt64(0) AS then, toUInt8(1) AS counts";
         const THEN: &str = "path, status, toUInt64(0) AS now, views AS then, toUInt8(0) AS counts, '' AS sketch";
         // What is told of closed months only is not collected where none is, as of the running one.
@@ -210,15 +212,26 @@ impl ReportStore {
             rows = format!("{rows} UNION ALL {}", before.rows([&then; 2], PAGES, ""));
         }
         let most = limits[0].max(limits[1]) + 1;
-        let sql = format!(
-            "SELECT path, status, sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
-             groupArrayIf(sketch, counts) AS sketches, {of_closed} FROM ({rows}) GROUP BY path, status HAVING total > 0 \
-             ORDER BY total DESC, path, status LIMIT {most} BY status = 404"
-        );
+        // What nearly every report of a running month needs is asked for without detours.
+        let single = scope.single_open().filter(|_| before.is_none_or(Scope::is_empty));
+        let asked = if single.is_some() {
+            format!(
+                "sum(views) AS total, toUInt64(0) AS before, {NO_MONTHS}, groupArray(sketch) AS sketches, {of_closed} \
+                 FROM page_daily FINAL {} GROUP BY path, status",
+                scope.days()
+            )
+        } else {
+            format!(
+                "sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
+                 groupArrayIf(sketch, counts) AS sketches, {of_closed} FROM ({rows}) GROUP BY path, status HAVING total > 0"
+            )
+        };
+        let sql =
+            format!("SELECT path, status, {asked} ORDER BY total DESC, path, status LIMIT {most} BY status = 404");
         let mut totals = Vec::new();
         let mut listed = ListedPages { before: before.map(|_| ByPage::new()), ..ListedPages::default() };
         let take = |mut page: FullPage| {
-            for detail in page.details() {
+            for detail in page.details(single) {
                 listed.add(&detail, scope.is_closed(detail.month))?;
             }
             if let Some(before) = &mut listed.before {
