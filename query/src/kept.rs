@@ -25,11 +25,14 @@ const AGE: Duration = Duration::from_secs(300);
 /// No report is told longer than this after its rows were looked at the last time, but where all are told longer ([`Patience::longer`]).
 const LONGEST: Duration = Duration::from_secs(60);
 
+// What is told longest is told no longer than any.
+const _: () = assert!(LONGEST.as_secs() * (crate::ready::LONGER as u64) <= AGE.as_secs());
+
 /// For how many times as long as it took to make a report of a running month is told, though rows may have come; 0: never.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Patience {
     pub(crate) times: u32,
-    /// By how much longer than that, as many of them are read ([`crate::ready::Ready::longer`]).
+    /// How many times as long as that, where many of them are read ([`crate::ready::Ready::longer`]).
     pub(crate) longer: f64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A report that is told longer than it is true ([`crate::kept`]) is at some time too old to be told, and the next reader waits for
 //! another. Of a small project that is some hundredths of a second. Of the largest it is the longest wait that there is, and they are
-//! read most. So they are made anew, one after the other, at half of the time for which they are told. Where that are more than can be made
+//! read most. So they are made anew, one after the other, at half of the time for which they are told. Where these are more than can be made
 //! in that time, all are told longer, up to [`LONGER`] times (as periodic tasks give way in Buttazzo, Lipari and Abeni, "Elastic task model
 //! for adaptive rate control", RTSS 1998); of more than can be made even so, those with the most page views are. Only the month's usual
 //! report is: there is one for each project, so that nobody can have one project's made in many forms.
@@ -45,7 +45,15 @@ pub(crate) struct Made {
 struct Entry {
     read: Instant,
     made: Made,
-    due: Instant,
+    /// When its making was over, or it was seen that there is nothing new.
+    over: Instant,
+}
+
+impl Entry {
+    /// Half of its time is from the beginning of its making on.
+    fn due(&self, longer: f64) -> Instant {
+        self.over + (self.made.told.mul_f64(longer) / 2).saturating_sub(self.made.took)
+    }
 }
 
 /// What is to be done now.
@@ -83,10 +91,9 @@ impl Ready {
     pub(crate) fn made(&mut self, subject: Subject, made: Made, now: Instant) -> bool {
         self.entries.remove(&subject);
         if made.told >= WORTH {
-            self.entries.insert(subject.clone(), Entry { read: now, made, due: now });
-            self.fit();
-            self.defer(&subject, now);
+            self.entries.insert(subject, Entry { read: now, made, over: now });
         }
+        self.fit();
         !self.entries.is_empty() && !std::mem::replace(&mut self.is_kept, true)
     }
 
@@ -94,19 +101,11 @@ impl Ready {
     pub(crate) fn made_before(&mut self, subject: &Subject, made: Option<Made>, now: Instant) {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.made = made.unwrap_or(entry.made);
+            entry.over = now;
             if entry.made.told < WORTH {
                 self.entries.remove(subject);
             }
             self.fit();
-            self.defer(subject, now);
-        }
-    }
-
-    /// It is due again at half of its time from the beginning of its making on, which is over at `now`.
-    fn defer(&mut self, subject: &Subject, now: Instant) {
-        let longer = self.longer();
-        if let Some(entry) = self.entries.get_mut(subject) {
-            entry.due = now + (entry.made.told.mul_f64(longer) / 2).saturating_sub(entry.made.took);
         }
     }
 
@@ -129,6 +128,7 @@ impl Ready {
     /// It could not be made; the next reader finds out why.
     pub(crate) fn failed(&mut self, subject: &Subject) {
         self.entries.remove(subject);
+        self.weigh();
     }
 
     /// Whoever asked what is next does not any more.
@@ -140,18 +140,21 @@ impl Ready {
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         self.entries.retain(|_, entry| now.saturating_duration_since(entry.read) < READ_LATELY);
         self.weigh();
-        match self.entries.iter().min_by_key(|(_, entry)| entry.due) {
+        let longer = self.longer();
+        let due = self.entries.iter().map(|(subject, entry)| (entry.due(longer), subject));
+        match due.min_by_key(|(due, _)| *due) {
             None => {
                 self.left();
                 Next::Over
             }
-            Some((subject, entry)) if entry.due <= now => Next::Make(subject.clone()),
-            Some((_, entry)) => Next::Wait((entry.due - now).min(LOOK)),
+            Some((due, subject)) if due <= now => Next::Make(subject.clone()),
+            Some((due, _)) => Next::Wait((due - now).min(LOOK)),
         }
     }
 }
 
-/// The part of the time that it takes to make it whenever it is due, pauses included.
+/// The part of the time that it takes to make it whenever it is due, pauses included. What it took is of then, so where everything takes
+/// longer, all are told longer, too.
 fn share(made: Made) -> f64 {
     made.took.as_secs_f64() * f64::from(1 + REST) / (made.told / 2).as_secs_f64()
 }
@@ -283,13 +286,16 @@ mod tests {
         ready.made(subject(2), made(6_000, 20), begun);
         ready.made(subject(3), made(3_000, 30), begun);
         assert!((ready.longer() - 2.0).abs() < 1e-9, "twelve");
-        // The first one was due before there were others; the last is with all of them, at half of 120 s from its beginning on.
-        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(1)));
-        ready.failed(&subject(1));
+        // At half of 120 s from its beginning on, be it made before there were others.
+        assert_eq!(ready.next(begun + Duration::from_millis(53_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(ready.next(begun + seconds(54)), Next::Make(subject(2)));
         ready.failed(&subject(2));
-        assert_eq!(ready.next(begun + Duration::from_millis(56_999)), Next::Wait(Duration::from_millis(1)));
-        assert_eq!(ready.next(begun + seconds(57)), Next::Make(subject(3)));
-        assert!((ready.longer() - 1.0).abs() < 1e-9, "the others are gone");
+        assert!((ready.longer() - 1.0).abs() < 1e-9, "one is gone, so the others may be told for 60 s only");
+        ready.failed(&subject(1));
+        assert_eq!(ready.next(begun + Duration::from_millis(26_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(3)));
+        ready.made(subject(3), made(10, 30), begun);
+        assert!(ready.load.abs() < 1e-9, "it has become cheap");
         ready.made(subject(4), made(60_000, 40), begun);
         assert_eq!((kept(&ready), ready.longer()), (vec![4], LONGER), "and no longer than that");
     }

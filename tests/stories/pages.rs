@@ -252,10 +252,6 @@ async fn photographs(browser: &Browser, service: &Service) -> Result<()> {
         let page = browser.new_page().await?;
         page.set_view(view).await?;
         page.navigate(&service.url(path)).await?;
-        std::fs::write(
-            pictures().unwrap().join(format!("{name}.html")),
-            http::get(service.address(), path).await?.body,
-        )?; //TMP
         picture(&page, view, name).await?;
         page.close().await?;
     }

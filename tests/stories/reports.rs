@@ -505,22 +505,27 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     let client = service.clickhouse()?;
     let mut reader = Reader { connection: Connection::open(service.address()).await? };
     let path = format!("/v1/projects/docs/reports/{}", MONTHS[3]);
-    known::write_views(&client, "2026-02-01T05:00:00Z", 20, 1).await?;
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
+    let first = reader.json(&path).await?["pages"]["items"][0].take();
+    ensure!(first["views_before"] == 0 && first["visitors"]["estimate"] == 30, "nothing was before: {first}");
+    known::write_views(&client, "2026-02-20T06:00:00Z", 7, 4).await?;
+    let late = reader.json(&path).await?["pages"]["items"][0].take();
+    ensure!(late["views_before"] == 7 && late["visitors"] == first["visitors"], "only after what is compared: {late}");
+    known::write_views(&client, "2026-02-01T05:00:00Z", 20, 1).await?;
     let mut told = async || {
         let report = reader.json(&path).await?;
         let before = &report["comparison"]["previous_month"];
         let pages = number(&report["pages"]["items"][0]["views_before"])?;
         anyhow::Ok([number(&report["totals"]["views"])?, number(&before["views"])?, pages])
     };
-    ensure!(told().await? == [30, 20, 20], "{:?}", told().await?);
+    ensure!(told().await? == [30, 20, 27], "{:?}", told().await?);
     // No hour changes, so what is told is what was kept: the page's row is not looked at.
     known::write_page(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
-    ensure!(told().await? == [30, 20, 20], "it is not kept: {:?}", told().await?);
+    ensure!(told().await? == [30, 20, 27], "it is not kept: {:?}", told().await?);
     known::write_hour(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
-    ensure!(told().await? == [30, 25, 25], "a late view in the hours that are compared: {:?}", told().await?);
-    known::write_views(&client, "2026-02-20T06:00:00Z", 7, 4).await?;
-    ensure!(told().await? == [30, 25, 32], "a late view after them: {:?}", told().await?);
+    ensure!(told().await? == [30, 25, 32], "a late view in the hours that are compared: {:?}", told().await?);
+    known::write_views(&client, "2026-02-21T06:00:00Z", 4, 5).await?;
+    ensure!(told().await? == [30, 25, 36], "a late view after them: {:?}", told().await?);
     let markdown = service.done(&["report", "docs", MONTHS[3], "--format", "md", "--clock-start", CLOCK]).await?;
     ensure!(markdown.contains("Against 2026-02, up to 2026-02-02 10:00 (the month before): views"), "{markdown}");
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, MONTHS[3], "2026-03-01T06:00:00Z").await

@@ -71,7 +71,9 @@ impl Scope<'_> {
     /// Without rows that are in the figures of a closed month. `day` is an expression of the table's day.
     fn not_contained(&self, day: &str) -> String {
         let of_close = |(period, close): (Period, &MonthCloseRow)| {
-            let (first, last) = (period.first_day().0, period.last_day().0);
+            // All of the month is in its figures, however far it has come by this clock.
+            let month = Period::whole(period.month());
+            let (first, last) = (month.first_day().0, month.last_day().0);
             let contained = Frontier::of(close).condition();
             format!(" AND NOT ({day} BETWEEN toDate({first}) AND toDate({last}) AND {contained})")
         };
@@ -79,8 +81,9 @@ impl Scope<'_> {
     }
 
     /// The rows of the months in a table by day, without those that are in a closed month's figures. Months are taken whole, as the
-    /// partitions that they are (`toYYYYMM(day)`): of the running one there is nothing yet of later days, and a condition on the day,
-    /// which comes late in the keys, has ClickHouse look for it everywhere instead of just for the project.
+    /// partitions that they are (`toYYYYMM(day)`): of the running one there is nothing of later days yet, unless this clock is behind
+    /// that of the endpoints. A condition on the day, which comes after others in the keys, would have ClickHouse search the whole index
+    /// instead of just for the project.
     pub(super) fn days(&self) -> String {
         let partition = |period: &Period| format!("'{:04}{:02}'", period.month().year(), period.month().number());
         let partitions = self.periods.iter().map(partition).collect::<Vec<_>>().join(", ");
