@@ -298,5 +298,7 @@ mod tests {
         assert!(ready.load.abs() < 1e-9, "it has become cheap");
         ready.made(subject(4), made(60_000, 40), begun);
         assert_eq!((kept(&ready), ready.longer()), (vec![4], LONGER), "and no longer than that");
+        assert_eq!(ready.next(begun + READ_LATELY), Next::Over);
+        assert!((ready.longer() - 1.0).abs() < 1e-9, "nobody reads it any more");
     }
 }
