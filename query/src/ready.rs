@@ -1,14 +1,19 @@
-//! Which reports of running months are made before somebody asks for them: those that are read, and of too many the largest.
+//! Which reports of running months are made before somebody asks for them: those that are read, and the largest; of too many the
+//! largest.
 //!
 //! A report that is told longer than it is true ([`crate::kept`]) is at some time too old to be told, and the next reader waits for
 //! another. Of a small project that is some hundredths of a second. Of the largest it is the longest wait that there is, and they are
 //! read most. So they are made anew, one after the other, at half of the time for which they are told. Where these are more than can be made
-//! in that time, all are told longer, up to [`LONGER`] times (as periodic tasks give way in Buttazzo, Lipari and Abeni, "Elastic task model
-//! for adaptive rate control", RTSS 1998); of more than can be made even so, those with the most page views are. Only the month's usual
-//! report is: there is one for each project, so that nobody can have one project's made in many forms.
+//! in that time, all are made less often, up to [`LONGER`] times (as periodic tasks give way in Buttazzo, Lipari and Abeni, "Elastic task
+//! model for adaptive rate control", RTSS 1998); of more than can be made even so, those with the most page views are. Only the month's
+//! usual report is: there is one for each project, so that nobody can have one project's made in many forms.
+//!
+//! The first reader of a large project would wait longest of all. So as long as anybody reads anything, the projects with the most views are
+//! looked for now and then, and their reports are made before they are read: as seldom as may be, and in half of the time at most.
 
 use schemas::{Month, ProjectSlug};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// One that may be told for less is soon made by its reader: by default one that took less than a sixtieth of a second.
@@ -18,13 +23,24 @@ const WORTH: Duration = Duration::from_secs(10);
 const READ_LATELY: Duration = Duration::from_secs(600);
 
 /// How many at once.
-const MOST: usize = 128;
+pub(crate) const MOST: usize = 128;
+
+/// Page views from which on a project's report is made before anybody has read it. Below, most of what a report costs is the same for
+/// all, and no reader waits much longer than another.
+pub(crate) const LARGE_VIEWS: u64 = 100_000;
 
 /// How many times as long reports are told at most.
 pub(crate) const LONGER: f64 = 5.0;
 
+/// Part of the time that those take at most which nobody has read.
+const UNREAD: f64 = 0.5;
+
 /// Longest time between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The largest are looked for again after so many times as long as that took, but within these bounds.
+const LOOK_AGAIN: u32 = 600;
+const LOOK_AGAIN_WITHIN: [Duration; 2] = [Duration::from_secs(60), READ_LATELY];
 
 /// After each one nothing is made for so many times as long as it took: all of them together take a fifth of the time at most.
 pub(crate) const REST: u32 = 4;
@@ -43,16 +59,28 @@ pub(crate) struct Made {
 
 #[derive(Debug)]
 struct Entry {
-    read: Instant,
-    made: Made,
-    /// When its making was over, or it was seen that there is nothing new.
+    /// If anybody did lately.
+    read: Option<Instant>,
+    views: u64,
+    /// What it took, if it was made.
+    made: Option<Made>,
+    /// When its making was over, or it was seen that there is nothing new, or that it is one of the largest.
     over: Instant,
 }
 
 impl Entry {
     /// Half of its time is from the beginning of its making on.
     fn due(&self, longer: f64) -> Instant {
-        self.over + (self.made.told.mul_f64(longer) / 2).saturating_sub(self.made.took)
+        let longer = if self.read.is_some() { longer } else { LONGER };
+        let wait = |made: Made| (made.told.mul_f64(longer) / 2).saturating_sub(made.took);
+        self.over + self.made.map(wait).unwrap_or_default()
+    }
+
+    /// The part of the time that it takes to make it whenever it is due, pauses included, if it is not told longer. What it took is of
+    /// then, so where everything takes longer, all are told longer, too.
+    fn share(&self) -> f64 {
+        let of = |made: Made| made.took.as_secs_f64() * f64::from(1 + REST) / (made.told / 2).as_secs_f64();
+        self.made.map(of).unwrap_or_default()
     }
 }
 
@@ -60,6 +88,8 @@ impl Entry {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Make(Subject),
+    /// Look for the largest.
+    Largest,
     Wait(Duration),
     /// Nobody reads anything; whoever asked what to do has ended.
     Over,
@@ -69,29 +99,46 @@ pub(crate) enum Next {
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     entries: HashMap<Subject, Entry>,
+    /// Those with the most views, as they were found the last time.
+    largest: HashSet<Subject>,
+    /// When they are looked for again.
+    look: Option<Instant>,
+    /// When anybody read any.
+    read: Option<Instant>,
     is_kept: bool,
-    /// The time that it takes to make all of them once, by that in which they are due.
     load: f64,
 }
 
 impl Ready {
     /// Somebody read it at `now`.
     pub(crate) fn read(&mut self, subject: &Subject, now: Instant) {
+        self.read = Some(now);
         if let Some(entry) = self.entries.get_mut(subject) {
-            entry.read = now;
+            let is_new = entry.read.replace(now).is_none();
+            if is_new {
+                self.fit();
+            }
         }
     }
 
-    /// How many times as long reports are told as if these were few.
-    pub(crate) fn longer(&self) -> f64 {
+    /// How many times as long it is told as if these were few. One that is made before its reader comes is told up to the end, should it
+    /// be made late: nobody waits for it.
+    pub(crate) fn longer(&self, subject: Option<&Subject>) -> f64 {
+        if subject.is_some_and(|subject| self.entries.contains_key(subject)) { LONGER } else { self.pace() }
+    }
+
+    /// How many times as seldom they are made as if they were few.
+    fn pace(&self) -> f64 {
         self.load.clamp(1.0, LONGER)
     }
 
     /// It was made for a reader, at `now`. Says whether somebody has to begin to ask what is next.
     pub(crate) fn made(&mut self, subject: Subject, made: Made, now: Instant) -> bool {
+        self.read = Some(now);
         self.entries.remove(&subject);
         if made.told >= WORTH {
-            self.entries.insert(subject, Entry { read: now, made, over: now });
+            let entry = Entry { read: Some(now), views: made.views, made: Some(made), over: now };
+            self.entries.insert(subject, entry);
         }
         self.fit();
         !self.entries.is_empty() && !std::mem::replace(&mut self.is_kept, true)
@@ -100,29 +147,60 @@ impl Ready {
     /// It was made before a reader, at `now`; without `made` there was nothing new, so that it costs what it did.
     pub(crate) fn made_before(&mut self, subject: &Subject, made: Option<Made>, now: Instant) {
         if let Some(entry) = self.entries.get_mut(subject) {
-            entry.made = made.unwrap_or(entry.made);
+            entry.made = made.or(entry.made);
             entry.over = now;
-            if entry.made.told < WORTH {
+            let Some(made) = entry.made else {
+                // It was told to a reader before, and is as new as it can be; what it costs is not known.
+                return self.failed(subject);
+            };
+            entry.views = made.views;
+            if made.told < WORTH {
                 self.entries.remove(subject);
             }
             self.fit();
         }
     }
 
-    /// Leaves out those with the least views until all that are left can be made by the time they are due again, if they are told as
-    /// long as may be.
-    fn fit(&mut self) {
-        self.weigh();
-        while self.entries.len() > MOST || (self.entries.len() > 1 && self.load > LONGER) {
-            let least = self.entries.iter().min_by_key(|(_, entry)| entry.made.views);
-            let Some(least) = least.map(|(subject, _)| subject.clone()) else { break };
-            self.entries.remove(&least);
-            self.weigh();
+    /// These have the most views, the first the most, as was found at `now` in so long a time.
+    pub(crate) fn found(&mut self, largest: Vec<(Subject, u64)>, took: Duration, now: Instant) {
+        let [least, most] = LOOK_AGAIN_WITHIN;
+        self.look = Some(now + took.saturating_mul(LOOK_AGAIN).clamp(least, most));
+        self.largest = largest.iter().map(|(subject, _)| subject.clone()).collect();
+        for (subject, views) in largest {
+            self.entries.entry(subject).or_insert(Entry { read: None, views, made: None, over: now });
         }
+        self.fit();
     }
 
-    fn weigh(&mut self) {
-        self.load = self.entries.values().map(|entry| share(entry.made)).sum();
+    /// Leaves out those with the least views until all that are left can be made by the time they are due again, if they are told as long
+    /// as may be.
+    fn fit(&mut self) {
+        while self.entries.len() > 1 {
+            let unread = self.weigh();
+            let too_many = self.entries.len() > MOST || self.load > LONGER;
+            if !too_many && unread <= UNREAD {
+                return;
+            }
+            let those = self.entries.iter().filter(|(_, entry)| too_many || entry.read.is_none());
+            let least = those.min_by_key(|(_, entry)| entry.views);
+            let Some(least) = least.map(|(subject, _)| subject.clone()) else { return };
+            self.entries.remove(&least);
+        }
+        self.weigh();
+    }
+
+    /// How many times as seldom those that are read have to be made, so that there is time for all of them. Returns the part of the time
+    /// that the others take.
+    fn weigh(&mut self) -> f64 {
+        let (mut read, mut unread) = (0.0, 0.0);
+        for entry in self.entries.values() {
+            match entry.read {
+                Some(_) => read += entry.share(),
+                None => unread += entry.share() / LONGER,
+            }
+        }
+        self.load = read / (1.0 - unread.min(UNREAD));
+        unread
     }
 
     /// It could not be made; the next reader finds out why.
@@ -138,25 +216,32 @@ impl Ready {
 
     /// What is to be done at `now`: what has been due longest.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
-        self.entries.retain(|_, entry| now.saturating_duration_since(entry.read) < READ_LATELY);
-        self.weigh();
-        let longer = self.longer();
-        let due = self.entries.iter().map(|(subject, entry)| (entry.due(longer), subject));
-        match due.min_by_key(|(due, _)| *due) {
-            None => {
-                self.left();
-                Next::Over
-            }
-            Some((due, subject)) if due <= now => Next::Make(subject.clone()),
-            Some((due, _)) => Next::Wait((due - now).min(LOOK)),
+        let is_lately = |read: &Instant| now.saturating_duration_since(*read) < READ_LATELY;
+        let is_read = self.read.as_ref().is_some_and(is_lately);
+        if !is_read {
+            (self.largest, self.look) = (HashSet::new(), None);
+        }
+        let largest = &self.largest;
+        self.entries.retain(|subject, entry| {
+            entry.read = entry.read.filter(is_lately);
+            entry.read.is_some() || largest.contains(subject)
+        });
+        self.fit();
+        if !is_read {
+            self.left();
+            return Next::Over;
+        }
+        if self.look.is_none_or(|look| look <= now) {
+            return Next::Largest;
+        }
+        let longer = self.pace();
+        let due = self.entries.iter().map(|(subject, entry)| (entry.due(longer), Reverse(entry.views), subject));
+        match due.min_by_key(|(due, views, _)| (*due, *views)) {
+            Some((due, _, subject)) if due <= now => Next::Make(subject.clone()),
+            Some((due, ..)) => Next::Wait((due - now).min(LOOK)),
+            None => Next::Wait(LOOK),
         }
     }
-}
-
-/// The part of the time that it takes to make it whenever it is due, pauses included. What it took is of then, so where everything takes
-/// longer, all are told longer, too.
-fn share(made: Made) -> f64 {
-    made.took.as_secs_f64() * f64::from(1 + REST) / (made.told / 2).as_secs_f64()
 }
 
 #[cfg(test)]
@@ -187,32 +272,47 @@ mod tests {
         numbers
     }
 
+    /// What is next where no project is large.
+    fn next(ready: &mut Ready, now: Instant) -> Next {
+        match ready.next(now) {
+            Next::Largest => {
+                ready.found(Vec::new(), Duration::ZERO, now);
+                ready.next(now)
+            }
+            next => next,
+        }
+    }
+
     #[test]
     fn what_is_read_is_made_again_at_half_of_its_time() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
+        assert_eq!(next(&mut ready, begun), Next::Over, "nobody has read anything");
         assert!(!ready.made(subject(1), took(16), begun), "it costs too little");
-        assert_eq!(ready.next(begun), Next::Over);
+        assert_eq!(next(&mut ready, begun), Next::Wait(LOOK));
 
         assert!(ready.made(subject(1), took(2_000), begun));
         assert!(!ready.made(subject(2), took(20), begun), "somebody asks already");
-        assert_eq!(ready.next(begun), Next::Wait(LOOK));
-        assert_eq!(ready.next(begun + Duration::from_millis(5_980)), Next::Make(subject(2)));
+        assert_eq!(next(&mut ready, begun), Next::Wait(LOOK));
+        assert_eq!(next(&mut ready, begun + Duration::from_millis(5_980)), Next::Make(subject(2)));
         ready.failed(&subject(2));
-        assert_eq!(ready.next(begun + Duration::from_millis(27_999)), Next::Wait(Duration::from_millis(1)));
-        assert_eq!(ready.next(begun + seconds(28)), Next::Make(subject(1)));
+        assert_eq!(next(&mut ready, begun + Duration::from_millis(27_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(next(&mut ready, begun + seconds(28)), Next::Make(subject(1)));
 
         // Nothing had come: it costs what it did.
         ready.read(&subject(1), begun + seconds(10));
         ready.made_before(&subject(1), None, begun + seconds(30));
-        assert_eq!(ready.next(begun + seconds(57)), Next::Wait(LOOK));
-        assert_eq!(ready.next(begun + seconds(58)), Next::Make(subject(1)));
+        assert_eq!(next(&mut ready, begun + seconds(57)), Next::Wait(LOOK));
+        assert_eq!(next(&mut ready, begun + seconds(58)), Next::Make(subject(1)));
         // Made before a reader it is not read, and so its end is that of its last reader's ten minutes.
         ready.made_before(&subject(1), Some(took(400)), begun + seconds(570));
-        assert_eq!(ready.next(begun + seconds(609)), Next::Make(subject(1)));
-        assert_eq!(ready.next(begun + seconds(610)), Next::Over);
+        assert_eq!(next(&mut ready, begun + seconds(609)), Next::Make(subject(1)));
+        assert_eq!(next(&mut ready, begun + seconds(610)), Next::Over);
         ready.made_before(&subject(1), Some(took(400)), begun + seconds(610));
-        assert_eq!(ready.next(begun + seconds(700)), Next::Over, "nobody reads it any more");
+        assert_eq!(next(&mut ready, begun + seconds(700)), Next::Over, "nobody reads anything any more");
         assert!(ready.made(subject(1), took(400), begun + seconds(700)), "somebody does again");
+        ready.read(&subject(2), begun + seconds(1_200));
+        assert_eq!(next(&mut ready, begun + seconds(1_299)), Next::Make(subject(1)));
+        assert_eq!(next(&mut ready, begun + seconds(1_300)), Next::Wait(LOOK), "another is read, but not it");
         ready.left();
         assert!(ready.made(subject(1), took(400), begun + seconds(701)), "whoever asked has died");
     }
@@ -225,10 +325,10 @@ mod tests {
         ready.made(subject(3), made(20, 8), begun);
         let late = begun + seconds(40);
         for (number, cost) in [(3, made(20, 8)), (2, made(4_000, 7)), (1, made(100, 9))] {
-            assert_eq!(ready.next(late), Next::Make(subject(number)));
+            assert_eq!(next(&mut ready, late), Next::Make(subject(number)));
             ready.made_before(&subject(number), Some(cost), late);
         }
-        assert_eq!(ready.next(late), Next::Wait(LOOK), "each had its turn");
+        assert_eq!(next(&mut ready, late), Next::Wait(LOOK), "each had its turn");
     }
 
     #[test]
@@ -236,10 +336,10 @@ mod tests {
         let (mut ready, begun) = (Ready::default(), Instant::now());
         ready.made(subject(1), took(400), begun);
         ready.made_before(&subject(1), Some(took(16)), begun);
-        assert_eq!(ready.next(begun), Next::Over);
+        assert!(kept(&ready).is_empty());
         ready.made(subject(1), took(400), begun);
         ready.made(subject(1), took(16), begun);
-        assert_eq!(ready.next(begun), Next::Over);
+        assert!(kept(&ready).is_empty());
     }
 
     #[test]
@@ -276,29 +376,129 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_are_made_before_anybody_reads_them() {
+        let (mut ready, begun) = (Ready::default(), Instant::now());
+        ready.made(subject(1), made(100, 10), begun);
+        assert_eq!(ready.next(begun), Next::Largest);
+        let largest =
+            |numbers: &[u32]| numbers.iter().map(|&number| (subject(number), 1_000 + u64::from(number))).collect();
+        ready.found(largest(&[7, 9, 8]), Duration::from_millis(200), begun);
+        for number in [9, 8, 7] {
+            assert_eq!(ready.next(begun), Next::Make(subject(number)), "the largest first");
+            assert!((ready.longer(Some(&subject(number))) - LONGER).abs() < 1e-9);
+            ready.made_before(&subject(number), Some(made(100, 1_000)), begun);
+        }
+        assert!((ready.longer(Some(&subject(6))) - 1.0).abs() < 1e-9 && (ready.longer(None) - 1.0).abs() < 1e-9);
+        // One that is read is due at half of 60 s; the others, which wait for their reader, at half of 300 s.
+        ready.read(&subject(8), begun + seconds(20));
+        let mut made_at = Vec::new();
+        for second in 0..300 {
+            let now = begun + seconds(second);
+            loop {
+                match ready.next(now) {
+                    Next::Make(subject) => {
+                        ready.made_before(&subject, Some(made(100, 1_000)), now);
+                        made_at.push((second, subject.0.to_string()));
+                    }
+                    Next::Largest => {
+                        assert!([120, 240].contains(&second), "after six hundred times of what it took");
+                        ready.found(largest(&[7, 8]), Duration::from_millis(200), now);
+                    }
+                    Next::Wait(_) => break,
+                    Next::Over => panic!("somebody reads"),
+                }
+            }
+        }
+        let of = |number: u32| -> Vec<u64> {
+            let name = subject(number).0.to_string();
+            made_at.iter().filter(|(_, subject)| *subject == name).map(|(second, _)| *second).collect()
+        };
+        assert_eq!(of(8), [30, 60, 90, 120, 150, 180, 210, 240, 270]);
+        assert_eq!(of(7), [150]);
+        assert!(of(9).is_empty(), "it is none of the largest any more");
+        // Its reader's ten minutes are over, but another report is read, so it is made as one that waits for a reader.
+        ready.read(&subject(2), begun + seconds(600));
+        ready.found(largest(&[8]), Duration::from_secs(3), begun + seconds(600));
+        ready.made_before(&subject(8), None, begun + seconds(620));
+        assert_eq!(ready.next(begun + seconds(700)), Next::Wait(LOOK));
+        assert_eq!(ready.next(begun + seconds(770)), Next::Make(subject(8)));
+        assert_eq!(ready.next(begun + seconds(1_199)), Next::Make(subject(8)), "ten minutes at most");
+        assert_eq!(ready.next(begun + seconds(1_200)), Next::Over, "nobody reads anything");
+        assert!(kept(&ready).is_empty());
+        assert!(ready.made(subject(1), made(100, 10), begun + seconds(2_000)));
+        assert_eq!(ready.next(begun + seconds(2_000)), Next::Largest);
+    }
+
+    #[test]
+    fn those_that_nobody_has_read_take_half_of_the_time_at_most() {
+        let (mut ready, begun) = (Ready::default(), Instant::now());
+        let large =
+            |numbers: std::ops::Range<u32>| numbers.map(|number| (subject(number), u64::from(number))).collect();
+        ready.made(subject(1), made(9_000, 10), begun);
+        ready.found(large(300..310), Duration::ZERO, begun);
+        for number in (300..310).rev() {
+            ready.made_before(&subject(number), Some(made(3_000, u64::from(number))), begun);
+        }
+        assert_eq!(
+            kept(&ready),
+            [1, 305, 306, 307, 308, 309],
+            "three of thirty seconds, at a fifth of the pace, five times"
+        );
+        assert!((ready.pace() - 3.0).abs() < 1e-9, "one and a half, in half of the time");
+        assert_eq!(ready.next(begun + Duration::from_millis(80_999)), Next::Largest);
+        ready.found(large(305..310), Duration::ZERO, begun + seconds(80));
+        assert_eq!(ready.next(begun + Duration::from_millis(80_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(ready.next(begun + seconds(81)), Next::Make(subject(1)));
+        ready.found(Vec::new(), Duration::ZERO, begun + seconds(80));
+        ready.next(begun + seconds(80));
+        assert_eq!(kept(&ready), [1]);
+        assert!((ready.pace() - 1.5).abs() < 1e-9);
+
+        // Of too many the largest stay, be they read or not.
+        let mut ready = Ready::default();
+        let most = MOST as u32;
+        for number in 0..most {
+            ready.made(subject(number), made(50, 100 + 2 * u64::from(number)), begun);
+        }
+        ready.found(large(300..303), Duration::ZERO, begun);
+        assert_eq!(kept(&ready), (3..most).chain(300..303).collect::<Vec<_>>());
+        ready.found(large(303..304), Duration::ZERO, begun);
+        ready.made(subject(200), made(50, 301), begun);
+        assert_eq!(kept(&ready), (5..most).chain([200]).chain(300..304).collect::<Vec<_>>());
+
+        // One that turns out to cost little is let go; one of which that is not known, since it was kept, too.
+        let mut ready = Ready::default();
+        ready.made(subject(1), made(100, 10), begun);
+        ready.found(large(300..303), Duration::ZERO, begun);
+        ready.made_before(&subject(302), Some(made(10, 302)), begun);
+        ready.made_before(&subject(301), None, begun);
+        assert_eq!(kept(&ready), [1, 300]);
+    }
+
+    #[test]
     fn where_too_many_are_read_all_are_told_longer() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
-        assert!((ready.longer() - 1.0).abs() < 1e-9, "of none");
+        assert!((ready.pace() - 1.0).abs() < 1e-9, "of none");
         ready.made(subject(1), made(3_000, 10), begun);
-        assert!((ready.longer() - 1.0).abs() < 1e-9, "there is time for six seconds of making");
-        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(1)));
+        assert!((ready.pace() - 1.0).abs() < 1e-9, "there is time for six seconds of making");
+        assert_eq!(next(&mut ready, begun + seconds(27)), Next::Make(subject(1)));
         ready.made_before(&subject(1), None, begun);
         ready.made(subject(2), made(6_000, 20), begun);
         ready.made(subject(3), made(3_000, 30), begun);
-        assert!((ready.longer() - 2.0).abs() < 1e-9, "twelve");
+        assert!((ready.pace() - 2.0).abs() < 1e-9, "twelve");
         // At half of 120 s from its beginning on, be it made before there were others.
-        assert_eq!(ready.next(begun + Duration::from_millis(53_999)), Next::Wait(Duration::from_millis(1)));
-        assert_eq!(ready.next(begun + seconds(54)), Next::Make(subject(2)));
+        assert_eq!(next(&mut ready, begun + Duration::from_millis(53_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(next(&mut ready, begun + seconds(54)), Next::Make(subject(2)));
         ready.failed(&subject(2));
-        assert!((ready.longer() - 1.0).abs() < 1e-9, "one is gone, so the others may be told for 60 s only");
+        assert!((ready.pace() - 1.0).abs() < 1e-9, "one is gone, so the others may be told for 60 s only");
         ready.failed(&subject(1));
-        assert_eq!(ready.next(begun + Duration::from_millis(26_999)), Next::Wait(Duration::from_millis(1)));
-        assert_eq!(ready.next(begun + seconds(27)), Next::Make(subject(3)));
+        assert_eq!(next(&mut ready, begun + Duration::from_millis(26_999)), Next::Wait(Duration::from_millis(1)));
+        assert_eq!(next(&mut ready, begun + seconds(27)), Next::Make(subject(3)));
         ready.made(subject(3), made(10, 30), begun);
         assert!(ready.load.abs() < 1e-9, "it has become cheap");
         ready.made(subject(4), made(60_000, 40), begun);
-        assert_eq!((kept(&ready), ready.longer()), (vec![4], LONGER), "and no longer than that");
-        assert_eq!(ready.next(begun + READ_LATELY), Next::Over);
-        assert!((ready.longer() - 1.0).abs() < 1e-9, "nobody reads it any more");
+        assert_eq!((kept(&ready), ready.pace()), (vec![4], LONGER), "and no longer than that");
+        assert_eq!(next(&mut ready, begun + READ_LATELY), Next::Over);
+        assert!((ready.pace() - 1.0).abs() < 1e-9, "nobody reads it any more");
     }
 }

@@ -3,7 +3,7 @@
 use crate::kept::{KeptReports, Key, Patience, Versions};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
-use crate::ready::{Made, Next, REST, Ready, Subject};
+use crate::ready::{LARGE_VIEWS, MOST, Made, Next, REST, Ready, Subject};
 use crate::report::breakdowns::{LISTED_VALUES, page_of};
 use crate::report::pages::MAX_LIMIT;
 use crate::report::{
@@ -29,8 +29,9 @@ const AT_ONCE: usize = 8;
 /// Reports with all of their pages read at once: each holds as many as its project has.
 const WHOLE_AT_ONCE: usize = 2;
 
-/// How long whoever makes reports ready leaves it be while readers wait.
-const BUSY: Duration = Duration::from_millis(100);
+/// For how long whoever makes reports ready leaves it be while others read, and how many times at most.
+const BUSY: Duration = Duration::from_millis(20);
+const MOST_BUSY: u32 = 50;
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
@@ -128,15 +129,21 @@ impl Maker {
 
     /// Notes that somebody was told this one, which was made for that if it says how long it `took`.
     fn note(self: &Arc<Self>, wanted: &Wanted, report: &MonthlyReport, took: Option<Duration>) {
-        let (Some(month), true) = (wanted.span.single(), wanted.is_running()) else { return };
-        if wanted.pages != PagesRequest::default() || self.patience == 0 || !self.kept.keeps() {
-            return;
-        }
-        let (subject, now) = ((wanted.project.clone(), month), Instant::now());
+        let Some(subject) = wanted.subject().filter(|_| self.patience > 0 && self.kept.keeps()) else { return };
+        let now = Instant::now();
         let Some(took) = took else { return self.ready().read(&subject, now) };
         if self.ready().made(subject, self.cost(report, took), now) {
             tokio::spawn(Keeper { maker: Arc::downgrade(self), is_over: false }.keep());
         }
+    }
+
+    /// Finds the largest projects of the running month, to make their reports before anybody reads them. It fails quietly: they are looked
+    /// for again.
+    async fn look_for_largest(&self, store: &ReportStore) {
+        let (month, begun) = (Hour::of((self.clock)()).month(), Instant::now());
+        let found = in_time(store.largest(month, LARGE_VIEWS, MOST)).await.unwrap_or_default();
+        let found = found.into_iter().map(|(project, views)| ((project, month), views)).collect();
+        self.ready().found(found, begun.elapsed(), Instant::now());
     }
 
     /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
@@ -171,6 +178,7 @@ impl Keeper {
     async fn keep(mut self) {
         let Some(store) = self.maker.upgrade().map(|maker| maker.store.clone()) else { return };
         let store = store.yielding().await;
+        let mut times_busy = 0;
         while let Some(maker) = self.maker.upgrade() {
             let next = maker.ready().next(Instant::now());
             let wait = match next {
@@ -179,12 +187,18 @@ impl Keeper {
                     break;
                 }
                 Next::Wait(wait) => wait,
-                // Half of the turns are for those who wait.
-                Next::Make(_) if maker.turns.available_permits() <= AT_ONCE / 2 => BUSY,
-                Next::Make(subject) => {
+                _ if times_busy < MOST_BUSY && maker.turns.available_permits() < AT_ONCE => {
+                    times_busy += 1;
+                    BUSY
+                }
+                next => {
+                    times_busy = 0;
                     let _turn = maker.turns.acquire().await;
                     let begun = Instant::now();
-                    maker.make_ready(&store, subject).await;
+                    match next {
+                        Next::Make(subject) => maker.make_ready(&store, subject).await,
+                        _ => maker.look_for_largest(&store).await,
+                    }
                     begun.elapsed() * REST
                 }
             };
@@ -217,6 +231,12 @@ impl Wanted {
 
     fn is_running(&self) -> bool {
         self.periods.iter().any(|period| period.is_running())
+    }
+
+    /// The project and the month, if it is what is made before somebody asks.
+    fn subject(&self) -> Option<Subject> {
+        let month = self.span.single().filter(|_| self.is_running() && self.pages == PagesRequest::default())?;
+        Some((self.project.clone(), month))
     }
 }
 
@@ -260,24 +280,24 @@ impl Reports {
         span: Span,
         pages: &PagesRequest,
     ) -> Result<Arc<MonthlyReport>, Problem> {
-        let patience = Patience { times: self.maker.patience, longer: self.maker.ready().longer() };
-        self.told(project, span, pages, Some(patience)).await
+        self.told(project, span, pages, self.maker.patience).await
     }
 
-    /// Without `patience` it is told as it is.
+    /// With a `patience` of 0 it is told as it is.
     async fn told(
         &self,
         project: &ProjectSlug,
         span: Span,
         pages: &PagesRequest,
-        patience: Option<Patience>,
+        patience: u32,
     ) -> Result<Arc<MonthlyReport>, Problem> {
         let periods = self.periods(span, pages)?;
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
+        let longer = self.maker.ready().longer(wanted.subject().as_ref());
         let _turn = self.turn().await?;
-        let told = self.maker.told(&self.maker.store, &wanted, patience.unwrap_or(Patience::NONE));
+        let told = self.maker.told(&self.maker.store, &wanted, Patience { times: patience, longer });
         let (report, took) = self.read(project, told).await?;
-        if patience.is_some() {
+        if patience > 0 {
             self.maker.note(&wanted, &report, took);
         }
         Ok(report)
@@ -296,7 +316,7 @@ impl Reports {
         let _turn = turn(&self.whole_turns).await?;
         let first = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
         // Its lists are read now, so its totals are, too.
-        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, None).await?);
+        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, 0).await?);
         if report.pages.next.is_some() {
             report.pages = self.all_pages(project, span, status, false).await?;
         }

@@ -4,9 +4,10 @@
 -- version. Read them with FINAL, then add up views and unite sketches over streams and windows. Parts are fsynced
 -- before an insert is acknowledged, since the log's commit follows the acknowledgement.
 --
--- A report reads one project, which is few rows for nearly all of them, so a granule is an eighth of the usual 8,192 rows, and where it
--- costs little room a block of a column is a quarter of the usual 64 KiB: a block is unpacked as a whole. That is decided when a table is
--- made: one that was made before has larger ones, which are slower and nothing else.
+-- A report reads one project, which is few rows for nearly all of them. So a granule is an eighth of the usual 8,192 rows (a quarter where
+-- that saves room and no time is lost), and parts are compact however large: all columns are in one file, where the blocks of a granule lie beside one another, and
+-- none is larger than its granule. A wide part has a file for each column to be opened, and blocks of 64 KiB, each unpacked as a whole. Small blocks need the better ZSTD(3). That
+-- is decided when a table is made: one that was made before has wide parts, which are slower to read and nothing else.
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version UInt32,
@@ -24,61 +25,61 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 2
 
 -- One project's hour. views and visits are of people; bots_* are views by bots, by class.
 CREATE TABLE IF NOT EXISTS site_hourly (
-    project String CODEC(ZSTD(1)),
-    hour DateTime('UTC') CODEC(Delta, ZSTD(1)),
-    views UInt64 CODEC(T64, ZSTD(1)),
-    visits UInt64 CODEC(T64, ZSTD(1)),
-    bots_search UInt64 CODEC(T64, ZSTD(1)),
-    bots_ai_crawler UInt64 CODEC(T64, ZSTD(1)),
-    bots_preview UInt64 CODEC(T64, ZSTD(1)),
-    bots_monitor UInt64 CODEC(T64, ZSTD(1)),
-    bots_automation UInt64 CODEC(T64, ZSTD(1)),
-    bots_other UInt64 CODEC(T64, ZSTD(1)),
+    project String CODEC(ZSTD(3)),
+    hour DateTime('UTC') CODEC(Delta, ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
+    visits UInt64 CODEC(T64, ZSTD(3)),
+    bots_search UInt64 CODEC(T64, ZSTD(3)),
+    bots_ai_crawler UInt64 CODEC(T64, ZSTD(3)),
+    bots_preview UInt64 CODEC(T64, ZSTD(3)),
+    bots_monitor UInt64 CODEC(T64, ZSTD(3)),
+    bots_automation UInt64 CODEC(T64, ZSTD(3)),
+    bots_other UInt64 CODEC(T64, ZSTD(3)),
     sketch String CODEC(ZSTD(3)),
-    stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(Delta, ZSTD(1)),
-    next_offset UInt64 CODEC(Delta, ZSTD(1))
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(Delta, ZSTD(3)),
+    next_offset UInt64 CODEC(Delta, ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(hour)
 ORDER BY (project, hour, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
-    index_granularity = 1024, index_granularity_bytes = 1048576, min_compress_block_size = 16384;
+    index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
 -- One path's day, by HTTP status. People only. A path's days lie together: paths are what is longest here, and the listed ones are found
 -- without reading the others. No Delta: windows of a few days come again on every path, which ZSTD sees only in numbers as they are.
 CREATE TABLE IF NOT EXISTS page_daily (
-    project String CODEC(ZSTD(1)),
-    day Date CODEC(ZSTD(1)),
+    project String CODEC(ZSTD(3)),
+    day Date CODEC(ZSTD(3)),
     path String CODEC(ZSTD(3)),
-    status UInt16 CODEC(ZSTD(1)),
-    views UInt64 CODEC(T64, ZSTD(1)),
+    status UInt16 CODEC(ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
     sketch String CODEC(ZSTD(3)),
-    stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(ZSTD(1)),
-    next_offset UInt64 CODEC(ZSTD(1))
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(ZSTD(3)),
+    next_offset UInt64 CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
 ORDER BY (project, path, status, day, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
-    index_granularity = 1024, index_granularity_bytes = 1048576, min_compress_block_size = 16384;
+    index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
 -- One value of one dimension on one day. Marginals only: no crossing of two dimensions is stored. A report reads all of a project's rows
 -- in a month, so their order is free to be that in which they come: within a window its number is the same in every row and takes no
 -- room, and merges compare numbers where they would compare texts.
 CREATE TABLE IF NOT EXISTS breakdown_daily (
-    project String CODEC(ZSTD(1)),
-    day Date CODEC(ZSTD(1)),
-    dimension LowCardinality(String),
-    value String CODEC(ZSTD(1)),
-    views UInt64 CODEC(T64, ZSTD(1)),
-    stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(ZSTD(1)),
-    next_offset UInt64 CODEC(ZSTD(1))
+    project String CODEC(ZSTD(3)),
+    day Date CODEC(ZSTD(3)),
+    dimension LowCardinality(String) CODEC(ZSTD(3)),
+    value String CODEC(ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(ZSTD(3)),
+    next_offset UInt64 CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
 ORDER BY (project, stream, window_start, dimension, value, day)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
-    index_granularity = 1024, index_granularity_bytes = 1048576;
+    index_granularity = 2048, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
 -- Refused beacons, by project, day and reason; project is empty where the beacon named none that is known.
 CREATE TABLE IF NOT EXISTS rejection_daily (

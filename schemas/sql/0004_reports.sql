@@ -4,19 +4,19 @@
 -- site's host, `:internal` for a page of the same project, and empty where nothing is known. Only of 404s: of pages that exist,
 -- path and referrer are never kept together.
 CREATE TABLE IF NOT EXISTS not_found_daily (
-    project String CODEC(ZSTD(1)),
-    day Date CODEC(ZSTD(1)),
-    path String CODEC(ZSTD(1)),
-    referrer String CODEC(ZSTD(1)),
-    views UInt64 CODEC(T64, ZSTD(1)),
-    stream UInt64 CODEC(ZSTD(1)),
-    window_start UInt64 CODEC(ZSTD(1)),
-    next_offset UInt64 CODEC(ZSTD(1))
+    project String CODEC(ZSTD(3)),
+    day Date CODEC(ZSTD(3)),
+    path String CODEC(ZSTD(3)),
+    referrer String CODEC(ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(ZSTD(3)),
+    next_offset UInt64 CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
 ORDER BY (project, day, path, referrer, stream, window_start)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
-    index_granularity = 1024, index_granularity_bytes = 1048576;
+    index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
 CREATE TABLE IF NOT EXISTS month_closed_not_found (
     project String CODEC(ZSTD(1)),

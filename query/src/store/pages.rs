@@ -21,7 +21,7 @@ const PATHS_BYTES: usize = 32 * 1024;
 
 /// Views up to which a project's pages are all read with their sketches, before it is known which of them are listed: one look at the
 /// table for three. A view adds some four bytes to a sketch, so that is a few megabytes.
-const FEW_VIEWS: u64 = 1_000_000;
+pub(super) const FEW_VIEWS: u64 = 1_000_000;
 
 /// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed. Each may be of
 /// another path: if there are more than [`MOST_REFERRERS`] rows, they are dropped, and asked for again of the listed pages.
@@ -167,7 +167,7 @@ impl ReportStore {
                 if views > FEW_NOT_FOUND {
                     Ok(None)
                 } else {
-                    let all = self.referrers_where(scope, "", &[], rules).await?;
+                    let all = self.all_referrers(scope, rules).await?;
                     Ok(Some(all).filter(|all| all.len() < MOST_REFERRERS))
                 }
             };
@@ -431,6 +431,18 @@ impl ReportStore {
         Ok(sums)
     }
 
+    /// Of all pages not found, [`MOST_REFERRERS`] at most.
+    async fn all_referrers(&self, scope: &Scope<'_>, rules: Rules) -> Result<Vec<ValueSum>, StoreError> {
+        let sql = match scope.single_open() {
+            Some(month) => {
+                let columns = ["path", "referrer", "not_found_daily", "path"];
+                super::values_one_by_one(month, columns, scope, MOST_REFERRERS)
+            }
+            None => super::values(&referrers(scope, ""), rules.floor) + &format!(" LIMIT {MOST_REFERRERS}"),
+        };
+        self.within("referrers of pages not found", self.client.query(&sql).fetch_all()).await
+    }
+
     async fn referrers_where(
         &self,
         scope: &Scope<'_>,
@@ -438,9 +450,7 @@ impl ReportStore {
         paths: &[&str],
         rules: Rules,
     ) -> Result<Vec<ValueSum>, StoreError> {
-        let rows = scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more);
-        let limit = if paths.is_empty() { format!(" LIMIT {MOST_REFERRERS}") } else { String::new() };
-        let sql = super::values(&rows, rules.floor) + &limit;
+        let sql = super::values(&referrers(scope, more), rules.floor);
         let query = bound_paths(self.client.query(&sql), &sql, paths);
         self.within("referrers of pages not found", query.fetch_all()).await
     }
@@ -451,6 +461,11 @@ fn first_of(totals: Vec<PageTotal>, limits: [usize; 2]) -> [PageList; 2] {
     let not_found = totals.iter().filter(|page| page.status == 404).take(limits[1] + 1).cloned().collect();
     let all = totals.into_iter().take(limits[0] + 1).collect();
     [PageList::by_views(all, limits[0]), PageList::by_views(not_found, limits[1])]
+}
+
+/// Rows of pages not found, as [`super::values`] takes them.
+fn referrers(scope: &Scope<'_>, more: &str) -> String {
+    scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more)
 }
 
 /// Rows of [`PageDetail`].

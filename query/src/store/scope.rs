@@ -13,6 +13,11 @@ pub(super) fn first_day(month: Month) -> u16 {
     month.first_hour().day().0
 }
 
+/// Name of the partition of a month, in tables of open months.
+pub(super) fn partition(month: Month) -> String {
+    format!("{:04}{:02}", month.year(), month.number())
+}
+
 /// Rows of one project.
 pub(super) fn of_project(project: &ProjectSlug) -> String {
     format!("project = '{project}'")
@@ -85,8 +90,8 @@ impl Scope<'_> {
     /// that of the endpoints. A condition on the day, which comes after others in the keys, would have ClickHouse search the whole index
     /// instead of just for the project.
     pub(super) fn days(&self) -> String {
-        let partition = |period: &Period| format!("'{:04}{:02}'", period.month().year(), period.month().number());
-        let partitions = self.periods.iter().map(partition).collect::<Vec<_>>().join(", ");
+        let name = |period: &Period| format!("'{}'", partition(period.month()));
+        let partitions = self.periods.iter().map(name).collect::<Vec<_>>().join(", ");
         if partitions.is_empty() {
             return "WHERE 0".to_owned();
         }
