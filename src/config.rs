@@ -175,7 +175,7 @@ const SETTINGS: &[Setting] = &[
         "report_patience",
         "N",
         "600",
-        "A report of a running month is told again for N times as long as it took to make, a minute at most, or five where more are read than can be made anew in that time; 0: it always has the last rows",
+        "A report of a running month is told again for N times as long as it took to make, a minute at most, or five if it is one of those that are made before somebody asks, or where these are very many; 0: it always has the last rows",
     ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),

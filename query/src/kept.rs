@@ -3,7 +3,7 @@
 //!
 //! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
 //! in proportion to what it costs to make ([`Patience`]), and is made anew before its time is up, as long as
-//! somebody reads it ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time. Where more of them are
+//! somebody reads it, that of a large project before anybody does ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time. Where more of them are
 //! read than can be made anew in that time, all are told longer: older figures, and not slower ones.
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 /// No report is told longer, changed or not: a newer fold that reads a window again writes rows of the same versions.
 const AGE: Duration = Duration::from_secs(300);
 
-/// No report is told longer than this after its rows were looked at the last time, but where all are told longer ([`Patience::longer`]).
+/// No report is told longer than this after its rows were looked at the last time, but one that is made before its reader comes, and all
+/// where those are many ([`Patience::longer`]).
 const LONGEST: Duration = Duration::from_secs(60);
 
 // What is told longest is told no longer than any.
@@ -32,7 +33,7 @@ const _: () = assert!(LONGEST.as_secs() * (crate::ready::LONGER as u64) <= AGE.a
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Patience {
     pub(crate) times: u32,
-    /// How many times as long as that, where many of them are read ([`crate::ready::Ready::longer`]).
+    /// How many times as long as that ([`crate::ready::Ready::longer`]).
     pub(crate) longer: f64,
 }
 

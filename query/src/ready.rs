@@ -13,7 +13,7 @@
 
 use schemas::{Month, ProjectSlug};
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// One that may be told for less is soon made by its reader: by default one that took less than a sixtieth of a second.
@@ -99,8 +99,8 @@ pub(crate) enum Next {
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     entries: HashMap<Subject, Entry>,
-    /// Those with the most views, as they were found the last time.
-    largest: HashSet<Subject>,
+    /// Those with the most views, as they were found the last time, and how many each had when it was put among the others.
+    largest: HashMap<Subject, u64>,
     /// When they are looked for again.
     look: Option<Instant>,
     /// When anybody read any.
@@ -141,7 +141,7 @@ impl Ready {
             self.entries.insert(subject, entry);
         }
         self.fit();
-        !self.entries.is_empty() && !std::mem::replace(&mut self.is_kept, true)
+        !std::mem::replace(&mut self.is_kept, true)
     }
 
     /// It was made before a reader, at `now`; without `made` there was nothing new, so that it costs what it did.
@@ -161,15 +161,26 @@ impl Ready {
         }
     }
 
-    /// These have the most views, the first the most, as was found at `now` in so long a time.
+    /// These have the most views, as was found at `now` in so long a time. One that was put among the others before, and is not there any more,
+    /// since it costs too little or too much, comes back when it has twice the views.
     pub(crate) fn found(&mut self, largest: Vec<(Subject, u64)>, took: Duration, now: Instant) {
-        let [least, most] = LOOK_AGAIN_WITHIN;
-        self.look = Some(now + took.saturating_mul(LOOK_AGAIN).clamp(least, most));
-        self.largest = largest.iter().map(|(subject, _)| subject.clone()).collect();
+        self.look_again(took, now);
+        let before = std::mem::take(&mut self.largest);
         for (subject, views) in largest {
-            self.entries.entry(subject).or_insert(Entry { read: None, views, made: None, over: now });
+            let had = before.get(&subject).copied().filter(|had| views < had.saturating_mul(2));
+            if had.is_none() {
+                let entry = Entry { read: None, views, made: None, over: now };
+                self.entries.entry(subject.clone()).or_insert(entry);
+            }
+            self.largest.insert(subject, had.unwrap_or(views));
         }
         self.fit();
+    }
+
+    /// Looking for the largest took so long until `now`, whatever came of it.
+    pub(crate) fn look_again(&mut self, took: Duration, now: Instant) {
+        let [least, most] = LOOK_AGAIN_WITHIN;
+        self.look = Some(now + took.saturating_mul(LOOK_AGAIN).clamp(least, most));
     }
 
     /// Leaves out those with the least views until all that are left can be made by the time they are due again, if they are told as long
@@ -219,12 +230,12 @@ impl Ready {
         let is_lately = |read: &Instant| now.saturating_duration_since(*read) < READ_LATELY;
         let is_read = self.read.as_ref().is_some_and(is_lately);
         if !is_read {
-            (self.largest, self.look) = (HashSet::new(), None);
+            (self.largest, self.look) = (HashMap::new(), None);
         }
         let largest = &self.largest;
         self.entries.retain(|subject, entry| {
             entry.read = entry.read.filter(is_lately);
-            entry.read.is_some() || largest.contains(subject)
+            entry.read.is_some() || largest.contains_key(subject)
         });
         self.fit();
         if !is_read {
@@ -287,10 +298,10 @@ mod tests {
     fn what_is_read_is_made_again_at_half_of_its_time() {
         let (mut ready, begun) = (Ready::default(), Instant::now());
         assert_eq!(next(&mut ready, begun), Next::Over, "nobody has read anything");
-        assert!(!ready.made(subject(1), took(16), begun), "it costs too little");
-        assert_eq!(next(&mut ready, begun), Next::Wait(LOOK));
+        assert!(ready.made(subject(1), took(16), begun), "the largest are looked for");
+        assert_eq!(next(&mut ready, begun), Next::Wait(LOOK), "and it costs too little");
 
-        assert!(ready.made(subject(1), took(2_000), begun));
+        assert!(!ready.made(subject(1), took(2_000), begun), "somebody asks already");
         assert!(!ready.made(subject(2), took(20), begun), "somebody asks already");
         assert_eq!(next(&mut ready, begun), Next::Wait(LOOK));
         assert_eq!(next(&mut ready, begun + Duration::from_millis(5_980)), Next::Make(subject(2)));
@@ -422,8 +433,14 @@ mod tests {
         ready.made_before(&subject(8), None, begun + seconds(620));
         assert_eq!(ready.next(begun + seconds(700)), Next::Wait(LOOK));
         assert_eq!(ready.next(begun + seconds(770)), Next::Make(subject(8)));
-        assert_eq!(ready.next(begun + seconds(1_199)), Next::Make(subject(8)), "ten minutes at most");
-        assert_eq!(ready.next(begun + seconds(1_200)), Next::Over, "nobody reads anything");
+        assert_eq!(ready.next(begun + seconds(1_199)), Next::Make(subject(8)));
+        ready.read(&subject(2), begun + seconds(1_199));
+        assert_eq!(ready.next(begun + seconds(1_200)), Next::Largest, "after ten minutes at most");
+        // What was found before is true until something else is.
+        ready.look_again(Duration::from_secs(3), begun + seconds(1_200));
+        assert_eq!(ready.next(begun + seconds(1_201)), Next::Make(subject(8)));
+        assert_eq!(ready.next(begun + seconds(1_798)), Next::Make(subject(8)));
+        assert_eq!(ready.next(begun + seconds(1_799)), Next::Over, "nobody reads anything");
         assert!(kept(&ready).is_empty());
         assert!(ready.made(subject(1), made(100, 10), begun + seconds(2_000)));
         assert_eq!(ready.next(begun + seconds(2_000)), Next::Largest);
@@ -446,7 +463,8 @@ mod tests {
         );
         assert!((ready.pace() - 3.0).abs() < 1e-9, "one and a half, in half of the time");
         assert_eq!(ready.next(begun + Duration::from_millis(80_999)), Next::Largest);
-        ready.found(large(305..310), Duration::ZERO, begun + seconds(80));
+        ready.found(large(300..310), Duration::ZERO, begun + seconds(80));
+        assert_eq!(kept(&ready), [1, 305, 306, 307, 308, 309], "no other is tried again");
         assert_eq!(ready.next(begun + Duration::from_millis(80_999)), Next::Wait(Duration::from_millis(1)));
         assert_eq!(ready.next(begun + seconds(81)), Next::Make(subject(1)));
         ready.found(Vec::new(), Duration::ZERO, begun + seconds(80));
@@ -473,6 +491,11 @@ mod tests {
         ready.made_before(&subject(302), Some(made(10, 302)), begun);
         ready.made_before(&subject(301), None, begun);
         assert_eq!(kept(&ready), [1, 300]);
+        let grown = |views: u64| vec![(subject(302), views), (subject(300), 300)];
+        ready.found(grown(603), Duration::ZERO, begun);
+        assert_eq!(kept(&ready), [1, 300]);
+        ready.found(grown(604), Duration::ZERO, begun);
+        assert_eq!(kept(&ready), [1, 300, 302], "it has twice the views");
     }
 
     #[test]

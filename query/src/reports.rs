@@ -31,7 +31,7 @@ const WHOLE_AT_ONCE: usize = 2;
 
 /// For how long whoever makes reports ready leaves it be while others read, and how many times at most.
 const BUSY: Duration = Duration::from_millis(20);
-const MOST_BUSY: u32 = 50;
+const MOST_BUSY: u32 = 10;
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
@@ -141,9 +141,11 @@ impl Maker {
     /// for again.
     async fn look_for_largest(&self, store: &ReportStore) {
         let (month, begun) = (Hour::of((self.clock)()).month(), Instant::now());
-        let found = in_time(store.largest(month, LARGE_VIEWS, MOST)).await.unwrap_or_default();
+        let found = in_time(store.largest(month, LARGE_VIEWS, MOST)).await;
+        let (took, now) = (begun.elapsed(), Instant::now());
+        let Ok(found) = found else { return self.ready().look_again(took, now) };
         let found = found.into_iter().map(|(project, views)| ((project, month), views)).collect();
-        self.ready().found(found, begun.elapsed(), Instant::now());
+        self.ready().found(found, took, now);
     }
 
     /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
@@ -168,7 +170,7 @@ impl Maker {
     }
 }
 
-/// Makes those that are to be ready, one after the other, as long as there are any. Whatever ends it, another may begin.
+/// Makes those that are to be ready, one after the other, as long as anybody reads anything. Whatever ends it, another may begin.
 struct Keeper {
     maker: Weak<Maker>,
     is_over: bool,

@@ -45,9 +45,9 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 
 /// Niceness of the threads that make reports before somebody asks. Inserts and merges are nicer.
-const NICENESS: &str = "9";
+const NICENESS: &str = "5";
 
-/// Values of a report that are read one by one, each with its views. Of more, those below the floor are added up by ClickHouse.
+/// Values of a report that are read one by one at most. Of more, those below the floor are added up by ClickHouse.
 const MOST_VALUES: usize = 20_000;
 
 /// Why a month could not be read.
@@ -460,8 +460,7 @@ impl ReportStore {
     /// Of all dimensions.
     async fn all_values(&self, scope: &Scope<'_>, floor: Floor, views: u64) -> Result<Vec<ValueSum>, StoreError> {
         if let Some(month) = scope.single_open().filter(|_| views <= FEW_VIEWS) {
-            let columns = ["CAST(dimension AS String)", "value", "breakdown_daily", "dimension"];
-            let sql = values_one_by_one(month, columns, scope, MOST_VALUES);
+            let sql = values_one_by_one(scope, month, "breakdown_daily", ["dimension", "value"], floor, MOST_VALUES);
             let found: Vec<ValueSum> = self.within("breakdowns", self.client.query(&sql).fetch_all()).await?;
             if found.len() < MOST_VALUES {
                 return Ok(found);
@@ -534,13 +533,22 @@ fn with_compared<'a>(scope: &Scope<'a>, compared: [Option<Period>; 2]) -> Scope<
     scope.of(whole.chain(scope.periods.iter().copied()).collect())
 }
 
-/// Rows of [`ValueSum`], at most `most`, of the one open `month` of `scope`: every value with its views, which costs half of what [`values`]
-/// does where they are few. The columns are a row's name and value; then come the table, and the column that the name is of.
-fn values_one_by_one(month: u16, [name, value, table, group]: [&str; 4], scope: &Scope<'_>, most: usize) -> String {
+/// Rows of [`ValueSum`], at most `most`, of the one open `month` of `scope`: one for each value, without its name where it is below the
+/// floor. Where values are few that costs half of [`values`]. The columns are those of a row's name and of its value, from `table`.
+fn values_one_by_one(
+    scope: &Scope<'_>,
+    month: u16,
+    table: &str,
+    columns: [&str; 2],
+    floor: Floor,
+    most: usize,
+) -> String {
+    let ([name, value], floor, days) = (columns, floor.get(), scope.days());
     format!(
-        "SELECT toUInt16({month}) AS month, {name} AS name, {value} AS value, sum(views) AS total, toUInt64(0) AS beneath, \
-         toUInt64(0) AS largest FROM {table} FINAL {} GROUP BY {group}, {value} LIMIT {most}",
-        scope.days()
+        "SELECT toUInt16({month}) AS month, CAST(of_group AS String) AS name, if(total < {floor}, '', of_name) AS value, total, \
+         toUInt64(total < {floor}) AS beneath, total AS largest FROM (\
+         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {table} FINAL {days} GROUP BY of_group, of_name) \
+         LIMIT {most}"
     )
 }
 

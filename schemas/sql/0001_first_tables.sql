@@ -4,10 +4,10 @@
 -- version. Read them with FINAL, then add up views and unite sketches over streams and windows. Parts are fsynced
 -- before an insert is acknowledged, since the log's commit follows the acknowledgement.
 --
--- A report reads one project, which is few rows for nearly all of them. So a granule is an eighth of the usual 8,192 rows (a quarter where
--- that saves room and no time is lost), and parts are compact however large: all columns are in one file, where the blocks of a granule lie beside one another, and
--- none is larger than its granule. A wide part has a file for each column to be opened, and blocks of 64 KiB, each unpacked as a whole. Small blocks need the better ZSTD(3). That
--- is decided when a table is made: one that was made before has wide parts, which are slower to read and nothing else.
+-- A report reads one project, which is few rows for nearly all of them. So a granule is an eighth of the usual 8,192 rows (a quarter where that
+-- saves room and loses no time), and parts are compact however large they are: all columns are in one file, and a granule's blocks lie beside one
+-- another. A wide part has a file for each column, each to be opened, and blocks of 64 KiB, each unpacked as a whole. Small blocks need ZSTD(3).
+-- Granules are decided when a table is made. One that was made before has larger ones and wide parts, from which reports are slower.
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version UInt32,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use harness::http::{self, Answer, Connection};
 use harness::service::{Service, eventually};
 use known::{CLOCK, MONTHS, Truth};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const FLOOR: u64 = 10;
@@ -465,7 +465,8 @@ async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Resul
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, span, "2026-02-04T05:00:00Z").await
 }
 
-/// The pages of a project with many views are looked at in several steps, those of others in one: the lists are the same.
+/// The pages of a project with many views are looked at in several steps, those of others in one, and its values are folded by ClickHouse,
+/// those of others here where they are few: the lists are the same.
 async fn lists_do_not_depend_on_how_they_are_read(
     reader: &mut Reader,
     client: &clickhouse::Client,
@@ -473,9 +474,30 @@ async fn lists_do_not_depend_on_how_they_are_read(
     at: &str,
 ) -> Result<()> {
     let path = format!("/v1/projects/docs/reports/{span}");
+    let day = schemas::Hour::of(at.parse()?).day().0;
+    let values = async |of: &str, window: u64, count: u64| {
+        let sql = format!(
+            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {} FROM numbers({count})",
+            window + 9
+        );
+        anyhow::Ok(client.query(&sql).bind(day).execute().await?)
+    };
+    values("'language', concat('l', toString(number)), if(number = 0, 50, 4)", 860, 4).await?;
+    known::write_hour(client, at, 1, 87).await?;
+    let before = reader.json(&path).await?;
+    let languages = json!([{"value": "l0", "views": 50}, {"value": "other", "views": 12, "rest": true}]);
+    ensure!(before["breakdowns"]["language"] == languages, "{}", before["breakdowns"]["language"]);
+    // More values than are read one by one, each below the floor.
+    values("'country', toString(number), 1", 880, 20_001).await?;
+    known::write_hour(client, at, 1, 88).await?;
+    let mut crowded = reader.json(&path).await?;
+    let countries = json!([{"value": "other", "views": 20_001, "rest": true}]);
+    ensure!(crowded["breakdowns"]["country"].take() == countries, "{}", crowded["breakdowns"]["country"]);
+    let mut fewer = before["breakdowns"].clone();
+    fewer["country"].take();
+    ensure!(crowded["breakdowns"] == fewer, "{fewer}\n{}", crowded["breakdowns"]);
     let before = reader.json(&path).await?;
     // More paths with referrers than are read at once, and a view more, so that it is made anew. None of them is listed.
-    let day = schemas::Hour::of(at.parse()?).day().0;
     let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899 \
                FROM numbers(20001)";
     client.query(sql).bind(day).execute().await?;
@@ -491,7 +513,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
         "{}",
         after["totals"]
     );
-    for list in ["pages", "not_found"] {
+    for list in ["pages", "not_found", "breakdowns"] {
         ensure!(after[list] == before[list], "{list}:\n{}\n{}", before[list], after[list]);
     }
     Ok(())
@@ -615,6 +637,44 @@ async fn a_running_month_is_told_a_little_longer_than_it_is_true() -> Result<()>
     let page = http::get(service.address(), &format!("/projects/docs/{running}")).await?;
     let page = String::from_utf8_lossy(&page.body).into_owned();
     ensure!(page.contains(">40<"), "the page has a report of its own: {page}");
+    Ok(())
+}
+
+/// The reports of projects with very many views are made before anybody has read them, as long as anybody reads anything: a view that comes
+/// just before the first reader is not told then.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_reader_of_a_large_project_does_not_wait() -> Result<()> {
+    const LARGE: [&str; 8] = ["large-0", "large-1", "large-2", "large-3", "large-4", "large-5", "large-6", "large-7"];
+    let arguments = ["--clock-start", CLOCK, "--report-patience", "1000000"];
+    let hosts = LARGE.map(|project| format!("{project}.example"));
+    let mut projects: Vec<_> = LARGE.into_iter().zip(hosts.iter().map(String::as_str)).collect();
+    projects.push(("docs", "docs.example"));
+    let service = Service::started(&arguments, &projects).await?;
+    let client = service.clickhouse()?;
+    let told = async |project: &str| {
+        let path = format!("/v1/projects/{project}/reports/{}", MONTHS[3]);
+        let report = http::get(service.address(), &path).await?.json()?;
+        number(&report["totals"]["views"]).with_context(|| format!("{project}: {report}"))
+    };
+    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 1).await?;
+    let like_docs = |of: &str, from: &str| format!("INSERT INTO site_hourly SELECT {of} FROM site_hourly {from}");
+    let of = "* EXCEPT number REPLACE (concat('large-', toString(number)) AS project, 200000 AS views)";
+    let large = like_docs(of, &format!("CROSS JOIN numbers({}) AS n WHERE site_hourly.project = 'docs'", LARGE.len()));
+    client.query(&large).execute().await?;
+    ensure!(told("docs").await? == 30, "{}", told("docs").await?);
+    // Each project is read once, right after a view of it came.
+    let mut told_first = Vec::new();
+    for project in LARGE {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let of = "* REPLACE (5 AS views, 990 AS window_start, 999 AS next_offset)";
+        client.query(&like_docs(of, &format!("WHERE project = '{project}'"))).execute().await?;
+        told_first.push(told(project).await?);
+        if told_first.last() == Some(&200_000) {
+            break;
+        }
+        ensure!(told_first.last() == Some(&200_005), "{told_first:?}");
+    }
+    ensure!(told_first.last() == Some(&200_000), "none was made before it was read: {told_first:?}");
     Ok(())
 }
 

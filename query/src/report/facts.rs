@@ -15,7 +15,7 @@ use schemas::{Hour, VisitorSketch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Views of values of one month, dimension by dimension. Values below the floor have been added up.
+/// Views of values of one month, dimension by dimension. Values below the floor have no name, and may have been added up.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
 pub struct ValueSum {
     /// First day of the month, days since the epoch.
@@ -351,7 +351,7 @@ impl ReportFacts {
     }
 }
 
-/// The values of one name in one month that came as such, and those that were added up.
+/// The values of one name in one month that came by name, and the others, added up.
 pub(super) fn apart<'a>(sums: impl Iterator<Item = &'a ValueSum>) -> (Vec<super::BreakdownItem>, Beneath) {
     let (mut items, mut beneath) = (Vec::new(), Beneath::default());
     for sum in sums {

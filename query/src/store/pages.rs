@@ -20,7 +20,7 @@ const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
 const PATHS_BYTES: usize = 32 * 1024;
 
 /// Views up to which a project's pages are all read with their sketches, before it is known which of them are listed: one look at the
-/// table for three. A view adds some four bytes to a sketch, so that is a few megabytes.
+/// table for three. A view adds some four bytes to a sketch, so that is a few megabytes. Values are seldom many then, and are read one by one.
 pub(super) const FEW_VIEWS: u64 = 1_000_000;
 
 /// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed. Each may be of
@@ -435,8 +435,8 @@ impl ReportStore {
     async fn all_referrers(&self, scope: &Scope<'_>, rules: Rules) -> Result<Vec<ValueSum>, StoreError> {
         let sql = match scope.single_open() {
             Some(month) => {
-                let columns = ["path", "referrer", "not_found_daily", "path"];
-                super::values_one_by_one(month, columns, scope, MOST_REFERRERS)
+                let columns = ["path", "referrer"];
+                super::values_one_by_one(scope, month, NOT_FOUND[0], columns, rules.floor, MOST_REFERRERS)
             }
             None => super::values(&referrers(scope, ""), rules.floor) + &format!(" LIMIT {MOST_REFERRERS}"),
         };
