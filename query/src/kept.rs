@@ -3,8 +3,8 @@
 //!
 //! In a running month that is read much, every few seconds something changes. There a report is told a little longer than it is true,
 //! in proportion to what it costs to make ([`Patience`]), and is made anew before its time is up, as long as
-//! somebody reads it, that of a large project before anybody does ([`crate::ready`]). So whoever reads a large project's report does not wait for it each time. Where more of them are
-//! read than can be made anew in that time, all are told longer: older figures, and not slower ones.
+//! somebody reads it, that of a large project before anybody does ([`crate::ready`]). So whoever reads a large project's report does not
+//! wait for it each time. Where these are more than can be made anew in that time, all are told longer: older figures, and not slower ones.
 //!
 //! What is kept has been told already: figures that went through the floor, and no sketch.
 
