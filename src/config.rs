@@ -179,9 +179,15 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
+    setting(
+        "connections_per_network",
+        "N",
+        "256",
+        "Open connections of one client network (IPv4 address or IPv6 /56; trusted proxies excepted); more are closed; 0: no limit",
+    ),
     setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
-    setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take"),
-    setting("header_timeout_ms", "MS", "10000", "How long a request's head may take"),
+    setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take; then 408"),
+    setting("header_timeout_ms", "MS", "10000", "How long a request's head may take; then 408"),
     setting("log", "FILTER", "info", "What is logged, as tracing filters are written: warn, info, debug, ingest=debug"),
     setting("log_format", "FORMAT", "text", "text or json"),
     Setting {
@@ -539,6 +545,9 @@ impl Config {
         }
         Ok(crate::http::HttpConfig {
             connections,
+            connections_per_network: self
+                .parse("connections_per_network", "a number of connections, or 0 for no limit")?,
+            trusted_proxies: TrustedProxies::new(self.proxies()?),
             header_timeout: Duration::from_millis(self.parse("header_timeout_ms", "milliseconds")?),
         })
     }
@@ -660,6 +669,7 @@ mod tests {
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
+            (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),

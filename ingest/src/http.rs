@@ -6,7 +6,7 @@ use crate::sink::{Sink, SinkError};
 use crate::visitor::coordinates;
 use crate::{Ingest, ids, script};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -54,11 +54,8 @@ async fn pageview<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let outcome = take(&ingest, peer, &parts.headers, async || {
-        let body = read_body(body, &ingest).await?;
-        Beacon::from_json(&body)
-    })
-    .await;
+    let received = async || read_body(body, &ingest).await;
+    let outcome = take(&ingest, peer, &parts.headers, received, |body| Beacon::from_json(&body)).await;
     match outcome {
         Ok(Taken::Accepted) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
@@ -72,15 +69,21 @@ async fn pixel<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let outcome = take(&ingest, peer, &parts.headers, async || {
-        let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
-        let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-        if beacon.url.is_none() {
-            // A page without scripts cannot name itself; the browser does, in the header.
-            beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        }
-        Ok(beacon)
-    })
+    let outcome = take(
+        &ingest,
+        peer,
+        &parts.headers,
+        async || Ok(Bytes::new()),
+        |_| {
+            let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
+            let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+            if beacon.url.is_none() {
+                // A page without scripts cannot name itself; the browser does, in the header.
+                beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            }
+            Ok(beacon)
+        },
+    )
     .await;
     match outcome {
         Ok(Taken::Accepted) => {
@@ -99,7 +102,8 @@ async fn take<S: Sink>(
     ingest: &Ingest<S>,
     peer: SocketAddr,
     headers: &HeaderMap,
-    read: impl AsyncFnOnce() -> Result<Beacon, Rejection>,
+    receive: impl AsyncFnOnce() -> Result<Bytes, Rejection>,
+    parse: impl FnOnce(Bytes) -> Result<Beacon, Rejection>,
 ) -> Result<Taken, Rejection> {
     if opted_out(headers) {
         return Ok(Taken::OptedOut);
@@ -107,14 +111,16 @@ async fn take<S: Sink>(
     let now = (ingest.clock)();
     let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
     let outcome = async {
-        let _permit = ingest.in_flight.try_acquire().map_err(|_| {
-            Rejection::new(RejectionReason::Overloaded, "less load; send the same beacon again a little later")
-        })?;
         if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {
             let rejection = Rejection::new(RejectionReason::ClientRateLimited, "fewer beacons from one client");
             return Err(rejection.into());
         }
-        let beacon = read().await?;
+        // Bounded by the connections and `body_bytes`. A body that never comes holds no permit of others.
+        let body = receive().await?;
+        let _permit = ingest.in_flight.try_acquire().map_err(|_| {
+            Rejection::new(RejectionReason::Overloaded, "less load; send the same beacon again a little later")
+        })?;
+        let beacon = parse(body)?;
         let key = ingest.keys.at(now).map_err(|error| {
             tracing::error!(%error, "no visitor key; beacons are answered 503");
             Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
@@ -204,13 +210,16 @@ pub(crate) fn log_key(project: &str) -> u64 {
 
 async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
     let limit = ingest.config.body_bytes;
+    let too_large = || Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes"));
+    // Before a client that expects `100 Continue` sends it.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let collected =
         tokio::time::timeout(Duration::from_millis(ingest.config.body_timeout_ms), Limited::new(body, limit).collect());
     match collected.await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes")))
-        }
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Rejection::new(RejectionReason::MalformedJson, "a complete body")),
         Err(_) => Err(Rejection::new(RejectionReason::BodyTimeout, "the whole body within the time limit")),
     }

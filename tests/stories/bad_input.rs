@@ -129,7 +129,13 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     let slow = raw::dribbled(service.address()).await?;
     check("a body in drops", &slow, 408, "body_timeout", None)?;
     note("", "body_timeout");
-    raw::half_a_head(service.address()).await?;
+    for status in raw::malformed(service.address()).await? {
+        match status {
+            413 => note("", "body_too_large"),
+            408 => note("", "body_timeout"),
+            _ => note("", "malformed_json"),
+        }
+    }
 
     // Docs on two hosts which nobody registered: often enough to be told, were the rarer one not needed to cover the others.
     for (host, times) in [("moved.example:8443", 30), ("old.example", 12)] {
