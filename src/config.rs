@@ -11,7 +11,7 @@ use ingest::IngestConfig;
 use ingest::client::TrustedProxies;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
-use ingest::projects::HostPattern;
+use ingest::projects::{HostPattern, NewNames};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -62,6 +62,12 @@ const SETTINGS: &[Setting] = &[
         )
     },
     setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
+    setting(
+        "new_projects_per_network",
+        "N",
+        "5",
+        "New names that host patterns may admit in one hour from one client network (IPv4 address, IPv6 /56); 0: no limit",
+    ),
     setting("key_file", "FILE", "", "The visitor key [default: keys/visitor.key in the data directory]"),
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
     setting(
@@ -158,7 +164,7 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
-    setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting("project_rate", "N", "500", "Beacons a second for one project (ten times as many at once); 0: no limit"),
     setting(
         "report_rate",
         "N",
@@ -301,7 +307,7 @@ impl Config {
         config.mail()?;
         config.host_patterns()?;
         config.clock()?;
-        config.parse::<usize>("new_projects_per_hour", "a number")?;
+        config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
         config.kafka()?;
@@ -459,9 +465,12 @@ impl Config {
         self.parse_list("host_pattern", "a pattern such as {project}.docs.example.org")
     }
 
-    /// New names an hour.
-    pub fn new_projects_per_hour(&self) -> anyhow::Result<usize> {
-        self.parse("new_projects_per_hour", "a number")
+    /// How many new names host patterns may admit.
+    pub fn new_names(&self) -> anyhow::Result<NewNames> {
+        Ok(NewNames {
+            per_hour: self.parse("new_projects_per_hour", "a number of names")?,
+            per_network: self.parse("new_projects_per_network", "a number of names, or 0 for no limit")?,
+        })
     }
 
     /// Hours that records stay in the journal.

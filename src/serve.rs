@@ -36,7 +36,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Journal::open(&data.join("journal.redb"), JournalConfig::default(), move || Hour::of(clock()))?
     };
     let snapshot = Snapshot::new(&data.join("projects.json"));
-    let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
+    let registry = Projects::new(config.host_patterns()?, config.new_names()?);
     registry.replace(projects::indexed(&snapshot.load()));
     let names = Snapshot::new(&data.join("admitted.json"));
     registry.admit_known(names.load::<Vec<ProjectSlug>>());

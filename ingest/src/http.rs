@@ -3,7 +3,7 @@
 use crate::accept::{Refused, accept};
 use crate::client::UserAgent;
 use crate::sink::{Sink, SinkError};
-use crate::visitor::coordinates;
+use crate::visitor::{coordinates, stored_id};
 use crate::{Ingest, ids, script};
 use axum::Router;
 use axum::body::Body;
@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
 use schemas::classes::BotClass;
+use schemas::rejection::NOT_COUNTED_HERE;
 use schemas::{Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::BuildHasher;
@@ -120,7 +121,8 @@ async fn take<S: Sink>(
             Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
         })?;
         let hour = key.hour_of(now);
-        let page = accept(beacon, &ingest.projects, hour)?;
+        let network = address.network_hashed(&ingest.client_secret);
+        let page = accept(beacon, &ingest.projects, hour, network)?;
         let project = page.project.clone();
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
@@ -151,8 +153,11 @@ async fn take<S: Sink>(
             arrival: page.arrival,
             site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
             page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
-            // Its own, or one of ours: the log may take a record twice (from the spill, and from a slow broker).
-            event_id: if page.event_id == 0 { ids::draw() } else { page.event_id },
+            // A random one where none was sent: the log may take a record twice (from the spill, and from a slow broker).
+            event_id: match page.event_id {
+                0 => ids::draw(),
+                sent => stored_id(&key, project.as_str(), sent),
+            },
             bot: classes.bot.to_owned(),
         };
         ingest.sink.append(log_key, record::encode_page_view(view)).await.map_err(|error| told(unavailable(&error)))?;
@@ -250,7 +255,8 @@ fn answer(status: StatusCode) -> Response {
 fn refusal(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = answer(status);
-    tell(&mut response, rejection.reason.name(), rejection.field, &rejection.expected);
+    let reason = if rejection.reason.is_about_registry() { NOT_COUNTED_HERE } else { rejection.reason.name() };
+    tell(&mut response, reason, rejection.field, &rejection.expected);
     let headers = response.headers_mut();
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Jitter, or all who were refused together come back together.

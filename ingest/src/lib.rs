@@ -70,7 +70,7 @@ impl Default for IngestConfig {
             body_timeout_ms: 10_000,
             in_flight: 8192,
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
-            project_rate: Rate { per_second: 0.0, burst: 0.0 },
+            project_rate: Rate { per_second: 500.0, burst: 5000.0 },
             panic_on_path: None,
         }
     }
@@ -86,6 +86,8 @@ pub struct Ingest<S> {
     sink: S,
     tally: Tally,
     classifier: classify::Classifier,
+    /// Client networks are told apart under this secret of the process.
+    client_secret: client::ClientSecret,
     client_buckets: Buckets,
     project_buckets: Buckets,
     in_flight: Semaphore,
@@ -107,6 +109,7 @@ impl<S: Sink> Ingest<S> {
             sink,
             tally: Tally::default(),
             classifier: classify::Classifier::default(),
+            client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
         }
     }
@@ -253,7 +256,7 @@ mod tests {
         let now: DateTime<Utc> = "2026-03-14T10:00:00Z".parse().unwrap();
         let keys = KeyRing::open(&home.path().join("visitor.key"), keys::VisitorPeriod::Month, now).unwrap();
         let clock: Clock = Arc::new(move || now);
-        let projects = Projects::new(Vec::new(), 0);
+        let projects = Projects::new(Vec::new(), projects::NewNames { per_hour: 0, per_network: 0 });
         (home, Arc::new(Ingest::new(IngestConfig::default(), clock, keys, projects, Arc::clone(sink))))
     }
 
