@@ -9,8 +9,10 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
 use ingest::client::TrustedProxies;
+use ingest::journal::JournalConfig;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
+use ingest::per_network::Limits;
 use ingest::projects::{HostPattern, NewNames};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -105,6 +107,12 @@ const SETTINGS: &[Setting] = &[
     setting("window_hours", "HOURS", "12", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
+    setting(
+        "journal_bytes",
+        "BYTES",
+        "4294967296",
+        "Records that the journal of `serve` may hold; beyond it the oldest counted ones go before log_retention_hours",
+    ),
     setting("kafka_bootstrap", "HOST:PORT", "", "Brokers to ask first, separated by commas. KAFKA_BOOTSTRAP works too"),
     setting("kafka_topic", "NAME", "headcount", "Topic of the page views"),
     setting("kafka_group", "NAME", "headcount", "Consumer group of the aggregators"),
@@ -165,6 +173,24 @@ const SETTINGS: &[Setting] = &[
     setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
     setting("project_rate", "N", "500", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting(
+        "paths_per_network",
+        "N",
+        "2000",
+        "Paths of a project that one client network (IPv4 address, IPv6 /56) may name in a day; further views count as /:more; 0: no limit",
+    ),
+    setting(
+        "values_per_network",
+        "N",
+        "200",
+        "The same for values of each dimension (referrer hosts, versions, languages); further views count without; 0: no limit",
+    ),
+    setting(
+        "agents_per_network",
+        "N",
+        "512",
+        "User agents of a client network that count as visitors of a project in a day; all further ones are one visitor; 0: no limit",
+    ),
     setting(
         "report_rate",
         "N",
@@ -296,6 +322,7 @@ impl Config {
         let config = Config { values: values.collect() };
         // Every value is tried now, so that a mistake is told before anything starts.
         config.ingest()?;
+        config.journal()?;
         config.aggregate()?;
         config.listen()?;
         config.http()?;
@@ -494,6 +521,12 @@ impl Config {
             in_flight: self.parse("in_flight", "a number of beacons")?,
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
+            per_network: Limits {
+                paths: self.parse("paths_per_network", "a number of paths, or 0 for no limit")?,
+                values: self.parse("values_per_network", "a number of values, or 0 for no limit")?,
+                agents: self.parse("agents_per_network", "a number of user agents, or 0 for no limit")?,
+                ..Limits::default()
+            },
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
         })
@@ -537,6 +570,26 @@ impl Config {
                 abort_at.with_context(|| format!("setting `abort_at` is {text:?} ({})", self.origin("abort_at")))?;
             config.abort_at = Some(std::sync::Arc::new(abort_at));
         }
+        Ok(config)
+    }
+
+    /// The bounds of the journal of `serve`.
+    pub fn journal(&self) -> anyhow::Result<JournalConfig> {
+        let bytes: u64 = self.parse("journal_bytes", "a number of bytes of at least 1048576")?;
+        if bytes < 1 << 20 {
+            bail!("setting `journal_bytes` ({}): expected at least 1048576", self.origin("journal_bytes"));
+        }
+        let default = JournalConfig::default();
+        let queue_bytes = default.queue_bytes.min(usize::try_from(bytes / 8).unwrap_or(usize::MAX));
+        Ok(JournalConfig { queue_bytes, capacity_bytes: Some(bytes) })
+    }
+
+    /// The aggregator's settings where the journal is its log: an open window must be a small part of the journal, since its
+    /// records cannot be dropped.
+    pub fn aggregate_journal(&self) -> anyhow::Result<aggregate::AggregateConfig> {
+        let mut config = self.aggregate()?;
+        let journal_bytes = self.journal()?.capacity_bytes.unwrap_or(u64::MAX);
+        config.cut.max_bytes = config.cut.max_bytes.min(journal_bytes / 4);
         Ok(config)
     }
 
@@ -681,6 +734,10 @@ mod tests {
             (&["--kafka-topic", "page views"], "setting `kafka_topic`"),
             (&["--kafka-partitions", "0"], "setting `kafka_partitions`"),
             (&["--spill-bytes", "lots"], "setting `spill_bytes`"),
+            (&["--journal-bytes", "1000"], "setting `journal_bytes` (flag --journal-bytes): expected at least 1048576"),
+            (&["--new-projects-per-network", "few"], "setting `new_projects_per_network` is \"few\""),
+            (&["--paths-per-network", "-1"], "setting `paths_per_network` is \"-1\""),
+            (&["--agents-per-network", "many"], "setting `agents_per_network` is \"many\""),
             (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
         ] {
             let error = load(arguments).err().expect("refused").to_string();

@@ -2,6 +2,7 @@
 
 use crate::accept::{Refused, accept};
 use crate::client::UserAgent;
+use crate::per_network::Kind;
 use crate::sink::{Sink, SinkError};
 use crate::visitor::{coordinates, stored_id};
 use crate::{Ingest, ids, script};
@@ -122,7 +123,7 @@ async fn take<S: Sink>(
         })?;
         let hour = key.hour_of(now);
         let network = address.network_hashed(&ingest.client_secret);
-        let page = accept(beacon, &ingest.projects, hour, network)?;
+        let mut page = accept(beacon, &ingest.projects, hour, network)?;
         let project = page.project.clone();
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
@@ -135,6 +136,9 @@ async fn take<S: Sink>(
         }
         let classes = ingest.classifier.classify(agent);
         let person = classes.bot_class == BotClass::Person;
+        let reader = person.then_some((&address, agent));
+        let over = ingest.per_network.limit(network, hour.0 / 24, &mut page, reader);
+        let agent = (!over.contains(&Kind::Reader)).then_some(agent);
         let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
         let log_key = log_key(project.as_str());
         let view = proto::PageView {

@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod keys;
 pub mod limits;
 pub mod path_rules;
+pub mod per_network;
 pub mod projects;
 pub mod script;
 pub mod sink;
@@ -57,6 +58,8 @@ pub struct IngestConfig {
     pub client_rate: Rate,
     /// Limit for one project.
     pub project_rate: Rate,
+    /// What one client network may add to a project in a day.
+    pub per_network: per_network::Limits,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
@@ -71,6 +74,7 @@ impl Default for IngestConfig {
             in_flight: 8192,
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
             project_rate: Rate { per_second: 500.0, burst: 5000.0 },
+            per_network: per_network::Limits::default(),
             panic_on_path: None,
         }
     }
@@ -86,6 +90,7 @@ pub struct Ingest<S> {
     sink: S,
     tally: Tally,
     classifier: classify::Classifier,
+    per_network: per_network::PerNetwork,
     /// Client networks are told apart under this secret of the process.
     client_secret: client::ClientSecret,
     client_buckets: Buckets,
@@ -102,6 +107,7 @@ impl<S: Sink> Ingest<S> {
             client_buckets: Buckets::new(config.client_rate),
             project_buckets: Buckets::new(config.project_rate),
             in_flight: Semaphore::new(config.in_flight),
+            per_network: per_network::PerNetwork::new(config.per_network),
             config,
             clock,
             keys,

@@ -61,13 +61,17 @@ pub struct VisitorCoordinates {
     pub page: Coordinate,
 }
 
-/// Computes both coordinates. The hashes die with this call.
+/// Stands for the user agent of views that get the coordinates of their network alone: a length that no agent has.
+const NETWORK_ALONE: [u8; 4] = u32::MAX.to_le_bytes();
+
+/// Computes both coordinates. The hashes die with this call. Without an agent they are those of the client network alone
+/// (IPv4 address, IPv6 /56): one visitor, however many agents it sends.
 pub fn coordinates(
     key: &PeriodKey,
     project: &str,
     path: &str,
     address: &ClientAddress,
-    agent: UserAgent<'_>,
+    agent: Option<UserAgent<'_>>,
 ) -> VisitorCoordinates {
     VisitorCoordinates {
         site: coordinate(key, Scope::Site, project, None, address, agent),
@@ -81,14 +85,22 @@ fn coordinate(
     project: &str,
     path: Option<&str>,
     address: &ClientAddress,
-    agent: UserAgent<'_>,
+    agent: Option<UserAgent<'_>>,
 ) -> Coordinate {
     let mut input = Input::new(scope, project);
     if let Some(path) = path {
         input.part(path.as_bytes());
     }
-    address.with_network_bytes(|bytes| input.part(bytes));
-    input.part(agent.bytes());
+    match agent {
+        Some(agent) => {
+            address.with_network_bytes(|bytes| input.part(bytes));
+            input.part(agent.bytes());
+        }
+        None => {
+            address.with_client_network(|bytes| input.part(bytes));
+            input.0.extend_from_slice(&NETWORK_ALONE);
+        }
+    }
     Coordinate::from_hash(input.hash(key))
 }
 

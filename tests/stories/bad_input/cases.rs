@@ -161,13 +161,7 @@ pub fn all() -> Vec<Case> {
         pixel("bad status", "url=https://docs.example/&status=canary7d1f", 400, "invalid_field", Some("status")),
         pixel("relative", "url=/canary7d1f", 400, "invalid_field", Some("url")),
         pixel("long", &format!("version={}", CANARY.repeat(7)), 400, "field_too_long", Some("version")),
-        pixel(
-            "unknown project",
-            "project=canary7d1f&url=https://docs.example/",
-            404,
-            "unknown_project",
-            Some("url"),
-        ),
+        pixel("unknown project", "project=canary7d1f&url=https://docs.example/", 404, "unknown_project", Some("url")),
         Case {
             tallied: Some("docs"),
             headers: vec![("referer", format!("https://{CANARY}.example/"))],
