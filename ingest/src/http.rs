@@ -154,8 +154,10 @@ async fn take<S: Sink>(
             // Its own, or one of ours: the log may take a record twice (from the spill, and from a slow broker).
             event_id: if page.event_id == 0 { ids::draw() } else { page.event_id },
             bot: classes.bot.to_owned(),
+            ..proto::PageView::default()
         };
-        ingest.sink.append(log_key, record::encode_page_view(view)).await.map_err(|error| told(unavailable(&error)))?;
+        let record = record::encode_page_view(view, ingest.config.record_format);
+        ingest.sink.append(log_key, record).await.map_err(|error| told(unavailable(&error)))?;
         Ok(Taken::Accepted)
     }
     .await;

@@ -28,7 +28,8 @@ use crate::projects::Projects;
 use crate::sink::Sink;
 use crate::tally::Tally;
 use chrono::{DateTime, Utc};
-use schemas::{Hour, record};
+use schemas::record::{self, RecordFormat};
+use schemas::{Hour, proto};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct IngestConfig {
     pub client_rate: Rate,
     /// Limit for one project.
     pub project_rate: Rate,
+    /// Format of the records it writes.
+    pub record_format: RecordFormat,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
@@ -71,6 +74,7 @@ impl Default for IngestConfig {
             in_flight: 8192,
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
             project_rate: Rate { per_second: 0.0, burst: 0.0 },
+            record_format: RecordFormat::default(),
             panic_on_path: None,
         }
     }
@@ -154,11 +158,15 @@ impl<S: Sink> Ingest<S> {
     /// Let it end: dropped half-way, it loses what it took.
     pub async fn send_tallies(&self) -> usize {
         let tallies = self.tally.take(Hour::of((self.clock)()));
+        let encoded = |tally: proto::RejectionTally| {
+            let bytes = record::encode_rejections(tally.clone(), self.config.record_format)?;
+            Some((tally, bytes))
+        };
+        let tallies: Vec<_> = tallies.into_iter().filter_map(encoded).collect();
         let mut sent = 0;
         for tallies in tallies.chunks(TALLIES_AT_ONCE) {
-            let appended =
-                tallies.iter().map(|tally| self.sink.append(0, record::encode_rejections(tally.clone()))).collect();
-            for (tally, outcome) in tallies.iter().zip(all(appended).await) {
+            let appended = tallies.iter().map(|(_, bytes)| self.sink.append(0, bytes.clone())).collect();
+            for ((tally, _), outcome) in tallies.iter().zip(all(appended).await) {
                 match outcome {
                     Ok(()) => sent += 1,
                     Err(error) => {
@@ -274,7 +282,7 @@ mod tests {
         let records = sink.records.lock().unwrap();
         let tally = |index: usize| match record::decode(&records[index]).unwrap() {
             record::Record::Rejections(tally) => (tally.id, tally.count),
-            record::Record::PageView(_) => panic!("a tally was sent"),
+            _ => panic!("a tally was sent"),
         };
         assert!((0..4).all(|index| tally(index) == tally(0)) && tally(0).1 == 3);
         assert!(tally(4).0 != tally(0).0 && tally(4).1 == 2);

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(tallies.iter().map(|tally| tally.count).sum::<u64>(), 901);
         for tally in tallies {
             let reason = tally.reason;
-            let bytes = schemas::record::encode_rejections(tally);
+            let bytes = schemas::record::encode_rejections(tally, schemas::record::RecordFormat::V3).unwrap();
             assert!(schemas::record::decode(&bytes).is_ok(), "reason {reason}");
         }
         // The next ones begin anew.
