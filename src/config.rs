@@ -14,6 +14,7 @@ use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
 use ingest::per_network::Limits;
 use ingest::projects::{HostPattern, NewNames};
+use schemas::record::RecordFormat;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -104,6 +105,12 @@ const SETTINGS: &[Setting] = &[
     setting("mail_after_hours", "HOURS", "6", "How long after a month's end its reports are sent"),
     setting("public_url", "URL", "", "Where readers of reports reach this service, for the link in mails"),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
+    setting(
+        "record_format",
+        "FORMAT",
+        "4",
+        "Format of the records that the endpoint writes: 4, or 3 until all aggregators are upgraded",
+    ),
     setting("window_hours", "HOURS", "12", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
@@ -527,8 +534,16 @@ impl Config {
                 agents: self.parse("agents_per_network", "a number of user agents, or 0 for no limit")?,
                 ..Limits::default()
             },
+            record_format: self.record_format()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
+        })
+    }
+
+    fn record_format(&self) -> anyhow::Result<RecordFormat> {
+        let number = self.parse("record_format", "a number")?;
+        RecordFormat::from_number(number).with_context(|| {
+            format!("setting `record_format` is {number} ({}): expected 3 or 4", self.origin("record_format"))
         })
     }
 
@@ -726,6 +741,8 @@ mod tests {
             (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
             (&["--report-patience", "some"], "setting `report_patience` is \"some\" (flag --report-patience)"),
+            (&["--record-format", "2"], "setting `record_format` is 2 (flag --record-format): expected 3 or 4"),
+            (&["--record-format", "new"], "setting `record_format`"),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),

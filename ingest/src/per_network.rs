@@ -12,6 +12,7 @@
 
 use crate::accept::AcceptedPage;
 use crate::client::{ClientAddress, UserAgent};
+use schemas::proto::Fact;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,19 @@ pub enum Kind {
     Language,
     /// Readers: IP address (IPv6: its /64) and user agent.
     Reader,
+}
+
+impl Kind {
+    /// The fact of a view that is left out beyond the limit.
+    pub const fn fact(self) -> Fact {
+        match self {
+            Kind::Path => Fact::Path,
+            Kind::Referrer => Fact::Referrer,
+            Kind::Version => Fact::Version,
+            Kind::Language => Fact::Language,
+            Kind::Reader => Fact::Agent,
+        }
+    }
 }
 
 /// Number of kinds.
