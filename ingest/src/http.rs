@@ -1,9 +1,11 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
-use crate::accept::{Refused, accept};
-use crate::client::UserAgent;
+use crate::accept::{AcceptedPage, Refused, accept};
+use crate::client::{ClientAddress, UserAgent};
+use crate::keys::PeriodKey;
+use crate::per_network::Kind;
 use crate::sink::{Sink, SinkError};
-use crate::visitor::coordinates;
+use crate::visitor::{coordinates, stored_id};
 use crate::{Ingest, ids, script};
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -15,7 +17,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
 use schemas::classes::BotClass;
-use schemas::{Rejection, RejectionReason, proto, record};
+use schemas::proto::Cause;
+use schemas::rejection::NOT_COUNTED_HERE;
+use schemas::{Hour, Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -126,42 +130,21 @@ async fn take<S: Sink>(
             Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
         })?;
         let hour = key.hour_of(now);
-        let page = accept(beacon, &ingest.projects, hour)?;
+        let network = address.network_hashed(&ingest.client_secret);
+        let page = accept(beacon, &ingest.projects, hour, network)?;
         let project = page.project.clone();
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
-        let agent = UserAgent::of(headers);
-        if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
-            // What the standard library says of such a slice is the string itself.
-            std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
-        }
-        let classes = ingest.classifier.classify(agent);
-        let person = classes.bot_class == BotClass::Person;
-        let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
+        let reader = Reader { address, agent: UserAgent::of(headers), country: country(ingest, peer, headers) };
+        let (view, over) = view_of(ingest, &key, hour, page, reader);
+        let record = record::encode_page_view(view, ingest.config.record_format);
         let log_key = log_key(project.as_str());
-        let view = proto::PageView {
-            project: project.as_str().to_owned(),
-            hour: hour.0,
-            path: page.path,
-            status: u32::from(page.status),
-            version: page.version,
-            language: page.language,
-            referrer_host: page.referrer_host,
-            country: country(ingest, peer, headers),
-            device: classes.device as i32,
-            browser: classes.browser as i32,
-            system: classes.system as i32,
-            bot_class: classes.bot_class as i32,
-            arrival: page.arrival,
-            site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
-            page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
-            // Its own, or one of ours: the log may take a record twice (from the spill, and from a slow broker).
-            event_id: if page.event_id == 0 { ids::draw() } else { page.event_id },
-            bot: classes.bot.to_owned(),
-        };
-        ingest.sink.append(log_key, record::encode_page_view(view)).await.map_err(|error| told(unavailable(&error)))?;
+        ingest.sink.append(log_key, record).await.map_err(|error| told(unavailable(&error)))?;
+        for kind in over {
+            ingest.tally.add_dropped(&project, kind.fact(), Cause::Limit);
+        }
         Ok(Taken::Accepted)
     }
     .await;
@@ -169,6 +152,60 @@ async fn take<S: Sink>(
         ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
+}
+
+/// Who sent the beacon, for the length of the request.
+struct Reader<'a> {
+    address: ClientAddress,
+    agent: UserAgent<'a>,
+    country: String,
+}
+
+/// The page view as it is logged, and the kinds of facts that are left out since the reader's network has sent too many.
+fn view_of<S: Sink>(
+    ingest: &Ingest<S>,
+    key: &PeriodKey,
+    hour: Hour,
+    mut page: AcceptedPage,
+    reader: Reader<'_>,
+) -> (proto::PageView, Vec<Kind>) {
+    let Reader { address, agent, country } = reader;
+    if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
+        // What the standard library says of such a slice is the string itself.
+        std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
+    }
+    let classes = ingest.classifier.classify(agent);
+    let person = classes.bot_class == BotClass::Person;
+    let network = address.network_hashed(&ingest.client_secret);
+    let over = ingest.per_network.limit(network, hour.0 / 24, &mut page, person.then_some((&address, agent)));
+    let agent = (!over.contains(&Kind::Reader)).then_some(agent);
+    let project = page.project.as_str();
+    let visitor = person.then(|| coordinates(key, project, &page.path, &address, agent));
+    let view = proto::PageView {
+        project: project.to_owned(),
+        hour: hour.0,
+        status: u32::from(page.status),
+        country,
+        device: classes.device as i32,
+        browser: classes.browser as i32,
+        system: classes.system as i32,
+        bot_class: classes.bot_class as i32,
+        arrival: page.arrival,
+        site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
+        page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
+        // A random one where none was sent: the log may take a record twice (from the spill, and from a slow broker).
+        event_id: match page.event_id {
+            0 => ids::draw(),
+            sent => stored_id(key, project, sent),
+        },
+        bot: classes.bot.to_owned(),
+        path: page.path,
+        version: page.version,
+        language: page.language,
+        referrer_host: page.referrer_host,
+        ..proto::PageView::default()
+    };
+    (view, over)
 }
 
 fn unavailable(error: &SinkError) -> Rejection {
@@ -259,7 +296,8 @@ fn answer(status: StatusCode) -> Response {
 fn refusal(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = answer(status);
-    tell(&mut response, rejection.reason.name(), rejection.field, &rejection.expected);
+    let reason = if rejection.reason.is_about_registry() { NOT_COUNTED_HERE } else { rejection.reason.name() };
+    tell(&mut response, reason, rejection.field, &rejection.expected);
     let headers = response.headers_mut();
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Jitter, or all who were refused together come back together.

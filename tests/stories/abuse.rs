@@ -1,8 +1,16 @@
 //! Attacks from outside on a real process, each with honest readers beside it. Figures are printed. `HEADCOUNT_ABUSE=long` runs
 //! the long forms.
 
+#[path = "abuse/existence.rs"]
+mod existence;
+#[path = "abuse/forged.rs"]
+mod forged;
 #[path = "abuse/honest.rs"]
 mod honest;
+#[path = "abuse/journal.rs"]
+mod journal;
+#[path = "abuse/names.rs"]
+mod names;
 #[path = "abuse/pipelining.rs"]
 mod pipelining;
 #[path = "abuse/slow_clients.rs"]
