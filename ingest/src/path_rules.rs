@@ -1,7 +1,7 @@
 //! What a project says of its own paths, beside the masks that hold for all ([`crate::hygiene`]): which parts name somebody and are
 //! masked, which look like it and are none, and which parameters of the query tell pages apart.
 
-use crate::hygiene::{clean_label, clean_path, decoded_path};
+use crate::hygiene::{clean_path, clean_value, decoded_path};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use schemas::record::MAX_PATH_BYTES;
 use std::fmt;
@@ -134,7 +134,7 @@ impl PathRules {
         for name in &self.query {
             let Some((_, value)) = url.query_pairs().find(|(found, _)| found == name) else { continue };
             // What may be kept is a page's number or section; what looks like a person's is masked there, too.
-            let value = clean_label(&value);
+            let value = clean_value(&value);
             path.push(separator);
             path.push_str(name);
             path.push('=');
