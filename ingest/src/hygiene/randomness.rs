@@ -25,7 +25,7 @@ const FROM_DIGIT: i32 = -2;
 
 /// Points of letter pairs plus 5: row is the first letter, column the second, `a` to `z`.
 ///
-/// Counted over 7,300 page names of 96 documentation sites, each name once, regardless of case. The points are the rounded base-2 logarithm of how
+/// Counted over 8,577 names of folders and pages of 96 documentation sites, each once, where the second letter is a small one; case does not count. The points are the rounded base-2 logarithm of how
 /// much more often the pair occurs than if the second letter were drawn by chance, from −5 to 4.
 const PAIRS: [&[u8; 26]; 26] = [
     b"05650150402656050677331340",
