@@ -1,6 +1,6 @@
 //! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
 
-use crate::hygiene::{clean_label, clean_page_host, clean_referrer_host};
+use crate::hygiene::{clean_label, clean_language, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
 use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
@@ -92,7 +92,7 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> 
         project,
         status: beacon.status.unwrap_or(200),
         version: clean_label(beacon.version.as_deref().unwrap_or("")),
-        language: clean_label(beacon.language.as_deref().unwrap_or("")),
+        language: clean_language(beacon.language.as_deref().unwrap_or("")),
         referrer_host,
         arrival,
         event_id: beacon.id.unwrap_or(0),
