@@ -52,9 +52,11 @@ fn empty(to: &str) -> MonthlyReport {
     MonthlyReport {
         project: "sphinx".parse().unwrap(),
         period: ReportPeriod { span: "2026-10".into(), from, to, closed: false, month: Some("2026-10".into()) },
+        threshold: 10,
         totals: Totals {
             views: 0,
             visits: 0,
+            visits_at_missing_pages: 0,
             visitors: visitors(0),
             views_per_visitor: None,
             late_views: None,
@@ -70,6 +72,7 @@ fn empty(to: &str) -> MonthlyReport {
         pages: none(),
         not_found: none(),
         rejected_hosts: Vec::new(),
+        dropped_facts: Vec::new(),
         breakdowns: BTreeMap::new(),
     }
 }
@@ -80,6 +83,7 @@ fn full() -> MonthlyReport {
     report.totals = Totals {
         views: 31_000_000,
         visits: 15_500_000,
+        visits_at_missing_pages: 16,
         visitors: visitors(4_000_000),
         views_per_visitor: Some(7.75),
         late_views: None,
