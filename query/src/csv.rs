@@ -226,6 +226,7 @@ pub fn report(report: &MonthlyReport) -> String {
     long.number(["period", "", "", "to"], instant(period.to));
     long.number(["period", "", "", "closed"], period.closed);
     long.number(["period", "", "", "time_zone"], &report.time_zone);
+    long.number(["period", "", "", "threshold"], report.threshold);
     long.number(["totals", "", "", "views"], totals.views);
     long.number(["totals", "", "", "visits"], totals.visits);
     long.number(["totals", "", "", "visits_at_missing_pages"], totals.visits_at_missing_pages);

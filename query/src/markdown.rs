@@ -2,8 +2,8 @@
 
 use crate::page::words::{self, number, percent};
 use crate::report::{
-    BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost, VisitorUnit,
-    Visitors,
+    BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost,
+    VisitorUnit, Visitors,
 };
 use std::fmt::Write as _;
 

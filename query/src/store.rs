@@ -460,7 +460,14 @@ impl ReportStore {
     /// Of all dimensions.
     async fn all_values(&self, scope: &Scope<'_>, floor: Floor, views: u64) -> Result<Vec<ValueSum>, StoreError> {
         if let Some(month) = scope.single_open().filter(|_| views <= FEW_VIEWS) {
-            let sql = values_one_by_one(scope, month, "breakdown_daily", ["dimension", "value"], Threshold::all(floor), MOST_VALUES);
+            let sql = values_one_by_one(
+                scope,
+                month,
+                "breakdown_daily",
+                ["dimension", "value"],
+                Threshold::all(floor),
+                MOST_VALUES,
+            );
             let found: Vec<ValueSum> = self.within("breakdowns", self.client.query(&sql).fetch_all()).await?;
             if found.len() < MOST_VALUES {
                 return Ok(found);

@@ -1,8 +1,8 @@
 use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
-    BreakdownItem, ComparedMonth, Comparison, DayFigures, HourFigures, MonthFigures, PageFigures, PageListFigures,
-    PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MonthFigures,
+    PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -242,6 +242,24 @@ fn pages_not_found_and_refusals_say_what_to_do() {
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
+}
+
+#[test]
+fn what_was_counted_otherwise_is_explained() {
+    let mut report = full();
+    report.dropped_facts = vec![DroppedFact { fact: "path".into(), cause: DropCause::Limit, views: 1204 }];
+    report.pages.items.push(page_figures("/:more".into(), 200, 9));
+    let page = words_of(&render(&report));
+    for words in [
+        "1,204 views were counted under /:more: one client network sent more different paths",
+        "/:more adds up views of paths that are not counted by name",
+        "16 visits arrived at pages not found. “Where visits came from” does not contain them.",
+        "Values with fewer than 10 views are added up as “All others”, and a page's visitors below 10 are withheld.",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let page = words_of(&render(&full()));
+    assert!(!page.contains("/:more") && !page.contains("counted without a fact"), "{page}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The page's words: figures, dates and reasons as people read them.
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
 use crate::report::{DropCause, DroppedFact};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 
 const MONTHS: [&str; 12] = [
@@ -208,7 +208,7 @@ pub(crate) fn rejection(name: &str) -> &str {
 pub(crate) fn threshold(threshold: u64, others: &str) -> String {
     format!(
         "Values with fewer than {threshold} views are added up as “{others}”, and a page's visitors below {threshold} are withheld. \
-         Page views, hours, days and totals have no threshold."
+         The threshold counts views, not readers. Page views, hours, days and totals have none."
     )
 }
 
@@ -272,9 +272,24 @@ mod tests {
     fn dropped_facts_are_sentences_that_name_the_setting() {
         let words = |fact: &str, cause, views| dropped(&DroppedFact { fact: fact.to_owned(), cause, views });
         for (fact, cause, views, expected) in [
-            ("path", DropCause::Limit, 1204, "1,204 views were counted under /:more: one client network sent more different paths than paths_per_network allows."),
-            ("referrer", DropCause::Limit, 1, "1 view was counted without the referrer: one client network sent more different values than values_per_network allows."),
-            ("version", DropCause::Unusable, 2, "2 views were counted without the version that was sent: it could not be used."),
+            (
+                "path",
+                DropCause::Limit,
+                1204,
+                "1,204 views were counted under /:more: one client network sent more different paths than paths_per_network allows.",
+            ),
+            (
+                "referrer",
+                DropCause::Limit,
+                1,
+                "1 view was counted without the referrer: one client network sent more different values than values_per_network allows.",
+            ),
+            (
+                "version",
+                DropCause::Unusable,
+                2,
+                "2 views were counted without the version that was sent: it could not be used.",
+            ),
         ] {
             assert_eq!(words(fact, cause, views), expected);
         }

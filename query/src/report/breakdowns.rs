@@ -48,7 +48,7 @@ pub(super) fn folded<'a>(
 /// Referrers of missing pages, by path. Views that came from the project's own pages ([`INTERNAL`]) have no threshold, and no
 /// suppressed value is added up with them: where one page is missing, they are its views minus the arrivals at missing pages, and whoever
 /// subtracts them from "other" would know a suppressed referrer.
-pub(super) fn referrers_of_missing(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
+pub(crate) fn referrers_of_missing(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
     let is_internal = |sum: &&ValueSum| sum.beneath == 0 && sum.value == INTERNAL;
     let mut referrers = folded(sums.iter().filter(|sum| !is_internal(sum)), floor);
     let mut internal: BTreeMap<&str, u64> = BTreeMap::new();
@@ -196,7 +196,8 @@ fn refusals(months: &[MonthFacts]) -> impl Iterator<Item = (&(String, String), &
 
 fn of_month(month: &MonthFacts) -> impl Iterator<Item = (&(String, String), &u64)> {
     // A host that gave its name up has a row of 0.
-    let refused = |((reason, _), beacons): &(&(String, String), &u64)| **beacons > 0 && DropCause::of_reason(reason).is_none();
+    let refused =
+        |((reason, _), beacons): &(&(String, String), &u64)| **beacons > 0 && DropCause::of_reason(reason).is_none();
     month.rejections.iter().filter(refused)
 }
 

@@ -53,8 +53,7 @@ pub(super) fn dropped_facts(months: &[MonthFacts]) -> Vec<DroppedFact> {
             *sums.entry((fact.to_owned(), cause)).or_default() += views;
         }
     }
-    let mut facts: Vec<_> =
-        sums.into_iter().map(|((fact, cause), views)| DroppedFact { fact, cause, views }).collect();
+    let mut facts: Vec<_> = sums.into_iter().map(|((fact, cause), views)| DroppedFact { fact, cause, views }).collect();
     // Stable: equals stay in the order of their names.
     facts.sort_by_key(|dropped| std::cmp::Reverse(dropped.views));
     facts

@@ -131,7 +131,8 @@ pub(crate) fn days(months: &[MonthFacts], rules: Rules) -> Vec<DayFigures> {
 fn visits_at_missing_pages(facts: &ReportFacts) -> u64 {
     let of_month = |month: &MonthFacts| {
         let first_day = month.period.first_day().0;
-        let referrers = facts.values.iter().filter(|sum| sum.month == first_day && sum.name == Dimension::Referrer.name());
+        let referrers =
+            facts.values.iter().filter(|sum| sum.month == first_day && sum.name == Dimension::Referrer.name());
         month.sum().visits.saturating_sub(referrers.map(|sum| sum.total).sum())
     };
     facts.months.iter().map(of_month).sum()
