@@ -77,7 +77,7 @@ const SETTINGS: &[Setting] = &[
         "small_cell_floor",
         "N",
         "10",
-        "Values of a breakdown counted fewer times than this are told as \"other\"; visitors of a page are withheld below it",
+        "Values with fewer views than this are added up as \"other\", a page's visitors below it are withheld; at least 3",
     ),
     setting(
         "close_after_hours",
@@ -459,7 +459,7 @@ impl Config {
         let floor: u64 = self.parse("small_cell_floor", "a number of at least 3")?;
         let Some(floor) = query::small_cells::Floor::new(floor) else {
             bail!(
-                "setting `small_cell_floor` is {floor} ({}): expected at least {}; below it figures are about somebody",
+                "setting `small_cell_floor` is {floor} ({}): expected at least {}",
                 self.origin("small_cell_floor"),
                 query::small_cells::LEAST_FLOOR
             );

@@ -60,13 +60,13 @@ const ROUTES: [Route; 7] = [
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/not-found",
-        summary: "Pages that were not found, and where their readers came from",
+        summary: "Pages that were not found, with their referrers",
         parameters: &["limit", "after", "prefix", "sort"],
         schema: || listing("PageFigures"),
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
-        summary: "Views by the values of one dimension; small cells are folded into the last item",
+        summary: "Views by the values of one dimension; values with fewer views than the threshold are added up in the last item",
         parameters: &["limit", "after", "prefix_value", "sort_value"],
         schema: || listing("BreakdownItem"),
     },
@@ -247,7 +247,7 @@ fn document() -> Value {
             "title": "headcount",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Page views and visitors of documentation sites. Times are UTC, except `week`. Visitors are estimates \
-                            with one standard deviation. Figures too small to be told are folded or withheld. New fields may come, \
+                            with one standard deviation. Values with fewer views than `threshold` are suppressed. New fields may come, \
                             none change their meaning.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
