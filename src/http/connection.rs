@@ -1,7 +1,7 @@
 //! One connection, from the first byte to an end at which the client can read the last answer.
 
 use super::request;
-use super::stream::BoundedStream;
+use super::stream::{BoundedStream, CaughtUp};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -33,8 +33,19 @@ pub(super) async fn serve(
     router: Router,
     mut stopping: watch::Receiver<()>,
 ) {
-    let service = service_fn(move |request| answer(router.clone(), peer, request));
-    let mut connection = builder.serve_connection(TokioIo::new(BoundedStream::new(stream)), service);
+    let caught_up = CaughtUp::new();
+    let bounded = BoundedStream::new(stream, caught_up.clone());
+    let service = service_fn(move |request| {
+        let (router, is_pipelined) = (router.clone(), !caught_up.next_request());
+        async move {
+            if is_pipelined {
+                // hyper would answer up to 16 in a row while others wait.
+                tokio::task::yield_now().await;
+            }
+            answer(router, peer, request).await
+        }
+    });
+    let mut connection = builder.serve_connection(TokioIo::new(bounded), service);
     let ended = tokio::select! {
         biased;
         outcome = &mut connection => Some(outcome),

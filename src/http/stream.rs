@@ -8,6 +8,8 @@
 use super::pace::Pace;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
@@ -27,16 +29,33 @@ pub(super) struct BoundedStream {
     /// A read was refused because output is pending.
     reader_waits: bool,
     shut_down: bool,
+    caught_up: CaughtUp,
+}
+
+/// Whether the client has sent nothing since its last request: true while hyper waits for bytes.
+#[derive(Clone)]
+pub(super) struct CaughtUp(Arc<AtomicBool>);
+
+impl CaughtUp {
+    pub(super) fn new() -> Self {
+        CaughtUp(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Notes a request. Returns false for one that the client sent before the last one was answered.
+    pub(super) fn next_request(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl BoundedStream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, caught_up: CaughtUp) -> Self {
         BoundedStream {
             stream: stream.take(READ_BYTES),
             pace: None,
             alarm: None,
             reader_waits: false,
             shut_down: false,
+            caught_up,
         }
     }
 
@@ -92,7 +111,11 @@ impl AsyncRead for BoundedStream {
             return Poll::Pending;
         }
         this.stream.set_limit(READ_BYTES);
-        Pin::new(&mut this.stream).poll_read(cx, buf)
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if outcome.is_pending() {
+            this.caught_up.0.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 }
 

@@ -46,7 +46,7 @@ pub async fn readers(service: SocketAddr, time: Duration) -> Result<Honest> {
     let mut latencies: Vec<Duration> = outcomes.iter().map(|o| *o.as_ref().unwrap_or(&Duration::MAX)).collect();
     latencies.sort_unstable();
     if let Some(Err(error)) = outcomes.iter().find(|outcome| outcome.is_err()) {
-        println!("one of the beacons that were not accepted: {error:#}");
+        println!("one of {} beacons that were not accepted: {error:#}", outcomes.iter().filter(|o| o.is_err()).count());
     }
     let at = |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)];
     let accepted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
