@@ -21,6 +21,8 @@ struct Canaries {
     agent: String,
     /// A page of theirs, which is no secret.
     page: String,
+    /// The id of a view as a page sends it: it might be a user's number.
+    id: u64,
     sought: Needles,
     expected: Needles,
 }
@@ -55,13 +57,17 @@ impl Canaries {
             let key: &[u8; 32] = key.try_into()?;
             hash("the keyed hash", blake3::keyed_hash(key, &input));
         }
+        let id = mix(0x5eed_1d00 ^ chrono::Utc::now().timestamp_micros() as u64) | 1 << 63;
+        texts.push(("the id of a view as a number", id.to_string()));
+        hashes.push(("the id of a view".to_owned(), id.to_be_bytes().to_vec()));
+        hashes.push(("the id of a view in a record".to_owned(), id.to_le_bytes().to_vec()));
         hashes.push(("a hash of the agent".to_owned(), blake3::hash(agent.as_bytes()).as_bytes()[..8].to_vec()));
         let v6: [u8; 8] = [0x20, 0x01, 0x0d, 0xb8, 0x5e, 0xed, 0xca, 0xfe];
         hashes.push(("an IPv6 network".to_owned(), v6.to_vec()));
         let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let bytes: Vec<(&str, &[u8])> = hashes.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
         let expected = Needles::new(&[("the page", page.as_str())], &[])?;
-        Ok(Canaries { agent, page, sought: Needles::new(&texts, &bytes)?, expected })
+        Ok(Canaries { agent, page, id, sought: Needles::new(&texts, &bytes)?, expected })
     }
 
     fn reader(&self, number: u64) -> Vec<(&'static str, String)> {
@@ -105,6 +111,10 @@ async fn all_kinds(ingest: &Role, canaries: &Canaries, answers: &mut Vec<u8>) ->
         let status = send(ingest.address, canaries, number, post, &[], page(&canaries.page), answers).await?;
         ensure!(status == 202, "{status}");
     }
+    let with_id =
+        format!(r#"{{"project":"docs","url":"https://docs.example{}","id":"{:016x}"}}"#, canaries.page, canaries.id);
+    let status = send(ingest.address, canaries, 61, post, &[], with_id.into_bytes(), answers).await?;
+    ensure!(status == 202, "{status}");
     let pixel = format!("/v1/pageview.gif?project=docs&url=https%3A%2F%2Fdocs.example{}", canaries.page);
     let bodies: [&[u8]; 8] = [
         b"{",

@@ -2,17 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
-use harness::service::Service;
+use harness::service::{Service, eventually};
 
 const MONTH: &str = "2026-01";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     let arguments = ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1"];
-    let service = Service::started(&arguments, &[("docs", "docs.example"), ("forged", "forged.example")]).await?;
+    let projects = [("docs", "docs.example"), ("forged", "forged.example"), ("alone", "alone.example")];
+    let service = Service::started(&[&arguments[..], &["--client-rate", "0"]].concat(), &projects).await?;
     let mut connection = Connection::open(service.address()).await?;
-    // Whoever has many addresses and agents forges many visitors, one each. One address with a thousand agents is rate-limited
-    // (`client_rate`); here each has its own.
+    // A forger with many IP addresses and agents forges many visitors, one each.
     let forged = 1_500u32;
     for number in 0..forged {
         let agent = format!("Mozilla/5.0 Forged/{number}");
@@ -38,6 +38,28 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     println!("15: {forged} forged visitors, estimated {estimate} ± {:.0}", estimate * error);
     // Five deviations: the key is the service's own, another one in each run, and chance is off by that once in two million.
     ensure!((estimate - f64::from(forged)).abs() <= 5.0 * error * f64::from(forged), "{visitors}");
+    // A forger with one IP address and many agents is at most `agents_per_network` visitors, and one more for all the others.
+    let (agents, most) = (3_000, 512.0 + 1.0);
+    for number in 0..agents {
+        let agent = format!("Mozilla/5.0 Forged/{number}");
+        let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", "203.0.113.9")];
+        let body = r#"{"project":"alone","url":"https://alone.example/"}"#;
+        ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
+    }
+    let report = service.counted("alone", MONTH, agents).await?;
+    let visitors = &report["totals"]["visitors"];
+    let (estimate, error) =
+        (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
+    println!("15: one IP address with {agents} agents, estimated {estimate} visitors of at most {most}");
+    ensure!((estimate - most).abs() <= 5.0 * error * most, "{visitors}");
+    let limited = "SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = 'alone' AND reason = 'limited_agent'";
+    let limited: u64 = eventually("the views beyond the limit in the project's rows", async || {
+        let found: u64 = service.clickhouse()?.query(limited).fetch_one().await?;
+        ensure!(found >= agents - 512, "{found} so far");
+        Ok(found)
+    })
+    .await?;
+    ensure!(limited == agents - 512, "{limited} views beyond the limit");
     // One forger with one address and one agent is one visitor, however often.
     for _ in 0..300 {
         let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", "203.0.113.9")];

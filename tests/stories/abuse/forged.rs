@@ -30,7 +30,7 @@ pub async fn send_all(
         let beacon = Arc::clone(&beacon);
         senders.spawn(async move {
             let mut connection = Connection::open(address).await?;
-            let mut statuses = BTreeMap::new();
+            let mut statuses: BTreeMap<u16, u64> = BTreeMap::new();
             for number in (first..count).step_by(CONNECTIONS) {
                 let Forged { from, agent, body } = beacon(number);
                 let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", from.as_str())];

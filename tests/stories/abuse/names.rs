@@ -52,6 +52,15 @@ async fn forged_paths_do_not_crowd_out_real_pages() -> Result<()> {
         let found = values.iter().find(|(name, _)| name == dimension).map_or(0, |(_, values)| *values);
         ensure!((1..=(clients * values_each) as u64 + 2).contains(&found), "{dimension}: {found} values");
     }
+    // The project's rows say how many views were counted without a name.
+    let limited = (clients * (paths - paths_each)) as u64;
+    eventually("the tally of views without their path", async || {
+        let tally = "SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = 'docs' AND reason = 'limited_path'";
+        let found: u64 = database.query(tally).fetch_one().await?;
+        ensure!(found == limited, "{found} of {limited}");
+        Ok(())
+    })
+    .await?;
     let report = service.report("docs", MONTH).await?;
     ensure!(report["totals"]["views"] == sent, "{}", report["totals"]);
     Ok(())
