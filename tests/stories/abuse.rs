@@ -1,0 +1,4 @@
+//! Attacks on a running service, each with the figures that bound it.
+
+#[path = "abuse/settings.rs"]
+mod settings;
