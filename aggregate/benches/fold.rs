@@ -10,7 +10,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use headcount_aggregate::fold::WindowState;
 use headcount_aggregate::window::WindowStart;
 use prost::Message;
-use schemas::record::{self, Record};
+use schemas::record::{self, Record, RecordFormat};
 use schemas::{Coordinate, StreamId, proto};
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -145,7 +145,7 @@ fn records() -> Records {
             ..proto::PageView::default()
         };
         if random.below(10) == 0 {
-            view.bot_class = random.one_of(&[1, 1, 2, 3]);
+            view.bot_class = random.one_of(&[1, 1, 7, 3]);
             view.bot = random.one_of(&["Googlebot", "GPTBot", "Slackbot", "bingbot"]).to_owned();
         } else {
             view.country = random.one_of(&["DE", "US", "US", "US", "IN", "GB", "FR", "BR", "JP"]).to_owned();
@@ -159,7 +159,7 @@ fn records() -> Records {
                 view.referrer_host = random.one_of(&hosts).to_owned();
             }
         }
-        records.bytes.extend_from_slice(&record::encode_page_view(view));
+        records.bytes.extend_from_slice(&record::encode_page_view(view, RecordFormat::V4));
         records.ends.push(records.bytes.len());
     }
     records

@@ -13,7 +13,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use named::{Named, Unnamed};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
-use schemas::record::{self, PageViewRef, Record, RejectionTallyRef};
+use schemas::proto::{Cause, Fact};
+use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
+use schemas::rejection::reason_of_dropped_fact;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
@@ -59,7 +61,7 @@ struct SiteKey {
 struct SiteCell {
     views: u64,
     visits: u64,
-    /// Indexed by the class's number; that of people stays 0.
+    /// Indexed by the number of the class that the bot is counted as; that of people stays 0.
     bots: [u64; 7],
     sketch: VisitorSketch,
 }
@@ -79,14 +81,41 @@ struct PageCell {
 struct RejectionKey {
     project: Text,
     day: Day,
-    reason: RejectionReason,
+    reason: Reason,
+}
+
+/// The reason of a row of `rejection_daily`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Reason {
+    /// Of refused beacons.
+    Refused(RejectionReason),
+    /// Of views counted without a fact: no refused beacons.
+    Dropped(Fact, Cause),
+}
+
+impl Reason {
+    fn name(self) -> String {
+        match self {
+            Reason::Refused(reason) => reason.name().to_owned(),
+            Reason::Dropped(fact, cause) => reason_of_dropped_fact(fact, cause),
+        }
+    }
+}
+
+/// One tally, before it is known not to be a repeat.
+struct Tally<'a> {
+    project: &'a str,
+    day: Day,
+    reason: Reason,
+    count: u64,
+    host: &'a str,
 }
 
 /// The names of the classes, by number.
 struct ClassTexts {
-    devices: [Text; 5],
-    browsers: [Text; 8],
-    systems: [Text; 8],
+    devices: [Text; 7],
+    browsers: [Text; 10],
+    systems: [Text; 11],
 }
 
 impl ClassTexts {
@@ -98,9 +127,9 @@ impl ClassTexts {
             })
         }
         ClassTexts {
-            devices: names::<Device, 5>(texts),
-            browsers: names::<Browser, 8>(texts),
-            systems: names::<System, 8>(texts),
+            devices: names::<Device, 7>(texts),
+            browsers: names::<Browser, 10>(texts),
+            systems: names::<System, 11>(texts),
         }
     }
 }
@@ -262,6 +291,11 @@ impl WindowState {
         match record::decode(bytes) {
             Ok(Record::PageView(view)) => self.page_view(&view),
             Ok(Record::Rejections(tally)) => self.rejections(&tally),
+            Ok(Record::DroppedFacts(tally)) => self.dropped_facts(&tally),
+            Ok(Record::ReportedMissing(tally)) => {
+                // Only the ledger counts these so far: their table comes with a later migration.
+                self.is_new_tally(tally.project, tally.id);
+            }
             Err(error) => {
                 self.outcomes.undecodable += 1;
                 return Err(error);
@@ -285,7 +319,7 @@ impl WindowState {
         let project_day = self.project_day(slug, view.project, view.hour.day());
         let site = self.site(project_day, view.hour);
         if view.bot_class != BotClass::Person {
-            site.bots[view.bot_class as usize] += 1;
+            site.bots[view.bot_class.counted_as() as usize] += 1;
             let bot = self.texts.intern(view.bot);
             self.count(project_day, &[(Dimension::Bot, bot)]);
             return;
@@ -319,20 +353,38 @@ impl WindowState {
         self.count(project_day, &values);
     }
 
-    fn rejections(&mut self, tally: &RejectionTallyRef<'_>) {
-        if tally.id != 0 {
+    /// Counts a tally in the ledger, as a repeat if its id came before. An id of 0 is none.
+    fn is_new_tally(&mut self, project: &str, id: u64) -> bool {
+        if id != 0 {
             // Apart from the ids of views: the two are drawn independently.
-            let id = self.hasher.hash_one((self.hasher.hash_one(tally.project.as_bytes()), tally.id, "tally"));
+            let id = self.hasher.hash_one((self.hasher.hash_one(project.as_bytes()), id, "tally"));
             if self.ids.find(id, |&seen| seen == id).is_some() {
                 self.outcomes.duplicate += 1;
-                return;
+                return false;
             }
             self.ids.insert_unique(id, id, |&id| id);
         }
         self.outcomes.tallies += 1;
-        self.outcomes.rejected_beacons += tally.count;
-        let key =
-            RejectionKey { project: self.texts.intern(tally.project), day: tally.hour.day(), reason: tally.reason };
+        true
+    }
+
+    fn rejections(&mut self, tally: &RejectionTallyRef<'_>) {
+        if self.is_new_tally(tally.project, tally.id) {
+            self.outcomes.rejected_beacons += tally.count;
+            let (day, reason) = (tally.hour.day(), Reason::Refused(tally.reason));
+            self.count_tally(&Tally { project: tally.project, day, reason, count: tally.count, host: tally.host });
+        }
+    }
+
+    fn dropped_facts(&mut self, tally: &DroppedFactsRef<'_>) {
+        if self.is_new_tally(tally.project, tally.id) {
+            let (day, reason) = (tally.hour.day(), Reason::Dropped(tally.fact, tally.cause));
+            self.count_tally(&Tally { project: tally.project, day, reason, count: tally.count, host: "" });
+        }
+    }
+
+    fn count_tally(&mut self, tally: &Tally<'_>) {
+        let key = RejectionKey { project: self.texts.intern(tally.project), day: tally.day, reason: tally.reason };
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
@@ -499,7 +551,7 @@ impl WindowState {
                 rows.rejection.push(RejectionDailyRow {
                     project: texts.to_string(key.project),
                     day: key.day.0,
-                    reason: key.reason.name().to_owned(),
+                    reason: key.reason.name(),
                     host: texts.to_string(host),
                     beacons,
                     stream,

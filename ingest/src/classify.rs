@@ -184,7 +184,7 @@ mod tests {
             (
                 "Mozilla/5.0 AppleWebKit/537.36 (compatible; GPTBot/1.2; +https://openai.com/gptbot)",
                 "GPTBot",
-                BotClass::AiCrawler,
+                BotClass::AiTraining,
             ),
             ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "Googlebot", BotClass::Search),
             (

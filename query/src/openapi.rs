@@ -1,12 +1,13 @@
 //! `GET /v1/openapi.json`: what `/v1` has, as OpenAPI 3.1. Schemas come from the types that are written, limits and names from the
 //! constants that requests are read with.
 
-use crate::api::answer::validated;
+use crate::api::answer::{tagged, validator};
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
 use crate::reports::{Listing, ProjectListing};
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use schemas::classes::Dimension;
@@ -214,8 +215,12 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// The document as it is sent. It is the same for as long as the process runs.
-static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+/// The document as it is sent, and its validator. Both are the same for as long as the process runs, and shared by all responses.
+static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+    let text = document().to_string();
+    let tag = validator(text.as_bytes());
+    (text.into(), tag)
+});
 
 /// The document.
 fn document() -> Value {
@@ -254,7 +259,7 @@ fn document() -> Value {
 
 /// `GET /v1/openapi.json`, open to all.
 pub(crate) fn route<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let sent = async |headers: HeaderMap| validated("application/json", TEXT.as_bytes().to_vec(), None, &headers);
+    let sent = async |headers: HeaderMap| tagged("application/json", TEXT.0.clone(), &TEXT.1, None, &headers);
     Router::new().route("/v1/openapi.json", get(sent))
 }
 

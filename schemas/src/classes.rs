@@ -1,5 +1,6 @@
 //! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are what reports show.
 
+use crate::proto::Fact;
 pub use crate::proto::{BotClass, Browser, Device, System};
 
 /// What reports count page views by. No crossing of two dimensions is ever stored.
@@ -71,6 +72,8 @@ impl ClassName for Device {
             Device::Mobile => "Mobile",
             Device::Tablet => "Tablet",
             Device::OtherDevice => "Other",
+            Device::Tv => "TV",
+            Device::Console => "Console",
         }
     }
 }
@@ -86,6 +89,8 @@ impl ClassName for Browser {
             Browser::Opera => "Opera",
             Browser::SamsungInternet => "Samsung Internet",
             Browser::OtherBrowser => "Other",
+            Browser::Duckduckgo => "DuckDuckGo",
+            Browser::Brave => "Brave",
         }
     }
 }
@@ -101,6 +106,9 @@ impl ClassName for System {
             System::Ios => "iOS",
             System::ChromeOs => "ChromeOS",
             System::OtherSystem => "Other",
+            System::Bsd => "BSD",
+            System::Harmonyos => "HarmonyOS",
+            System::Kaios => "KaiOS",
         }
     }
 }
@@ -115,6 +123,47 @@ impl ClassName for BotClass {
             BotClass::Monitor => "monitor",
             BotClass::Automation => "automation",
             BotClass::OtherBot => "other_bot",
+            BotClass::AiTraining => "ai_training",
+            BotClass::AiAssistant => "ai_assistant",
+            BotClass::Feed => "feed",
+            BotClass::Seo => "seo",
+            BotClass::Archiver => "archiver",
+            BotClass::Scanner => "scanner",
+        }
+    }
+}
+
+impl BotClass {
+    /// The class that tables and reports count a bot under. They have six, those of record format 3; a person stays a person.
+    pub const fn counted_as(self) -> BotClass {
+        match self {
+            BotClass::AiTraining | BotClass::AiAssistant => BotClass::AiCrawler,
+            BotClass::Feed | BotClass::Seo | BotClass::Archiver | BotClass::Scanner => BotClass::OtherBot,
+            BotClass::Person
+            | BotClass::Search
+            | BotClass::AiCrawler
+            | BotClass::Preview
+            | BotClass::Monitor
+            | BotClass::Automation
+            | BotClass::OtherBot => self,
+        }
+    }
+}
+
+impl Fact {
+    /// The fact's name in reasons of `rejection_daily`, such as `dropped_title`; see [`crate::rejection::reason_of_dropped_fact`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fact::Unspecified => "",
+            Fact::Path => "path",
+            Fact::Version => "version",
+            Fact::Language => "language",
+            Fact::Referrer => "referrer",
+            Fact::Status => "status",
+            Fact::Title => "title",
+            Fact::Country => "country",
+            Fact::Id => "id",
+            Fact::Agent => "agent",
         }
     }
 }
@@ -122,23 +171,23 @@ impl ClassName for BotClass {
 /// (what to look for, what to call it, its class); the first match in this order wins. Tokens are those that the
 /// operators publish in their own documentation of their crawlers; the last rows are generic.
 pub const BOTS: &[(&str, &str, BotClass)] = &[
-    ("gptbot", "GPTBot", BotClass::AiCrawler),
-    ("chatgpt-user", "ChatGPT-User", BotClass::AiCrawler),
-    ("oai-searchbot", "OAI-SearchBot", BotClass::AiCrawler),
-    ("claudebot", "ClaudeBot", BotClass::AiCrawler),
-    ("claude-user", "Claude-User", BotClass::AiCrawler),
-    ("claude-searchbot", "Claude-SearchBot", BotClass::AiCrawler),
-    ("anthropic-ai", "anthropic-ai", BotClass::AiCrawler),
-    ("perplexitybot", "PerplexityBot", BotClass::AiCrawler),
-    ("perplexity-user", "Perplexity-User", BotClass::AiCrawler),
-    ("ccbot", "CCBot", BotClass::AiCrawler),
-    ("bytespider", "Bytespider", BotClass::AiCrawler),
-    ("amazonbot", "Amazonbot", BotClass::AiCrawler),
-    ("meta-externalagent", "Meta-ExternalAgent", BotClass::AiCrawler),
-    ("google-extended", "Google-Extended", BotClass::AiCrawler),
-    ("cohere-ai", "cohere-ai", BotClass::AiCrawler),
-    ("mistralai-user", "MistralAI-User", BotClass::AiCrawler),
-    ("diffbot", "Diffbot", BotClass::AiCrawler),
+    ("gptbot", "GPTBot", BotClass::AiTraining),
+    ("chatgpt-user", "ChatGPT-User", BotClass::AiAssistant),
+    ("oai-searchbot", "OAI-SearchBot", BotClass::AiAssistant),
+    ("claudebot", "ClaudeBot", BotClass::AiTraining),
+    ("claude-user", "Claude-User", BotClass::AiAssistant),
+    ("claude-searchbot", "Claude-SearchBot", BotClass::AiAssistant),
+    ("anthropic-ai", "anthropic-ai", BotClass::AiTraining),
+    ("perplexitybot", "PerplexityBot", BotClass::AiAssistant),
+    ("perplexity-user", "Perplexity-User", BotClass::AiAssistant),
+    ("ccbot", "CCBot", BotClass::AiTraining),
+    ("bytespider", "Bytespider", BotClass::AiTraining),
+    ("amazonbot", "Amazonbot", BotClass::AiTraining),
+    ("meta-externalagent", "Meta-ExternalAgent", BotClass::AiTraining),
+    ("google-extended", "Google-Extended", BotClass::AiTraining),
+    ("cohere-ai", "cohere-ai", BotClass::AiTraining),
+    ("mistralai-user", "MistralAI-User", BotClass::AiAssistant),
+    ("diffbot", "Diffbot", BotClass::AiTraining),
     ("googlebot", "Googlebot", BotClass::Search),
     ("google-inspectiontool", "Google-InspectionTool", BotClass::Search),
     ("bingbot", "Bingbot", BotClass::Search),

@@ -6,15 +6,20 @@
 //!
 //! Wire format: <https://protobuf.dev/programming-guides/encoding/>.
 
+mod encode;
+mod wire;
+
 use crate::project::{Host, ProjectSlug};
 use crate::proto;
 use crate::rejection::RejectionReason;
 use crate::sketch::Coordinate;
 use crate::time::Hour;
-use prost::Message;
+pub use encode::{RecordFormat, encode_dropped_facts, encode_page_view, encode_rejections, encode_reported_missing};
+use wire::{Fields, Value};
 
-/// The format this version writes. It also reads format 1, in which tallies have no id, and 2, in which they have no host.
-pub const FORMAT: u32 = 3;
+/// The newest format. [`decode`] reads formats 1 to 4: in 1 tallies have no id, in 2 no host, and 4 has more of everything (see
+/// `pageview.proto`).
+pub const FORMAT: u32 = 4;
 
 /// Longest path in bytes, in a record and in a row.
 pub const MAX_PATH_BYTES: usize = 1024;
@@ -29,6 +34,10 @@ pub enum Record<'a> {
     PageView(PageViewRef<'a>),
     /// Refused beacons.
     Rejections(RejectionTallyRef<'a>),
+    /// Views counted without a fact.
+    DroppedFacts(DroppedFactsRef<'a>),
+    /// A page that readers reported as missing.
+    ReportedMissing(ReportedMissingRef<'a>),
 }
 
 /// A page view, borrowing from the record's bytes. Every field has been checked.
@@ -60,14 +69,24 @@ pub struct PageViewRef<'a> {
     pub bot_class: proto::BotClass,
     /// Whether the view came from outside the project.
     pub arrival: bool,
-    /// Visitor of the project; none for bots.
+    /// Visitor of the project; none for bots, nor for views of [`proto::Source::Log`] that came without.
     pub site_coordinate: Option<Coordinate>,
-    /// Visitor of the path; none for bots.
+    /// Visitor of the path; none where the project's is none.
     pub page_coordinate: Option<Coordinate>,
     /// Random id of the view; 0 where it has none.
     pub event_id: u64,
     /// Name of the bot; empty for people.
     pub bot: &'a str,
+    /// How the view reached the endpoint; [`proto::Source::Beacon`] before format 4.
+    pub source: proto::Source,
+    /// Version of the table of bots that classified it; 0 where unknown.
+    pub rules: u32,
+    /// Title of the page; empty where unknown.
+    pub title: &'a str,
+    /// Reserved bits.
+    pub marks: u16,
+    /// The version that an alias in `version` meant; empty where unknown.
+    pub version_meant: &'a str,
 }
 
 /// A tally of refused beacons.
@@ -85,6 +104,38 @@ pub struct RejectionTallyRef<'a> {
     pub id: u64,
     /// Host of the pages, where it is why they were refused; else empty.
     pub host: &'a str,
+}
+
+/// A tally of views that were counted without one of their facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DroppedFactsRef<'a> {
+    /// A valid slug.
+    pub project: &'a str,
+    /// Hour of the views.
+    pub hour: Hour,
+    /// The fact, not [`proto::Fact::Unspecified`].
+    pub fact: proto::Fact,
+    /// Why it was left out, not [`proto::Cause::Unspecified`].
+    pub cause: proto::Cause,
+    /// How many views, at least 1.
+    pub count: u64,
+    /// Random id of the tally.
+    pub id: u64,
+}
+
+/// A tally of readers' reports that a page is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportedMissingRef<'a> {
+    /// A valid slug.
+    pub project: &'a str,
+    /// Hour of the reports.
+    pub hour: Hour,
+    /// Begins with `/`.
+    pub path: &'a str,
+    /// How many reports, at least 1.
+    pub count: u64,
+    /// Random id of the tally.
+    pub id: u64,
 }
 
 /// Why bytes are no record. Carries no value of the record.
@@ -113,21 +164,10 @@ pub enum DecodeError {
     NoBody,
 }
 
-/// Encodes a page view as one record.
-pub fn encode_page_view(view: proto::PageView) -> Vec<u8> {
-    encode(proto::log_record::Body::PageView(view))
-}
-
-/// Encodes a tally as one record.
-pub fn encode_rejections(tally: proto::RejectionTally) -> Vec<u8> {
-    encode(proto::log_record::Body::Rejections(tally))
-}
-
-fn encode(body: proto::log_record::Body) -> Vec<u8> {
-    proto::LogRecord { format: FORMAT, body: Some(body) }.encode_to_vec()
-}
-
 /// Reads one record strictly. See the module's text for what is refused.
+///
+/// # Errors
+/// The bytes are no record of formats 1 to 4.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     let mut fields = Fields::new(bytes);
     let mut format = None;
@@ -135,54 +175,58 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     while let Some((number, value)) = fields.next_field()? {
         match (number, value) {
             (1, Value::Varint(found)) => format = Some(found),
-            (2, Value::Bytes(inner)) if body.is_none() => body = Some((2, inner)),
-            (3, Value::Bytes(inner)) if body.is_none() => body = Some((3, inner)),
-            (2 | 3, Value::Bytes(_)) => return Err(DecodeError::RepeatedField(number)),
+            (2..=5, Value::Bytes(inner)) if body.is_none() => body = Some((number, inner)),
+            (2..=5, Value::Bytes(_)) => return Err(DecodeError::RepeatedField(number)),
             _ => return Err(DecodeError::UnknownField(number)),
         }
     }
     let format = match format {
-        Some(found @ 1..=3) => found,
+        Some(found @ 1..=4) => found as u32,
         other => return Err(DecodeError::UnknownFormat(other.unwrap_or(0))),
     };
     match body {
-        Some((2, inner)) => page_view(inner).map(Record::PageView),
-        Some((_, inner)) => tally(inner, format).map(Record::Rejections),
+        Some((2, inner)) => page_view(inner, format).map(Record::PageView),
+        Some((3, inner)) => rejections(inner, format).map(Record::Rejections),
+        Some((4, inner)) if format >= 4 => dropped_facts(inner).map(Record::DroppedFacts),
+        Some((5, inner)) if format >= 4 => reported_missing(inner).map(Record::ReportedMissing),
+        Some((number, _)) => Err(DecodeError::UnknownField(number)),
         None => Err(DecodeError::NoBody),
     }
 }
 
-fn page_view(bytes: &[u8]) -> Result<PageViewRef<'_>, DecodeError> {
-    let mut view = PageViewRef {
-        project: "",
-        hour: Hour(0),
-        path: "",
-        status: 0,
-        version: "",
-        language: "",
-        referrer_host: "",
-        country: "",
-        device: proto::Device::Unknown,
-        browser: proto::Browser::Unknown,
-        system: proto::System::Unknown,
-        bot_class: proto::BotClass::Person,
-        arrival: false,
-        site_coordinate: None,
-        page_coordinate: None,
-        event_id: 0,
-        bot: "",
-    };
+const EMPTY_VIEW: PageViewRef<'static> = PageViewRef {
+    project: "",
+    hour: Hour(0),
+    path: "",
+    status: 0,
+    version: "",
+    language: "",
+    referrer_host: "",
+    country: "",
+    device: proto::Device::Unknown,
+    browser: proto::Browser::Unknown,
+    system: proto::System::Unknown,
+    bot_class: proto::BotClass::Person,
+    arrival: false,
+    site_coordinate: None,
+    page_coordinate: None,
+    event_id: 0,
+    bot: "",
+    source: proto::Source::Beacon,
+    rules: 0,
+    title: "",
+    marks: 0,
+    version_meant: "",
+};
+
+fn page_view(bytes: &[u8], format: u32) -> Result<PageViewRef<'_>, DecodeError> {
+    let mut view = EMPTY_VIEW;
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next_field()? {
         match (number, value) {
             (1, Value::Bytes(text)) => view.project = slug(number, text)?,
             (2, Value::Varint(hour)) => view.hour = hour_of(number, hour)?,
-            (3, Value::Bytes(text)) => {
-                view.path = utf8(number, text, MAX_PATH_BYTES)?;
-                if !view.path.starts_with('/') {
-                    return Err(DecodeError::OutOfRange(number));
-                }
-            }
+            (3, Value::Bytes(text)) => view.path = path(number, text)?,
             (4, Value::Varint(status)) if (100..=599).contains(&status) => view.status = status as u16,
             (5, Value::Bytes(text)) => view.version = utf8(number, text, MAX_LABEL_BYTES)?,
             (6, Value::Bytes(text)) => view.language = utf8(number, text, MAX_LABEL_BYTES)?,
@@ -199,30 +243,56 @@ fn page_view(bytes: &[u8]) -> Result<PageViewRef<'_>, DecodeError> {
             (15, Value::Varint(packed)) => view.page_coordinate = Some(coordinate(number, packed)?),
             (16, Value::Fixed64(id)) => view.event_id = id,
             (17, Value::Bytes(text)) => view.bot = utf8(number, text, MAX_LABEL_BYTES)?,
-            (1..=17, Value::Varint(_)) if matches!(number, 4 | 13) => return Err(DecodeError::OutOfRange(number)),
-            (8, Value::Bytes(_)) => return Err(DecodeError::OutOfRange(number)),
+            (18..=22, value) if format >= 4 => since_format_4(&mut view, number, value)?,
+            (4 | 13, Value::Varint(_)) | (8, Value::Bytes(_)) => return Err(DecodeError::OutOfRange(number)),
             _ => return Err(DecodeError::UnknownField(number)),
         }
     }
-    // proto3 leaves zeros out, so what must not be zero is checked at the end.
+    check(&view, format)?;
+    Ok(view)
+}
+
+/// Reads a field that only format 4 has.
+fn since_format_4<'a>(view: &mut PageViewRef<'a>, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
+    match (number, value) {
+        (18, Value::Varint(source)) => view.source = enumeration(number, source)?,
+        (19, Value::Varint(rules)) => {
+            view.rules = u32::try_from(rules).map_err(|_| DecodeError::OutOfRange(number))?;
+        }
+        (20, Value::Bytes(text)) => view.title = utf8(number, text, MAX_LABEL_BYTES)?,
+        (21, Value::Varint(marks)) => {
+            view.marks = u16::try_from(marks).map_err(|_| DecodeError::OutOfRange(number))?;
+        }
+        (22, Value::Bytes(text)) => view.version_meant = utf8(number, text, MAX_LABEL_BYTES)?,
+        _ => return Err(DecodeError::UnknownField(number)),
+    }
+    Ok(())
+}
+
+/// Checks what only the whole view shows. proto3 leaves zeros out, so what must not be zero is checked here too.
+fn check(view: &PageViewRef<'_>, format: u32) -> Result<(), DecodeError> {
     let person = view.bot_class == proto::BotClass::Person;
-    for (number, present) in [
+    // A web server's log may be too coarse for visitors.
+    let anonymous = person && view.source == proto::Source::Log && view.site_coordinate.is_none();
+    let visitor = person && !anonymous;
+    let class_of_format = |known_before: bool| format >= 4 || known_before;
+    all_valid([
         (1, !view.project.is_empty()),
         (2, view.hour.0 > 0),
         (3, !view.path.is_empty()),
         (4, view.status > 0),
-        (14, view.site_coordinate.is_some() == person),
-        (15, view.page_coordinate.is_some() == person),
+        (9, class_of_format(view.device <= proto::Device::OtherDevice)),
+        (10, class_of_format(view.browser <= proto::Browser::OtherBrowser)),
+        (11, class_of_format(view.system <= proto::System::OtherSystem)),
+        (12, class_of_format(view.bot_class <= proto::BotClass::OtherBot)),
+        (12, format < 4 || view.bot_class != proto::BotClass::AiCrawler),
+        (14, view.site_coordinate.is_some() == visitor),
+        (15, view.page_coordinate.is_some() == visitor),
         (17, view.bot.is_empty() == person),
-    ] {
-        if !present {
-            return Err(DecodeError::OutOfRange(number));
-        }
-    }
-    Ok(view)
+    ])
 }
 
-fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError> {
+fn rejections(bytes: &[u8], format: u32) -> Result<RejectionTallyRef<'_>, DecodeError> {
     let (mut project, mut hour, mut reason, mut count, mut id, mut host) = ("", Hour(0), None, 0, 0, "");
     let mut fields = Fields::new(bytes);
     while let Some((number, value)) = fields.next_field()? {
@@ -231,6 +301,7 @@ fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError
             (2, Value::Varint(value)) => hour = hour_of(number, value)?,
             (3, Value::Varint(value)) => {
                 let known = u32::try_from(value).ok().and_then(RejectionReason::from_number);
+                let known = known.filter(|reason| reason.first_format() <= format);
                 reason = Some(known.ok_or(DecodeError::OutOfRange(number))?);
             }
             (4, Value::Varint(value)) => count = value,
@@ -258,6 +329,68 @@ fn tally(bytes: &[u8], format: u64) -> Result<RejectionTallyRef<'_>, DecodeError
     }
 }
 
+fn dropped_facts(bytes: &[u8]) -> Result<DroppedFactsRef<'_>, DecodeError> {
+    let (fact, cause) = (proto::Fact::Unspecified, proto::Cause::Unspecified);
+    let mut tally = DroppedFactsRef { project: "", hour: Hour(0), fact, cause, count: 0, id: 0 };
+    let mut fields = Fields::new(bytes);
+    while let Some((number, value)) = fields.next_field()? {
+        match (number, value) {
+            (1, Value::Bytes(text)) => tally.project = slug(number, text)?,
+            (2, Value::Varint(value)) => tally.hour = hour_of(number, value)?,
+            (3, Value::Varint(value)) => tally.fact = enumeration(number, value)?,
+            (4, Value::Varint(value)) => tally.cause = enumeration(number, value)?,
+            (5, Value::Varint(value)) => tally.count = value,
+            (6, Value::Fixed64(value)) => tally.id = value,
+            _ => return Err(DecodeError::UnknownField(number)),
+        }
+    }
+    all_valid([
+        (1, !tally.project.is_empty()),
+        (2, tally.hour.0 > 0),
+        (3, tally.fact != proto::Fact::Unspecified),
+        (4, tally.cause != proto::Cause::Unspecified),
+        (5, tally.count > 0),
+        (6, tally.id != 0),
+    ])?;
+    Ok(tally)
+}
+
+fn reported_missing(bytes: &[u8]) -> Result<ReportedMissingRef<'_>, DecodeError> {
+    let mut tally = ReportedMissingRef { project: "", hour: Hour(0), path: "", count: 0, id: 0 };
+    let mut fields = Fields::new(bytes);
+    while let Some((number, value)) = fields.next_field()? {
+        match (number, value) {
+            (1, Value::Bytes(text)) => tally.project = slug(number, text)?,
+            (2, Value::Varint(value)) => tally.hour = hour_of(number, value)?,
+            (3, Value::Bytes(text)) => tally.path = path(number, text)?,
+            (4, Value::Varint(value)) => tally.count = value,
+            (5, Value::Fixed64(value)) => tally.id = value,
+            _ => return Err(DecodeError::UnknownField(number)),
+        }
+    }
+    all_valid([
+        (1, !tally.project.is_empty()),
+        (2, tally.hour.0 > 0),
+        (3, !tally.path.is_empty()),
+        (4, tally.count > 0),
+        (5, tally.id != 0),
+    ])?;
+    Ok(tally)
+}
+
+/// Refuses the first field, by number, that is not valid.
+fn all_valid<const N: usize>(fields: [(u32, bool); N]) -> Result<(), DecodeError> {
+    match fields.into_iter().find(|(_, valid)| !valid) {
+        Some((number, _)) => Err(DecodeError::OutOfRange(number)),
+        None => Ok(()),
+    }
+}
+
+fn path(number: u32, bytes: &[u8]) -> Result<&str, DecodeError> {
+    let text = utf8(number, bytes, MAX_PATH_BYTES)?;
+    if text.starts_with('/') { Ok(text) } else { Err(DecodeError::OutOfRange(number)) }
+}
+
 fn utf8(number: u32, bytes: &[u8], limit: usize) -> Result<&str, DecodeError> {
     if bytes.len() > limit {
         return Err(DecodeError::OutOfRange(number));
@@ -282,70 +415,4 @@ fn enumeration<E: TryFrom<i32>>(number: u32, value: u64) -> Result<E, DecodeErro
 fn coordinate(number: u32, value: u64) -> Result<Coordinate, DecodeError> {
     let packed = u32::try_from(value).map_err(|_| DecodeError::OutOfRange(number))?;
     Coordinate::from_packed(packed).map_err(|_| DecodeError::OutOfRange(number))
-}
-
-enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-}
-
-/// Walks the fields of one message; refuses repeats. Field numbers of the schema are below 32.
-struct Fields<'a> {
-    rest: &'a [u8],
-    seen: u32,
-}
-
-impl<'a> Fields<'a> {
-    fn new(rest: &'a [u8]) -> Self {
-        Fields { rest, seen: 0 }
-    }
-
-    #[inline]
-    fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, DecodeError> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| DecodeError::Malformed)?;
-        if number == 0 || number >= 32 {
-            return Err(DecodeError::UnknownField(number));
-        }
-        if self.seen & (1 << number) != 0 {
-            return Err(DecodeError::RepeatedField(number));
-        }
-        self.seen |= 1 << number;
-        let value = match tag & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => {
-                let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(DecodeError::Malformed)?;
-                self.rest = rest;
-                Value::Fixed64(u64::from_le_bytes(*bytes))
-            }
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| DecodeError::Malformed)?;
-                let (bytes, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::Malformed)?;
-                self.rest = rest;
-                Value::Bytes(bytes)
-            }
-            _ => return Err(DecodeError::UnknownField(number)),
-        };
-        Ok(Some((number, value)))
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for (index, &byte) in self.rest.iter().enumerate().take(10) {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte < 0x80 {
-                if index == 9 && byte > 1 {
-                    return Err(DecodeError::Malformed);
-                }
-                self.rest = &self.rest[index + 1..];
-                return Ok(value);
-            }
-        }
-        Err(DecodeError::Malformed)
-    }
 }

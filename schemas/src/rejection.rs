@@ -1,5 +1,6 @@
 //! Why a beacon was refused. One spelling in code, answer, metric, record, row and document.
 
+use crate::proto::{Cause, Fact};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -49,7 +50,7 @@ reasons! {
     /// The named project is not known, or no project has the page's host.
     UnknownProject = 7, "unknown_project", 404;
     /// The page's host is not one of the project's.
-    ForeignHost = 8, "foreign_host", 403;
+    ForeignHost = 8, "foreign_host", 404;
     /// The body is longer than 16 KiB.
     BodyTooLarge = 9, "body_too_large", 413;
     /// The body did not arrive in time.
@@ -63,15 +64,63 @@ reasons! {
     /// Too much work under way; refused before parsing.
     Overloaded = 14, "overloaded", 503;
     /// Several projects share the page's host and the beacon names none.
-    AmbiguousProject = 15, "ambiguous_project", 400;
+    AmbiguousProject = 15, "ambiguous_project", 404;
+    /// The client is in a network whose views are not counted. Record format 4.
+    IgnoredNetwork = 16, "ignored_network", 204;
+    /// The browser fetched the page before anybody opened it. Record format 4.
+    Prefetch = 17, "prefetch", 204;
+    /// The event is no page view. Record format 4.
+    NotAView = 18, "not_a_view", 202;
 }
 
+/// The sender's one answer to all reasons that depend on which projects are registered.
+pub const NOT_COUNTED_HERE: &str = "not_counted_here";
+
 impl RejectionReason {
+    /// Whether the reason says something about the registry: that a project exists, or which hosts it has. Such a reason is
+    /// shown in the project's report only. The sender is answered [`NOT_COUNTED_HERE`], whichever it is, or an outsider could
+    /// find out whether a private project exists.
+    pub const fn is_about_registry(self) -> bool {
+        matches!(
+            self,
+            RejectionReason::UnknownProject | RejectionReason::ForeignHost | RejectionReason::AmbiguousProject
+        )
+    }
+
+    /// The first record format (see [`crate::record`]) that has this reason.
+    pub const fn first_format(self) -> u32 {
+        match self {
+            RejectionReason::IgnoredNetwork | RejectionReason::Prefetch | RejectionReason::NotAView => 4,
+            _ => 1,
+        }
+    }
+
     /// Whether the page's host is what is wrong, so that a maintainer needs to know it.
     pub const fn is_about_host(self) -> bool {
         matches!(self, RejectionReason::ForeignHost | RejectionReason::AmbiguousProject)
     }
 }
+
+/// The reason in `rejection_daily` of views that were counted without a fact, such as `dropped_title` (what was sent is no title) or
+/// `limited_path` (a client network exceeded its limit of paths). These are no refused beacons.
+pub fn reason_of_dropped_fact(fact: Fact, cause: Cause) -> String {
+    let cause = match cause {
+        Cause::Limit => LIMITED,
+        Cause::Unusable | Cause::Unspecified => DROPPED,
+    };
+    format!("{cause}{}", fact.name())
+}
+
+/// Whether a reason of `rejection_daily` is one of [`reason_of_dropped_fact`].
+pub fn is_of_dropped_fact(reason: &str) -> bool {
+    reason.starts_with(DROPPED) || reason.starts_with(LIMITED)
+}
+
+/// How reasons of facts whose value was unusable begin; the fact's name follows.
+pub const DROPPED: &str = "dropped_";
+
+/// How reasons of facts beyond a limit of one client network begin; the fact's name follows.
+pub const LIMITED: &str = "limited_";
 
 /// A refusal as the sender sees it. Never carries what was sent: an answer may be logged by others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,5 +157,20 @@ mod tests {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
         assert_eq!(RejectionReason::from_number(0), None);
+        let about_registry = RejectionReason::ALL.iter().filter(|reason| reason.is_about_registry());
+        assert!(about_registry.clone().count() == 3 && about_registry.clone().all(|reason| reason.status() == 404));
+    }
+
+    #[test]
+    fn reasons_of_dropped_facts_are_told_apart_from_refusals() {
+        for cause in [Cause::Unusable, Cause::Limit] {
+            for number in 1..=9 {
+                let reason = reason_of_dropped_fact(Fact::try_from(number).unwrap(), cause);
+                assert!(is_of_dropped_fact(&reason) && reason.len() > LIMITED.len(), "{reason}");
+            }
+        }
+        assert_eq!(reason_of_dropped_fact(Fact::Path, Cause::Limit), "limited_path");
+        assert_eq!(reason_of_dropped_fact(Fact::Title, Cause::Unusable), "dropped_title");
+        assert!(RejectionReason::ALL.iter().all(|reason| !is_of_dropped_fact(reason.name())));
     }
 }

@@ -1,6 +1,6 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
-use super::record::{self, BROWSERS, DEVICES, REASONS, Record, SYSTEMS};
+use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
@@ -146,17 +146,27 @@ impl Window {
         match record::read(bytes) {
             None => self.undecodable += 1,
             Some(Record::Tally(tally)) => {
-                if tally.id != 0 && !self.tally_ids.insert((tally.project.clone(), tally.id)) {
-                    self.duplicate += 1;
+                if !self.is_new_tally(&tally.project, tally.id) {
                     return;
                 }
-                self.tallies += 1;
                 self.rejected_beacons += tally.count;
                 let reason = REASONS[tally.reason as usize].to_owned();
                 let day = (tally.hour / 24) as u16;
                 let hosts = self.refused.entry((tally.project.clone(), day, reason.clone())).or_default();
                 let host = first_few(hosts, tally.host, "");
                 self.cell(Key::Rejection(tally.project, day, reason, host), 1).counts[0] += tally.count;
+            }
+            Some(Record::Dropped(tally)) => {
+                if self.is_new_tally(&tally.project, tally.id) {
+                    let reason = format!("{}{}", CAUSES[tally.cause as usize], FACTS[tally.fact as usize]);
+                    let day = (tally.hour / 24) as u16;
+                    let key = Key::Rejection(tally.project, day, reason, String::new());
+                    self.cell(key, 1).counts[0] += tally.count;
+                }
+            }
+            // No table has these yet.
+            Some(Record::Missing(tally)) => {
+                self.is_new_tally(&tally.project, tally.id);
             }
             Some(Record::View(view)) => {
                 if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
@@ -167,6 +177,13 @@ impl Window {
                 self.view(view);
             }
         }
+    }
+
+    /// Counts a tally or a repeat.
+    fn is_new_tally(&mut self, project: &str, id: u64) -> bool {
+        let new = id == 0 || self.tally_ids.insert((project.to_owned(), id));
+        *(if new { &mut self.tallies } else { &mut self.duplicate }) += 1;
+        new
     }
 
     /// As the row calls a referrer: the first hosts by their name, the others together.
@@ -206,7 +223,7 @@ impl Window {
                 ("language", view.language),
             ]);
         } else {
-            site.counts[1 + view.bot_class as usize] += 1;
+            site.counts[1 + BOT_COLUMNS[view.bot_class as usize]] += 1;
             values.push(("bot", view.bot));
         }
         for (dimension, value) in values {

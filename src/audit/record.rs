@@ -1,7 +1,7 @@
 //! Bytes → record, by prost and rules written once more: the aggregator's decoder has an error of its own, or this one has.
 
 use prost::Message;
-use schemas::proto::{LogRecord, PageView, RejectionTally, log_record::Body};
+use schemas::proto::{DroppedFacts, LogRecord, PageView, RejectionTally, ReportedMissing, log_record::Body};
 use schemas::{Coordinate, ProjectSlug};
 
 /// A record that is to be counted.
@@ -10,10 +10,14 @@ pub enum Record {
     View(PageView),
     /// A tally of refused beacons.
     Tally(RejectionTally),
+    /// A tally of views counted without a fact.
+    Dropped(DroppedFacts),
+    /// A tally of a page reported missing.
+    Missing(ReportedMissing),
 }
 
 /// Names of the refusals by their number in the log; written here once more on purpose, as are the classes' below.
-pub const REASONS: [&str; 16] = [
+pub const REASONS: [&str; 19] = [
     "",
     "malformed_json",
     "not_utf8",
@@ -30,15 +34,34 @@ pub const REASONS: [&str; 16] = [
     "log_unavailable",
     "overloaded",
     "ambiguous_project",
+    "ignored_network",
+    "prefetch",
+    "not_a_view",
 ];
+/// Reasons in formats 1 to 3.
+const REASONS_BEFORE_4: usize = 16;
 /// Device classes.
-pub const DEVICES: [&str; 5] = ["", "Desktop", "Mobile", "Tablet", "Other"];
+pub const DEVICES: [&str; 7] = ["", "Desktop", "Mobile", "Tablet", "Other", "TV", "Console"];
 /// Browser families.
-pub const BROWSERS: [&str; 8] = ["", "Chrome", "Firefox", "Safari", "Edge", "Opera", "Samsung Internet", "Other"];
+pub const BROWSERS: [&str; 10] =
+    ["", "Chrome", "Firefox", "Safari", "Edge", "Opera", "Samsung Internet", "Other", "DuckDuckGo", "Brave"];
 /// System families.
-pub const SYSTEMS: [&str; 8] = ["", "Windows", "macOS", "Linux", "Android", "iOS", "ChromeOS", "Other"];
-/// Classes of bots, people first.
-const BOT_CLASSES: usize = 7;
+pub const SYSTEMS: [&str; 11] =
+    ["", "Windows", "macOS", "Linux", "Android", "iOS", "ChromeOS", "Other", "BSD", "HarmonyOS", "KaiOS"];
+/// Facts that a view may be counted without.
+pub const FACTS: [&str; 10] =
+    ["", "path", "version", "language", "referrer", "status", "title", "country", "id", "agent"];
+/// Beginnings of the reasons of dropped facts, by cause.
+pub const CAUSES: [&str; 3] = ["", "dropped_", "limited_"];
+/// The column of `site_hourly` for each class of bot, counted from 1; people have none. Training crawlers and assistants are in the
+/// column of AI crawlers, and the classes that have no column in the last one.
+pub const BOT_COLUMNS: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 2, 2, 6, 6, 6, 6];
+/// Classes of readers in formats 1 to 3: devices, browsers, systems, bots (people among them).
+const CLASSES_BEFORE_4: [usize; 4] = [5, 8, 8, 7];
+/// The source of views from a web server's log, which may have no visitor.
+const SOURCE_LOG: i32 = 5;
+/// Sources.
+const SOURCES: i32 = 7;
 
 /// The last hour of ClickHouse's `DateTime`.
 const LAST_HOUR: u32 = u32::MAX / 3600;
@@ -52,8 +75,10 @@ pub fn read(bytes: &[u8]) -> Option<Record> {
     }
     let format = record.format;
     match record.body? {
-        Body::PageView(view) if (1..=3).contains(&format) && view_is_valid(&view) => Some(Record::View(view)),
+        Body::PageView(view) if (1..=4).contains(&format) && view_is_valid(&view, format) => Some(Record::View(view)),
         Body::Rejections(tally) if tally_is_valid(&tally, format) => Some(Record::Tally(tally)),
+        Body::DroppedFacts(tally) if format == 4 && dropped_is_valid(&tally) => Some(Record::Dropped(tally)),
+        Body::ReportedMissing(tally) if format == 4 && missing_is_valid(&tally) => Some(Record::Missing(tally)),
         _ => None,
     }
 }
@@ -62,44 +87,79 @@ fn hour_is_valid(hour: u32) -> bool {
     (1..=LAST_HOUR).contains(&hour)
 }
 
-fn view_is_valid(view: &PageView) -> bool {
+fn view_is_valid(view: &PageView, format: u32) -> bool {
     let label = |text: &str| text.len() <= 255;
-    let class = |number: i32, names: usize| usize::try_from(number).is_ok_and(|number| number < names);
     let person = view.bot_class == 0;
-    let coordinate =
-        |packed: u32| if person { Coordinate::from_packed(packed).is_ok() && packed > 0 } else { packed == 0 };
-    ProjectSlug::is_valid(&view.project)
-        && view.project.len() <= 255
+    let nowhere = view.site_coordinate == 0 && view.page_coordinate == 0;
+    let somewhere = [view.site_coordinate, view.page_coordinate]
+        .into_iter()
+        .all(|packed| packed > 0 && Coordinate::from_packed(packed).is_ok());
+    let visitor = if person { somewhere || nowhere && view.source == SOURCE_LOG } else { nowhere };
+    of_format(view, format)
+        && visitor
+        && is_project(&view.project)
         && hour_is_valid(view.hour)
-        && view.path.starts_with('/')
-        && view.path.len() <= 1024
+        && is_path(&view.path)
         && (100..=599).contains(&view.status)
         && [&view.version, &view.language, &view.referrer_host, &view.bot].into_iter().all(|text| label(text))
         && (view.country.is_empty()
             || view.country.len() == 2 && view.country.bytes().all(|byte| byte.is_ascii_uppercase()))
-        && class(view.device, DEVICES.len())
-        && class(view.browser, BROWSERS.len())
-        && class(view.system, SYSTEMS.len())
-        && class(view.bot_class, BOT_CLASSES)
-        && coordinate(view.site_coordinate)
-        && coordinate(view.page_coordinate)
         && view.bot.is_empty() == person
+}
+
+/// Whether the view has nothing that came with a later format, and classes that its format names.
+fn of_format(view: &PageView, format: u32) -> bool {
+    let classes = [view.device, view.browser, view.system, view.bot_class];
+    let below = |limits: [usize; 4]| {
+        classes.into_iter().zip(limits).all(|(class, names)| usize::try_from(class).is_ok_and(|class| class < names))
+    };
+    if format < 4 {
+        let empty = view.title.is_empty() && view.version_meant.is_empty();
+        return below(CLASSES_BEFORE_4) && (view.source, view.rules, view.marks) == (0, 0, 0) && empty;
+    }
+    below([DEVICES.len(), BROWSERS.len(), SYSTEMS.len(), BOT_COLUMNS.len()])
+        && view.bot_class != 2
+        && (0..SOURCES).contains(&view.source)
+        && view.marks <= 0xffff
+        && view.title.len() <= 255
+        && view.version_meant.len() <= 255
+}
+
+fn is_project(slug: &str) -> bool {
+    ProjectSlug::is_valid(slug) && slug.len() <= 255
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= 1024
+}
+
+fn dropped_is_valid(tally: &DroppedFacts) -> bool {
+    is_project(&tally.project)
+        && hour_is_valid(tally.hour)
+        && (1..FACTS.len() as i32).contains(&tally.fact)
+        && (1..CAUSES.len() as i32).contains(&tally.cause)
+        && tally.count > 0
+        && tally.id != 0
+}
+
+fn missing_is_valid(tally: &ReportedMissing) -> bool {
+    is_project(&tally.project) && hour_is_valid(tally.hour) && is_path(&tally.path) && tally.count > 0 && tally.id != 0
 }
 
 fn tally_is_valid(tally: &RejectionTally, format: u32) -> bool {
     let id = match format {
         1 => tally.id == 0,
-        2 | 3 => tally.id != 0,
+        2..=4 => tally.id != 0,
         _ => false,
     };
     let host = tally.host.is_empty()
-        || format == 3 && !tally.project.is_empty() && matches!(tally.reason, 8 | 15) && is_host_name(&tally.host);
+        || format >= 3 && !tally.project.is_empty() && matches!(tally.reason, 8 | 15) && is_host_name(&tally.host);
     id && host
         && (tally.project.is_empty() || ProjectSlug::is_valid(&tally.project))
         && hour_is_valid(tally.hour)
         && tally.count > 0
         && tally.reason > 0
-        && usize::try_from(tally.reason).is_ok_and(|reason| reason < REASONS.len())
+        && (tally.reason as usize) < if format < 4 { REASONS_BEFORE_4 } else { REASONS.len() }
 }
 
 /// A name with or without a port, and no address.
@@ -119,6 +179,7 @@ fn is_host_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::record::{RecordFormat, encode_page_view};
 
     fn splitmix(state: &mut u64) -> u64 {
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -149,12 +210,37 @@ mod tests {
             site_coordinate: Coordinate::new(5, 3).unwrap().packed(),
             page_coordinate: Coordinate::new(16_000, 1).unwrap().packed(),
             event_id: 0x1234_5678_9abc_def0,
-            bot: String::new(),
+            ..PageView::default()
         };
-        agree(&schemas::record::encode_page_view(view));
+        for format in [RecordFormat::V3, RecordFormat::V4] {
+            agree(&encode_page_view(view.clone(), format));
+        }
+        let of_log = PageView {
+            source: SOURCE_LOG,
+            rules: 3,
+            title: "Größe".to_owned(),
+            marks: 0x8001,
+            version_meant: "9.1".to_owned(),
+            site_coordinate: 0,
+            page_coordinate: 0,
+            ..view.clone()
+        };
+        agree(&encode_page_view(of_log, RecordFormat::V4));
+        let (bot, bot_class) = ("GPTBot".to_owned(), 7);
+        agree(&encode_page_view(
+            PageView { bot, bot_class, site_coordinate: 0, page_coordinate: 0, ..view },
+            RecordFormat::V4,
+        ));
         let (project, host) = ("docs".to_owned(), "10.0.0.example:8000".to_owned());
         let tally = RejectionTally { project, hour: 500_000, reason: 8, count: 300, id: 0x1234_5678_9abc_def0, host };
-        agree(&schemas::record::encode_rejections(tally));
+        for format in [RecordFormat::V3, RecordFormat::V4] {
+            agree(&schemas::record::encode_rejections(tally.clone(), format).unwrap());
+        }
+        let (project, hour, id) = ("docs".to_owned(), 500_000, 0x1234_5678_9abc_def0);
+        let dropped = DroppedFacts { project: project.clone(), hour, fact: 1, cause: 2, count: 300, id };
+        agree(&schemas::record::encode_dropped_facts(dropped, RecordFormat::V4).unwrap());
+        let missing = ReportedMissing { project, hour, path: "/gone".to_owned(), count: 300, id };
+        agree(&schemas::record::encode_reported_missing(missing, RecordFormat::V4).unwrap());
     }
 
     fn agree(bytes: &[u8]) {

@@ -240,7 +240,7 @@ impl Traffic<'_> {
                     let bot = random.named(BOTS);
                     *values.entry((day, "bot", bot)).or_default() += 1;
                     if let Some(class) = schemas::classes::class_of_bot(bot) {
-                        site.bots[class as usize - 1] += 1;
+                        site.bots[class.counted_as() as usize - 1] += 1;
                     }
                 }
             }

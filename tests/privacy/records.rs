@@ -1,7 +1,8 @@
 //! Page views as the log has them, of known readers.
 
+use schemas::Coordinate;
 use schemas::proto::PageView;
-use schemas::{Coordinate, record};
+use schemas::record::{self, RecordFormat};
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): a seed's pseudo-random number.
 pub fn mix(seed: u64) -> u64 {
@@ -13,7 +14,7 @@ pub fn mix(seed: u64) -> u64 {
 
 /// A view of one of 900 readers, on one of 40 pages of a project, in this hour.
 pub fn view(index: u64, project: &str, hour: u32) -> Vec<u8> {
-    record::encode_page_view(page_view(index, project, hour))
+    encoded(page_view(index, project, hour))
 }
 
 /// The same as [`view`], of one page that is not there, and led to from three places.
@@ -21,13 +22,17 @@ pub fn not_found(index: u64, project: &str, hour: u32) -> Vec<u8> {
     let view = page_view(index, project, hour);
     let bot = view.bot_class != 0;
     let (arrival, host) = [(false, ""), (true, "blog.example"), (true, "")][(mix(index) >> 40) as usize % 3];
-    record::encode_page_view(PageView {
+    encoded(PageView {
         path: "/gone.html".to_owned(),
         status: 404,
         arrival: arrival && !bot,
         referrer_host: if bot { String::new() } else { host.to_owned() },
         ..view
     })
+}
+
+fn encoded(view: PageView) -> Vec<u8> {
+    record::encode_page_view(view, RecordFormat::V4)
 }
 
 fn page_view(index: u64, project: &str, hour: u32) -> PageView {
@@ -55,5 +60,6 @@ fn page_view(index: u64, project: &str, hour: u32) -> PageView {
         page_coordinate: coordinate(chance % 901 + 10_000),
         event_id: mix(chance) | 1,
         bot: if bot { "Googlebot".to_owned() } else { String::new() },
+        ..PageView::default()
     }
 }

@@ -11,7 +11,7 @@ use schemas::proto::{LogRecord, RejectionTally, log_record};
 use schemas::record::{self, DecodeError};
 
 /// `docs/privacy.md` has the same list.
-const FIELDS: [(u32, &str); 17] = [
+const FIELDS: [(u32, &str); 22] = [
     (1, "project"),
     (2, "hour"),
     (3, "path"),
@@ -29,10 +29,22 @@ const FIELDS: [(u32, &str); 17] = [
     (15, "page_coordinate"),
     (16, "event_id"),
     (17, "bot"),
+    (18, "source"),
+    (19, "rules"),
+    (20, "title"),
+    (21, "marks"),
+    (22, "version_meant"),
 ];
 
 /// Of a tally of refused beacons; `docs/privacy.md` has them too.
 const OF_TALLIES: [(u32, &str); 6] = [(1, "project"), (2, "hour"), (3, "reason"), (4, "count"), (5, "id"), (6, "host")];
+
+/// Of a tally of views counted without a fact.
+const OF_DROPPED_FACTS: [(u32, &str); 6] =
+    [(1, "project"), (2, "hour"), (3, "fact"), (4, "cause"), (5, "count"), (6, "id")];
+
+/// Of a tally of pages reported missing.
+const OF_REPORTED_MISSING: [(u32, &str); 5] = [(1, "project"), (2, "hour"), (3, "path"), (4, "count"), (5, "id")];
 
 fn declares(message: &str, fields: &[(u32, &str)]) -> Result<()> {
     let proto = include_str!("../../schemas/proto/pageview.proto");
@@ -53,11 +65,13 @@ fn declares(message: &str, fields: &[(u32, &str)]) -> Result<()> {
 fn any_other_field_is_refused() -> Result<()> {
     declares("PageView", &FIELDS)?;
     declares("RejectionTally", &OF_TALLIES)?;
+    declares("DroppedFacts", &OF_DROPPED_FACTS)?;
+    declares("ReportedMissing", &OF_REPORTED_MISSING)?;
     let record = view(1, "docs", 490_000);
     ensure!(record::decode(&record).is_ok(), "a record as it is");
     let outer = LogRecord::decode(record.as_slice())?;
     let Some(log_record::Body::PageView(inner)) = outer.body else { anyhow::bail!("no page view") };
-    for number in (18..40).chain([100, 1_000, 100_000]) {
+    for number in (23..40).chain([100, 1_000, 100_000]) {
         let mut bytes = inner.encode_to_vec();
         prost::encoding::string::encode(number, &"203.0.113.7".to_owned(), &mut bytes);
         // the format, and the page view as field 2 of the record
@@ -73,16 +87,10 @@ fn any_other_field_is_refused() -> Result<()> {
 fn a_tally_names_sites_only() -> Result<()> {
     let tally = |project: &str, reason: RejectionReason, host: &str| {
         let (project, host) = (project.to_owned(), host.to_owned());
-        record::encode_rejections(RejectionTally {
-            project,
-            hour: 490_000,
-            reason: reason as u32,
-            count: 1,
-            id: 1,
-            host,
-        })
+        let tally = RejectionTally { project, hour: 490_000, reason: reason as u32, count: 1, id: 1, host };
+        record::encode_rejections(tally, record::RecordFormat::V4)
     };
-    let taken = |bytes: &[u8]| record::decode(bytes).is_ok();
+    let taken = |bytes: &Option<Vec<u8>>| bytes.as_deref().is_some_and(|bytes| record::decode(bytes).is_ok());
     ensure!(taken(&tally("docs", RejectionReason::ForeignHost, "docs.example:8000")), "a site's name");
     for host in [
         "203.0.113.7",

@@ -145,7 +145,7 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     for (host, beacons) in FOREIGN {
         for number in 0..beacons {
             let beacon = json!({"project": "docs", "url": format!("https://{host}/")});
-            send(&mut connection, number, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", beacon, 403).await?;
+            send(&mut connection, number, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", beacon, 404).await?;
         }
     }
     service.counted("docs", MONTH, VIEWS).await?;

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use schemas::proto;
+use schemas::record::{RecordFormat, ReportedMissingRef};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn view(project: &str, path: &str, visitor: u64, id: u64) -> proto::PageView {
@@ -18,6 +19,14 @@ fn view(project: &str, path: &str, visitor: u64, id: u64) -> proto::PageView {
     }
 }
 
+fn encoded(view: proto::PageView) -> Vec<u8> {
+    record::encode_page_view(view, RecordFormat::V4)
+}
+
+fn refused(tally: proto::RejectionTally) -> Vec<u8> {
+    record::encode_rejections(tally, RecordFormat::V4).unwrap()
+}
+
 fn window() -> WindowState {
     WindowState::new(StreamId(7), WindowStart { offset: 10, appended_hour: 500_000 })
 }
@@ -31,14 +40,14 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         offset += 1;
         outcome
     };
-    apply(&mut state, &record::encode_page_view(view("a", "/x", 1, 5))).unwrap();
-    apply(&mut state, &record::encode_page_view(view("a", "/x", 1, 5))).unwrap();
-    apply(&mut state, &record::encode_page_view(view("b", "/x", 1, 5))).unwrap();
+    apply(&mut state, &encoded(view("a", "/x", 1, 5))).unwrap();
+    apply(&mut state, &encoded(view("a", "/x", 1, 5))).unwrap();
+    apply(&mut state, &encoded(view("b", "/x", 1, 5))).unwrap();
     assert!(apply(&mut state, b"rubbish").is_err());
     let first = state.freeze();
     assert_eq!(first.site.len(), 2, "the same id in another project is another view");
     assert!(state.freeze().is_empty(), "nothing changed, nothing is written");
-    apply(&mut state, &record::encode_page_view(view("a", "/y", 2, 6))).unwrap();
+    apply(&mut state, &encoded(view("a", "/y", 2, 6))).unwrap();
     let bot = proto::PageView {
         bot_class: proto::BotClass::Search as i32,
         bot: "Googlebot".to_owned(),
@@ -46,7 +55,7 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         page_coordinate: 0,
         ..view("a", "/x", 3, 7)
     };
-    apply(&mut state, &record::encode_page_view(bot)).unwrap();
+    apply(&mut state, &encoded(bot)).unwrap();
     let tally = proto::RejectionTally {
         project: "a".to_owned(),
         hour: 500_000,
@@ -55,7 +64,7 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
         id: 77,
         ..Default::default()
     };
-    apply(&mut state, &record::encode_rejections(tally)).unwrap();
+    apply(&mut state, &refused(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
     assert_eq!((site.views, site.visits, site.bots_search, site.next_offset), (2, 1, 1, 17));
@@ -69,8 +78,7 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
 
 #[test]
 fn folding_again_gives_the_same_bytes() {
-    let records: Vec<Vec<u8>> =
-        (0..3000).map(|i| record::encode_page_view(view("a", &format!("/{}", i % 7), i, i + 1))).collect();
+    let records: Vec<Vec<u8>> = (0..3000).map(|i| encoded(view("a", &format!("/{}", i % 7), i, i + 1))).collect();
     let run = |freeze_every: usize| {
         let mut state = window();
         let mut last = std::collections::BTreeMap::new();
@@ -107,9 +115,7 @@ fn few_referrers_of_a_page_not_found_are_named() {
         let mut last = BTreeMap::new();
         for index in 0..400 {
             let referrer = if index % 4 == 1 { String::new() } else { led(index).referrer_host };
-            state
-                .apply(10 + index, &record::encode_page_view(proto::PageView { referrer_host: referrer, ..led(index) }))
-                .unwrap();
+            state.apply(10 + index, &encoded(proto::PageView { referrer_host: referrer, ..led(index) })).unwrap();
             if index % freeze_every == 0 || index == 399 {
                 let changed = state.dirty();
                 let rows = state.freeze();
@@ -136,7 +142,7 @@ fn few_hosts_of_refused_beacons_are_named() {
         let (host, reason) = (format!("{}.example", index % 50), RejectionReason::ForeignHost as u32);
         let tally =
             proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason, count: 2, id: index + 1, host };
-        state.apply(10 + index, &record::encode_rejections(tally)).unwrap();
+        state.apply(10 + index, &refused(tally)).unwrap();
     }
     let rows = state.freeze().rejection;
     let of = |host: &str| rows.iter().find(|row| row.host == host).map(|row| row.beacons);
@@ -188,6 +194,19 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
         };
         match record::decode(bytes) {
             Err(_) => ledger[5] += 1,
+            Ok(Record::DroppedFacts(DroppedFactsRef { project, id, .. }))
+            | Ok(Record::ReportedMissing(ReportedMissingRef { project, id, .. }))
+                if !tally_ids.insert((project.to_owned(), id)) =>
+            {
+                ledger[2] += 1;
+            }
+            Ok(Record::DroppedFacts(tally)) => {
+                ledger[3] += 1;
+                let (project, day, fact) = (tally.project, tally.hour.day().0, tally.fact.name());
+                let cause = if tally.cause == Cause::Limit { "limited" } else { "dropped" };
+                add(format!("rejection {project} {day} {cause}_{fact} \"\""), 0, 1, tally.count);
+            }
+            Ok(Record::ReportedMissing(_)) => ledger[3] += 1,
             Ok(Record::Rejections(tally)) => {
                 if tally.id != 0 && !tally_ids.insert((tally.project.to_owned(), tally.id)) {
                     ledger[2] += 1;
@@ -213,7 +232,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 };
                 if view.bot_class != BotClass::Person {
                     value("bot", view.bot);
-                    add(site.clone(), 1 + view.bot_class as usize, 8, 1);
+                    add(site.clone(), 1 + view.bot_class.counted_as() as usize, 8, 1);
                     counts.get_mut(&site).unwrap().1.get_or_insert_default();
                     continue;
                 }
@@ -249,9 +268,9 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
 fn some_record() -> impl Strategy<Value = Vec<u8>> {
     let names = || prop::sample::select(vec!["", "en", "Firefox", "stable", "Other"]);
     let word = prop::sample::select(vec!["a", "b", "en"]);
-    let classes = (0..5i32, 0..8i32, 0..8i32, prop_oneof![4 => Just(0), 1 => 1..7i32]);
+    let classes = (0..7i32, 0..10i32, 0..11i32, prop_oneof![8 => Just(0), 1 => Just(1), 1 => 3..13i32]);
     let parts = (word, 0..4u32, 0..6usize, 0..6u64, any::<bool>(), any::<u64>());
-    (parts, (names(), names(), names()), classes, 0..20u32).prop_map(|(parts, texts, classes, kind)| {
+    (parts, (names(), names(), names()), classes, 0..30u32).prop_map(|(parts, texts, classes, kind)| {
         let (project, hour, page, id, arrival, visitor) = parts;
         match kind {
             0 => return b"rubbish".to_vec(),
@@ -260,7 +279,18 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
                 let (project, id) = (project.to_owned(), 1 + id);
                 let host = if reason == 8 && arrival { format!("{}.example", visitor % 3) } else { String::new() };
                 let tally = proto::RejectionTally { project, hour, reason, count: id, id, host };
-                return record::encode_rejections(tally);
+                return refused(tally);
+            }
+            2 => {
+                let (project, hour, fact, cause) =
+                    (project.to_owned(), 500_014 + hour, 1 + page as i32, 1 + arrival as i32);
+                let tally = proto::DroppedFacts { project, hour, fact, cause, count: 1 + id, id: 1 + id };
+                return record::encode_dropped_facts(tally, RecordFormat::V4).unwrap();
+            }
+            3 => {
+                let (project, hour, path) = (project.to_owned(), 500_014 + hour, "/gone".to_owned());
+                let tally = proto::ReportedMissing { project, hour, path, count: 1, id: 1 + id };
+                return record::encode_reported_missing(tally, RecordFormat::V4).unwrap();
             }
             _ => {}
         }
@@ -277,7 +307,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             arrival,
             ..view(project, ["/", "/a", "/b", "/en", "/a/b", "/"][page], visitor, id)
         };
-        record::encode_page_view(match classes.3 {
+        encoded(match classes.3 {
             0 => view,
             bot_class => {
                 let bot = "Firefox".to_owned();

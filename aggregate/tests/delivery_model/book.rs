@@ -1,6 +1,6 @@
 //! What the rows must be, by the book: decoded one by one, counted in maps.
 
-use schemas::record::{self, Record};
+use schemas::record::{self, Record, RecordFormat};
 use schemas::{Coordinate, Hour, VisitorSketch, proto};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
             let host = if chance.percent(50) { "elsewhere.example".to_owned() } else { String::new() };
             let (count, id) = (1 + chance.below(5), 1 + chance.below(9));
             let tally = proto::RejectionTally { project, hour, reason: 8, count, id, host };
-            return record::encode_rejections(tally);
+            return record::encode_rejections(tally, RecordFormat::V4).expect("a reason of format 1");
         }
         _ => {}
     }
@@ -78,7 +78,7 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     let mut coordinate = || if bot { 0 } else { Coordinate::from_hash(chance.below(40) << 50 | 1 << 20).packed() };
     let (site_coordinate, page_coordinate) = (coordinate(), coordinate());
     let (path, arrival) = (chance.below(4), chance.percent(30));
-    record::encode_page_view(proto::PageView {
+    let view = proto::PageView {
         project,
         hour,
         path: format!("/{path}"),
@@ -97,7 +97,9 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
         // Few enough that some repeat within a window.
         event_id: if chance.percent(30) { 1 + chance.below(12) } else { chance.next() | 1 << 40 },
         bot: if bot { "Bot".to_owned() } else { String::new() },
-    })
+        ..proto::PageView::default()
+    };
+    record::encode_page_view(view, RecordFormat::V4)
 }
 
 /// Every row of the log, with windows cut at these lengths.
@@ -130,6 +132,7 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                 4
             }
             Ok(Record::PageView(_)) => 2,
+            Ok(_) => unreachable!("no such records in this log"),
         };
         ledger[slot] += 1;
         let mut add = |key: String, slot: usize, slots: usize, by: u64, coordinate: Option<Option<Coordinate>>| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use schemas::record::encode_page_view;
+use schemas::record::{RecordFormat, encode_page_view};
 use schemas::{Coordinate, proto};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ const HOSTS: [&str; 5] = ["www.google.com", "www.google.com", "github.com", "sta
 const VERSIONS: [&str; 5] = ["stable", "stable", "stable", "latest", "v1.2"];
 const LANGUAGES: [&str; 5] = ["en", "en", "en", "de", "zh-cn"];
 const SECTIONS: [&str; 3] = ["guide", "reference", "tutorial"];
-const BOT_NAMES: [(i32, &str); 4] = [(1, "Googlebot"), (1, "bingbot"), (2, "GPTBot"), (3, "Slackbot")];
+const BOT_NAMES: [(i32, &str); 4] = [(1, "Googlebot"), (1, "bingbot"), (7, "GPTBot"), (3, "Slackbot")];
 
 /// A log, before it is records: projects by Zipf's law, each with 8 to 400 pages, again by Zipf's law.
 #[derive(Debug, Clone)]
@@ -158,7 +158,7 @@ impl Iterator for Records<'_> {
         let LogRecord { key, view } = self.log.record(self.next);
         self.next += 1;
         let (person, first) = (u64::from(view.bot_class == 0), self.seen.insert(view.event_id));
-        let bytes = encode_page_view(view);
+        let bytes = encode_page_view(view, RecordFormat::V4);
         self.truth.records += 1;
         self.truth.bytes += bytes.len() as u64;
         self.truth.repeats += u64::from(!first);

@@ -213,13 +213,13 @@ pub const BOTS: [Bot; 6] = [
     },
     Bot {
         share: 22,
-        class: BotClass::AiCrawler,
+        class: BotClass::AiTraining,
         name: "GPTBot",
         agent: "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.3; +https://openai.com/gptbot)",
     },
     Bot {
         share: 12,
-        class: BotClass::AiCrawler,
+        class: BotClass::AiTraining,
         name: "ClaudeBot",
         agent: "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; ClaudeBot/1.0; +claudebot@anthropic.com)",
     },

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, ensure};
 use schemas::Month;
-use schemas::record::encode_rejections;
+use schemas::record::{RecordFormat, encode_rejections};
 
 use super::plan::{Plan, Preset, Size};
 use super::project::Views as Number;
@@ -121,7 +121,9 @@ pub(crate) fn run(args: &FoldArgs, folder: &mut dyn Folder) -> anyhow::Result<()
                     in_window = 0;
                 }
             }
-            folder.apply(&encode_rejections(plan.tally(hour, 0).1));
+            if let Some(tally) = encode_rejections(plan.tally(hour, 0).1, RecordFormat::V4) {
+                folder.apply(&tally);
+            }
         });
         folder.end_window();
         records

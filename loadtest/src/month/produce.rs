@@ -4,11 +4,12 @@
 //! and records are a function of the seed. So the topic itself says how far a run came, however it ended: where partition p
 //! ends at n, its first n records are there. Going on means making the month again from its beginning and leaving those out.
 
+use anyhow::Context;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use schemas::record::encode_rejections;
+use schemas::record::{RecordFormat, encode_rejections};
 
 use super::plan::Plan;
 use super::stream::Stretch;
@@ -131,7 +132,7 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
             let (key, tally) = plan.tally(hour, part);
             truth.tally(&tally);
             truth.partitions[log.partition(key)].records += 1;
-            let record = encode_rejections(tally);
+            let record = encode_rejections(tally, RecordFormat::V4).context("a tally has no place in its format")?;
             truth.bytes += record.len() as u64;
             log.send(key, &record)?;
             let sent = truth.records + truth.tallies;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use schemas::record::{Record, decode, encode_page_view};
+use schemas::record::{Record, RecordFormat, decode, encode_page_view};
 use schemas::{Month, proto};
 
 use super::plan::{Plan, Preset, Size};
@@ -103,7 +103,7 @@ fn records_are_those_of_the_schema_and_decode() {
         assert_eq!((read.path, read.status), (view.page.path().as_str(), view.page.status()));
         let message: proto::LogRecord = prost::Message::decode(bytes.as_slice()).unwrap();
         let Some(proto::log_record::Body::PageView(message)) = message.body else { panic!() };
-        assert_eq!(encode_page_view(message), bytes);
+        assert_eq!(encode_page_view(message, RecordFormat::V4), bytes);
         kinds.insert(format!("{:?}", place.kind));
     });
     assert_eq!(kinds.len(), 3);

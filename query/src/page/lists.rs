@@ -96,6 +96,10 @@ fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Mark
     }
 }
 
+fn is_ai(bot: &str) -> bool {
+    class_of_bot(bot).is_some_and(|class| class.counted_as() == BotClass::AiCrawler)
+}
+
 /// People, and kinds of programs; AI crawlers by name.
 pub(super) fn programs(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
@@ -109,8 +113,7 @@ pub(super) fn programs(shown: &Shown<'_>) -> Markup {
     let total: u64 = classes.iter().map(|(_, views)| views).sum();
     let of_ai = report.totals.bots.get(BotClass::AiCrawler.class_name()).copied().unwrap_or(0);
     let names = report.breakdowns.get(Dimension::Bot.name()).map_or(&[][..], Vec::as_slice);
-    let (ai, others): (Vec<_>, Vec<_>) =
-        names.iter().cloned().partition(|item| !item.rest && class_of_bot(&item.value) == Some(BotClass::AiCrawler));
+    let (ai, others): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|item| !item.rest && is_ai(&item.value));
     html! {
         section.programs {
             h2 { "People and programs" }

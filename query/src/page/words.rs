@@ -201,6 +201,9 @@ pub(crate) fn rejection(name: &str) -> &str {
         RejectionReason::AmbiguousProject => {
             "Several projects share the page's host, and the snippet named none. Add data-project to it."
         }
+        RejectionReason::IgnoredNetwork => "The client is in a network whose views are not counted.",
+        RejectionReason::Prefetch => "A browser fetched the page before anybody opened it.",
+        RejectionReason::NotAView => "The event was no page view.",
     }
 }
 

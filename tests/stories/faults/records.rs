@@ -29,7 +29,12 @@ fn view(index: u64, hour: u32) -> PageView {
         page_coordinate: coordinate(chance % 701 + 10_000),
         event_id: mix(chance) | 1,
         bot: String::new(),
+        ..PageView::default()
     }
+}
+
+fn encoded(view: PageView) -> Vec<u8> {
+    record::encode_page_view(view, record::RecordFormat::V4)
 }
 
 /// (project, hour) → views and sketch, over all windows and streams.
@@ -73,9 +78,9 @@ async fn views_late_by_up_to_thirty_hours_come_out_as_in_order() -> Result<()> {
     let count = 6_000;
     let hours = |index: u64| now - (mix(index ^ 0xbeef) % 31) as u32;
     let mut sorted: Vec<PageView> = (0..count).map(|index| view(index, hours(index))).collect();
-    let late: Vec<Vec<u8>> = sorted.iter().cloned().map(record::encode_page_view).collect();
+    let late: Vec<Vec<u8>> = sorted.iter().cloned().map(encoded).collect();
     sorted.sort_by_key(|view| view.hour);
-    let sorted: Vec<Vec<u8>> = sorted.into_iter().map(record::encode_page_view).collect();
+    let sorted: Vec<Vec<u8>> = sorted.into_iter().map(encoded).collect();
     // Different windows, too: where the log is cut must not show.
     let in_order = folded(&sorted, &[]).await?;
     let out_of_order = folded(&late, &["--window-records", "900"]).await?;
@@ -101,7 +106,7 @@ async fn rubbish_and_earlier_formats() -> Result<()> {
     let mut records = Vec::new();
     let (mut good, mut bad) = (0, 0);
     for index in 0..2_000 {
-        let mut record = record::encode_page_view(view(index, hour));
+        let mut record = encoded(view(index, hour));
         match index % 10 {
             // Cut short, of an unknown format, with an unknown field, and nothing at all.
             3 => record.truncate(record.len() / 2),
