@@ -116,8 +116,11 @@ pub fn is_of_dropped_fact(reason: &str) -> bool {
     reason.starts_with(DROPPED) || reason.starts_with(LIMITED)
 }
 
-const DROPPED: &str = "dropped_";
-const LIMITED: &str = "limited_";
+/// How reasons of facts whose value was unusable begin; the fact's name follows.
+pub const DROPPED: &str = "dropped_";
+
+/// How reasons of facts beyond a limit of one client network begin; the fact's name follows.
+pub const LIMITED: &str = "limited_";
 
 /// A refusal as the sender sees it. Never carries what was sent: an answer may be logged by others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

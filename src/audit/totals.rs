@@ -1,6 +1,7 @@
 //! What a log says in sum, project by project.
 
 use super::rebuild::{Cell, Key, Window};
+use schemas::rejection::is_of_dropped_fact;
 use schemas::{Hour, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -85,7 +86,9 @@ impl Totals {
                 continue;
             }
             let entry = told.entry(project.clone()).or_insert_with(|| json!({}));
-            entry["rejected"][month.as_str()][reason.as_str()] = json!(beacons);
+            // Views that were counted without a fact are no refused beacons.
+            let list = if is_of_dropped_fact(reason) { "dropped_facts" } else { "rejected" };
+            entry[list][month.as_str()][reason.as_str()] = json!(beacons);
         }
         Ok(Value::Object(told))
     }

@@ -96,7 +96,9 @@ async fn the_service_says_views_and_its_own_setting() -> Result<()> {
     let page = connection.send("GET", "/projects/docs/2026-01", &[("accept", "text/html")], "").await?;
     let privacy = connection.send("GET", "/privacy", &[("accept", "text/html")], "").await?;
     // A mail is made of these two.
-    let report = async |format| service.done(&["report", "docs", "2026-01", "--format", format]).await;
+    let report = async |format| {
+        service.done(&["report", "docs", "2026-01", "--format", format, "--small-cell-floor", "7"]).await
+    };
     for (name, text) in [
         ("the page", String::from_utf8_lossy(&page.body).into_owned()),
         ("/privacy", String::from_utf8_lossy(&privacy.body).into_owned()),

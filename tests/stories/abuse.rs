@@ -13,6 +13,8 @@ mod journal;
 mod names;
 #[path = "abuse/pipelining.rs"]
 mod pipelining;
+#[path = "abuse/settings.rs"]
+mod settings;
 #[path = "abuse/slow_clients.rs"]
 mod slow_clients;
 

@@ -5,6 +5,7 @@
 
 use super::DroppedFact;
 use super::facts::MonthFacts;
+use schemas::rejection::{DROPPED, LIMITED};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -34,8 +35,8 @@ impl DropCause {
     /// How reasons in `rejection_daily` begin.
     pub(crate) const fn prefix(self) -> &'static str {
         match self {
-            DropCause::Unusable => "dropped_",
-            DropCause::Limit => "limited_",
+            DropCause::Unusable => DROPPED,
+            DropCause::Limit => LIMITED,
         }
     }
 
