@@ -1,6 +1,7 @@
 //! What a log says in sum, project by project.
 
 use super::rebuild::{Cell, Key, Window};
+use super::record::CAUSES;
 use schemas::{Hour, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ impl Totals {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }
+                // Views counted without a fact are no refused beacons.
+                Key::Rejection(_, _, reason, _) if CAUSES[1..].iter().any(|cause| reason.starts_with(cause)) => {}
                 Key::Rejection(project, day, reason, _) => {
                     let month = Hour(u32::from(*day) * 24).month().to_string();
                     *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
