@@ -36,7 +36,8 @@ const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(300);
 
 fn cut_of(config: &Config) -> anyhow::Result<Cut> {
-    let cut = config.aggregate()?.cut;
+    let journal = config.kafka()?.bootstrap.is_none();
+    let cut = if journal { config.aggregate_journal()? } else { config.aggregate()? }.cut;
     Ok(Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes })
 }
 

@@ -9,9 +9,11 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
 use ingest::client::TrustedProxies;
+use ingest::journal::JournalConfig;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
-use ingest::projects::HostPattern;
+use ingest::per_network::Limits;
+use ingest::projects::{HostPattern, NewNames};
 use schemas::record::RecordFormat;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,13 +65,19 @@ const SETTINGS: &[Setting] = &[
         )
     },
     setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
+    setting(
+        "new_projects_per_network",
+        "N",
+        "5",
+        "New names that host patterns may admit in one hour from one client network (IPv4 address, IPv6 /56); 0: no limit",
+    ),
     setting("key_file", "FILE", "", "The visitor key [default: keys/visitor.key in the data directory]"),
     setting("visitor_period", "PERIOD", "month", "How long a reader counts as the same visitor: month or day"),
     setting(
         "small_cell_floor",
         "N",
         "10",
-        "Values of a breakdown counted fewer times than this are told as \"other\"; visitors of a page are withheld below it",
+        "Values with fewer views than this are added up as \"other\", a page's visitors below it are withheld; at least 3",
     ),
     setting(
         "close_after_hours",
@@ -106,6 +114,12 @@ const SETTINGS: &[Setting] = &[
     setting("window_hours", "HOURS", "12", "Length of a window of the log; a restart folds at most one again"),
     setting("window_records", "N", "4194304", "Records after which a window ends before its time"),
     setting("log_retention_hours", "HOURS", "72", "How long records stay in the journal, or in a topic that is made"),
+    setting(
+        "journal_bytes",
+        "BYTES",
+        "4294967296",
+        "Records that the journal of `serve` may hold; beyond it the oldest counted ones go before log_retention_hours",
+    ),
     setting("kafka_bootstrap", "HOST:PORT", "", "Brokers to ask first, separated by commas. KAFKA_BOOTSTRAP works too"),
     setting("kafka_topic", "NAME", "headcount", "Topic of the page views"),
     setting("kafka_group", "NAME", "headcount", "Consumer group of the aggregators"),
@@ -165,7 +179,25 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("clickhouse_timeout_ms", "MS", "30000", "How long one question or insert to ClickHouse may take"),
     setting("client_rate", "N", "100", "Beacons a second from one client (ten times as many at once); 0: no limit"),
-    setting("project_rate", "N", "0", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting("project_rate", "N", "500", "Beacons a second for one project (ten times as many at once); 0: no limit"),
+    setting(
+        "paths_per_network",
+        "N",
+        "2000",
+        "Paths of a project that one client network (IPv4 address, IPv6 /56) may name in a day; further views count as /:more; 0: no limit",
+    ),
+    setting(
+        "values_per_network",
+        "N",
+        "200",
+        "The same for values of each dimension (referrer hosts, versions, languages); further views count without; 0: no limit",
+    ),
+    setting(
+        "agents_per_network",
+        "N",
+        "512",
+        "User agents of a client network that count as visitors of a project in a day; all further ones are one visitor; 0: no limit",
+    ),
     setting(
         "report_rate",
         "N",
@@ -186,9 +218,15 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
+    setting(
+        "connections_per_network",
+        "N",
+        "256",
+        "Open connections of one client network (IPv4 address or IPv6 /56; trusted proxies excepted); more are closed; 0: no limit",
+    ),
     setting("in_flight", "N", "3072", "Beacons under way at once; more are answered 503"),
-    setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take"),
-    setting("header_timeout_ms", "MS", "10000", "How long a request's head may take"),
+    setting("body_timeout_ms", "MS", "10000", "How long a beacon's body may take; then 408"),
+    setting("header_timeout_ms", "MS", "10000", "How long a request's head may take; then 408"),
     setting("log", "FILTER", "info", "What is logged, as tracing filters are written: warn, info, debug, ingest=debug"),
     setting("log_format", "FORMAT", "text", "text or json"),
     Setting {
@@ -297,6 +335,7 @@ impl Config {
         let config = Config { values: values.collect() };
         // Every value is tried now, so that a mistake is told before anything starts.
         config.ingest()?;
+        config.journal()?;
         config.aggregate()?;
         config.listen()?;
         config.http()?;
@@ -308,7 +347,7 @@ impl Config {
         config.mail()?;
         config.host_patterns()?;
         config.clock()?;
-        config.parse::<usize>("new_projects_per_hour", "a number")?;
+        config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
         config.kafka()?;
@@ -420,7 +459,7 @@ impl Config {
         let floor: u64 = self.parse("small_cell_floor", "a number of at least 3")?;
         let Some(floor) = query::small_cells::Floor::new(floor) else {
             bail!(
-                "setting `small_cell_floor` is {floor} ({}): expected at least {}; below it figures are about somebody",
+                "setting `small_cell_floor` is {floor} ({}): expected at least {}",
                 self.origin("small_cell_floor"),
                 query::small_cells::LEAST_FLOOR
             );
@@ -466,9 +505,12 @@ impl Config {
         self.parse_list("host_pattern", "a pattern such as {project}.docs.example.org")
     }
 
-    /// New names an hour.
-    pub fn new_projects_per_hour(&self) -> anyhow::Result<usize> {
-        self.parse("new_projects_per_hour", "a number")
+    /// How many new names host patterns may admit.
+    pub fn new_names(&self) -> anyhow::Result<NewNames> {
+        Ok(NewNames {
+            per_hour: self.parse("new_projects_per_hour", "a number of names")?,
+            per_network: self.parse("new_projects_per_network", "a number of names, or 0 for no limit")?,
+        })
     }
 
     /// Hours that records stay in the journal.
@@ -492,6 +534,12 @@ impl Config {
             in_flight: self.parse("in_flight", "a number of beacons")?,
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
+            per_network: Limits {
+                paths: self.parse("paths_per_network", "a number of paths, or 0 for no limit")?,
+                values: self.parse("values_per_network", "a number of values, or 0 for no limit")?,
+                agents: self.parse("agents_per_network", "a number of user agents, or 0 for no limit")?,
+                ..Limits::default()
+            },
             record_format: self.record_format()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
@@ -546,6 +594,26 @@ impl Config {
         Ok(config)
     }
 
+    /// The bounds of the journal of `serve`.
+    pub fn journal(&self) -> anyhow::Result<JournalConfig> {
+        let bytes: u64 = self.parse("journal_bytes", "a number of bytes of at least 1048576")?;
+        if bytes < 1 << 20 {
+            bail!("setting `journal_bytes` ({}): expected at least 1048576", self.origin("journal_bytes"));
+        }
+        let default = JournalConfig::default();
+        let queue_bytes = default.queue_bytes.min(usize::try_from(bytes / 8).unwrap_or(usize::MAX));
+        Ok(JournalConfig { queue_bytes, capacity_bytes: Some(bytes) })
+    }
+
+    /// The aggregator's settings where the journal is its log: an open window must be a small part of the journal, since its
+    /// records cannot be dropped.
+    pub fn aggregate_journal(&self) -> anyhow::Result<aggregate::AggregateConfig> {
+        let mut config = self.aggregate()?;
+        let journal_bytes = self.journal()?.capacity_bytes.unwrap_or(u64::MAX);
+        config.cut.max_bytes = config.cut.max_bytes.min(journal_bytes / 4);
+        Ok(config)
+    }
+
     /// The listener's bounds.
     pub fn http(&self) -> anyhow::Result<crate::http::HttpConfig> {
         let connections: usize = self.parse("connections", "a number of connections")?;
@@ -554,6 +622,9 @@ impl Config {
         }
         Ok(crate::http::HttpConfig {
             connections,
+            connections_per_network: self
+                .parse("connections_per_network", "a number of connections, or 0 for no limit")?,
+            trusted_proxies: TrustedProxies::new(self.proxies()?),
             header_timeout: Duration::from_millis(self.parse("header_timeout_ms", "milliseconds")?),
         })
     }
@@ -675,6 +746,7 @@ mod tests {
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
+            (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
@@ -689,6 +761,10 @@ mod tests {
             (&["--kafka-topic", "page views"], "setting `kafka_topic`"),
             (&["--kafka-partitions", "0"], "setting `kafka_partitions`"),
             (&["--spill-bytes", "lots"], "setting `spill_bytes`"),
+            (&["--journal-bytes", "1000"], "setting `journal_bytes` (flag --journal-bytes): expected at least 1048576"),
+            (&["--new-projects-per-network", "few"], "setting `new_projects_per_network` is \"few\""),
+            (&["--paths-per-network", "-1"], "setting `paths_per_network` is \"-1\""),
+            (&["--agents-per-network", "many"], "setting `agents_per_network` is \"many\""),
             (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
         ] {
             let error = load(arguments).err().expect("refused").to_string();

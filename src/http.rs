@@ -1,26 +1,36 @@
-//! One listener's shell: bounded connections, bounded request heads, graceful end. Roles bring routers.
+//! One listener's shell: bounded connections, bounded requests, graceful end. Roles bring routers.
+//!
+//! [`networks`] bounds the connections of one client, [`stream`] and [`pace`] the memory and time of one connection,
+//! [`request`] refuses what no route may see, and [`connection`] sees to it that every refusal can be read.
+
+mod connection;
+mod networks;
+mod pace;
+mod request;
+mod stream;
 
 use anyhow::Context;
 use axum::Router;
-use axum::body::Body;
-use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::TokioTimer;
+use ingest::client::TrustedProxies;
+use networks::Networks;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tower::ServiceExt;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, watch};
 
 /// Bounds of the listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// Open connections; more wait in the kernel's queue.
     pub connections: usize,
+    /// Open connections of one client network (IPv4 address, IPv6 /56); more are closed. 0: no limit.
+    pub connections_per_network: usize,
+    /// Proxies, whose connections are those of many clients: not limited by network.
+    pub trusted_proxies: TrustedProxies,
     /// How long a request's head may take.
     pub header_timeout: Duration,
 }
@@ -28,9 +38,20 @@ pub struct HttpConfig {
 /// How long open requests may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Connections that wait in the kernel's queue; Linux takes no more than `net.core.somaxconn`. A queue that is full costs a
+/// client a second, until it tries again.
+const BACKLOG: u32 = 4096;
+
+/// Bytes of each connection's buffer in the kernel, which doubles them. Without a bound a client that does not read has
+/// several MiB. A smaller buffer would slow distant clients; a larger one hides for longer whether a client reads.
+const SEND_BUFFER_BYTES: u32 = 64 << 10;
+
 /// Listens on `address`.
+///
+/// # Errors
+/// If the port is taken, not allowed, or the machine has no such IP address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listener(address).map_err(|error| {
         let advice = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another program has this port: stop it, or choose one with --listen",
             std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -41,17 +62,30 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves until `shutdown` resolves, then lets open requests end.
+///
+/// # Errors
+/// None that a client can cause.
 pub async fn serve(
     config: HttpConfig,
     listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let graceful = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(config.connections));
+    let networks = Networks::new(config.connections_per_network, config.trusted_proxies);
+    let (stop, stopping) = watch::channel(());
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).pipeline_flush(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(request::MAX_HEAD_BYTES);
     tokio::pin!(shutdown);
     loop {
         let permit = tokio::select! {
@@ -70,22 +104,18 @@ pub async fn serve(
             },
             () = &mut shutdown => break,
         };
+        // Over the limit: the stream is dropped, which closes it.
+        let Some(of_network) = networks.admit(peer.ip(), Instant::now()) else { continue };
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
-        });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = connection::serve(builder.clone(), stream, peer, router.clone(), stopping.clone());
         tokio::spawn(async move {
-            // Errors here are the far end's: gone, too slow, or no HTTP. Nothing was accepted from it.
-            let _ = connection.await;
-            drop(permit);
+            connection.await;
+            drop((permit, of_network));
         });
     }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    drop((listener, stopping));
+    let _ = stop.send(());
+    if tokio::time::timeout(DRAIN, stop.closed()).await.is_err() {
         tracing::warn!("some requests were still open {} s after the stop and were cut", DRAIN.as_secs());
     }
     Ok(())

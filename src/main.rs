@@ -191,19 +191,9 @@ fn command() -> Command {
                 )
                 .subcommand(
                     Command::new("rules")
-                        .about("Say which parts of a project's paths are masked or kept; replaces what was said before")
+                        .about("Print or change how a project's paths are stored; without options, print the rules")
                         .arg(slug())
-                        .arg(many("mask", "PATTERN", "Paths whose * and ** are masked, such as /users/*/settings; repeatable"))
-                        .arg(many(
-                            "keep",
-                            "PATTERN",
-                            "Paths that are kept although they look like ids or tokens, such as /commit/*; repeatable",
-                        ))
-                        .arg(many(
-                            "query-parameter",
-                            "NAME",
-                            "A query parameter that tells pages apart (data-query in the script's tag sends them); repeatable",
-                        ))
+                        .args(rules_arguments())
                         .args(config::arguments()),
                 )
                 .subcommand(
@@ -266,6 +256,29 @@ fn token_command() -> Command {
 
 fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(help)
+}
+
+fn rules_arguments() -> Vec<Arg> {
+    let ending = |name, help| Arg::new(name).long(name).value_name("RULE").value_parser(["keep", "strip"]).help(help);
+    vec![
+        many("mask", "PATTERN", "Mask what * and ** match in these paths, such as /users/*/settings; repeatable"),
+        many("remove-mask", "PATTERN", "Remove this mask; repeatable"),
+        many(
+            "keep",
+            "PATTERN",
+            "Keep these paths although they look like ids or tokens, such as /commit/*; repeatable",
+        ),
+        many("remove-keep", "PATTERN", "Keep them no longer; repeatable"),
+        many(
+            "query-parameter",
+            "NAME",
+            "A query parameter that tells pages apart (data-query in the script's tag sends them); repeatable",
+        ),
+        many("remove-query-parameter", "NAME", "Remove this parameter; repeatable"),
+        ending("trailing-slash", "strip: store /page/ as /page; keep (default): as two pages"),
+        ending("html", "strip: store /page.html as /page; keep (default): as two pages"),
+        switch("clear", "Remove all rules first"),
+    ]
 }
 
 fn format_flag() -> Arg {

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::keys;
 use ingest::Ingest;
 use ingest::sink::Sink;
-use query::privacy::{Asked, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED};
+use query::privacy::{Asked, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED, WITHOUT_THRESHOLD};
 use std::sync::Arc;
 
 fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
@@ -16,12 +16,13 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
         coordinate_bits: schemas::sketch::PRECISION + 2,
         key: None,
         small_cell_floor: rules.floor.get(),
+        without_threshold: WITHOUT_THRESHOLD,
         close_after_hours: config.close_after()?.as_secs() / 3600,
         log_retention_hours: config.log_retention_hours()?,
         retention_months: config.retention()?.months,
         opt_out: ["Sec-GPC: 1", "DNT: 1", "localStorage headcount-ignore = true"],
         country: match config.ingest()?.country_header {
-            Some(header) => format!("by the word of a trusted proxy, header {header}"),
+            Some(header) => format!("from the header {header}, if a trusted proxy sets it"),
             None => "not recorded".to_owned(),
         },
         recorded: RECORDED,

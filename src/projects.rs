@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod rules;
 mod settings;
 
 /// What the registry holds of a project.
@@ -31,6 +32,10 @@ pub struct Registered {
     pub keep: Vec<String>,
     /// Query parameters that tell pages apart.
     pub query: Vec<String>,
+    /// Whether paths are stored without a trailing slash.
+    pub strip_trailing_slash: bool,
+    /// Whether paths are stored without `.html` at their end.
+    pub strip_html: bool,
 }
 
 /// Copies on disk of versions before 3 of the schema have the hosts only.
@@ -38,14 +43,26 @@ pub struct Registered {
 #[serde(untagged)]
 enum StoredProject {
     Hosts(Vec<Host>),
-    Whole { hosts: Vec<Host>, mask: Vec<String>, keep: Vec<String>, query: Vec<String> },
+    Whole {
+        hosts: Vec<Host>,
+        mask: Vec<String>,
+        keep: Vec<String>,
+        query: Vec<String>,
+        // Copies of versions before 6 of the schema lack these.
+        #[serde(default)]
+        strip_trailing_slash: bool,
+        #[serde(default)]
+        strip_html: bool,
+    },
 }
 
 impl From<StoredProject> for Registered {
     fn from(stored: StoredProject) -> Self {
         match stored {
             StoredProject::Hosts(hosts) => Registered { hosts, ..Registered::default() },
-            StoredProject::Whole { hosts, mask, keep, query } => Registered { hosts, mask, keep, query },
+            StoredProject::Whole { hosts, mask, keep, query, strip_trailing_slash, strip_html } => {
+                Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html }
+            }
         }
     }
 }
@@ -61,8 +78,13 @@ pub fn indexed(registry: &Registry) -> ProjectSnapshot {
     // Written by us; a pattern that no longer reads is one that masks nothing, and is told when it is read.
     let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     let rules = registry.iter().map(|(slug, project)| {
-        let rules =
-            PathRules { mask: patterns(&project.mask), keep: patterns(&project.keep), query: project.query.clone() };
+        let rules = PathRules {
+            mask: patterns(&project.mask),
+            keep: patterns(&project.keep),
+            query: project.query.clone(),
+            strip_trailing_slash: project.strip_trailing_slash,
+            strip_html: project.strip_html,
+        };
         (slug.clone(), rules)
     });
     ProjectSnapshot::new(&hosts).with_rules(rules)
@@ -90,21 +112,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             .collect::<anyhow::Result<_>>()?,
         None => Vec::new(),
     };
-    let texts = |name: &str| -> Vec<String> {
-        matches.try_get_many::<String>(name).ok().flatten().map_or(Vec::new(), |texts| texts.cloned().collect())
-    };
-    let rules = (texts("mask"), texts("keep"), texts("query-parameter"));
-    for text in rules.0.iter().chain(&rules.1) {
-        text.parse::<PathPattern>().with_context(|| format!("{text:?} is no pattern of paths"))?;
-    }
-    for name in &rules.2 {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
-            bail!(
-                "{name:?} is no name of a query parameter: expected up to 64 letters, digits, dots, underscores and hyphens"
-            );
-        }
-    }
+    let rules = rules::Change::from_arguments(matches)?;
     let change = settings::Change::from_arguments(matches)?;
     let url = clickhouse_url(config).await?;
     let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
@@ -135,15 +143,18 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             println!("project {slug} is no longer counted; its figures stay");
         }
         ("rules", Some(slug)) => {
-            if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {
+            let Some(found) = row(&client, &slug).await?.filter(|row| row.removed == COUNTED) else {
                 bail!("there is no project {slug}; register it with `headcount project add {slug} --host HOST`");
+            };
+            let before = rules::described(&found);
+            if rules.is_nothing() {
+                before.iter().for_each(|line| println!("{line}"));
+                return Ok(());
             }
-            put(&client, &slug, |row| (row.mask, row.keep, row.query) = rules.clone()).await?;
-            let (mask, keep, query) = rules;
-            for (kind, texts) in [("mask", mask), ("keep", keep), ("query", query)] {
-                println!("{kind}: {}", if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") });
-            }
-            println!("in force within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
+            put(&client, &slug, |row| rules.apply(row)).await?;
+            let after = row(&client, &slug).await?.map_or_else(Vec::new, |row| rules::described(&row));
+            rules::differences(&before, &after).iter().for_each(|line| println!("{line}"));
+            println!("active within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
         }
         ("set", Some(slug)) => {
             if !is_known(&client, &slug).await? {
@@ -162,7 +173,8 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             // First the registry: from here on nothing of it is accepted, and what comes back is removed.
             put(&client, &slug, |row| {
                 row.removed = ERASED;
-                (row.hosts, row.mask, row.keep, row.query) = Default::default();
+                row.hosts = Vec::new();
+                rules::clear(row);
                 (row.time_zone, row.public, row.recipients) = Default::default();
             })
             .await?;
@@ -187,12 +199,8 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
                     "{slug}: {by_pattern}{}",
                     project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", ")
                 );
-                for (kind, texts) in [("mask", project.mask), ("keep", project.keep), ("query", project.query)] {
-                    if !texts.is_empty() {
-                        println!("  {kind}: {}", texts.join(", "));
-                    }
-                }
                 if let Some(row) = rows.iter().find(|row| row.slug == slug.as_str()) {
+                    rules::described(row).iter().filter(|rule| rule.is_set()).for_each(|rule| println!("  {rule}"));
                     println!("  {}", settings::described(row).join("; "));
                 }
             }
@@ -234,10 +242,10 @@ async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<Proje
     query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
 }
 
-/// Changes a project's row, or makes one.
-async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut ProjectRow)) -> anyhow::Result<()> {
-    let mut row = row(client, slug).await?.unwrap_or_else(|| ProjectRow {
-        slug: slug.as_str().to_owned(),
+/// A project with nothing set.
+fn new_row(slug: &str) -> ProjectRow {
+    ProjectRow {
+        slug: slug.to_owned(),
         hosts: Vec::new(),
         removed: COUNTED,
         mask: Vec::new(),
@@ -247,7 +255,14 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
         public: 0,
         recipients: Vec::new(),
         revision: 0,
-    });
+        strip_trailing_slash: 0,
+        strip_html: 0,
+    }
+}
+
+/// Changes a project's row, or makes one.
+async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut ProjectRow)) -> anyhow::Result<()> {
+    let mut row = row(client, slug).await?.unwrap_or_else(|| new_row(slug.as_str()));
     change(&mut row);
     let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
     // A clock that stepped back must not lose the change.
@@ -277,7 +292,9 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
                     tracing::warn!(%slug, text, "this is no pattern of paths; it is left out");
                 }
                 let (mask, keep, query) = (row.mask, row.keep, row.query);
-                registry.insert(slug, Registered { hosts, mask, keep, query });
+                let (strip_trailing_slash, strip_html) = (row.strip_trailing_slash == 1, row.strip_html == 1);
+                let project = Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html };
+                registry.insert(slug, project);
             }
             _ => tracing::warn!(slug = row.slug, "a row of the table `project` is no valid project; it is left out"),
         }

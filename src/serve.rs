@@ -13,7 +13,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
 use ingest::Ingest;
-use ingest::journal::{Journal, JournalConfig};
+use ingest::journal::Journal;
 use ingest::keys::KeyRing;
 use ingest::projects::Projects;
 use schemas::{Hour, ProjectSlug};
@@ -33,10 +33,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
     let journal = {
         let clock = Arc::clone(&clock);
-        Journal::open(&data.join("journal.redb"), JournalConfig::default(), move || Hour::of(clock()))?
+        Journal::open(&data.join("journal.redb"), config.journal()?, move || Hour::of(clock()))?
     };
     let snapshot = Snapshot::new(&data.join("projects.json"));
-    let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
+    let registry = Projects::new(config.host_patterns()?, config.new_names()?);
     registry.replace(projects::indexed(&snapshot.load()));
     let names = Snapshot::new(&data.join("admitted.json"));
     registry.admit_known(names.load::<Vec<ProjectSlug>>());
@@ -60,7 +60,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             database: config.database().to_owned(),
             timeout: config.clickhouse_timeout()?,
             // The log is ours alone: nobody else goes on with it.
-            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate()? },
+            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate_journal()? },
             clock: Arc::clone(&clock),
             close_after: config.close_after()?,
             finished_every: config.finished_every()?,

@@ -1,6 +1,6 @@
 //! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
 
-use crate::hygiene::{clean_label, clean_page_host, clean_referrer_host};
+use crate::hygiene::{clean_label, clean_language, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
 use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
@@ -23,7 +23,7 @@ pub struct AcceptedPage {
     pub referrer_host: String,
     /// Whether the reader came from outside the project.
     pub arrival: bool,
-    /// Random id of the view; 0 where none was sent.
+    /// Id of the view as it was sent; 0 where none was sent. Stored as [`crate::visitor::stored_id`].
     pub event_id: u64,
 }
 
@@ -46,8 +46,12 @@ impl From<Rejection> for Refused {
 
 const URL: &str = "an absolute http or https URL";
 
-/// Decides on one beacon in the present `hour`.
-pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<AcceptedPage, Refused> {
+/// Decides on one beacon in the present `hour`, sent from a client `network` (hashed under the process's secret).
+///
+/// Whether the page belongs to a registered project is decided before optional facts are checked, and all refusals that
+/// depend on the registry are one value ([`not_counted_here`]): neither the answer nor the order of checks reveals whether a
+/// project exists.
+pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
     let named = match &beacon.project {
         None => None,
         Some(text) => Some(
@@ -57,29 +61,15 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
     };
     let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
     let (url, host) = page_address("url", url)?;
+    // Cleaned in every case, so that a refusal that has a use for it does not take longer than one that has none.
+    let page_host = clean_page_host(&url, &host);
+    let refused = |project, reason, host| Err(Refused { project, rejection: not_counted_here(reason), host });
     let (project, new) = match projects.find(named.as_ref(), &host) {
         Lookup::Found(project) => (project, false),
         Lookup::New(project) => (project, true),
-        Lookup::Unknown => return Err(unknown(named.is_some()).into()),
-        Lookup::Foreign(project) => {
-            return Err(Refused {
-                project: Some(project),
-                rejection: Rejection::field(
-                    RejectionReason::ForeignHost,
-                    "url",
-                    "a page on a host registered for this project",
-                ),
-                host: clean_page_host(&url, &host),
-            });
-        }
-        Lookup::Ambiguous => {
-            return Err(Rejection::field(
-                RejectionReason::AmbiguousProject,
-                "project",
-                "the project's slug, since several projects share this host",
-            )
-            .into());
-        }
+        Lookup::Unknown => return refused(None, RejectionReason::UnknownProject, String::new()),
+        Lookup::Foreign(project) => return refused(Some(project), RejectionReason::ForeignHost, page_host),
+        Lookup::Ambiguous => return refused(None, RejectionReason::AmbiguousProject, String::new()),
     };
     let (arrival, referrer_host) = match beacon.referrer.as_deref() {
         None => (true, String::new()),
@@ -94,25 +84,27 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour) -> Result<Accepte
         },
     };
     // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
-    if new && !projects.admit(&project, hour.0) {
-        return Err(unknown(named.is_some()).into());
+    if new && !projects.admit(&project, hour.0, network) {
+        return refused(None, RejectionReason::UnknownProject, String::new());
     }
     Ok(AcceptedPage {
         path: projects.rules(&project).clean(&url),
         project,
         status: beacon.status.unwrap_or(200),
         version: clean_label(beacon.version.as_deref().unwrap_or("")),
-        language: clean_label(beacon.language.as_deref().unwrap_or("")),
+        language: clean_language(beacon.language.as_deref().unwrap_or("")),
         referrer_host,
         arrival,
         event_id: beacon.id.unwrap_or(0),
     })
 }
 
-fn unknown(named: bool) -> Rejection {
-    let (field, expected) =
-        if named { ("project", "a registered project") } else { ("url", "a page on a host of a registered project") };
-    Rejection::field(RejectionReason::UnknownProject, field, expected)
+/// The one refusal of beacons that belong to no registered project. `reason` is for the report; the sender sees the rest,
+/// which is the same for all reasons.
+fn not_counted_here(reason: RejectionReason) -> Rejection {
+    let expected = "a page on a host that is registered for its project here, and the project's slug in `project` where \
+                    several projects share the host";
+    Rejection::field(reason, "url", expected)
 }
 
 fn page_address(field: &'static str, text: &str) -> Result<(Url, Host), Rejection> {
@@ -135,15 +127,17 @@ fn referrer_host(text: &str) -> Result<Option<Host>, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::projects::ProjectSnapshot;
+    use crate::projects::{NewNames, ProjectSnapshot};
     use std::collections::BTreeMap;
 
     fn projects() -> Projects {
-        let projects = Projects::new(Vec::new(), 0);
-        projects.replace(ProjectSnapshot::new(&BTreeMap::from([(
-            "sphinx".parse().unwrap(),
-            vec!["docs.example".parse().unwrap(), "www.example".parse().unwrap()],
-        )])));
+        let projects = Projects::new(Vec::new(), NewNames { per_hour: 0, per_network: 0 });
+        let hosts = |hosts: &[&str]| hosts.iter().map(|host| host.parse().unwrap()).collect();
+        projects.replace(ProjectSnapshot::new(&BTreeMap::from([
+            ("sphinx".parse().unwrap(), hosts(&["docs.example", "www.example"])),
+            ("one".parse().unwrap(), hosts(&["shared.example"])),
+            ("two".parse().unwrap(), hosts(&["shared.example"])),
+        ])));
         projects
     }
 
@@ -159,7 +153,7 @@ mod tests {
     fn an_arrival_comes_from_outside_the_project() {
         let projects = projects();
         let page =
-            |referrer: &str| accept(beacon("https://docs.example/a?q=1#x", referrer), &projects, Hour(1)).unwrap();
+            |referrer: &str| accept(beacon("https://docs.example/a?q=1#x", referrer), &projects, Hour(1), 7).unwrap();
         assert_eq!(page("").path, "/a");
         for (referrer, arrival, host) in [
             ("", true, ""),
@@ -176,7 +170,7 @@ mod tests {
     #[test]
     fn refusals_name_field_and_project() {
         let projects = projects();
-        let refused = |beacon: Beacon| accept(beacon, &projects, Hour(1)).unwrap_err();
+        let refused = |beacon: Beacon| accept(beacon, &projects, Hour(1), 7).unwrap_err();
         let missing = refused(Beacon::default());
         assert_eq!((missing.rejection.reason, missing.rejection.field), (RejectionReason::MissingField, Some("url")));
         for url in ["/relative", "ftp://docs.example/", "javascript:alert(1)", "https://"] {
@@ -213,14 +207,40 @@ mod tests {
         let unknown =
             refused(Beacon { project: Some("nobody".to_owned()), ..beacon("https://elsewhere.example/", "") });
         assert_eq!((unknown.project, unknown.host.as_str()), (None, ""), "nobody is told of it");
+        let shared = refused(beacon("https://shared.example/", ""));
+        assert_eq!((shared.project, shared.rejection.reason), (None, RejectionReason::AmbiguousProject));
         let told = refused(beacon("https://docs.example/", "not a url"));
         assert_eq!(told.rejection.field, Some("referrer"));
     }
 
     #[test]
+    fn no_refusal_reveals_the_registry() {
+        let projects = projects();
+        let answer = |project: Option<&str>, url: &str, referrer: &str| {
+            let beacon = Beacon { project: project.map(str::to_owned), ..beacon(url, referrer) };
+            let rejection = accept(beacon, &projects, Hour(1), 7).unwrap_err().rejection;
+            assert!(rejection.reason.is_about_registry(), "{project:?} {url}: {rejection}");
+            (rejection.reason.status(), rejection.field, rejection.expected)
+        };
+        let unknown = answer(Some("nobody"), "https://elsewhere.example/", "");
+        for referrer in ["", "not a url"] {
+            for (project, url) in [
+                (Some("sphinx"), "https://elsewhere.example/"),
+                (Some("sphinx"), "https://shared.example/"),
+                (Some("nobody"), "https://docs.example/"),
+                (None, "https://elsewhere.example/"),
+                (None, "https://shared.example/"),
+            ] {
+                assert_eq!(answer(project, url, referrer), unknown, "{project:?} {url} {referrer}");
+            }
+        }
+    }
+
+    #[test]
     fn only_welcome_beacons_use_up_new_names() {
-        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 1);
-        let try_one = |url: &str, referrer: &str| accept(beacon(url, referrer), &projects, Hour(1));
+        let projects =
+            Projects::new(vec!["{project}.rtd.example".parse().unwrap()], NewNames { per_hour: 1, per_network: 0 });
+        let try_one = |url: &str, referrer: &str| accept(beacon(url, referrer), &projects, Hour(1), 7);
         for forged in 0..100 {
             let refused = try_one(&format!("https://forged{forged}.rtd.example/"), "not a url").unwrap_err();
             assert_eq!((refused.project, refused.rejection.field), (None, Some("referrer")));

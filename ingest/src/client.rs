@@ -54,6 +54,20 @@ impl ClientAddress {
     pub fn hashed(&self, secret: &ClientSecret) -> u64 {
         self.with_network_bytes(|bytes| secret.0.hash_one(bytes))
     }
+
+    /// The client network that limits go by (the IPv4 address, or the IPv6 /56 that one customer of a provider usually has),
+    /// under a secret of the caller's process.
+    pub fn network_hashed(&self, secret: &ClientSecret) -> u64 {
+        self.with_client_network(|bytes| secret.0.hash_one(bytes))
+    }
+
+    /// All 4 bytes of IPv4, the first 7 of IPv6.
+    pub(crate) fn with_client_network<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+        match self.0 {
+            IpAddr::V4(address) => use_bytes(&address.octets()),
+            IpAddr::V6(address) => use_bytes(&address.octets()[..7]),
+        }
+    }
 }
 
 impl<'a> UserAgent<'a> {

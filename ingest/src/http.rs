@@ -1,12 +1,14 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
-use crate::accept::{Refused, accept};
-use crate::client::UserAgent;
+use crate::accept::{AcceptedPage, Refused, accept};
+use crate::client::{ClientAddress, UserAgent};
+use crate::keys::PeriodKey;
+use crate::per_network::Kind;
 use crate::sink::{Sink, SinkError};
-use crate::visitor::coordinates;
+use crate::visitor::{coordinates, stored_id};
 use crate::{Ingest, ids, script};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,7 +17,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
 use schemas::classes::BotClass;
-use schemas::{Rejection, RejectionReason, proto, record};
+use schemas::proto::Cause;
+use schemas::rejection::NOT_COUNTED_HERE;
+use schemas::{Hour, Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -54,11 +58,8 @@ async fn pageview<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let outcome = take(&ingest, peer, &parts.headers, async || {
-        let body = read_body(body, &ingest).await?;
-        Beacon::from_json(&body)
-    })
-    .await;
+    let received = async || read_body(body, &ingest).await;
+    let outcome = take(&ingest, peer, &parts.headers, received, |body| Beacon::from_json(&body)).await;
     match outcome {
         Ok(Taken::Accepted) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
@@ -72,15 +73,21 @@ async fn pixel<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let outcome = take(&ingest, peer, &parts.headers, async || {
-        let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
-        let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-        if beacon.url.is_none() {
-            // A page without scripts cannot name itself; the browser does, in the header.
-            beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        }
-        Ok(beacon)
-    })
+    let outcome = take(
+        &ingest,
+        peer,
+        &parts.headers,
+        async || Ok(Bytes::new()),
+        |_| {
+            let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
+            let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+            if beacon.url.is_none() {
+                // A page without scripts cannot name itself; the browser does, in the header.
+                beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            }
+            Ok(beacon)
+        },
+    )
     .await;
     match outcome {
         Ok(Taken::Accepted) => {
@@ -99,7 +106,8 @@ async fn take<S: Sink>(
     ingest: &Ingest<S>,
     peer: SocketAddr,
     headers: &HeaderMap,
-    read: impl AsyncFnOnce() -> Result<Beacon, Rejection>,
+    receive: impl AsyncFnOnce() -> Result<Bytes, Rejection>,
+    parse: impl FnOnce(Bytes) -> Result<Beacon, Rejection>,
 ) -> Result<Taken, Rejection> {
     if opted_out(headers) {
         return Ok(Taken::OptedOut);
@@ -107,57 +115,36 @@ async fn take<S: Sink>(
     let now = (ingest.clock)();
     let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
     let outcome = async {
-        let _permit = ingest.in_flight.try_acquire().map_err(|_| {
-            Rejection::new(RejectionReason::Overloaded, "less load; send the same beacon again a little later")
-        })?;
         if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {
             let rejection = Rejection::new(RejectionReason::ClientRateLimited, "fewer beacons from one client");
             return Err(rejection.into());
         }
-        let beacon = read().await?;
+        // Bounded by the connections and `body_bytes`. A body that never comes holds no permit of others.
+        let body = receive().await?;
+        let _permit = ingest.in_flight.try_acquire().map_err(|_| {
+            Rejection::new(RejectionReason::Overloaded, "less load; send the same beacon again a little later")
+        })?;
+        let beacon = parse(body)?;
         let key = ingest.keys.at(now).map_err(|error| {
             tracing::error!(%error, "no visitor key; beacons are answered 503");
             Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
         })?;
         let hour = key.hour_of(now);
-        let page = accept(beacon, &ingest.projects, hour)?;
+        let network = address.network_hashed(&ingest.client_secret);
+        let page = accept(beacon, &ingest.projects, hour, network)?;
         let project = page.project.clone();
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
-        let agent = UserAgent::of(headers);
-        if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
-            // What the standard library says of such a slice is the string itself.
-            std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
-        }
-        let classes = ingest.classifier.classify(agent);
-        let person = classes.bot_class == BotClass::Person;
-        let visitor = person.then(|| coordinates(&key, project.as_str(), &page.path, &address, agent));
-        let log_key = log_key(project.as_str());
-        let view = proto::PageView {
-            project: project.as_str().to_owned(),
-            hour: hour.0,
-            path: page.path,
-            status: u32::from(page.status),
-            version: page.version,
-            language: page.language,
-            referrer_host: page.referrer_host,
-            country: country(ingest, peer, headers),
-            device: classes.device as i32,
-            browser: classes.browser as i32,
-            system: classes.system as i32,
-            bot_class: classes.bot_class as i32,
-            arrival: page.arrival,
-            site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
-            page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
-            // Its own, or one of ours: the log may take a record twice (from the spill, and from a slow broker).
-            event_id: if page.event_id == 0 { ids::draw() } else { page.event_id },
-            bot: classes.bot.to_owned(),
-            ..proto::PageView::default()
-        };
+        let reader = Reader { address, agent: UserAgent::of(headers), country: country(ingest, peer, headers) };
+        let (view, over) = view_of(ingest, &key, hour, page, reader);
         let record = record::encode_page_view(view, ingest.config.record_format);
+        let log_key = log_key(project.as_str());
         ingest.sink.append(log_key, record).await.map_err(|error| told(unavailable(&error)))?;
+        for kind in over {
+            ingest.tally.add_dropped(&project, kind.fact(), Cause::Limit);
+        }
         Ok(Taken::Accepted)
     }
     .await;
@@ -165,6 +152,60 @@ async fn take<S: Sink>(
         ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
+}
+
+/// Who sent the beacon, for the length of the request.
+struct Reader<'a> {
+    address: ClientAddress,
+    agent: UserAgent<'a>,
+    country: String,
+}
+
+/// The page view as it is logged, and the kinds of facts that are left out since the reader's network has sent too many.
+fn view_of<S: Sink>(
+    ingest: &Ingest<S>,
+    key: &PeriodKey,
+    hour: Hour,
+    mut page: AcceptedPage,
+    reader: Reader<'_>,
+) -> (proto::PageView, Vec<Kind>) {
+    let Reader { address, agent, country } = reader;
+    if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
+        // What the standard library says of such a slice is the string itself.
+        std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
+    }
+    let classes = ingest.classifier.classify(agent);
+    let person = classes.bot_class == BotClass::Person;
+    let network = address.network_hashed(&ingest.client_secret);
+    let over = ingest.per_network.limit(network, hour.0 / 24, &mut page, person.then_some((&address, agent)));
+    let agent = (!over.contains(&Kind::Reader)).then_some(agent);
+    let project = page.project.as_str();
+    let visitor = person.then(|| coordinates(key, project, &page.path, &address, agent));
+    let view = proto::PageView {
+        project: project.to_owned(),
+        hour: hour.0,
+        status: u32::from(page.status),
+        country,
+        device: classes.device as i32,
+        browser: classes.browser as i32,
+        system: classes.system as i32,
+        bot_class: classes.bot_class as i32,
+        arrival: page.arrival,
+        site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
+        page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
+        // A random one where none was sent: the log may take a record twice (from the spill, and from a slow broker).
+        event_id: match page.event_id {
+            0 => ids::draw(),
+            sent => stored_id(key, project, sent),
+        },
+        bot: classes.bot.to_owned(),
+        path: page.path,
+        version: page.version,
+        language: page.language,
+        referrer_host: page.referrer_host,
+        ..proto::PageView::default()
+    };
+    (view, over)
 }
 
 fn unavailable(error: &SinkError) -> Rejection {
@@ -206,13 +247,16 @@ pub(crate) fn log_key(project: &str) -> u64 {
 
 async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
     let limit = ingest.config.body_bytes;
+    let too_large = || Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes"));
+    // Before a client that expects `100 Continue` sends it.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let collected =
         tokio::time::timeout(Duration::from_millis(ingest.config.body_timeout_ms), Limited::new(body, limit).collect());
     match collected.await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes")))
-        }
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Rejection::new(RejectionReason::MalformedJson, "a complete body")),
         Err(_) => Err(Rejection::new(RejectionReason::BodyTimeout, "the whole body within the time limit")),
     }
@@ -252,7 +296,8 @@ fn answer(status: StatusCode) -> Response {
 fn refusal(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = answer(status);
-    tell(&mut response, rejection.reason.name(), rejection.field, &rejection.expected);
+    let reason = if rejection.reason.is_about_registry() { NOT_COUNTED_HERE } else { rejection.reason.name() };
+    tell(&mut response, reason, rejection.field, &rejection.expected);
     let headers = response.headers_mut();
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Jitter, or all who were refused together come back together.

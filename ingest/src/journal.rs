@@ -4,6 +4,11 @@
 //! not happen). One thread writes: while one batch is being synced the next one gathers, so a thousand waiting readers
 //! cost one fsync (group commit). Offsets count records, as Kafka's do.
 //!
+//! Its size is bounded ([`JournalConfig::capacity_bytes`]). When the bound is reached, the writer drops the oldest records
+//! that are counted ([`Journal::set_counted`]), whatever their age, in the transaction that needs their space. Appends are
+//! refused only when there are none. "Bytes" are those of the stored batches; the file needs some more (see
+//! `the_file_stays_near_its_bound`).
+//!
 //! A batch is stored under the offset of its first record:
 //! `version u8 = 1 | appended hour u32 LE | count u32 LE | count × (length u32 LE | record)`. Only the hour of the
 //! append is kept: the log knows no finer time.
@@ -12,7 +17,7 @@ use crate::sink::{Sink, SinkError};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use schemas::{Hour, StreamId};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +39,9 @@ const LINGER: Duration = Duration::from_millis(2);
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches dropped in one transaction.
 pub const TRIM_BATCHES: usize = 2_000;
+/// Batches that the writer drops in one transaction to make space. Many more than a transaction adds, so that the bound is
+/// reached again soon after it was lowered.
+const EARLY_BATCHES: usize = 20_000;
 /// Records in the last batch from which on the next one lingers.
 const BUSY_RECORDS: u32 = 32;
 
@@ -42,7 +50,8 @@ const BUSY_RECORDS: u32 = 32;
 pub struct JournalConfig {
     /// Bytes of records that may wait for a sync before appends are refused.
     pub queue_bytes: usize,
-    /// Bytes of records that may be stored before appends are refused; none for no bound but the disk's.
+    /// Bytes of records that may be stored; none for no bound but the disk's. Beyond it counted records are dropped
+    /// early, and without any appends are refused.
     pub capacity_bytes: Option<u64>,
 }
 
@@ -50,6 +59,30 @@ impl Default for JournalConfig {
     fn default() -> Self {
         JournalConfig { queue_bytes: 16 << 20, capacity_bytes: None }
     }
+}
+
+/// How near the journal is to its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PressureState {
+    /// Records stay as long as they are meant to.
+    Normal,
+    /// In this hour or the one before, counted records were dropped before their time. Nothing that is not counted is lost.
+    DropsEarly,
+    /// All records are still needed, so appends are refused.
+    Full,
+}
+
+/// See [`Journal::pressure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalPressure {
+    /// How near.
+    pub state: PressureState,
+    /// Bytes of the stored batches.
+    pub stored_bytes: u64,
+    /// The bound, where there is one.
+    pub capacity_bytes: Option<u64>,
+    /// Records dropped before their time since the start.
+    pub dropped_early: u64,
 }
 
 /// Why the journal cannot be used.
@@ -152,6 +185,16 @@ struct Shared {
     stream: StreamId,
     /// Bytes of the stored batches.
     stored: AtomicU64,
+    /// Records below this offset are counted for good: the window of the log that they are in is closed.
+    counted_below: AtomicU64,
+    /// Whether there may be counted records to drop.
+    droppable: AtomicBool,
+    /// Whether the last append was refused since all records are needed.
+    full: AtomicBool,
+    /// Records dropped before their time since the start.
+    dropped_early: AtomicU64,
+    /// Hour of the last such drop plus one; 0 for never.
+    dropped_early_hour: AtomicU64,
     /// Offset after the last durable record.
     end: watch::Sender<u64>,
     /// The present hour, from the service's clock.
@@ -258,6 +301,11 @@ impl Journal {
             wake: Condvar::new(),
             stream,
             stored,
+            counted_below: AtomicU64::new(0),
+            droppable: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            dropped_early: AtomicU64::new(0),
+            dropped_early_hour: AtomicU64::new(0),
             end: watch::Sender::new(end),
             hour: Box::new(hour),
             failing: Mutex::new(None),
@@ -293,6 +341,29 @@ impl Journal {
     /// Bytes of the records that are kept.
     pub fn stored_bytes(&self) -> u64 {
         self.shared.stored.load(Ordering::Relaxed)
+    }
+
+    /// Says that all records below `offset` are counted and will not be read again to go on from: the commit that says so
+    /// is durable. From now on they may be dropped when space is needed.
+    pub fn set_counted(&self, offset: u64) {
+        if self.shared.counted_below.fetch_max(offset, Ordering::Relaxed) < offset {
+            self.shared.droppable.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How near the journal is to its bound; for metrics and `/readyz`. Takes no lock.
+    pub fn pressure(&self) -> JournalPressure {
+        let state = match () {
+            () if self.shared.full.load(Ordering::Relaxed) => PressureState::Full,
+            () if self.shared.drops_early() => PressureState::DropsEarly,
+            () => PressureState::Normal,
+        };
+        JournalPressure {
+            state,
+            stored_bytes: self.stored_bytes(),
+            capacity_bytes: self.shared.config.capacity_bytes,
+            dropped_early: self.shared.dropped_early.load(Ordering::Relaxed),
+        }
     }
 
     /// Offset of the oldest record still kept, or the end where none is.
@@ -351,48 +422,34 @@ impl Journal {
     /// Drops whole batches that end at or below `offset` and were appended before `before`, at most [`TRIM_BATCHES`] of
     /// them: appends wait meanwhile. Returns how many; call again while it is that many.
     pub fn trim(&self, offset: u64, before: Hour) -> Result<usize, JournalError> {
-        let droppable = |first: u64, bytes: &[u8]| {
-            let (appended, count) = header(bytes)?;
-            let end = first + u64::from(count);
-            (end <= offset && appended < before).then_some(end)
-        };
         // Asked in a reading transaction first: most of the time there is nothing to drop, and a write would cost a sync.
         let any = self.with_database(|database| {
             let transaction = database.begin_read()?;
             let batches = transaction.open_table(BATCHES)?;
             let first = batches.first()?;
-            Ok(first.is_some_and(|(first, bytes)| droppable(first.value(), bytes.value()).is_some()))
+            Ok(first.is_some_and(|(first, bytes)| {
+                header(bytes.value())
+                    .is_some_and(|(appended, count)| first.value() + u64::from(count) <= offset && appended < before)
+            }))
         })?;
         if !any {
             return Ok(0);
         }
         self.with_database(|database| {
             let transaction = database.begin_write()?;
-            let (mut dropped, mut freed) = (0, 0);
-            {
+            let dropped = {
                 let mut batches = transaction.open_table(BATCHES)?;
-                let mut below = None;
-                while dropped < TRIM_BATCHES {
-                    let first = batches.first()?;
-                    let end = first.and_then(|(first, bytes)| {
-                        Some((droppable(first.value(), bytes.value())?, bytes.value().len() as u64))
-                    });
-                    let Some((end, bytes)) = end else { break };
-                    batches.pop_first()?;
-                    below = Some(end);
-                    freed += bytes;
-                    dropped += 1;
-                }
-                if let Some(below) = below {
-                    let mut numbers = transaction.open_table(NUMBERS)?;
-                    numbers.insert("trimmed_below", below)?;
-                    let stored = self.shared.stored.load(Ordering::Relaxed).saturating_sub(freed);
-                    numbers.insert("stored_bytes", stored)?;
-                    self.shared.stored.store(stored, Ordering::Relaxed);
-                }
-            }
+                let mut numbers = transaction.open_table(NUMBERS)?;
+                // Writing transactions take turns, so nobody changes the figure in between.
+                let stored = self.shared.stored.load(Ordering::Relaxed);
+                let dropped = drop_oldest(&mut batches, &mut numbers, stored, |appended, end, dropped| {
+                    end <= offset && appended < before && dropped.batches < TRIM_BATCHES
+                })?;
+                self.shared.stored.store(stored.saturating_sub(dropped.bytes), Ordering::Relaxed);
+                dropped
+            };
             transaction.commit()?;
-            Ok(dropped)
+            Ok(dropped.batches)
         })
     }
 
@@ -422,9 +479,8 @@ impl Sink for Journal {
             if gathering.closed {
                 return Err(SinkError::Closed);
             }
-            let waiting = gathering.batch.len() + record.len();
-            let full = |capacity: u64| self.stored_bytes() + waiting as u64 > capacity;
-            if waiting > self.shared.config.queue_bytes || self.shared.config.capacity_bytes.is_some_and(full) {
+            let waiting = HEADER_BYTES + gathering.batch.len() + 4 + record.len();
+            if self.shared.is_full(waiting as u64) || waiting > self.shared.config.queue_bytes {
                 return Err(SinkError::QueueFull);
             }
             gathering.batch.extend_from_slice(&(record.len() as u32).to_le_bytes());
@@ -447,6 +503,78 @@ impl Sink for Journal {
             None => Ok(()),
         }
     }
+}
+
+impl Shared {
+    /// Whether `bytes` more would exceed the bound although nothing can be dropped. Warns at the first refusal.
+    fn is_full(&self, bytes: u64) -> bool {
+        let Some(capacity) = self.config.capacity_bytes else { return false };
+        let full = self.stored.load(Ordering::Relaxed) + bytes > capacity && !self.droppable.load(Ordering::Relaxed);
+        if self.full.load(Ordering::Relaxed) != full && self.full.swap(full, Ordering::Relaxed) != full && full {
+            tracing::warn!(path = %self.path.display(), capacity_bytes = capacity,
+                "the journal is full of records that are not counted yet; beacons are answered 503 until some are. Is \
+                 ClickHouse away?");
+        }
+        full
+    }
+
+    fn drops_early(&self) -> bool {
+        let hour = u64::from((self.hour)().0) + 1;
+        hour.saturating_sub(self.dropped_early_hour.load(Ordering::Relaxed)) <= 1
+    }
+
+    /// Notes that counted records were dropped before their time. Warns unless it was so lately.
+    fn note_early_drop(&self, records: u64) {
+        if !self.drops_early() {
+            tracing::warn!(path = %self.path.display(), capacity_bytes = self.config.capacity_bytes,
+                "the journal has reached its bound: counted records are dropped before log_retention_hours. No view is \
+                 lost; set journal_bytes higher if the disk has space");
+        }
+        self.dropped_early.fetch_add(records, Ordering::Relaxed);
+        self.dropped_early_hour.store(u64::from((self.hour)().0) + 1, Ordering::Relaxed);
+    }
+}
+
+/// What dropping freed.
+#[derive(Default)]
+struct Dropped {
+    batches: usize,
+    records: u64,
+    bytes: u64,
+    /// Offset after the last record dropped.
+    below: Option<u64>,
+}
+
+/// Drops batches from the oldest on while `may_drop` (given the append's hour, the batch's end, and what was dropped so far)
+/// says so, within the transaction of `batches` and `numbers`. `stored` bytes are stored before; the caller puts the rest
+/// into [`Shared::stored`].
+fn drop_oldest(
+    batches: &mut redb::Table<'_, u64, &'static [u8]>,
+    numbers: &mut redb::Table<'_, &'static str, u64>,
+    stored: u64,
+    may_drop: impl Fn(Hour, u64, &Dropped) -> bool,
+) -> Result<Dropped, redb::Error> {
+    let mut dropped = Dropped::default();
+    loop {
+        let first = batches.first()?.and_then(|(first, bytes)| {
+            let (appended, count) = header(bytes.value())?;
+            Some((appended, u64::from(count), first.value() + u64::from(count), bytes.value().len() as u64))
+        });
+        let Some((appended, count, end, bytes)) = first else { break };
+        if !may_drop(appended, end, &dropped) {
+            break;
+        }
+        batches.pop_first()?;
+        dropped.batches += 1;
+        dropped.records += count;
+        dropped.bytes += bytes;
+        dropped.below = Some(end);
+    }
+    if let Some(below) = dropped.below {
+        numbers.insert("trimmed_below", below)?;
+        numbers.insert("stored_bytes", stored.saturating_sub(dropped.bytes))?;
+    }
+    Ok(dropped)
 }
 
 fn write_batches(shared: &Shared) {
@@ -518,10 +646,14 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
     let Some(database) = guard.as_ref() else { return Err(JournalError::Reopening) };
     let first = *shared.end.borrow();
     let length = (HEADER_BYTES + gathered.batch.len()) as u64;
-    let write = || -> Result<(), redb::Error> {
+    let write = || -> Result<u64, redb::Error> {
         let transaction = database.begin_write()?;
-        {
+        let dropped = {
             let mut batches = transaction.open_table(BATCHES)?;
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            // Writing transactions take turns, so nobody changes the figure in between.
+            let before = shared.stored.load(Ordering::Relaxed);
+            let dropped = make_space(shared, &mut batches, &mut numbers, before, length)?;
             let mut value = batches.insert_reserve(first, HEADER_BYTES + gathered.batch.len())?;
             let bytes = value.as_mut();
             bytes[0] = BATCH_VERSION;
@@ -529,17 +661,45 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
             bytes[5..9].copy_from_slice(&gathered.count.to_le_bytes());
             bytes[HEADER_BYTES..].copy_from_slice(&gathered.batch);
             drop(value);
-            // Writing transactions take turns, so nobody changes the figure in between.
-            let stored = shared.stored.load(Ordering::Relaxed) + length;
-            transaction.open_table(NUMBERS)?.insert("stored_bytes", stored)?;
+            let stored = before.saturating_sub(dropped.bytes) + length;
+            numbers.insert("stored_bytes", stored)?;
             // Before others may write; where the commit fails, the file is opened and the figure read anew.
             shared.stored.store(stored, Ordering::Relaxed);
-        }
+            dropped.records
+        };
         transaction.commit()?;
-        Ok(())
+        Ok(dropped)
     };
-    write()?;
+    let dropped = write()?;
+    if dropped > 0 {
+        shared.note_early_drop(dropped);
+    }
     Ok(first + u64::from(gathered.count))
+}
+
+/// Drops the oldest counted records if `length` more bytes would exceed the bound. What cannot be dropped stays: the batch is
+/// written nevertheless, since it was taken, and the next appends are refused.
+fn make_space(
+    shared: &Shared,
+    batches: &mut redb::Table<'_, u64, &'static [u8]>,
+    numbers: &mut redb::Table<'_, &'static str, u64>,
+    stored: u64,
+    length: u64,
+) -> Result<Dropped, redb::Error> {
+    let over = |freed: u64| shared.config.capacity_bytes.is_some_and(|capacity| stored - freed + length > capacity);
+    if !over(0) || !shared.droppable.load(Ordering::Relaxed) {
+        return Ok(Dropped::default());
+    }
+    let below = shared.counted_below.load(Ordering::Relaxed);
+    let dropped = drop_oldest(batches, numbers, stored, |_, end, dropped| {
+        end <= below && over(dropped.bytes) && dropped.batches < EARLY_BATCHES
+    })?;
+    let exhausted = over(dropped.bytes) && dropped.batches < EARLY_BATCHES;
+    // A commit meanwhile may have brought more to drop.
+    if exhausted && shared.counted_below.load(Ordering::Relaxed) == below {
+        shared.droppable.store(false, Ordering::Relaxed);
+    }
+    Ok(dropped)
 }
 
 /// After an I/O error redb refuses further work until the file is opened anew. A batch whose commit failed may still
@@ -650,5 +810,63 @@ mod tests {
         assert_eq!(*journal.end().borrow(), 3);
         journal.append(0, vec![8]).await.unwrap();
         assert_eq!(journal.read(0, 100).unwrap()[0].first_offset, 3);
+    }
+
+    fn bounded(path: &Path, capacity_bytes: u64) -> Journal {
+        let config = JournalConfig { capacity_bytes: Some(capacity_bytes), ..JournalConfig::default() };
+        Journal::open(path, config, || Hour(100)).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn counted_records_go_early_before_an_append_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = bounded(&dir.path().join("journal.redb"), 1000);
+        let mut appended = 0;
+        while journal.append(0, vec![7; 50]).await.is_ok() {
+            appended += 1;
+        }
+        assert_eq!(journal.pressure().state, PressureState::Full);
+        // The first half is counted: so many appends have space again, though nothing trims.
+        let counted = appended / 2;
+        journal.set_counted(counted);
+        for _ in 0..counted {
+            journal.append(0, vec![8; 50]).await.unwrap();
+            let pressure = journal.pressure();
+            assert!(pressure.state == PressureState::DropsEarly && pressure.stored_bytes <= 1000, "{pressure:?}");
+        }
+        assert_eq!((journal.begin().unwrap(), journal.pressure().dropped_early), (counted, counted));
+        // The next one finds that nothing is left to drop; it was taken, and those after it are refused.
+        let _ = journal.append(0, vec![9; 50]).await;
+        assert!(matches!(journal.append(0, vec![9; 50]).await, Err(SinkError::QueueFull)));
+        assert_eq!((journal.begin().unwrap(), journal.pressure().state), (counted, PressureState::Full));
+    }
+
+    /// What the bytes of records are in bytes of the disk, for records one by one (a quiet site) and in large batches.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_file_stays_near_its_bound() {
+        use std::os::unix::fs::MetadataExt as _;
+        for (at_once, rounds) in [(1, 2_500), (64, 1_500), (4096, 30)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("journal.redb");
+            let capacity = 4 << 20;
+            let journal = bounded(&path, capacity);
+            let size = || std::fs::metadata(&path).map(|file| (file.len(), file.blocks() * 512)).unwrap();
+            let fresh = size();
+            let bytes = if at_once == 1 { 4000 } else { 100 };
+            for _ in 0..rounds {
+                let appends = (0..at_once).map(|_| journal.append(0, vec![7; bytes])).collect();
+                assert!(crate::all(appends).await.iter().all(Result::is_ok));
+                // All but the last is counted.
+                journal.set_counted(*journal.end().borrow() - at_once);
+            }
+            let (length, blocks) = size();
+            println!(
+                "{at_once} at once: {} bytes stored of {capacity}; the file has {length} bytes, {blocks} on disk; fresh {fresh:?}",
+                journal.stored_bytes()
+            );
+            let pressure = journal.pressure();
+            assert!(pressure.dropped_early > 0 && pressure.stored_bytes <= capacity, "{pressure:?}");
+            assert!(blocks <= 3 * capacity, "{at_once} at once: {blocks} bytes on disk");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod keys;
 pub mod limits;
 pub mod path_rules;
+pub mod per_network;
 pub mod projects;
 pub mod script;
 pub mod sink;
@@ -26,10 +27,10 @@ use crate::keys::KeyRing;
 use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;
 use crate::sink::Sink;
-use crate::tally::Tally;
+use crate::tally::{Tally, TallyMessage};
 use chrono::{DateTime, Utc};
-use schemas::record::{self, RecordFormat};
-use schemas::{Hour, proto};
+use schemas::Hour;
+use schemas::record::RecordFormat;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct IngestConfig {
     pub client_rate: Rate,
     /// Limit for one project.
     pub project_rate: Rate,
+    /// What one client network may add to a project in a day.
+    pub per_network: per_network::Limits,
     /// Format of the records it writes.
     pub record_format: RecordFormat,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
@@ -73,7 +76,8 @@ impl Default for IngestConfig {
             body_timeout_ms: 10_000,
             in_flight: 8192,
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
-            project_rate: Rate { per_second: 0.0, burst: 0.0 },
+            project_rate: Rate { per_second: 500.0, burst: 5000.0 },
+            per_network: per_network::Limits::default(),
             record_format: RecordFormat::default(),
             panic_on_path: None,
         }
@@ -90,6 +94,9 @@ pub struct Ingest<S> {
     sink: S,
     tally: Tally,
     classifier: classify::Classifier,
+    per_network: per_network::PerNetwork,
+    /// Client networks are told apart under this secret of the process.
+    client_secret: client::ClientSecret,
     client_buckets: Buckets,
     project_buckets: Buckets,
     in_flight: Semaphore,
@@ -104,6 +111,7 @@ impl<S: Sink> Ingest<S> {
             client_buckets: Buckets::new(config.client_rate),
             project_buckets: Buckets::new(config.project_rate),
             in_flight: Semaphore::new(config.in_flight),
+            per_network: per_network::PerNetwork::new(config.per_network),
             config,
             clock,
             keys,
@@ -111,6 +119,7 @@ impl<S: Sink> Ingest<S> {
             sink,
             tally: Tally::default(),
             classifier: classify::Classifier::default(),
+            client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
         }
     }
@@ -152,16 +161,13 @@ impl<S: Sink> Ingest<S> {
         self.tally.refused()
     }
 
-    /// Sends what has been tallied of refused beacons to the log. Returns how many records the log has. What it is not known
+    /// Sends what has been tallied of refused beacons and dropped facts to the log. Returns how many records the log has. What it is not known
     /// to have is sent again the next time, under the same ids.
     ///
     /// Let it end: dropped half-way, it loses what it took.
     pub async fn send_tallies(&self) -> usize {
         let tallies = self.tally.take(Hour::of((self.clock)()));
-        let encoded = |tally: proto::RejectionTally| {
-            let bytes = record::encode_rejections(tally.clone(), self.config.record_format)?;
-            Some((tally, bytes))
-        };
+        let encoded = |tally: TallyMessage| Some((tally.clone(), tally.encode(self.config.record_format)?));
         let tallies: Vec<_> = tallies.into_iter().filter_map(encoded).collect();
         let mut sent = 0;
         for tallies in tallies.chunks(TALLIES_AT_ONCE) {
@@ -170,7 +176,7 @@ impl<S: Sink> Ingest<S> {
                 match outcome {
                     Ok(()) => sent += 1,
                     Err(error) => {
-                        tracing::debug!(%error, "a tally of refused beacons is sent again later");
+                        tracing::debug!(%error, "a tally is sent again later");
                         self.tally.put_back(tally.clone());
                     }
                 }
@@ -225,7 +231,7 @@ async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 mod tests {
     use super::*;
     use crate::sink::SinkError;
-    use schemas::RejectionReason;
+    use schemas::{RejectionReason, record};
     use std::sync::Mutex;
     use tokio::sync::{Notify, oneshot};
 
@@ -261,7 +267,7 @@ mod tests {
         let now: DateTime<Utc> = "2026-03-14T10:00:00Z".parse().unwrap();
         let keys = KeyRing::open(&home.path().join("visitor.key"), keys::VisitorPeriod::Month, now).unwrap();
         let clock: Clock = Arc::new(move || now);
-        let projects = Projects::new(Vec::new(), 0);
+        let projects = Projects::new(Vec::new(), projects::NewNames { per_hour: 0, per_network: 0 });
         (home, Arc::new(Ingest::new(IngestConfig::default(), clock, keys, projects, Arc::clone(sink))))
     }
 

@@ -1,7 +1,7 @@
-//! What a project says of its own paths, beside the masks that hold for all ([`crate::hygiene`]): which parts name somebody and are
-//! masked, which look like it and are none, and which parameters of the query tell pages apart.
+//! What a project says of its own paths, beside the masks that apply to all ([`crate::hygiene`]): which parts name a person and are
+//! masked, which only look like it, which parameters of the query tell pages apart, and which endings do not.
 
-use crate::hygiene::{clean_label, clean_path, decoded_path};
+use crate::hygiene::{clean_path, clean_value, composed, decoded_path, is_index};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use schemas::record::MAX_PATH_BYTES;
 use std::fmt;
@@ -46,7 +46,7 @@ impl FromStr for PathPattern {
                 text if text.contains(['*', '?', '#']) || text.chars().any(char::is_control) => {
                     return Err(InvalidPathPattern);
                 }
-                text => Segment::Text(text.to_owned()),
+                text => Segment::Text(composed(text).into_owned()),
             });
         }
         Ok(PathPattern { segments })
@@ -72,7 +72,8 @@ impl PathPattern {
                 (Segment::Rest, Some(_)) => return true,
                 (Segment::One, Some(_)) => {}
                 (Segment::Text(text), Some(found)) if text == found => {}
-                (Segment::Text(text), None) if text.is_empty() => {}
+                // Paths come here without the index file.
+                (Segment::Text(text), None | Some("")) if text.is_empty() || is_index(text) => {}
                 _ => return false,
             }
         }
@@ -112,6 +113,10 @@ pub struct PathRules {
     pub keep: Vec<PathPattern>,
     /// Parameters of the query that are part of the page's name, in this order.
     pub query: Vec<String>,
+    /// `/page/` is stored as `/page`.
+    pub strip_trailing_slash: bool,
+    /// `/page.html` is stored as `/page`.
+    pub strip_html: bool,
 }
 
 /// What a value in a kept parameter must not contain as it is.
@@ -130,11 +135,12 @@ impl PathRules {
         if let Some(pattern) = self.mask.iter().find(|pattern| pattern.matches(&path)) {
             path = pattern.masked(&path);
         }
+        self.strip_ending(&mut path);
         let mut separator = '?';
         for name in &self.query {
             let Some((_, value)) = url.query_pairs().find(|(found, _)| found == name) else { continue };
             // What may be kept is a page's number or section; what looks like a person's is masked there, too.
-            let value = clean_label(&value);
+            let value = clean_value(&value);
             path.push(separator);
             path.push_str(name);
             path.push('=');
@@ -146,6 +152,19 @@ impl PathRules {
         }
         path
     }
+
+    /// Removes the endings that the project's host serves the same page without.
+    fn strip_ending(&self, path: &mut String) {
+        if self.strip_html
+            && let Some(stem) = path.strip_suffix(".html").or_else(|| path.strip_suffix(".htm"))
+            && !stem.ends_with('/')
+        {
+            path.truncate(stem.len());
+        }
+        if self.strip_trailing_slash && path.len() > 1 && path.ends_with('/') {
+            path.pop();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +173,12 @@ mod tests {
 
     fn rules(mask: &[&str], keep: &[&str], query: &[&str]) -> PathRules {
         let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        PathRules { mask: patterns(mask), keep: patterns(keep), query: query.iter().map(|&n| n.to_owned()).collect() }
+        PathRules {
+            mask: patterns(mask),
+            keep: patterns(keep),
+            query: query.iter().map(|&n| n.to_owned()).collect(),
+            ..PathRules::default()
+        }
     }
 
     fn clean(rules: &PathRules, path: &str) -> String {
@@ -183,6 +207,44 @@ mod tests {
         }
         let none = PathRules::default();
         assert_eq!(clean(&none, "/list?page=2"), "/list", "nothing of a query without a rule");
+    }
+
+    #[test]
+    fn a_project_says_which_endings_are_one_page() {
+        let strip = |strip_trailing_slash: bool, strip_html: bool| PathRules {
+            strip_trailing_slash,
+            strip_html,
+            ..rules(&["/users/*/"], &[], &["page"])
+        };
+        for (path, neither, slash, html, both) in [
+            ("/", "/", "/", "/", "/"),
+            ("/index.html", "/", "/", "/", "/"),
+            ("/a/index.html", "/a/", "/a", "/a/", "/a"),
+            ("/a/", "/a/", "/a", "/a/", "/a"),
+            ("/a.html", "/a.html", "/a.html", "/a", "/a"),
+            ("/a.htm?page=2", "/a.htm?page=2", "/a.htm?page=2", "/a?page=2", "/a?page=2"),
+            ("/a/.html", "/a/.html", "/a/.html", "/a/.html", "/a/.html"),
+            ("/a.html/", "/a.html/", "/a.html", "/a.html/", "/a.html"),
+            ("/users/jane/", "/users/:masked/", "/users/:masked", "/users/:masked/", "/users/:masked"),
+        ] {
+            let stored = [(false, false), (true, false), (false, true), (true, true)]
+                .map(|(slash, html)| clean(&strip(slash, html), path));
+            assert_eq!(stored, [neither, slash, html, both], "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_paths_as_they_are_stored() {
+        let rules = rules(&["/users/*/index.html"], &["/index.html", "/cafe\u{301}/*"], &[]);
+        for (path, stored) in [
+            ("/users/jane/index.html", "/users/:masked/"),
+            ("/users/jane/", "/users/:masked/"),
+            ("/users/jane/x", "/users/jane/x"),
+            ("/index.html", "/"),
+            ("/caf%C3%A9/123456789", "/café/123456789"),
+        ] {
+            assert_eq!(clean(&rules, path), stored, "{path}");
+        }
     }
 
     #[test]

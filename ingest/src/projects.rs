@@ -101,26 +101,36 @@ pub enum Lookup {
 pub struct Projects {
     snapshot: ArcSwap<ProjectSnapshot>,
     patterns: Vec<HostPattern>,
-    /// New names that patterns may admit in one hour; stops a forger from filling the tables with names.
-    new_names_per_hour: usize,
+    new_names: NewNames,
     admitted: Mutex<Admitted>,
     no_rules: Arc<PathRules>,
+}
+
+/// How many new names host patterns may admit; stops a forger from filling the tables with names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewNames {
+    /// New names in one hour.
+    pub per_hour: usize,
+    /// New names in one hour from one client network, so that one forger does not use up the hour's; 0: no limit.
+    pub per_network: usize,
 }
 
 #[derive(Default)]
 struct Admitted {
     hour: u32,
     this_hour: usize,
+    /// New names of this hour by client network; at most as many as [`NewNames::per_hour`].
+    networks: HashMap<u64, usize>,
     names: HashSet<ProjectSlug>,
 }
 
 impl Projects {
     /// An empty registry with the host's patterns.
-    pub fn new(patterns: Vec<HostPattern>, new_names_per_hour: usize) -> Self {
+    pub fn new(patterns: Vec<HostPattern>, new_names: NewNames) -> Self {
         Projects {
             snapshot: ArcSwap::default(),
             patterns,
-            new_names_per_hour,
+            new_names,
             admitted: Mutex::default(),
             no_rules: Arc::default(),
         }
@@ -170,20 +180,25 @@ impl Projects {
         self.snapshot.load().hosts_of.get(slug).is_some_and(|hosts| hosts.contains(host))
     }
 
-    /// Admits a name that a pattern found, at the end of a beacon that is welcome otherwise. `hour` is the present one.
-    /// False where the hour's new names are used up.
-    pub fn admit(&self, slug: &ProjectSlug, hour: u32) -> bool {
+    /// Admits a name that a pattern found, at the end of a beacon that is welcome otherwise. `hour` is the present one,
+    /// `network` the client network that sent the beacon, hashed under the process's secret. False if the new names of the
+    /// hour, or those of this network, are used up.
+    pub fn admit(&self, slug: &ProjectSlug, hour: u32, network: u64) -> bool {
         let mut admitted = self.names();
         if admitted.hour != hour {
             (admitted.hour, admitted.this_hour) = (hour, 0);
+            admitted.networks.clear();
         }
         if admitted.names.contains(slug) {
             return true;
         }
-        if admitted.this_hour >= self.new_names_per_hour {
+        let of_network = admitted.networks.get(&network).copied().unwrap_or(0);
+        let network_is_over = self.new_names.per_network > 0 && of_network >= self.new_names.per_network;
+        if admitted.this_hour >= self.new_names.per_hour || network_is_over {
             return false;
         }
         admitted.this_hour += 1;
+        admitted.networks.insert(network, of_network + 1);
         admitted.names.insert(slug.clone());
         true
     }
@@ -218,6 +233,8 @@ impl Projects {
 mod tests {
     use super::*;
 
+    const NEW_NAMES: NewNames = NewNames { per_hour: 2, per_network: 0 };
+
     fn slug(text: &str) -> ProjectSlug {
         text.parse().unwrap()
     }
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn pages_find_their_project() {
-        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], NEW_NAMES);
         projects.replace(ProjectSnapshot::new(&BTreeMap::from([
             (slug("sphinx"), vec![host("sphinx.example"), host("shared.example")]),
             (slug("django"), vec![host("shared.example")]),
@@ -249,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_removed_project_is_not_admitted_again() {
-        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
-        assert!(projects.admit(&slug("one"), 1));
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], NEW_NAMES);
+        assert!(projects.admit(&slug("one"), 1, 7));
         projects.replace(ProjectSnapshot::default().without([slug("one")]));
         assert_eq!(projects.find(None, &host("one.rtd.example")), Lookup::Unknown);
         assert_eq!(projects.find(Some(&slug("one")), &host("one.rtd.example")), Lookup::Unknown);
@@ -259,17 +276,33 @@ mod tests {
 
     #[test]
     fn an_hour_admits_so_many_new_names() {
-        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], 2);
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], NEW_NAMES);
         let found = |at: &str| projects.find(None, &host(at));
-        assert!(projects.admit(&slug("one"), 1) && projects.admit(&slug("two"), 1) && projects.admit(&slug("one"), 1));
+        assert!(
+            projects.admit(&slug("one"), 1, 7)
+                && projects.admit(&slug("two"), 1, 7)
+                && projects.admit(&slug("one"), 1, 7)
+        );
         assert_eq!(found("one.rtd.example"), Lookup::Found(slug("one")));
         // The third is one too many, however often it is looked up; what was known before a restart is not new.
-        assert!(!projects.admit(&slug("three"), 1));
+        assert!(!projects.admit(&slug("three"), 1, 7));
         assert_eq!(found("three.rtd.example"), Lookup::New(slug("three")));
         projects.admit_known([slug("four"), slug("five"), slug("six")]);
-        assert!(projects.admit(&slug("six"), 1));
+        assert!(projects.admit(&slug("six"), 1, 7));
         assert_eq!(found("four.rtd.example"), Lookup::Found(slug("four")));
-        assert!(projects.admit(&slug("three"), 2));
+        assert!(projects.admit(&slug("three"), 2, 7));
         assert_eq!(projects.admitted(), ["five", "four", "one", "six", "three", "two"].map(slug));
+    }
+
+    #[test]
+    fn one_network_does_not_use_up_the_new_names_of_an_hour() {
+        let new_names = NewNames { per_hour: 100, per_network: 5 };
+        let projects = Projects::new(vec!["{project}.rtd.example".parse().unwrap()], new_names);
+        let admitted = |name: String, network: u64| projects.admit(&slug(&name), 1, network);
+        let forged = (0..100).filter(|i| admitted(format!("forged{i}"), i % 10)).count();
+        assert_eq!(forged, 50, "five of each of ten networks");
+        assert!((0..20).all(|i| admitted(format!("real{i}"), 100 + i)));
+        assert!(admitted("forged0".to_owned(), 0), "a known name is not new");
+        assert!(projects.admit(&slug("later"), 2, 0), "the next hour");
     }
 }

@@ -5,6 +5,8 @@
 //! window of the log).
 
 use crate::ids;
+use schemas::proto::{Cause, Fact};
+use schemas::record::{self, RecordFormat};
 use schemas::{Hour, ProjectSlug, RejectionReason, proto};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +16,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// beacons can invent hosts without end.
 const HOSTS: usize = 16;
 
-/// Refusals since the last take.
+/// A tally as it goes to the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TallyMessage {
+    /// Refused beacons.
+    Rejections(proto::RejectionTally),
+    /// Views that were counted without a fact.
+    DroppedFacts(proto::DroppedFacts),
+}
+
+impl TallyMessage {
+    /// The record; none if the format has no place for it.
+    pub fn encode(self, format: RecordFormat) -> Option<Vec<u8>> {
+        match self {
+            TallyMessage::Rejections(tally) => record::encode_rejections(tally, format),
+            TallyMessage::DroppedFacts(tally) => record::encode_dropped_facts(tally, format),
+        }
+    }
+}
+
+/// Refusals and dropped facts since the last take.
 #[derive(Default)]
 struct Pending {
+    dropped: HashMap<(ProjectSlug, Fact, Cause), u64>,
     counts: HashMap<(Option<ProjectSlug>, RejectionReason, String), u64>,
     hosts: HashMap<ProjectSlug, HashSet<String>>,
 }
@@ -26,7 +48,7 @@ struct Pending {
 pub struct Tally {
     pending: Mutex<Pending>,
     /// Taken before, and not known to be in the log.
-    unsent: Mutex<Vec<proto::RejectionTally>>,
+    unsent: Mutex<Vec<TallyMessage>>,
     refused: AtomicU64,
 }
 
@@ -64,6 +86,11 @@ impl Tally {
         *pending.counts.entry((project, reason, host)).or_default() += count;
     }
 
+    /// Counts one view of `project` that was counted without `fact`.
+    pub fn add_dropped(&self, project: &ProjectSlug, fact: Fact, cause: Cause) {
+        *locked(&self.pending).dropped.entry((project.clone(), fact, cause)).or_default() += 1;
+    }
+
     /// Refusals since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -71,26 +98,39 @@ impl Tally {
 
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
-        locked(&self.pending).counts.is_empty() && locked(&self.unsent).is_empty()
+        let pending = locked(&self.pending);
+        pending.counts.is_empty() && pending.dropped.is_empty() && locked(&self.unsent).is_empty()
     }
 
     /// Takes what is pending as messages for the log: those that were put back as they are, then new ones.
-    pub fn take(&self, hour: Hour) -> Vec<proto::RejectionTally> {
+    pub fn take(&self, hour: Hour) -> Vec<TallyMessage> {
         let mut tallies = std::mem::take(&mut *locked(&self.unsent));
         let pending = std::mem::take(&mut *locked(&self.pending));
-        tallies.extend(pending.counts.into_iter().map(|((project, reason, host), count)| proto::RejectionTally {
-            project: project.map_or_else(String::new, |slug| slug.as_str().to_owned()),
-            hour: hour.0,
-            reason: reason as u32,
-            count,
-            id: ids::draw(),
-            host,
+        tallies.extend(pending.counts.into_iter().map(|((project, reason, host), count)| {
+            TallyMessage::Rejections(proto::RejectionTally {
+                project: project.map_or_else(String::new, |slug| slug.as_str().to_owned()),
+                hour: hour.0,
+                reason: reason as u32,
+                count,
+                id: ids::draw(),
+                host,
+            })
+        }));
+        tallies.extend(pending.dropped.into_iter().map(|((project, fact, cause), count)| {
+            TallyMessage::DroppedFacts(proto::DroppedFacts {
+                project: project.as_str().to_owned(),
+                hour: hour.0,
+                fact: fact as i32,
+                cause: cause as i32,
+                count,
+                id: ids::draw(),
+            })
         }));
         tallies
     }
 
     /// Puts back what is not known to be in the log. It keeps its id, and so must not grow.
-    pub fn put_back(&self, tally: proto::RejectionTally) {
+    pub fn put_back(&self, tally: TallyMessage) {
         locked(&self.unsent).push(tally);
     }
 }
@@ -110,7 +150,7 @@ mod tests {
             tally.add(project("docs"), RejectionReason::InvalidField, host, 1);
         }
         tally.add(project("other"), RejectionReason::ForeignHost, "0.example".to_owned(), 1);
-        let tallies = tally.take(Hour(500_000));
+        let tallies = refusals(tally.take(Hour(500_000)));
         assert!(tally.is_empty());
         let of = |project: &str, host: &str| -> Vec<u64> {
             let found = tallies.iter().filter(|tally| tally.project == project && tally.host == host);
@@ -130,6 +170,36 @@ mod tests {
         }
         // The next ones begin anew.
         tally.add(project("docs"), RejectionReason::ForeignHost, "99.example".to_owned(), 1);
-        assert_eq!(tally.take(Hour(500_000))[0].host, "99.example");
+        assert_eq!(refusals(tally.take(Hour(500_000)))[0].host, "99.example");
+    }
+
+    fn refusals(tallies: Vec<TallyMessage>) -> Vec<proto::RejectionTally> {
+        let refusal = |tally| match tally {
+            TallyMessage::Rejections(tally) => tally,
+            TallyMessage::DroppedFacts(tally) => panic!("no fact was dropped: {tally:?}"),
+        };
+        tallies.into_iter().map(refusal).collect()
+    }
+
+    #[test]
+    fn dropped_facts_are_tallied_and_travel_in_format_4_only() {
+        let tally = Tally::default();
+        let project: ProjectSlug = "docs".parse().unwrap();
+        for _ in 0..3 {
+            tally.add_dropped(&project, Fact::Path, Cause::Limit);
+        }
+        tally.add_dropped(&project, Fact::Agent, Cause::Limit);
+        assert_eq!((tally.refused(), tally.is_empty()), (0, false), "the views are counted");
+        let tallies = tally.take(Hour(500_000));
+        assert!(tally.is_empty() && tallies.len() == 2);
+        let of_path =
+            |tally: &&TallyMessage| matches!(tally, TallyMessage::DroppedFacts(tally) if tally.fact() == Fact::Path);
+        let of_path = tallies.iter().find(of_path).unwrap().clone();
+        assert_eq!(of_path.clone().encode(RecordFormat::V3), None);
+        let bytes = of_path.encode(RecordFormat::V4).unwrap();
+        match record::decode(&bytes).unwrap() {
+            record::Record::DroppedFacts(read) => assert_eq!((read.project, read.count), ("docs", 3)),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -36,6 +36,8 @@ pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
             command.env_remove(name);
         }
     }
+    // One project gets all the load; a flag says otherwise.
+    command.env("HEADCOUNT_PROJECT_RATE", "0");
     command.env("HEADCOUNT_CLICKHOUSE_URL", clickhouse_url).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     command
 }

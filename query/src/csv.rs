@@ -226,8 +226,10 @@ pub fn report(report: &MonthlyReport) -> String {
     long.number(["period", "", "", "to"], instant(period.to));
     long.number(["period", "", "", "closed"], period.closed);
     long.number(["period", "", "", "time_zone"], &report.time_zone);
+    long.number(["period", "", "", "threshold"], report.threshold);
     long.number(["totals", "", "", "views"], totals.views);
     long.number(["totals", "", "", "visits"], totals.visits);
+    long.number(["totals", "", "", "visits_at_missing_pages"], totals.visits_at_missing_pages);
     long.visitors(["totals", "", ""], totals.visitors);
     if let Some(per_visitor) = totals.views_per_visitor {
         long.number(["totals", "", "", "views_per_visitor"], per_visitor);
@@ -290,6 +292,9 @@ pub fn report(report: &MonthlyReport) -> String {
     }
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
+    }
+    for dropped in &report.dropped_facts {
+        long.number(["dropped_facts", &dropped.fact, dropped.cause.name(), "views"], dropped.views);
     }
     for host in &report.rejected_hosts {
         let measure = if host.rest { "beacons_of_others" } else { "beacons" };

@@ -2,8 +2,8 @@
 
 use crate::page::words::{self, number, percent};
 use crate::report::{
-    BreakdownItem, ComparedMonth, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost, VisitorUnit,
-    Visitors,
+    BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost,
+    VisitorUnit, Visitors,
 };
 use std::fmt::Write as _;
 
@@ -146,6 +146,16 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     more(out, hosts.len(), hosts.len() as u64);
 }
 
+fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
+    if facts.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n## Views counted without a fact\n");
+    for dropped in facts {
+        let _ = writeln!(out, "- {}", plain(&words::dropped(dropped)));
+    }
+}
+
 /// The report. `counts` tells how many pages there are, of which the first are shown.
 pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut out = String::new();
@@ -163,6 +173,9 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
         vec![unit(totals.visitors.unit).to_owned(), estimate(totals.visitors)],
         vec!["Visits".to_owned(), number(totals.visits)],
     ];
+    if totals.visits_at_missing_pages > 0 {
+        rows.push(vec!["Of the visits, at missing pages".to_owned(), number(totals.visits_at_missing_pages)]);
+    }
     if let Some(each) = totals.views_per_visitor {
         rows.push(vec!["Views per visitor".to_owned(), words::tenths(each)]);
     }
@@ -198,11 +211,14 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
         table(&mut out, &["Reason", "Beacons"], rows.map(|(reason, count)| vec![plain(reason), number(*count)]));
     }
     rejected_hosts(&mut out, &report.rejected_hosts);
+    dropped_facts(&mut out, &report.dropped_facts);
     let _ = writeln!(
         out,
-        "\nVisitors are estimates; ± is one standard deviation. Figures about few readers are folded or withheld.\n\n\
+        "\nVisitors are estimates; ± is one standard deviation. {}\n\n\
          Lists end where they say so; all pages and values are at `/v1/projects/{}/reports/{}.csv` of the service that made this.",
-        report.project, report.period.span
+        words::threshold(report.threshold, "other"),
+        report.project,
+        report.period.span
     );
     out
 }

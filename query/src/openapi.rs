@@ -1,12 +1,13 @@
 //! `GET /v1/openapi.json`: what `/v1` has, as OpenAPI 3.1. Schemas come from the types that are written, limits and names from the
 //! constants that requests are read with.
 
-use crate::api::answer::validated;
+use crate::api::answer::{tagged, validator};
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
 use crate::reports::{Listing, ProjectListing};
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use schemas::classes::Dimension;
@@ -59,13 +60,13 @@ const ROUTES: [Route; 7] = [
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/not-found",
-        summary: "Pages that were not found, and where their readers came from",
+        summary: "Pages that were not found, with their referrers",
         parameters: &["limit", "after", "prefix", "sort"],
         schema: || listing("PageFigures"),
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
-        summary: "Views by the values of one dimension; small cells are folded into the last item",
+        summary: "Views by the values of one dimension; values with fewer views than the threshold are added up in the last item",
         parameters: &["limit", "after", "prefix_value", "sort_value"],
         schema: || listing("BreakdownItem"),
     },
@@ -214,8 +215,12 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// The document as it is sent. It is the same for as long as the process runs.
-static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
+/// The document as it is sent, and its validator. Both are the same for as long as the process runs, and shared by all responses.
+static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
+    let text = document().to_string();
+    let tag = validator(text.as_bytes());
+    (text.into(), tag)
+});
 
 /// The document.
 fn document() -> Value {
@@ -242,7 +247,7 @@ fn document() -> Value {
             "title": "headcount",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Page views and visitors of documentation sites. Times are UTC, except `week`. Visitors are estimates \
-                            with one standard deviation. Figures too small to be told are folded or withheld. New fields may come, \
+                            with one standard deviation. Values with fewer views than `threshold` are suppressed. New fields may come, \
                             none change their meaning.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -254,7 +259,7 @@ fn document() -> Value {
 
 /// `GET /v1/openapi.json`, open to all.
 pub(crate) fn route<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let sent = async |headers: HeaderMap| validated("application/json", TEXT.as_bytes().to_vec(), None, &headers);
+    let sent = async |headers: HeaderMap| tagged("application/json", TEXT.0.clone(), &TEXT.1, None, &headers);
     Router::new().route("/v1/openapi.json", get(sent))
 }
 

@@ -172,7 +172,7 @@ pub(crate) fn standalone(report: &MonthlyReport, running: Month, counts: PageCou
 
 fn sections(shown: &Shown<'_>) -> Markup {
     html! {
-        @if let Some(day) = first_day(shown) { (snippet::first_day(day)) }
+        @if let Some(day) = first_day(shown) { (snippet::first_day(day, shown.report.threshold)) }
         (figures::figures(shown))
         @if let Some(month) = shown.month() { (time::days(shown, month)) } @else { (time::months(shown)) }
         (time::week(shown))
@@ -181,6 +181,7 @@ fn sections(shown: &Shown<'_>) -> Markup {
         (lists::lists(shown))
         (lists::programs(shown))
         (refused(shown))
+        (dropped(shown))
     }
 }
 
@@ -210,6 +211,20 @@ fn refused(shown: &Shown<'_>) -> Markup {
                 h2 { "Refused beacons" }
                 p.note { "Sent for this project, and counted nowhere else." }
                 (sentences)
+            }
+        }
+    }
+}
+
+/// Views that were counted without one of their facts.
+fn dropped(shown: &Shown<'_>) -> Markup {
+    let facts = &shown.report.dropped_facts;
+    html! {
+        @if !facts.is_empty() {
+            section.refusals {
+                h2 { "Views counted without a fact" }
+                p.note { "They are part of all figures above." }
+                ul.refused { @for fact in facts { li { (words::dropped(fact)) } } }
             }
         }
     }
@@ -252,11 +267,10 @@ fn months(shown: &Shown<'_>) -> Markup {
 }
 
 fn honest(shown: &Shown<'_>) -> Markup {
-    let floor = "A value that few readers could have is folded into “All others”, or told as “under”.";
     html! {
         p {
             "Visitors are estimates, made without cookies; readers' addresses and user agents are never stored. "
-            "“±” is one standard deviation. " (floor) " Days are UTC. "
+            "“±” is one standard deviation. " (words::threshold(shown.report.threshold, "All others")) " Days are UTC. "
             @if !shown.alone { a href="/privacy" { "What is kept, and what is not" } }
         }
     }

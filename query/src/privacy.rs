@@ -37,8 +37,10 @@ pub struct PrivacyFacts {
     pub coordinate_bits: u32,
     /// The key; null where this process has none (it serves reports only).
     pub key: Option<KeyFacts>,
-    /// Figures about fewer are folded or withheld.
+    /// Values with fewer views are added up as "other", and a page's visitors below it are withheld. Counts views, not readers.
     pub small_cell_floor: u64,
+    /// Figures without a threshold.
+    pub without_threshold: &'static [&'static str],
     /// Hours after a month's end until its sketches are destroyed.
     pub close_after_hours: u64,
     /// Hours that single page views stay in the log.
@@ -78,7 +80,7 @@ pub const RECORDED: &[&str] = &[
 
 /// What no record has.
 pub const NEVER_RECORDED: &[&str] = &[
-    "address",
+    "IP address",
     "user agent",
     "any hash of either of 32 bits or more",
     "query string",
@@ -86,11 +88,25 @@ pub const NEVER_RECORDED: &[&str] = &[
     "minute and second",
 ];
 
+/// Figures that reports show however small they are.
+pub const WITHOUT_THRESHOLD: &[&str] = &[
+    "page views by path",
+    "views and visits by hour and by day",
+    "totals of a month: views, visits, visitors, visits at missing pages, bots, refused beacons",
+    "visitors of a day",
+    "views of a missing page that came from the project's own pages",
+];
+
 /// Where the promises end.
 pub const NOT_PROMISED: &[&str] = &[
-    "While a period lasts, whoever runs the service and has its key can test whether a given address and agent was there.",
+    "While a period lasts, the operator of the service, who has its key, can test whether a given IP address and user agent was there.",
     "In a small audience a coordinate is a pseudonym until its month is closed.",
-    "Who looks at a running month again and again sees when views come in.",
+    "The threshold counts views, not readers: one reader who opens enough pages reaches it alone.",
+    "Figures without a threshold can reveal a suppressed value: views of /eo/index.html say that the docs are read in Esperanto.",
+    "Padding: a sender of beacons can add views of a suppressed value until it is shown, and subtract them. The result is exact.",
+    "Membership: a sender of beacons can test whether a visitor with the same IP address and the same browser was there before: the \
+     estimate of visitors stays as it is, or grows by one.",
+    "A report user who queries a running month repeatedly sees which views arrived in between.",
     "Working without cookies is not the same as needing no consent: that is for the site to judge.",
 ];
 

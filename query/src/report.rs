@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 pub mod breakdowns;
+pub mod dropped;
 pub mod facts;
 pub mod pages;
 pub mod visitors;
@@ -21,6 +22,7 @@ pub(crate) mod make;
 mod tests;
 
 pub use breakdowns::{ValueCursor, ValueSort, ValuesRequest};
+pub use dropped::DropCause;
 pub use facts::{MonthFacts, ReportFacts, Rules};
 pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
@@ -111,6 +113,17 @@ pub struct RejectedHost {
     pub rest: bool,
 }
 
+/// Views that were counted without one of their facts, for one cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DroppedFact {
+    /// `path`, `version`, `language`, `referrer`, `status`, `title`, `country`, `id` or `agent`.
+    pub fact: String,
+    /// Why the fact was dropped.
+    pub cause: DropCause,
+    /// Page views counted without it. They are part of all other figures; of a view several facts can be dropped.
+    pub views: u64,
+}
+
 /// The month in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
@@ -118,6 +131,9 @@ pub struct Totals {
     pub views: u64,
     /// Of these, arrivals from outside the project.
     pub visits: u64,
+    /// Of the visits, those that arrived at pages with status 404: `visits` minus the sum of all referrers. The breakdown `referrer` has
+    /// the arrivals at all other pages. Rows folded before fold version 4 count both there; of their months this is smaller, or 0.
+    pub visits_at_missing_pages: u64,
     /// Visitors of the whole period: a union, not the sum of days. Of a range of months the sum over months, in `visitor-months`.
     pub visitors: Visitors,
     /// Views for each visitor, to one decimal; null where there was nobody.
@@ -165,7 +181,7 @@ pub struct PageFigures {
     pub status: u16,
     /// Page views by people.
     pub views: u64,
-    /// Visitors of the page, unless they are fewer than the floor of small cells. In a range the sum over those months in which
+    /// Visitors of the page, unless they are fewer than the threshold. In a range the sum over those months in which
     /// they are told.
     pub visitors: PageVisitors,
     /// Of a range, the months in which its visitors are withheld and so not in the sum; absent where there are none.
@@ -175,7 +191,7 @@ pub struct PageFigures {
     pub views_before: Option<u64>,
     /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
     pub change: Option<f64>,
-    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project,
+    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project (without a threshold),
     /// `:more` for hosts beyond the first 32, empty where it is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<BreakdownItem>,
@@ -218,6 +234,9 @@ pub struct MonthlyReport {
     pub project: ProjectSlug,
     /// From when to when.
     pub period: ReportPeriod,
+    /// Values with fewer views than this are suppressed: they are added up in the last item of their list. Of a page with fewer visitors
+    /// these are withheld. It counts views, not readers. Page views, hours, days and totals have no threshold.
+    pub threshold: u64,
     /// All of it in figures.
     pub totals: Totals,
     /// Every month of the period.
@@ -239,6 +258,8 @@ pub struct MonthlyReport {
     pub not_found: PageListFigures,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
+    /// Views that were counted without one of their facts, most first; empty where none were.
+    pub dropped_facts: Vec<DroppedFact>,
     /// Views by one dimension each, most first.
     #[schema(value_type = BTreeMap<String, Vec<BreakdownItem>>)]
     pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,

@@ -1,9 +1,9 @@
-//! Small cells: what a report must not tell, since it would be about somebody.
+//! Small cells: values with few views, which a report suppresses.
 //!
-//! A value of a breakdown that was counted fewer times than the floor is folded into "other". A dimension's total is
-//! always shown, so one value folded alone would come out by subtraction: then the next smallest goes with it (in the
-//! field's words, complementary suppression), and so it goes on while "other" itself is below the floor. Of a page, the
-//! visitors are withheld where they are fewer than the floor.
+//! A value of a breakdown with fewer views than the threshold is added up in "other". A dimension's total is always shown, so one value
+//! suppressed alone would come out by subtraction: then the next smallest goes with it (in the field's words, complementary suppression),
+//! and so it goes on while "other" itself is below the threshold. Of a page, the visitors are withheld if they are fewer than the
+//! threshold. It counts views, not readers: one reader who opens twelve pages passes it.
 //!
 //! Every output is made of a report that went through here, one month at a time: whoever adds up several months adds up
 //! what is left. Ranges folded after adding could be subtracted from each other.
@@ -82,5 +82,7 @@ impl Floor {
     }
 }
 
+#[cfg(test)]
+mod pairs;
 #[cfg(test)]
 mod tests;

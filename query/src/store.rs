@@ -454,13 +454,20 @@ impl ReportStore {
         let columns = ["CAST(dimension AS String) AS name, value, views"; 2];
         let more = dimension.map(|dimension| format!(" AND dimension = '{}'", dimension.name())).unwrap_or_default();
         let rows = scope.rows(columns, ["breakdown_daily", "month_closed_breakdown"], &more);
-        self.within("breakdowns", self.client.query(&values(&rows, floor)).fetch_all()).await
+        self.within("breakdowns", self.client.query(&values(&rows, Threshold::all(floor))).fetch_all()).await
     }
 
     /// Of all dimensions.
     async fn all_values(&self, scope: &Scope<'_>, floor: Floor, views: u64) -> Result<Vec<ValueSum>, StoreError> {
         if let Some(month) = scope.single_open().filter(|_| views <= FEW_VIEWS) {
-            let sql = values_one_by_one(scope, month, "breakdown_daily", ["dimension", "value"], floor, MOST_VALUES);
+            let sql = values_one_by_one(
+                scope,
+                month,
+                "breakdown_daily",
+                ["dimension", "value"],
+                Threshold::all(floor),
+                MOST_VALUES,
+            );
             let found: Vec<ValueSum> = self.within("breakdowns", self.client.query(&sql).fetch_all()).await?;
             if found.len() < MOST_VALUES {
                 return Ok(found);
@@ -533,6 +540,32 @@ fn with_compared<'a>(scope: &Scope<'a>, compared: [Option<Period>; 2]) -> Scope<
     scope.of(whole.chain(scope.periods.iter().copied()).collect())
 }
 
+/// Which values ClickHouse returns by name.
+#[derive(Clone, Copy)]
+struct Threshold {
+    floor: Floor,
+    /// This value whatever its count; a word of ours.
+    always: Option<&'static str>,
+}
+
+impl Threshold {
+    /// For all values alike.
+    fn all(floor: Floor) -> Self {
+        Threshold { floor, always: None }
+    }
+
+    /// For referrers of missing pages: the project's own pages have no threshold.
+    fn of_referrers(floor: Floor) -> Self {
+        Threshold { floor, always: Some(schemas::referrer::INTERNAL) }
+    }
+
+    /// The condition on a value `of_name` that was counted `sum` times.
+    fn named(self, sum: &str) -> String {
+        let always = self.always.map(|value| format!(" OR of_name = '{value}'")).unwrap_or_default();
+        format!("{sum} >= {}{always}", self.floor.get())
+    }
+}
+
 /// Rows of [`ValueSum`], at most `most`, of the one open `month` of `scope`: one for each value, without its name where it is below the
 /// floor. Where values are few that costs half of [`values`]. The columns are those of a row's name and of its value, from `table`.
 fn values_one_by_one(
@@ -540,27 +573,27 @@ fn values_one_by_one(
     month: u16,
     table: &str,
     columns: [&str; 2],
-    floor: Floor,
+    threshold: Threshold,
     most: usize,
 ) -> String {
-    let ([name, value], floor, days) = (columns, floor.get(), scope.days());
+    let ([name, value], named, days) = (columns, threshold.named("total"), scope.days());
     format!(
-        "SELECT toUInt16({month}) AS month, CAST(of_group AS String) AS name, if(total < {floor}, '', of_name) AS value, total, \
-         toUInt64(total < {floor}) AS beneath, total AS largest FROM (\
-         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {table} FINAL {days} GROUP BY of_group, of_name) \
-         LIMIT {most}"
+        "SELECT toUInt16({month}) AS month, CAST(of_group AS String) AS name, if({named}, of_name, '') AS value, total, \
+         toUInt64(NOT ({named})) AS beneath, total AS largest FROM (\
+         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {table} FINAL {days} GROUP BY of_group, of_name \
+         HAVING total > 0) LIMIT {most}"
     )
 }
 
 /// Rows of [`ValueSum`] from rows with a month, a name, a value and views. Values below the floor are added up there: there may be
 /// very many, and no figure of theirs is told.
-fn values(rows: &str, floor: Floor) -> String {
-    let floor = floor.get();
+fn values(rows: &str, threshold: Threshold) -> String {
+    let named = threshold.named("sum_of_value");
     format!(
         "SELECT in_month AS month, name, if(told, of_name, '') AS value, sum(sum_of_value) AS total, \
          if(told, toUInt64(0), count()) AS beneath, max(sum_of_value) AS largest FROM (\
-         SELECT in_month, name, of_name, sum(views) AS sum_of_value, sum_of_value >= {floor} AS told FROM (\
-         SELECT in_month, name, value AS of_name, views FROM ({rows})) GROUP BY in_month, name, of_name) \
+         SELECT in_month, name, of_name, sum(views) AS sum_of_value, ({named}) AS told FROM (\
+         SELECT in_month, name, value AS of_name, views FROM ({rows})) GROUP BY in_month, name, of_name HAVING sum_of_value > 0) \
          GROUP BY in_month, name, told, value"
     )
 }

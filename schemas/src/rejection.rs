@@ -50,7 +50,7 @@ reasons! {
     /// The named project is not known, or no project has the page's host.
     UnknownProject = 7, "unknown_project", 404;
     /// The page's host is not one of the project's.
-    ForeignHost = 8, "foreign_host", 403;
+    ForeignHost = 8, "foreign_host", 404;
     /// The body is longer than 16 KiB.
     BodyTooLarge = 9, "body_too_large", 413;
     /// The body did not arrive in time.
@@ -64,7 +64,7 @@ reasons! {
     /// Too much work under way; refused before parsing.
     Overloaded = 14, "overloaded", 503;
     /// Several projects share the page's host and the beacon names none.
-    AmbiguousProject = 15, "ambiguous_project", 400;
+    AmbiguousProject = 15, "ambiguous_project", 404;
     /// The client is in a network whose views are not counted. Record format 4.
     IgnoredNetwork = 16, "ignored_network", 204;
     /// The browser fetched the page before anybody opened it. Record format 4.
@@ -73,7 +73,20 @@ reasons! {
     NotAView = 18, "not_a_view", 202;
 }
 
+/// The sender's one answer to all reasons that depend on which projects are registered.
+pub const NOT_COUNTED_HERE: &str = "not_counted_here";
+
 impl RejectionReason {
+    /// Whether the reason says something about the registry: that a project exists, or which hosts it has. Such a reason is
+    /// shown in the project's report only. The sender is answered [`NOT_COUNTED_HERE`], whichever it is, or an outsider could
+    /// find out whether a private project exists.
+    pub const fn is_about_registry(self) -> bool {
+        matches!(
+            self,
+            RejectionReason::UnknownProject | RejectionReason::ForeignHost | RejectionReason::AmbiguousProject
+        )
+    }
+
     /// The first record format (see [`crate::record`]) that has this reason.
     pub const fn first_format(self) -> u32 {
         match self {
@@ -141,6 +154,8 @@ mod tests {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
         }
         assert_eq!(RejectionReason::from_number(0), None);
+        let about_registry = RejectionReason::ALL.iter().filter(|reason| reason.is_about_registry());
+        assert!(about_registry.clone().count() == 3 && about_registry.clone().all(|reason| reason.status() == 404));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -16,6 +16,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (3, include_str!("../sql/0003_privacy.sql")),
     (4, include_str!("../sql/0004_reports.sql")),
     (5, include_str!("../sql/0005_finished_numbers.sql")),
+    (6, include_str!("../sql/0006_path_endings.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -201,6 +202,10 @@ pub struct ProjectRow {
     pub recipients: Vec<String>,
     /// Milliseconds since the epoch at the change.
     pub revision: u64,
+    /// 1 where paths are stored without a trailing slash.
+    pub strip_trailing_slash: u8,
+    /// 1 where paths are stored without `.html` at their end.
+    pub strip_html: u8,
 }
 
 /// `token`: who may read reports; the row with the largest `revision` holds.

@@ -23,8 +23,14 @@ pub struct JournalSource {
 }
 
 impl JournalSource {
-    /// Records stay at least `retention_hours`, and always until their window is closed.
+    /// Records stay `retention_hours`, less if the journal needs their space, and always until their window is closed. What
+    /// the last commit closed is known from here on, so a full journal has space before ClickHouse answers.
     pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
+        let commit = journal.text(COMMIT).ok().flatten().and_then(|text| serde_json::from_str::<Commit>(&text).ok());
+        // A commit of another log, or one that cannot be read, is an error of the loop that folds it.
+        if let Some(commit) = commit.filter(|commit| commit.stream == journal.stream()) {
+            journal.set_counted(commit.resume_at());
+        }
         let end = journal.end();
         JournalSource { journal, end, clock, retention_hours, seen_end: None }
     }
@@ -109,6 +115,8 @@ impl Source for JournalSource {
         let below = commit.resume_at();
         self.blocking(action, move |journal| {
             journal.store_text(COMMIT, &text)?;
+            // Only now: a restart begins at this commit.
+            journal.set_counted(below);
             // Some at a time, each in a transaction of its own, so that appends come in between.
             while journal.trim(below, before)? >= TRIM_BATCHES {}
             Ok(())

@@ -112,6 +112,8 @@ mod tests {
             public: 0,
             recipients: vec!["b@example.org".to_owned()],
             revision: 0,
+            strip_trailing_slash: 0,
+            strip_html: 0,
         }
     }
 

@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
 
     let snapshot = Snapshot::new(&data.join("projects.json"));
-    let registry = Projects::new(config.host_patterns()?, config.new_projects_per_hour()?);
+    let registry = Projects::new(config.host_patterns()?, config.new_names()?);
     registry.replace(projects::indexed(&snapshot.load()));
     let names = Snapshot::new(&data.join("admitted.json"));
     registry.admit_known(names.load::<Vec<ProjectSlug>>());

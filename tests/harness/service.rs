@@ -68,6 +68,8 @@ impl Service {
         let mut process = Process::new("the service", Path::new("env"), all, directory.path().join("log"));
         // Stories ask again and again until something has happened; those about limits say so by a flag.
         process.variable("HEADCOUNT_REPORT_RATE", "0");
+        // Stories send faster to one project than any site; those about limits say so by a flag.
+        process.variable("HEADCOUNT_PROJECT_RATE", "0");
         // What was counted is looked for at once.
         process.variable("HEADCOUNT_REPORT_PATIENCE", "0");
         Ok(Service { directory, address, process, reader: OnceLock::new() })

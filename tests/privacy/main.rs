@@ -14,6 +14,7 @@ mod s08_a_closed_month_keeps_numbers_only;
 mod s09_opt_out_is_honoured;
 mod s10_coarse_by_construction;
 mod s11_no_small_cells;
+mod s11_words;
 mod s13_retention_is_enforced;
 mod s14_crashes_leak_nothing;
 mod s15_nobody_can_forge_a_crowd;

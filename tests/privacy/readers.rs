@@ -45,7 +45,7 @@ pub fn read(key: &PeriodKey, project: &str, path: &str, number: u32) -> VisitorC
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"));
     let address = ClientAddress::new(Ipv4Addr::from(0x0a00_0000 + number).into());
-    coordinates(key, project, path, &address, UserAgent::of(&headers))
+    coordinates(key, project, path, &address, Some(UserAgent::of(&headers)))
 }
 
 /// Two coordinates are alike by chance so often: one of 16,384 registers, and the same rank (2⁻ʳ each) in a third of these.

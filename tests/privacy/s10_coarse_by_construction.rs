@@ -10,7 +10,7 @@ const AGENT: &str = "Mozilla/5.0 (Linux; Android 14; Pixel 8a Build/UD1A.230805.
                      Chrome/131.7.6778.135 Mobile Safari/537.36";
 
 /// (path and query as the reader had them, path as it is stored)
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 13] = [
     ("/guide?utm_id=geheim-1&email=geheim-2%40example.org#geheim-3", "/guide"),
     ("/u/geheim-4%40example.org/", "/u/:email/"),
     ("/reset/eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9geheim5A", "/reset/:token"),
@@ -19,6 +19,10 @@ const PAGES: [(&str, &str); 9] = [
     ("/from/192.0.2.77", "/from/:address"),
     ("/page;jsessionid=GEHEIM6A1B2C3D4E", "/:token"),
     ("/token=geheim-7", "/:token"),
+    ("/u/geheim-11%252540example.org", "/u/:email"),
+    ("/u/invite-geheim-3f2504e0-4f89-41d3-9a0c-0305e82c3301", "/u/:id"),
+    ("/en/1.2.3.4/classEigen_1_1SparseMatrix.html", "/en/1.2.3.4/classEigen_1_1SparseMatrix.html"),
+    ("/en//stable/index.html", "/en/stable/"),
     ("/en/stable/", "/en/stable/"),
 ];
 
@@ -89,7 +93,17 @@ async fn a_project_has_rules_of_its_own() -> Result<()> {
         ensure!(!ok && told.contains(expected), "{told}");
     }
     let (ok, told) = rules(&["--mask", "/users/*", "--keep", "/c/*", "--query-parameter", "page"]).await?;
-    ensure!(ok && told.contains("/users/*"), "{told}");
+    ensure!(ok && told.contains("mask: nothing → /users/*"), "{told}");
+    let (ok, told) = rules(&["--mask", "/orders/*", "--html", "strip"]).await?;
+    ensure!(ok && told.contains("mask: /users/* → /users/*, /orders/*"), "{told}");
+    let (ok, told) = rules(&["--remove-mask", "/orders/*"]).await?;
+    ensure!(ok && told.contains("mask: /users/*, /orders/* → /users/*"), "{told}");
+    // Without options the rules are printed, and stay.
+    for _ in 0..2 {
+        let (ok, told) = rules(&[]).await?;
+        let expected = "mask: /users/*\nkeep: /c/*\nquery-parameter: page\ntrailing-slash: keep\nhtml: strip\n";
+        ensure!(ok && told == expected, "{told}");
+    }
 
     let mut connection = Connection::open(service.address()).await?;
     let mut send = async |path: &str| -> Result<()> {
@@ -117,10 +131,11 @@ async fn a_project_has_rules_of_its_own() -> Result<()> {
         format!("/c/{hash}"),
         format!("/d/{hash}"),
         "/list?page=2&q=geheim".to_owned(),
+        "/a.html".to_owned(),
     ] {
         send(&path).await?;
     }
-    let expected = ["/users/:masked".to_owned(), format!("/c/{hash}"), "/d/:id".to_owned(), "/list?page=2".to_owned()];
+    let expected = ["/users/:masked", &format!("/c/{hash}"), "/d/:id", "/list?page=2", "/a"].map(str::to_owned);
     harness::service::eventually("the pages", async || {
         let paths = paths().await?;
         ensure!(expected.iter().all(|path| paths.contains(path)), "{paths:?}");

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use cases::{CANARY, Case};
 use harness::http::{Answer, Connection};
 use harness::service::{Service, eventually};
+use schemas::rejection::NOT_COUNTED_HERE;
 use schemas::tables::{LedgerRow, RejectionDailyRow};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -24,12 +25,21 @@ const PROJECTS: [(&str, &str); 3] = [("docs", "docs.example"), ("one", "shared.e
 /// (project, reason) → refused beacons.
 type Refusals = BTreeMap<(String, String), u64>;
 
+/// The reason as the sender sees it: what depends on the registry is one answer.
+fn answered(reason: &str) -> &str {
+    match reason {
+        "unknown_project" | "foreign_host" | "ambiguous_project" => NOT_COUNTED_HERE,
+        other => other,
+    }
+}
+
 /// What every refusal has in common, and what this one must say.
 fn check(name: &str, answer: &Answer, status: u16, reason: &str, field: Option<&str>) -> Result<()> {
     let shown = String::from_utf8_lossy(&answer.body);
     ensure!(answer.status == status, "{name}: {} instead of {status}: {shown}", answer.status);
     let error = answer.json().with_context(|| name.to_owned())?["error"].take();
-    ensure!(error["reason"] == reason, "{name}: expected {reason}: {shown}");
+    let answered = answered(reason);
+    ensure!(error["reason"] == answered, "{name}: expected {answered}: {shown}");
     ensure!(error["field"].as_str() == field, "{name}: expected the field {field:?}: {shown}");
     ensure!(error["expected"].as_str().is_some_and(|text| !text.is_empty()), "{name}: says what is right: {shown}");
     check_headers(name, answer)?;
@@ -129,20 +139,26 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     let slow = raw::dribbled(service.address()).await?;
     check("a body in drops", &slow, 408, "body_timeout", None)?;
     note("", "body_timeout");
-    raw::half_a_head(service.address()).await?;
+    for status in raw::malformed(service.address()).await? {
+        match status {
+            413 => note("", "body_too_large"),
+            408 => note("", "body_timeout"),
+            _ => note("", "malformed_json"),
+        }
+    }
 
     // Docs on two hosts which nobody registered: often enough to be told, were the rarer one not needed to cover the others.
     for (host, times) in [("moved.example:8443", 30), ("old.example", 12)] {
         let beacon = format!(r#"{{"project":"docs","url":"https://{host}/welcome.html?q=1"}}"#);
         for _ in 0..times {
             let answer = post(&service, &[("user-agent", AGENT)], &beacon).await?;
-            check("docs that moved", &answer, 403, "foreign_host", Some("url"))?;
+            check("docs that moved", &answer, 404, "foreign_host", Some("url"))?;
             note("docs", "foreign_host");
         }
     }
     // An address is no site's name: counted without it.
     let bare = r#"{"project":"docs","url":"http://192.0.2.7/welcome.html"}"#;
-    check("an address", &post(&service, &[("user-agent", AGENT)], bare).await?, 403, "foreign_host", Some("url"))?;
+    check("an address", &post(&service, &[("user-agent", AGENT)], bare).await?, 404, "foreign_host", Some("url"))?;
     note("docs", "foreign_host");
 
     until_refused(&service, &sent).await?;

@@ -56,7 +56,9 @@ fn pages(list: &Value) -> Result<Pages> {
 fn viewed(paths: &[&str]) -> Pages {
     let mut pages = Pages::new();
     for path in paths {
-        *pages.entry(((*path).to_owned(), 200)).or_default() += 1;
+        // Stored without the index file.
+        let stored = path.strip_suffix("index.html").unwrap_or(path);
+        *pages.entry((stored.to_owned(), 200)).or_default() += 1;
     }
     pages
 }

@@ -106,6 +106,20 @@ async fn read(service: &Service, views: u64) -> Result<()> {
     Ok(())
 }
 
+/// Writes what the fold writes of views that were counted without a fact. No refused beacon comes of them.
+async fn views_without_facts(service: &Service) -> Result<()> {
+    let live = async || http::get(service.address(), "/projects/docs/live").await?.json();
+    let before = live().await?;
+    for (reason, views) in [("limited_path", 1204), ("limited_agent", 12), ("dropped_title", 1)] {
+        let sql = "INSERT INTO rejection_daily (project, day, reason, host, beacons, stream, window_start, next_offset) \
+                   VALUES ('docs', toDate('2026-01-15'), ?, '', ?, 7, 0, 9)";
+        service.clickhouse()?.query(sql).bind(reason).bind(views).execute().await?;
+    }
+    let after = live().await?;
+    ensure!(before["refused_today"] == after["refused_today"] && before["refused_today"] != 0, "{before} {after}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let mut server = MailServer::start().await?;
@@ -131,7 +145,7 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     for (host, beacons) in FOREIGN {
         for number in 0..beacons {
             let beacon = json!({"project": "docs", "url": format!("https://{host}/")});
-            send(&mut connection, number, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", beacon, 403).await?;
+            send(&mut connection, number, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", beacon, 404).await?;
         }
     }
     service.counted("docs", MONTH, VIEWS).await?;
@@ -142,6 +156,7 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
         Ok(())
     })
     .await?;
+    views_without_facts(&service).await?;
     ensure!(server.mails()?.is_empty(), "the month is not over");
     service.stop().await?;
 
@@ -184,6 +199,14 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
         any(hosts, &|host| host["host"] == "mirror.example") && any(hosts, &|host| host["rest"] == true),
         "{hosts}"
     );
+    let dropped = json!([
+        {"fact": "path", "cause": "limit", "views": 1204},
+        {"fact": "agent", "cause": "limit", "views": 12},
+        {"fact": "title", "cause": "unusable", "views": 1},
+    ]);
+    ensure!(report["dropped_facts"] == dropped, "{}", report["dropped_facts"]);
+    ensure!(report["totals"]["rejected"].as_object().is_some_and(|of| of.len() == 1), "{}", report["totals"]);
+    ensure!(report["totals"]["visits_at_missing_pages"].is_u64(), "{}", report["totals"]);
     forms::csv(&report, &csv)?;
     forms::markdown(&report, &markdown)?;
     forms::html(&report, &page).context("the page")?;

@@ -278,7 +278,7 @@ async fn the_first_view_is_seen_to_arrive() -> Result<()> {
         anyhow::Ok(())
     };
     // From the wrong host first: the page says so by itself.
-    send("https://elsewhere.example.org/", 403).await?;
+    send("https://elsewhere.example.org/", 404).await?;
     eventually("the refusal to be told", async || {
         let live = http::get(service.address(), "/projects/fresh/live").await?.json()?;
         ensure!(live["refused_today"] == 1, "{live}");

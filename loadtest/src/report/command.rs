@@ -177,6 +177,8 @@ async fn register(client: &Client, crowd: &Crowd) -> anyhow::Result<()> {
             public: 1,
             recipients: vec![],
             revision: 1,
+            strip_trailing_slash: 0,
+            strip_html: 0,
         };
         insert.write(&row).await.context("registering the projects")?;
     }

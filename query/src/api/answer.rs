@@ -1,6 +1,7 @@
 //! How an answer is written: JSON or CSV, with a validator that spares sending it again.
 
 use crate::problem::Problem;
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -89,7 +90,23 @@ pub(crate) fn csv(text: String, name: &str, asked: &HeaderMap) -> Response {
 /// The body with its validator; without the body where the caller has it already. A validator is a value that a browser stores
 /// and sends back: it is of what is told, the same for everybody, and never given where readers of docs come by.
 pub(crate) fn validated(content_type: &'static str, body: Vec<u8>, name: Option<&str>, asked: &HeaderMap) -> Response {
-    let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
+    let tag = validator(&body);
+    tagged(content_type, body.into(), &tag, name, asked)
+}
+
+/// The validator of a body.
+pub(crate) fn validator(body: &[u8]) -> String {
+    format!("\"{}\"", &blake3::hash(body).to_hex()[..32])
+}
+
+/// [`validated`], of a body whose validator is known.
+pub(crate) fn tagged(
+    content_type: &'static str,
+    body: Bytes,
+    tag: &str,
+    name: Option<&str>,
+    asked: &HeaderMap,
+) -> Response {
     let known = |line: &HeaderValue| {
         let of_ours = |text: &str| text == "*" || text.strip_prefix("W/").unwrap_or(text) == tag;
         line.to_str().is_ok_and(|line| line.split(',').map(str::trim).any(of_ours))
@@ -101,7 +118,7 @@ pub(crate) fn validated(content_type: &'static str, body: Vec<u8>, name: Option<
         ([(header::CONTENT_TYPE, content_type)], body).into_response()
     };
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
         headers.insert(header::ETAG, tag);
     }
     headers.insert(header::VARY, HeaderValue::from_static("accept"));

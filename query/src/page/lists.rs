@@ -25,7 +25,10 @@ const fn list(dimension: Dimension, heading: &'static str, blank: &'static str) 
 const LISTS: &[List] = &[
     list(Dimension::Version, "Docs versions", "No version told"),
     List { names: Some("language"), ..list(Dimension::Language, "Docs languages", "No language told") },
-    List { unit: "visits", ..list(Dimension::Referrer, "Where visits came from", "Direct, or not told") },
+    List {
+        unit: "visits to pages that exist",
+        ..list(Dimension::Referrer, "Where visits came from", "Direct, or not told")
+    },
     List { names: Some("region"), ..list(Dimension::Country, "Countries", "Unknown") },
     list(Dimension::Browser, "Browsers", "Unknown"),
     list(Dimension::System, "Systems", "Unknown"),

@@ -61,6 +61,7 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
             } @else {
                 (table(shown, &base, change))
                 (first_of(shown, list.items.len(), shown.counts.pages))
+                (more_paths(&list.items))
                 @if list.items.iter().any(|page| page.months_withheld > 0 && page.visitors.shown().is_some()) {
                     p.note { "Visitors of a page are added up over those months in which they are enough to be told; where “+” stands, there are others." }
                 }
@@ -84,6 +85,18 @@ fn first_of(shown: &Shown<'_>, listed: usize, there: u64) -> Markup {
     html! {
         @if shown.alone && (listed as u64) < there {
             p.note { "The first " (words::number(listed as u64)) " of " (words::number(there)) "." }
+        }
+    }
+}
+
+/// What [`words::MORE_PATHS`] is, where it is listed.
+fn more_paths(listed: &[PageFigures]) -> Markup {
+    html! {
+        @if listed.iter().any(|page| page.path == words::MORE_PATHS) {
+            p.note {
+                code { (words::MORE_PATHS) } " adds up views of paths that are not counted by name: one client network sent more different paths than "
+                code { "paths_per_network" } " allows, or the project had more different paths in a day than are kept."
+            }
         }
     }
 }
@@ -163,7 +176,7 @@ fn changed(page: &PageFigures) -> String {
     }
 }
 
-/// Pages not found, and who leads there.
+/// Pages not found, and their referrers.
 pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
     let missing = &report.not_found.items;
@@ -177,7 +190,13 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
             h2 { "Pages not found" }
             p.note {
                 "Addresses that readers asked for and the docs answered with 404. A redirect to what took their place helps whoever follows an old link: in the "
-                "settings of Read the Docs, with " code { "sphinx-reredirects" } " in Sphinx, " code { "mkdocs-redirects" } " in MkDocs. Links from your own pages are better mended."
+                "settings of Read the Docs, with " code { "sphinx-reredirects" } " in Sphinx, " code { "mkdocs-redirects" } " in MkDocs. Links from your own pages are better fixed."
+            }
+            @if report.totals.visits_at_missing_pages > 0 {
+                p.note {
+                    b { (words::counted(report.totals.visits_at_missing_pages, "visit", "visits")) }
+                    " arrived at pages not found. “Where visits came from” does not contain them."
+                }
             }
             div.list.paths.missing role="table" aria-label="Pages not found" {
                 div.row.heads role="row" { span role="columnheader" { "Path, and where its readers came from" } span role="columnheader" { "Views" } }
@@ -193,6 +212,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                 }
             }
             (first_of(shown, missing.len().min(NOT_FOUND_SHOWN), shown.counts.not_found))
+            (more_paths(&missing[..missing.len().min(NOT_FOUND_SHOWN)]))
             @if !shown.alone {
                 p.full {
                     @if more { "The " (NOT_FOUND_SHOWN.min(missing.len())) " most asked for. " }

@@ -16,7 +16,7 @@ pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
             main.words #content {
                 section {
                     h2 { "Readers" }
-                    p { "Nothing is left on a reader's machine: no cookie, no storage. Address and user agent are used while a request is answered, and are not recorded. Hashes of them, under a secret of this process, are in its memory for a while, to limit what one client may send; they are never written." }
+                    p { "Nothing is left on a reader's machine: no cookie, no storage. IP address and user agent are used while a request is answered, and are not recorded. Hashes of them, under a secret of this process, are in its memory for a while, to limit what one client may send; they are never written." }
                     p {
                         "To count visitors, " (facts.coordinate_bits) " bits or less are kept: a place among "
                         (words::number(1 << facts.precision)) " and a small number, made with a secret key. They are different in every project and on every page."
@@ -38,10 +38,12 @@ pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
                 }
                 section {
                     h2 { "Figures" }
-                    p { "Figures about fewer than " (facts.small_cell_floor) " are folded or withheld. " (facts.close_after_hours) " hours after a month's end only numbers are kept of it." }
+                    p { (words::threshold(facts.small_cell_floor, "other")) }
+                    p { (facts.close_after_hours) " hours after a month's end only numbers are kept of it." }
                     p { "Single page views stay in the log for " (facts.log_retention_hours) " hours, figures for " (facts.retention_months) " months after their month." }
                     p { "Countries: " (facts.country) "." }
                 }
+                section { h2 { "Without a threshold" } (list(facts.without_threshold)) }
                 section { h2 { "Recorded of a page view" } (list(facts.recorded)) }
                 section { h2 { "Never recorded" } (list(facts.never_recorded)) }
                 section { h2 { "Not promised" } (list(facts.not_promised)) }

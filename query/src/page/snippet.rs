@@ -88,14 +88,14 @@ pub(super) fn silent_month(title: &str, running: &str) -> Markup {
 }
 
 /// The first day of a project: figures are few, and what is worth a look.
-pub(super) fn first_day(since: chrono::NaiveDate) -> Markup {
+pub(super) fn first_day(since: chrono::NaiveDate, threshold: u64) -> Markup {
     html! {
         div.waiting.screen {
             p { b { "Counting since " (words::day(since)) "." } " Worth a look on the first day:" }
             ul.plain {
                 li { "Does the list of pages have pages of every part of the docs? What is missing there lacks the line." }
                 li { "Open an address that does not exist: it should appear under “Pages not found”. If it does not, the 404 page lacks the line." }
-                li { "Values counted fewer than ten times are added up as “All others” at first. That is on purpose." }
+                li { "Values with fewer than " (threshold) " views are added up as “All others”." }
             }
         }
     }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
-    BreakdownItem, ComparedMonth, Comparison, DayFigures, HourFigures, MonthFigures, PageFigures, PageListFigures,
-    PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MonthFigures,
+    PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -52,9 +52,11 @@ fn empty(to: &str) -> MonthlyReport {
     MonthlyReport {
         project: "sphinx".parse().unwrap(),
         period: ReportPeriod { span: "2026-10".into(), from, to, closed: false, month: Some("2026-10".into()) },
+        threshold: 10,
         totals: Totals {
             views: 0,
             visits: 0,
+            visits_at_missing_pages: 0,
             visitors: visitors(0),
             views_per_visitor: None,
             late_views: None,
@@ -70,6 +72,7 @@ fn empty(to: &str) -> MonthlyReport {
         pages: none(),
         not_found: none(),
         rejected_hosts: Vec::new(),
+        dropped_facts: Vec::new(),
         breakdowns: BTreeMap::new(),
     }
 }
@@ -80,6 +83,7 @@ fn full() -> MonthlyReport {
     report.totals = Totals {
         views: 31_000_000,
         visits: 15_500_000,
+        visits_at_missing_pages: 16,
         visitors: visitors(4_000_000),
         views_per_visitor: Some(7.75),
         late_views: None,
@@ -238,6 +242,24 @@ fn pages_not_found_and_refusals_say_what_to_do() {
     ] {
         assert!(page.contains(words), "{words}: {page}");
     }
+}
+
+#[test]
+fn what_was_counted_otherwise_is_explained() {
+    let mut report = full();
+    report.dropped_facts = vec![DroppedFact { fact: "path".into(), cause: DropCause::Limit, views: 1204 }];
+    report.pages.items.push(page_figures("/:more".into(), 200, 9));
+    let page = words_of(&render(&report));
+    for words in [
+        "1,204 views were counted under /:more: one client network sent more different paths",
+        "/:more adds up views of paths that are not counted by name",
+        "16 visits arrived at pages not found. “Where visits came from” does not contain them.",
+        "Values with fewer than 10 views are added up as “All others”, and a page's visitors below 10 are withheld.",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    let page = words_of(&render(&full()));
+    assert!(!page.contains("/:more") && !page.contains("counted without a fact"), "{page}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The page's words: figures, dates and reasons as people read them.
 
+use crate::report::{DropCause, DroppedFact};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 
@@ -20,6 +21,9 @@ const MONTHS: [&str; 12] = [
 
 /// Longest text of a path or label on the page, in characters; the JSON has all of it.
 const SHOWN_CHARS: usize = 80;
+
+/// Stands for all paths that are not counted by name.
+pub(super) const MORE_PATHS: &str = "/:more";
 
 /// `1234567` as `1,234,567`.
 pub(crate) fn number(value: u64) -> String {
@@ -203,6 +207,37 @@ pub(crate) fn rejection(name: &str) -> &str {
     }
 }
 
+/// What the threshold is, and which figures have none. `others` is what the item is called that suppressed values are added up in.
+pub(crate) fn threshold(threshold: u64, others: &str) -> String {
+    format!(
+        "Values with fewer than {threshold} views are added up as “{others}”, and a page's visitors below {threshold} are withheld. \
+         The threshold counts views, not readers. Page views, hours, days and totals have none."
+    )
+}
+
+/// How many views were counted without a fact, and why.
+pub(crate) fn dropped(dropped: &DroppedFact) -> String {
+    let views = counted(dropped.views, "view was", "views were");
+    let fact = match dropped.fact.as_str() {
+        "agent" => "user agent",
+        "status" => "HTTP status",
+        fact => fact,
+    };
+    match (dropped.cause, dropped.fact.as_str()) {
+        (DropCause::Unusable, _) => format!("{views} counted without the {fact} that was sent: it could not be used."),
+        (DropCause::Limit, "path") => format!(
+            "{views} counted under {MORE_PATHS}: one client network sent more different paths than paths_per_network allows."
+        ),
+        (DropCause::Limit, "agent") => format!(
+            "{views} counted as the visitor of the client network alone: it sent more different user agents than agents_per_network \
+             allows."
+        ),
+        (DropCause::Limit, _) => format!(
+            "{views} counted without the {fact}: one client network sent more different values than values_per_network allows."
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +269,34 @@ mod tests {
         for (fraction, text) in [(0.12, "+12 %"), (-0.054, "−5 %"), (2.4, "× 3.4"), (0.001, "± 0 %")] {
             assert_eq!(change_short(fraction), text);
         }
+    }
+
+    #[test]
+    fn dropped_facts_are_sentences_that_name_the_setting() {
+        let words = |fact: &str, cause, views| dropped(&DroppedFact { fact: fact.to_owned(), cause, views });
+        for (fact, cause, views, expected) in [
+            (
+                "path",
+                DropCause::Limit,
+                1204,
+                "1,204 views were counted under /:more: one client network sent more different paths than paths_per_network allows.",
+            ),
+            (
+                "referrer",
+                DropCause::Limit,
+                1,
+                "1 view was counted without the referrer: one client network sent more different values than values_per_network allows.",
+            ),
+            (
+                "version",
+                DropCause::Unusable,
+                2,
+                "2 views were counted without the version that was sent: it could not be used.",
+            ),
+        ] {
+            assert_eq!(words(fact, cause, views), expected);
+        }
+        assert!(words("agent", DropCause::Limit, 3).contains("agents_per_network"));
     }
 
     #[test]

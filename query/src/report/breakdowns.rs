@@ -1,9 +1,11 @@
 //! Views by the values of one dimension, and the hosts of refused beacons: folded month by month, added up then.
 
+use super::dropped::DropCause;
 use super::facts::{MonthFacts, ValueSum, apart};
 use super::pages::{DEFAULT_LIMIT, hex, plain_number, unhex};
 use super::{BreakdownItem, RejectedHost};
 use crate::small_cells::Floor;
+use schemas::referrer::INTERNAL;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
@@ -28,8 +30,11 @@ fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<BreakdownIt
 }
 
 /// All groups (dimensions, paths) of `sums`.
-pub(super) fn folded(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
-    let mut groups: BTreeMap<&str, BTreeMap<u16, Vec<&ValueSum>>> = BTreeMap::new();
+pub(super) fn folded<'a>(
+    sums: impl IntoIterator<Item = &'a ValueSum>,
+    floor: Floor,
+) -> BTreeMap<&'a str, Vec<BreakdownItem>> {
+    let mut groups: BTreeMap<&'a str, BTreeMap<u16, Vec<&ValueSum>>> = BTreeMap::new();
     for sum in sums {
         groups.entry(&sum.name).or_default().entry(sum.month).or_default().push(sum);
     }
@@ -38,6 +43,24 @@ pub(super) fn folded(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<Brea
         floor.fold_above(items, beneath)
     };
     groups.into_iter().map(|(group, months)| (group, added_up(months.values().map(of_month)))).collect()
+}
+
+/// Referrers of missing pages, by path. Views that came from the project's own pages ([`INTERNAL`]) have no threshold, and no
+/// suppressed value is added up with them: where one page is missing, they are its views minus the arrivals at missing pages, and whoever
+/// subtracts them from "other" would know a suppressed referrer.
+pub(crate) fn referrers_of_missing(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
+    let is_internal = |sum: &&ValueSum| sum.beneath == 0 && sum.value == INTERNAL;
+    let mut referrers = folded(sums.iter().filter(|sum| !is_internal(sum)), floor);
+    let mut internal: BTreeMap<&str, u64> = BTreeMap::new();
+    for sum in sums.iter().filter(is_internal) {
+        *internal.entry(&sum.name).or_default() += sum.total;
+    }
+    for (path, views) in internal {
+        let items = referrers.entry(path).or_default();
+        items.push(BreakdownItem { value: INTERNAL.to_owned(), views, rest: false });
+        in_order(items);
+    }
+    referrers
 }
 
 /// At most `limit` values; the others join what adds up others.
@@ -166,10 +189,22 @@ pub(crate) fn page_of(
     (page, next)
 }
 
+/// Rows of refused beacons, without those of dropped facts: these views were counted.
+fn refusals(months: &[MonthFacts]) -> impl Iterator<Item = (&(String, String), &u64)> {
+    months.iter().flat_map(of_month)
+}
+
+fn of_month(month: &MonthFacts) -> impl Iterator<Item = (&(String, String), &u64)> {
+    // A host that gave its name up has a row of 0.
+    let refused =
+        |((reason, _), beacons): &(&(String, String), &u64)| **beacons > 0 && DropCause::of_reason(reason).is_none();
+    month.rejections.iter().filter(refused)
+}
+
 /// Beacons refused in all months, by reason.
 pub(super) fn rejected(months: &[MonthFacts]) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for ((reason, _), beacons) in months.iter().flat_map(|month| &month.rejections) {
+    for ((reason, _), beacons) in refusals(months) {
         *sums.entry(reason.clone()).or_default() += beacons;
     }
     sums
@@ -179,12 +214,12 @@ pub(super) fn rejected(months: &[MonthFacts]) -> BTreeMap<String, u64> {
 pub(super) fn rejected_hosts(months: &[MonthFacts], floor: Floor) -> Vec<RejectedHost> {
     let mut reasons: BTreeMap<&str, Vec<Vec<BreakdownItem>>> = BTreeMap::new();
     for month in months {
-        let mut of_month: BTreeMap<&str, Vec<BreakdownItem>> = BTreeMap::new();
-        for ((reason, host), &beacons) in &month.rejections {
+        let mut by_reason: BTreeMap<&str, Vec<BreakdownItem>> = BTreeMap::new();
+        for ((reason, host), &beacons) in of_month(month) {
             let item = BreakdownItem { value: host.clone(), views: beacons, rest: false };
-            of_month.entry(reason).or_default().push(item);
+            by_reason.entry(reason).or_default().push(item);
         }
-        for (reason, hosts) in of_month {
+        for (reason, hosts) in by_reason {
             // Where no page's host is at fault, none was noted.
             if hosts.iter().any(|host| !host.value.is_empty()) {
                 reasons.entry(reason).or_default().push(floor.fold(hosts));

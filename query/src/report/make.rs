@@ -1,6 +1,7 @@
 //! The figures of a report from its facts.
 
-use super::breakdowns::{LISTED_VALUES, folded, rejected, rejected_hosts, shortened};
+use super::breakdowns::{LISTED_VALUES, folded, referrers_of_missing, rejected, rejected_hosts, shortened};
+use super::dropped::dropped_facts;
 use super::facts::{ByPage, ListedPages, MonthFacts, ReportFacts, Rules};
 use super::pages::{PageList, PageTotal};
 use super::visitors::{Visitors, rounded};
@@ -71,7 +72,7 @@ pub(crate) fn page_list(
     with_referrers: bool,
 ) -> PageListFigures {
     let running = period.is_some_and(Period::is_running);
-    let referrers = if with_referrers { folded(&listed.referrers, rules.floor) } else { BTreeMap::new() };
+    let referrers = if with_referrers { referrers_of_missing(&listed.referrers, rules.floor) } else { BTreeMap::new() };
     let before = |page: &PageTotal, of: &ByPage<u64>| of.get(&key(page)).copied().unwrap_or(0);
     let items = list.items.iter().map(|page| {
         let facts = listed.facts.get(&key(page)).cloned().unwrap_or_default();
@@ -126,6 +127,17 @@ pub(crate) fn days(months: &[MonthFacts], rules: Rules) -> Vec<DayFigures> {
     months.iter().flat_map(of_month).collect()
 }
 
+/// Visits that no referrer counts, month by month. The referrers are read after the totals, so that they can be ahead by a flush.
+fn visits_at_missing_pages(facts: &ReportFacts) -> u64 {
+    let of_month = |month: &MonthFacts| {
+        let first_day = month.period.first_day().0;
+        let referrers =
+            facts.values.iter().filter(|sum| sum.month == first_day && sum.name == Dimension::Referrer.name());
+        month.sum().visits.saturating_sub(referrers.map(|sum| sum.total).sum())
+    };
+    facts.months.iter().map(of_month).sum()
+}
+
 /// All values of one dimension.
 pub(crate) fn breakdown(sums: &[super::facts::ValueSum], dimension: Dimension, rules: Rules) -> Vec<BreakdownItem> {
     folded(sums, rules.floor).remove(dimension.name()).unwrap_or_default()
@@ -173,9 +185,11 @@ impl MonthlyReport {
         MonthlyReport {
             project,
             period: ReportPeriod::of(span, &facts.months),
+            threshold: rules.floor.get(),
             totals: Totals {
                 views,
                 visits: months.iter().map(|month| month.visits).sum(),
+                visits_at_missing_pages: visits_at_missing_pages(facts),
                 visitors,
                 views_per_visitor: (visitors.estimate > 0)
                     .then(|| (views as f64 / visitors.estimate as f64 * 10.0).round() / 10.0),
@@ -192,6 +206,7 @@ impl MonthlyReport {
             pages: page_list(&facts.pages, &facts.listed, period, rules, false),
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
+            dropped_facts: dropped_facts(&facts.months),
             breakdowns: Dimension::ALL
                 .into_iter()
                 .map(|dimension| (dimension.name(), of_dimension(dimension)))

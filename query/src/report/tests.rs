@@ -377,6 +377,65 @@ fn months_are_folded_before_they_are_added_up() {
 }
 
 #[test]
+fn visits_that_no_referrer_counts_arrived_at_missing_pages() {
+    let span = "2026-09..2026-10";
+    let mut facts = nothing(span, PAST);
+    // 100 views are 50 visits.
+    facts.months[0].add_site(&site("2026-09-02T00:00:00Z", (1, 0), 100, readers(0, 9))).unwrap();
+    facts.months[1].add_site(&site("2026-10-02T00:00:00Z", (1, 9), 100, readers(0, 9))).unwrap();
+    facts.values = vec![
+        value("2026-09", "referrer", "blog.example", 30),
+        beneath("2026-09", "referrer", 4, 2, 2),
+        // A flush later than the totals, or folded when the referrers contained the missing pages.
+        value("2026-10", "referrer", "blog.example", 51),
+        value("2026-10", "country", "NL", 9),
+    ];
+    let report = report(span, &facts);
+    assert_eq!((report.totals.visits, report.totals.visits_at_missing_pages), (100, 16));
+    let referrers: u64 = report.breakdowns["referrer"].iter().map(|item| item.views).sum();
+    assert_eq!(referrers, 85, "suppressed values included");
+}
+
+#[test]
+fn views_from_own_pages_have_no_threshold_and_stay_out_of_other() {
+    let mut facts = nothing("2026-10", PAST);
+    facts.not_found = PageList::by_views(vec![PageTotal { path: "/a".to_owned(), status: 404, total: 12 }], 5);
+    facts.listed.referrers = vec![
+        value("2026-10", "/a", ":internal", 1),
+        value("2026-10", "/a", "blog.example", 7),
+        beneath("2026-10", "/a", 4, 2, 2),
+    ];
+    let report = report("2026-10", &facts);
+    let referrers: Vec<_> =
+        report.not_found.items[0].referrers.iter().map(|i| (i.value.as_str(), i.views, i.rest)).collect();
+    assert_eq!(referrers, [("blog.example", 7, false), (":internal", 1, false), ("other", 4, true)]);
+}
+
+#[test]
+fn dropped_facts_are_no_refused_beacons() {
+    let mut facts = nothing("2026-09..2026-10", PAST);
+    for (month, reason, count) in [
+        (0, "limited_path", 1000),
+        (1, "limited_path", 204),
+        (0, "dropped_path", 3),
+        (1, "limited_agent", 7),
+        (1, "foreign_host", 5),
+        (1, "dropped_title", 0),
+    ] {
+        facts.months[month].add_rejection(reason.to_owned(), String::new(), count);
+    }
+    let report = report("2026-09..2026-10", &facts);
+    assert_eq!(report.totals.rejected, [("foreign_host".to_owned(), 5)].into());
+    assert_eq!(report.rejected_hosts, []);
+    let expected = serde_json::json!([
+        {"fact": "path", "cause": "limit", "views": 1204},
+        {"fact": "agent", "cause": "limit", "views": 7},
+        {"fact": "path", "cause": "unusable", "views": 3},
+    ]);
+    assert_eq!(serde_json::to_value(&report.dropped_facts).unwrap(), expected);
+}
+
+#[test]
 fn hosts_of_refused_beacons_are_folded_as_values_are() {
     let mut facts = nothing("2026-10", PAST);
     let october = &mut facts.months[0];
@@ -385,6 +444,8 @@ fn hosts_of_refused_beacons_are_folded_as_values_are() {
         ("foreign_host", "localhost:8000", 2),
         ("foreign_host", "127.0.0.1:8000", 2),
         ("too_large", "", 6),
+        // A host that gave its name up: were it a value, "other" could be one host.
+        ("foreign_host", "gone.example", 0),
     ] {
         october.add_rejection(reason.to_owned(), host.to_owned(), beacons);
     }

@@ -1,6 +1,7 @@
 //! Whether views arrive right now: two small sums, for the page of a project that waits for its first view.
 
 use super::{ReportStore, StoreError};
+use crate::report::DropCause;
 use chrono::{DateTime, Utc};
 use clickhouse::Row;
 use schemas::{Hour, ProjectSlug};
@@ -23,12 +24,17 @@ impl ReportStore {
         self.require_project(project).await?;
         let hour = Hour::of(now);
         let (today, before) = (hour.day().first_hour(), Hour(hour.0.saturating_sub(1)));
+        // Views that were counted without a fact are no refused beacons.
+        let [dropped, limited] = DropCause::ALL.map(DropCause::prefix);
         // The hour before may belong to yesterday.
-        let sql = "SELECT sumIf(views, hour >= toDateTime(?, 'UTC')) AS views_today, \
+        let sql = format!(
+            "SELECT sumIf(views, hour >= toDateTime(?, 'UTC')) AS views_today, \
                    sumIf(views, hour >= toDateTime(?, 'UTC')) AS last_hour, \
-                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?)), 0) AS refused_today \
-                   FROM site_hourly FINAL WHERE project = ? AND hour >= toDateTime(?, 'UTC')";
-        let query = self.client.query(sql);
+                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?) \
+                   AND NOT startsWith(reason, '{dropped}') AND NOT startsWith(reason, '{limited}')), 0) AS refused_today \
+                   FROM site_hourly FINAL WHERE project = ? AND hour >= toDateTime(?, 'UTC')"
+        );
+        let query = self.client.query(&sql);
         let query = query.bind(today.unix_seconds()).bind(before.unix_seconds());
         let query = query.bind(project.as_str()).bind(hour.day().0);
         let query = query.bind(project.as_str()).bind(today.min(before).unix_seconds());

@@ -1,7 +1,7 @@
 //! Lists of pages, and what is known of the listed ones.
 
 use super::scope::Scope;
-use super::{Asked, ReportStore, StoreError, scopes};
+use super::{Asked, ReportStore, StoreError, Threshold, scopes};
 use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules, ValueSum};
 use crate::report::{Cursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 use clickhouse::Row;
@@ -433,12 +433,13 @@ impl ReportStore {
 
     /// Of all pages not found, [`MOST_REFERRERS`] at most.
     async fn all_referrers(&self, scope: &Scope<'_>, rules: Rules) -> Result<Vec<ValueSum>, StoreError> {
+        let threshold = Threshold::of_referrers(rules.floor);
         let sql = match scope.single_open() {
             Some(month) => {
                 let columns = ["path", "referrer"];
-                super::values_one_by_one(scope, month, NOT_FOUND[0], columns, rules.floor, MOST_REFERRERS)
+                super::values_one_by_one(scope, month, NOT_FOUND[0], columns, threshold, MOST_REFERRERS)
             }
-            None => super::values(&referrers(scope, ""), rules.floor) + &format!(" LIMIT {MOST_REFERRERS}"),
+            None => super::values(&referrers(scope, ""), threshold) + &format!(" LIMIT {MOST_REFERRERS}"),
         };
         self.within("referrers of pages not found", self.client.query(&sql).fetch_all()).await
     }
@@ -450,7 +451,7 @@ impl ReportStore {
         paths: &[&str],
         rules: Rules,
     ) -> Result<Vec<ValueSum>, StoreError> {
-        let sql = super::values(&referrers(scope, more), rules.floor);
+        let sql = super::values(&referrers(scope, more), Threshold::of_referrers(rules.floor));
         let query = bound_paths(self.client.query(&sql), &sql, paths);
         self.within("referrers of pages not found", query.fetch_all()).await
     }

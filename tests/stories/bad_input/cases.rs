@@ -141,10 +141,10 @@ pub fn all() -> Vec<Case> {
     let foreign = with("url", json!(format!("https://{CANARY}.example/")));
     let ambiguous = json!({"url": format!("https://shared.example/{CANARY}")}).to_string();
     cases.extend([
-        posted("unknown project", with("project", json!(CANARY)), 404, "unknown_project", Some("project")),
+        posted("unknown project", with("project", json!(CANARY)), 404, "unknown_project", Some("url")),
         posted("unknown host", unknown_host, 404, "unknown_project", Some("url")),
-        posted("ambiguous host", ambiguous, 400, "ambiguous_project", Some("project")),
-        Case { tallied: Some("docs"), ..posted("foreign host", foreign, 403, "foreign_host", Some("url")) },
+        posted("ambiguous host", ambiguous, 404, "ambiguous_project", Some("url")),
+        Case { tallied: Some("docs"), ..posted("foreign host", foreign, 404, "foreign_host", Some("url")) },
         Case {
             tallied: Some("docs"),
             ..posted("referrer is no URL", with("referrer", json!(CANARY)), 400, "invalid_field", Some("referrer"))
@@ -161,19 +161,13 @@ pub fn all() -> Vec<Case> {
         pixel("bad status", "url=https://docs.example/&status=canary7d1f", 400, "invalid_field", Some("status")),
         pixel("relative", "url=/canary7d1f", 400, "invalid_field", Some("url")),
         pixel("long", &format!("version={}", CANARY.repeat(7)), 400, "field_too_long", Some("version")),
-        pixel(
-            "unknown project",
-            "project=canary7d1f&url=https://docs.example/",
-            404,
-            "unknown_project",
-            Some("project"),
-        ),
+        pixel("unknown project", "project=canary7d1f&url=https://docs.example/", 404, "unknown_project", Some("url")),
         Case {
             tallied: Some("docs"),
             headers: vec![("referer", format!("https://{CANARY}.example/"))],
-            ..pixel("Referer on a foreign host", "project=docs", 403, "foreign_host", Some("url"))
+            ..pixel("Referer on a foreign host", "project=docs", 404, "foreign_host", Some("url"))
         },
-        pixel("ambiguous", "url=https://shared.example/", 400, "ambiguous_project", Some("project")),
+        pixel("ambiguous", "url=https://shared.example/", 404, "ambiguous_project", Some("url")),
     ]);
     for method in ["GET", "PUT", "DELETE", "PATCH"] {
         cases.push(elsewhere(method, "/v1/pageview", 405, "method_not_allowed"));

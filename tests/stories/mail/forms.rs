@@ -63,9 +63,10 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
             }
         }
     };
-    all(["period", "", ""], report, &["project", "time_zone"]);
+    all(["period", "", ""], report, &["project", "time_zone", "threshold"]);
     all(["period", "", ""], &report["period"], &["span", "from", "to", "closed"]);
-    all(["totals", "", ""], &report["totals"], &["views", "visits", "visitors", "views_per_visitor", "late_views"]);
+    let totals = ["views", "visits", "visits_at_missing_pages", "visitors", "views_per_visitor", "late_views"];
+    all(["totals", "", ""], &report["totals"], &totals);
     for month in items(&report["months"]) {
         all(["months", &text(&month["month"]), ""], month, &["views", "visits", "visitors", "closed"]);
     }
@@ -111,6 +112,14 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
     }
+    for dropped in items(&report["dropped_facts"]) {
+        row(
+            ["dropped_facts", &text(&dropped["fact"]), &text(&dropped["cause"]), "views"],
+            &dropped["views"],
+            &none,
+            &none,
+        );
+    }
     for host in items(&report["rejected_hosts"]) {
         let measure = of_rest(host, "beacons", "beacons_of_others");
         row(["rejected_hosts", &text(&host["reason"]), &text(&host["host"]), measure], &host["beacons"], &none, &none);
@@ -128,6 +137,15 @@ fn table(markdown: &str, heading: &str) -> Vec<Vec<String>> {
     rows.skip(1).map(cells).collect()
 }
 
+/// How many views were counted without each fact, as sentences begin.
+fn without_facts(report: &Value) -> Vec<String> {
+    let sentence = |of: &Value| {
+        let were = if of["views"] == 1 { "view was" } else { "views were" };
+        format!("{} {were} counted ", grouped(&of["views"]))
+    };
+    items(&report["dropped_facts"]).map(sentence).collect()
+}
+
 /// Every list is there, row by row.
 pub fn markdown(report: &Value, written: &str) -> Result<()> {
     let totals = &report["totals"];
@@ -135,8 +153,9 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
         ("Views", grouped(&totals["views"])),
         ("Visitors", visitors(&totals["visitors"])),
         ("Visits", grouped(&totals["visits"])),
+        ("Of the visits, at missing pages", grouped(&totals["visits_at_missing_pages"])),
     ] {
-        ensure!(written.contains(&format!("\n| {name} | {figure} |\n")), "{name} {figure}: {written}");
+        ensure!(figure == "0" || written.contains(&format!("\n| {name} | {figure} |\n")), "{name} {figure}: {written}");
     }
     let compare = |heading: &str, expected: Vec<Vec<String>>| {
         let told = table(written, heading);
@@ -179,6 +198,9 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
     let named = |of: &Value| members(of).map(|(name, count)| vec![name.clone(), grouped(count)]).collect::<Vec<_>>();
     compare("Bots, not among the views", named(&totals["bots"]).into_iter().filter(|row| row[1] != "0").collect())?;
     compare("Refused beacons", named(&totals["rejected"]))?;
+    for sentence in without_facts(report) {
+        ensure!(written.contains(&format!("\n- {sentence}")), "{sentence}: {written}");
+    }
     let host = |of: &Value| {
         let name = if of["rest"] == true { "others".to_owned() } else { text(&of["host"]) };
         vec![format!("{name} ({})", text(&of["reason"])), grouped(&of["beacons"])]
@@ -215,6 +237,10 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
         format!("Views {} pages opened by people", grouped(&totals["views"])),
         format!("Visitors {} different readers", visitors(&totals["visitors"])),
         format!("Visits {} arrivals", grouped(&totals["visits"])),
+        match &totals["visits_at_missing_pages"] {
+            Value::Number(none) if none.as_u64() == Some(0) => String::new(),
+            visits => format!("{} visits arrived at pages not found", grouped(visits)),
+        },
     ] {
         ensure!(whole.contains(&figure), "{figure}");
     }
@@ -275,6 +301,9 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
     for (class, views) in members(&totals["bots"]).filter(|(_, views)| **views != 0) {
         let name = if class == "search" { "Search engines" } else { class };
         has(format!("{name} {}", grouped(views)))?;
+    }
+    for sentence in without_facts(report) {
+        ensure!(rows.iter().any(|row| row.starts_with(&sentence)), "{sentence}: {rows:?}");
     }
     let hosts = || items(&report["rejected_hosts"]);
     for host in hosts() {

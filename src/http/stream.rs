@@ -1,0 +1,138 @@
+//! A connection's stream with bounds that hyper does not have.
+//!
+//! hyper answers pipelined requests for as long as it gets bytes to read: after a request with a body it reads the next one
+//! before its answer is written, and collects the answers in memory. So this stream hands out no bytes while output is
+//! pending, and few at a time: what one read brings can be answered within a few KiB. A client that does not read its
+//! answers is closed ([`super::pace`]).
+
+use super::pace::Pace;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Bytes that one read hands out. A request of 65 bytes gets an answer of some 300, so a read is answered within 20 KiB.
+const READ_BYTES: u64 = 4 << 10;
+
+/// See the module.
+pub(super) struct BoundedStream {
+    /// `Take` bounds each read.
+    stream: Take<TcpStream>,
+    /// Set while output is pending.
+    pace: Option<Pace>,
+    /// Wakes the connection's task when `pace` is to be checked.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// A read was refused because output is pending.
+    reader_waits: bool,
+    shut_down: bool,
+}
+
+impl BoundedStream {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        BoundedStream {
+            stream: stream.take(READ_BYTES),
+            pace: None,
+            alarm: None,
+            reader_waits: false,
+            shut_down: false,
+        }
+    }
+
+    /// Whether output was pending at the last write.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Whether hyper has ended the output: it sends nothing more, and neither may anybody else.
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.shut_down
+    }
+
+    /// The stream itself.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    /// Keeps account of one write: a pending one starts the clock, and an error ends a connection that is too slow.
+    fn paced(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &outcome {
+            Poll::Ready(Ok(written)) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.progress(Instant::now(), *written);
+                }
+                return outcome;
+            }
+            Poll::Ready(Err(_)) => return outcome,
+            Poll::Pending => {}
+        }
+        let now = Instant::now();
+        let Some(next) = self.pace.get_or_insert_with(|| Pace::new(now)).check(now) else {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client reads its answers too slowly",
+            )));
+        };
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(next)));
+        alarm.as_mut().reset(next);
+        if alarm.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.pace.is_some() {
+            // The pending write, or its alarm, wakes this task; `poll_flush` wakes it once more for the reader.
+            this.reader_waits = true;
+            return Poll::Pending;
+        }
+        this.stream.set_limit(READ_BYTES);
+        Pin::new(&mut this.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(this.stream.get_mut()).poll_write(cx, buf);
+        this.paced(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(this.stream.get_mut()).poll_write_vectored(cx, bufs);
+        this.paced(cx, outcome)
+    }
+
+    /// hyper writes a head and its body at once only where this is true; else it copies each body.
+    fn is_write_vectored(&self) -> bool {
+        self.stream.get_ref().is_write_vectored()
+    }
+
+    /// hyper flushes when its buffer is empty: nothing is pending any more.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.pace.take().is_some() {
+            this.alarm = None;
+            if std::mem::take(&mut this.reader_waits) {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Pin::new(this.stream.get_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.shut_down = true;
+        Pin::new(this.stream.get_mut()).poll_shutdown(cx)
+    }
+}

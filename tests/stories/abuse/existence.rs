@@ -1,0 +1,83 @@
+//! Whether a private project exists cannot be told from an answer, nor from how long it takes.
+
+use super::forged::{AGENT, CLOCK};
+use super::form;
+use anyhow::{Context, Result, ensure};
+use harness::http::{Answer, Connection};
+use harness::service::{Service, eventually};
+use std::time::{Duration, Instant};
+
+/// All that an outsider sees of an answer, but for the clock.
+fn seen(mut answer: Answer) -> String {
+    answer.headers.remove("date");
+    format!("{} {:?} {:?}", answer.status, answer.headers, answer.body)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_project_and_a_foreign_host_are_one_answer() -> Result<()> {
+    let rounds: u32 = form(2_000, 10_000);
+    // A median of fewer requests on a busy machine is less exact.
+    let most = form(0.25, 0.05);
+    let arguments = ["--clock-start", CLOCK, "--client-rate", "0"];
+    let mut service = Service::new(&arguments)?;
+    service.start(&[]).await?;
+    service.done(&["project", "add", "secret", "--host", "secret.example"]).await?;
+    let mut connection = Connection::open(service.address()).await?;
+    let mut send =
+        async |body: &str| connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body.to_owned()).await;
+    eventually("the project to be known", async || {
+        let answer = Connection::open(service.address())
+            .await?
+            .send("POST", "/v1/pageview", &[("user-agent", AGENT)], r#"{"url":"https://secret.example/"}"#)
+            .await?;
+        ensure!(answer.status == 202, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+
+    // Whatever else is wrong, or right, with the beacon.
+    let first = seen(send(r#"{"project":"nobody","url":"https://guess.example/"}"#).await?);
+    ensure!(first.contains("not_counted_here") && first.starts_with("404"), "{first}");
+    for rest in ["", r#","referrer":"no URL""#, r#","referrer":"https://secret.example/","id":"00f1e2d3c4b5a697""#] {
+        for project in ["secret", "nobody"] {
+            let body = format!(r#"{{"project":"{project}","url":"https://guess.example/"{rest}}}"#);
+            let answer = seen(send(&body).await?);
+            ensure!(answer == first, "{body}\n{answer}\n{first}");
+        }
+    }
+
+    let bodies =
+        ["secret", "nobody"].map(|project| format!(r#"{{"project":"{project}","url":"https://guess.example/"}}"#));
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        // In turns, and each first as often as the other: whatever slows the machine slows both.
+        for turn in 0..2 {
+            let kind = ((round + turn) % 2) as usize;
+            let begun = Instant::now();
+            let answer = send(&bodies[kind]).await?;
+            times[kind].push(begun.elapsed());
+            ensure!(answer.status == 404, "{answer:?}");
+        }
+    }
+    let [foreign, unknown] = times.map(median);
+    let apart = foreign.as_secs_f64() / unknown.as_secs_f64() - 1.0;
+    println!("medians of {rounds}: foreign host {foreign:?}, unknown project {unknown:?}, {:+.1} %", apart * 100.0);
+    ensure!(apart.abs() <= most, "foreign host {foreign:?}, unknown project {unknown:?}");
+
+    // The project's report has the reason and the host.
+    let refused = "SELECT sum(beacons) FROM rejection_daily FINAL \
+                   WHERE project = 'secret' AND reason = 'foreign_host' AND host = 'guess.example'";
+    let database = service.clickhouse()?;
+    let expected = u64::from(rounds) + 3;
+    eventually("the reasons in the project's rows", async || {
+        let found: u64 = database.query(refused).fetch_one().await.context("rows")?;
+        ensure!(found == expected, "{found} of {expected}");
+        Ok(())
+    })
+    .await
+}
