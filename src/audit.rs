@@ -18,9 +18,11 @@ use anyhow::{Context, bail};
 use clap::ArgMatches;
 use compare::Report;
 use log::{Log, Partition};
-use rebuild::{Cut, Rebuild};
+use rebuild::{Cut, RULES, Rebuild};
 use schemas::StreamId;
+use schemas::tables::LedgerRow;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,7 +51,7 @@ pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<Ex
         let mut totals = Totals::default();
         for partition in log.partitions()? {
             let mut windows = Vec::new();
-            let mut rebuild = Rebuild::new(partition.cut.unwrap_or(cut), partition.begin == 0);
+            let mut rebuild = Rebuild::new(partition.cut.unwrap_or(cut), partition.begin == 0, RULES);
             log.read(&partition, partition.begin, partition.end, |offset, hour, bytes| {
                 if let Some(window) = rebuild.push(offset, hour, bytes) {
                     windows.push(window.summary());
@@ -194,7 +196,8 @@ async fn compare_partition(
     let mut position = from;
     let mut starts = Vec::new();
     while position < counted {
-        let mut window = window_at(log, &partition, cut, position, counted).await?;
+        let (rules, end) = rules_at(&ledger, position, counted);
+        let mut window = window_at(log, &partition, (cut, rules), position, end).await?;
         starts.push(window.start);
         let mut tries = TRIES;
         loop {
@@ -203,7 +206,7 @@ async fn compare_partition(
             if let Some(row) = &as_of
                 && row.next_offset > window.end
             {
-                window = window_at(log, &partition, cut, window.start, row.next_offset).await?;
+                window = window_at(log, &partition, (cut, row.fold_version), window.start, row.next_offset).await?;
             }
             let found = compare::cells(client, stream, window.start).await?;
             let again = compare::ledger_row(client, stream, window.start).await?;
@@ -226,17 +229,25 @@ async fn compare_partition(
     report.strays(client, stream, from, counted, &starts).await
 }
 
+/// The rules of the window that begins at `start`, and where it ends at the latest. After an upgrade that changed the rules the first
+/// window of the new ones begins where the old version stopped.
+fn rules_at(ledger: &BTreeMap<u64, LedgerRow>, start: u64, counted: u64) -> (u32, u64) {
+    let rules = ledger.get(&start).map_or(RULES, |row| row.fold_version);
+    let others = ledger.range(start + 1..).find(|(_, row)| row.fold_version != rules);
+    (rules, others.map_or(counted, |(&begin, _)| begin.min(counted)))
+}
+
 /// The window that begins at `start`, as of `end` at most.
 async fn window_at(
     log: &std::sync::Arc<Log>,
     partition: &Partition,
-    cut: Cut,
+    (cut, rules): (Cut, u32),
     start: u64,
     end: u64,
 ) -> anyhow::Result<rebuild::Window> {
     let (log, partition) = (std::sync::Arc::clone(log), partition.clone());
     let built = tokio::task::spawn_blocking(move || {
-        let mut rebuild = Rebuild::new(cut, true);
+        let mut rebuild = Rebuild::new(cut, true, rules);
         let mut ended = None;
         log.read(&partition, start, end, |offset, hour, bytes| match rebuild.push(offset, hour, bytes) {
             Some(window) => {

@@ -243,7 +243,7 @@ impl Closer {
     async fn rejections(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Refused>, CloseError> {
         let sql = format!(
             "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host",
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host HAVING total > 0",
             frontier.condition()
         );
         let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
@@ -335,7 +335,7 @@ impl Closer {
         let sql = format!(
             "INSERT INTO {into} (project, month, run, {columns}, views) \
              SELECT project, toDate(?), ?, {columns}, sum(views) FROM {from} FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} \
+             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
             frontier.condition()
         );

@@ -4,17 +4,20 @@
 //! holds its own small table of breakdowns and its last hour; a page is found by the hash of all it is told by, without
 //! a detour through its path's number. Nothing but hashing and comparing happens to text that was seen before.
 
+mod capped;
 mod cells;
-mod named;
+mod freeze;
 mod texts;
 
+use capped::{CappedCounts, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use named::{Named, Unnamed};
+use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
 use schemas::proto::{Cause, Fact};
 use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
+use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
@@ -24,10 +27,28 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 3;
+pub const FOLD_VERSION: u32 = 4;
 
-/// Only of pages that are not there is it kept who led to them.
+/// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone: no row is
+/// part of another one's sum, or their difference would show a value below the threshold.
 const NOT_FOUND: u16 = 404;
+
+/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
+    pub names: usize,
+    /// Pages (path and status) of a project and day.
+    pub pages: u32,
+    /// Values of one dimension of a project and day.
+    pub values: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { names: NAMED, pages: PAGES_PER_DAY, values: VALUES_PER_DAY }
+    }
+}
 
 /// A project on one day.
 struct ProjectDayKey {
@@ -41,6 +62,31 @@ struct ProjectDay {
     last_hour: Option<(Hour, u32)>,
     /// Found by value and dimension.
     counts: HashTable<Count>,
+    /// How many values of each dimension these are, without the empty one.
+    values: [u32; Dimension::ALL.len()],
+    /// Pages of the day, without those of the overflow.
+    pages: u32,
+}
+
+impl ProjectDay {
+    /// The count of a value, begun if it is new; of the empty value if the dimension has as many as it may.
+    #[inline]
+    fn count(&mut self, hasher: &FixedState, dimension: Dimension, value: Text, most: u32) -> &mut Count {
+        let hash = |value: Text, dimension: Dimension| hasher.hash_one(value.number() << 8 | dimension as u64);
+        let values = &mut self.values[dimension as usize];
+        let known = |counts: &HashTable<Count>| {
+            let same = |count: &Count| count.value == value && count.dimension == dimension;
+            counts.find(hash(value, dimension), same).is_some()
+        };
+        let value = if *values < most || known(&self.counts) { value } else { Text::EMPTY };
+        let same = |count: &Count| count.value == value && count.dimension == dimension;
+        let of = |count: &Count| hash(count.value, count.dimension);
+        let new = || {
+            *values += u32::from(value != Text::EMPTY);
+            Count { value, dimension, dirty: false, views: 0 }
+        };
+        self.counts.entry(hash(value, dimension), same, of).or_insert_with(new).into_mut()
+    }
 }
 
 /// Views by people (by bots for [`Dimension::Bot`]) of one value of one dimension.
@@ -195,8 +241,9 @@ pub struct WindowState {
     hasher: FixedState,
     texts: Texts,
     classes: ClassTexts,
-    referrers: Unnamed,
-    hosts: Unnamed,
+    limits: Limits,
+    referrers: Overflow,
+    hosts: Overflow,
     /// Hashes of project and event id.
     ids: HashTable<u64>,
     project_days: Cells<ProjectDayKey, ProjectDay>,
@@ -204,15 +251,20 @@ pub struct WindowState {
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
     /// Found by where the page is among the pages.
-    not_found: Cells<u32, Named>,
-    rejections: Cells<RejectionKey, Named>,
+    not_found: Cells<u32, CappedCounts>,
+    rejections: Cells<RejectionKey, CappedCounts>,
     /// Changed referrers and hosts in these two.
-    dirty_named: usize,
+    dirty_capped: usize,
 }
 
 impl WindowState {
     /// An empty window.
     pub fn new(stream: StreamId, start: WindowStart) -> Self {
+        Self::with_limits(stream, start, Limits::default())
+    }
+
+    /// An empty window with limits of its own.
+    pub fn with_limits(stream: StreamId, start: WindowStart, limits: Limits) -> Self {
         let mut texts = Texts::default();
         WindowState {
             stream,
@@ -222,8 +274,9 @@ impl WindowState {
             frozen_at: start.offset,
             hasher: FixedState::default(),
             classes: ClassTexts::new(&mut texts),
-            referrers: Unnamed::referrers(&mut texts),
-            hosts: Unnamed::hosts(),
+            limits,
+            referrers: Overflow::of_referrers(&mut texts),
+            hosts: Overflow::of_hosts(),
             texts,
             ids: HashTable::new(),
             project_days: Cells::default(),
@@ -232,7 +285,7 @@ impl WindowState {
             pages: Cells::default(),
             not_found: Cells::default(),
             rejections: Cells::default(),
-            dirty_named: 0,
+            dirty_capped: 0,
         }
     }
 
@@ -253,7 +306,7 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_named
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped
     }
 
     /// Whether records were folded since the last freeze.
@@ -264,7 +317,7 @@ impl WindowState {
     /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        self.sites.len() + self.pages.len() + counts + self.named().map(Named::len).sum::<usize>()
+        self.sites.len() + self.pages.len() + counts + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -274,11 +327,11 @@ impl WindowState {
         let in_sketches: usize = sketches.map(|sketch| sketch.memory_bytes() - size_of::<VisitorSketch>()).sum();
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
-        let in_named: usize = self.named().map(Named::memory_bytes).sum();
-        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_named
+        let in_capped: usize = self.capped().map(CappedCounts::memory_bytes).sum();
+        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
     }
 
-    fn named(&self) -> impl Iterator<Item = &Named> {
+    fn capped(&self) -> impl Iterator<Item = &CappedCounts> {
         self.not_found.values().chain(self.rejections.values())
     }
 
@@ -335,12 +388,11 @@ impl WindowState {
         if let Some(coordinate) = view.page_coordinate {
             page.sketch.insert(coordinate);
         }
-        if view.arrival {
+        if view.status == NOT_FOUND {
+            self.missing_page(project_day, position, view);
+        } else if view.arrival {
             let host = self.texts.intern(view.referrer_host);
             self.count(project_day, &[(Dimension::Referrer, host)]);
-            self.led_to(position, view.status, host);
-        } else {
-            self.led_to(position, view.status, self.referrers.internal());
         }
         let values = [
             (Dimension::Country, self.texts.intern(view.country)),
@@ -389,8 +441,7 @@ impl WindowState {
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
         let host = self.texts.intern(tally.host);
-        let changed = self.rejections.change(position).count(host, tally.count, &self.hosts);
-        self.dirty_named += usize::from(changed);
+        self.dirty_capped += self.rejections.change(position).count(host, tally.count, &self.hosts, self.limits.names);
     }
 
     /// Position of a project's day.
@@ -421,16 +472,21 @@ impl WindowState {
         self.sites.change(position)
     }
 
-    /// Counts who led to a page, if it is not there.
-    #[inline]
-    fn led_to(&mut self, page: u32, status: u16, referrer: Text) {
-        if status == NOT_FOUND {
-            let hash = self.hasher.hash_one(page);
-            let position = self.not_found.find(hash, |&held| held == page);
-            let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
-            let changed = self.not_found.change(position).count(referrer, 1, &self.referrers);
-            self.dirty_named += usize::from(changed);
-        }
+    /// Counts the referrer of a view of a missing page.
+    fn missing_page(&mut self, project_day: u32, page: u32, view: &PageViewRef<'_>) {
+        let referrer = if view.arrival {
+            let host = self.texts.intern(view.referrer_host);
+            // It is one of the dimension's values, though its row is elsewhere: a count of 0 has no row.
+            let day = self.project_days.peek(project_day);
+            let counted = day.count(&self.hasher, Dimension::Referrer, host, self.limits.values).value;
+            if counted == host { host } else { self.referrers.overflow() }
+        } else {
+            self.referrers.internal()
+        };
+        let hash = self.hasher.hash_one(page);
+        let position = self.not_found.find(hash, |&held| held == page);
+        let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
+        self.dirty_capped += self.not_found.change(position).count(referrer, 1, &self.referrers, self.limits.names);
     }
 
     /// Position of a page.
@@ -441,141 +497,34 @@ impl WindowState {
         let same = |key: &PageKey| {
             key.project_day == project_day && key.status == status && texts.get(key.path) == path.as_bytes()
         };
-        self.pages.find(hash, same).unwrap_or_else(|| {
-            let path = self.texts.intern(path);
-            self.pages.begin(hash, PageKey { project_day, path, status })
-        })
+        self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status))
+    }
+
+    /// Position of a page that was not found: a new one, or the overflow if the day has as many pages as it may.
+    #[cold]
+    fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16) -> u32 {
+        if path != MORE_PATH {
+            let pages = &mut self.project_days.peek(project_day).pages;
+            if *pages >= self.limits.pages {
+                // Its sketch has the coordinates of readers of several paths: one of each for a reader.
+                return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 });
+            }
+            *pages += 1;
+        }
+        let path = self.texts.intern(path);
+        self.pages.begin(hash, PageKey { project_day, path, status })
     }
 
     /// Counts one view for each of these values.
     #[inline]
     fn count(&mut self, project_day: u32, values: &[(Dimension, Text)]) {
-        let hasher = &self.hasher;
-        let hash = |value: Text, dimension: Dimension| hasher.hash_one(value.number() << 8 | dimension as u64);
-        let counts = &mut self.project_days.change(project_day).counts;
+        let day = self.project_days.change(project_day);
         for &(dimension, value) in values {
-            let same = |count: &Count| count.value == value && count.dimension == dimension;
-            let of = |count: &Count| hash(count.value, count.dimension);
-            let new = || Count { value, dimension, dirty: false, views: 0 };
-            let mut entry = counts.entry(hash(value, dimension), same, of).or_insert_with(new);
-            let count = entry.get_mut();
+            let count = day.count(&self.hasher, dimension, value, self.limits.values);
             count.views += 1;
             self.dirty_counts += usize::from(!count.dirty);
             count.dirty = true;
         }
-    }
-
-    /// The rows of everything that changed since the last freeze, each an absolute fact as of [`Self::next_offset`].
-    pub fn freeze(&mut self) -> Rows {
-        let (stream, window_start, next_offset) = (self.stream.0, self.start.offset, self.next_offset);
-        let (texts, project_days) = (&self.texts, &self.project_days);
-        let project_of = |position: u32| {
-            let ProjectDayKey { project, day } = project_days.key(position);
-            (texts.to_string(*project), day.0)
-        };
-        let mut rows = Rows {
-            site: Vec::with_capacity(self.sites.dirty()),
-            page: Vec::with_capacity(self.pages.dirty()),
-            breakdown: Vec::with_capacity(self.dirty_counts),
-            not_found: Vec::with_capacity(self.not_found.dirty()),
-            rejection: Vec::with_capacity(self.rejections.dirty()),
-            ledger: None,
-        };
-        self.sites.freeze(|key, cell| {
-            rows.site.push(SiteHourlyRow {
-                project: project_of(key.project_day).0,
-                hour: key.hour.unix_seconds(),
-                views: cell.views,
-                visits: cell.visits,
-                bots_search: cell.bots[BotClass::Search as usize],
-                bots_ai_crawler: cell.bots[BotClass::AiCrawler as usize],
-                bots_preview: cell.bots[BotClass::Preview as usize],
-                bots_monitor: cell.bots[BotClass::Monitor as usize],
-                bots_automation: cell.bots[BotClass::Automation as usize],
-                bots_other: cell.bots[BotClass::OtherBot as usize],
-                sketch: cell.sketch.encode(),
-                stream,
-                window_start,
-                next_offset,
-            });
-        });
-        self.pages.freeze(|key, cell| {
-            let (project, day) = project_of(key.project_day);
-            rows.page.push(PageDailyRow {
-                project,
-                day,
-                path: texts.to_string(key.path),
-                status: key.status,
-                views: cell.views,
-                sketch: cell.sketch.encode(),
-                stream,
-                window_start,
-                next_offset,
-            });
-        });
-        let pages = &self.pages;
-        self.not_found.freeze(|&page, named| {
-            let page = pages.key(page);
-            let (project, day) = project_of(page.project_day);
-            named.freeze(|referrer, views| {
-                rows.not_found.push(NotFoundDailyRow {
-                    project: project.clone(),
-                    day,
-                    path: texts.to_string(page.path),
-                    referrer: texts.to_string(referrer),
-                    views,
-                    stream,
-                    window_start,
-                    next_offset,
-                });
-            });
-        });
-        self.project_days.freeze(|key, cell| {
-            for count in cell.counts.iter_mut().filter(|count| count.dirty) {
-                count.dirty = false;
-                rows.breakdown.push(BreakdownDailyRow {
-                    project: texts.to_string(key.project),
-                    day: key.day.0,
-                    dimension: count.dimension.name().to_owned(),
-                    value: texts.to_string(count.value),
-                    views: count.views,
-                    stream,
-                    window_start,
-                    next_offset,
-                });
-            }
-        });
-        self.dirty_counts = 0;
-        self.rejections.freeze(|key, named| {
-            named.freeze(|host, beacons| {
-                rows.rejection.push(RejectionDailyRow {
-                    project: texts.to_string(key.project),
-                    day: key.day.0,
-                    reason: key.reason.name(),
-                    host: texts.to_string(host),
-                    beacons,
-                    stream,
-                    window_start,
-                    next_offset,
-                });
-            });
-        });
-        self.dirty_named = 0;
-        rows.ledger = self.is_dirty().then(|| LedgerRow {
-            stream,
-            window_start,
-            next_offset,
-            appended: Hour(self.start.appended_hour).unix_seconds(),
-            seen: self.outcomes.seen,
-            accepted: self.outcomes.accepted,
-            duplicate: self.outcomes.duplicate,
-            tallies: self.outcomes.tallies,
-            rejected_beacons: self.outcomes.rejected_beacons,
-            undecodable: self.outcomes.undecodable,
-            fold_version: FOLD_VERSION,
-        });
-        self.frozen_at = next_offset;
-        rows
     }
 }
 

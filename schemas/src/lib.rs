@@ -4,6 +4,7 @@
 //! In the order of a page view's way: [`beacon`] → [`rejection`] or [`record`] → [`sketch`] → [`tables`].
 
 pub mod beacon;
+pub mod caps;
 pub mod classes;
 pub mod close;
 pub mod niceness;

@@ -4,9 +4,9 @@
 /// The reader came from a page of the same project.
 pub const INTERNAL: &str = ":internal";
 
-/// Of hosts that a path had beyond [`NAMED`].
+/// The overflow: referrers that are not among the [`NAMED`].
 pub const MORE: &str = ":more";
 
-/// So many hosts are named for a project's path on one day, in one window of the log: those that came first. Whoever asks for
-/// pages that are not there can invent referrers without end. The same holds for hosts of refused beacons, by reason.
+/// So many referrers are named for a missing page of a project and day, in one window of the log: the most frequent ones, by Space-Saving
+/// (see the fold). A client can forge any number of them. The same holds for hosts of refused beacons, by reason.
 pub const NAMED: usize = 32;

@@ -49,6 +49,15 @@ impl Key {
         if matches!(self, Key::NotFound(..)) { 3 } else { 1 }
     }
 
+    /// The row of the same page, or of the same reason, for another referrer or host.
+    fn for_name(&self, name: &str) -> Key {
+        let mut key = self.clone();
+        if let Key::NotFound(.., last) | Key::Rejection(.., last) = &mut key {
+            name.clone_into(last);
+        }
+        key
+    }
+
     /// Whose.
     pub fn project(&self) -> &str {
         let (Key::Site(project, _)
@@ -114,10 +123,15 @@ pub struct Window {
     pub undecodable: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
-    /// Hosts that are named for a path that is not there: project, day, path → hosts.
-    named: BTreeMap<(String, u16, String), BTreeSet<String>>,
-    /// The same of refused beacons: project, day, reason → hosts.
-    refused: BTreeMap<(String, u16, String), BTreeSet<String>>,
+    /// By which rules (`fold_version` in the ledger) its records are counted.
+    rules: u32,
+    /// Names of a missing page's referrers, or of hosts of refused beacons, each with a counter, in the order in which they were taken
+    /// in. The keys have an empty name.
+    names: BTreeMap<Key, Vec<(String, u64)>>,
+    /// Pages of a project and day: path and status.
+    pages: BTreeMap<(String, u16), BTreeSet<(String, u16)>>,
+    /// Values of a project and day, by dimension.
+    values: BTreeMap<(String, u16, &'static str), BTreeSet<String>>,
     ids: BTreeSet<(String, u64)>,
     tally_ids: BTreeSet<(String, u64)>,
 }
@@ -152,9 +166,8 @@ impl Window {
                 self.rejected_beacons += tally.count;
                 let reason = REASONS[tally.reason as usize].to_owned();
                 let day = (tally.hour / 24) as u16;
-                let hosts = self.refused.entry((tally.project.clone(), day, reason.clone())).or_default();
-                let host = first_few(hosts, tally.host, "");
-                self.cell(Key::Rejection(tally.project, day, reason, host), 1).counts[0] += tally.count;
+                let group = Key::Rejection(tally.project, day, reason, String::new());
+                self.count_name(&group, &tally.host, tally.count, "");
             }
             Some(Record::Dropped(tally)) => {
                 if self.is_new_tally(&tally.project, tally.id) {
@@ -186,12 +199,71 @@ impl Window {
         new
     }
 
-    /// As the row calls a referrer: the first hosts by their name, the others together.
-    fn named_referrer(&mut self, page: (String, u16, String), referrer: String) -> String {
-        if ["", ":internal", ":more"].contains(&referrer.as_str()) {
-            return referrer;
+    /// Counts arrivals in the row of their referrer or host, or in the overflow's.
+    ///
+    /// Rules before 4 name those that came first. Since rules 4 a newcomer takes over the smallest counter, of several the one taken in
+    /// first, and the row of the name that had it goes to the overflow.
+    fn count_name(&mut self, group: &Key, name: &str, by: u64, overflow: &str) {
+        if name.is_empty() || name.starts_with(':') {
+            self.cell(group.for_name(name), 1).counts[0] += by;
+            return;
         }
-        first_few(self.named.entry(page).or_default(), referrer, ":more")
+        let first_come = self.rules < 4;
+        let counters = self.names.entry(group.clone()).or_default();
+        if let Some((_, counter)) = counters.iter_mut().find(|(held, _)| held == name) {
+            *counter = counter.saturating_add(by);
+        } else if counters.len() < NAMES {
+            counters.push((name.to_owned(), by));
+        } else if first_come {
+            self.cell(group.for_name(overflow), 1).counts[0] += by;
+            return;
+        } else {
+            let mut smallest = 0;
+            for place in 1..counters.len() {
+                if counters[place].1 < counters[smallest].1 {
+                    smallest = place;
+                }
+            }
+            let (left, counter) = counters.remove(smallest);
+            counters.push((name.to_owned(), counter.saturating_add(by)));
+            let had = std::mem::take(&mut self.cell(group.for_name(&left), 1).counts[0]);
+            self.cell(group.for_name(overflow), 1).counts[0] += had;
+        }
+        self.cell(group.for_name(name), 1).counts[0] += by;
+    }
+
+    /// Whether a value may be named: it was before, or its dimension has room for one more on that day.
+    fn value_is_named(&mut self, project: &str, day: u16, dimension: &'static str, value: &str) -> bool {
+        let values = self.values.entry((project.to_owned(), day, dimension)).or_default();
+        let named = value.is_empty() || self.rules < 4 || values.contains(value) || values.len() < VALUES;
+        if named && !value.is_empty() {
+            values.insert(value.to_owned());
+        }
+        named
+    }
+
+    /// Path and status of the page's row.
+    fn page_of(&mut self, view: &PageView, day: u16) -> (String, u16) {
+        let page = (view.path.clone(), view.status as u16);
+        let pages = self.pages.entry((view.project.clone(), day)).or_default();
+        if self.rules < 4 || page.0 == "/:more" || pages.contains(&page) {
+            return page;
+        }
+        if pages.len() == PAGES {
+            return ("/:more".to_owned(), if page.1 == 404 { 404 } else { 200 });
+        }
+        pages.insert(page.clone());
+        page
+    }
+
+    /// Counts the referrer of a view of a missing page.
+    fn missing_page(&mut self, view: &PageView, day: u16, path: String) {
+        let mut referrer = if view.arrival { view.referrer_host.as_str() } else { ":internal" };
+        if view.arrival && self.rules >= 4 && !self.value_is_named(&view.project, day, "referrer", referrer) {
+            referrer = ":more";
+        }
+        let group = Key::NotFound(view.project.clone(), day, path, String::new());
+        self.count_name(&group, referrer, 1, ":more");
     }
 
     fn view(&mut self, view: PageView) {
@@ -203,15 +275,14 @@ impl Window {
             site.counts[0] += 1;
             site.counts[1] += u64::from(view.arrival);
             unite(site, view.site_coordinate);
-            let page = self.cell(Key::Page(view.project.clone(), day, view.path.clone(), view.status as u16), 1);
+            let (path, status) = self.page_of(&view, day);
+            let page = self.cell(Key::Page(view.project.clone(), day, path.clone(), status), 1);
             page.counts[0] += 1;
             unite(page, view.page_coordinate);
-            if view.status == 404 {
-                let led = if view.arrival { view.referrer_host.clone() } else { ":internal".to_owned() };
-                let led = self.named_referrer((view.project.clone(), day, view.path.clone()), led);
-                self.cell(Key::NotFound(view.project.clone(), day, view.path, led), 1).counts[0] += 1;
+            if status == 404 {
+                self.missing_page(&view, day, path);
             }
-            if view.arrival {
+            if view.arrival && (status != 404 || self.rules < 4) {
                 values.push(("referrer", view.referrer_host));
             }
             values.extend([
@@ -227,22 +298,23 @@ impl Window {
             values.push(("bot", view.bot));
         }
         for (dimension, value) in values {
+            let value = if self.value_is_named(&view.project, day, dimension, &value) { value } else { String::new() };
             let key = Key::Breakdown(view.project.clone(), day, dimension.to_owned(), value);
             self.cell(key, 1).counts[0] += 1;
         }
     }
 }
 
-/// Hosts that a path's day has by name; `schemas::referrer`, written here once more on purpose.
-const NAMED_HOSTS: usize = 32;
+// The fold's caps; written here once more on purpose.
+/// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
+const NAMES: usize = 32;
+/// Pages of a project and day.
+const PAGES: usize = 200_000;
+/// Values of one dimension of a project and day.
+const VALUES: usize = 10_000;
 
-/// The host, if it is among the first few, or what stands for the others.
-fn first_few(named: &mut BTreeSet<String>, host: String, others: &str) -> String {
-    if host != others && named.len() < NAMED_HOSTS && !host.is_empty() {
-        named.insert(host.clone());
-    }
-    if named.contains(&host) { host } else { others.to_owned() }
-}
+/// The newest rules.
+pub const RULES: u32 = 4;
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.
@@ -255,6 +327,7 @@ fn unite(cell: &mut Cell, packed: u32) {
 /// Adds up records in the order of the log.
 pub struct Rebuild {
     cut: Cut,
+    rules: u32,
     open: Option<Window>,
     /// Whether the first record is known to begin a window; otherwise only a change of the span is sure to.
     sure: bool,
@@ -263,9 +336,9 @@ pub struct Rebuild {
 }
 
 impl Rebuild {
-    /// `at_start`: the first record begins a window.
-    pub fn new(cut: Cut, at_start: bool) -> Self {
-        Rebuild { cut, open: None, sure: at_start, last_span: None, skipped: 0 }
+    /// `at_start`: the first record begins a window. `rules`: those of the windows, [`RULES`] or earlier ones.
+    pub fn new(cut: Cut, at_start: bool, rules: u32) -> Self {
+        Rebuild { cut, rules, open: None, sure: at_start, last_span: None, skipped: 0 }
     }
 
     /// Takes the next record; returns the window that it ends.
@@ -286,7 +359,9 @@ impl Rebuild {
                 || open.bytes >= self.cut.max_bytes
         });
         let ended = if ends { self.open.take() } else { None };
-        let open = self.open.get_or_insert_with(|| Window { start: offset, appended: hour, ..Window::default() });
+        let rules = self.rules;
+        let new = || Window { start: offset, appended: hour, rules, ..Window::default() };
+        let open = self.open.get_or_insert_with(new);
         open.bytes += bytes.len() as u64;
         open.end = offset + 1;
         open.count(bytes);

@@ -95,60 +95,161 @@ fn folding_again_gives_the_same_bytes() {
     assert_eq!(run(1), run(997));
 }
 
-/// Whoever asks for a page that is not there may say that anybody led there. The first are named, the others are counted together,
-/// and however often rows are written on the way, the last ones are the same.
+fn small_window(limits: Limits) -> WindowState {
+    WindowState::with_limits(StreamId(7), WindowStart { offset: 10, appended_hour: 500_000 }, limits)
+}
+
+/// An arrival at a missing page.
+fn arrival(referrer: &str, id: u64) -> proto::PageView {
+    let (status, referrer_host) = (404, referrer.to_owned());
+    proto::PageView { status, arrival: true, referrer_host, ..view("a", "/gone", id, id) }
+}
+
+/// Referrers of a missing page as a log has them: `real` of `all` arrivals are from one, the others forged, each another one.
+fn forged_referrers(all: u64, real: u64) -> impl Iterator<Item = proto::PageView> {
+    let every = all / real;
+    (0..all).map(move |index| {
+        let from_real = index % every == every - 1 && index / every < real;
+        let host = if from_real { "real.example".to_owned() } else { format!("{index}.forged.example") };
+        arrival(&host, index + 1)
+    })
+}
+
+/// Forged referrers push each other out, but not one that is as frequent as a slot: whenever rows are written, a referrer of N / 32
+/// arrivals or more has a row, and names and overflow add up to N.
 #[test]
-fn few_referrers_of_a_page_not_found_are_named() {
-    use schemas::referrer::{INTERNAL, MORE, NAMED};
-    let led = |index: u64| {
-        // Every host twice, and in between readers from the project and from nowhere.
-        let host = index / 4;
-        proto::PageView {
-            status: if index % 4 == 3 { 200 } else { 404 },
-            arrival: index % 4 != 1,
-            referrer_host: if index % 4 == 2 { String::new() } else { format!("{}.example", host % 50) },
-            ..view("a", "/gone", index, index + 1)
-        }
-    };
-    let run = |freeze_every: u64| {
-        let mut state = window();
-        let mut last = BTreeMap::new();
-        for index in 0..400 {
-            let referrer = if index % 4 == 1 { String::new() } else { led(index).referrer_host };
-            state.apply(10 + index, &encoded(proto::PageView { referrer_host: referrer, ..led(index) })).unwrap();
-            if index % freeze_every == 0 || index == 399 {
+fn a_frequent_referrer_is_named_among_any_number_of_forged_ones() {
+    use schemas::referrer::NAMED;
+    for (all, real) in [(3_200, 100), (32, 1), (6_400, 200), (1_000, 40)] {
+        for flush_every in [1, 7, 97, all] {
+            let (mut state, mut last) = (window(), BTreeMap::new());
+            for (index, view) in (1..).zip(forged_referrers(all, real)) {
+                state.apply(9 + index, &encoded(view)).unwrap();
+                if index % flush_every != 0 && index != all {
+                    continue;
+                }
                 let changed = state.dirty();
                 let rows = state.freeze();
                 assert_eq!(rows.len(), changed + 1);
-                last.extend(rows.not_found.into_iter().map(|row| ((row.path, row.referrer), row.views)));
+                last.extend(rows.not_found.into_iter().map(|row| (row.referrer, row.views)));
+                assert_eq!(last.values().sum::<u64>(), index, "names and overflow of {index}");
+                let named = last.iter().filter(|(name, views)| **views > 0 && *name != ":more").count();
+                assert!(named <= NAMED, "{named} names");
             }
+            let found = last["real.example"];
+            assert!(found > 0 && found <= real, "{found} of {real} in {all}, flushed every {flush_every}");
         }
-        last
+    }
+}
+
+/// A row shows what was counted since its host was taken in, not what its counter took over.
+#[test]
+fn a_newcomer_does_not_inherit_a_count() {
+    let mut state = small_window(Limits { names: 2, ..Limits::default() });
+    let mut offset = 9;
+    let mut rows_after = |hosts: &[&str]| {
+        for host in hosts {
+            offset += 1;
+            state.apply(offset, &encoded(arrival(host, offset))).unwrap();
+        }
+        let rows = state.freeze().not_found.into_iter().map(|row| (row.referrer, row.views));
+        rows.collect::<BTreeMap<_, _>>()
     };
-    let rows = run(1);
-    assert_eq!(rows, run(97));
-    let of = |referrer: &str| rows.get(&("/gone".to_owned(), referrer.to_owned())).copied();
-    assert_eq!((of(INTERNAL), of("")), (Some(100), Some(100)));
-    assert_eq!((of("0.example"), of("31.example"), of("32.example")), (Some(2), Some(2), None));
-    assert_eq!(of(MORE), Some(2 * (50 - NAMED as u64)));
-    assert_eq!((rows.len(), rows.values().sum::<u64>()), (NAMED + 3, 300));
+    let rows = |rows: &[(&str, u64)]| rows.iter().map(|(host, views)| ((*host).to_owned(), *views)).collect();
+    assert_eq!(rows_after(&["a", "a", "a", "b", "b"]), rows(&[("a", 3), ("b", 2)]));
+    // b has the smaller counter; c takes it over as 3, and is at 4 with its second arrival.
+    assert_eq!(rows_after(&["c", "c"]), rows(&[("b", 0), ("c", 2), (":more", 2)]));
+    // Of two counters of 4, that of a was taken in first.
+    assert_eq!(rows_after(&["a", "d"]), rows(&[("a", 0), ("d", 1), (":more", 6)]));
+    // b returns, with what comes from now on.
+    assert_eq!(rows_after(&["e", "b", "b"]), rows(&[("c", 0), ("d", 0), ("e", 1), ("b", 2), (":more", 9)]));
+    // f comes and goes between two flushes; another process may have written its row.
+    assert_eq!(rows_after(&["f", "g"]), rows(&[("e", 0), ("f", 0), ("g", 1), (":more", 11)]));
 }
 
 #[test]
-fn few_hosts_of_refused_beacons_are_named() {
+fn the_real_host_of_refused_beacons_is_named() {
     use schemas::referrer::NAMED;
     let mut state = window();
-    for index in 0..200_u64 {
-        let (host, reason) = (format!("{}.example", index % 50), RejectionReason::ForeignHost as u32);
-        let tally =
-            proto::RejectionTally { project: "a".to_owned(), hour: 500_000, reason, count: 2, id: index + 1, host };
+    for index in 0..2_000_u64 {
+        let host = if index % 20 == 19 { "real.example".to_owned() } else { format!("{index}.forged.example") };
+        let (project, reason) = ("a".to_owned(), RejectionReason::ForeignHost as u32);
+        let tally = proto::RejectionTally { project, hour: 500_000, reason, count: 2, id: index + 1, host };
         state.apply(10 + index, &refused(tally)).unwrap();
     }
     let rows = state.freeze().rejection;
     let of = |host: &str| rows.iter().find(|row| row.host == host).map(|row| row.beacons);
-    assert_eq!((of("0.example"), of("31.example"), of("32.example")), (Some(8), Some(8), None));
-    assert_eq!((of(""), rows.len()), (Some(8 * (50 - NAMED as u64)), NAMED + 1));
+    assert_eq!(of("real.example"), Some(200));
+    let named = rows.iter().filter(|row| row.beacons > 0 && !row.host.is_empty()).count();
+    assert_eq!(named, NAMED);
     assert_eq!(rows.iter().map(|row| row.beacons).sum::<u64>(), state.outcomes().rejected_beacons);
+}
+
+/// Facts that were dropped are rows of `rejection_daily`, but no refused beacons.
+#[test]
+fn dropped_facts_are_no_refused_beacons() {
+    let mut state = window();
+    for (index, cause) in [(0, Cause::Unusable), (1, Cause::Limit), (2, Cause::Limit)] {
+        let (project, fact, cause) = ("a".to_owned(), Fact::Path as i32, cause as i32);
+        let tally = proto::DroppedFacts { project, hour: 500_000, fact, cause, count: 5, id: index + 1 };
+        state.apply(10 + index, &record::encode_dropped_facts(tally, RecordFormat::V4).unwrap()).unwrap();
+    }
+    let rows = state.freeze();
+    let found: Vec<_> =
+        rows.rejection.iter().map(|row| (row.reason.as_str(), row.host.as_str(), row.beacons)).collect();
+    assert_eq!(found, [("dropped_path", "", 5), ("limited_path", "", 10)]);
+    let ledger = rows.ledger.unwrap();
+    assert_eq!((ledger.tallies, ledger.rejected_beacons, ledger.seen), (3, 0, 3));
+}
+
+/// Forged paths and values end in one overflow row each; what was named before goes on.
+#[test]
+fn pages_and_values_of_a_day_are_capped() {
+    let mut state = small_window(Limits { names: 2, pages: 3, values: 2 });
+    for index in 0..40_u64 {
+        let view = proto::PageView {
+            status: if index % 4 == 3 { 404 } else { 500 },
+            version: format!("{}", index % 5),
+            referrer_host: format!("{}.example", index % 10),
+            arrival: true,
+            ..view("a", &format!("/{}", index % 20), index, index + 1)
+        };
+        state.apply(10 + index, &encoded(view)).unwrap();
+    }
+    let rows = state.freeze();
+    let pages: BTreeMap<_, _> = rows.page.iter().map(|row| ((row.path.as_str(), row.status), row.views)).collect();
+    let expected = [(("/0", 500), 2), (("/1", 500), 2), (("/2", 500), 2), (("/:more", 200), 24), (("/:more", 404), 10)];
+    assert_eq!(pages, BTreeMap::from(expected));
+    let values = |dimension: &str| -> BTreeMap<&str, u64> {
+        let rows = rows.breakdown.iter().filter(|row| row.dimension == dimension);
+        rows.map(|row| (row.value.as_str(), row.views)).collect()
+    };
+    assert_eq!(values("version"), BTreeMap::from([("0", 8), ("1", 8), ("", 24)]));
+    assert_eq!(values("referrer"), BTreeMap::from([("0.example", 4), ("1.example", 2), ("", 24)]));
+    let missing: BTreeMap<_, _> = rows.not_found.iter().map(|row| (row.referrer.as_str(), row.views)).collect();
+    assert_eq!(
+        missing,
+        BTreeMap::from([("1.example", 2), (":more", 8)]),
+        "referrers beyond the cap are in the overflow"
+    );
+    assert_eq!(rows.site[0].views, 40);
+    // Another day has a cap of its own.
+    let tomorrow = proto::PageView { hour: 500_024, ..view("a", "/new", 41, 41) };
+    state.apply(50, &encoded(tomorrow)).unwrap();
+    assert_eq!(state.freeze().page[0].path, "/new");
+}
+
+/// A referrer's arrivals at all pages, minus those at one missing page, would show what is below the threshold.
+#[test]
+fn arrivals_at_missing_pages_are_in_one_table_only() {
+    let mut state = window();
+    state.apply(10, &encoded(arrival("blog.example", 1))).unwrap();
+    let found = proto::PageView { status: 500, path: "/broken".to_owned(), ..arrival("blog.example", 2) };
+    state.apply(11, &encoded(found)).unwrap();
+    let rows = state.freeze();
+    let referrers: Vec<_> =
+        rows.breakdown.iter().filter(|row| row.dimension == "referrer").map(|row| row.views).collect();
+    assert_eq!((referrers, rows.not_found[0].views, rows.site[0].visits), (vec![1], 1, 2));
 }
 
 /// Everything that rows are told apart by, and what they say.
@@ -182,8 +283,62 @@ fn remember(rows: Rows, sums: &mut Sums) {
     }
 }
 
-/// The fold as one would write it on a blackboard.
+/// Small enough that a few hundred records reach them.
+const SMALL: Limits = Limits { names: 2, pages: 3, values: 3 };
+
+/// Space-Saving's counters, by prefix of the rows' keys, in the order in which names were taken in.
+#[derive(Default)]
+struct Names(BTreeMap<String, Vec<(String, u64)>>);
+
+impl Names {
+    /// Whom `name` replaces, if it is a name that has no counter and none is free.
+    fn arrive(&mut self, prefix: &str, name: &str, by: u64) -> Option<String> {
+        let counters = self.0.entry(prefix.to_owned()).or_default();
+        if let Some((_, counter)) = counters.iter_mut().find(|(held, _)| held == name) {
+            *counter += by;
+            return None;
+        }
+        if name.is_empty() || name.starts_with(':') {
+            return None;
+        }
+        let (mut left, mut counter) = (None, by);
+        if counters.len() == SMALL.names {
+            let least = counters.iter().map(|(_, counter)| *counter).min().unwrap();
+            let first = counters.iter().position(|(_, counter)| *counter == least).unwrap();
+            left = Some(counters.remove(first).0);
+            counter += least;
+        }
+        counters.push((name.to_owned(), counter));
+        left
+    }
+}
+
+/// Adds to a name's row; the row of whom it replaces goes to the overflow.
+fn name_row(
+    counts: &mut BTreeMap<String, (Vec<u64>, Option<VisitorSketch>)>,
+    names: &mut Names,
+    (prefix, overflow): (&str, &str),
+    (name, by): (&str, u64),
+) {
+    let mut add = |name: &str, by: u64| {
+        let row = counts.entry(format!("{prefix} {name:?}")).or_insert_with(|| (vec![0], None));
+        row.0[0] += by;
+        row.0[0]
+    };
+    if let Some(left) = names.arrive(prefix, name, by) {
+        let had = add(&left, 0);
+        add(overflow, had);
+        counts.insert(format!("{prefix} {left:?}"), (vec![0], None));
+        counts.entry(format!("{prefix} {name:?}")).or_insert_with(|| (vec![0], None)).0[0] += by;
+    } else {
+        add(name, by);
+    }
+}
+
+/// The fold as one would write it on a blackboard, with [`SMALL`] limits.
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
+    let (mut names, mut pages) = (Names::default(), BTreeMap::<_, BTreeSet<_>>::new());
+    let mut values = BTreeMap::<_, BTreeSet<_>>::new();
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
@@ -215,8 +370,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 ledger[3] += 1;
                 ledger[4] += tally.count;
                 let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
-                let key = format!("rejection {project} {day} {reason} {host:?}");
-                add(key, 0, 1, tally.count);
+                let prefix = format!("rejection {project} {day} {reason}");
+                name_row(&mut counts, &mut names, (&prefix, ""), (host, tally.count));
             }
             Ok(Record::PageView(view)) => {
                 if view.event_id != 0 && !ids.insert((view.project.to_owned(), view.event_id)) {
@@ -226,8 +381,16 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 ledger[1] += 1;
                 let day = view.hour.day().0;
                 let site = format!("site {} {}", view.project, view.hour.0);
-                let page = format!("page {} {day} {} {}", view.project, view.path, view.status);
+                let mut capped = |dimension: &str, value: &str| {
+                    let all = values.entry((view.project.to_owned(), day, dimension.to_owned())).or_default();
+                    let room = all.contains(value) || all.len() < SMALL.values as usize;
+                    if room && !value.is_empty() {
+                        all.insert(value.to_owned());
+                    }
+                    if room { value.to_owned() } else { String::new() }
+                };
                 let mut value = |dimension: &str, value: &str| {
+                    let value = capped(dimension, value);
                     add(format!("breakdown {} {day} {dimension} {value:?}", view.project), 0, 1, 1);
                 };
                 if view.bot_class != BotClass::Person {
@@ -236,7 +399,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                     counts.get_mut(&site).unwrap().1.get_or_insert_default();
                     continue;
                 }
-                if view.arrival {
+                if view.arrival && view.status != 404 {
                     value("referrer", view.referrer_host);
                 }
                 value("country", view.country);
@@ -247,10 +410,25 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 value("language", view.language);
                 add(site.clone(), 0, 8, 1);
                 add(site.clone(), 1, 8, u64::from(view.arrival));
+                let all = pages.entry((view.project.to_owned(), day)).or_default();
+                let (mut path, mut status) = (view.path, view.status);
+                if !all.contains(&(path.to_owned(), status)) && all.len() == SMALL.pages as usize {
+                    (path, status) = ("/:more", if status == 404 { 404 } else { 200 });
+                } else {
+                    all.insert((path.to_owned(), status));
+                }
+                let page = format!("page {} {day} {path} {status}", view.project);
+                let mut referrer = ":internal".to_owned();
+                if status == 404 && view.arrival {
+                    referrer = capped("referrer", view.referrer_host);
+                    if referrer.is_empty() && !view.referrer_host.is_empty() {
+                        referrer = ":more".to_owned();
+                    }
+                }
                 add(page.clone(), 0, 1, 1);
-                if view.status == 404 {
-                    let led = if view.arrival { view.referrer_host } else { ":internal" };
-                    add(format!("not found {} {day} {} {led:?}", view.project, view.path), 0, 1, 1);
+                if status == 404 {
+                    let prefix = format!("not found {} {day} {path}", view.project);
+                    name_row(&mut counts, &mut names, (&prefix, ":more"), (&referrer, 1));
                 }
                 for (key, coordinate) in [(site, view.site_coordinate), (page, view.page_coordinate)] {
                     counts.get_mut(&key).unwrap().1.get_or_insert_default().insert(coordinate.unwrap());
@@ -277,7 +455,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             1 => {
                 let (hour, reason) = (500_014 + hour, 5 + page as u32);
                 let (project, id) = (project.to_owned(), 1 + id);
-                let host = if reason == 8 && arrival { format!("{}.example", visitor % 3) } else { String::new() };
+                let host = if reason == 8 && arrival { format!("{}.example", visitor % 5) } else { String::new() };
                 let tally = proto::RejectionTally { project, hour, reason, count: id, id, host };
                 return refused(tally);
             }
@@ -296,10 +474,10 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
         }
         let view = proto::PageView {
             hour: 500_014 + hour,
-            status: if page == 5 { 404 } else { 200 },
+            status: if page >= 4 { 404 } else { 200 },
             version: texts.0.to_owned(),
             language: texts.1.to_owned(),
-            referrer_host: texts.2.to_owned(),
+            referrer_host: if visitor % 2 == 0 { texts.2.to_owned() } else { format!("{}.example", visitor % 5) },
             country: if page % 2 == 0 { "DE".to_owned() } else { String::new() },
             device: classes.0,
             browser: classes.1,
@@ -323,7 +501,7 @@ proptest! {
     fn any_schedule_of_freezes_ends_in_the_same_rows(
         records in prop::collection::vec((some_record(), prop::bool::weighted(0.1)), 0..300),
     ) {
-        let mut state = window();
+        let mut state = small_window(SMALL);
         let mut sums = Sums::from([("ledger".to_owned(), (vec![0; 6], vec![]))]);
         for (index, (bytes, freeze)) in records.iter().enumerate() {
             let _ = state.apply(10 + index as u64, bytes);

@@ -5,7 +5,7 @@ use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
 /// A string of the window: where its length and bytes lie.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Text(u32);
 
 impl Text {

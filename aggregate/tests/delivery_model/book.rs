@@ -1,5 +1,6 @@
 //! What the rows must be, by the book: decoded one by one, counted in maps.
 
+use headcount_aggregate::fold::Limits;
 use schemas::record::{self, Record, RecordFormat};
 use schemas::{Coordinate, Hour, VisitorSketch, proto};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,14 +62,20 @@ pub fn some_log(chance: &mut Chance) -> Vec<Logged> {
         .collect()
 }
 
+/// Of referrers and of refused beacons.
+const HOSTS: [&str; 4] = ["", "search.example", "forum.example", "blog.example"];
+
+/// So small that a few records reach them. With one name, its counter has every arrival that was not taken for unknown.
+pub const LIMITS: Limits = Limits { names: 1, pages: 4, values: 2 };
+
 fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     let project = ["a", "b"][chance.below(2) as usize].to_owned();
     let hour = hour - if chance.percent(20) { chance.below(30) as u32 } else { 0 };
     match chance.below(20) {
         0 => return b"rubbish".to_vec(),
-        1 => {
-            let host = if chance.percent(50) { "elsewhere.example".to_owned() } else { String::new() };
-            let (count, id) = (1 + chance.below(5), 1 + chance.below(9));
+        1..=3 => {
+            let host = HOSTS[chance.below(4) as usize].to_owned();
+            let (count, id) = (1 + chance.below(5), 1 + chance.below(30));
             let tally = proto::RejectionTally { project, hour, reason: 8, count, id, host };
             return record::encode_rejections(tally, RecordFormat::V4).expect("a reason of format 1");
         }
@@ -77,15 +84,15 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     let bot = chance.percent(10);
     let mut coordinate = || if bot { 0 } else { Coordinate::from_hash(chance.below(40) << 50 | 1 << 20).packed() };
     let (site_coordinate, page_coordinate) = (coordinate(), coordinate());
-    let (path, arrival) = (chance.below(4), chance.percent(30));
+    let (path, arrival) = (chance.below(6).min(4), chance.percent(50));
     let view = proto::PageView {
         project,
         hour,
         path: format!("/{path}"),
-        status: if path == 3 { 404 } else { 200 },
+        status: if path >= 3 { 404 } else { 200 },
         version: String::new(),
         language: "en".to_owned(),
-        referrer_host: if arrival && chance.percent(50) { "search.example".to_owned() } else { String::new() },
+        referrer_host: if arrival { HOSTS[chance.below(4) as usize].to_owned() } else { String::new() },
         country: String::new(),
         device: 1,
         browser: 1 + chance.below(2) as i32,
@@ -102,10 +109,21 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     record::encode_page_view(view, RecordFormat::V4)
 }
 
+/// Rows under construction.
+type Building = BTreeMap<(String, u64), (Vec<u64>, Option<VisitorSketch>)>;
+
+/// What a name had goes to the overflow.
+fn forget(rows: &mut Building, start: u64, group: &str, left: &str, overflow: &str) {
+    let had = rows.insert((format!("{group} {left}"), start), (vec![0], None)).map_or(0, |row| row.0[0]);
+    rows.entry((format!("{group} {overflow}"), start)).or_insert_with(|| (vec![0], None)).0[0] += had;
+}
+
 /// Every row of the log, with windows cut at these lengths.
 pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
-    let mut rows: BTreeMap<(String, u64), (Vec<u64>, Option<VisitorSketch>)> = BTreeMap::new();
+    let mut rows = Building::new();
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
+    let mut distinct: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut window: Option<(u64, u32)> = None;
     for (offset, Logged { bytes, appended }) in log.iter().enumerate() {
         let offset = offset as u64;
@@ -116,6 +134,8 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
             window = Some((offset, appended.0));
             ids.clear();
             tally_ids.clear();
+            names.clear();
+            distinct.clear();
         }
         let start = window.map_or(0, |(start, _)| start);
         // next_offset, seen, accepted, duplicate, tallies, rejected, undecodable
@@ -146,29 +166,54 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
         match record {
             Ok(Record::Rejections(tally)) if slot == 4 => {
                 let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
-                let key = format!("rejection {project} {day} {reason} {host}");
-                add(key, 0, 1, tally.count, None);
+                let group = format!("rejection {project} {day} {reason}");
+                let left =
+                    if host.is_empty() { None } else { names.insert(group.clone(), host).filter(|left| *left != host) };
+                add(format!("{group} {host}"), 0, 1, tally.count, None);
+                if let Some(left) = left {
+                    forget(&mut rows, start, &group, left, "");
+                }
             }
             Ok(Record::PageView(view)) if slot == 2 => {
                 let (project, day) = (view.project, view.hour.day().0);
                 let site = format!("site {project} {}", view.hour.0);
                 let mut values = vec![];
+                let mut leaves = None;
+                // The value, or the overflow if there are so many already.
+                let mut capped = |group: String, value: String, most: u32, overflow: &str| {
+                    let known = distinct.entry(group).or_default();
+                    if value.is_empty() || known.contains(&value) {
+                        return value;
+                    }
+                    if known.len() as u32 == most {
+                        return overflow.to_owned();
+                    }
+                    known.insert(value.clone());
+                    value
+                };
                 if view.bot_class as i32 == 0 {
                     add(site.clone(), 0, 3, 1, Some(view.site_coordinate));
                     add(site, 1, 3, u64::from(view.arrival), Some(None));
-                    add(
-                        format!("page {project} {day} {} {}", view.path, view.status),
-                        0,
-                        1,
-                        1,
-                        Some(view.page_coordinate),
-                    );
-                    if view.arrival {
+                    let more = if view.status == 404 { "/:more 404" } else { "/:more 200" };
+                    let page = format!("{} {}", view.path, view.status);
+                    let page = capped(format!("pages {project} {day}"), page, LIMITS.pages, more);
+                    add(format!("page {project} {day} {page}"), 0, 1, 1, Some(view.page_coordinate));
+                    if view.arrival && view.status != 404 {
                         values.push(("referrer", view.referrer_host));
                     }
                     if view.status == 404 {
-                        let led = if view.arrival { view.referrer_host } else { ":internal" };
-                        add(format!("not found {project} {day} {} {led}", view.path), 0, 1, 1, None);
+                        let group = format!("not found {project} {day} {}", page.trim_end_matches(" 404"));
+                        let host = view.referrer_host;
+                        let referrers = format!("referrer {project} {day}");
+                        match (view.arrival, capped(referrers, host.to_owned(), LIMITS.values, ":more").as_str()) {
+                            (false, _) => add(format!("{group} :internal"), 0, 1, 1, None),
+                            (true, unnamed @ ("" | ":more")) => add(format!("{group} {unnamed}"), 0, 1, 1, None),
+                            (true, _) => {
+                                add(format!("{group} {host}"), 0, 1, 1, None);
+                                let left = names.insert(group.clone(), host).filter(|left| *left != host);
+                                leaves = left.map(|left| (group, left));
+                            }
+                        }
                     }
                     let browser = if view.browser as i32 == 1 { "Chrome" } else { "Firefox" };
                     values.extend([("country", ""), ("device", "Desktop"), ("browser", browser)]);
@@ -178,7 +223,11 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                     values.push(("bot", "Bot"));
                 }
                 for (dimension, value) in values {
+                    let value = capped(format!("{dimension} {project} {day}"), value.to_owned(), LIMITS.values, "");
                     add(format!("breakdown {project} {day} {dimension} {value}"), 0, 1, 1, None);
+                }
+                if let Some((group, left)) = leaves {
+                    forget(&mut rows, start, &group, left, ":more");
                 }
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! One aggregator process, in steps as small as a scheduler may want them, in the order of `aggregate::run`.
 
-use crate::book::Cell;
+use crate::book::{Cell, LIMITS};
 use headcount_aggregate::fold::{FOLD_VERSION, Rows, WindowState};
 use headcount_aggregate::window::{Commit, Cut, WindowStart};
 use schemas::StreamId;
@@ -27,10 +27,16 @@ pub enum Variant {
     RecutOpenWindow,
     /// The state is read back from a replica that may be stale, and reading goes on at the committed offset.
     ReadBackStale,
+    /// The row of a name has what its counter took over.
+    InheritedCounts,
+    /// No row of 0 is written of a name that left.
+    NoZeroRows,
+    /// A row of 0 is written only where the process wrote another one before.
+    ZeroRowsOfOwnNames,
 }
 
 impl Variant {
-    pub const WRONG: [Variant; 7] = [
+    pub const WRONG: [Variant; 10] = [
         Variant::CommitBeforeRows,
         Variant::DeltaRows,
         Variant::DeltaRowsWithTokens,
@@ -38,6 +44,9 @@ impl Variant {
         Variant::ResumeAtCommitted,
         Variant::RecutOpenWindow,
         Variant::ReadBackStale,
+        Variant::InheritedCounts,
+        Variant::NoZeroRows,
+        Variant::ZeroRowsOfOwnNames,
     ];
 
     pub fn name(self) -> &'static str {
@@ -50,6 +59,9 @@ impl Variant {
             Variant::ResumeAtCommitted => "resumed at the committed offset, state empty",
             Variant::RecutOpenWindow => "open window cut anew by other parameters",
             Variant::ReadBackStale => "state read back from a stale replica",
+            Variant::InheritedCounts => "a newcomer's row inherits the count of the name that left",
+            Variant::NoZeroRows => "no row of 0 for a name that left",
+            Variant::ZeroRowsOfOwnNames => "rows of 0 only for names that the process wrote itself",
         }
     }
 
@@ -101,6 +113,28 @@ pub struct Open {
     /// By the process's clock.
     pub began_at: u64,
     frozen_at: u64,
+    /// Keys of rows of names and overflows written so far, with their counts.
+    written: BTreeMap<String, u64>,
+}
+
+impl Open {
+    /// Makes of the rows of names what a wrong design would.
+    fn spoil_names(&mut self, variant: Variant, rows: &mut Vec<Row>, overflow: &str) {
+        let written = &mut self.written;
+        rows.retain(|row| match variant {
+            Variant::NoZeroRows => row.cell.counts[0] > 0,
+            Variant::ZeroRowsOfOwnNames => row.cell.counts[0] > 0 || written.contains_key(&row.key.0),
+            _ => true,
+        });
+        written.extend(rows.iter().map(|row| (row.key.0.clone(), row.cell.counts[0])));
+        for row in rows.iter_mut().filter(|_| variant == Variant::InheritedCounts) {
+            let Some((group, name)) = row.key.0.rsplit_once(' ') else { continue };
+            if !name.is_empty() && !name.starts_with(':') && row.cell.counts[0] > 0 {
+                // The one counter has taken over all that is in the overflow.
+                row.cell.counts[0] += written.get(&format!("{group} {overflow}")).copied().unwrap_or(0);
+            }
+        }
+    }
 }
 
 /// A process that has been given the partition, or believes so.
@@ -149,13 +183,14 @@ impl Process {
                 _ => self.first_cut.take().unwrap_or(self.own_cut),
             };
             self.open = Some(Open {
-                state: WindowState::new(STREAM, WindowStart { offset, appended_hour: hour }),
+                state: WindowState::with_limits(STREAM, WindowStart { offset, appended_hour: hour }, LIMITS),
                 cut,
                 bytes: 0,
                 window,
                 base,
                 began_at: now + self.skew,
                 frozen_at: offset,
+                written: BTreeMap::new(),
             });
         }
         if let Some(open) = &mut self.open {
@@ -171,7 +206,9 @@ impl Process {
         let Some(open) = &mut self.open else { return };
         let from = open.frozen_at;
         open.frozen_at = open.state.next_offset();
-        let tables = rows_of(open.state.freeze());
+        let mut tables = rows_of(open.state.freeze());
+        open.spoil_names(variant, &mut tables[2], ":more");
+        open.spoil_names(variant, &mut tables[3], "");
         let window = open.window;
         let mut inserts = VecDeque::new();
         for (table, rows) in tables.into_iter().enumerate() {
@@ -183,7 +220,8 @@ impl Process {
                         let whole = row.cell.clone();
                         if let Some(before) = open.base.insert(row.key.clone(), whole) {
                             for (count, before) in row.cell.counts.iter_mut().zip(&before.counts) {
-                                *count -= before;
+                                // Of a name that left it is negative.
+                                *count = count.wrapping_sub(*before);
                             }
                         }
                     } else if let Some(base) = open.base.get(&row.key) {

@@ -157,8 +157,11 @@ impl MonthFacts {
         }
     }
 
-    /// Adds refused beacons.
+    /// Adds refused beacons. A host that left the named ones has a row of 0, and is none of them.
     pub fn add_rejection(&mut self, reason: String, host: String, beacons: u64) {
+        if beacons == 0 {
+            return;
+        }
         *self.rejections.entry((reason, host)).or_default() += beacons;
     }
 
