@@ -31,10 +31,12 @@ use std::time::Duration;
 mod live;
 mod pages;
 mod projects;
+mod scan;
 mod scope;
 
 pub use live::Live;
 pub use projects::{ProjectViews, Visible};
+pub(crate) use scan::PageScan;
 
 /// Of every question. A key is in one partition, so no partition needs to be compared with another; the key's columns are read
 /// before the sketches; one project's rows are too few to be shared out among threads.
