@@ -226,7 +226,7 @@ impl Reports {
         more: Vec<Part>,
     ) -> Result<Export, Problem> {
         self.periods(span, &first.request)?;
-        let store = self.yielding_store().await;
+        let store = self.yielding_store().await.clone();
         let started = start(&store, self, project, span, &first).await;
         let scan = started.map_err(|error| self.problem(project, &error))?;
         let (chunks, received) = mpsc::channel(CHUNKS);
@@ -249,7 +249,7 @@ impl Reports {
             let part = Part { request, with_referrers: status.is_some(), rows: |_| String::new() };
             let mut items = Vec::new();
             let reading = async {
-                let mut scan = start(&store, self, project, span, &part).await?;
+                let mut scan = start(store, self, project, span, &part).await?;
                 while let Some(page) = scan.next().await? {
                     items.push(page);
                 }

@@ -23,6 +23,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 
 /// Reports computed concurrently. Each holds a month's rows, and shares the engine with the aggregator's inserts.
@@ -77,8 +78,8 @@ pub(crate) struct ReportTurns {
 
 impl Default for ReportTurns {
     fn default() -> Self {
-        let exports = TurnLimits { per_network: 2, anonymous: 3, ..TurnLimits::of(EXPORT_TURNS) };
-        ReportTurns { reports: Turns::new(TurnLimits::of(REPORT_TURNS)), exports: Turns::new(exports) }
+        let [reports, exports] = [REPORT_TURNS, EXPORT_TURNS].map(|turns| Turns::new(TurnLimits::of(turns)));
+        ReportTurns { reports, exports }
     }
 }
 
@@ -98,6 +99,8 @@ impl FromRequestParts<Reports> for OfCaller {
 /// What makes them, for a request or before it.
 struct Maker {
     store: ReportStore,
+    /// The same store with threads that let others go first.
+    yielding: OnceCell<ReportStore>,
     kept: KeptReports,
     ready: Mutex<Ready>,
     turns: ReportTurns,
@@ -285,6 +288,7 @@ impl Reports {
     pub(crate) fn sharing(turns: ReportTurns, store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         let maker = Maker {
             store: store.with_timeout_ms(config.timeout_ms),
+            yielding: OnceCell::new(),
             kept: KeptReports::new(config.keep_bytes),
             ready: Mutex::default(),
             turns,
@@ -336,7 +340,8 @@ impl Reports {
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         let longer = self.maker.ready().longer(wanted.subject().as_ref());
         let _turn = self.turn().await?;
-        let told = self.maker.told(&self.maker.store, &wanted, Patience { times: patience, longer });
+        let store = self.store().await;
+        let told = self.maker.told(store, &wanted, Patience { times: patience, longer });
         let (report, took) = self.read(project, told).await?;
         if patience > 0 {
             self.maker.note(&wanted, &report, took);
@@ -361,7 +366,8 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.maker.store.page_counts(&asked)).await
+        let store = self.store().await;
+        self.read(project, store.page_counts(&asked)).await
     }
 
     /// Its pages.
@@ -377,7 +383,8 @@ impl Reports {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.maker.store.pages(&asked, request)).await?;
+        let store = self.store().await;
+        let facts = self.read(project, store.pages(&asked, request)).await?;
         let single = span.single().and(periods.first().copied());
         let with_referrers = request.status == Some(404);
         let list = make::page_list(&facts.pages, &facts.listed, single, self.maker.rules, with_referrers);
@@ -391,7 +398,8 @@ impl Reports {
     /// As [`Reports::report`].
     pub(crate) async fn live(&self, project: &ProjectSlug) -> Result<Live, Problem> {
         let _turn = self.turn().await?;
-        self.read(project, self.maker.store.live(project, self.now())).await
+        let store = self.store().await;
+        self.read(project, store.live(project, self.now())).await
     }
 
     /// Values of one dimension.
@@ -408,7 +416,8 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.maker.store.breakdown(&asked, dimension)).await?;
+        let store = self.store().await;
+        let facts = self.read(project, store.breakdown(&asked, dimension)).await?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.maker.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
@@ -458,7 +467,8 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.maker.store.months(&asked)).await
+        let store = self.store().await;
+        self.read(project, store.months(&asked)).await
     }
 
     /// What `reading` finds, if it does before a close removes what it began to read.
@@ -493,9 +503,14 @@ impl Reports {
         Ok(periods)
     }
 
-    /// The store that is read, with threads that let reports go first.
-    pub(crate) async fn yielding_store(&self) -> ReportStore {
-        self.maker.store.clone().yielding().await
+    /// The store with threads that let others go first.
+    pub(crate) async fn yielding_store(&self) -> &ReportStore {
+        self.maker.yielding.get_or_init(|| self.maker.store.clone().yielding()).await
+    }
+
+    /// The store for this caller: queries for callers without a token let those of others go first.
+    async fn store(&self) -> &ReportStore {
+        if self.caller.is_anonymous() { self.yielding_store().await } else { &self.maker.store }
     }
 
     async fn turn(&self) -> Result<Turn, Problem> {

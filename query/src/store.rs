@@ -49,6 +49,9 @@ const SETTINGS: [(&str, &str); 3] = [
 /// Niceness of the threads that make reports before somebody asks. Inserts and merges are nicer.
 const NICENESS: &str = "5";
 
+/// Rows after which other tasks have their turn on this thread: thousands of rows may have arrived, and each has a sketch to unite.
+const ROWS_PER_STEP: usize = 64;
+
 /// Values of a report that are read one by one at most. Of more, those below the floor are added up by ClickHouse.
 const MOST_VALUES: usize = 20_000;
 
@@ -492,10 +495,14 @@ impl ReportStore {
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let reading = async {
-            let mut rows = query.fetch::<T>()?;
+            let (mut rows, mut taken) = (query.fetch::<T>()?, 0usize);
             while let Some(row) = rows.next().await? {
                 if let Err(source) = take(row) {
                     return Ok(Err(StoreError::Sketch { what, source }));
+                }
+                taken += 1;
+                if taken.is_multiple_of(ROWS_PER_STEP) {
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(Ok(()))

@@ -37,7 +37,8 @@ pub enum CallerKey {
 }
 
 impl CallerKey {
-    fn is_anonymous(self) -> bool {
+    /// Whether the caller has shown no valid token.
+    pub(crate) fn is_anonymous(self) -> bool {
         matches!(self, CallerKey::Network(_))
     }
 }

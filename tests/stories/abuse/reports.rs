@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::http::{self, Connection};
-use harness::service::Service;
+use harness::service::{Service, eventually};
 use schemas::{Coordinate, VisitorSketch};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const CLOCK: &str = "2026-03-20T09:20:00Z";
@@ -63,7 +63,7 @@ async fn write(service: &Service, pages: u64) -> Result<()> {
 }
 
 async fn service(pages: u64) -> Result<Service> {
-    let arguments = ["--clock-start", CLOCK, "--report-rate", "20", "--close-after-hours", "7200"];
+    let arguments = ["--clock-start", CLOCK, "--report-rate", "20", "--close-after-hours", "720"];
     let service = Service::started(&arguments, &[("docs", "docs.example"), ("other", "other.example")]).await?;
     write(&service, pages).await?;
     Ok(service)
@@ -85,23 +85,20 @@ fn described(seen: Seen) -> String {
     seen.into_iter().map(of_status).collect::<Vec<_>>().join(", ")
 }
 
-/// Asks for one expensive report after the other until `stop`. The statuses that it may get: a report, or a refusal.
-async fn attack(service: &Service, source: IpAddr, number: u8, stop: Arc<AtomicBool>) -> Result<Seen> {
+/// Asks for one expensive report after the other. The statuses that it may get: a report, or a refusal.
+async fn attack(service: &Service, source: IpAddr, number: u8, seen: &Mutex<Seen>) -> Result<()> {
     let reports = format!("/v1/projects/docs/reports/{MONTH}");
     let asked =
         [format!("{reports}/pages?sort=visitors&limit=1000"), format!("{reports}.csv"), format!("{reports}/pages.csv")];
     let mut connection = Connection::open_from(source, service.address()).await?;
-    let mut seen = Seen::new();
     for path in asked.iter().cycle().skip(usize::from(number)) {
         let begun = Instant::now();
         let answer = connection.send("GET", path, &[], "").await?;
         ensure!([200, 429, 503].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.entry(answer.status.as_u16()).or_default().push(begun.elapsed());
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
     }
-    Ok(seen)
+    Ok(())
 }
 
 /// What an administrator sees meanwhile, in the same project and in another.
@@ -131,21 +128,34 @@ async fn administer(service: &Service, token: &str, during: Duration) -> Result<
     bail!("the list of paths is empty")
 }
 
+/// Waits until the token opens reports. Each attempt comes from another client, since failed ones are limited.
+async fn valid(service: &Service, token: &str) -> Result<()> {
+    let (authorization, client) = (format!("Bearer {token}"), AtomicU8::new(0));
+    eventually("the token to be valid", async || {
+        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 2, client.fetch_add(1, Ordering::Relaxed)));
+        let mut connection = Connection::open_from(source, service.address()).await?;
+        let headers = [("authorization", authorization.as_str())];
+        let answer = connection.send("GET", "/v1/projects", &headers, "").await?;
+        ensure!(answer.status == 200, "{}", answer.status);
+        Ok(())
+    })
+    .await
+}
+
 async fn attacked(service: &Arc<Service>, token: &str, sources: &str, of: fn(u8) -> IpAddr) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(Mutex::new(Seen::new()));
     let mut attackers = tokio::task::JoinSet::new();
     for number in 0..CONNECTIONS {
-        let (service, stop) = (Arc::clone(service), Arc::clone(&stop));
-        attackers.spawn(async move { attack(&service, of(number), number, stop).await });
+        let (service, seen) = (Arc::clone(service), Arc::clone(&seen));
+        attackers.spawn(async move { attack(&service, of(number), number, &seen).await });
     }
     let mut latencies = administer(service, token, size().1).await?;
-    stop.store(true, Ordering::Relaxed);
-    let mut seen = Seen::new();
-    while let Some(attacker) = attackers.join_next().await {
-        for (status, more) in attacker?? {
-            seen.entry(status).or_default().extend(more);
-        }
+    // An attack does not end by itself, unless something was wrong with it.
+    if let Some(ended) = attackers.try_join_next() {
+        ended??;
     }
+    attackers.shutdown().await;
+    let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
     let (p50, p99) = (percentile(&mut latencies, 50), percentile(&mut latencies, 99));
     println!("{CONNECTIONS} connections from {sources}: {}", described(seen));
     println!("an administrator beside them: {} requests, p50 {p50:.0?}, p99 {p99:.0?}", latencies.len());
@@ -157,12 +167,7 @@ async fn attacked(service: &Arc<Service>, token: &str, sources: &str, of: fn(u8)
 async fn anonymous_clients_do_not_keep_an_administrator_waiting() -> Result<()> {
     let service = Arc::new(service(size().0).await?);
     let token = service.token(None).await?;
-    harness::service::eventually("the token to be valid", async || {
-        let answer = http::get_as(service.address(), "/v1/projects/any/reports/none", &token).await?;
-        ensure!(answer.status != 401, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
+    valid(&service, &token).await?;
     let alone = percentile(&mut administer(&service, &token, Duration::from_secs(1)).await?, 99);
     println!("{} pages; an administrator alone: p99 {alone:.0?}", size().0);
     attacked(&service, &token, "one IP address", |_| IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))).await?;
