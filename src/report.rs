@@ -30,17 +30,34 @@ pub async fn for_people(reports: &Reports, project: &ProjectSlug, span: Span) ->
     Ok([query::markdown::report(&report, counts), query::html(&report, reports.running(), counts)])
 }
 
-/// The report in one of [`FORMATS`]; those for programs have every page and every value.
+/// The report in one of [`FORMATS`] but CSV; JSON has every page and every value.
 async fn written(reports: &Reports, project: &ProjectSlug, span: Span, format: &str) -> anyhow::Result<String> {
     if let "md" | "html" = format {
         let [markdown, html] = for_people(reports, project, span).await.map_err(|problem| told(&problem))?;
         return Ok(if format == "md" { markdown } else { html });
     }
-    let report = reports.whole(project, span, None).await.map_err(|problem| told(&problem))?;
-    Ok(match format {
-        "csv" => query::csv::report(&report),
-        _ => format!("{}\n", serde_json::to_string_pretty(&report)?),
-    })
+    let report = reports.whole(project, span).await.map_err(|problem| told(&problem))?;
+    Ok(format!("{}\n", serde_json::to_string_pretty(&report)?))
+}
+
+/// The whole report as CSV to standard output, as it is read.
+async fn export(reports: &Reports, project: &ProjectSlug, span: Span) -> anyhow::Result<()> {
+    let mut export = reports.export(project, span, None).await.map_err(|problem| told(&problem))?;
+    while let Some(chunk) = export.next().await {
+        if !print(&chunk.context("the report is not complete")?)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes to standard output; false where nobody reads it any more (`| head`), which is no failure.
+fn print(bytes: &[u8]) -> anyhow::Result<bool> {
+    match std::io::stdout().write_all(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write the report"),
+    }
 }
 
 /// Runs `headcount report SLUG SPAN [--format md|html|csv|json]`.
@@ -54,10 +71,8 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
         None => reports.running().previous().into(),
     };
-    let written = written(&reports, &project, span, text("format")).await?;
-    // A reader that has seen enough (`| head`) is no failure.
-    match std::io::stdout().write_all(written.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the report"),
-        _ => Ok(()),
+    match text("format") {
+        "csv" => export(&reports, &project, span).await,
+        format => print(written(&reports, &project, span, format).await?.as_bytes()).map(|_| ()),
     }
 }

@@ -89,7 +89,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     // Below /v1 what is not there is told as reports tell it; elsewhere as the endpoint does.
     let nothing =
         Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(privacy).merge(nothing);
+    let router = ingest::routes(Arc::clone(&ingest)).merge(reports);
+    let router = router.merge(query::access::rate_limited(privacy.merge(nothing), &access));
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
 

@@ -10,8 +10,10 @@ use crate::{Ingest, ids, script};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::handler::Handler;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, options};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -42,14 +44,40 @@ enum Taken {
 
 /// The routes of the endpoint.
 pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
+    // A beacon takes its place in the client's bucket in `take`; health checks take none; all else does so here.
+    let limit = middleware::from_fn_with_state(Arc::clone(&ingest), limited::<S>);
+    let no_beacon = options(preflight).fallback(post_only).layer(limit.clone());
+    let no_pixel = MethodRouter::new().fallback(get_only).layer(limit.clone());
     Router::new()
-        .route("/v1/pageview", post(pageview::<S>).options(preflight).fallback(post_only))
-        .route("/v1/pageview.gif", get(pixel::<S>).fallback(get_only))
-        .route("/beacon.js", get(beacon_js))
+        .route("/v1/pageview", no_beacon.post(pageview::<S>))
+        .route("/v1/pageview.gif", no_pixel.get(pixel::<S>))
+        .route("/beacon.js", get(beacon_js).layer(limit.clone()))
         .route("/healthz", get(async || ([NOSNIFF], "ok\n")))
         .route("/readyz", get(readyz::<S>))
-        .fallback(nothing_here)
+        .fallback(nothing_here.layer(limit))
         .with_state(ingest)
+}
+
+/// `router` behind the limit of each client: for further routes of the same listener.
+pub fn rate_limited<S: Sink>(router: Router, ingest: &Arc<Ingest<S>>) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::clone(ingest), limited::<S>))
+}
+
+/// Requests that are no beacons are refused like beacons, but are not counted as refused ones.
+async fn limited<S: Sink>(State(ingest): State<Arc<Ingest<S>>>, request: Request, next: Next) -> Response {
+    if !has_room(&ingest, &request) {
+        return refusal(&Rejection::new(RejectionReason::ClientRateLimited, "fewer requests from one client"));
+    }
+    next.run(request).await
+}
+
+/// Takes one from the bucket of the request's client.
+fn has_room<S: Sink>(ingest: &Ingest<S>, request: &Request) -> bool {
+    // Only requests of our own tests come without a connection.
+    let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else { return true };
+    let address = ingest.config.trusted_proxies.client(peer.ip(), request.headers());
+    let now_ms = (ingest.clock)().timestamp_millis();
+    address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now_ms))
 }
 
 async fn pageview<S: Sink>(

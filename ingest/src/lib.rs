@@ -22,7 +22,7 @@ pub mod sink;
 pub mod tally;
 pub mod visitor;
 
-pub use crate::http::routes;
+pub use crate::http::{rate_limited, routes};
 use crate::keys::KeyRing;
 use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;

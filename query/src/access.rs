@@ -24,17 +24,19 @@ mod tests;
 
 pub use caller::Caller;
 
+use crate::reports::ReportTurns;
+use crate::turns::CallerKey;
 use crate::{Clock, QueryConfig, ReportStore};
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use credentials::Shown;
 use headers::Kind;
-use limits::{Buckets, Key, Rate};
+use limits::{Buckets, Rate};
 use refusals::Refusal;
 use schemas::ProjectSlug;
 use sessions::Sessions;
@@ -171,6 +173,14 @@ impl Access {
         Some((token, self.snapshot.load().as_ref()?.still(token)?.clone()))
     }
 
+    /// A hash of the client's network, and whether the request came over TLS.
+    fn far_end(&self, request: &Request) -> (u64, bool) {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        // Only requests of our own tests come without a connection.
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        ((self.edge.client)(peer, request.headers()), (self.edge.https)(peer, request.headers()))
+    }
+
     fn identity(&self, shown: &Shown, snapshot: &Snapshot) -> Identity {
         match shown {
             Shown::Nothing => Identity::Nobody,
@@ -186,15 +196,27 @@ impl Access {
         }
     }
 
-    /// Takes room for a request, of whoever asks.
+    /// Counts a request against the rate of its caller.
     fn room(&self, identity: &Identity, client: u64) -> Result<(), Refusal> {
-        let now_ms = (self.clock)().timestamp_millis();
-        let taken = match identity {
-            Identity::Known(token, _) => self.requests.take(Key::Token(*token), now_ms),
-            Identity::Nobody => self.requests.take(Key::Client(client), now_ms),
-            Identity::Wrong => self.failures.take(Key::Client(client), now_ms),
-        };
+        match identity {
+            Identity::Wrong => {
+                let taken = self.failures.take(CallerKey::Network(client), (self.clock)().timestamp_millis());
+                taken.map_err(|seconds| Refusal::TooMany { seconds })
+            }
+            known => self.room_of(known.key(client)),
+        }
+    }
+
+    fn room_of(&self, caller: CallerKey) -> Result<(), Refusal> {
+        let taken = self.requests.take(caller, (self.clock)().timestamp_millis());
         taken.map_err(|seconds| Refusal::TooMany { seconds })
+    }
+
+    /// The caller of an open route: the holder of a valid token or session, else the client's network.
+    fn open_caller(&self, shown: &Shown, client: u64) -> CallerKey {
+        let snapshot = self.snapshot.load();
+        let identity = snapshot.as_ref().map(|snapshot| self.identity(shown, snapshot));
+        identity.map_or(CallerKey::Network(client), |identity| identity.key(client))
     }
 }
 
@@ -205,6 +227,16 @@ enum Identity {
     /// Whoever showed a token that opens nothing: wrong, revoked, or none by its form.
     Wrong,
     Known(TokenId, Rights),
+}
+
+impl Identity {
+    /// How limits and turns tell the caller apart; `client` is the hash of its network.
+    fn key(&self, client: u64) -> CallerKey {
+        match self {
+            Identity::Known(token, _) => CallerKey::Token(*token),
+            Identity::Nobody | Identity::Wrong => CallerKey::Network(client),
+        }
+    }
 }
 
 /// Whether `identity` may have a route of `rule` for `project`, which is none where the path names what cannot be one.
@@ -233,13 +265,37 @@ fn decide(
 }
 
 /// `router` behind the guard, with the routes for signing in and the badge.
-pub(crate) fn guarded(router: Router, access: &Arc<Access>, store: ReportStore, config: QueryConfig) -> Router {
+pub(crate) fn guarded(
+    router: Router,
+    access: &Arc<Access>,
+    store: ReportStore,
+    config: QueryConfig,
+    turns: ReportTurns,
+) -> Router {
     let store = store.with_timeout_ms(config.timeout_ms);
     router
         .merge(sign_in::routes(Arc::clone(access)))
-        .merge(badge::routes(store, config, Arc::clone(access)))
+        .merge(badge::routes(store, config, Arc::clone(access), turns))
         // After routing, so that the guard sees the path as the router understood it, and not as another reading of it.
         .layer(middleware::from_fn_with_state(Arc::clone(access), guard))
+}
+
+/// `router`, whose routes are open to all and need no guard, behind the rate limit of each client's network. For routes of the program
+/// beside the reports: `/privacy`, and the answer to unknown paths.
+pub fn rate_limited(router: Router, access: &Arc<Access>) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::clone(access), limit))
+}
+
+async fn limit(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let (client, https) = access.far_end(&request);
+    match access.room_of(CallerKey::Network(client)) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            let mut response = refusal.answer(Audience::Programs);
+            headers::protect(&mut response, Kind { private: true, elsewhere: false, https });
+            response
+        }
+    }
 }
 
 async fn guard(
@@ -249,15 +305,12 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    // Only requests of our own tests come without a connection.
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let https = (access.edge.https)(peer, request.headers());
-    let client = (access.edge.client)(peer, request.headers());
+    let (client, https) = access.far_end(&request);
     let mut kind = Kind { private: true, elsewhere: false, https };
     let route = matched.as_ref().and_then(|matched| table::row_of(matched.as_str()));
     let Some(route) = route else {
-        let mut response = Refusal::Nothing.answer(Audience::Programs);
+        let refusal = access.room_of(CallerKey::Network(client)).err().unwrap_or(Refusal::Nothing);
+        let mut response = refusal.answer(Audience::Programs);
         headers::protect(&mut response, kind);
         return response;
     };
@@ -269,11 +322,12 @@ async fn guard(
         _ => text.parse().ok(),
     });
     let mut response = match admit(&access, route, project.as_ref(), &request, https, client) {
-        Ok(caller) => {
+        Ok((caller, key)) => {
             // What everybody may have needs no secrecy; what it says of caching itself holds.
             kind.private = !matches!(route.rule, Rule::Open | Rule::Badge);
             request.extensions_mut().insert(caller.visible());
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(key);
             request.extensions_mut().insert(sign_in::Arrival { client, https });
             next.run(request).await
         }
@@ -283,7 +337,7 @@ async fn guard(
     response
 }
 
-/// The caller, or the answer to who may not go on.
+/// The caller, or the answer to a request that may not go on.
 fn admit(
     access: &Access,
     route: &Route,
@@ -291,21 +345,26 @@ fn admit(
     request: &Request,
     https: bool,
     client: u64,
-) -> Result<Caller, Box<Response>> {
-    if route.rule == Rule::Open {
-        return Ok(Caller::Anonymous);
-    }
+) -> Result<(Caller, CallerKey), Box<Response>> {
     let shown = Shown::by(request.headers(), https);
+    if route.rule == Rule::Open {
+        let key = access.open_caller(&shown, client);
+        // The form of /sign-in has limits of its own: by its token, or by its failure. So no neighbour in one network locks others out.
+        let is_form = route.path == "/sign-in" && request.method() == Method::POST;
+        let room = if is_form { Ok(()) } else { access.room_of(key) };
+        return room.map(|()| (Caller::Anonymous, key)).map_err(|refusal| Box::new(refusal.answer(route.audience)));
+    }
     let decided = || {
         let snapshot = access.snapshot.load();
         let snapshot = snapshot.as_ref().ok_or(Refusal::RightsUnknown)?;
         let identity = access.identity(&shown, snapshot);
         access.room(&identity, client)?;
         let caller = decide(route.rule, project, &identity, snapshot)?;
+        let key = identity.key(client);
         if let Identity::Known(token, _) = identity {
             access.uses.note(token, (access.clock)());
         }
-        Ok(caller)
+        Ok((caller, key))
     };
     decided().map_err(|refusal| {
         Box::new(match refusal {

@@ -1,14 +1,15 @@
 //! `/v1`: reports for programs, as JSON and CSV. Requests are read strictly, answers have validators, refusals are problems.
 
 use crate::csv;
+use crate::export::{Export, can_export};
 use crate::period::Span;
 use crate::problem::Problem;
 use crate::report::{Cursor, PagesRequest};
-use crate::reports::{Listing, Reports};
+use crate::reports::{Listing, OfCaller, Reports};
 use crate::store::Visible;
 use answer::{Format, format_of};
 use axum::Router;
-use axum::extract::{Extension, FromRequestParts, Path, Request, State};
+use axum::extract::{Extension, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -18,14 +19,13 @@ use schemas::ProjectSlug;
 use schemas::classes::Dimension;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 pub(crate) mod answer;
 pub(crate) mod parameters;
 
 /// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell whose report is asked for. The
 /// list shows what the request's extension [`Visible`] says; without one, none.
-pub(crate) fn router() -> Router<Arc<Reports>> {
+pub(crate) fn router() -> Router<Reports> {
     let route = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
     Router::new()
         .route("/v1/projects", get(projects))
@@ -52,7 +52,7 @@ pub(crate) async fn no_such_method(_: Request) -> Response {
 
 /// What a path of a report says, and how the answer is to be written.
 struct Asked {
-    reports: Arc<Reports>,
+    reports: Reports,
     project: ProjectSlug,
     span: Span,
     /// The dimension's name, where the path has one.
@@ -62,10 +62,11 @@ struct Asked {
     headers: HeaderMap,
 }
 
-impl FromRequestParts<Arc<Reports>> for Asked {
+impl FromRequestParts<Reports> for Asked {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, reports: &Arc<Reports>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, reports: &Reports) -> Result<Self, Problem> {
+        let Ok(OfCaller(of_caller)) = OfCaller::from_request_parts(parts, reports).await;
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, reports).await;
         // What is not UTF-8 is nobody's project.
         let Path(path) = path.map_err(|_| Problem::unknown_project())?;
@@ -79,13 +80,24 @@ impl FromRequestParts<Arc<Reports>> for Asked {
         };
         let (project, span) = (parameters::project(text("project"))?, parameters::span(&stem(text("span")))?);
         let dimension = stem(text("dimension"));
-        Ok(Asked { reports: Arc::clone(reports), project, span, dimension, format, uri, headers })
+        Ok(Asked { reports: of_caller, project, span, dimension, format, uri, headers })
     }
 }
 
 impl Asked {
     fn parameters(&self, known: &[&'static str]) -> Result<Parameters, Problem> {
         Parameters::of(self.uri.query(), known)
+    }
+
+    /// A CSV in a file that says what it is of, as it is read.
+    fn exported(&self, export: Export, name: &str) -> Response {
+        answer::stream(export.into_body(), &format!("{}-{}{name}.csv", self.project, self.span))
+    }
+
+    /// Whether a list of pages is sent to its end: as CSV, where no part of it was asked for.
+    fn is_whole(&self, parameters: &Parameters, request: &PagesRequest) -> bool {
+        let in_part = ["limit", "after"].into_iter().any(|name| parameters.text(name).is_some());
+        self.format == Format::Csv && !in_part && can_export(request.sort)
     }
 
     /// As JSON, or as CSV in a file that says what it is of.
@@ -122,19 +134,28 @@ async fn report(asked: Asked) -> Result<Response, Problem> {
             let next = report.pages.next.as_ref().map(Cursor::encode);
             continued(answer::csv(csv::report(&report), &name, headers), next.as_deref())
         }
-        Format::Csv => answer::csv(csv::report(&reports.whole(project, span, pages.status).await?), &name, headers),
+        Format::Csv => asked.exported(reports.export(project, span, pages.status).await?, ""),
     })
 }
 
 async fn pages(asked: Asked) -> Result<Response, Problem> {
-    let request = asked.parameters(&["limit", "after", "prefix", "status", "sort"])?.pages()?;
+    let parameters = asked.parameters(&["limit", "after", "prefix", "status", "sort"])?;
+    let request = parameters.pages()?;
+    if asked.is_whole(&parameters, &request) {
+        return Ok(asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-pages"));
+    }
     let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
     Ok(asked.written(&list, "pages", |items| csv::pages(items, request.status == Some(404))))
 }
 
 async fn not_found(asked: Asked) -> Result<Response, Problem> {
-    let request = asked.parameters(&["limit", "after", "prefix", "sort"])?.pages()?;
-    let request = PagesRequest { status: Some(404), ..request };
+    let parameters = asked.parameters(&["limit", "after", "prefix", "sort"])?;
+    let request = PagesRequest { status: Some(404), ..parameters.pages()? };
+    if asked.is_whole(&parameters, &request) {
+        return Ok(
+            asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-not-found")
+        );
+    }
     let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
     Ok(asked.written(&list, "not-found", |items| csv::pages(items, true)))
 }
@@ -160,7 +181,7 @@ async fn hours(asked: Asked) -> Result<Response, Problem> {
 }
 
 async fn projects(
-    State(reports): State<Arc<Reports>>,
+    OfCaller(reports): OfCaller,
     visible: Option<Extension<Visible>>,
     uri: Uri,
     headers: HeaderMap,

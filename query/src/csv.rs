@@ -26,6 +26,10 @@ impl Table {
     }
 
     /// Quotes more than RFC 4180 asks for: what another separator than the comma would split.
+    fn bare() -> Self {
+        Table(String::new())
+    }
+
     fn row(&mut self, cells: Vec<String>) {
         for (at, cell) in cells.iter().enumerate() {
             if at > 0 {
@@ -92,6 +96,11 @@ fn page_visitors(figures: PageVisitors) -> [String; 4] {
 /// One row a page. Referrers of a page not found are in one cell, as `host views` with ` | ` between them: nobody's spreadsheet splits
 /// there unasked.
 pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
+    pages_header(with_referrers) + &pages_rows(items, with_referrers)
+}
+
+/// The header of [`pages`].
+pub(crate) fn pages_header(with_referrers: bool) -> String {
     let mut header = vec![
         "path",
         "status",
@@ -105,7 +114,12 @@ pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
         "months_withheld",
     ];
     header.extend(with_referrers.then_some("referrers"));
-    let mut table = Table::new(&header);
+    Table::new(&header).text()
+}
+
+/// The rows of [`pages`].
+pub(crate) fn pages_rows(items: &[PageFigures], with_referrers: bool) -> String {
+    let mut table = Table::bare();
     for page in items {
         let mut row = vec![text(&page.path), page.status.to_string(), page.views.to_string()];
         row.extend(page_visitors(page.visitors));
@@ -218,6 +232,20 @@ impl Long {
 /// The whole report, one row a figure: section, key, item, measure, value, and for an estimate its error and unit. What the report is of
 /// comes first. Lists of pages are those of the report. `week` is in its time zone, all else in UTC.
 pub fn report(report: &MonthlyReport) -> String {
+    let [pages, not_found] = [("pages", &report.pages), ("not_found", &report.not_found)]
+        .map(|(section, list)| report_pages(section, &list.items));
+    report_head(report) + &pages + &not_found + &report_tail(report)
+}
+
+/// The rows of [`report`] for one list of pages.
+pub(crate) fn report_pages(section: &str, items: &[PageFigures]) -> String {
+    let mut long = Long(Table::bare());
+    long.pages(section, items);
+    long.0.text()
+}
+
+/// The rows of [`report`] before its lists of pages, with the header.
+pub(crate) fn report_head(report: &MonthlyReport) -> String {
     let mut long = Long(Table::new(&["section", "key", "item", "measure", "value", "error", "unit"]));
     let (period, totals) = (&report.period, &report.totals);
     long.number(["period", "", "", "project"], &report.project);
@@ -279,8 +307,12 @@ pub fn report(report: &MonthlyReport) -> String {
             long.number(["week", day, &format!("{hour:02}"), "views"], views);
         }
     }
-    long.pages("pages", &report.pages.items);
-    long.pages("not_found", &report.not_found.items);
+    long.0.text()
+}
+
+/// The rows of [`report`] after its lists of pages.
+pub(crate) fn report_tail(report: &MonthlyReport) -> String {
+    let (mut long, totals) = (Long(Table::bare()), &report.totals);
     for (dimension, items) in &report.breakdowns {
         for item in items {
             let measure = if item.rest { "views_of_others" } else { "views" };

@@ -5,10 +5,9 @@ use crate::api::parameters::{self, Parameters};
 use crate::page::{self, IndexAsked, ListAsked, Snippet};
 use crate::problem::Problem;
 use crate::report::{MonthlyReport, PagesRequest};
-use crate::reports::{Reports, problem_of};
-use crate::store::{ReportStore, Visible};
-use crate::{Clock, QueryConfig};
-use axum::extract::{Extension, Path, Request, State};
+use crate::reports::{OfCaller, Reports};
+use crate::store::Visible;
+use axum::extract::{Extension, Path, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -20,7 +19,7 @@ use std::sync::Arc;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
+pub(crate) fn router(reports: Reports) -> Router {
     Router::new()
         .merge(api::router())
         .merge(crate::openapi::route())
@@ -30,7 +29,7 @@ pub(crate) fn router(store: ReportStore, config: QueryConfig, clock: Clock) -> R
         .route("/projects/{project}/live", get(live))
         .merge(assets())
         .method_not_allowed_fallback(api::no_such_method)
-        .with_state(Arc::new(Reports::new(store, config, clock)))
+        .with_state(reports)
         .layer(middleware::from_fn(protective_headers))
 }
 
@@ -47,7 +46,7 @@ fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 async fn report_page(
-    State(reports): State<Arc<Reports>>,
+    OfCaller(reports): OfCaller,
     Path((project, span)): Path<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -71,7 +70,7 @@ async fn report_page(
     }
 }
 
-async fn running_month(State(reports): State<Arc<Reports>>, Path(project): Path<String>) -> Response {
+async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Response {
     // A redirect only repeats what is known to be a slug, so it cannot lead elsewhere.
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::temporary(&format!("/projects/{project}/{}", reports.running())).into_response(),
@@ -109,7 +108,7 @@ fn list_asked(uri: &Uri) -> Result<(PagesRequest, ListAsked), Problem> {
 }
 
 /// The projects that the caller may see, as [`Visible`] in the request's extensions says; without one, none.
-async fn index(State(reports): State<Arc<Reports>>, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
+async fn index(OfCaller(reports): OfCaller, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
     let answer = async {
         let parameters = Parameters::of(uri.query(), &["prefix", "after"])?;
         let after = parameters.after_project()?;
@@ -128,10 +127,10 @@ async fn index(State(reports): State<Arc<Reports>>, visible: Option<Extension<Vi
 }
 
 /// Whether views arrive, for the page that waits for the first one.
-async fn live(State(reports): State<Arc<Reports>>, Path(project): Path<String>) -> Response {
+async fn live(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Response {
     let answer = async {
         let project = parameters::project(&project)?;
-        reports.store().live(&project, reports.now()).await.map_err(|error| problem_of(&error))
+        reports.live(&project).await
     };
     match answer.await {
         Ok(live) => Json(live).into_response(),

@@ -18,17 +18,21 @@ pub mod report;
 pub mod reports;
 pub mod small_cells;
 pub mod store;
+mod turns;
 
 mod api;
+mod export;
 mod handlers;
 mod kept;
 mod page;
 
+pub use export::{CutShort, Export};
 pub use period::{Period, Span};
 pub use problem::Problem;
 pub use report::{MonthlyReport, PageCounts, PagesRequest, Rules, VisitorUnit};
 pub use reports::Reports;
 pub use store::{ReportStore, Visible};
+pub use turns::CallerKey;
 
 /// What time it is. An argument, so that tests decide.
 pub type Clock = Arc<dyn Fn() -> chrono::DateTime<chrono::Utc> + Send + Sync>;
@@ -72,18 +76,15 @@ pub fn guarded_routes(
     clock: Clock,
     access: &std::sync::Arc<access::Access>,
 ) -> Router {
-    access::guarded(routes(store.clone(), config.clone(), clock), access, store, config)
+    let turns = reports::ReportTurns::default();
+    let reports = Reports::sharing(turns.clone(), store.clone(), config.clone(), clock);
+    access::guarded(handlers::router(reports), access, store, config, turns)
 }
 
 /// A report as one HTML file that needs nothing else: no script, no style sheet, no request. For a file, or for mail. `counts` tells
 /// how many pages there are, since the file lists the first only.
 pub fn html(report: &MonthlyReport, running: schemas::Month, counts: PageCounts) -> String {
     page::standalone(report, running, counts).into_string()
-}
-
-/// The routes without the guard.
-pub(crate) fn routes(store: ReportStore, config: QueryConfig, clock: Clock) -> Router {
-    handlers::router(store, config, clock)
 }
 
 /// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.

@@ -55,13 +55,13 @@ const ROUTES: [Route; 7] = [
     Route {
         path: "/v1/projects/{project}/reports/{span}/pages",
         summary: "Pages",
-        parameters: &["limit", "after", "prefix", "status", "sort"],
+        parameters: &["limit_pages", "after", "prefix", "status", "sort"],
         schema: || listing("PageFigures"),
     },
     Route {
         path: "/v1/projects/{project}/reports/{span}/not-found",
         summary: "Pages that were not found, with their referrers",
-        parameters: &["limit", "after", "prefix", "sort"],
+        parameters: &["limit_pages", "after", "prefix", "sort"],
         schema: || listing("PageFigures"),
     },
     Route {
@@ -99,6 +99,11 @@ fn parameter(name: &str) -> Value {
     let value_sorts: Vec<&str> = ValueSort::ALL.into_iter().map(ValueSort::name).collect();
     match name {
         "limit" => query(name, "At most so many items", limit()),
+        "limit_pages" => query(
+            "limit",
+            "At most so many items. CSV has all, unless this or `after` is given, or the order is `visitors`",
+            limit(),
+        ),
         "pages_limit" => query(
             name,
             "At most so many pages in each of the two lists. CSV has all, unless this or `pages_after` is given",
@@ -161,8 +166,12 @@ fn operation(route: &Route, csv: bool) -> Value {
     let mut parameters = in_path(route.path);
     parameters.extend(route.parameters.iter().map(|name| parameter(name)));
     let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference(&name::<Problem>())}}});
+    // Lists of pages are sent as CSV to their end while they are read, and then have no validator.
+    let has_whole_lists = route.parameters.iter().any(|name| matches!(*name, "limit_pages" | "pages_limit"));
+    let words = if has_whole_lists { "; none where CSV has all pages" } else { "" };
+    let words = format!("A strong validator, for If-None-Match{words}");
     let mut headers = json!({
-        "ETag": {"description": "A strong validator, for If-None-Match", "required": true, "schema": {"type": "string"}},
+        "ETag": {"description": words, "required": !has_whole_lists, "schema": {"type": "string"}},
     });
     if let Some(after) = route.parameters.iter().find(|name| name.contains("after")) {
         let after = if *after == "pages_after" { "pages_after" } else { "after" };
@@ -181,9 +190,9 @@ fn operation(route: &Route, csv: bool) -> Value {
         "400": problem("A part of the request is not valid; `field` names it"),
         "401": problem("No token, or none that holds"),
         "405": problem("Only GET and HEAD"),
-        "429": problem("Too many requests"),
+        "429": problem("Too many requests, or too many requests of this caller that wait; come back after Retry-After"),
         "500": problem("The stored figures cannot be read by this version"),
-        "503": problem("The storage does not answer, or too many ask at once; come back after Retry-After"),
+        "503": problem("The storage does not answer, or there was no turn within 5 s; come back after Retry-After"),
     });
     if !csv {
         responses["406"] = problem("Neither JSON nor CSV is accepted");

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::borrow::Cow;
 
-/// Seconds after which a caller may ask again when ClickHouse is away.
+/// Seconds after which a caller may try again: ClickHouse is away, or there was no turn.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Why there is no report, in the members of RFC 9457. Never carries what was sent.
@@ -115,6 +115,17 @@ impl Problem {
         }
     }
 
+    /// 429: requests of this caller wait already, as many as may.
+    pub fn too_many_waiting() -> Self {
+        Problem {
+            kind: "/problems/too-many-waiting",
+            title: "Too many requests of this caller wait for reports",
+            status: 429,
+            detail: "expected fewer concurrent requests; try again after the seconds that Retry-After names".into(),
+            field: None,
+        }
+    }
+
     /// 500: what ClickHouse answered makes no sense to this version.
     pub fn unreadable_figures() -> Self {
         Problem {
@@ -134,7 +145,7 @@ impl Problem {
     /// Adds what the status asks for to an answer that tells this problem.
     pub(crate) fn complete(&self, mut response: Response) -> Response {
         *response.status_mut() = self.status_code();
-        if self.status == 503 {
+        if matches!(self.status, 429 | 503) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response

@@ -1,40 +1,43 @@
-//! Reports for whoever asks within the program: handlers, the command line, mail.
+//! Reports for the rest of the program: handlers, the command line, mail.
 
 use crate::kept::{KeptReports, Key, Patience, Versions};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
 use crate::ready::{LARGE_VIEWS, MOST, Made, Next, REST, Ready, Subject};
-use crate::report::breakdowns::{LISTED_VALUES, page_of};
-use crate::report::pages::MAX_LIMIT;
+use crate::report::breakdowns::page_of;
 use crate::report::{
-    BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PageListFigures, PagesRequest,
-    ReportPeriod, Rules, Sort, ValuesRequest, make,
+    BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PagesRequest, ReportPeriod, Rules,
+    ValuesRequest, make,
 };
-use crate::store::{Asked, ProjectViews, ReportStore, StoreError, Visible};
+use crate::store::{Asked, Live, ProjectViews, ReportStore, StoreError, Visible};
+use crate::turns::{CallerKey, NoTurn, Turn, TurnLimits, Turns};
 use crate::{Clock, QueryConfig};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
 use schemas::close::READ_WITHIN;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 
-/// Reports read at once. Each holds a month's rows, and shares the engine with the aggregator's inserts.
-const AT_ONCE: usize = 8;
+/// Reports computed concurrently. Each holds a month's rows, and shares the engine with the aggregator's inserts.
+const REPORT_TURNS: usize = 8;
 
-/// Reports with all of their pages read at once: each holds as many as its project has.
-const WHOLE_AT_ONCE: usize = 2;
+/// Exports read concurrently. Each keeps a query open for as long as its client takes, so they have turns of their own.
+const EXPORT_TURNS: usize = 4;
+
+/// The caller that refreshes cached reports in the background.
+const PREFETCH: CallerKey = CallerKey::Program("prefetch");
 
 /// For how long whoever makes reports ready leaves it be while others read, and how many times at most.
 const BUSY: Duration = Duration::from_millis(20);
 const MOST_BUSY: u32 = 10;
-
-/// How long a request waits for its turn.
-const TURN: Duration = Duration::from_secs(5);
 
 /// A part of a report, a page of it at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -59,19 +62,48 @@ pub struct ProjectListing {
     pub next: Option<String>,
 }
 
-/// The maker of reports.
+/// Computes reports for one caller; [`Reports::for_caller`] is the same for another. A clone is cheap.
+#[derive(Clone)]
 pub struct Reports {
-    whole_turns: Semaphore,
     maker: Arc<Maker>,
-    config: QueryConfig,
+    caller: CallerKey,
+}
+
+/// The turns of reports and of exports. A clone shares them.
+#[derive(Clone)]
+pub(crate) struct ReportTurns {
+    reports: Arc<Turns>,
+    exports: Arc<Turns>,
+}
+
+impl Default for ReportTurns {
+    fn default() -> Self {
+        let [reports, exports] = [REPORT_TURNS, EXPORT_TURNS].map(|turns| Turns::new(TurnLimits::of(turns)));
+        ReportTurns { reports, exports }
+    }
+}
+
+/// The reports for the caller of a request, as the guard found it out.
+pub(crate) struct OfCaller(pub(crate) Reports);
+
+impl FromRequestParts<Reports> for OfCaller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, reports: &Reports) -> Result<Self, Infallible> {
+        // Requests of unit tests come without the guard.
+        let caller = parts.extensions.get().copied().unwrap_or(CallerKey::Network(0));
+        Ok(OfCaller(reports.clone().for_caller(caller)))
+    }
 }
 
 /// What makes them, for a request or before it.
 struct Maker {
     store: ReportStore,
+    /// The same store with threads that let others go first.
+    yielding: OnceCell<ReportStore>,
     kept: KeptReports,
     ready: Mutex<Ready>,
-    turns: Semaphore,
+    turns: ReportTurns,
     rules: Rules,
     patience: u32,
     clock: Clock,
@@ -189,19 +221,23 @@ impl Keeper {
                     break;
                 }
                 Next::Wait(wait) => wait,
-                _ if times_busy < MOST_BUSY && maker.turns.available_permits() < AT_ONCE => {
+                _ if times_busy < MOST_BUSY && maker.turns.reports.is_busy() => {
                     times_busy += 1;
                     BUSY
                 }
                 next => {
                     times_busy = 0;
-                    let _turn = maker.turns.acquire().await;
-                    let begun = Instant::now();
-                    match next {
-                        Next::Make(subject) => maker.make_ready(&store, subject).await,
-                        _ => maker.look_for_largest(&store).await,
+                    match maker.turns.reports.take(PREFETCH).await {
+                        Ok(_turn) => {
+                            let begun = Instant::now();
+                            match next {
+                                Next::Make(subject) => maker.make_ready(&store, subject).await,
+                                _ => maker.look_for_largest(&store).await,
+                            }
+                            begun.elapsed() * REST
+                        }
+                        Err(_) => BUSY,
                     }
-                    begun.elapsed() * REST
                 }
             };
             drop(maker);
@@ -243,18 +279,30 @@ impl Wanted {
 }
 
 impl Reports {
-    /// Reads with `store`; `clock` tells what has begun.
+    /// Reads with `store`, for the program itself and with turns of its own; `clock` says which months have started.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
+        Reports::sharing(ReportTurns::default(), store, config, clock)
+    }
+
+    /// The same, sharing these turns.
+    pub(crate) fn sharing(turns: ReportTurns, store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         let maker = Maker {
             store: store.with_timeout_ms(config.timeout_ms),
+            yielding: OnceCell::new(),
             kept: KeptReports::new(config.keep_bytes),
             ready: Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
+            turns,
             rules: config.rules,
             patience: config.patience,
             clock,
         };
-        Reports { whole_turns: Semaphore::new(WHOLE_AT_ONCE), maker: Arc::new(maker), config }
+        Reports { maker: Arc::new(maker), caller: CallerKey::Program("report") }
+    }
+
+    /// The same reports for another caller.
+    #[must_use]
+    pub fn for_caller(self, caller: CallerKey) -> Self {
+        Reports { caller, ..self }
     }
 
     /// Now.
@@ -265,11 +313,6 @@ impl Reports {
     /// The present month.
     pub fn running(&self) -> Month {
         Hour::of(self.now()).month()
-    }
-
-    /// The store that it reads.
-    pub fn store(&self) -> &ReportStore {
-        &self.maker.store
     }
 
     /// The whole report of `project` in `span`; `pages` says which pages it lists.
@@ -286,7 +329,7 @@ impl Reports {
     }
 
     /// With a `patience` of 0 it is told as it is.
-    async fn told(
+    pub(crate) async fn told(
         &self,
         project: &ProjectSlug,
         span: Span,
@@ -297,65 +340,13 @@ impl Reports {
         let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
         let longer = self.maker.ready().longer(wanted.subject().as_ref());
         let _turn = self.turn().await?;
-        let told = self.maker.told(&self.maker.store, &wanted, Patience { times: patience, longer });
+        let store = self.store().await;
+        let told = self.maker.told(store, &wanted, Patience { times: patience, longer });
         let (report, took) = self.read(project, told).await?;
         if patience > 0 {
             self.maker.note(&wanted, &report, took);
         }
         Ok(report)
-    }
-
-    /// The same with every page, every page not found and every value that may be told, however many; of one `status`, if any.
-    ///
-    /// # Errors
-    /// As [`Reports::report`].
-    pub async fn whole(
-        &self,
-        project: &ProjectSlug,
-        span: Span,
-        status: Option<u16>,
-    ) -> Result<MonthlyReport, Problem> {
-        let _turn = turn(&self.whole_turns).await?;
-        let first = PagesRequest { status, ..PagesRequest::first(MAX_LIMIT) };
-        // Its lists are read now, so its totals are, too.
-        let mut report = Arc::unwrap_or_clone(self.told(project, span, &first, 0).await?);
-        if report.pages.next.is_some() {
-            report.pages = self.all_pages(project, span, status, false).await?;
-        }
-        if report.not_found.next.is_some() {
-            report.not_found = self.all_pages(project, span, Some(404), true).await?;
-        }
-        let every = ValuesRequest { limit: usize::MAX, ..ValuesRequest::default() };
-        for dimension in Dimension::ALL {
-            let Some(items) = report.breakdowns.get_mut(dimension.name()) else { continue };
-            if items.iter().filter(|item| !item.rest).count() == LISTED_VALUES {
-                *items = self.breakdown(project, span, dimension, &every).await?.items;
-            }
-        }
-        Ok(report)
-    }
-
-    /// A list to its end, by views. It is read by path: a page that gains views meanwhile would move in the other order, and come twice
-    /// or not at all.
-    async fn all_pages(
-        &self,
-        project: &ProjectSlug,
-        span: Span,
-        status: Option<u16>,
-        with_referrers: bool,
-    ) -> Result<PageListFigures, Problem> {
-        let mut request = PagesRequest { status, sort: Sort::Path, ..PagesRequest::first(MAX_LIMIT) };
-        let mut items = Vec::new();
-        loop {
-            let (_, part) = self.list(project, span, &request, with_referrers).await?;
-            items.extend(part.items);
-            request.after = part.next;
-            if request.after.is_none() {
-                break;
-            }
-        }
-        items.sort_by(|a, b| (b.views, &a.path, a.status).cmp(&(a.views, &b.path, b.status)));
-        Ok(PageListFigures { items, next: None })
     }
 
     /// How many pages there are, of which `report` may list the first only.
@@ -375,7 +366,8 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.maker.store.page_counts(&asked)).await
+        let store = self.store().await;
+        self.read(project, store.page_counts(&asked)).await
     }
 
     /// Its pages.
@@ -388,25 +380,26 @@ impl Reports {
         span: Span,
         request: &PagesRequest,
     ) -> Result<Listing<PageFigures>, Problem> {
-        let (period, list) = self.list(project, span, request, request.status == Some(404)).await?;
-        let next = list.next.map(|cursor| cursor.encode());
-        Ok(Listing { project: project.clone(), period, items: list.items, next })
-    }
-
-    async fn list(
-        &self,
-        project: &ProjectSlug,
-        span: Span,
-        request: &PagesRequest,
-        with_referrers: bool,
-    ) -> Result<(ReportPeriod, PageListFigures), Problem> {
         let periods = self.periods(span, request)?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.maker.store.pages(&asked, request)).await?;
-        let period = span.single().and(periods.first().copied());
-        let list = make::page_list(&facts.pages, &facts.listed, period, self.config.rules, with_referrers);
-        Ok((ReportPeriod::of(span, &facts.months), list))
+        let store = self.store().await;
+        let facts = self.read(project, store.pages(&asked, request)).await?;
+        let single = span.single().and(periods.first().copied());
+        let with_referrers = request.status == Some(404);
+        let list = make::page_list(&facts.pages, &facts.listed, single, self.maker.rules, with_referrers);
+        let (period, next) = (ReportPeriod::of(span, &facts.months), list.next.map(|cursor| cursor.encode()));
+        Ok(Listing { project: project.clone(), period, items: list.items, next })
+    }
+
+    /// Whether views arrive right now.
+    ///
+    /// # Errors
+    /// As [`Reports::report`].
+    pub(crate) async fn live(&self, project: &ProjectSlug) -> Result<Live, Problem> {
+        let _turn = self.turn().await?;
+        let store = self.store().await;
+        self.read(project, store.live(project, self.now())).await
     }
 
     /// Values of one dimension.
@@ -423,8 +416,9 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        let facts = self.read(project, self.maker.store.breakdown(&asked, dimension)).await?;
-        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.config.rules), request);
+        let store = self.store().await;
+        let facts = self.read(project, store.breakdown(&asked, dimension)).await?;
+        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.maker.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
     }
@@ -435,7 +429,7 @@ impl Reports {
     /// As [`Reports::report`].
     pub async fn days(&self, project: &ProjectSlug, span: Span) -> Result<Listing<DayFigures>, Problem> {
         let facts = self.months(project, span).await?;
-        let (items, period) = (make::days(&facts.months, self.config.rules), ReportPeriod::of(span, &facts.months));
+        let (items, period) = (make::days(&facts.months, self.maker.rules), ReportPeriod::of(span, &facts.months));
         Ok(Listing { project: project.clone(), period, items, next: None })
     }
 
@@ -473,11 +467,12 @@ impl Reports {
         let periods = self.periods(span, &PagesRequest::default())?;
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
-        self.read(project, self.maker.store.months(&asked)).await
+        let store = self.store().await;
+        self.read(project, store.months(&asked)).await
     }
 
     /// What `reading` finds, if it does before a close removes what it began to read.
-    async fn read<T>(
+    pub(crate) async fn read<T>(
         &self,
         project: &ProjectSlug,
         reading: impl Future<Output = Result<T, StoreError>>,
@@ -486,19 +481,19 @@ impl Reports {
     }
 
     /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.
-    fn problem(&self, project: &ProjectSlug, error: &StoreError) -> Problem {
+    pub(crate) fn problem(&self, project: &ProjectSlug, error: &StoreError) -> Problem {
         if matches!(error, StoreError::UnknownProject) {
             self.maker.kept.forget(project);
         }
         problem_of(error)
     }
 
-    fn asked<'a>(&self, project: &'a ProjectSlug, span: Span, periods: &'a [Period]) -> Asked<'a> {
-        Asked { project, span, periods, rules: self.config.rules }
+    pub(crate) fn asked<'a>(&self, project: &'a ProjectSlug, span: Span, periods: &'a [Period]) -> Asked<'a> {
+        Asked { project, span, periods, rules: self.maker.rules }
     }
 
     /// The months that have begun, if `pages` can be told of them.
-    fn periods(&self, span: Span, pages: &PagesRequest) -> Result<Vec<Period>, Problem> {
+    pub(crate) fn periods(&self, span: Span, pages: &PagesRequest) -> Result<Vec<Period>, Problem> {
         let periods = span.periods(self.now()).map_err(|error| Problem::month_not_begun(error.to_string()))?;
         let compares = span.single().is_some() && !periods.iter().any(|period| period.is_running());
         if pages.sort == crate::report::Sort::Change && !compares {
@@ -508,8 +503,22 @@ impl Reports {
         Ok(periods)
     }
 
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        turn(&self.maker.turns).await
+    /// The store with threads that let others go first.
+    pub(crate) async fn yielding_store(&self) -> &ReportStore {
+        self.maker.yielding.get_or_init(|| self.maker.store.clone().yielding()).await
+    }
+
+    /// The store for this caller: queries for callers without a token let those of others go first.
+    async fn store(&self) -> &ReportStore {
+        if self.caller.is_anonymous() { self.yielding_store().await } else { &self.maker.store }
+    }
+
+    async fn turn(&self) -> Result<Turn, Problem> {
+        self.maker.turns.reports.take(self.caller).await.map_err(no_turn)
+    }
+
+    pub(crate) async fn export_turn(&self) -> Result<Turn, Problem> {
+        self.maker.turns.exports.take(self.caller).await.map_err(no_turn)
     }
 }
 
@@ -518,9 +527,11 @@ async fn in_time<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Res
     tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or(Err(late))
 }
 
-async fn turn(turns: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-    let turn = tokio::time::timeout(TURN, turns.acquire()).await;
-    turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)
+fn no_turn(reason: NoTurn) -> Problem {
+    match reason {
+        NoTurn::TooManyWaiting => Problem::too_many_waiting(),
+        NoTurn::TooLong => Problem::too_many_reports(),
+    }
 }
 
 /// The problem that a reader sees; the cause is logged here, once.

@@ -31,10 +31,12 @@ use std::time::Duration;
 mod live;
 mod pages;
 mod projects;
+mod scan;
 mod scope;
 
 pub use live::Live;
 pub use projects::{ProjectViews, Visible};
+pub(crate) use scan::PageScan;
 
 /// Of every question. A key is in one partition, so no partition needs to be compared with another; the key's columns are read
 /// before the sketches; one project's rows are too few to be shared out among threads.
@@ -46,6 +48,9 @@ const SETTINGS: [(&str, &str); 3] = [
 
 /// Niceness of the threads that make reports before somebody asks. Inserts and merges are nicer.
 const NICENESS: &str = "5";
+
+/// Rows after which other tasks have their turn on this thread: thousands of rows may have arrived, and each has a sketch to unite.
+const ROWS_PER_STEP: usize = 64;
 
 /// Values of a report that are read one by one at most. Of more, those below the floor are added up by ClickHouse.
 const MOST_VALUES: usize = 20_000;
@@ -497,10 +502,14 @@ impl ReportStore {
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let reading = async {
-            let mut rows = query.fetch::<T>()?;
+            let (mut rows, mut taken) = (query.fetch::<T>()?, 0usize);
             while let Some(row) = rows.next().await? {
                 if let Err(source) = take(row) {
                     return Ok(Err(StoreError::Sketch { what, source }));
+                }
+                taken += 1;
+                if taken.is_multiple_of(ROWS_PER_STEP) {
+                    tokio::task::yield_now().await;
                 }
             }
             Ok(Ok(()))

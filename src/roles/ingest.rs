@@ -79,6 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let privacy =
         query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
+    let privacy = ingest::rate_limited(privacy, &ingest);
     let router = ingest::routes(Arc::clone(&ingest)).merge(metrics(Arc::clone(&ingest), sink.clone())).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
     tracing::info!(%address, data = %data.display(), topic = settings.topic, "headcount takes beacons");

@@ -31,7 +31,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
-    let router = reports.merge(health(client, access)).merge(told).fallback(query::no_such_route);
+    let open = query::access::rate_limited(told.fallback(query::no_such_route), &access);
+    let router = reports.merge(health(client, access)).merge(open);
     let serving = http::serve(config.http()?, listener, router, until(stopped));
     tracing::info!(%address, "headcount serves reports");
     tokio::pin!(serving);

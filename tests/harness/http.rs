@@ -6,8 +6,8 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use std::net::{IpAddr, SocketAddr};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// One answer, read whole.
 #[derive(Debug)]
@@ -36,7 +36,18 @@ pub struct Connection {
 impl Connection {
     /// Connects to a service on loopback.
     pub async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        Connection::over(TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?)
+            .await
+    }
+
+    /// Connects from another IP address of loopback, as another client.
+    pub async fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        Connection::over(socket.connect(address).await?).await
+    }
+
+    async fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

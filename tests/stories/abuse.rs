@@ -13,6 +13,10 @@ mod journal;
 mod names;
 #[path = "abuse/pipelining.rs"]
 mod pipelining;
+#[path = "abuse/rates.rs"]
+mod rates;
+#[path = "abuse/reports.rs"]
+mod reports;
 #[path = "abuse/settings.rs"]
 mod settings;
 #[path = "abuse/slow_clients.rs"]

@@ -5,15 +5,16 @@ use super::refusals::Refusal;
 use super::table::Audience;
 use crate::problem::Problem;
 use crate::report::PagesRequest;
-use crate::reports::Reports;
+use crate::reports::{ReportTurns, Reports};
 use crate::store::ReportStore;
+use crate::turns::CallerKey;
 use crate::{QueryConfig, Span, VisitorUnit};
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use maud::html;
 use quick_cache::sync::Cache;
 use schemas::{Hour, Month, ProjectSlug};
@@ -21,7 +22,6 @@ use serde::Deserialize;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// What a badge's path ends with.
 pub(super) const SUFFIX: &str = ".svg";
@@ -29,11 +29,8 @@ pub(super) const SUFFIX: &str = ".svg";
 /// Figures kept.
 const FIGURES: usize = 10_000;
 
-/// Badges whose figures are read at once, each of another project: reports go first.
-const AT_ONCE: usize = 4;
-
-/// How long a badge waits for others'.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a badge waits for another request that reads the same figures.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// A month's two figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,27 +46,23 @@ type Of = (ProjectSlug, u64, Hour);
 
 /// Figures read lately.
 struct Known {
-    turns: Semaphore,
-    patience: Duration,
+    wait: Duration,
     figures: Cache<Of, Figures>,
 }
 
 impl Known {
-    /// Each waits for others as long as `patience`.
-    fn new(patience: Duration) -> Self {
-        Known { turns: Semaphore::new(AT_ONCE), patience, figures: Cache::new(FIGURES) }
+    /// A request waits for another one at most `wait`.
+    fn new(wait: Duration) -> Self {
+        Known { wait, figures: Cache::new(FIGURES) }
     }
 
-    /// The figures, read by `read` where they are not known; who asks for the same meanwhile waits for these. A project that is slow to
-    /// read keeps one place of [`AT_ONCE`].
+    /// The figures, read by `read` where they are not known; other requests for the same figures wait for these meanwhile.
     async fn figures(&self, of: &Of, read: impl Future<Output = Result<Figures, Problem>>) -> Result<Figures, Problem> {
-        let found = tokio::time::timeout(self.patience, self.figures.get_value_or_guard_async(of)).await;
+        let found = tokio::time::timeout(self.wait, self.figures.get_value_or_guard_async(of)).await;
         let place = match found.map_err(|_| Problem::too_many_reports())? {
             Ok(figures) => return Ok(figures),
             Err(place) => place,
         };
-        let turn = tokio::time::timeout(self.patience, self.turns.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or_else(Problem::too_many_reports)?;
         let figures = read.await?;
         // No place any more: others pushed it out, and these are read again when they are asked for.
         let _ = place.insert(figures);
@@ -89,17 +82,18 @@ struct Asked {
     metric: Option<String>,
 }
 
-pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access>) -> Router {
+pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access>, turns: ReportTurns) -> Router {
     let rules = config.rules;
     let config = QueryConfig { keep_bytes: 0, ..config };
-    let reports = Reports::new(store, config, Arc::clone(&access.clock));
-    let badges = Badges { reports, rules, access, known: Known::new(TURN) };
+    let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock));
+    let badges = Badges { reports, rules, access, known: Known::new(WAIT) };
     Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
 }
 
 /// The guard has seen that the project is public.
 async fn badge(
     State(badges): State<Arc<Badges>>,
+    Extension(caller): Extension<CallerKey>,
     Path(file): Path<String>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
@@ -112,7 +106,7 @@ async fn badge(
         Some("views") => true,
         Some(_) => return Problem::invalid_field("metric", "expected visitors or views").into_response(),
     };
-    let figures = match badges.figures(&project).await {
+    let figures = match badges.figures(&project, caller).await {
         Ok(figures) => figures,
         Err(problem) => return problem.into_response(),
     };
@@ -135,7 +129,7 @@ async fn badge(
 }
 
 impl Badges {
-    async fn figures(&self, project: &ProjectSlug) -> Result<Figures, Problem> {
+    async fn figures(&self, project: &ProjectSlug, caller: CallerKey) -> Result<Figures, Problem> {
         let now = self.reports.now();
         // The guard has seen a revision; it is gone only if the project became private just now.
         let revision = self.access.snapshot.load().as_ref().and_then(|snapshot| snapshot.public_revision(project));
@@ -143,7 +137,7 @@ impl Badges {
         let read = async {
             let month = last_whole(now);
             let span = Span::new(month, month).map_err(|error| Problem::invalid_field("span", error.to_string()))?;
-            let report = self.reports.report(project, span, &PagesRequest::first(1)).await?;
+            let report = self.reports.clone().for_caller(caller).report(project, span, &PagesRequest::first(1)).await?;
             let totals = &report.totals;
             let (visitors, plus_minus) = (totals.visitors.estimate, totals.visitors.plus_minus());
             Ok(Figures { visitors, plus_minus, views: totals.views })

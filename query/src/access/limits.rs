@@ -1,5 +1,6 @@
 //! Token buckets: how much one caller may ask for.
 
+use crate::turns::CallerKey;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +34,7 @@ impl Buckets {
     }
 
     /// Takes one for `caller`; where none is left, says after how many seconds there will be.
-    pub(super) fn take(&self, caller: Key, now_ms: i64) -> Result<(), u64> {
+    pub(super) fn take(&self, caller: CallerKey, now_ms: i64) -> Result<(), u64> {
         let rate = self.rate;
         if rate.per_second <= 0.0 {
             return Ok(());
@@ -61,15 +62,6 @@ impl Buckets {
     }
 }
 
-/// Whose bucket.
-#[derive(Clone, Copy, Hash, PartialEq, Eq)]
-pub(super) enum Key {
-    /// Whoever has this token, wherever they are.
-    Token(super::token::TokenId),
-    /// A client without one, by a hash of its network.
-    Client(u64),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +69,7 @@ mod tests {
     #[test]
     fn a_burst_passes_then_the_rate_holds_and_the_wait_is_told() {
         let buckets = Buckets::new(Rate { per_second: 0.5, burst: 3.0 });
-        let (one, other) = (Key::Client(1), Key::Client(2));
+        let (one, other) = (CallerKey::Network(1), CallerKey::Network(2));
         assert_eq!((0..5).filter(|_| buckets.take(one, 0).is_ok()).count(), 3);
         assert_eq!(buckets.take(one, 0), Err(2));
         assert_eq!(buckets.take(one, 1_500), Err(1));
@@ -91,7 +83,7 @@ mod tests {
     fn memory_is_bounded() {
         let buckets = Buckets::new(Rate { per_second: 1.0, burst: 2.0 });
         for client in 0..3 * BUCKETS as u64 {
-            let _ = buckets.take(Key::Client(client), 0);
+            let _ = buckets.take(CallerKey::Network(client), 0);
         }
         assert!(buckets.buckets.lock().unwrap().len() <= BUCKETS);
     }

@@ -4,11 +4,11 @@
 
 use super::Access;
 use super::credentials::{self, Shown};
-use super::limits::Key;
 use super::refusals::Refusal;
 use super::table::Audience;
 use super::token::Token;
 use crate::page;
+use crate::turns::CallerKey;
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Form, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -110,15 +110,19 @@ async fn sign_in(
     request: axum::extract::Request,
 ) -> Response {
     if !from_here(&headers, false) {
-        return Refusal::OtherSite.answer(Audience::People);
+        return failed(&access, arrival, || Refusal::OtherSite.answer(Audience::People));
     }
     let reading = <Form<Sent> as axum::extract::FromRequest<()>>::from_request(request, &());
     let sent: Result<Form<Sent>, FormRejection> = match tokio::time::timeout(FORM_WITHIN, reading).await {
         Ok(sent) => sent,
-        Err(_) => return asked("/", Some("The form did not arrive in time."), StatusCode::REQUEST_TIMEOUT),
+        Err(_) => {
+            let late = || asked("/", Some("The form did not arrive in time."), StatusCode::REQUEST_TIMEOUT);
+            return failed(&access, arrival, late);
+        }
     };
     let Ok(Form(sent)) = sent else {
-        return asked("/", Some("This was no form with a token."), StatusCode::BAD_REQUEST);
+        let malformed = || asked("/", Some("This was no form with a token."), StatusCode::BAD_REQUEST);
+        return failed(&access, arrival, malformed);
     };
     let snapshot = access.snapshot.load();
     let Some(snapshot) = snapshot.as_ref() else { return Refusal::RightsUnknown.answer(Audience::People) };
@@ -126,14 +130,11 @@ async fn sign_in(
     let token = Token::parse(sent.token.trim()).filter(|token| snapshot.rights_of(token).is_some());
     let Some(token) = token else {
         // Only who fails waits: a token cannot be guessed, so this is against load, and nobody can lock out others.
-        return match access.failures.take(Key::Client(arrival.client), now.timestamp_millis()) {
-            Ok(()) => {
-                asked(&sent.next, Some("This token opens nothing. It may have been revoked."), StatusCode::FORBIDDEN)
-            }
-            Err(seconds) => Refusal::TooMany { seconds }.answer(Audience::People),
-        };
+        let wrong =
+            || asked(&sent.next, Some("This token opens nothing. It may have been revoked."), StatusCode::FORBIDDEN);
+        return failed(&access, arrival, wrong);
     };
-    if let Err(seconds) = access.requests.take(Key::Token(token.id()), now.timestamp_millis()) {
+    if let Err(seconds) = access.requests.take(CallerKey::Token(token.id()), now.timestamp_millis()) {
         return Refusal::TooMany { seconds }.answer(Audience::People);
     }
     if let Some(old) = credentials::session_cookie(&headers, arrival.https) {
@@ -147,6 +148,15 @@ async fn sign_in(
     let mut response = see_other(local(&sent.next));
     set_cookie(&mut response, &cookie, access.session_seconds, arrival.https);
     response
+}
+
+/// The answer to a form that signs nobody in. Its client may send some of them only.
+fn failed(access: &Access, arrival: Arrival, answer: impl FnOnce() -> Response) -> Response {
+    let now_ms = (access.clock)().timestamp_millis();
+    match access.failures.take(CallerKey::Network(arrival.client), now_ms) {
+        Ok(()) => answer(),
+        Err(seconds) => Refusal::TooMany { seconds }.answer(Audience::People),
+    }
 }
 
 async fn sign_out(

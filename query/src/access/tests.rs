@@ -50,7 +50,13 @@ fn bed(rate: f64, silent: &std::net::TcpListener) -> Bed {
         .route("/v1/projects/{project}/reports/{month}", get(who))
         .route("/assets/report.css", get("style"))
         .route("/forgotten/{project}", get("a secret"));
-    let router = guarded(router, &access, ReportStore::new(client), QueryConfig::default());
+    let router = guarded(
+        router,
+        &access,
+        ReportStore::new(client),
+        QueryConfig::default(),
+        crate::reports::ReportTurns::default(),
+    );
     Bed { router, access, now_ms, reader, admin, revoked }
 }
 

@@ -1,7 +1,7 @@
 //! How an answer is written: JSON or CSV, with a validator that spares sending it again.
 
 use crate::problem::Problem;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -82,9 +82,22 @@ pub(crate) fn json<T: Serialize>(value: &T, asked: &HeaderMap) -> Response {
     }
 }
 
+const CSV: &str = "text/csv; charset=utf-8; header=present";
+
+/// CSV that a browser saves as `name`, sent as it is read. It has no validator, since its end is not known when its head is sent.
+pub(crate) fn stream(body: Body, name: &str) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, CSV)], body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    response
+}
+
 /// CSV that a browser saves as `name`.
 pub(crate) fn csv(text: String, name: &str, asked: &HeaderMap) -> Response {
-    validated("text/csv; charset=utf-8; header=present", text.into_bytes(), Some(name), asked)
+    validated(CSV, text.into_bytes(), Some(name), asked)
 }
 
 /// The body with its validator; without the body where the caller has it already. A validator is a value that a browser stores

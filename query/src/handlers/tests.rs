@@ -1,5 +1,6 @@
 use super::*;
-use crate::store::StoreError;
+use crate::QueryConfig;
+use crate::store::{ReportStore, StoreError};
 use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
 use chrono::DateTime;
@@ -10,7 +11,7 @@ use tower::ServiceExt as _;
 fn without_clickhouse() -> Router {
     let store = ReportStore::new(clickhouse::Client::default().with_url("http://127.0.0.1:1"));
     let now = DateTime::parse_from_rfc3339("2026-11-23T13:30:00Z").unwrap().to_utc();
-    crate::routes(store, QueryConfig::default(), Arc::new(move || now))
+    router(Reports::new(store, QueryConfig::default(), Arc::new(move || now)))
 }
 
 async fn ask(path: &str) -> (StatusCode, HeaderMap, String) {

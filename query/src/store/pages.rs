@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 /// Tables of pages: of open months, of closed ones.
-const PAGES: [&str; 2] = ["page_daily", "month_closed_page"];
+pub(super) const PAGES: [&str; 2] = ["page_daily", "month_closed_page"];
 const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
 
 /// Bytes of paths in one query: ClickHouse parses 256 KiB at most, escaping can double a path, and they are in it twice where a
@@ -31,7 +31,7 @@ const FEW_NOT_FOUND: u64 = 200_000;
 const MOST_REFERRERS: usize = 20_000;
 
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
-const SORT_BYTES: &str = "67108864";
+pub(super) const SORT_BYTES: &str = "67108864";
 
 #[derive(Row, Deserialize)]
 struct PageChange {
@@ -82,13 +82,13 @@ pub(super) struct FirstPages {
 type Place = (Reverse<u64>, String, u16);
 
 /// Conditions on path and status. Their values are bound by [`bound`], once for each time that they are in a query.
-fn conditions(request: &PagesRequest) -> String {
+pub(super) fn conditions(request: &PagesRequest) -> String {
     let prefix = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, ?)");
     let status = request.status.map(|status| format!(" AND status = {status}")).unwrap_or_default();
     format!("{prefix}{status}")
 }
 
-fn bound(mut query: Query, request: &PagesRequest, sql: &str) -> Query {
+pub(super) fn bound(mut query: Query, request: &PagesRequest, sql: &str) -> Query {
     if let Some(prefix) = &request.prefix {
         for _ in 0..sql.matches("startsWith(path, ?)").count() {
             query = query.bind(prefix.as_str());
@@ -150,7 +150,8 @@ impl ReportStore {
         Ok(PageList::from_rows(rows, request.limit, cursor))
     }
 
-    /// The lists of a whole report: `pages`, and the first of those not found. `views` are the project's in these months.
+    /// The lists of a whole report: `pages`, and the first of those not found. With limits of 0 nothing is read, and both are empty.
+    /// `views` are the project's in these months.
     pub(super) async fn first_pages(
         &self,
         scope: &Scope<'_>,
@@ -161,6 +162,10 @@ impl ReportStore {
         views: u64,
     ) -> Result<FirstPages, StoreError> {
         let limits = [pages.limit, not_found_limit];
+        if limits == [0, 0] {
+            let listed = ListedPages { before: before.map(|_| ByPage::new()), ..ListedPages::default() };
+            return Ok(FirstPages { lists: Default::default(), listed: Some(listed), referrers: Some(Vec::new()) });
+        }
         if pages.is_plain() && views <= FEW_VIEWS {
             // Which pages not found are listed is not known yet; of so few views, all referrers are seldom many.
             let all = async {
@@ -465,7 +470,7 @@ fn first_of(totals: Vec<PageTotal>, limits: [usize; 2]) -> [PageList; 2] {
 }
 
 /// Rows of pages not found, as [`super::values`] takes them.
-fn referrers(scope: &Scope<'_>, more: &str) -> String {
+pub(super) fn referrers(scope: &Scope<'_>, more: &str) -> String {
     scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more)
 }
 
