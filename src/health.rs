@@ -25,8 +25,7 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    const ALL: [Readiness; 4] =
-        [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
+    const ALL: [Readiness; 4] = [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
 
     /// The one word.
     pub fn word(self) -> &'static str {

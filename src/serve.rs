@@ -172,7 +172,8 @@ struct Parts {
 
 impl Parts {
     fn readiness(&self) -> Readiness {
-        let fails = self.progress.store_fails.load(Ordering::Relaxed) || self.progress.source_fails.load(Ordering::Relaxed);
+        let fails =
+            self.progress.store_fails.load(Ordering::Relaxed) || self.progress.source_fails.load(Ordering::Relaxed);
         if self.ingest.refuses_beacons() {
             Readiness::Refusing
         } else if fails || !self.engine.answers() || self.ingest.foreign_keys() > 0 {
@@ -212,7 +213,12 @@ impl Parts {
             .one("lag_records", "gauge", "Records that are not known to be in ClickHouse.", self.lag())
             .partitions(&[(String::new(), Arc::clone(&self.progress))])
             .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.engine.answers()))
-            .one("clickhouse_restarts_total", "counter", "Restarts of the embedded ClickHouse.", self.engine.restarts());
+            .one(
+                "clickhouse_restarts_total",
+                "counter",
+                "Restarts of the embedded ClickHouse.",
+                self.engine.restarts(),
+            );
         figures.text()
     }
 
@@ -282,5 +288,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
     let store = store.with_abort(backend.config.abort_at.clone());
-    aggregate::run(backend.config, source, store, backend.progress, until(stopped)).await.context("the aggregator stopped")
+    aggregate::run(backend.config, source, store, backend.progress, until(stopped))
+        .await
+        .context("the aggregator stopped")
 }

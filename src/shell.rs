@@ -114,7 +114,11 @@ mod tests {
     #[test]
     fn an_ignored_hangup_is_known_by_its_bit() {
         for (mask, expected) in [("0000000000000001", true), ("0000000000001000", false), ("0000000000001001", true)] {
-            assert_eq!(ignores_hangup(&format!("Name:\theadcount\nSigIgn:\t{mask}\nSigCgt:\t01\n")), expected, "{mask}");
+            assert_eq!(
+                ignores_hangup(&format!("Name:\theadcount\nSigIgn:\t{mask}\nSigCgt:\t01\n")),
+                expected,
+                "{mask}"
+            );
         }
         assert!(!ignores_hangup(""));
     }

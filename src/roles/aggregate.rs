@@ -96,7 +96,9 @@ async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
     if !config.has_listen() || own != Some(METRICS[1]) {
         return MetricsListener::bind_to(config, own).await;
     }
-    tracing::warn!("setting `listen` of `headcount aggregate` is called `metrics_listen` now; the old name goes with the next release");
+    tracing::warn!(
+        "setting `listen` of `headcount aggregate` is called `metrics_listen` now; the old name goes with the next release"
+    );
     MetricsListener::bind_to(config, Some(config.listen()?)).await
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 const ASK: Duration = Duration::from_secs(3);
 
 /// Between two checks of ClickHouse.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {

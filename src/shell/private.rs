@@ -27,6 +27,8 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
         .iter()
         .map(|name| data.join(name))
         .filter_map(|path| Some((path.clone(), fs::symlink_metadata(path).ok()?)))
+        // A file of settings may be another user's, such as root's, to manage.
+        .filter(|(path, metadata)| is_ours(metadata) || !path.ends_with("headcount.toml"))
         .collect();
     if !is_open(&directory) && !files.iter().any(|(_, metadata)| is_open(metadata)) {
         return Ok(());
@@ -43,10 +45,7 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
     if directory.mode() & 0o1000 != 0 || (is_open(&directory) && !is_ours(&directory)) {
         bail!(advice());
     }
-    for (path, metadata) in files {
-        if path.ends_with("headcount.toml") && !is_ours(&metadata) {
-            continue;
-        }
+    for (path, _) in files {
         close(&path).with_context(advice)?;
     }
     // Last: where this was interrupted, the next start goes on.
@@ -115,7 +114,8 @@ mod tests {
         for directory in ["", "clickhouse", "clickhouse/store", "clickhouse/store/abc", "keys"] {
             fs::set_permissions(data.join(directory), Permissions::from_mode(0o755)).unwrap();
         }
-        for name in ["journal.redb", "projects.json", "clickhouse/store/abc/data.bin", "keys/visitor.key", "notes.txt"] {
+        for name in ["journal.redb", "projects.json", "clickhouse/store/abc/data.bin", "keys/visitor.key", "notes.txt"]
+        {
             file(&data.join(name), 0o644);
         }
         correct(&data).unwrap();
