@@ -3,7 +3,7 @@
 //! The engine is a server that was named, a `clickhouse` program, or the library libchdb.so in a child process of this
 //! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child lives exactly as long as this
 //! process holds its standard input. It listens on 127.0.0.1 only, and answers queries only below a path that is drawn
-//! at every start (at the first one, where a port was given) and kept from other users of the machine: the URL is the
+//! at every start of the service (at the first one, where a port was given), stays the same when the child is started again, and is kept from other users of the machine: the URL is the
 //! password, so it is not to be logged.
 //!
 //! Below [`EngineConfig::data_dir`]: `store/` is ClickHouse's own, `engine.lock` the running child's, `engine.json`

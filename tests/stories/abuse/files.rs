@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
-use harness::service::Service;
+use harness::process::Process;
+use harness::service::{Service, binary};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
@@ -29,12 +29,56 @@ fn open_files(service: &Service) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether another process of this user can read a process's memory. Root without its capabilities is a user like any other.
-fn can_read(pid: u64) -> Result<bool> {
-    let as_root = std::fs::metadata("/proc/self")?.uid() == 0;
-    let through = if as_root { &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "cat"][..] } else { &["cat"] };
-    let read = Command::new(through[0]).args(&through[1..]).arg(format!("/proc/{pid}/environ")).output()?;
-    Ok(read.status.success())
+/// A command that runs as another group than root's, so that it shows who owns a process; anybody but root needs no such thing.
+fn as_other_group(program: &Path) -> Result<(PathBuf, Vec<String>)> {
+    if std::fs::metadata("/proc/self")?.uid() != 0 {
+        return Ok((program.to_owned(), Vec::new()));
+    }
+    let program = program.display().to_string();
+    Ok(("setpriv".into(), ["--regid", "54321", "--clear-groups", &program].map(str::to_owned).to_vec()))
+}
+
+/// Whether `/proc` gives a process to root: so it does where the process is not dumpable (proc(5)), and then no other process of its user
+/// may read its memory.
+fn is_roots(pid: u64) -> Result<bool> {
+    let environment = std::fs::metadata(format!("/proc/{pid}/environ"))?;
+    Ok((environment.uid(), environment.gid()) == (0, 0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_of_the_same_user_reads_the_engines_memory() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (program, mut arguments) = as_other_group(Path::new("sleep"))?;
+    arguments.push("60".to_owned());
+    let mut control = Process::new("a usual process", &program, arguments, directory.path().join("control.log"));
+    control.spawn(&[])?;
+    let pid = control.pid().context("a pid")?;
+    control
+        .wait_until("it to be another group's", async || {
+            ensure!(!is_roots(pid.into())?, "it is root's");
+            Ok(())
+        })
+        .await?;
+
+    let (program, mut arguments) = as_other_group(&binary()?)?;
+    let data = directory.path().join("data");
+    arguments.extend(["engine", "--until-eof", "--data", &data.display().to_string()].map(str::to_owned));
+    let mut engine = Process::new("the engine", &program, arguments, directory.path().join("engine.log"));
+    engine.spawn(&[])?;
+    let noted = data.join("clickhouse/engine.json");
+    engine
+        .wait_until("the engine", async || {
+            ensure!(noted.exists(), "it has not answered yet");
+            Ok(())
+        })
+        .await?;
+    ensure!(is_roots(pid_in(&noted)?)?, "the engine can be read by its user");
+    engine.stop().await?;
+    control.kill().await
+}
+
+fn pid_in(note: &Path) -> Result<u64> {
+    serde_json::from_str::<serde_json::Value>(&std::fs::read_to_string(note)?)?["pid"].as_u64().context("a pid")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,15 +92,6 @@ async fn a_directory_of_before_is_closed_and_nothing_is_open_afterwards() -> Res
     service.counted("docs", &month, 1).await?;
     ensure!(open_files(&service)?.is_empty(), "open while it runs: {:?}", open_files(&service)?);
 
-    let engine = std::fs::read_to_string(service.data().join("clickhouse/engine.json"))?;
-    let engine = serde_json::from_str::<serde_json::Value>(&engine)?["pid"].as_u64().context("a pid")?;
-    let mut dumpable = Command::new("sleep").arg("60").spawn()?;
-    let control = can_read(dumpable.id().into());
-    dumpable.kill()?;
-    dumpable.wait()?;
-    ensure!(control?, "a usual process of this user can be read");
-    ensure!(!can_read(engine)?, "the engine's memory can be read");
-    ensure!(!can_read(service.pid().context("a pid")?.into())?, "the service's memory can be read");
     service.stop().await?;
     ensure!(open_files(&service)?.is_empty(), "open after the stop: {:?}", open_files(&service)?);
 

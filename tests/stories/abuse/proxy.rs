@@ -57,10 +57,13 @@ async fn no_detail_is_reached_through_the_proxy_of_the_readme() -> Result<()> {
     ensure!(String::from_utf8_lossy(&figures.body).contains("headcount_refused_beacons_total"), "{figures:?}");
 
     let operator = service.metrics();
-    let secrets = [fingerprint.as_str(), "fingerprint", "refused_beacons", "nodes_with_another", "headcount_", "projects\""];
+    let secrets =
+        [fingerprint.as_str(), "fingerprint", "refused_beacons", "nodes_with_another", "headcount_", "projects\""];
     let mut requests = 0;
     for address in [listen, service.address()] {
-        for path in ["/readyz", "/healthz", "/metrics", "//metrics", "/./metrics", "/v1/../metrics", "/metrics/", "/%6detrics"] {
+        for path in
+            ["/readyz", "/healthz", "/metrics", "//metrics", "/./metrics", "/v1/../metrics", "/metrics/", "/%6detrics"]
+        {
             for target in [path.to_owned(), format!("http://{operator}{path}")] {
                 for host in ["stats.example.org".to_owned(), operator.to_string()] {
                     let request = format!(
