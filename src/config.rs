@@ -40,6 +40,12 @@ const fn setting(name: &'static str, value_name: &'static str, default: &'static
 const SETTINGS: &[Setting] = &[
     setting("data", "DIR", "./data", "Directory of the journal, the visitor key and the embedded ClickHouse"),
     setting("listen", "ADDR", "127.0.0.1:8017", "Address that beacons and reports are served on"),
+    setting(
+        "metrics_listen",
+        "ADDR",
+        "127.0.0.1:9017",
+        "Listen address of /metrics and of /readyz with details, for the operator; aggregate: 127.0.0.1:9018, query: 127.0.0.1:9019; empty: off",
+    ),
     Setting {
         list: true,
         ..setting(
@@ -276,6 +282,11 @@ fn variable(name: &str) -> String {
     format!("HEADCOUNT_{}", name.to_ascii_uppercase())
 }
 
+/// An empty variable counts as unset, but for the setting of which empty means off.
+fn switched_off(name: &str) -> Option<String> {
+    (name == "metrics_listen").then(|| std::env::var(variable(name)).ok()).flatten()
+}
+
 /// Names under which other programs know the same thing.
 fn common_variable(name: &str) -> Option<&'static str> {
     match name {
@@ -318,7 +329,7 @@ impl Config {
         let values = SETTINGS.iter().map(|setting| {
             let value = if let Some(text) = flag(setting.name) {
                 Value { text, origin: format!("flag --{}", setting.name.replace('_', "-")) }
-            } else if let Some(text) = environment(&variable(setting.name)) {
+            } else if let Some(text) = environment(&variable(setting.name)).or_else(|| switched_off(setting.name)) {
                 Value { text: vec![text], origin: format!("environment {}", variable(setting.name)) }
             } else if let Some(text) = table.get(setting.name) {
                 Value { text: text.clone(), origin: format!("file {}", origin(&file)) }
@@ -338,6 +349,7 @@ impl Config {
         config.journal()?;
         config.aggregate()?;
         config.listen()?;
+        config.metrics_listen()?;
         config.http()?;
         config.query()?;
         config.access("")?;
@@ -431,6 +443,22 @@ impl Config {
     /// Where to listen, with a default of the role's own: several roles on one machine shall not collide.
     pub fn listen_or(&self, default: SocketAddr) -> anyhow::Result<SocketAddr> {
         if self.origin("listen") == "default" { Ok(default) } else { self.listen() }
+    }
+
+    /// Whether the operator named a listen address.
+    pub fn has_listen(&self) -> bool {
+        self.origin("listen") != "default"
+    }
+
+    /// Where to listen for the operator; none where that is switched off.
+    pub fn metrics_listen(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let expected = "a listen address such as 127.0.0.1:9017, or nothing to switch it off";
+        self.text("metrics_listen").map(|_| self.parse("metrics_listen", expected)).transpose()
+    }
+
+    /// The same, with a default of the role's own.
+    pub fn metrics_listen_or(&self, default: SocketAddr) -> anyhow::Result<Option<SocketAddr>> {
+        if self.origin("metrics_listen") == "default" { Ok(Some(default)) } else { self.metrics_listen() }
     }
 
     /// How long a visitor's key lives.
@@ -637,9 +665,12 @@ impl Config {
         config
     }
 
-    /// A client of the ClickHouse at `url`, without a database.
+    /// A client of the ClickHouse at `url`, without a database: the one that is named, or else the embedded one.
     pub fn clickhouse(&self, url: &str) -> clickhouse::Client {
-        let mut client = clickhouse::Client::default().with_url(url);
+        let mut client = match self.text("clickhouse_url") {
+            Some(_) => clickhouse::Client::default().with_url(url),
+            None => crate::embedded::engine::own_client(url),
+        };
         if let Some(user) = self.text("clickhouse_user") {
             client = client.with_user(user);
         }
@@ -740,9 +771,19 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_listener_can_be_switched_off_and_has_a_default_for_each_role() {
+        let default = "127.0.0.1:9018".parse().unwrap();
+        assert_eq!(load(&[]).unwrap().metrics_listen_or(default).unwrap(), Some(default));
+        assert_eq!(load(&["--metrics-listen", ""]).unwrap().metrics_listen_or(default).unwrap(), None);
+        let named = load(&["--metrics-listen", "127.0.0.1:0"]).unwrap().metrics_listen_or(default).unwrap();
+        assert_eq!(named.map(|address| address.port()), Some(0));
+    }
+
+    #[test]
     fn mistakes_name_the_setting_and_its_origin() {
         for (arguments, expected) in [
             (&["--listen", "nowhere"][..], "setting `listen` is \"nowhere\" (flag --listen)"),
+            (&["--metrics-listen", "9017"], "setting `metrics_listen` is \"9017\" (flag --metrics-listen)"),
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),

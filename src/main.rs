@@ -9,10 +9,12 @@ mod config;
 mod database;
 mod embedded;
 mod fold;
+mod health;
 mod http;
 mod kafka;
 mod keys;
 mod mail;
+mod metrics;
 mod privacy;
 mod projects;
 mod report;
@@ -320,6 +322,10 @@ fn tell_no_values() {
 fn main() -> ExitCode {
     tell_no_values();
     let matches = command().get_matches();
+    // Reports and results of load tests are for others to read; what else is written is not.
+    if !matches!(matches.subcommand_name(), Some("report" | "loadtest" | "config")) {
+        shell::keep_files_private();
+    }
     // Before any runtime: the engine takes this thread and makes its own.
     if let Some(("engine-child", matches)) = matches.subcommand() {
         return match embedded::engine::ChildArgs::from_arg_matches(matches) {

@@ -228,8 +228,8 @@ pub async fn clickhouse_url(config: &Config) -> anyhow::Result<String> {
         Some(url) => Ok(url.clone()),
         None => embedded::engine::running(&engine.data_dir).await.map(|engine| engine.url).with_context(|| {
             format!(
-                "no headcount runs on {}; start it with `headcount serve --data {}`, or name a ClickHouse with \
-                 --clickhouse-url",
+                "no headcount runs on {}, or its ClickHouse is just being started again; start it with `headcount serve --data {}`, \
+                 or name a ClickHouse with --clickhouse-url",
                 config.data().display(),
                 config.data().display()
             )

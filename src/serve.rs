@@ -1,14 +1,21 @@
 //! `headcount serve`: all roles and a real ClickHouse, on one machine.
 //!
-//! Order of the start: data directory, port, key, journal, engine, listener; of the end: listener, tallies, aggregator
-//! (which reads the journal to its end), journal, engine. A beacon is never acknowledged before the journal has it, so any of this may be killed.
+//! Order of the start: data directory, ports, key, journal, engine, listener; of the end: listener, tallies, aggregator
+//! (which reads the journal to its end), journal, engine. A beacon is never acknowledged before the journal has it, so any of this may be
+//! killed. An engine that ends is started again (`embedded::supervisor`); the service goes on meanwhile.
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
+use crate::embedded::supervisor::Supervisor;
+use crate::health::{Health, Readiness};
+use crate::metrics::MetricsListener;
 use crate::projects::{self, Snapshot, refresh_registry};
+use crate::roles::METRICS;
+use crate::roles::figures::Figures;
 use crate::shell::{harden, open_data_directory, signal, until};
-use crate::{close, database, http, keys, mail, privacy, report, retention};
+use crate::{close, database, embedded, health, http, keys, mail, metrics, privacy, report, retention};
+use aggregate::progress::Progress;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
@@ -17,17 +24,23 @@ use ingest::journal::Journal;
 use ingest::keys::KeyRing;
 use ingest::projects::Projects;
 use schemas::{Hour, ProjectSlug};
+use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Runs until SIGTERM or SIGINT.
+/// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
+const AWAY_MAX: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     harden();
     let data = config.data();
     let _lock = open_data_directory(&data)?;
     let listener = http::bind(config.listen()?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
+    let operator = MetricsListener::bind(&config, METRICS[0]).await?;
     let clock = config.clock()?;
 
     let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
@@ -42,33 +55,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     registry.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, registry, journal.clone()));
 
-    let mut engine = Engine::start(&config.engine()).await?;
-    let server = config.clickhouse(engine.url());
-    let embedded = !matches!(engine.kind(), EngineKind::External);
-
+    let engine = Engine::start(&config.engine()).await?;
+    let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url()));
+    let supervisor = Supervisor::start(engine);
     let client = server.clone().with_database(config.database());
-    let (stop, stopped) = watch::channel(false);
-    let (drain, drained) = watch::channel(false);
-    let mut background = tokio::task::JoinSet::new();
-    if embedded {
-        // Ours must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
+    if !matches!(kind, EngineKind::External) {
+        // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
         database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
     }
-    background.spawn(aggregate(
-        Backend {
-            server,
-            database: config.database().to_owned(),
-            timeout: config.clickhouse_timeout()?,
-            // The log is ours alone: nobody else goes on with it.
-            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate_journal()? },
-            clock: Arc::clone(&clock),
-            close_after: config.close_after()?,
-            finished_every: config.finished_every()?,
-            retention: config.retention()?,
-        },
-        JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?),
-        drained,
-    ));
+    let (stop, stopped) = watch::channel(false);
+    let (drain, drained) = watch::channel(false);
+    let parts = Parts {
+        ingest: Arc::clone(&ingest),
+        journal: journal.clone(),
+        engine: supervisor.state(),
+        progress: Arc::default(),
+    };
+    let mut aggregator = tokio::task::JoinSet::new();
+    let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
+    let backend = Backend::new(&config, server, Arc::clone(&clock), Arc::clone(&parts.progress))?;
+    aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     if let Some(settings) = config.mail()? {
@@ -83,23 +89,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let make_one = format!("headcount token create --admin --data {}", data.display());
     let access = query::access::Access::new(client.clone(), config.access(&make_one)?, Arc::clone(&clock));
     access.begin().await;
-    let rights = tokio::spawn(Arc::clone(&access).keep());
-    let reports = query::guarded_routes(query::ReportStore::new(client), config.query()?, Arc::clone(&clock), &access);
+    beside.spawn(Arc::clone(&access).keep());
+    let store = query::ReportStore::new(client).only_while(supervisor.answers());
+    let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access);
     let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
     // Below /v1 what is not there is told as reports tell it; elsewhere as the endpoint does.
     let nothing =
         Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports);
+    let health = Health::new(parts.readiness());
+    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(health::routes(health.clone()));
     let router = router.merge(query::access::rate_limited(privacy.merge(nothing), &access));
-    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
-    tracing::info!(%address, data = %data.display(), engine = ?engine.kind(), "headcount serves beacons and reports");
+    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
+    let metrics = operator.address();
+    beside.spawn(parts.clone().show(operator, stopped));
+    beside.spawn(health.keep(move || parts.readiness()));
+    tracing::info!(%address, metrics, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
 
-    // What ends the service: a signal, or a part without which it would lose or invent figures.
+    // What ends the service: a signal, or an aggregator that would give wrong figures. Not ClickHouse, which is started again.
     let verdict = tokio::select! {
         signal = signal() => signal,
-        status = engine.died() => Err(anyhow::anyhow!(
-            "ClickHouse ended by itself ({status}); its last words: {}", engine.last_words())),
-        Some(ended) = background.join_next() => match ended {
+        Some(ended) = aggregator.join_next() => match ended {
             Ok(Ok(())) => Err(anyhow::anyhow!("the aggregator ended by itself")),
             Ok(Err(error)) => Err(error),
             Err(panic) => Err(anyhow::anyhow!("the aggregator panicked: {panic}")),
@@ -115,7 +124,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     refresh.abort();
-    rights.abort();
     beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
@@ -123,30 +131,104 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     ingest.send_tallies().await;
     let _ = drain.send(true);
     // Reading on, the flush under way and the last one have their own bounds; this one is for all of them together.
-    let enough = tokio::time::sleep(3 * config.aggregate()?.stop_within);
-    tokio::pin!(enough);
-    loop {
-        let ended = tokio::select! {
-            ended = background.join_next() => match ended {
-                Some(ended) => ended,
-                None => break,
-            },
-            () = &mut enough => {
-                tracing::warn!("the aggregator did not end in time; what it has not written is folded at the next start");
-                break;
+    drain_aggregator(aggregator, &supervisor.state(), 3 * config.aggregate()?.stop_within).await;
+    journal.close();
+    supervisor.stop().await;
+    verdict
+}
+
+/// Waits until the aggregator has ended, `within` a time, and not for a ClickHouse that is away.
+async fn drain_aggregator(
+    mut aggregator: tokio::task::JoinSet<anyhow::Result<()>>,
+    engine: &embedded::supervisor::State,
+    within: Duration,
+) {
+    let end = async {
+        while let Some(ended) = aggregator.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the aggregator failed while stopping"),
+                Err(error) => tracing::error!(%error, "the aggregator failed while stopping"),
             }
-        };
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the aggregator failed while stopping"),
-            Err(error) => tracing::error!(%error, "the aggregator failed while stopping"),
+        }
+    };
+    let why = tokio::select! {
+        () = end => return,
+        () = tokio::time::sleep(within) => "the aggregator did not end in time",
+        () = engine.away_for(AWAY_MAX) => "ClickHouse is away",
+    };
+    tracing::warn!("{why}; what is in the journal and not in ClickHouse is folded at the next start");
+    aggregator.shutdown().await;
+}
+
+/// What the health check and the operator's listener see.
+#[derive(Clone)]
+struct Parts {
+    ingest: Arc<Ingest<Journal>>,
+    journal: Journal,
+    engine: Arc<embedded::supervisor::State>,
+    progress: Arc<Progress>,
+}
+
+impl Parts {
+    fn readiness(&self) -> Readiness {
+        let fails =
+            self.progress.store_fails.load(Ordering::Relaxed) || self.progress.source_fails.load(Ordering::Relaxed);
+        if self.ingest.refuses_beacons() {
+            Readiness::Refusing
+        } else if fails || !self.engine.answers() || self.ingest.foreign_keys() > 0 {
+            Readiness::Degraded
+        } else {
+            Readiness::Ready
         }
     }
-    journal.close();
-    if let Err(error) = engine.stop().await {
-        tracing::warn!(%error, "the embedded ClickHouse did not end as asked; what it acknowledged is on disk");
+
+    fn details(&self) -> serde_json::Map<String, serde_json::Value> {
+        let figure = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let progress = &self.progress;
+        let mut details = self.ingest.details();
+        let clickhouse = json!({"answers": self.engine.answers(), "restarts": self.engine.restarts()});
+        details.insert("clickhouse".to_owned(), clickhouse);
+        let aggregator = json!({
+            "clickhouse": if progress.store_fails.load(Ordering::Relaxed) { "refuses rows" } else { "takes rows" },
+            "log": if progress.source_fails.load(Ordering::Relaxed) { "cannot be read" } else { "readable" },
+            "folded": figure(&progress.folded),
+            "committed": figure(&progress.committed),
+            "lag": self.lag(),
+        });
+        details.insert("aggregator".to_owned(), aggregator);
+        details
     }
-    verdict
+
+    /// Records that are not known to be in ClickHouse.
+    fn lag(&self) -> u64 {
+        self.journal.end().borrow().saturating_sub(self.progress.committed.load(Ordering::Relaxed))
+    }
+
+    fn figures(&self) -> String {
+        let mut figures = Figures::default();
+        figures
+            .endpoint(&self.ingest)
+            .one("journal_bytes", "gauge", "Bytes of records in the journal.", self.journal.stored_bytes())
+            .one("lag_records", "gauge", "Records that are not known to be in ClickHouse.", self.lag())
+            .partitions(&[(String::new(), Arc::clone(&self.progress))])
+            .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.engine.answers()))
+            .one(
+                "clickhouse_restarts_total",
+                "counter",
+                "Restarts of the embedded ClickHouse.",
+                self.engine.restarts(),
+            );
+        figures.text()
+    }
+
+    async fn show(self, operator: MetricsListener, stopped: watch::Receiver<bool>) {
+        let parts = self.clone();
+        let routes = metrics::routes(move || self.figures(), move || (parts.readiness(), parts.details()));
+        if let Err(error) = operator.serve(routes, until(stopped)).await {
+            tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        }
+    }
 }
 
 struct Backend {
@@ -158,6 +240,29 @@ struct Backend {
     close_after: Duration,
     finished_every: Duration,
     retention: retention::Retention,
+    progress: Arc<Progress>,
+}
+
+impl Backend {
+    fn new(
+        config: &Config,
+        server: clickhouse::Client,
+        clock: ingest::Clock,
+        progress: Arc<Progress>,
+    ) -> anyhow::Result<Self> {
+        Ok(Backend {
+            server,
+            database: config.database().to_owned(),
+            timeout: config.clickhouse_timeout()?,
+            // The log is this process's alone: no other aggregator goes on with it.
+            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate_journal()? },
+            clock,
+            close_after: config.close_after()?,
+            finished_every: config.finished_every()?,
+            retention: config.retention()?,
+            progress,
+        })
+    }
 }
 
 async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -183,6 +288,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
     let store = store.with_abort(backend.config.abort_at.clone());
-    let progress = Arc::default();
-    aggregate::run(backend.config, source, store, progress, until(stopped)).await.context("the aggregator stopped")
+    aggregate::run(backend.config, source, store, backend.progress, until(stopped))
+        .await
+        .context("the aggregator stopped")
 }

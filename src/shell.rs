@@ -1,5 +1,7 @@
 //! What every role's process needs around it: hardening, signals, a data directory of its own.
 
+mod private;
+
 use anyhow::{Context, bail};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -13,16 +15,37 @@ pub async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-/// Resolves at SIGTERM or SIGINT.
+/// Resolves at SIGTERM, SIGINT or SIGHUP. A SIGHUP that was ignored at the start, as below `nohup`, stays ignored.
 pub async fn signal() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    let ignored = std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status));
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let hangup = async {
+        if ignored {
+            return std::future::pending().await;
+        }
+        let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+        hangup.recv().await;
+        anyhow::Ok(())
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        hangup = hangup => hangup?,
     }
     Ok(())
+}
+
+/// By a process's `/proc/<pid>/status`, see proc(5): bit 0 of the mask of ignored signals is signal 1, SIGHUP.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Files and directories that this process and its children make are their owner's alone.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 /// Creates the directory or checks its version, and takes its lock for as long as the file is held.
@@ -33,6 +56,7 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     directory.create(data).with_context(|| {
         format!("cannot create the data directory {}; choose one you may write to with --data", data.display())
     })?;
+    private::correct(data)?;
     let path = data.join("lock");
     let lock = File::create(&path).with_context(|| {
         format!("cannot write to the data directory {}; choose one you may write to with --data", data.display())
@@ -80,5 +104,22 @@ pub fn harden() {
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the process could not be made undumpable");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ignores_hangup;
+
+    #[test]
+    fn an_ignored_hangup_is_known_by_its_bit() {
+        for (mask, expected) in [("0000000000000001", true), ("0000000000001000", false), ("0000000000001001", true)] {
+            assert_eq!(
+                ignores_hangup(&format!("Name:\theadcount\nSigIgn:\t{mask}\nSigCgt:\t01\n")),
+                expected,
+                "{mask}"
+            );
+        }
+        assert!(!ignores_hangup(""));
     }
 }

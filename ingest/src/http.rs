@@ -52,8 +52,6 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
         .route("/v1/pageview", no_beacon.post(pageview::<S>))
         .route("/v1/pageview.gif", no_pixel.get(pixel::<S>))
         .route("/beacon.js", get(beacon_js).layer(limit.clone()))
-        .route("/healthz", get(async || ([NOSNIFF], "ok\n")))
-        .route("/readyz", get(readyz::<S>))
         .fallback(nothing_here.layer(limit))
         .with_state(ingest)
 }
@@ -388,26 +386,4 @@ async fn beacon_js(method: Method) -> Response {
         *response.body_mut() = Body::from(script::BEACON_JS);
     }
     response
-}
-
-async fn readyz<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
-    let log = ingest.sink.ready();
-    let status = if log.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
-        "ready": log.is_ok(),
-        "log": log.err().map_or_else(|| ingest.sink.describe(), |error| error.to_string()),
-        "projects": ingest.projects.len(),
-        "refused_beacons": ingest.tally.refused(),
-        "key": ingest.key_in_use().map_or_else(
-            |error| json!({"error": error.to_string()}),
-            |(period, number, fingerprint)| json!({
-                "period": period.name(),
-                "number": number,
-                "fingerprint": fingerprint.to_string(),
-                "nodes_with_another": ingest.foreign_keys(),
-            }),
-        ),
-    });
-    (status, [NOSNIFF, (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], format!("{body}\n"))
-        .into_response()
 }

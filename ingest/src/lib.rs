@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod classify;
 pub mod client;
+mod health;
 pub mod http;
 pub mod hygiene;
 mod ids;

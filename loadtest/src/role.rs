@@ -22,6 +22,14 @@ pub struct Role {
     pub pid: u32,
     /// Where it listens, on loopback.
     pub port: u16,
+    /// Where it listens for the operator.
+    metrics: u16,
+}
+
+/// A port that was free a moment ago: nobody else is likely to pick it before the child does.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+    Ok(listener.local_addr().context("looking for a free port")?.port())
 }
 
 /// A command of `binary` that knows nothing of the settings of whoever started us, in a process group of its own: Ctrl-C in a
@@ -53,18 +61,16 @@ impl Role {
         clickhouse_url: &str,
         arguments: &[String],
     ) -> anyhow::Result<Self> {
-        // Freed at once and taken again by the child; nobody else is likely to pick it in between.
-        let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-        let port = listener.local_addr().context("looking for a free port")?.port();
-        drop(listener);
+        let (port, metrics) = (free_port()?, free_port()?);
+        let (listen, operator) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{metrics}"));
         let child = command(binary, clickhouse_url)
-            .args([name, "--listen", &format!("127.0.0.1:{port}"), "--log", "error"])
+            .args([name, "--listen", &listen, "--metrics-listen", &operator, "--log", "error"])
             .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("starting {} {name}", binary.display()))?;
         let pid = child.id().with_context(|| format!("headcount {name} has already ended"))?;
-        Ok(Self { name, child, pid, port })
+        Ok(Self { name, child, pid, port, metrics })
     }
 
     /// The body of an answer to GET.
@@ -72,17 +78,18 @@ impl Role {
     /// # Errors
     /// When it does not listen (yet), or hangs up.
     pub async fn get(&self, path: &str) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+        get(self.port, path).await
+    }
+
+    /// Whether it is ready, and its details on the operator's listener contain `detail`.
+    pub async fn is_ready(&self, detail: &str) -> bool {
+        let ready = get(self.metrics, "/readyz").await;
+        ready.is_ok_and(|body| body.contains(r#""ready":true"#) && body.contains(detail))
     }
 
     /// Whether an aggregator's group has taken it in. Until it listens there is no answer.
     pub async fn has_joined(&self) -> bool {
-        self.get("/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
+        get(self.metrics, "/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
     }
 
     /// A figure of `/metrics`, summed over its labels; those whose name ends with `name` count.
@@ -90,7 +97,8 @@ impl Role {
     /// # Errors
     /// When it does not answer.
     pub async fn figure(&self, name: &str) -> anyhow::Result<u64> {
-        let metrics = self.get("/metrics").await.with_context(|| format!("asking {} for its metrics", self.name))?;
+        let metrics =
+            get(self.metrics, "/metrics").await.with_context(|| format!("asking {} for its metrics", self.name))?;
         let of = metrics.lines().filter(|line| line.starts_with("headcount_") && line.contains(name));
         Ok(of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
@@ -120,4 +128,13 @@ impl Role {
         ensure!(status.success(), "headcount {} ended with {status}", self.name);
         Ok(())
     }
+}
+
+async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }

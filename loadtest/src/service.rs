@@ -74,7 +74,7 @@ impl Service {
         let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
         let mut role = Role::start(binary, "serve", "", &arguments)?;
         let begun = Instant::now();
-        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"ready\":true")) {
+        while !role.is_ready("").await {
             role.alive()?;
             ensure!(begun.elapsed() < PATIENCE, "headcount serve was not ready within {} s", PATIENCE.as_secs());
             tokio::time::sleep(LOOK).await;
@@ -86,7 +86,7 @@ impl Service {
             .context("starting headcount project add")?;
         let said = String::from_utf8_lossy(&registered.stderr);
         ensure!(registered.status.success(), "headcount project add ended with {}: {said}", registered.status);
-        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"projects\":1")) {
+        while !role.is_ready(r#""projects":1"#).await {
             ensure!(begun.elapsed() < PATIENCE, "the service did not hear of its project");
             tokio::time::sleep(LOOK).await;
         }

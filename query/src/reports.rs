@@ -539,6 +539,10 @@ pub(crate) fn problem_of(error: &StoreError) -> Problem {
     if matches!(error, StoreError::UnknownProject) {
         return Problem::unknown_project();
     }
+    if matches!(error, StoreError::Away { .. }) {
+        // Who knows that it is away has logged so.
+        return Problem::storage_unavailable();
+    }
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     if error.is_unavailable() {
         tracing::warn!(%error, %cause, "a report could not be read");

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 mod live;
 mod pages;
@@ -69,6 +70,12 @@ pub enum StoreError {
         /// The time allowed.
         timeout_ms: u64,
     },
+    /// ClickHouse is known to be away; it was not asked, or the query was given up.
+    #[error("reading {what}: ClickHouse is away")]
+    Away {
+        /// What was read.
+        what: &'static str,
+    },
     /// ClickHouse refused, or the connection failed.
     #[error("reading {what} from ClickHouse")]
     ClickHouse {
@@ -93,7 +100,7 @@ impl StoreError {
     /// Whether asking again later may help.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            StoreError::Timeout { .. } => true,
+            StoreError::Timeout { .. } | StoreError::Away { .. } => true,
             StoreError::ClickHouse { source, .. } => matches!(
                 source,
                 ClickHouseError::Network(_) | ClickHouseError::TimedOut | ClickHouseError::BadResponse(_)
@@ -111,6 +118,8 @@ type Closes = BTreeMap<u16, MonthCloseRow>;
 pub struct ReportStore {
     client: clickhouse::Client,
     timeout: Duration,
+    /// Whether ClickHouse answers, where a supervisor knows.
+    answers: Option<watch::Receiver<bool>>,
     /// Of the months that were asked for, as they were found the last time.
     last_closed: Arc<Mutex<Closes>>,
 }
@@ -182,7 +191,7 @@ impl ReportStore {
     /// Reads with `client`, whose database holds the tables of `schemas`.
     pub fn new(client: clickhouse::Client) -> Self {
         let client = SETTINGS.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value));
-        ReportStore { client, timeout: Duration::from_secs(10), last_closed: Arc::default() }
+        ReportStore { client, timeout: Duration::from_secs(10), answers: None, last_closed: Arc::default() }
     }
 
     /// The same store, whose questions let others' go first, where ClickHouse knows how.
@@ -192,6 +201,12 @@ impl ReportStore {
             return self;
         }
         ReportStore { client: self.client.with_setting(schemas::niceness::SETTING, NICENESS), ..self }
+    }
+
+    /// The same store, whose queries fail at once while `answers` is false, instead of at their timeout.
+    #[must_use]
+    pub fn only_while(self, answers: watch::Receiver<bool>) -> Self {
+        ReportStore { answers: Some(answers), ..self }
     }
 
     /// Allows every question `timeout_ms`.
@@ -522,10 +537,25 @@ impl ReportStore {
         what: &'static str,
         asking: impl Future<Output = Result<T, ClickHouseError>>,
     ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, asking).await {
+        let answer = tokio::select! {
+            biased;
+            () = self.away() => return Err(StoreError::Away { what }),
+            answer = tokio::time::timeout(self.timeout, asking) => answer,
+        };
+        match answer {
             Ok(answer) => answer.map_err(|source| StoreError::ClickHouse { what, source }),
             Err(_) => Err(StoreError::Timeout { what, timeout_ms: self.timeout.as_millis() as u64 }),
         }
+    }
+
+    /// Resolves while ClickHouse is known to be away.
+    async fn away(&self) {
+        if let Some(mut answers) = self.answers.clone()
+            && answers.wait_for(|answers| !answers).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 }
 

@@ -3,7 +3,7 @@
 //! The engine is a server that was named, a `clickhouse` program, or the library libchdb.so in a child process of this
 //! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child lives exactly as long as this
 //! process holds its standard input. It listens on 127.0.0.1 only, and answers queries only below a path that is drawn
-//! at every start (at the first one, where a port was given) and kept from other users of the machine: the URL is the
+//! at every start of the service (at the first one, where a port was given), stays the same when the child is started again, and is kept from other users of the machine: the URL is the
 //! password, so it is not to be logged.
 //!
 //! Below [`EngineConfig::data_dir`]: `store/` is ClickHouse's own, `engine.lock` the running child's, `engine.json`
@@ -12,6 +12,7 @@
 mod child;
 mod error;
 mod locate;
+mod owner;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -95,7 +96,17 @@ pub struct Engine {
     url: String,
     kind: EngineKind,
     data_dir: PathBuf,
+    /// How its child is started, again if need be; none for a server of the operator's.
+    launch: Option<Launch>,
     process: Option<Process>,
+}
+
+/// What is the same at every start of the child, so that its URL is, too.
+#[derive(Clone)]
+struct Launch {
+    executable: Option<PathBuf>,
+    settings: PathBuf,
+    port: u16,
 }
 
 impl fmt::Debug for Engine {
@@ -139,7 +150,7 @@ impl Engine {
         let kind = locate::locate(config)?;
         if let (EngineKind::External, Some(url)) = (&kind, &config.clickhouse_url) {
             let (url, data_dir) = (url.clone(), config.data_dir.clone());
-            return Ok(Self { url, kind, data_dir, process: None });
+            return Ok(Self { url, kind, data_dir, launch: None, process: None });
         }
         let data_dir = prepare(&config.data_dir)?;
         let secret = match config.port {
@@ -155,14 +166,32 @@ impl Engine {
                 None => free_port().map_err(EngineError::Wait)?,
             };
             let url = format!("http://127.0.0.1:{port}/{secret}");
-            let process = Process::spawn(config, &kind, &data_dir, &settings, port)?;
-            let mut engine = Self { url, kind: kind.clone(), data_dir: data_dir.clone(), process: Some(process) };
-            match engine.ready(port).await {
+            let launch = Launch { executable: config.executable.clone(), settings: settings.clone(), port };
+            let (kind, data_dir) = (kind.clone(), data_dir.clone());
+            let mut engine = Self { url, kind, data_dir, launch: Some(launch), process: None };
+            match engine.restart().await {
                 Ok(()) => return Ok(engine),
-                Err(StartError::PortTaken) if config.port.is_none() && picks > 0 => {}
-                Err(StartError::PortTaken) => return Err(EngineError::PortInUse { port }),
-                Err(StartError::Other(error)) => return Err(error),
+                Err(EngineError::PortInUse { .. }) if config.port.is_none() && picks > 0 => {}
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Starts the child, under the URL that it had before; returns once it answers. A child that still runs is killed first, which loses
+    /// nothing. Does nothing for a server of the operator's.
+    ///
+    /// # Errors
+    /// [`EngineError`]; in particular [`EngineError::PortInUse`] where another program has taken the port meanwhile.
+    pub async fn restart(&mut self) -> Result<(), EngineError> {
+        let Some(launch) = self.launch.clone() else { return Ok(()) };
+        if let Some(mut process) = self.process.take() {
+            process.kill().await?;
+        }
+        self.process = Some(Process::spawn(&launch, &self.kind, &self.data_dir)?);
+        match self.ready(launch.port).await {
+            Ok(()) => Ok(()),
+            Err(StartError::PortTaken) => Err(EngineError::PortInUse { port: launch.port }),
+            Err(StartError::Other(error)) => Err(error),
         }
     }
 
@@ -176,6 +205,12 @@ impl Engine {
     #[must_use]
     pub fn kind(&self) -> &EngineKind {
         &self.kind
+    }
+
+    /// The port that it listens on; none for a server of the operator's.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.launch.as_ref().map(|launch| launch.port)
     }
 
     /// The child's process id; none for a server of the operator's.
@@ -230,10 +265,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Kills the child. That loses nothing that was acknowledged.
+    ///
+    /// # Errors
+    /// [`EngineError::Wait`] if the process cannot be waited for.
+    pub async fn kill(mut self) -> Result<(), EngineError> {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await?;
+            remove(&self.data_dir.join("engine.json"));
+        }
+        Ok(())
+    }
+
     /// Waits for the first answer, makes sure that it is our engine's, and notes where it is.
     async fn ready(&mut self, port: u16) -> Result<(), StartError> {
         let deadline = Instant::now() + START_WAIT;
-        while !ping(port).await {
+        while !ping(port, Duration::from_secs(1)).await {
             self.ended().await?;
             if Instant::now() >= deadline {
                 let stderr = self.last_words();
@@ -303,14 +350,8 @@ impl Engine {
 }
 
 impl Process {
-    fn spawn(
-        config: &EngineConfig,
-        kind: &EngineKind,
-        data_dir: &Path,
-        settings: &Path,
-        port: u16,
-    ) -> Result<Self, EngineError> {
-        let program = match &config.executable {
+    fn spawn(launch: &Launch, kind: &EngineKind, data_dir: &Path) -> Result<Self, EngineError> {
+        let program = match &launch.executable {
             Some(program) => program.clone(),
             None => std::env::current_exe()
                 .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), source })?,
@@ -322,7 +363,8 @@ impl Process {
             EngineKind::Binary(path) => command.arg("--binary").arg(path),
             EngineKind::External => unreachable!("a server of the operator's is never started"),
         };
-        command.arg("--data").arg(data_dir).arg("--config").arg(settings).arg("--port").arg(port.to_string());
+        command.arg("--data").arg(data_dir).arg("--config").arg(&launch.settings);
+        command.arg("--port").arg(launch.port.to_string());
         // A group of its own: Ctrl-C in a terminal reaches us alone, and the engine lives until our last flush.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -335,10 +377,24 @@ impl Process {
         Ok(Self { child, stdin, pid, last_lines, reader })
     }
 
+    /// Kills the child, unless it has ended already.
+    async fn kill(&mut self) -> Result<(), EngineError> {
+        match self.child.try_wait().map_err(EngineError::Wait)? {
+            Some(_) => Ok(()),
+            None => self.child.kill().await.map_err(EngineError::Wait),
+        }
+    }
+
     fn last_words(&self) -> String {
         let lines = self.last_lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A client of an embedded engine at its `url`. It refuses to talk to a program of another user on the engine's port.
+#[must_use]
+pub fn own_client(url: &str) -> clickhouse::Client {
+    owner::client().with_url(url)
 }
 
 /// Where the engine of `data_dir` listens now, for commands beside the running service.
@@ -440,8 +496,8 @@ fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
-/// Whether `GET /ping` is answered.
-async fn ping(port: u16) -> bool {
+/// Whether `GET /ping` is answered in time.
+pub(super) async fn ping(port: u16, wait: Duration) -> bool {
     let attempt = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.write_all(b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await?;
@@ -449,12 +505,12 @@ async fn ping(port: u16) -> bool {
         stream.read_exact(&mut answer).await?;
         io::Result::Ok(&answer == b"HTTP/1.1 200")
     };
-    matches!(timeout(Duration::from_secs(1), attempt).await, Ok(Ok(true)))
+    matches!(timeout(wait, attempt).await, Ok(Ok(true)))
 }
 
 /// The engine's version and the path it has open, which tells it from any other on the same port.
 async fn greet(url: &str) -> Result<(String, String), String> {
-    let client = clickhouse::Client::default().with_url(url);
+    let client = own_client(url);
     let query = client
         .query("SELECT version(), trim(TRAILING '/' FROM value) FROM system.server_settings WHERE name = 'path'")
         .fetch_one::<(String, String)>();

@@ -3,3 +3,4 @@
 mod chdb;
 pub mod engine;
 pub mod journal_source;
+pub mod supervisor;

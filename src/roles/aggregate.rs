@@ -1,19 +1,18 @@
 //! `headcount aggregate`: a member of the group that folds the topic's partitions into ClickHouse. Run one or several; the
 //! group shares the partitions among them.
 
-use super::figures::{CONTENT_TYPE, Figures};
-use super::loopback;
+use super::METRICS;
+use super::figures::Figures;
 use crate::config::Config;
 use crate::config::kafka::GroupProtocol;
+use crate::health::Readiness;
+use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, signal, until};
-use crate::{close, database, http, mail, projects, report, topic};
+use crate::{close, database, mail, projects, report, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
 use aggregate::store::SummaryStore;
 use anyhow::Context;
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,13 +24,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     harden();
     let settings = config.kafka()?;
     let client = settings.client()?;
-    let listener = http::bind(config.listen_or(loopback(8037))?).await?;
-    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let operator = operator(&config).await?;
+    let metrics = operator.address();
     let status = Arc::new(GroupStatus::default());
     let (stop, stopped) = watch::channel(false);
     let routes = routes(Arc::clone(&status));
-    let listener = tokio::spawn(http::serve(config.http()?, listener, routes, until(stopped.clone())));
-    tracing::info!(%address, topic = settings.topic, group = settings.group, "headcount folds page views");
+    let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
+    tracing::info!(metrics, topic = settings.topic, group = settings.group, "headcount folds page views");
 
     let work = async {
         let Some(clickhouse) = prepared(&config, &stopped).await? else { return Ok(()) };
@@ -91,6 +90,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     verdict
 }
 
+/// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
+async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
+    let own = config.metrics_listen_or(METRICS[1])?;
+    if !config.has_listen() || own != Some(METRICS[1]) {
+        return MetricsListener::bind_to(config, own).await;
+    }
+    tracing::warn!(
+        "setting `listen` of `headcount aggregate` is called `metrics_listen` now; the old name goes with the next release"
+    );
+    MetricsListener::bind_to(config, Some(config.listen()?)).await
+}
+
 /// A client of the prepared database, or none if a stop came first.
 async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<Option<clickhouse::Client>> {
     let server = config.clickhouse(&projects::clickhouse_url(config).await?);
@@ -110,27 +121,17 @@ async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::R
 }
 
 fn routes(status: Arc<GroupStatus>) -> Router {
-    let ready = {
-        let status = Arc::clone(&status);
-        move || {
-            let answer = readyz(&status);
-            async move { answer }
-        }
-    };
-    let metrics = move || {
-        let text = metrics(&status);
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
-    };
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready)).route("/metrics", get(metrics))
+    let shown = Arc::clone(&status);
+    metrics::routes(move || figures(&status), move || ready(&shown))
 }
 
 /// Ready: the group has taken this process in, and nothing it needs is failing.
-fn readyz(status: &GroupStatus) -> impl IntoResponse + use<> {
+fn ready(status: &GroupStatus) -> (Readiness, serde_json::Map<String, serde_json::Value>) {
     let partitions = status.partitions();
     let failing = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
     let store = partitions.values().any(|partition| failing(&partition.progress.store_fails));
     let source = partitions.values().any(|partition| failing(&partition.progress.source_fails));
-    let ready = status.joined() && !store && !source;
+    let found = if status.joined() && !store && !source { Readiness::Ready } else { Readiness::Unavailable };
     let shown: serde_json::Map<String, serde_json::Value> = partitions
         .iter()
         .map(|(number, partition)| {
@@ -146,15 +147,13 @@ fn readyz(status: &GroupStatus) -> impl IntoResponse + use<> {
             (number.to_string(), shown)
         })
         .collect();
-    let body = json!({
-        "ready": ready,
-        "group": if status.joined() { "joined" } else { "not joined" },
-        "clickhouse": if store { "refuses rows" } else { "takes rows" },
-        "log": if source { "cannot be read" } else { "readable" },
-        "partitions": shown,
-    });
-    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
+    let details = [
+        ("group", json!(if status.joined() { "joined" } else { "not joined" })),
+        ("clickhouse", json!(if store { "refuses rows" } else { "takes rows" })),
+        ("log", json!(if source { "cannot be read" } else { "readable" })),
+        ("partitions", json!(shown)),
+    ];
+    (found, details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Records that are not known to be in ClickHouse. The client hears of the log's end now and then; what was folded is there.
@@ -164,61 +163,18 @@ fn lag(partition: &aggregate::kafka::PartitionStatus) -> Option<u64> {
     Some(end.saturating_sub(progress.committed.load(Ordering::Relaxed)))
 }
 
-fn metrics(status: &GroupStatus) -> String {
+fn figures(status: &GroupStatus) -> String {
     let partitions = status.partitions();
-    let of = |figure: fn(&aggregate::progress::Progress) -> u64| -> Vec<(String, u64)> {
-        partitions
-            .iter()
-            .map(|(number, partition)| (format!("{{partition=\"{number}\"}}"), figure(&partition.progress)))
-            .collect()
-    };
-    let lag: Vec<(String, u64)> = partitions
-        .iter()
-        .filter_map(|(number, partition)| Some((format!("{{partition=\"{number}\"}}"), lag(partition)?)))
-        .collect();
+    let labels = |number: &i32| format!("{{partition=\"{number}\"}}");
+    let lag: Vec<(String, u64)> =
+        partitions.iter().filter_map(|(number, partition)| Some((labels(number), lag(partition)?))).collect();
+    let progress: Vec<_> =
+        partitions.iter().map(|(number, partition)| (labels(number), Arc::clone(&partition.progress))).collect();
     let mut figures = Figures::default();
     figures
         .one("group_joined", "gauge", "1 once the group has taken this process in.", u8::from(status.joined()))
         .one("rebalances_total", "counter", "How often partitions came or went.", status.rebalances())
         .family("lag_records", "gauge", "Records that are not known to be in ClickHouse.", lag)
-        .family(
-            "folded_offset",
-            "gauge",
-            "Offset after the last record folded.",
-            of(|p| p.folded.load(Ordering::Relaxed)),
-        )
-        .family(
-            "committed_offset",
-            "gauge",
-            "Offset below which all is in ClickHouse.",
-            of(|p| p.committed.load(Ordering::Relaxed)),
-        )
-        .family("window_start", "gauge", "First offset of the open window.", of(|p| p.window.load(Ordering::Relaxed)))
-        .family(
-            "window_bytes",
-            "gauge",
-            "Bytes of records in the open window.",
-            of(|p| p.window_bytes.load(Ordering::Relaxed)),
-        )
-        .family("window_cells", "gauge", "Accumulators of the open window.", of(|p| p.cells.load(Ordering::Relaxed)))
-        .family(
-            "window_undecodable",
-            "gauge",
-            "Records of the open window that do not decode.",
-            of(|p| p.undecodable.load(Ordering::Relaxed)),
-        )
-        .family("rows_total", "counter", "Rows written.", of(|p| p.rows.load(Ordering::Relaxed)))
-        .family(
-            "failed_commits_total",
-            "counter",
-            "Commits that the brokers did not take.",
-            of(|p| p.failed_commits.load(Ordering::Relaxed)),
-        )
-        .family(
-            "store_failing",
-            "gauge",
-            "1 while ClickHouse does not take rows.",
-            of(|p| u64::from(p.store_fails.load(Ordering::Relaxed))),
-        );
+        .partitions(&progress);
     figures.text()
 }

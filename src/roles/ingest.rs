@@ -3,16 +3,15 @@
 //! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
 //! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
 
-use super::figures::{CONTENT_TYPE, Figures};
-use super::loopback;
+use super::figures::Figures;
+use super::{METRICS, loopback};
 use crate::config::Config;
+use crate::health::{Health, Readiness};
+use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot, refresh_registry};
 use crate::shell::{harden, open_data_directory, signal, until};
-use crate::{http, keys, privacy, topic};
+use crate::{health, http, keys, privacy, topic};
 use anyhow::Context;
-use axum::Router;
-use axum::http::header;
-use axum::routing::get;
 use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::kafka::{KafkaConfig, KafkaSink};
@@ -39,6 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _lock = open_data_directory(&data)?;
     let listener = http::bind(config.listen_or(loopback(8017))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
+    let operator = MetricsListener::bind(&config, METRICS[0]).await?;
     let clock = config.clock()?;
     // Asked before anything is taken; where nobody answers, again and again below.
     let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings, config.topic_plan()?)).await {
@@ -80,9 +80,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let privacy =
         query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
     let privacy = ingest::rate_limited(privacy, &ingest);
-    let router = ingest::routes(Arc::clone(&ingest)).merge(metrics(Arc::clone(&ingest), sink.clone())).merge(privacy);
-    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped)));
-    tracing::info!(%address, data = %data.display(), topic = settings.topic, "headcount takes beacons");
+    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes };
+    let state = Health::new(endpoint.readiness());
+    let router = ingest::routes(Arc::clone(&ingest)).merge(health::routes(state.clone())).merge(privacy);
+    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
+    let metrics = operator.address();
+    beside.spawn(operator_routes(operator, endpoint.clone(), stopped));
+    beside.spawn(state.keep(move || endpoint.readiness()));
+    tracing::info!(%address, metrics, data = %data.display(), topic = settings.topic, "headcount takes beacons");
 
     let verdict = tokio::select! {
         signal = signal() => signal,
@@ -126,28 +131,49 @@ async fn unfit(
     std::future::pending().await
 }
 
-fn metrics(ingest: Arc<Ingest<KafkaSink>>, sink: KafkaSink) -> Router {
-    let page = move || {
-        let kafka = sink.figures();
+/// What the operator's listener and the health check see.
+#[derive(Clone)]
+struct Endpoint {
+    ingest: Arc<Ingest<KafkaSink>>,
+    sink: KafkaSink,
+    /// Size of the spill, in bytes.
+    spill_bytes: u64,
+}
+
+impl Endpoint {
+    fn readiness(&self) -> Readiness {
+        let kafka = self.sink.figures();
+        let full = kafka.away && kafka.spill_bytes >= self.spill_bytes;
+        if full || self.ingest.refuses_beacons() {
+            Readiness::Refusing
+        } else if kafka.away || self.ingest.foreign_keys() > 0 {
+            Readiness::Degraded
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    fn figures(&self) -> String {
+        let kafka = self.sink.figures();
         let mut figures = Figures::default();
         figures
             .one("delivered_total", "counter", "Records that Kafka acknowledged.", kafka.delivered)
-            .one("spilled_total", "counter", "Records that the spill took in Kafka's stead.", kafka.spilled)
+            .one("spilled_total", "counter", "Records that went to the spill instead of Kafka.", kafka.spilled)
             .one("drained_total", "counter", "Spilled records that have arrived in Kafka.", kafka.drained)
             .one("spill_records", "gauge", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)
             .one("spill_bytes", "gauge", "Bytes of records in the spill.", kafka.spill_bytes)
-            .one("queue_records", "gauge", "Records that wait for Kafka's word.", kafka.in_queue)
+            .one("queue_records", "gauge", "Records that wait for Kafka's acknowledgement.", kafka.in_queue)
             .one("kafka_away", "gauge", "1 while Kafka does not acknowledge.", u8::from(kafka.away))
-            .one("refused_beacons_total", "counter", "Beacons refused, for whatever reason.", ingest.refused_beacons())
-            .one(
-                "nodes_with_another_key",
-                "gauge",
-                "Endpoints that have another visitor key: visitors who meet both count twice.",
-                ingest.foreign_keys(),
-            )
-            .one("projects", "gauge", "Registered projects that are in force.", ingest.projects.len());
-        let text = figures.text();
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
-    };
-    Router::new().route("/metrics", get(page))
+            .endpoint(&self.ingest);
+        figures.text()
+    }
+}
+
+async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped: watch::Receiver<bool>) {
+    let shown = endpoint.clone();
+    let ready = move || (shown.readiness(), shown.ingest.details());
+    let routes = metrics::routes(move || endpoint.figures(), ready);
+    if let Err(error) = operator.serve(routes, until(stopped)).await {
+        tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+    }
 }

@@ -1,26 +1,29 @@
 //! `headcount query`: reports from ClickHouse.
 
-use super::loopback;
+use super::figures::Figures;
+use super::{METRICS, loopback};
 use crate::config::Config;
+use crate::health::{Health, Readiness};
+use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, signal, until};
-use crate::{http, privacy, projects};
+use crate::{health, http, privacy, projects};
 use anyhow::Context;
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::routing::get;
-use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long ClickHouse may take to say that it is there.
 const ASK: Duration = Duration::from_secs(3);
 
+/// Between two checks of ClickHouse.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     harden();
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
+    let operator = MetricsListener::bind(&config, METRICS[2]).await?;
     let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
     // The URL may hold a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
@@ -31,10 +34,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
+    let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
     let open = query::access::rate_limited(told.fallback(query::no_such_route), &access);
-    let router = reports.merge(health(client, access)).merge(open);
-    let serving = http::serve(config.http()?, listener, router, until(stopped));
-    tracing::info!(%address, "headcount serves reports");
+    let router = reports.merge(health::routes(state.health.clone())).merge(open);
+    let serving = http::serve(config.http()?, listener, router, until(stopped.clone()));
+    let metrics = operator.address();
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(state.clone().keep(client, access));
+    beside.spawn(async move {
+        if let Err(error) = operator.serve(state.routes(), until(stopped)).await {
+            tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        }
+    });
+    tracing::info!(%address, metrics, "headcount serves reports");
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
@@ -45,24 +57,45 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serving.await
 }
 
-fn health(client: clickhouse::Client, access: Arc<query::access::Access>) -> Router {
-    let ready = move || {
-        let (client, access) = (client.clone(), Arc::clone(&access));
-        async move {
+/// Whether reports can be read, and what ClickHouse answered last.
+#[derive(Clone)]
+struct State {
+    health: Health,
+    clickhouse: Arc<Mutex<String>>,
+}
+
+impl State {
+    /// Checks ClickHouse until it is dropped.
+    async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
+        loop {
             // The table, too: a server without our schema has no reports.
             let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
-            let (ready, told) = match tokio::time::timeout(ASK, asked).await {
+            let (found, answer) = match tokio::time::timeout(ASK, asked).await {
                 Ok(Ok(_)) if !access.is_ready() => {
-                    (false, "answers; who may read reports is read in a moment".to_owned())
+                    (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
                 }
-                Ok(Ok(_)) => (true, "answers".to_owned()),
-                Ok(Err(error)) => (false, error.to_string()),
-                Err(_) => (false, format!("gave no answer within {} s", ASK.as_secs())),
+                Ok(Ok(_)) => (Readiness::Ready, "answers".to_owned()),
+                Ok(Err(error)) => (Readiness::Unavailable, error.to_string()),
+                Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", ASK.as_secs())),
             };
-            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let body = json!({"ready": ready, "clickhouse": told});
-            (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
+            *self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+            self.health.set(found);
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
-    };
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready))
+    }
+
+    fn routes(self) -> axum::Router {
+        let health = self.health.clone();
+        let figures = move || {
+            let ready = u8::from(health.get() == Readiness::Ready);
+            let mut figures = Figures::default();
+            figures.one("clickhouse_answers", "gauge", "1 while reports can be read from ClickHouse.", ready);
+            figures.text()
+        };
+        let ready = move || {
+            let clickhouse = self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (self.health.get(), [("clickhouse".to_owned(), clickhouse.into())].into_iter().collect())
+        };
+        metrics::routes(figures, ready)
+    }
 }

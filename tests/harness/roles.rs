@@ -89,8 +89,13 @@ impl Deployment {
     }
 
     fn role(&self, role: &str, name: &str, more: &[&str]) -> Result<Role> {
-        let address = free_address()?;
-        let mut arguments = vec![role.to_owned(), "--listen".to_owned(), address.to_string()];
+        let metrics = free_address()?;
+        let mut arguments = vec![role.to_owned(), "--metrics-listen".to_owned(), metrics.to_string()];
+        // An aggregator has no other listener.
+        let address = if role == "aggregate" { metrics } else { free_address()? };
+        if role != "aggregate" {
+            arguments.extend(["--listen".to_owned(), address.to_string()]);
+        }
         if role == "ingest" {
             arguments.extend(["--data".to_owned(), self.path().join(name).display().to_string()]);
         }
@@ -102,7 +107,7 @@ impl Deployment {
         process.variable("HEADCOUNT_REPORT_RATE", "0");
         process.variable("HEADCOUNT_PROJECT_RATE", "0");
         process.variable("HEADCOUNT_REPORT_PATIENCE", "0");
-        Ok(Role { process, address })
+        Ok(Role { process, address, metrics })
     }
 
     /// An endpoint that is not started yet. Its data directory bears its name.
@@ -159,8 +164,10 @@ pub async fn opened(address: SocketAddr, project: &str) -> Result<()> {
 pub struct Role {
     /// The process.
     pub process: Process,
-    /// Its listener.
+    /// Its listener; an aggregator's is the operator's.
     pub address: SocketAddr,
+    /// Its operator's listener.
+    pub metrics: SocketAddr,
 }
 
 impl Role {
@@ -178,9 +185,9 @@ impl Role {
         self.process.wait_ready(address, "/healthz").await
     }
 
-    /// What `/readyz` says, whatever its status.
+    /// What `/readyz` of the operator's listener says, whatever its status.
     pub async fn state(&self) -> Result<Value> {
-        http::get(self.address, "/readyz").await?.json()
+        http::get(self.metrics, "/readyz").await?.json()
     }
 
     /// Waits until an endpoint knows so many projects.
@@ -207,7 +214,7 @@ impl Role {
 
     /// One figure of `/metrics`, summed over its labels.
     pub async fn figure(&self, name: &str) -> Result<f64> {
-        let page = http::get(self.address, "/metrics").await?;
+        let page = http::get(self.metrics, "/metrics").await?;
         let text = String::from_utf8_lossy(&page.body).into_owned();
         let values = text.lines().filter_map(|line| {
             let (key, value) = line.rsplit_once(' ')?;

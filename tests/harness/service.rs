@@ -51,6 +51,7 @@ pub fn binary() -> Result<PathBuf> {
 pub struct Service {
     directory: TempDir,
     address: SocketAddr,
+    metrics: SocketAddr,
     process: Process,
     /// Who reads reports, where a story is about projects that are not public.
     reader: OnceLock<String>,
@@ -60,6 +61,7 @@ impl Service {
     /// A service that is not started yet, on a free port, with further arguments for `serve`.
     pub fn new(arguments: &[&str]) -> Result<Self> {
         let (directory, address) = (TempDir::with_prefix("headcount-story-")?, free_address()?);
+        let metrics = free_address()?;
         let (program, data) = (binary()?.display().to_string(), directory.path().join("data").display().to_string());
         // A story may limit the size of files; then a write has to fail, not the process.
         let own = ["--ignore-signal=XFSZ", &program, "serve", "--flush-ms", "300", "--data", &data, "--listen"];
@@ -70,9 +72,10 @@ impl Service {
         process.variable("HEADCOUNT_REPORT_RATE", "0");
         // Stories send faster to one project than any site; those about limits say so by a flag.
         process.variable("HEADCOUNT_PROJECT_RATE", "0");
+        process.variable("HEADCOUNT_METRICS_LISTEN", &metrics.to_string());
         // What was counted is looked for at once.
         process.variable("HEADCOUNT_REPORT_PATIENCE", "0");
-        Ok(Service { directory, address, process, reader: OnceLock::new() })
+        Ok(Service { directory, address, metrics, process, reader: OnceLock::new() })
     }
 
     /// A started service with these projects, each (slug, host).
@@ -86,6 +89,16 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its operator's listener is.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// What `/readyz` of the operator's listener says, whatever its status.
+    pub async fn state(&self) -> Result<Value> {
+        http::get(self.metrics, "/readyz").await?.json()
     }
 
     /// `http://ADDRESS` and `path`.
@@ -154,7 +167,7 @@ impl Service {
         }
         let count = projects.len() as u64;
         eventually("the projects to be known", async || {
-            let ready = http::get(self.address, "/readyz").await?.json()?;
+            let ready = self.state().await?;
             ensure!(ready["projects"].as_u64() >= Some(count), "{ready}");
             Ok(())
         })
@@ -183,6 +196,14 @@ impl Service {
     /// SIGTERM; the service must end with success.
     pub async fn stop(&mut self) -> Result<()> {
         self.process.stop().await
+    }
+
+    /// SIGHUP; the service must end with success.
+    pub async fn hang_up(&mut self) -> Result<()> {
+        self.process.signal("HUP")?;
+        let status = self.process.ended().await?;
+        ensure!(status.success(), "the service ended with {status}\n{}", self.log());
+        Ok(())
     }
 
     /// What a command of ours prints as JSON, about this data directory. The service must not run.
@@ -222,11 +243,15 @@ impl Service {
         Ok(report)
     }
 
-    /// A client of the running ClickHouse.
-    pub fn clickhouse(&self) -> Result<clickhouse::Client> {
+    /// The URL of the running ClickHouse.
+    pub fn clickhouse_url(&self) -> Result<String> {
         let text = std::fs::read_to_string(self.data().join("clickhouse").join("engine.json"))?;
         let engine: Value = serde_json::from_str(&text)?;
-        let url = engine["url"].as_str().context("engine.json has a url")?;
-        Ok(clickhouse::Client::default().with_url(url).with_database("headcount"))
+        Ok(engine["url"].as_str().context("engine.json has a url")?.to_owned())
+    }
+
+    /// A client of the running ClickHouse.
+    pub fn clickhouse(&self) -> Result<clickhouse::Client> {
+        Ok(clickhouse::Client::default().with_url(self.clickhouse_url()?).with_database("headcount"))
     }
 }

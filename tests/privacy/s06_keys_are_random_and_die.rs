@@ -144,7 +144,7 @@ async fn a_node_with_another_key_is_noticed() -> Result<()> {
         first.process.log().contains("keys import") || second.process.log().contains("keys import"),
         "and say what to do"
     );
-    let page = http::get(first.address, "/metrics").await?;
+    let page = http::get(first.metrics, "/metrics").await?;
     ensure!(String::from_utf8_lossy(&page.body).contains("headcount_nodes_with_another_key 1"), "a metric says so");
     first.process.stop().await?;
     second.process.stop().await?;

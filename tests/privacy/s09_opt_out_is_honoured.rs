@@ -11,7 +11,7 @@ async fn the_endpoint_answers_204_and_writes_nothing() -> Result<()> {
     let mut connection = Connection::open(service.address()).await?;
     let body = r#"{"project":"docs","url":"https://docs.example/quiet.html"}"#;
     let end = async || -> Result<u64> {
-        let state = harness::http::get(service.address(), "/readyz").await?.json()?;
+        let state = service.state().await?;
         state["refused_beacons"].as_u64().context("refused_beacons")
     };
     let refused = end().await?;

@@ -1,8 +1,12 @@
 //! Attacks from outside on a real process, each with honest readers beside it. Figures are printed. `HEADCOUNT_ABUSE=long` runs
 //! the long forms.
 
+#[path = "abuse/engine.rs"]
+mod engine;
 #[path = "abuse/existence.rs"]
 mod existence;
+#[path = "abuse/files.rs"]
+mod files;
 #[path = "abuse/forged.rs"]
 mod forged;
 #[path = "abuse/honest.rs"]
@@ -13,6 +17,8 @@ mod journal;
 mod names;
 #[path = "abuse/pipelining.rs"]
 mod pipelining;
+#[path = "abuse/proxy.rs"]
+mod proxy;
 #[path = "abuse/rates.rs"]
 mod rates;
 #[path = "abuse/reports.rs"]

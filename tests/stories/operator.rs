@@ -15,6 +15,7 @@ const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/2
 async fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
     let child = Command::new(binary()?)
         .args(arguments)
+        .env("HEADCOUNT_METRICS_LISTEN", "127.0.0.1:0")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -247,7 +248,7 @@ fn child_of(of: u32) -> Result<u32> {
 async fn an_aggregator_lets_others_go_first() -> Result<()> {
     let nowhere = harness::process::free_address()?;
     let (bootstrap, clickhouse) = (nowhere.to_string(), format!("http://{nowhere}"));
-    let arguments = ["aggregate", "--kafka-bootstrap", &bootstrap, "--clickhouse-url", &clickhouse, "--listen"];
+    let arguments = ["aggregate", "--kafka-bootstrap", &bootstrap, "--clickhouse-url", &clickhouse, "--metrics-listen"];
     let binary = binary()?;
     let (own, foreign) =
         (["setsid"].as_slice(), ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"].as_slice());

@@ -198,7 +198,7 @@ impl Run {
         let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
         let begun = Instant::now();
-        while !role.get("/readyz").await.is_ok_and(|body| body.contains(r#""ready":true"#)) {
+        while !role.is_ready("").await {
             role.alive()?;
             ensure!(begun.elapsed() < PATIENCE, "the query service was not ready within {} s", PATIENCE.as_secs());
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -96,7 +96,7 @@ async fn measure(args: &ReportArgs, database: &Database) -> anyhow::Result<Resul
         let arguments: Vec<String> = arguments.iter().chain(more).map(|&argument| argument.to_owned()).collect();
         let mut role = Role::start(&binary, "query", &args.clickhouse_url, &arguments)?;
         let deadline = Instant::now() + PATIENCE;
-        while !role.get("/readyz").await.is_ok_and(|body| body.contains("\"ready\":true")) {
+        while !role.is_ready("").await {
             role.alive()?;
             ensure!(Instant::now() < deadline, "headcount query is not ready after {} s", PATIENCE.as_secs());
             tokio::time::sleep(Duration::from_millis(20)).await;

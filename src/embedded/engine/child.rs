@@ -44,11 +44,9 @@ pub struct ChildArgs {
 /// Runs the engine on the calling thread until standard input ends. Call it before any runtime is started.
 #[must_use]
 pub fn child_main(args: &ChildArgs) -> ExitCode {
-    // The engine's memory holds what readers may not be asked from; it must not end up in a core file.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
-        eprintln!("switching core dumps off: {error}");
-    }
+    // The engine's memory holds figures of private projects: in no core file, and read by no other process of this user. (A
+    // `clickhouse` program that this process becomes is dumpable again; the limit of core files stays.)
+    crate::shell::harden();
     // A service manager signals every process of the service; the engine is needed until the service's last flush.
     chdb::ignore_polite_signals();
     let lock = match lock(&args.data.join("engine.lock")) {

@@ -26,13 +26,14 @@ fn escape(text: &str) -> String {
 ///
 /// Memory is bounded by the smaller of an absolute figure and half of the machine. Rows carry sketches of up to
 /// 16 KiB, hence the small merge blocks. Merges let reports go first, but not inserts: those would pile up
-/// parts, and reports read every one. Tables inherit the fsyncs that make an acknowledged insert outlive power loss.
+/// parts, and reports read every one. Connections beyond `max_connections` wait unanswered, so it is above what a careless program on this
+/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss.
 const SERVER: &str = r#"<?xml version="1.0"?>
 <!-- Written by headcount at every start; changes are lost. -->
 <clickhouse>
     <users_config>{users}</users_config>
     <keep_alive_timeout>60</keep_alive_timeout>
-    <max_connections>256</max_connections>
+    <max_connections>512</max_connections>
     <max_concurrent_queries>64</max_concurrent_queries>
     <max_server_memory_usage>1610612736</max_server_memory_usage>
     <max_server_memory_usage_to_ram_ratio>0.5</max_server_memory_usage_to_ram_ratio>

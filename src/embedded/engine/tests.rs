@@ -144,7 +144,7 @@ async fn the_engine_ends_with_whoever_holds_its_standard_input() {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + START_WAIT;
-    while !ping(port).await {
+    while !ping(port, Duration::from_secs(1)).await {
         assert!(Instant::now() < deadline, "no answer; ended: {:?}", engine.try_wait());
         sleep(Duration::from_millis(50)).await;
     }

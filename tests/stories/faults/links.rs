@@ -170,7 +170,7 @@ async fn kafka_away() -> Result<()> {
     );
     row.end()?;
     ensure!(during < before + 96, "memory is bounded by the queue: {before} MiB, then {during} MiB");
-    let metrics = http::get(bed.ingest.address, "/metrics").await?;
+    let metrics = http::get(bed.ingest.metrics, "/metrics").await?;
     ensure!(metrics.status == 200, "{}", metrics.status);
     bed.end().await?;
     broker.stop().await

@@ -148,7 +148,7 @@ async fn a_topic_with_wrong_settings_is_refused_by_name() -> Result<()> {
     let deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
     let settings = [("cleanup.policy", "compact"), ("retention.ms", "60000"), ("retention.bytes", "1000000")];
     kafka::create_topic(&bootstrap, &deployment.topic, 1, 1, &settings).await?;
-    for command in [&["topic", "check"][..], &["topic", "ensure"], &["aggregate", "--listen", "127.0.0.1:0"]] {
+    for command in [&["topic", "check"][..], &["topic", "ensure"], &["aggregate", "--metrics-listen", "127.0.0.1:0"]] {
         let refused = deployment.run(command).await?;
         let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
         ensure!(!refused.status.success(), "{command:?} succeeded: {said}");
@@ -164,7 +164,8 @@ async fn a_topic_with_wrong_settings_is_refused_by_name() -> Result<()> {
     let missing = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
     let data = tempfile::tempdir()?;
     let data = data.path().to_str().context("a path of UTF-8")?;
-    let refused = missing.run(&["ingest", "--listen", "127.0.0.1:0", "--data", data]).await?;
+    let refused =
+        missing.run(&["ingest", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data", data]).await?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(!refused.status.success() && said.contains("headcount topic ensure"), "{said}");
     Ok(())

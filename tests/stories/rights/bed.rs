@@ -74,7 +74,7 @@ pub async fn service(arguments: &[&str]) -> Result<Service> {
     }
     service.read_as_admin().await?;
     eventually("the projects to be known", async || {
-        let ready = harness::http::get(service.address(), "/readyz").await?.json()?;
+        let ready = service.state().await?;
         ensure!(ready["projects"].as_u64() == Some(counted.len() as u64), "{ready}");
         Ok(())
     })

@@ -1,0 +1,35 @@
+//! How the endpoint is, for `/readyz` of the operator's listener.
+
+use crate::Ingest;
+use crate::sink::Sink;
+use serde_json::{Map, Value, json};
+
+impl<S: Sink> Ingest<S> {
+    /// Whether beacons are refused now: the log is not writable, or there is no visitor key.
+    pub fn refuses_beacons(&self) -> bool {
+        self.sink.ready().is_err() || self.key_in_use().is_err()
+    }
+
+    /// Log, number of projects, refused beacons, and the visitor key by its fingerprint, as members of a JSON object.
+    pub fn details(&self) -> Map<String, Value> {
+        let key = self.key_in_use().map_or_else(
+            |error| json!({"error": error.to_string()}),
+            |(period, number, fingerprint)| {
+                json!({
+                    "period": period.name(),
+                    "number": number,
+                    "fingerprint": fingerprint.to_string(),
+                    "nodes_with_another": self.foreign_keys(),
+                })
+            },
+        );
+        let log = self.sink.ready().map_or_else(|error| error.to_string(), |()| self.sink.describe());
+        let members = [
+            ("log", log.into()),
+            ("projects", self.projects.len().into()),
+            ("refused_beacons", self.refused_beacons().into()),
+            ("key", key),
+        ];
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

@@ -1,0 +1,170 @@
+//! Keeps the embedded ClickHouse running: an engine that ends, or answers nothing for a while, is started again.
+//!
+//! Meanwhile beacons go on into the journal and reports are refused, so nothing is lost. The engine's URL stays the same over restarts, so
+//! every client of it goes on by itself.
+
+use super::engine::{Engine, ping};
+use crate::shell::until;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// Between two checks of a running engine. Together with [`ANSWER_WAIT`] it is below a second: so long a report may hang.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the engine may take to answer a check before it counts as away. It answers from a constant, on a thread of its own.
+const ANSWER_WAIT: Duration = Duration::from_millis(700);
+/// Without an answer for so long it is killed and started again. Long: one that is busy, or waits for its disk, still answers.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Before the first restart; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between two restarts.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An engine that has run for so long begins with [`FIRST_PAUSE`] again.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// The running supervisor of one engine.
+pub struct Supervisor {
+    state: Arc<State>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What is known of the engine; shared with those who show it.
+pub struct State {
+    answers: watch::Sender<bool>,
+    restarts: AtomicU64,
+}
+
+impl State {
+    /// Whether it answers now.
+    pub fn answers(&self) -> bool {
+        *self.answers.borrow()
+    }
+
+    /// How often it was started again since the start of the service.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when the engine has been away for `time` without a break.
+    pub async fn away_for(&self, time: Duration) {
+        let mut answers = self.answers.subscribe();
+        loop {
+            let _ = answers.wait_for(|answers| !answers).await;
+            if tokio::time::timeout(time, answers.wait_for(|answers| *answers)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// How a run of the engine came to its end.
+enum Ended {
+    Stopped,
+    Itself(String),
+    Silent,
+}
+
+impl Supervisor {
+    /// Takes over an engine that answers. A server of the operator's is left alone and counts as answering.
+    pub fn start(engine: Engine) -> Self {
+        let state = Arc::new(State { answers: watch::Sender::new(true), restarts: AtomicU64::new(0) });
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(keep(engine, Arc::clone(&state), stopped));
+        Supervisor { state, stop, task }
+    }
+
+    /// What is known of the engine.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
+    }
+
+    /// Whether the engine answers; changes are seen by the receiver.
+    pub fn answers(&self) -> watch::Receiver<bool> {
+        self.state.answers.subscribe()
+    }
+
+    /// Stops the engine, or gives its restart up. Call it when no query is running any more.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the supervisor of ClickHouse failed");
+        }
+    }
+}
+
+async fn keep(mut engine: Engine, state: Arc<State>, stopped: watch::Receiver<bool>) {
+    let (mut pause, port) = (FIRST_PAUSE, engine.port());
+    loop {
+        let started = Instant::now();
+        let ended = tokio::select! {
+            biased;
+            () = until(stopped.clone()) => Ended::Stopped,
+            status = engine.died() => Ended::Itself(status.to_string()),
+            () = silent(port, &state) => Ended::Silent,
+        };
+        let happened = match ended {
+            Ended::Stopped => return end(engine, state.answers()).await,
+            Ended::Itself(status) => format!("ClickHouse ended by itself ({status})"),
+            Ended::Silent => format!("ClickHouse has answered nothing for {} s", SILENCE_MAX.as_secs()),
+        };
+        state.answers.send_replace(false);
+        tracing::error!(
+            last_words = engine.last_words(),
+            "{happened} and is started again. Nothing is lost: beacons go on into the journal and are counted afterwards; reports answer \
+             503 meanwhile. If this comes again, check memory (the kernel's log names a process that it killed) and free disk space"
+        );
+        if started.elapsed() >= STABLE_AFTER {
+            pause = FIRST_PAUSE;
+        }
+        let away_since = Instant::now();
+        tokio::select! {
+            biased;
+            () = until(stopped.clone()) => return end(engine, false).await,
+            () = restart(&mut engine, &mut pause) => {}
+        }
+        state.restarts.fetch_add(1, Ordering::Relaxed);
+        state.answers.send_replace(true);
+        tracing::info!("ClickHouse is back after {:.1} s", away_since.elapsed().as_secs_f64());
+    }
+}
+
+/// Tries until the engine answers, with growing pauses.
+async fn restart(engine: &mut Engine, pause: &mut Duration) {
+    let mut logged = String::new();
+    loop {
+        sleep(*pause).await;
+        *pause = (*pause * 2).min(PAUSE_MAX);
+        let Err(error) = engine.restart().await else { return };
+        let error = error.to_string();
+        if logged != error {
+            tracing::warn!(error, "ClickHouse could not be started; it is tried again, at least once a minute");
+            logged = error;
+        }
+    }
+}
+
+/// Resolves once the engine has answered nothing for [`SILENCE_MAX`]; keeps `state` up to date until then.
+async fn silent(port: Option<u16>, state: &State) {
+    let Some(port) = port else { return std::future::pending().await };
+    let mut answered = Instant::now();
+    while answered.elapsed() < SILENCE_MAX {
+        let answers = ping(port, ANSWER_WAIT).await;
+        if answers {
+            answered = Instant::now();
+        }
+        state.answers.send_if_modified(|known| std::mem::replace(known, answers) != answers);
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+/// Stops the engine; one that is away is killed, since it would not end by itself.
+async fn end(engine: Engine, answers: bool) {
+    let ended = if answers { engine.stop().await } else { engine.kill().await };
+    if let Err(error) = ended {
+        tracing::warn!(%error, "the embedded ClickHouse did not end as asked; what it acknowledged is on disk");
+    }
+}

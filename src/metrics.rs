@@ -1,0 +1,86 @@
+//! The listener of `metrics_listen`: `/metrics` for Prometheus and `/readyz` with all details, for the operator. It is a listener of its
+//! own, so that nothing of the public one leads there, whatever proxy is in front and whoever the peer is.
+
+use crate::config::Config;
+use crate::health::Readiness;
+use crate::http::{self, HttpConfig};
+use crate::roles::figures::CONTENT_TYPE;
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+
+/// Concurrent connections: a scraper, and an operator or two.
+const CONNECTIONS: usize = 64;
+
+/// The bound listener, or none where it is switched off.
+pub struct MetricsListener {
+    listener: Option<TcpListener>,
+    http: HttpConfig,
+}
+
+impl MetricsListener {
+    /// Binds what the setting says; `default` is the role's own.
+    ///
+    /// # Errors
+    /// The setting is no listen address, or cannot be listened on.
+    pub async fn bind(config: &Config, default: SocketAddr) -> anyhow::Result<Self> {
+        Self::bind_to(config, config.metrics_listen_or(default)?).await
+    }
+
+    /// Binds `address`, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub async fn bind_to(config: &Config, address: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let http = HttpConfig { connections: CONNECTIONS, ..config.http()? };
+        let Some(address) = address else { return Ok(MetricsListener { listener: None, http }) };
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            anyhow::anyhow!(
+                "setting `metrics_listen`: cannot listen on {address}: {error}; expected a free listen address \
+                 (--metrics-listen 127.0.0.1:0 takes any free port), or nothing to switch it off (--metrics-listen '')"
+            )
+        })?;
+        Ok(MetricsListener { listener: Some(listener), http })
+    }
+
+    /// Where it listens, as the log shows it.
+    pub fn address(&self) -> String {
+        let address = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    }
+
+    /// Serves until `shutdown` resolves; without a listener it only waits for that.
+    ///
+    /// # Errors
+    /// As of [`http::serve`].
+    pub async fn serve(self, routes: Router, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        match self.listener {
+            Some(listener) => http::serve(self.http, listener, routes, shutdown).await,
+            None => {
+                shutdown.await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `/metrics` with the text of `metrics`; `/readyz` with what `ready` says, as JSON with a member `ready` and the word as `state`.
+pub fn routes(
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ready: impl Fn() -> (Readiness, serde_json::Map<String, serde_json::Value>) + Clone + Send + Sync + 'static,
+) -> Router {
+    let metrics = move || {
+        let text = metrics();
+        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
+    };
+    let ready = move || {
+        let (found, mut details) = ready();
+        details.insert("ready".to_owned(), found.status().is_success().into());
+        details.insert("state".to_owned(), found.word().into());
+        let text = format!("{}\n", serde_json::Value::Object(details));
+        async move { (found.status(), [(header::CONTENT_TYPE, "application/json")], text) }
+    };
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready)).route("/metrics", get(metrics))
+}

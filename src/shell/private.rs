@@ -1,0 +1,144 @@
+//! Modes of a data directory that exists: what other users of the machine could read is corrected, or refused.
+
+use anyhow::{Context, bail};
+use std::fs::{self, Metadata, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// What headcount keeps in a data directory. Other files are the operator's and stay as they are; the directory's mode protects them, too.
+const OURS: [&str; 9] = [
+    "version",
+    "lock",
+    "keys",
+    "journal.redb",
+    "spill.redb",
+    "projects.json",
+    "admitted.json",
+    "headcount.toml",
+    "clickhouse",
+];
+
+/// Takes the rights of group and others from the directory and from headcount's files below it, with one line in the log. The visitor
+/// key's file is left to its own check, which refuses it: who could read it may have.
+pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
+    let directory = fs::metadata(data).with_context(|| format!("cannot inspect {}", data.display()))?;
+    let files: Vec<(PathBuf, Metadata)> = OURS
+        .iter()
+        .map(|name| data.join(name))
+        .filter_map(|path| Some((path.clone(), fs::symlink_metadata(path).ok()?)))
+        // A file of settings may be another user's, such as root's, to manage.
+        .filter(|(path, metadata)| is_ours(metadata) || !path.ends_with("headcount.toml"))
+        .collect();
+    if !is_open(&directory) && !files.iter().any(|(_, metadata)| is_open(metadata)) {
+        return Ok(());
+    }
+    let advice = || {
+        format!(
+            "other users may read the data directory {0} (mode {1:o}), where single page views are stored; run: chmod -R go-rwx {0} (or \
+             name a directory of its own with --data)",
+            data.display(),
+            directory.mode() & 0o7777
+        )
+    };
+    // A directory that many share, such as /tmp, is not to be closed.
+    if directory.mode() & 0o1000 != 0 || (is_open(&directory) && !is_ours(&directory)) {
+        bail!(advice());
+    }
+    for (path, _) in files {
+        close(&path).with_context(advice)?;
+    }
+    // Last: where this was interrupted, the next start goes on.
+    restrict(data, &directory).with_context(advice)?;
+    tracing::warn!(data = %data.display(), "other users could read the data directory; its files are now its owner's alone");
+    Ok(())
+}
+
+/// One of group's or others' rights is there. Symbolic links have no mode of their own.
+fn is_open(metadata: &Metadata) -> bool {
+    !metadata.is_symlink() && metadata.mode() & 0o077 != 0
+}
+
+fn is_ours(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// A file, or all below a directory.
+fn close(path: &Path) -> std::io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        // An engine that is just ending removes files.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            if !path.ends_with("keys/visitor.key") {
+                close(&path)?;
+            }
+        }
+    }
+    restrict(path, &metadata)
+}
+
+fn restrict(path: &Path, metadata: &Metadata) -> std::io::Result<()> {
+    if !is_open(metadata) {
+        return Ok(());
+    }
+    match fs::set_permissions(path, Permissions::from_mode(metadata.mode() & 0o7700)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn file(path: &Path, mode: u32) {
+        fs::write(path, "").unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_is_open_is_closed_and_what_is_the_operators_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        fs::create_dir_all(data.join("clickhouse/store/abc")).unwrap();
+        fs::create_dir_all(data.join("keys")).unwrap();
+        for directory in ["", "clickhouse", "clickhouse/store", "clickhouse/store/abc", "keys"] {
+            fs::set_permissions(data.join(directory), Permissions::from_mode(0o755)).unwrap();
+        }
+        for name in ["journal.redb", "projects.json", "clickhouse/store/abc/data.bin", "keys/visitor.key", "notes.txt"]
+        {
+            file(&data.join(name), 0o644);
+        }
+        correct(&data).unwrap();
+        for directory in ["", "clickhouse", "clickhouse/store/abc", "keys"] {
+            assert_eq!(mode(&data.join(directory)), 0o700, "{directory}");
+        }
+        for name in ["journal.redb", "projects.json", "clickhouse/store/abc/data.bin"] {
+            assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+        }
+        assert_eq!(mode(&data.join("notes.txt")), 0o644);
+        assert_eq!(mode(&data.join("keys/visitor.key")), 0o644, "the key's own check refuses it");
+        // One open file in a closed directory is enough.
+        file(&data.join("admitted.json"), 0o640);
+        correct(&data).unwrap();
+        assert_eq!(mode(&data.join("admitted.json")), 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_many_share_is_refused_and_stays() {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), Permissions::from_mode(0o1777)).unwrap();
+        let error = correct(home.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod -R go-rwx") && error.contains("--data"), "{error}");
+        assert_eq!(mode(home.path()), 0o1777);
+    }
+}
