@@ -28,12 +28,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use value_sums::{Threshold, values, values_one_by_one};
 
 mod live;
 mod pages;
 mod projects;
 mod scan;
 mod scope;
+mod value_sums;
 
 pub use live::Live;
 pub use projects::{ProjectViews, Visible};
@@ -577,62 +579,4 @@ fn scopes<'a>(asked: &Asked<'a>, compared: &[Option<Period>; 2], closed: &'a Clo
 fn with_compared<'a>(scope: &Scope<'a>, compared: [Option<Period>; 2]) -> Scope<'a> {
     let whole = compared.into_iter().rev().flatten().map(|period| Period::whole(period.month()));
     scope.of(whole.chain(scope.periods.iter().copied()).collect())
-}
-
-/// Which values ClickHouse returns by name.
-#[derive(Clone, Copy)]
-struct Threshold {
-    floor: Floor,
-    /// This value whatever its count; a word of ours.
-    always: Option<&'static str>,
-}
-
-impl Threshold {
-    /// For all values alike.
-    fn all(floor: Floor) -> Self {
-        Threshold { floor, always: None }
-    }
-
-    /// For referrers of missing pages: the project's own pages have no threshold.
-    fn of_referrers(floor: Floor) -> Self {
-        Threshold { floor, always: Some(schemas::referrer::INTERNAL) }
-    }
-
-    /// The condition on a value `of_name` that was counted `sum` times.
-    fn named(self, sum: &str) -> String {
-        let always = self.always.map(|value| format!(" OR of_name = '{value}'")).unwrap_or_default();
-        format!("{sum} >= {}{always}", self.floor.get())
-    }
-}
-
-/// Rows of [`ValueSum`], at most `most`, of the one open `month` of `scope`: one for each value, without its name where it is below the
-/// floor. Where values are few that costs half of [`values`]. The columns are those of a row's name and of its value, from `table`.
-fn values_one_by_one(
-    scope: &Scope<'_>,
-    month: u16,
-    table: &str,
-    columns: [&str; 2],
-    threshold: Threshold,
-    most: usize,
-) -> String {
-    let ([name, value], named, days) = (columns, threshold.named("total"), scope.days());
-    format!(
-        "SELECT toUInt16({month}) AS month, CAST(of_group AS String) AS name, if({named}, of_name, '') AS value, total, \
-         toUInt64(NOT ({named})) AS beneath, total AS largest FROM (\
-         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {table} FINAL {days} GROUP BY of_group, of_name \
-         HAVING total > 0) LIMIT {most}"
-    )
-}
-
-/// Rows of [`ValueSum`] from rows with a month, a name, a value and views. Values below the floor are added up there: there may be
-/// very many, and no figure of theirs is told.
-fn values(rows: &str, threshold: Threshold) -> String {
-    let named = threshold.named("sum_of_value");
-    format!(
-        "SELECT in_month AS month, name, if(told, of_name, '') AS value, sum(sum_of_value) AS total, \
-         if(told, toUInt64(0), count()) AS beneath, max(sum_of_value) AS largest FROM (\
-         SELECT in_month, name, of_name, sum(views) AS sum_of_value, ({named}) AS told FROM (\
-         SELECT in_month, name, value AS of_name, views FROM ({rows})) GROUP BY in_month, name, of_name HAVING sum_of_value > 0) \
-         GROUP BY in_month, name, told, value"
-    )
 }

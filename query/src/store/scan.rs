@@ -175,7 +175,7 @@ fn sql(
             " UNION ALL SELECT toUInt16(0) AS in_month, name AS path, toUInt16(404) AS status, toUInt64(0) AS now, \
              toUInt64(0) AS then, toUInt8(0) AS counts, '' AS sketch, toUInt64(0) AS visitors, toFloat64(0) AS visitors_error, \
              groupArray((month, value, total, beneath, largest)) AS referrers FROM ({}) GROUP BY name",
-            values(&referrers(scope, more), rules.floor)
+            values(&referrers(scope, more), super::Threshold::of_referrers(rules.floor))
         ));
     }
     // What only closed months have is not collected where none is closed.
