@@ -39,7 +39,7 @@ pub(super) async fn serve(
         let (router, is_pipelined) = (router.clone(), !caught_up.next_request());
         async move {
             if is_pipelined {
-                // hyper would answer up to 16 in a row while others wait.
+                // hyper would answer up to 16 in a row while requests of other connections wait.
                 tokio::task::yield_now().await;
             }
             answer(router, peer, request).await

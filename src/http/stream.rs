@@ -32,7 +32,7 @@ pub(super) struct BoundedStream {
     caught_up: CaughtUp,
 }
 
-/// Whether the client has sent nothing since its last request: true while hyper waits for bytes.
+/// Whether hyper has read from the socket since the last request. If not, the next request came together with it.
 #[derive(Clone)]
 pub(super) struct CaughtUp(Arc<AtomicBool>);
 
@@ -41,7 +41,7 @@ impl CaughtUp {
         CaughtUp(Arc::new(AtomicBool::new(true)))
     }
 
-    /// Notes a request. Returns false for one that the client sent before the last one was answered.
+    /// Notes a request. Returns false for one that the client sent together with the one before.
     pub(super) fn next_request(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -111,11 +111,8 @@ impl AsyncRead for BoundedStream {
             return Poll::Pending;
         }
         this.stream.set_limit(READ_BYTES);
-        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if outcome.is_pending() {
-            this.caught_up.0.store(true, Ordering::Relaxed);
-        }
-        outcome
+        this.caught_up.0.store(true, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_read(cx, buf)
     }
 }
 

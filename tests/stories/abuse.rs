@@ -43,11 +43,12 @@ fn client(x: u8, y: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, x, y))
 }
 
-/// Connects from `client`, with a receive buffer of `buffer` bytes where one is given.
+/// Connects from `client`, with buffers in the kernel of `buffer` bytes where that is given.
 async fn connect(client: IpAddr, service: SocketAddr, buffer: Option<u32>) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = buffer {
         socket.set_recv_buffer_size(bytes)?;
+        socket.set_send_buffer_size(bytes)?;
     }
     socket.bind(SocketAddr::new(client, 0))?;
     let connected = tokio::time::timeout(Duration::from_secs(10), socket.connect(service)).await;

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const CLIENTS: u8 = 5;
 /// Below the limit of one network.
 const CONNECTIONS_OF_CLIENT: usize = 200;
+/// Small: what the kernel keeps for a thousand clients is no burden of the service.
+const BUFFER_BYTES: u32 = 8 << 10;
 const MOST_MIB: f64 = 64.0;
 
 /// Requests with a long answer, and with answers that have no body.
@@ -33,7 +35,7 @@ fn requests() -> Vec<u8> {
 /// Sends for as long as the service takes anything, again and again; reads nothing.
 async fn never_reads(client: IpAddr, service: SocketAddr, requests: Arc<Vec<u8>>, closed: Arc<AtomicU64>) {
     loop {
-        if let Ok(mut stream) = connect(client, service, Some(4096)).await {
+        if let Ok(mut stream) = connect(client, service, Some(BUFFER_BYTES)).await {
             while stream.write_all(&requests).await.is_ok() {}
             closed.fetch_add(1, Ordering::Relaxed);
         }
