@@ -6,3 +6,6 @@
 mod rates;
 #[path = "abuse/reports.rs"]
 mod reports;
+
+/// Held by stories that measure latencies or memory: one attack at a time.
+static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
