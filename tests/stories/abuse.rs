@@ -74,3 +74,6 @@ fn resident_mib(pid: u32) -> Result<f64> {
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
+
+/// Held by stories that measure latencies or memory: one attack at a time.
+static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

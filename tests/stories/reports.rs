@@ -149,6 +149,11 @@ async fn every_page_once(reader: &mut Reader, span: &str, truth: &BTreeMap<(Stri
             ensure!(told || visitors["fewer_than"] == FLOOR, "{span}: {page}");
             ensure!(visitors["unit"] == if single { "visitors" } else { "visitor-months" }, "{span}: {page}");
         }
+        if sort != "visitors" {
+            let (rows, next) = reader.csv(&format!("{list}.csv?sort={sort}")).await?;
+            ensure!(next.is_none(), "{span} {sort}: a whole list goes on");
+            same(&found, &rows).with_context(|| format!("{span} {sort}: the whole list"))?;
+        }
         let withheld = found.iter().filter(|page| page["visitors"]["estimate"].is_null()).count();
         ensure!(withheld > 10 && withheld < found.len() - 10, "{span}: {withheld} withheld, so the order is tried");
     }
@@ -157,10 +162,17 @@ async fn every_page_once(reader: &mut Reader, span: &str, truth: &BTreeMap<(Stri
         let encoded: String = prefix.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let found = reader.all(&list, &format!("&prefix={encoded}"), 40).await?;
         let expected = truth.keys().filter(|(path, _)| path.starts_with(prefix)).count();
+        same(&found, &reader.csv(&format!("{list}.csv?prefix={encoded}")).await?.0).context(prefix)?;
         ensure!(found.len() == expected, "{span} {prefix}: {} found, {expected} there are", found.len());
     }
     let list = format!("/v1/projects/docs/reports/{span}/not-found");
     let missing = reader.all(&list, "", 9).await?;
+    for query in ["", "&sort=path", "&prefix=%2fen%2f"] {
+        let (part, next) = reader.csv(&format!("{list}.csv?limit=1000{query}")).await?;
+        let (whole, _) = reader.csv(&format!("{list}.csv?{query}")).await?;
+        // Referrers, too.
+        ensure!(next.is_none() && part == whole, "{span} {query}: {part:?} in parts, {whole:?}");
+    }
     for sort in ["views", "path", "visitors", "change"] {
         if sort == "change" && (!single || span == MONTHS[3]) {
             ensure!(
@@ -347,7 +359,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     }
 
     // Validators, HEAD, and what a request accepts.
-    for path in ["", ".csv", "/pages", "/pages.csv", "/days", "/hours.csv", "/breakdowns/version", "/not-found"] {
+    for path in ["", ".csv?pages_limit=9", "/pages", "/pages.csv?limit=9", "/days", "/hours.csv", "/not-found"] {
         let path = format!("/v1/projects/docs/reports/{}{path}", MONTHS[1]);
         let first = reader.get(&path, &[]).await?;
         let tag = first.headers["etag"].to_str()?.to_owned();
@@ -362,6 +374,19 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         let head = reader.connection.send("HEAD", &path, &[], "").await?;
         ensure!(head.status == 200 && head.body.is_empty() && head.headers["etag"] == tag.as_str(), "{path}: {head:?}");
         ensure!(head.headers["content-length"].to_str()?.parse::<usize>()? == first.body.len(), "{path}");
+    }
+    // What is sent while it is read has none.
+    for path in [".csv", "/pages.csv", "/not-found.csv"] {
+        let path = format!("/v1/projects/docs/reports/{}{path}", MONTHS[1]);
+        let (first, again) = (reader.get(&path, &[]).await?, reader.get(&path, &[("if-none-match", "*")]).await?);
+        ensure!(again.status == 200 && again.body == first.body, "{path}");
+        let head = reader.connection.send("HEAD", &path, &[], "").await?;
+        ensure!(head.status == 200 && head.body.is_empty(), "{path}: {head:?}");
+        for answer in [first, head] {
+            let names = ["etag", "content-length", "headcount-next"];
+            ensure!(names.into_iter().all(|name| !answer.headers.contains_key(name)), "{path}: {:?}", answer.headers);
+            ensure!(answer.headers["cache-control"] == "private, no-cache", "{path}: {:?}", answer.headers);
+        }
     }
     for path in ["/v1/nothing", "/v1/", "/v1/projects/docs/nothing", "/v1/projects/docs/reports/2026-01.csv/pages.csv"]
     {

@@ -165,6 +165,7 @@ async fn attacked(service: &Arc<Service>, token: &str, sources: &str, of: fn(u8)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn anonymous_clients_do_not_keep_an_administrator_waiting() -> Result<()> {
+    let _alone = crate::MEASURING.lock().await;
     let service = Arc::new(service(size().0).await?);
     let token = service.token(None).await?;
     valid(&service, &token).await?;
@@ -183,6 +184,7 @@ fn memory(service: &Service) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
+    let _alone = crate::MEASURING.lock().await;
     let pages = size().0;
     let service = Arc::new(service(pages).await?);
     let list = format!("/v1/projects/docs/reports/{MONTH}");
