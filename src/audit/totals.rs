@@ -1,7 +1,7 @@
 //! What a log says in sum, project by project.
 
 use super::rebuild::{Cell, Key, Window};
-use super::record::CAUSES;
+use schemas::rejection::is_of_dropped_fact;
 use schemas::{Hour, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -41,8 +41,6 @@ impl Totals {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }
-                // Views counted without a fact are no refused beacons.
-                Key::Rejection(_, _, reason, _) if CAUSES[1..].iter().any(|cause| reason.starts_with(cause)) => {}
                 Key::Rejection(project, day, reason, _) => {
                     let month = Hour(u32::from(*day) * 24).month().to_string();
                     *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
@@ -88,7 +86,9 @@ impl Totals {
                 continue;
             }
             let entry = told.entry(project.clone()).or_insert_with(|| json!({}));
-            entry["rejected"][month.as_str()][reason.as_str()] = json!(beacons);
+            // Views that were counted without a fact are no refused beacons.
+            let list = if is_of_dropped_fact(reason) { "dropped_facts" } else { "rejected" };
+            entry[list][month.as_str()][reason.as_str()] = json!(beacons);
         }
         Ok(Value::Object(told))
     }
