@@ -378,3 +378,82 @@ impl Rebuild {
         self.open
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aggregate::fold::WindowState;
+    use aggregate::window::WindowStart;
+    use schemas::StreamId;
+    use schemas::proto::{self, RejectionTally};
+    use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
+
+    /// More names, and more values, than have rows of their own: arrivals at two missing pages and at another one, and refused beacons.
+    fn record(index: u64) -> Vec<u8> {
+        let chance = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let host = match chance % 4 {
+            0 => format!("{}.frequent.example", chance / 4 % 9),
+            1 => format!("{}.example", chance / 4 % 60),
+            _ => format!("{}.forged.example", chance / 4 % 20_000),
+        };
+        if index % 5 == 4 {
+            let project = "docs".to_owned();
+            let tally =
+                RejectionTally { project, hour: 490_000, reason: 8, count: 1 + chance % 3, id: index + 1, host };
+            return encode_rejections(tally, RecordFormat::V4).expect("a reason of format 1");
+        }
+        let coordinate = Coordinate::new(1, 1).expect("a register and a rank").packed();
+        let view = proto::PageView {
+            project: "docs".to_owned(),
+            hour: 490_000,
+            path: format!("/{}", index % 3),
+            status: if index % 3 == 0 { 200 } else { 404 },
+            version: format!("{}", chance % 12_000),
+            referrer_host: host,
+            arrival: true,
+            site_coordinate: coordinate,
+            page_coordinate: coordinate,
+            event_id: index + 1,
+            ..proto::PageView::default()
+        };
+        encode_page_view(view, RecordFormat::V4)
+    }
+
+    /// The fold and this rebuild, written apart, agree on which names have rows, and on what is in them.
+    #[test]
+    fn names_and_values_are_capped_as_the_fold_does() {
+        let cut = Cut { window_hours: 12, max_records: u64::MAX, max_bytes: u64::MAX };
+        let mut rebuild = Rebuild::new(cut, true, RULES);
+        let mut state = WindowState::new(StreamId(1), WindowStart { offset: 0, appended_hour: 490_000 });
+        let mut found = BTreeMap::new();
+        for index in 0..60_000 {
+            let record = record(index);
+            assert!(rebuild.push(index, 490_000, &record).is_none());
+            state.apply(index, &record).expect("a record");
+            if index % 7_000 == 0 || index == 59_999 {
+                let rows = state.freeze();
+                let names = rows.not_found.into_iter();
+                found.extend(names.map(|row| (Key::NotFound(row.project, row.day, row.path, row.referrer), row.views)));
+                let hosts = rows.rejection.into_iter();
+                found
+                    .extend(hosts.map(|row| (Key::Rejection(row.project, row.day, row.reason, row.host), row.beacons)));
+                let values = rows.breakdown.into_iter();
+                found.extend(
+                    values.map(|row| (Key::Breakdown(row.project, row.day, row.dimension, row.value), row.views)),
+                );
+            }
+        }
+        let window = rebuild.finish().expect("a window");
+        let counted = |key: &Key| !matches!(key, Key::Site(..) | Key::Page(..));
+        let cells =
+            window.cells.iter().filter(|(key, _)| counted(key)).map(|(key, cell)| (key.clone(), cell.counts[0]));
+        assert_eq!(found, cells.collect::<BTreeMap<_, _>>());
+        let versions =
+            found.keys().filter(|key| matches!(key, Key::Breakdown(_, _, dimension, _) if dimension == "version"));
+        assert_eq!(versions.count(), VALUES + 1);
+        let named = found
+            .iter()
+            .filter(|(key, views)| matches!(key, Key::NotFound(_, _, path, _) if path == "/1") && **views > 0);
+        assert_eq!(named.count(), NAMES + 1, "and the overflow");
+    }
+}
