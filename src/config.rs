@@ -719,7 +719,7 @@ mod tests {
             (&["--spill-bytes", "lots"], "setting `spill_bytes`"),
             (&["--journal-bytes", "1000"], "setting `journal_bytes` (flag --journal-bytes): expected at least 1048576"),
             (&["--new-projects-per-network", "few"], "setting `new_projects_per_network` is \"few\""),
-            (&["--paths-per-network", "-1"], "setting `paths_per_network` is \"-1\""),
+            (&["--paths-per-network", "some"], "setting `paths_per_network` is \"some\""),
             (&["--agents-per-network", "many"], "setting `agents_per_network` is \"many\""),
             (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
         ] {
