@@ -2,6 +2,7 @@
 //! `name`, in that order of precedence, before its default.
 
 mod access;
+mod bounds;
 pub mod kafka;
 
 use anyhow::{Context, bail};
@@ -9,11 +10,9 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
 use ingest::client::TrustedProxies;
-use ingest::journal::JournalConfig;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
-use ingest::per_network::Limits;
-use ingest::projects::{HostPattern, NewNames};
+use ingest::projects::HostPattern;
 use schemas::record::RecordFormat;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -533,14 +532,6 @@ impl Config {
         self.parse_list("host_pattern", "a pattern such as {project}.docs.example.org")
     }
 
-    /// How many new names host patterns may admit.
-    pub fn new_names(&self) -> anyhow::Result<NewNames> {
-        Ok(NewNames {
-            per_hour: self.parse("new_projects_per_hour", "a number of names")?,
-            per_network: self.parse("new_projects_per_network", "a number of names, or 0 for no limit")?,
-        })
-    }
-
     /// Hours that records stay in the journal.
     pub fn log_retention_hours(&self) -> anyhow::Result<u32> {
         self.parse("log_retention_hours", "a number of hours")
@@ -562,12 +553,7 @@ impl Config {
             in_flight: self.parse("in_flight", "a number of beacons")?,
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
-            per_network: Limits {
-                paths: self.parse("paths_per_network", "a number of paths, or 0 for no limit")?,
-                values: self.parse("values_per_network", "a number of values, or 0 for no limit")?,
-                agents: self.parse("agents_per_network", "a number of user agents, or 0 for no limit")?,
-                ..Limits::default()
-            },
+            per_network: self.per_network()?,
             record_format: self.record_format()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
@@ -619,26 +605,6 @@ impl Config {
                 abort_at.with_context(|| format!("setting `abort_at` is {text:?} ({})", self.origin("abort_at")))?;
             config.abort_at = Some(std::sync::Arc::new(abort_at));
         }
-        Ok(config)
-    }
-
-    /// The bounds of the journal of `serve`.
-    pub fn journal(&self) -> anyhow::Result<JournalConfig> {
-        let bytes: u64 = self.parse("journal_bytes", "a number of bytes of at least 1048576")?;
-        if bytes < 1 << 20 {
-            bail!("setting `journal_bytes` ({}): expected at least 1048576", self.origin("journal_bytes"));
-        }
-        let default = JournalConfig::default();
-        let queue_bytes = default.queue_bytes.min(usize::try_from(bytes / 8).unwrap_or(usize::MAX));
-        Ok(JournalConfig { queue_bytes, capacity_bytes: Some(bytes) })
-    }
-
-    /// The aggregator's settings where the journal is its log: an open window must be a small part of the journal, since its
-    /// records cannot be dropped.
-    pub fn aggregate_journal(&self) -> anyhow::Result<aggregate::AggregateConfig> {
-        let mut config = self.aggregate()?;
-        let journal_bytes = self.journal()?.capacity_bytes.unwrap_or(u64::MAX);
-        config.cut.max_bytes = config.cut.max_bytes.min(journal_bytes / 4);
         Ok(config)
     }
 
@@ -804,7 +770,7 @@ mod tests {
             (&["--spill-bytes", "lots"], "setting `spill_bytes`"),
             (&["--journal-bytes", "1000"], "setting `journal_bytes` (flag --journal-bytes): expected at least 1048576"),
             (&["--new-projects-per-network", "few"], "setting `new_projects_per_network` is \"few\""),
-            (&["--paths-per-network", "-1"], "setting `paths_per_network` is \"-1\""),
+            (&["--paths-per-network", "some"], "setting `paths_per_network` is \"some\""),
             (&["--agents-per-network", "many"], "setting `agents_per_network` is \"many\""),
             (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
         ] {

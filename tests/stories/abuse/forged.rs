@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// A month in which nothing else is counted.
 pub const CLOCK: &str = "2026-03-14T10:00:00Z";
 pub const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 64;
 
 /// One beacon, with the IP address that a trusted proxy names.
 pub struct Forged {
