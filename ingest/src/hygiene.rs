@@ -6,11 +6,11 @@
 //!
 //! | looks like | becomes | rule |
 //! |---|---|---|
-//! | `name@host.tld` | `:email` | [`contact`] |
-//! | an IPv4 or IPv6 address, with or without a port | `:address` | [`contact`] |
-//! | UUID; 12 or more hexadecimal digits; 9 or more decimal digits; telephone and card numbers in groups | `:id` | [`ids`] |
-//! | a named secret (`token=…`), or a token that begins as its issuer's do (`ghp_…`) | `:token` | [`secrets`] |
-//! | 12 or more letters and digits that are random rather than words | `:token` | [`randomness`] |
+//! | `name@host.tld` | `:email` | `contact` |
+//! | an IPv4 or IPv6 address, with or without a port | `:address` | `contact` |
+//! | UUID; 12 or more hexadecimal digits; 9 or more decimal digits; telephone and card numbers in groups | `:id` | `ids` |
+//! | a named secret (`token=…`), or a token that begins as its issuer's do (`ghp_…`) | `:token` | `secrets` |
+//! | 12 or more letters and digits that are random rather than words | `:token` | `randomness` |
 //!
 //! Documentation has names that come close to all of these: versions like `1.2.3.4`, packages like `python@3.11`, classes like
 //! `Wav2Vec2ForSequenceClassification`, files like `classEigen_1_1SparseMatrix.html`. They stay, and a test counts how many do not.
