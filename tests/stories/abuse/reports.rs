@@ -182,6 +182,20 @@ fn memory(service: &Service) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
+/// Processor time of the service and of its ClickHouse, in ticks of 10 ms.
+fn ticks(service: &Service) -> Result<[u64; 2]> {
+    let noted = std::fs::read_to_string(service.data().join("clickhouse/engine.json"))?;
+    let noted: serde_json::Value = serde_json::from_str(&noted)?;
+    let engine = u32::try_from(noted["pid"].as_u64().context("engine.json has a pid")?)?;
+    let of = |pid: u32| -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // After the name in parentheses: utime and stime are the 12th and 13th.
+        let fields: Vec<&str> = stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
+        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    };
+    Ok([of(service.pid().context("it runs")?)?, of(engine)?])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
     let _alone = crate::MEASURING.lock().await;
@@ -193,6 +207,7 @@ async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
     for (path, rows) in
         [("/pages.csv", pages), ("/not-found.csv", pages.div_ceil(20)), (".csv", 0), ("/pages.csv?sort=path", pages)]
     {
+        let ticks_before = ticks(&service)?;
         let (before, begun, ended) = (memory(&service)?, Instant::now(), Arc::new(AtomicBool::new(false)));
         let watching = {
             let (service, ended) = (Arc::clone(&service), Arc::clone(&ended));
@@ -211,11 +226,11 @@ async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
         let growth = watching.await??.saturating_sub(before);
         ensure!(answer.status == 200 && !answer.headers.contains_key("content-length"), "{path}: {:?}", answer.headers);
         let found = csv::Reader::from_reader(&answer.body[..]).records().collect::<Result<Vec<_>, _>>()?;
-        println!(
-            "{path}: {} rows, {} KiB in {took:.2?}; RssAnon + {growth} KiB",
-            found.len(),
-            answer.body.len() / 1024
-        );
+        let [ours, engine] = ticks(&service)?;
+        let [ours, engine] = [ours - ticks_before[0], engine - ticks_before[1]].map(|ticks| ticks as f64 / 100.0);
+        let kib = answer.body.len() / 1024;
+        println!("{path}: {} rows, {kib} KiB in {took:.2?}, RssAnon + {growth} KiB", found.len());
+        println!("{path}: processor time {ours} s of the service, {engine} s of ClickHouse");
         ensure!(growth < 48 * 1024, "{path}: memory grew by {growth} KiB");
         if rows > 0 {
             ensure!(found.len() as u64 == rows, "{path}: {} rows of {rows}", found.len());
