@@ -20,11 +20,12 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
 use ingest::Ingest;
-use ingest::journal::Journal;
+use ingest::journal::{Journal, PressureState};
 use ingest::keys::KeyRing;
 use ingest::projects::Projects;
 use schemas::{Hour, ProjectSlug};
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,19 +43,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[0]).await?;
     let clock = config.clock()?;
-
-    let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
-    let journal = {
-        let clock = Arc::clone(&clock);
-        Journal::open(&data.join("journal.redb"), config.journal()?, move || Hour::of(clock()))?
-    };
-    let snapshot = Snapshot::new(&data.join("projects.json"));
-    let registry = Projects::new(config.host_patterns()?, config.new_names()?);
-    registry.replace(projects::indexed(&snapshot.load()));
-    let names = Snapshot::new(&data.join("admitted.json"));
-    registry.admit_known(names.load::<Vec<ProjectSlug>>());
-    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, registry, journal.clone()));
-
+    let Endpoint { ingest, journal, snapshot, names } = Endpoint::open(&config, &data, &clock)?;
     let engine = Engine::start(&config.engine()).await?;
     let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url()));
     let supervisor = Supervisor::start(engine);
@@ -80,7 +69,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(settings) = config.mail()? {
         beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));
     }
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
+    beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -92,28 +81,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     beside.spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client).only_while(supervisor.answers());
     let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access);
-    let privacy = query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?);
-    // Below /v1 what is not there is told as reports tell it; elsewhere as the endpoint does.
-    let nothing =
-        Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
     let health = Health::new(parts.readiness());
-    let router = ingest::routes(Arc::clone(&ingest)).merge(reports).merge(health::routes(health.clone()));
-    let router = router.merge(query::access::rate_limited(privacy.merge(nothing), &access));
+    let router = routes(&config, &ingest, &access)?.merge(reports).merge(health::routes(health.clone()));
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
     let metrics = operator.address();
     beside.spawn(parts.clone().show(operator, stopped));
     beside.spawn(health.keep(move || parts.readiness()));
     tracing::info!(%address, metrics, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
 
-    // What ends the service: a signal, or an aggregator that would give wrong figures. Not ClickHouse, which is started again.
-    let verdict = tokio::select! {
-        signal = signal() => signal,
-        Some(ended) = aggregator.join_next() => match ended {
-            Ok(Ok(())) => Err(anyhow::anyhow!("the aggregator ended by itself")),
-            Ok(Err(error)) => Err(error),
-            Err(panic) => Err(anyhow::anyhow!("the aggregator panicked: {panic}")),
-        },
-    };
+    let verdict = verdict(&mut aggregator).await;
     if verdict.is_ok() {
         tracing::info!("stopping: finishing open requests, then writing what was counted");
     }
@@ -123,11 +99,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Ok(outcome) => outcome?,
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
-    refresh.abort();
-    beside.abort_all();
+    beside.shutdown().await;
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
-    let _ = refresh.await;
     ingest.send_tallies().await;
     let _ = drain.send(true);
     // Reading on, the flush under way and the last one have their own bounds; this one is for all of them together.
@@ -135,6 +109,57 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     journal.close();
     supervisor.stop().await;
     verdict
+}
+
+/// What is served besides reports and health.
+fn routes(
+    config: &Config,
+    ingest: &Arc<Ingest<Journal>>,
+    access: &Arc<query::access::Access>,
+) -> anyhow::Result<Router> {
+    let privacy = query::privacy::routes(privacy::of_endpoint(config, Arc::clone(ingest))?);
+    // Below /v1 what does not exist is answered as reports answer; elsewhere as the endpoint does.
+    let nothing =
+        Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
+    Ok(ingest::routes(Arc::clone(ingest)).merge(query::access::rate_limited(privacy.merge(nothing), access)))
+}
+
+/// The beacon endpoint's parts.
+struct Endpoint {
+    ingest: Arc<Ingest<Journal>>,
+    journal: Journal,
+    /// Copies on disk: of the registry, and of the names that host patterns admitted.
+    snapshot: Snapshot,
+    names: Snapshot,
+}
+
+impl Endpoint {
+    fn open(config: &Config, data: &Path, clock: &ingest::Clock) -> anyhow::Result<Self> {
+        let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
+        let journal = {
+            let clock = Arc::clone(clock);
+            Journal::open(&data.join("journal.redb"), config.journal()?, move || Hour::of(clock()))?
+        };
+        let snapshot = Snapshot::new(&data.join("projects.json"));
+        let registry = Projects::new(config.host_patterns()?, config.new_names()?);
+        registry.replace(projects::indexed(&snapshot.load()));
+        let names = Snapshot::new(&data.join("admitted.json"));
+        registry.admit_known(names.load::<Vec<ProjectSlug>>());
+        let ingest = Ingest::new(config.ingest()?, Arc::clone(clock), ring, registry, journal.clone());
+        Ok(Endpoint { ingest: Arc::new(ingest), journal, snapshot, names })
+    }
+}
+
+/// What ends the service: a signal, or an aggregator that would give wrong figures. Not ClickHouse, which is started again.
+async fn verdict(aggregator: &mut tokio::task::JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::select! {
+        signal = signal() => signal,
+        Some(ended) = aggregator.join_next() => match ended {
+            Ok(Ok(())) => Err(anyhow::anyhow!("the aggregator ended by itself")),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(anyhow::anyhow!("the aggregator panicked: {panic}")),
+        },
+    }
 }
 
 /// Waits until the aggregator has ended, `within` a time, and not for a ClickHouse that is away.
@@ -174,21 +199,44 @@ impl Parts {
     fn readiness(&self) -> Readiness {
         let fails =
             self.progress.store_fails.load(Ordering::Relaxed) || self.progress.source_fails.load(Ordering::Relaxed);
-        if self.ingest.refuses_beacons() {
+        let journal = self.journal.pressure().state;
+        if journal == PressureState::Full || self.ingest.refuses_beacons() {
             Readiness::Refusing
-        } else if fails || !self.engine.answers() || self.ingest.foreign_keys() > 0 {
+        } else if journal == PressureState::DropsEarly
+            || fails
+            || !self.clickhouse_answers()
+            || self.ingest.foreign_keys() > 0
+        {
             Readiness::Degraded
         } else {
             Readiness::Ready
         }
     }
 
+    /// Of a server of the operator's the aggregator knows.
+    fn clickhouse_answers(&self) -> bool {
+        self.engine.answers() && (self.engine.is_supervised() || !self.progress.store_fails.load(Ordering::Relaxed))
+    }
+
     fn details(&self) -> serde_json::Map<String, serde_json::Value> {
         let figure = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let progress = &self.progress;
         let mut details = self.ingest.details();
-        let clickhouse = json!({"answers": self.engine.answers(), "restarts": self.engine.restarts()});
+        let clickhouse = json!({"answers": self.clickhouse_answers(), "restarts": self.engine.restarts()});
         details.insert("clickhouse".to_owned(), clickhouse);
+        let pressure = self.journal.pressure();
+        let state = match pressure.state {
+            PressureState::Normal => "keeps records as long as set",
+            PressureState::DropsEarly => "drops counted records early",
+            PressureState::Full => "full of records that are not counted yet",
+        };
+        let journal = json!({
+            "state": state,
+            "stored_bytes": pressure.stored_bytes,
+            "capacity_bytes": pressure.capacity_bytes,
+            "dropped_early": pressure.dropped_early,
+        });
+        details.insert("journal".to_owned(), journal);
         let aggregator = json!({
             "clickhouse": if progress.store_fails.load(Ordering::Relaxed) { "refuses rows" } else { "takes rows" },
             "log": if progress.source_fails.load(Ordering::Relaxed) { "cannot be read" } else { "readable" },
@@ -210,9 +258,15 @@ impl Parts {
         figures
             .endpoint(&self.ingest)
             .one("journal_bytes", "gauge", "Bytes of records in the journal.", self.journal.stored_bytes())
+            .one(
+                "journal_dropped_early_total",
+                "counter",
+                "Counted records that left the journal before their time, because `journal_bytes` was reached.",
+                self.journal.pressure().dropped_early,
+            )
             .one("lag_records", "gauge", "Records that are not known to be in ClickHouse.", self.lag())
             .partitions(&[(String::new(), Arc::clone(&self.progress))])
-            .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.engine.answers()))
+            .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.clickhouse_answers()))
             .one(
                 "clickhouse_restarts_total",
                 "counter",
@@ -270,6 +324,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         match database::prepare(&backend.server, &backend.database, backend.timeout).await {
             Ok(client) => break client,
             Err(error) => {
+                backend.progress.store_fails.store(true, Ordering::Relaxed);
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(2)) => {}
@@ -278,6 +333,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
             }
         }
     };
+    backend.progress.store_fails.store(false, Ordering::Relaxed);
     let mut keeping = tokio::task::JoinSet::new();
     keeping.spawn(close::keep(
         client.clone(),

@@ -36,12 +36,18 @@ pub struct Supervisor {
 pub struct State {
     answers: watch::Sender<bool>,
     restarts: AtomicU64,
+    supervised: bool,
 }
 
 impl State {
     /// Whether it answers now.
     pub fn answers(&self) -> bool {
         *self.answers.borrow()
+    }
+
+    /// Whether it is checked and started again. A server of the operator's is not, and counts as answering.
+    pub fn is_supervised(&self) -> bool {
+        self.supervised
     }
 
     /// How often it was started again since the start of the service.
@@ -71,7 +77,11 @@ enum Ended {
 impl Supervisor {
     /// Takes over an engine that answers. A server of the operator's is left alone and counts as answering.
     pub fn start(engine: Engine) -> Self {
-        let state = Arc::new(State { answers: watch::Sender::new(true), restarts: AtomicU64::new(0) });
+        let state = Arc::new(State {
+            answers: watch::Sender::new(true),
+            restarts: AtomicU64::new(0),
+            supervised: engine.port().is_some(),
+        });
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(keep(engine, Arc::clone(&state), stopped));
         Supervisor { state, stop, task }

@@ -137,9 +137,11 @@ async fn all_kinds(ingest: &Role, canaries: &Canaries, answers: &mut Vec<u8>) ->
         (("DELETE", "/v1/pageview"), &[]),
         (("GET", "/nothing/here"), &[]),
         (("GET", "/readyz"), &[]),
-        (("GET", "/metrics"), &[]),
     ] {
         send(ingest.address, canaries, 5, request, headers, page(&canaries.page), answers).await?;
+    }
+    for path in ["/readyz", "/metrics"] {
+        send(ingest.metrics, canaries, 5, ("GET", path), &[], page(&canaries.page), answers).await?;
     }
     send(ingest.address, canaries, 5, post, &[], vec![b'x'; 100_000], answers).await?;
     send(ingest.address, canaries, 5, post, &[], page("/panic-here.html"), answers).await?;

@@ -126,6 +126,28 @@ async fn an_acknowledged_insert_outlives_kill_9_of_the_engine() {
 }
 
 #[tokio::test]
+async fn it_comes_back_under_its_url_once_the_port_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = start(dir.path()).await;
+    let client = create(&engine).await;
+    insert(&client, &[hour("attrs", OCTOBER, 10, 3)]).await;
+    let (url, pid) = (engine.url().to_owned(), engine.pid());
+    kill_9(pid.expect("a child"));
+    let _ = engine.died().await;
+    // Another program may have the port by then; it is not taken for the engine.
+    let port = engine.port().expect("a port");
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let error = engine.restart().await.unwrap_err();
+    assert!(matches!(error, EngineError::PortInUse { port: taken } if taken == port), "{error}");
+    drop(other);
+    engine.restart().await.unwrap();
+    assert!(engine.url() == url && engine.pid() != pid);
+    assert_eq!(one::<u64>(&client, "SELECT sum(views) FROM site_hourly FINAL").await, 3);
+    engine.kill().await.unwrap();
+    assert!(running(&dir.path().join("clickhouse")).await.is_none());
+}
+
+#[tokio::test]
 async fn the_engine_ends_with_whoever_holds_its_standard_input() {
     let dir = tempfile::tempdir().unwrap();
     // The library is found as `start` would find it.
