@@ -42,9 +42,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// client a second, until it tries again.
 const BACKLOG: u32 = 4096;
 
-/// Bytes of each connection's buffer in the kernel, which doubles them. Without a bound a client that does not read has
-/// several MiB. A smaller buffer would slow distant clients; a larger one hides for longer whether a client reads.
+/// Bytes of each connection's buffer in the kernel, which doubles them. Without a bound a connection has several MiB.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
+
+/// Bytes that the kernel takes beyond those that it may send now. A client that does not read stops its connection after these,
+/// whatever the size of the buffer, so few of its requests are answered, and whether it reads is seen early.
+const UNSENT_BYTES: u32 = 16 << 10;
 
 /// Listens on `address`.
 ///
@@ -65,8 +68,9 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit both.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -81,9 +81,9 @@ async fn clients_that_never_read_fill_no_memory() -> Result<()> {
     honest.check("connections that never read")?;
 
     attack.shutdown().await;
-    let bound = before + ((most - before) / 2.0).max(8.0);
+    let bound = before + ((most - before) * 0.75).max(8.0);
     let after = eventually("memory to fall", async || {
-        // mimalloc gives memory back when it is used.
+        // mimalloc returns memory when it is called.
         readers(service.address(), Duration::from_millis(200)).await?;
         let now = resident_mib(pid)?;
         ensure!(now <= bound, "{now:.0} MiB, expected {bound:.0}");
