@@ -28,8 +28,6 @@ async fn an_unknown_project_and_a_foreign_host_are_one_answer() -> Result<()> {
     service.start(&[]).await?;
     service.done(&["project", "add", "secret", "--host", "secret.example"]).await?;
     let mut connection = Connection::open(service.address()).await?;
-    let mut send =
-        async |body: &str| connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body.to_owned()).await;
     eventually("the project to be known", async || {
         let answer = Connection::open(service.address())
             .await?
@@ -40,31 +38,8 @@ async fn an_unknown_project_and_a_foreign_host_are_one_answer() -> Result<()> {
     })
     .await?;
 
-    // Whatever else is wrong, or right, with the beacon.
-    let first = seen(send(r#"{"project":"nobody","url":"https://guess.example/"}"#).await?);
-    ensure!(first.contains("not_counted_here") && first.starts_with("404"), "{first}");
-    for rest in ["", r#","referrer":"no URL""#, r#","referrer":"https://secret.example/","id":"00f1e2d3c4b5a697""#] {
-        for project in ["secret", "nobody"] {
-            let body = format!(r#"{{"project":"{project}","url":"https://guess.example/"{rest}}}"#);
-            let answer = seen(send(&body).await?);
-            ensure!(answer == first, "{body}\n{answer}\n{first}");
-        }
-    }
-
-    let bodies =
-        ["secret", "nobody"].map(|project| format!(r#"{{"project":"{project}","url":"https://guess.example/"}}"#));
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..rounds {
-        // In turns, and each first as often as the other: whatever slows the machine slows both.
-        for turn in 0..2 {
-            let kind = ((round + turn) % 2) as usize;
-            let begun = Instant::now();
-            let answer = send(&bodies[kind]).await?;
-            times[kind].push(begun.elapsed());
-            ensure!(answer.status == 404, "{answer:?}");
-        }
-    }
-    let [foreign, unknown] = times.map(median);
+    one_answer(&mut connection).await?;
+    let [foreign, unknown] = times(&mut connection, rounds).await?.map(median);
     let apart = foreign.as_secs_f64() / unknown.as_secs_f64() - 1.0;
     println!("medians of {rounds}: foreign host {foreign:?}, unknown project {unknown:?}, {:+.1} %", apart * 100.0);
     ensure!(apart.abs() <= most, "foreign host {foreign:?}, unknown project {unknown:?}");
@@ -80,4 +55,41 @@ async fn an_unknown_project_and_a_foreign_host_are_one_answer() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+async fn send(connection: &mut Connection, body: &str) -> Result<Answer> {
+    connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body.to_owned()).await
+}
+
+/// Status, headers and body are the same for a project that exists and one that does not.
+async fn one_answer(connection: &mut Connection) -> Result<()> {
+    // Whatever else is wrong, or right, with the beacon.
+    let first = seen(send(connection, r#"{"project":"nobody","url":"https://guess.example/"}"#).await?);
+    ensure!(first.contains("not_counted_here") && first.starts_with("404"), "{first}");
+    for rest in ["", r#","referrer":"no URL""#, r#","referrer":"https://secret.example/","id":"00f1e2d3c4b5a697""#] {
+        for project in ["secret", "nobody"] {
+            let body = format!(r#"{{"project":"{project}","url":"https://guess.example/"{rest}}}"#);
+            let answer = seen(send(connection, &body).await?);
+            ensure!(answer == first, "{body}\n{answer}\n{first}");
+        }
+    }
+    Ok(())
+}
+
+/// How long each answer takes: foreign host, unknown project.
+async fn times(connection: &mut Connection, rounds: u32) -> Result<[Vec<Duration>; 2]> {
+    let bodies =
+        ["secret", "nobody"].map(|project| format!(r#"{{"project":"{project}","url":"https://guess.example/"}}"#));
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        // In turns, and each first as often as the other: whatever slows the machine slows both.
+        for turn in 0..2 {
+            let kind = ((round + turn) % 2) as usize;
+            let begun = Instant::now();
+            let answer = send(connection, &bodies[kind]).await?;
+            times[kind].push(begun.elapsed());
+            ensure!(answer.status == 404, "{answer:?}");
+        }
+    }
+    Ok(times)
 }

@@ -17,8 +17,9 @@ const HONEST_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_client_does_not_fill_the_journal_for_others() -> Result<()> {
-    let journal_bytes: u64 = form(2 << 20, 1 << 30);
-    let count = usize::try_from(10 * journal_bytes / RECORD_BYTES)?;
+    // The journal has to outlast what ClickHouse needs for the rows of a window, so a small one is not filled as often.
+    let (journal_bytes, times): (u64, u64) = form((8 << 20, 3), (1 << 30, 10));
+    let count = usize::try_from(times * journal_bytes / RECORD_BYTES)?;
     let bytes = journal_bytes.to_string();
     let arguments = ["--clock-start", CLOCK, "--trusted-proxy", "127.0.0.1", "--journal-bytes", &bytes];
     let mut service = Service::new(&[&arguments[..], &["--client-rate", "0"]].concat())?;
