@@ -12,13 +12,11 @@
 
 use crate::accept::AcceptedPage;
 use crate::client::{ClientAddress, UserAgent};
+use schemas::caps::MORE_PATH;
 use schemas::proto::Fact;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The path under which views are counted whose client network has named enough paths for the day.
-pub const MORE_PATHS: &str = "/:more";
 
 /// Locks are per shard, so that beacons of different networks seldom wait for one another.
 const SHARDS: usize = 16;
@@ -117,7 +115,7 @@ impl PerNetwork {
         PerNetwork { limits, secret: foldhash::quality::RandomState::default(), shards }
     }
 
-    /// Replaces what `page` must not name: the path by [`MORE_PATHS`], a label by an empty one. `reader` is the person who
+    /// Replaces what `page` must not name: the path by [`MORE_PATH`], a label by an empty one. `reader` is the person who
     /// reads the page, none for bots. Returns the kinds that were beyond their limits; [`Kind::Reader`] means that the view
     /// gets the coordinates of its network alone.
     pub fn limit(
@@ -130,7 +128,7 @@ impl PerNetwork {
         let mut sent = self.of(network, page.project.as_str(), day);
         let mut over = Vec::new();
         if !sent.may_name(Kind::Path, page.path.as_str()) {
-            page.path = MORE_PATHS.to_owned();
+            page.path = MORE_PATH.to_owned();
             over.push(Kind::Path);
         }
         let labels = [

@@ -557,7 +557,7 @@ impl ReportStore {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

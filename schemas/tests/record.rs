@@ -359,7 +359,9 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// Number in the record, documented fields, and a message with all of them that a message can have.
-fn messages() -> [(u32, &'static [(u32, u32)], Vec<u8>); 4] {
+type Sample = (u32, &'static [(u32, u32)], Vec<u8>);
+
+fn messages() -> [Sample; 4] {
     [
         (2, PAGE_VIEW, person().encode_to_vec()),
         (3, TALLY, tally().encode_to_vec()),

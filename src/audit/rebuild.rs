@@ -407,7 +407,7 @@ mod tests {
             project: "docs".to_owned(),
             hour: 490_000,
             path: format!("/{}", index % 3),
-            status: if index % 3 == 0 { 200 } else { 404 },
+            status: if index.is_multiple_of(3) { 200 } else { 404 },
             version: format!("{}", chance % 12_000),
             referrer_host: host,
             arrival: true,

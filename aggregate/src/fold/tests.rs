@@ -461,7 +461,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             }
             2 => {
                 let (project, hour, fact, cause) =
-                    (project.to_owned(), 500_014 + hour, 1 + page as i32, 1 + arrival as i32);
+                    (project.to_owned(), 500_014 + hour, 1 + page as i32, 1 + i32::from(arrival));
                 let tally = proto::DroppedFacts { project, hour, fact, cause, count: 1 + id, id: 1 + id };
                 return record::encode_dropped_facts(tally, RecordFormat::V4).unwrap();
             }

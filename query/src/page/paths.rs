@@ -5,6 +5,7 @@ use super::{Shown, chart, unit_words, words};
 use crate::report::{BreakdownItem, PageFigures, PageVisitors, Sort};
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use schemas::caps::MORE_PATH;
 
 /// Pages not found shown; the API has all of them.
 const NOT_FOUND_SHOWN: usize = 8;
@@ -89,12 +90,12 @@ fn first_of(shown: &Shown<'_>, listed: usize, there: u64) -> Markup {
     }
 }
 
-/// What [`words::MORE_PATHS`] is, where it is listed.
+/// What [`MORE_PATH`] is, where it is listed.
 fn more_paths(listed: &[PageFigures]) -> Markup {
     html! {
-        @if listed.iter().any(|page| page.path == words::MORE_PATHS) {
+        @if listed.iter().any(|page| page.path == MORE_PATH) {
             p.note {
-                code { (words::MORE_PATHS) } " adds up views of paths that are not counted by name: one client network sent more different paths than "
+                code { (MORE_PATH) } " adds up views of paths that are not counted by name: one client network sent more different paths than "
                 code { "paths_per_network" } " allows, or the project had more different paths in a day than are kept."
             }
         }

@@ -3,6 +3,7 @@
 use crate::report::{DropCause, DroppedFact};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
+use schemas::caps::MORE_PATH;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -21,9 +22,6 @@ const MONTHS: [&str; 12] = [
 
 /// Longest text of a path or label on the page, in characters; the JSON has all of it.
 const SHOWN_CHARS: usize = 80;
-
-/// Stands for all paths that are not counted by name.
-pub(super) const MORE_PATHS: &str = "/:more";
 
 /// `1234567` as `1,234,567`.
 pub(crate) fn number(value: u64) -> String {
@@ -226,7 +224,7 @@ pub(crate) fn dropped(dropped: &DroppedFact) -> String {
     match (dropped.cause, dropped.fact.as_str()) {
         (DropCause::Unusable, _) => format!("{views} counted without the {fact} that was sent: it could not be used."),
         (DropCause::Limit, "path") => format!(
-            "{views} counted under {MORE_PATHS}: one client network sent more different paths than paths_per_network allows."
+            "{views} counted under {MORE_PATH}: one client network sent more different paths than paths_per_network allows."
         ),
         (DropCause::Limit, "agent") => format!(
             "{views} counted as the visitor of the client network alone: it sent more different user agents than agents_per_network \

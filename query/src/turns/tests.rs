@@ -29,7 +29,8 @@ fn poll(request: &mut Request) -> Option<Result<Turn, NoTurn>> {
 }
 
 fn held(turns: &Arc<Turns>, caller: CallerKey) -> Turn {
-    request(turns, caller).1.expect("no wait").ok().expect("a turn")
+    let Some(Ok(turn)) = request(turns, caller).1 else { panic!("expected a turn without a wait") };
+    turn
 }
 
 fn waiting(turns: &Arc<Turns>, caller: CallerKey) -> Request {
