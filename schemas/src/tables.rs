@@ -43,7 +43,7 @@ pub struct SiteHourlyRow {
     pub visits: u64,
     /// Views by search engines.
     pub bots_search: u64,
-    /// Views by AI crawlers.
+    /// Views by AI crawlers and AI assistants.
     pub bots_ai_crawler: u64,
     /// Views by link previews.
     pub bots_preview: u64,
@@ -51,7 +51,7 @@ pub struct SiteHourlyRow {
     pub bots_monitor: u64,
     /// Views by automation and headless browsers.
     pub bots_automation: u64,
-    /// Views by other bots.
+    /// Views by other bots, feed readers, SEO tools, archivers and scanners among them.
     pub bots_other: u64,
     /// Encoded [`crate::sketch::VisitorSketch`] of the project's visitors.
     #[serde(with = "serde_bytes")]
@@ -99,7 +99,7 @@ pub struct BreakdownDailyRow {
     pub dimension: String,
     /// The value; empty for unknown, or for direct arrivals.
     pub value: String,
-    /// Views (visits for `referrer`, bots' views for `bot`).
+    /// Views (for `referrer` visits of pages that are not missing, for `bot` bots' views).
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -120,7 +120,7 @@ pub struct NotFoundDailyRow {
     pub path: String,
     /// Another site's host; `:internal`, `:more`, or empty where nothing is known: see [`crate::referrer`].
     pub referrer: String,
-    /// Views by people.
+    /// Views by people; 0 of a referrer that is not named any more.
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -130,18 +130,19 @@ pub struct NotFoundDailyRow {
     pub next_offset: u64,
 }
 
-/// `rejection_daily`: refused beacons of one project, day, reason and host.
+/// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons
+/// of [`crate::rejection::reason_of_dropped_fact`].
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
     /// Project slug; empty where the beacon named no known project.
     pub project: String,
     /// Days since the epoch.
     pub day: u16,
-    /// [`crate::rejection::RejectionReason::name`].
+    /// [`crate::rejection::RejectionReason::name`], or that of a dropped fact.
     pub reason: String,
     /// The page's host, where it is what is wrong; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
     pub host: String,
-    /// Refused beacons.
+    /// Refused beacons, or views; 0 of a host that is not named any more.
     pub beacons: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -169,7 +170,7 @@ pub struct LedgerRow {
     pub accepted: u64,
     /// Page views whose id had come before in the window.
     pub duplicate: u64,
-    /// Records that are tallies of refused beacons.
+    /// Records that are tallies: of refused beacons, of dropped facts, of pages reported missing.
     pub tallies: u64,
     /// Refused beacons in these tallies.
     pub rejected_beacons: u64,

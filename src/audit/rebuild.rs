@@ -218,12 +218,8 @@ impl Window {
             self.cell(group.for_name(overflow), 1).counts[0] += by;
             return;
         } else {
-            let mut smallest = 0;
-            for place in 1..counters.len() {
-                if counters[place].1 < counters[smallest].1 {
-                    smallest = place;
-                }
-            }
+            let smaller = |best: usize, place: usize| if counters[place].1 < counters[best].1 { place } else { best };
+            let smallest = (1..counters.len()).fold(0, smaller);
             let (left, counter) = counters.remove(smallest);
             counters.push((name.to_owned(), counter.saturating_add(by)));
             let had = std::mem::take(&mut self.cell(group.for_name(&left), 1).counts[0]);
