@@ -2,10 +2,13 @@
 
 use crate::load::{Driven, Load, PROJECTS};
 use anyhow::{Context, Result, ensure};
+use chrono::Utc;
 use harness::process::Process;
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
 use harness::{http, kafka};
+use ingest::keys::{KeyRing, PeriodKey, VisitorPeriod};
+use ingest::visitor::stored_id;
 use prost::Message;
 use schemas::proto::{LogRecord, log_record::Body};
 use serde_json::{Value, json};
@@ -212,7 +215,9 @@ impl Bed {
         .with_context(|| self.logs())?;
         // I1: every acknowledged view is in the log.
         let logged = self.logged().await?;
-        let lost: u64 = driven.acknowledged.keys().filter(|id| !logged.contains_key(*id)).count() as u64;
+        let key = self.visitor_key()?;
+        let stored = driven.acknowledged.iter().map(|(&id, project)| stored_id(&key, project, id));
+        let lost = stored.filter(|id| !logged.contains_key(id)).count() as u64;
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         for project in logged.values() {
             *expected.entry(project.as_str()).or_default() += 1;
@@ -263,7 +268,13 @@ impl Bed {
         Ok(Verdict { lost, doubled, catch_up, fresh_seen, duplicate: audit["duplicate"].as_u64().unwrap_or(0), audit })
     }
 
-    /// id → project of all views in the log. A project's are all in one partition, and every partition has some.
+    /// The endpoint's key: ids of views are stored as hashes under it.
+    fn visitor_key(&self) -> Result<Arc<PeriodKey>> {
+        let (file, now) = (self.deployment.path().join("ingest/keys/visitor.key"), Utc::now());
+        Ok(KeyRing::open_existing(&file, VisitorPeriod::Month, now)?.at(now)?)
+    }
+
+    /// Stored id → project of all views in the log. A project's are all in one partition, and every partition has some.
     pub async fn logged(&self) -> Result<BTreeMap<u64, String>> {
         let topic = &self.deployment.topic;
         let (mut logged, mut homes) = (BTreeMap::new(), BTreeMap::new());
