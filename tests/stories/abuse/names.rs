@@ -61,9 +61,13 @@ async fn forged_paths_do_not_crowd_out_real_pages() -> Result<()> {
         Ok(())
     })
     .await?;
-    let report = service.report("docs", MONTH).await?;
-    ensure!(report["totals"]["views"] == sent, "{}", report["totals"]);
-    Ok(())
+    // Rows of totals are written after those of pages.
+    eventually("the total to have them all", async || {
+        let report = service.report("docs", MONTH).await?;
+        ensure!(report["totals"]["views"] == sent, "{}", report["totals"]);
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
