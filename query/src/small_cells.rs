@@ -64,9 +64,9 @@ impl Floor {
         items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
         let Beneath { mut cells, mut views, mut largest } = beneath;
         while let Some(last) = items.last() {
-            // Two cells, one below the floor and one below the smallest that is shown, cannot add up to more. Who sees such a
-            // sum would know both. Equals go together, lest their order tell.
-            let most = (self.0 - 1) + (last.views - 1);
+            // So many cells below the floor cannot add up to more, nor two of which one is below the smallest that is shown. A reader
+            // of such a sum would know all of them. Equals go together, lest their order tell.
+            let most = (cells * (self.0 - 1)).max((self.0 - 1) + (last.views - 1));
             let too_telling =
                 cells > 0 && (cells < 2 || self.withholds(views) || views >= most || last.views == largest);
             if !(last.rest || self.withholds(last.views) || too_telling) {

@@ -61,7 +61,7 @@ impl Networks {
             // Whose connections these are is not logged: it would be an IP address of a reader.
             tracing::warn!(
                 connections_per_network = self.limit,
-                closed_connections = refused,
+                closed_since_last_warning = refused,
                 "a client network has as many connections open as `connections_per_network` allows; further ones are \
                  closed. If they come from a proxy of this service, name it in `trusted_proxy`"
             );

@@ -23,10 +23,32 @@ const OURS: [&str; 9] = [
 /// key's file is left to its own check, which refuses it: who could read it may have.
 pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
     let directory = fs::metadata(data).with_context(|| format!("cannot inspect {}", data.display()))?;
+    // A directory that many share, such as /tmp, is not to be closed.
+    if directory.mode() & 0o1000 != 0 {
+        bail!(
+            "the data directory {} is shared by many users (mode {:o}); name a directory of its own with --data",
+            data.display(),
+            directory.mode() & 0o7777
+        );
+    }
+    // Its owner could replace every file in it, the settings that name a library to load included.
+    if !is_ours(&directory) {
+        bail!(
+            "the data directory {0} belongs to another user (uid {1}); run headcount as that user, or run: chown -R {2} {0}",
+            data.display(),
+            directory.uid(),
+            rustix::process::geteuid().as_raw()
+        );
+    }
     let files: Vec<(PathBuf, Metadata)> = OURS
         .iter()
         .map(|name| data.join(name))
-        .filter_map(|path| Some((path.clone(), fs::symlink_metadata(path).ok()?)))
+        // A part that was moved to another disk is a symbolic link: what counts is where it leads.
+        .filter_map(|path| {
+            let target = fs::canonicalize(path).ok()?;
+            let metadata = fs::metadata(&target).ok()?;
+            Some((target, metadata))
+        })
         // A file of settings may be another user's, such as root's, to manage.
         .filter(|(path, metadata)| is_ours(metadata) || !path.ends_with("headcount.toml"))
         .collect();
@@ -41,10 +63,6 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
             directory.mode() & 0o7777
         )
     };
-    // A directory that many share, such as /tmp, is not to be closed.
-    if directory.mode() & 0o1000 != 0 || (is_open(&directory) && !is_ours(&directory)) {
-        bail!(advice());
-    }
     for (path, _) in files {
         close(&path).with_context(advice)?;
     }
@@ -74,7 +92,7 @@ fn close(path: &Path) -> std::io::Result<()> {
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
             let path = entry?.path();
-            if !path.ends_with("keys/visitor.key") {
+            if !path.ends_with("visitor.key") {
                 close(&path)?;
             }
         }
@@ -127,6 +145,13 @@ mod tests {
         }
         assert_eq!(mode(&data.join("notes.txt")), 0o644);
         assert_eq!(mode(&data.join("keys/visitor.key")), 0o644, "the key's own check refuses it");
+        // A part on another disk.
+        let elsewhere = home.path().join("elsewhere");
+        fs::rename(data.join("clickhouse"), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, data.join("clickhouse")).unwrap();
+        fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
+        correct(&data).unwrap();
+        assert_eq!(mode(&elsewhere), 0o700);
         // One open file in a closed directory is enough.
         file(&data.join("admitted.json"), 0o640);
         correct(&data).unwrap();
@@ -138,7 +163,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), Permissions::from_mode(0o1777)).unwrap();
         let error = correct(home.path()).unwrap_err().to_string();
-        assert!(error.contains("chmod -R go-rwx") && error.contains("--data"), "{error}");
+        assert!(error.contains("shared by many users") && error.contains("--data"), "{error}");
+        assert!(!error.contains("chmod"), "{error}");
         assert_eq!(mode(home.path()), 0o1777);
     }
 }

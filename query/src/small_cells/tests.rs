@@ -68,7 +68,9 @@ fn nothing_below_the_floor_is_shown_and_nothing_is_lost() {
 
 #[test]
 fn who_knows_all_but_the_figures_recovers_no_folded_cell() {
-    for (cells, floor, most) in [(2, 10, 60), (3, 10, 24), (4, 3, 9), (3, 5, 24), (4, 5, 13)] {
+    for (cells, floor, most) in
+        [(2, 10, 60), (3, 10, 24), (4, 3, 14), (3, 5, 24), (4, 5, 13), (5, 3, 8), (5, 4, 9), (6, 3, 6)]
+    {
         let rule = Floor::new(floor).unwrap();
         let known = recovered(cells, most, |items| rule.fold(items));
         assert!(
@@ -79,6 +81,18 @@ fn who_knows_all_but_the_figures_recovers_no_folded_cell() {
         );
         // The search must find what there is to be found.
         assert!(!recovered(cells, most, naive(floor)).is_empty(), "{cells} values, floor {floor}");
+    }
+}
+
+/// Else a sender of beacons removes every name from a report with many values of one view each.
+#[test]
+fn a_long_tail_takes_no_frequent_value_along() {
+    let rule = Floor::default();
+    for tail in [3, 12, 200, 5_000] {
+        let cells: Vec<u64> = [150, 100, 60, 25].into_iter().chain(std::iter::repeat_n(4, tail)).collect();
+        let named: Vec<u64> =
+            rule.fold(items(&cells)).iter().filter(|item| !item.rest).map(|item| item.views).collect();
+        assert_eq!(named, [150, 100, 60, 25], "beside {tail} values with 4 views each");
     }
 }
 
