@@ -139,6 +139,7 @@ async fn take<S: Sink>(
         return Ok(Taken::OptedOut);
     }
     let now = (ingest.clock)();
+    ingest.note_forwarded(peer.ip(), headers);
     let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
     let outcome = async {
         if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {

@@ -155,6 +155,18 @@ fn a_query_that_is_not_utf8_loses_the_fact_and_not_the_view() {
     }
 }
 
+#[test]
+fn beacons_of_a_proxy_that_is_not_trusted_are_counted() {
+    let endpoint = Endpoint::new();
+    let send = |name: &str| {
+        let request = HttpRequest::post("/v1/pageview").header(name, "203.0.113.1");
+        endpoint.send(request, json!({"url": PAGE}).to_string().into_bytes())
+    };
+    assert_eq!((send("x-forwarded-for"), send("x-forwarded-for"), send("x-other")), (202, 202, 202));
+    assert_eq!(endpoint.ingest.untrusted_forwarded_beacons(), 2);
+    assert_eq!(endpoint.ingest.details()["untrusted_forwarded_beacons"], 2);
+}
+
 /// JSON values of every type, with texts that are long, odd, or nearly right.
 fn odd_value() -> impl Strategy<Value = Value> {
     let piece = prop_oneof![
