@@ -3,6 +3,8 @@
 use crate::hygiene::{clean_label, clean_language, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
+use schemas::proto::Fact;
+use schemas::record::MAX_LABEL_BYTES;
 use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
 use url::Url;
 
@@ -25,9 +27,11 @@ pub struct AcceptedPage {
     pub arrival: bool,
     /// Id of the view as it was sent; 0 where none was sent. Stored as [`crate::visitor::stored_id`].
     pub event_id: u64,
+    /// Facts that were sent and cannot be used; the view is counted without them.
+    pub dropped: Vec<Fact>,
 }
 
-/// A refusal, and the project to tell of it.
+/// A refusal, and the project whose report shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The project concerned, where it is known.
@@ -46,46 +50,37 @@ impl From<Rejection> for Refused {
 
 const URL: &str = "an absolute http or https URL";
 
+/// Longest host of a referrer in bytes.
+const MAX_REFERRER_HOST_BYTES: usize = MAX_LABEL_BYTES;
+
 /// Decides on one beacon in the present `hour`, sent from a client `network` (hashed under the process's secret).
 ///
-/// Whether the page belongs to a registered project is decided before optional facts are checked, and all refusals that
-/// depend on the registry are one value ([`not_counted_here`]): neither the answer nor the order of checks reveals whether a
-/// project exists.
-pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
-    let named = match &beacon.project {
-        None => None,
-        Some(text) => Some(
-            text.parse::<ProjectSlug>()
-                .map_err(|error| Rejection::field(RejectionReason::InvalidField, "project", error.to_string()))?,
-        ),
-    };
-    let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
-    let (url, host) = page_address("url", url)?;
-    // Cleaned in every case, so that a refusal that has a use for it does not take longer than one that has none.
-    let page_host = clean_page_host(&url, &host);
-    let refused = |project, reason, host| Err(Refused { project, rejection: not_counted_here(reason), host });
+/// All refusals that depend on the registry are one value ([`not_counted_here`]), so the answer does not reveal whether a project
+/// exists. Project and page URL are all that can refuse: an optional fact that cannot be used is dropped.
+pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
+    let (named, url, host) = project_and_page(&mut beacon).map_err(|rejection| Refused {
+        project: concerned(&beacon, projects),
+        rejection,
+        host: String::new(),
+    })?;
     let (project, new) = match projects.find(named.as_ref(), &host) {
         Lookup::Found(project) => (project, false),
         Lookup::New(project) => (project, true),
-        Lookup::Unknown => return refused(None, RejectionReason::UnknownProject, String::new()),
-        Lookup::Foreign(project) => return refused(Some(project), RejectionReason::ForeignHost, page_host),
-        Lookup::Ambiguous => return refused(None, RejectionReason::AmbiguousProject, String::new()),
+        not_found => {
+            // Both are computed in every case, so that refusals of existing and of unknown projects take the same time.
+            let (project, page_host) = (concerned(&beacon, projects), clean_page_host(&url, &host));
+            let (reason, host) = match not_found {
+                Lookup::Foreign(_) => (RejectionReason::ForeignHost, page_host),
+                Lookup::Ambiguous => (RejectionReason::AmbiguousProject, String::new()),
+                _ => (RejectionReason::UnknownProject, String::new()),
+            };
+            return Err(Refused { project, rejection: not_counted_here(reason), host });
+        }
     };
-    let (arrival, referrer_host) = match beacon.referrer.as_deref() {
-        None => (true, String::new()),
-        Some(referrer) => match referrer_host(referrer) {
-            Ok(None) => (true, String::new()),
-            Ok(Some(from)) if from == host || projects.is_own_host(&project, &from) => (false, String::new()),
-            Ok(Some(from)) => (true, clean_referrer_host(from.as_str())),
-            // Refusals are tallied under names that are admitted, or a forger fills the tally.
-            Err(rejection) => {
-                return Err(Refused { project: (!new).then_some(project), rejection, host: String::new() });
-            }
-        },
-    };
+    let (arrival, referrer_host) = arrival(&mut beacon, projects, &project, &host);
     // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
     if new && !projects.admit(&project, hour.0, network) {
-        return refused(None, RejectionReason::UnknownProject, String::new());
+        return Err(not_counted_here(RejectionReason::UnknownProject).into());
     }
     Ok(AcceptedPage {
         path: projects.rules(&project).clean(&url),
@@ -96,7 +91,57 @@ pub fn accept(beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> 
         referrer_host,
         arrival,
         event_id: beacon.id.unwrap_or(0),
+        dropped: beacon.dropped,
     })
+}
+
+/// The project that the beacon names, and its page's URL and host.
+fn project_and_page(beacon: &mut Beacon) -> Result<(Option<ProjectSlug>, Url, Host), Rejection> {
+    if let Some(rejection) = beacon.refusal.take() {
+        return Err(rejection);
+    }
+    let slug = |text: &String| {
+        let parsed = text.parse::<ProjectSlug>();
+        parsed.map_err(|error| Rejection::field(RejectionReason::InvalidField, "project", error.to_string()))
+    };
+    let named = beacon.project.as_ref().map(slug).transpose()?;
+    let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;
+    let (url, host) = page_address(url).ok_or_else(|| Rejection::field(RejectionReason::InvalidField, "url", URL))?;
+    Ok((named, url, host))
+}
+
+/// The project whose report shows that a beacon was refused: the one that it names, else the one that its page's host belongs to.
+/// Only projects that are registered or admitted, or a forger fills the tally.
+pub(crate) fn concerned(beacon: &Beacon, projects: &Projects) -> Option<ProjectSlug> {
+    let named = beacon.project.as_deref().and_then(|text| text.parse::<ProjectSlug>().ok());
+    let named = named.filter(|slug| projects.is_known(slug));
+    let host = beacon.url.as_deref().and_then(page_address).map(|(_, host)| host);
+    let of_host = host.and_then(|host| match projects.find(None, &host) {
+        Lookup::Found(project) => Some(project),
+        Lookup::New(_) | Lookup::Unknown | Lookup::Foreign(_) | Lookup::Ambiguous => None,
+    });
+    named.or(of_host)
+}
+
+/// Whether the reader came from outside the project, and the cleaned host of the other site. A referrer that cannot be used is none.
+fn arrival(beacon: &mut Beacon, projects: &Projects, project: &ProjectSlug, page_host: &Host) -> (bool, String) {
+    let Some(referrer) = beacon.referrer.take() else { return (true, String::new()) };
+    let Ok(url) = Url::parse(&referrer) else {
+        beacon.drop_fact(Fact::Referrer);
+        return (true, String::new());
+    };
+    // Apps and browsers' own pages (`android-app:`, `about:`) count as direct arrivals.
+    if !is_web(&url) {
+        return (true, String::new());
+    }
+    match Host::of(&url) {
+        Some(from) if from == *page_host || projects.is_own_host(project, &from) => (false, String::new()),
+        Some(from) if from.as_str().len() <= MAX_REFERRER_HOST_BYTES => (true, clean_referrer_host(from.as_str())),
+        _ => {
+            beacon.drop_fact(Fact::Referrer);
+            (true, String::new())
+        }
+    }
 }
 
 /// The one refusal of beacons that belong to no registered project. `reason` is for the report; the sender sees the rest,
@@ -107,27 +152,22 @@ fn not_counted_here(reason: RejectionReason) -> Rejection {
     Rejection::field(reason, "url", expected)
 }
 
-fn page_address(field: &'static str, text: &str) -> Result<(Url, Host), Rejection> {
-    let refusal = || Rejection::field(RejectionReason::InvalidField, field, URL);
-    let url = Url::parse(text).map_err(|_| refusal())?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refusal());
-    }
-    let host = Host::of(&url).ok_or_else(refusal)?;
-    Ok((url, host))
+/// The absolute http or https URL of a page, and its host.
+fn page_address(text: &str) -> Option<(Url, Host)> {
+    let url = Url::parse(text).ok().filter(is_web)?;
+    let host = Host::of(&url)?;
+    Some((url, host))
 }
 
-/// The host that a referrer names. Apps and browsers' own pages (`android-app:`, `about:`) count as direct arrivals.
-fn referrer_host(text: &str) -> Result<Option<Host>, Rejection> {
-    let url = Url::parse(text)
-        .map_err(|_| Rejection::field(RejectionReason::InvalidField, "referrer", "an absolute URL, or nothing"))?;
-    Ok(if matches!(url.scheme(), "http" | "https") { Host::of(&url) } else { None })
+fn is_web(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::projects::{NewNames, ProjectSnapshot};
+    use serde_json::json;
     use std::collections::BTreeMap;
 
     fn projects() -> Projects {
@@ -164,6 +204,67 @@ mod tests {
         ] {
             let page = page(referrer);
             assert_eq!((page.arrival, page.referrer_host.as_str()), (arrival, host), "{referrer}");
+            assert_eq!(page.dropped, [], "{referrer}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_referrer_is_none_and_a_long_path_of_it_does_not_matter() {
+        let projects = projects();
+        let page = |referrer: &str| accept(beacon("https://docs.example/a", referrer), &projects, Hour(1), 7).unwrap();
+        let label = "a".repeat(60);
+        let long_host = format!("https://{}example/", format!("{label}.").repeat(5));
+        let long_user = format!("https://{}@search.example/", "u".repeat(5000));
+        for (referrer, host) in [
+            ("newsletter", None),
+            ("-", None),
+            ("null", None),
+            ("https://a b/", None),
+            ("/relative", None),
+            ("https://", None),
+            ("https://.../", None),
+            (&long_host, None),
+            (&format!("https://search.example/{}", "x".repeat(9000)), Some("search.example")),
+            (&long_user, Some("search.example")),
+        ] {
+            let page = page(referrer);
+            let dropped = if host.is_none() { vec![Fact::Referrer] } else { vec![] };
+            let found = (page.arrival, page.referrer_host.as_str(), page.dropped);
+            assert_eq!(found, (true, host.unwrap_or(""), dropped), "{referrer}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_250_thai_letters_is_taken_whole() {
+        let name = "ก".repeat(250);
+        let encoded = "%E0%B8%81".repeat(250);
+        for url in [format!("https://docs.example/{name}"), format!("https://docs.example/{encoded}")] {
+            let page = accept(beacon(&url, ""), &projects(), Hour(1), 7).unwrap();
+            assert_eq!(page.path, format!("/{name}"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_in_the_report_of_the_project_that_it_names_or_implies() {
+        let projects = projects();
+        let docs = "https://docs.example/a";
+        for (body, reason, project) in [
+            (json!({"project": "sphinx"}), RejectionReason::MissingField, Some("sphinx")),
+            (json!({"project": "sphinx", "url": "/a"}), RejectionReason::InvalidField, Some("sphinx")),
+            (json!({"project": "sphinx", "url": 5}), RejectionReason::InvalidField, Some("sphinx")),
+            (json!({"project": "sphinx", "url": "https://a/\tb"}), RejectionReason::ControlCharacters, Some("sphinx")),
+            (json!({"project": "No Slug", "url": docs}), RejectionReason::InvalidField, Some("sphinx")),
+            (json!({"project": 5, "url": docs}), RejectionReason::InvalidField, Some("sphinx")),
+            (json!({"project": "nobody", "url": docs}), RejectionReason::UnknownProject, Some("sphinx")),
+            (json!({"project": "nobody", "url": "/a"}), RejectionReason::InvalidField, None),
+            (json!({"project": "nobody", "url": "https://shared.example/"}), RejectionReason::UnknownProject, None),
+            (json!({"url": "https://shared.example/"}), RejectionReason::AmbiguousProject, None),
+            (json!({"url": "https://elsewhere.example/"}), RejectionReason::UnknownProject, None),
+        ] {
+            let beacon = Beacon::from_json(body.to_string().as_bytes()).unwrap();
+            let refused = accept(beacon, &projects, Hour(1), 7).unwrap_err();
+            let shown = refused.project.as_ref().map(ProjectSlug::as_str);
+            assert_eq!((refused.rejection.reason, shown, refused.host.as_str()), (reason, project, ""), "{body}");
         }
     }
 
@@ -209,8 +310,6 @@ mod tests {
         assert_eq!((unknown.project, unknown.host.as_str()), (None, ""), "nobody is told of it");
         let shared = refused(beacon("https://shared.example/", ""));
         assert_eq!((shared.project, shared.rejection.reason), (None, RejectionReason::AmbiguousProject));
-        let told = refused(beacon("https://docs.example/", "not a url"));
-        assert_eq!(told.rejection.field, Some("referrer"));
     }
 
     #[test]
@@ -240,16 +339,21 @@ mod tests {
     fn only_welcome_beacons_use_up_new_names() {
         let projects =
             Projects::new(vec!["{project}.rtd.example".parse().unwrap()], NewNames { per_hour: 1, per_network: 0 });
-        let try_one = |url: &str, referrer: &str| accept(beacon(url, referrer), &projects, Hour(1), 7);
+        let try_one = |url: &str| accept(beacon(url, ""), &projects, Hour(1), 7);
         for forged in 0..100 {
-            let refused = try_one(&format!("https://forged{forged}.rtd.example/"), "not a url").unwrap_err();
-            assert_eq!((refused.project, refused.rejection.field), (None, Some("referrer")));
+            let beacon = Beacon {
+                project: Some("No Slug".to_owned()),
+                ..beacon(&format!("https://forged{forged}.rtd.example/"), "")
+            };
+            let refused = accept(beacon, &projects, Hour(1), 7).unwrap_err();
+            assert_eq!((refused.project, refused.rejection.field), (None, Some("project")));
         }
-        assert_eq!(try_one("https://real.rtd.example/", "").unwrap().project.as_str(), "real");
-        let over = try_one("https://second.rtd.example/", "").unwrap_err();
+        assert_eq!(try_one("https://real.rtd.example/").unwrap().project.as_str(), "real");
+        let over = try_one("https://second.rtd.example/").unwrap_err();
         assert_eq!((over.project, over.rejection.reason), (None, RejectionReason::UnknownProject));
-        assert_eq!(try_one("https://real.rtd.example/", "").unwrap().project.as_str(), "real");
-        let told = try_one("https://real.rtd.example/", "not a url").unwrap_err();
-        assert_eq!(told.project.unwrap().as_str(), "real");
+        assert_eq!(try_one("https://real.rtd.example/").unwrap().project.as_str(), "real");
+        let named = Beacon { project: Some("real".to_owned()), ..Beacon::default() };
+        let refused = accept(named, &projects, Hour(1), 7).unwrap_err();
+        assert_eq!(refused.project.unwrap().as_str(), "real");
     }
 }

@@ -5,12 +5,12 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Bytes of a user agent that are looked at. Longer ones are cut, so that a caller cannot make hashing expensive.
 const MAX_AGENT_BYTES: usize = 512;
 
-/// A client's network address. IPv4-mapped IPv6 counts as IPv4.
+/// A client's IP address. An IPv4 address within an IPv6 address counts as IPv4 ([`unwrapped`]).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(IpAddr);
 
@@ -31,17 +31,57 @@ impl fmt::Debug for UserAgent<'_> {
 }
 
 impl ClientAddress {
-    /// The address of the far end of a connection.
+    /// The IP address of the far end of a connection.
     pub fn new(address: IpAddr) -> Self {
-        ClientAddress(address.to_canonical())
+        ClientAddress(unwrapped(address))
     }
 
     /// What of the address is hashed: all 4 bytes of IPv4, the first 8 of IPv6 (a household's /64).
     pub(crate) fn with_network_bytes<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
-        match self.0 {
-            IpAddr::V4(address) => use_bytes(&address.octets()),
-            IpAddr::V6(address) => use_bytes(&address.octets()[..8]),
+        with_prefix(self.0, 8, use_bytes)
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for, else the address itself. A translator or a proxy puts IPv4 clients into one IPv6 network,
+/// so by their first 64 bits they would all be one reader.
+///
+/// | network | what it is |
+/// |---|---|
+/// | `64:ff9b::/96` | IPv4/IPv6 translation, RFC 6052 |
+/// | `::ffff:0:0/96` | IPv4-mapped, RFC 4291 |
+/// | `::/96`, but for `::` and `::1` | IPv4-compatible, RFC 4291 |
+/// | `::ffff:0:0:0/96` | IPv4-translated, RFC 7915 |
+/// | `2002::/16` | 6to4, RFC 3056: the next 32 bits |
+pub fn unwrapped(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(ipv6) = address else { return address };
+    let ipv4 = match ipv6.segments() {
+        [0x2002, high, low, ..] => Some((high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low] => Some((high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if ipv6 != Ipv6Addr::UNSPECIFIED && ipv6 != Ipv6Addr::LOCALHOST => {
+            Some((high, low))
         }
+        _ => None,
+    };
+    match ipv4 {
+        Some((high, low)) => Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into(),
+        None => address,
+    }
+}
+
+/// The network that limits go by: all 4 bytes of the IPv4 address, or the first 7 of IPv6 (the /56 that one customer of a provider usually
+/// has). In `64:ff9b:1::/48` (RFC 8215) all 16 bytes: where the IPv4 address is in there is local choice.
+pub fn with_client_network<T>(address: IpAddr, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    with_prefix(unwrapped(address), 7, use_bytes)
+}
+
+/// The network of an unwrapped IP address: of an IPv6 address the first `ipv6_bytes`, unless an IPv4 address is somewhere in it.
+fn with_prefix<T>(address: IpAddr, ipv6_bytes: usize, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
+    match address {
+        IpAddr::V4(address) => use_bytes(&address.octets()),
+        IpAddr::V6(address) if matches!(address.segments(), [0x64, 0xff9b, 1, ..]) => use_bytes(&address.octets()),
+        IpAddr::V6(address) => use_bytes(&address.octets()[..ipv6_bytes]),
     }
 }
 
@@ -61,12 +101,9 @@ impl ClientAddress {
         self.with_client_network(|bytes| secret.0.hash_one(bytes))
     }
 
-    /// All 4 bytes of IPv4, the first 7 of IPv6.
+    /// The bytes of the client network, as [`with_client_network`] has them.
     pub(crate) fn with_client_network<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
-        match self.0 {
-            IpAddr::V4(address) => use_bytes(&address.octets()),
-            IpAddr::V6(address) => use_bytes(&address.octets()[..7]),
-        }
+        with_client_network(self.0, use_bytes)
     }
 }
 
@@ -102,28 +139,34 @@ impl TrustedProxies {
 
     /// Whether `address` is one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
+        // Not unwrapped: only the kernel maps addresses; all other forms of IPv4 within IPv6 can be chosen by a peer.
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address: the far end itself unless that is a trusted proxy; then the nearest hop, read from the
+    /// The client's IP address: the far end itself unless that is a trusted proxy; then the nearest hop, read from the
     /// right of `X-Forwarded-For` or `Forwarded` (RFC 7239), that is not one. What a client wrote further left is
-    /// never reached, so a client cannot choose its address.
+    /// never reached, so a client cannot choose its IP address.
     ///
-    /// A proxy writes one of the two headers and may pass the other on as a client wrote it. Which one is ours cannot
-    /// be told, so where both are present and lead to different clients, neither is believed and the far end counts.
-    /// Proxies should drop the header that they do not write.
+    /// A proxy writes one of the two headers and may pass the other on as a client wrote it. Nothing in the request shows which one the proxy
+    /// wrote, so where both name a client, and not the same, the far end counts. Proxies should drop the header that they do not write.
+    /// A header that names no client (empty, `proto=https;host=x`) says nothing, and the other one decides.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         if !self.contains(peer) {
             return ClientAddress::new(peer);
         }
-        let by_x = self.nearest(peer, hops(headers, "x-forwarded-for", parse_hop));
-        let by_rfc = self.nearest(peer, hops(headers, "forwarded", parse_forwarded));
+        let by_x = self.nearest(peer, hops_of_x_forwarded_for(headers));
+        let by_rfc = self.nearest(peer, hops_of_forwarded(headers));
         match (by_x, by_rfc) {
             (Some(one), None) | (None, Some(one)) => one,
             (Some(one), Some(other)) if one == other => one,
             _ => ClientAddress::new(peer),
         }
+    }
+
+    /// Whether `peer` names clients although it is no trusted proxy: probably a proxy that the setting `trusted_proxy` lacks.
+    pub fn is_unnamed_proxy(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        headers.contains_key("x-forwarded-for") && !self.contains(peer)
     }
 
     /// Whether the client came over TLS, by the word of a proxy that is trusted: the last entry of `X-Forwarded-Proto`.
@@ -133,7 +176,7 @@ impl TrustedProxies {
         self.contains(peer) && last.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
     }
 
-    /// Where the hops of one header lead; nothing where it is absent.
+    /// Where the hops of one header lead; nothing where it names none.
     fn nearest(&self, peer: IpAddr, hops: Vec<Option<IpAddr>>) -> Option<ClientAddress> {
         if hops.is_empty() {
             return None;
@@ -151,24 +194,89 @@ impl TrustedProxies {
     }
 }
 
-fn hops(headers: &HeaderMap, name: &str, parse: impl Fn(&str) -> Option<IpAddr>) -> Vec<Option<IpAddr>> {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
-        .map(|hop| parse(hop.trim()))
-        .collect()
+/// The elements of all lines of a header, left to right. A value that is not ASCII is an element that cannot be read.
+fn elements<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    split: impl Fn(&'a str) -> Vec<&'a str>,
+) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    lines.flat_map(split).map(str::trim).filter(|element| !element.is_empty())
 }
 
-fn parse_forwarded(element: &str) -> Option<IpAddr> {
-    let value = element.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for").then_some(value)
-    })?;
-    parse_hop(value.trim_matches('"'))
+fn hops_of_x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let hops = elements(headers, "x-forwarded-for", |line| line.split(',').collect());
+    hops.map(|hop| parse_hop(unquoted(hop))).collect()
 }
 
-/// An address with or without brackets and port.
+/// None if no element has a `for`. Beside others, an element without one is a hop that cannot be read.
+fn hops_of_forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let elements = elements(headers, "forwarded", |line| outside_quotes(line, b','));
+    let clients: Vec<_> = elements.map(client_of_element).collect();
+    if clients.iter().all(|client| *client == Ok(None)) {
+        return Vec::new();
+    }
+    clients.into_iter().map(|client| parse_hop(client.ok()??)).collect()
+}
+
+/// The parts of a header's value between separators that are not within a quoted string (RFC 9110, 5.6.4). A quote that is never closed is
+/// an ordinary character, or a client's one quote would hide what the proxy appended.
+fn outside_quotes(value: &str, separator: u8) -> Vec<&str> {
+    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
+    while at < value.len() {
+        if value.as_bytes()[at] == separator {
+            parts.push(&value[start..at]);
+            start = at + 1;
+        }
+        at += quoted_len(&value[at..]).unwrap_or(1);
+    }
+    parts.push(&value[start..]);
+    parts
+}
+
+/// Bytes of the quoted string that `text` begins with, quotes included.
+fn quoted_len(text: &str) -> Option<usize> {
+    let mut bytes = text.bytes().enumerate();
+    if bytes.next() != Some((0, b'"')) {
+        return None;
+    }
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'"' => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).map_or(text, str::trim)
+}
+
+/// An element of `Forwarded` that is not written as RFC 7239 says.
+#[derive(Debug, PartialEq, Eq)]
+struct Malformed;
+
+/// The client that one element of `Forwarded` names in its `for`. An element with a quote in the wrong place is malformed: a client that
+/// sends `x="` would hide the `for` that the proxy appends.
+fn client_of_element(element: &str) -> Result<Option<&str>, Malformed> {
+    let mut client = None;
+    for pair in outside_quotes(element, b';').into_iter().map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').ok_or(Malformed)?;
+        let value = value.trim();
+        let is_quoted = quoted_len(value) == Some(value.len());
+        if name.contains('"') || (value.contains('"') && !is_quoted) {
+            return Err(Malformed);
+        }
+        if name.trim().eq_ignore_ascii_case("for") {
+            client = Some(unquoted(value));
+        }
+    }
+    Ok(client)
+}
+
+/// An IP address with or without brackets and port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     if let Ok(address) = hop.parse() {
         return Some(address);
@@ -213,8 +321,102 @@ mod tests {
             ("10.0.0.1", &[("x-forwarded-for", "10.0.0.9"), ("forwarded", "for=203.0.113.1")], "10.0.0.1"),
             ("10.0.0.1", &[("x-forwarded-for", "203.0.113.1"), ("forwarded", "for=203.0.113.1")], "203.0.113.1"),
             ("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:203.0.113.1")], "203.0.113.1"),
+            // IPv4 within IPv6 makes no peer trusted but for the kernel's own form.
+            ("2002:a00:1::1", &[("x-forwarded-for", "203.0.113.1")], "10.0.0.1"),
+            // A quote of the client's does not hide what the proxy appended.
+            ("10.0.0.1", &[("forwarded", r#"for="192.0.2.66, for=203.0.113.1"#)], "203.0.113.1"),
+            ("10.0.0.1", &[("forwarded", r#"for=192.0.2.66, x=", for="203.0.113.1""#)], "10.0.0.1"),
+            ("10.0.0.1", &[("forwarded", r#"x=", for="203.0.113.1""#), ("x-forwarded-for", "192.0.2.66")], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("forwarded", r#"x="\", for="203.0.113.1""#), ("x-forwarded-for", "192.0.2.66")],
+                "10.0.0.1",
+            ),
+            ("10.0.0.1", &[("x-forwarded-for", r#"192.0.2.66, ", 203.0.113.1"#)], "203.0.113.1"),
+            ("10.0.0.1", &[("forwarded", "for=192.0.2.66, proto=https")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "203.0.113.1"), ("forwarded", "for=unknown")], "10.0.0.1"),
         ] {
             assert_eq!(client(peer, headers), expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_names_no_client_says_nothing() {
+        let x = ("x-forwarded-for", "203.0.113.1");
+        for (headers, expected) in [
+            (&[x, ("forwarded", "proto=https;host=x")][..], "203.0.113.1"),
+            (&[x, ("forwarded", r#"by=10.0.0.1;host="a, for=192.0.2.66;b""#)], "203.0.113.1"),
+            (&[x, ("forwarded", "")], "203.0.113.1"),
+            (&[x, ("forwarded", " , ;")], "203.0.113.1"),
+            (&[("x-forwarded-for", ""), ("forwarded", "for=203.0.113.1")], "203.0.113.1"),
+            (&[("x-forwarded-for", ""), ("forwarded", "proto=https")], "10.0.0.1"),
+            (&[("x-forwarded-for", "203.0.113.1,")], "203.0.113.1"),
+            (&[("x-forwarded-for", "203.0.113.1, ,")], "203.0.113.1"),
+            (&[x, ("x-forwarded-for", "")], "203.0.113.1"),
+            (&[("x-forwarded-for", r#""203.0.113.1""#)], "203.0.113.1"),
+            (&[("x-forwarded-for", r#""[2001:db8::1]:99""#)], "2001:db8::1"),
+            (&[("forwarded", "for=203.0.113.1,")], "203.0.113.1"),
+            (&[("forwarded", r#"for = "203.0.113.1" ; proto=https"#)], "203.0.113.1"),
+            (&[("forwarded", r#"host="a,b;c";for=203.0.113.1"#)], "203.0.113.1"),
+            (&[("forwarded", r#"for=203.0.113.1;host="a\",b""#)], "203.0.113.1"),
+            (&[("forwarded", r#"for="203.0.113.1:99";by="[::1]""#), x], "203.0.113.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", headers), expected.parse::<IpAddr>().unwrap(), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn ipv4_within_ipv6_is_one_reader_for_each_ipv4_address() {
+        for (one, other) in [
+            ("64:ff9b::198.51.100.1", "64:ff9b::198.51.100.2"),
+            ("::ffff:198.51.100.1", "::ffff:198.51.100.2"),
+            ("::198.51.100.1", "::198.51.100.2"),
+            ("::ffff:0:198.51.100.1", "::ffff:0:198.51.100.2"),
+            ("2002:c633:6401::1", "2002:c633:6402::1"),
+        ] {
+            for (address, ipv4) in [(one, "198.51.100.1"), (other, "198.51.100.2")] {
+                let (address, ipv4): (IpAddr, IpAddr) = (address.parse().unwrap(), ipv4.parse().unwrap());
+                assert_eq!(unwrapped(address), ipv4, "{address}");
+                assert!(ClientAddress::new(address) == ClientAddress::new(ipv4), "{address}");
+                let network = |address| with_client_network(address, <[u8]>::to_vec);
+                assert_eq!(network(address), network(ipv4), "{address}");
+            }
+        }
+        for kept in
+            ["::", "::1", "64:ff9b:1::198.51.100.1", "64:ff9b:0:1::198.51.100.1", "2001:db8::1", "2003::1", "fe80::1"]
+        {
+            assert_eq!(unwrapped(kept.parse().unwrap()), kept.parse::<IpAddr>().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_network_of_an_ipv6_address() {
+        for (one, other, same_reader, same_network) in [
+            ("2001:db8:0:ff00::1", "2001:db8:0:ff00::2", true, true),
+            ("2001:db8:0:ff00::1", "2001:db8:0:ffff::1", false, true),
+            ("2001:db8:0:ff00::1", "2001:db8:0:fe00::1", false, false),
+            ("64:ff9b:1::1", "64:ff9b:1::2", false, false),
+            ("64:ff9b:1:c633:64:100::", "64:ff9b:1:c633:64:200::", false, false),
+            ("64:ff9b:1::1", "64:ff9b:1::1", true, true),
+        ] {
+            let address = |text: &str| ClientAddress::new(text.parse().unwrap());
+            let reader = |text: &str| address(text).with_network_bytes(<[u8]>::to_vec);
+            let network = |text: &str| address(text).with_client_network(<[u8]>::to_vec);
+            assert_eq!(reader(one) == reader(other), same_reader, "{one} {other}");
+            assert_eq!(network(one) == network(other), same_network, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_trusted_is_noticed() {
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let forwarded = HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), "203.0.113.1".parse().unwrap())]);
+        for (peer, headers, noticed) in [
+            ("198.51.100.7", &forwarded, true),
+            ("10.0.0.1", &forwarded, false),
+            ("198.51.100.7", &HeaderMap::new(), false),
+        ] {
+            assert_eq!(proxies.is_unnamed_proxy(peer.parse().unwrap(), headers), noticed, "{peer}");
         }
     }
 

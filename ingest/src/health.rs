@@ -10,7 +10,7 @@ impl<S: Sink> Ingest<S> {
         self.sink.ready().is_err() || self.key_in_use().is_err()
     }
 
-    /// Log, number of projects, refused beacons, and the visitor key by its fingerprint, as members of a JSON object.
+    /// Log, number of projects, refused beacons, beacons of proxies that are not trusted, and the visitor key by its fingerprint, as members of a JSON object.
     pub fn details(&self) -> Map<String, Value> {
         let key = self.key_in_use().map_or_else(
             |error| json!({"error": error.to_string()}),
@@ -28,6 +28,7 @@ impl<S: Sink> Ingest<S> {
             ("log", log.into()),
             ("projects", self.projects.len().into()),
             ("refused_beacons", self.refused_beacons().into()),
+            ("untrusted_forwarded_beacons", self.untrusted_forwarded_beacons().into()),
             ("key", key),
         ];
         members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

@@ -1,6 +1,6 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
-use crate::accept::{AcceptedPage, Refused, accept};
+use crate::accept::{AcceptedPage, Refused, accept, concerned};
 use crate::client::{ClientAddress, UserAgent};
 use crate::keys::PeriodKey;
 use crate::per_network::Kind;
@@ -105,9 +105,9 @@ async fn pixel<S: Sink>(
         &parts.headers,
         async || Ok(Bytes::new()),
         |_| {
-            let pairs = query_pairs(parts.uri.query().unwrap_or(""))?;
-            let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-            if beacon.url.is_none() {
+            let pairs = query_pairs(parts.uri.query().unwrap_or(""));
+            let mut beacon = Beacon::from_query(pairs.iter().map(|(name, value)| (&**name, &**value)));
+            if beacon.url.is_none() && beacon.refusal.is_none() {
                 // A page without scripts cannot name itself; the browser does, in the header.
                 beacon.url = parts.headers.get(header::REFERER).and_then(|v| v.to_str().ok()).map(str::to_owned);
             }
@@ -139,6 +139,7 @@ async fn take<S: Sink>(
         return Ok(Taken::OptedOut);
     }
     let now = (ingest.clock)();
+    ingest.note_forwarded(peer.ip(), headers);
     let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
     let outcome = async {
         if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {
@@ -153,11 +154,14 @@ async fn take<S: Sink>(
         let beacon = parse(body)?;
         let key = ingest.keys.at(now).map_err(|error| {
             tracing::error!(%error, "no visitor key; beacons are answered 503");
-            Rejection::new(RejectionReason::LogUnavailable, "a working visitor key; try again later")
+            let expected = "a working visitor key; try again later";
+            let rejection = Rejection::new(RejectionReason::LogUnavailable, expected);
+            Refused { project: concerned(&beacon, &ingest.projects), rejection, host: String::new() }
         })?;
         let hour = key.hour_of(now);
         let network = address.network_hashed(&ingest.client_secret);
-        let page = accept(beacon, &ingest.projects, hour, network)?;
+        let mut page = accept(beacon, &ingest.projects, hour, network)?;
+        let dropped = std::mem::take(&mut page.dropped);
         let project = page.project.clone();
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
@@ -168,6 +172,9 @@ async fn take<S: Sink>(
         let record = record::encode_page_view(view, ingest.config.record_format);
         let log_key = log_key(project.as_str());
         ingest.sink.append(log_key, record).await.map_err(|error| told(unavailable(&error)))?;
+        for fact in dropped {
+            ingest.tally.add_dropped(&project, fact, Cause::Unusable);
+        }
         for kind in over {
             ingest.tally.add_dropped(&project, kind.fact(), Cause::Limit);
         }
@@ -288,19 +295,15 @@ async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rej
     }
 }
 
-fn query_pairs(query: &str) -> Result<Vec<(String, String)>, Rejection> {
-    let decode = |text: &str| {
-        percent_encoding::percent_decode_str(&text.replace('+', " "))
-            .decode_utf8()
-            .map(|text| text.into_owned())
-            .map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a query in percent-encoded UTF-8"))
-    };
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
+/// Decoded names and values. What is not UTF-8 has U+FFFD in its place, by which [`Beacon`] knows it.
+fn query_pairs(query: &str) -> Vec<(String, String)> {
+    let decode =
+        |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
+            (decode(name), decode(value))
         })
         .collect()
 }
@@ -387,3 +390,6 @@ async fn beacon_js(method: Method) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,10 +29,12 @@ use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;
 use crate::sink::Sink;
 use crate::tally::{Tally, TallyMessage};
+use ::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use schemas::Hour;
 use schemas::record::RecordFormat;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +105,8 @@ pub struct Ingest<S> {
     in_flight: Semaphore,
     /// Endpoints that were seen with another visitor key.
     foreign_keys: AtomicU64,
+    /// Beacons with `X-Forwarded-For` from a peer that is no trusted proxy.
+    untrusted_forwarded: AtomicU64,
 }
 
 impl<S: Sink> Ingest<S> {
@@ -122,6 +126,7 @@ impl<S: Sink> Ingest<S> {
             classifier: classify::Classifier::default(),
             client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
+            untrusted_forwarded: AtomicU64::new(0),
         }
     }
 
@@ -160,6 +165,25 @@ impl<S: Sink> Ingest<S> {
     /// Beacons refused since the start, for whatever reason.
     pub fn refused_beacons(&self) -> u64 {
         self.tally.refused()
+    }
+
+    /// Beacons since the start that had an `X-Forwarded-For` header and came from a peer that is no trusted proxy. If a proxy of this
+    /// service sent them, all its readers count as one.
+    pub fn untrusted_forwarded_beacons(&self) -> u64 {
+        self.untrusted_forwarded.load(Ordering::Relaxed)
+    }
+
+    /// Counts such a beacon. The first one is logged, without an IP address: the peer may be a reader.
+    fn note_forwarded(&self, peer: IpAddr, headers: &HeaderMap) {
+        if !self.config.trusted_proxies.is_unnamed_proxy(peer, headers) {
+            return;
+        }
+        if self.untrusted_forwarded.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                "a beacon has an `X-Forwarded-For` header but its peer is no trusted proxy, so the header is ignored. If a proxy of \
+                 this service sent it, name the proxy in `trusted_proxy`, or all its readers count as one"
+            );
+        }
     }
 
     /// Sends what has been tallied of refused beacons and dropped facts to the log. Returns how many records the log has. What it is not known

@@ -170,6 +170,12 @@ impl Projects {
         }
     }
 
+    /// Whether the project is registered, or a host pattern has admitted it.
+    pub fn is_known(&self, slug: &ProjectSlug) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.hosts_of.contains_key(slug) || (!snapshot.removed.contains(slug) && self.names().names.contains(slug))
+    }
+
     /// What the project says of its paths.
     pub fn rules(&self, slug: &ProjectSlug) -> Arc<PathRules> {
         self.snapshot.load().rules.get(slug).map_or_else(|| Arc::clone(&self.no_rules), Arc::clone)
@@ -271,6 +277,7 @@ mod tests {
         projects.replace(ProjectSnapshot::default().without([slug("one")]));
         assert_eq!(projects.find(None, &host("one.rtd.example")), Lookup::Unknown);
         assert_eq!(projects.find(Some(&slug("one")), &host("one.rtd.example")), Lookup::Unknown);
+        assert!(!projects.is_known(&slug("one")));
         assert_eq!(projects.find(None, &host("two.rtd.example")), Lookup::New(slug("two")));
     }
 

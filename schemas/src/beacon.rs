@@ -1,33 +1,37 @@
 //! The beacon as a page sends it, before anything of it is believed.
+//!
+//! Only what the count itself needs can refuse a beacon: the project and the page's URL. An optional fact that cannot be used is
+//! dropped, and the view is counted without it. [`Beacon::dropped`] says which.
 
+use crate::proto::Fact;
+use crate::record::MAX_LABEL_BYTES;
 use crate::rejection::{Rejection, RejectionReason};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-/// Longest URL or referrer in bytes.
-pub const MAX_URL_BYTES: usize = 2048;
-
-/// Longest version or language in bytes.
-pub const MAX_TEXT_BYTES: usize = 64;
+use std::borrow::Cow;
 
 /// `POST /v1/pageview` and the query of `GET /v1/pageview.gif`: types checked, values not. Fields that are not listed
-/// here are ignored, so that an older server understands a newer script.
+/// here are ignored, so that an older server understands a newer script. Lengths are bounded by the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beacon {
     /// Slug of the project; may be absent where the page's host belongs to one project.
     pub project: Option<String>,
-    /// Address of the page.
+    /// URL of the page.
     pub url: Option<String>,
-    /// Address of the page that led here.
+    /// URL of the page that led here.
     pub referrer: Option<String>,
     /// HTTP status of the page; 200 where absent.
     pub status: Option<u16>,
-    /// Documentation version.
+    /// Documentation version, at most 255 bytes.
     pub version: Option<String>,
-    /// Documentation language.
+    /// Documentation language, at most 255 bytes.
     pub language: Option<String>,
     /// 64 random bits, chosen by the script for each view.
     pub id: Option<u64>,
+    /// Facts that were sent and cannot be used, each once.
+    pub dropped: Vec<Fact>,
+    /// Why `project` or `url` cannot be used. The beacon is refused, in the report of the project that the rest of it shows.
+    pub refusal: Option<Rejection>,
 }
 
 /// What our script sends, borrowed from the body: the common case, without an allocation for what is looked at once.
@@ -42,154 +46,342 @@ struct Plain<'a> {
     id: Option<&'a str>,
 }
 
-impl Plain<'_> {
-    fn check(self) -> Result<Beacon, Rejection> {
-        let owned = |name, text: Option<&str>, limit| match text {
-            None | Some("") => Ok(None),
-            Some(text) => checked(name, text, limit).map(|text| Some(text.to_owned())),
-        };
-        Ok(Beacon {
-            project: owned("project", self.project, MAX_TEXT_BYTES)?,
-            url: owned("url", self.url, MAX_URL_BYTES)?,
-            referrer: owned("referrer", self.referrer, MAX_URL_BYTES)?,
-            version: owned("version", self.version, MAX_TEXT_BYTES)?,
-            language: owned("language", self.language, MAX_TEXT_BYTES)?,
-            status: self.status.map(|number| status(Some(number))).transpose()?,
-            id: owned("id", self.id, MAX_TEXT_BYTES)?.map(|text| id(&text)).transpose()?,
-        })
+/// The fields, in the order in which they are checked.
+const FIELDS: [&str; 7] = ["project", "url", "referrer", "status", "version", "language", "id"];
+
+/// The value of a field as it was sent.
+enum Sent<'a> {
+    Text(&'a str),
+    Number(f64),
+    Other,
+}
+
+impl<'a> Sent<'a> {
+    fn of(value: &'a Value) -> Option<Self> {
+        match value {
+            Value::Null => None,
+            Value::String(text) => Some(Sent::Text(text)),
+            Value::Number(number) => Some(number.as_f64().map_or(Sent::Other, Sent::Number)),
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => Some(Sent::Other),
+        }
+    }
+
+    fn text(&self) -> Option<&'a str> {
+        match self {
+            Sent::Text(text) => Some(text),
+            Sent::Number(_) | Sent::Other => None,
+        }
     }
 }
 
-const STATUS: &str = "an HTTP status from 100 to 599";
-const ID: &str = "16 hexadecimal digits";
+impl From<Plain<'_>> for Beacon {
+    fn from(plain: Plain<'_>) -> Self {
+        let mut beacon = Beacon::default();
+        let texts = [
+            ("project", plain.project),
+            ("url", plain.url),
+            ("referrer", plain.referrer),
+            ("version", plain.version),
+            ("language", plain.language),
+            ("id", plain.id),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                beacon.set(field, &Sent::Text(text));
+            }
+        }
+        if let Some(number) = plain.status {
+            beacon.set("status", &Sent::Number(number as f64));
+        }
+        beacon
+    }
+}
 
 impl Beacon {
-    /// Reads a JSON body; a refusal names the field and what was expected.
+    /// Reads a JSON body.
+    ///
+    /// # Errors
+    /// The body is no JSON object. What is wrong with a field is in [`Beacon::refusal`] or [`Beacon::dropped`].
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
-        let text =
-            std::str::from_utf8(body).map_err(|_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8"))?;
+        let Ok(text) = std::str::from_utf8(body) else {
+            // A page in another encoding: what is not UTF-8 may be in an optional fact only.
+            let not_utf8 = |_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8");
+            return Self::from_any_json(&String::from_utf8_lossy(body)).map_err(not_utf8);
+        };
         // Serde reads a struct from an array too, which is no beacon.
         if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
             && let Ok(plain) = serde_json::from_str::<Plain<'_>>(text)
         {
-            return plain.check();
+            return Ok(plain.into());
         }
         Self::from_any_json(text)
     }
 
-    /// Reads what [`Plain`] does not: escapes, and everything that is to be refused by name.
+    /// Reads what [`Plain`] does not: escapes, and values of unexpected types.
     fn from_any_json(text: &str) -> Result<Self, Rejection> {
-        let mut object: Map<String, Value> = serde_json::from_str(text)
+        let object: Map<String, Value> = serde_json::from_str(text)
+            .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)))
             .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))?;
-        let mut beacon = Beacon {
-            project: string(&mut object, "project", MAX_TEXT_BYTES)?,
-            url: string(&mut object, "url", MAX_URL_BYTES)?,
-            referrer: string(&mut object, "referrer", MAX_URL_BYTES)?,
-            version: string(&mut object, "version", MAX_TEXT_BYTES)?,
-            language: string(&mut object, "language", MAX_TEXT_BYTES)?,
-            ..Beacon::default()
-        };
-        beacon.status = match object.get("status") {
-            None | Some(Value::Null) => None,
-            Some(Value::Number(number)) => Some(status(number.as_u64())?),
-            Some(Value::String(text)) => Some(status(text.parse().ok())?),
-            Some(_) => return Err(Rejection::field(RejectionReason::InvalidField, "status", STATUS)),
-        };
-        beacon.id = string(&mut object, "id", MAX_TEXT_BYTES)?.map(|text| id(&text)).transpose()?;
-        Ok(beacon)
-    }
-
-    /// Reads decoded pairs of a query string, with the same refusals.
-    pub fn from_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, Rejection> {
         let mut beacon = Beacon::default();
-        for (name, value) in pairs {
-            if value.is_empty() {
-                continue;
-            }
-            match name {
-                "project" => beacon.project = Some(checked("project", value, MAX_TEXT_BYTES)?.to_owned()),
-                "url" => beacon.url = Some(checked("url", value, MAX_URL_BYTES)?.to_owned()),
-                "referrer" => beacon.referrer = Some(checked("referrer", value, MAX_URL_BYTES)?.to_owned()),
-                "version" => beacon.version = Some(checked("version", value, MAX_TEXT_BYTES)?.to_owned()),
-                "language" => beacon.language = Some(checked("language", value, MAX_TEXT_BYTES)?.to_owned()),
-                "status" => beacon.status = Some(status(value.parse().ok())?),
-                "id" => beacon.id = Some(id(value)?),
-                _ => {}
+        for field in FIELDS {
+            if let Some(sent) = object.get(field).and_then(Sent::of) {
+                beacon.set(field, &sent);
             }
         }
         Ok(beacon)
     }
-}
 
-fn string(object: &mut Map<String, Value>, name: &'static str, limit: usize) -> Result<Option<String>, Rejection> {
-    match object.get_mut(name).map(Value::take) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => {
-            checked(name, &text, limit)?;
-            Ok(if text.is_empty() { None } else { Some(text) })
+    /// Reads decoded pairs of a query string, by the same rules.
+    pub fn from_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut beacon = Beacon::default();
+        for (field, value) in pairs {
+            beacon.set(field, &Sent::Text(value));
         }
-        Some(_) => Err(Rejection::field(RejectionReason::InvalidField, name, "a string")),
+        beacon
+    }
+
+    /// Takes the value of one field. An empty text is none.
+    fn set(&mut self, field: &str, sent: &Sent<'_>) {
+        if sent.text().is_some_and(|text| trimmed(text).is_empty()) {
+            return;
+        }
+        match field {
+            "project" => match sent.text() {
+                Some(text) => self.project = Some(trimmed(text).to_owned()),
+                None => self.refuse(Rejection::field(RejectionReason::InvalidField, "project", "a string")),
+            },
+            "url" => match page_url(sent) {
+                Ok(url) => self.url = Some(url.to_owned()),
+                Err(rejection) => self.refuse(rejection),
+            },
+            "referrer" => self.referrer = self.usable(Fact::Referrer, sent.text().and_then(clean_text)),
+            "version" => self.version = self.usable(Fact::Version, label(sent)),
+            "language" => self.language = self.usable(Fact::Language, label(sent)),
+            "status" => self.status = self.usable(Fact::Status, status(sent)),
+            "id" => self.id = self.usable(Fact::Id, sent.text().and_then(id)),
+            _ => {}
+        }
+    }
+
+    /// The first refusal is the one that the sender is answered.
+    fn refuse(&mut self, rejection: Rejection) {
+        self.refusal.get_or_insert(rejection);
+    }
+
+    /// Notes `fact` as dropped if its value cannot be used.
+    fn usable<T>(&mut self, fact: Fact, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.drop_fact(fact);
+        }
+        value
+    }
+
+    /// Notes that the view is counted without `fact`, since what was sent cannot be used.
+    pub fn drop_fact(&mut self, fact: Fact) {
+        if !self.dropped.contains(&fact) {
+            self.dropped.push(fact);
+        }
     }
 }
 
-fn checked<'a>(name: &'static str, text: &'a str, limit: usize) -> Result<&'a str, Rejection> {
-    if text.len() > limit {
-        return Err(Rejection::field(RejectionReason::FieldTooLong, name, format!("at most {limit} bytes")));
+/// The text without spaces, line breaks and control characters at its ends.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c.is_control())
+}
+
+/// Whether the text was in another encoding than UTF-8: a decoder puts this character in place of what it cannot read.
+fn is_torn(text: &str) -> bool {
+    text.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// Trimmed text, if it is readable and on one line.
+fn clean_text(text: &str) -> Option<String> {
+    let text = trimmed(text);
+    let is_clean = !is_torn(text) && !text.chars().any(char::is_control);
+    is_clean.then(|| text.to_owned())
+}
+
+/// A label is never cut: half of it would be another value.
+fn label(sent: &Sent<'_>) -> Option<String> {
+    let text = sent.text().filter(|text| trimmed(text).len() <= MAX_LABEL_BYTES)?;
+    clean_text(text)
+}
+
+fn page_url<'a>(sent: &Sent<'a>) -> Result<&'a str, Rejection> {
+    let refusal = |reason, expected: &'static str| Rejection::field(reason, "url", expected);
+    let text = sent.text().ok_or_else(|| refusal(RejectionReason::InvalidField, "a string"))?;
+    let text = trimmed(text);
+    if is_torn(text) {
+        return Err(refusal(RejectionReason::NotUtf8, "a URL in UTF-8"));
     }
     if text.chars().any(char::is_control) {
-        return Err(Rejection::field(RejectionReason::ControlCharacters, name, "text without control characters"));
+        return Err(refusal(RejectionReason::ControlCharacters, "text without control characters"));
     }
     Ok(text)
 }
 
-fn status(number: Option<u64>) -> Result<u16, Rejection> {
-    match number {
-        Some(number @ 100..=599) => Ok(number as u16),
-        _ => Err(Rejection::field(RejectionReason::InvalidField, "status", STATUS)),
-    }
+/// A whole number from 100 to 599, also as `404.0` or as text.
+fn status(sent: &Sent<'_>) -> Option<u16> {
+    let number = match sent {
+        Sent::Text(text) => trimmed(text).parse::<f64>().ok()?,
+        Sent::Number(number) => *number,
+        Sent::Other => return None,
+    };
+    let is_status = number.fract() == 0.0 && (100.0..=599.0).contains(&number);
+    is_status.then_some(number as u16)
 }
 
-fn id(text: &str) -> Result<u64, Rejection> {
-    let refusal = || Rejection::field(RejectionReason::InvalidField, "id", ID);
-    if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(refusal());
+/// 16 hexadecimal digits.
+fn id(text: &str) -> Option<u64> {
+    let text = trimmed(text);
+    let is_id = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id { u64::from_str_radix(text, 16).ok() } else { None }
+}
+
+/// JSON in which escapes of half a character (`\ud83d` without `\ude00`) are escapes of U+FFFD. A script that cuts a string within a
+/// character sends such halves, and serde refuses the whole body for them.
+fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+    let escape_at = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut fixed = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = text[at..].find('\\') {
+        at += found;
+        match escape_at(at) {
+            Some(0xd800..=0xdbff) if matches!(escape_at(at + 6), Some(0xdc00..=0xdfff)) => at += 12,
+            Some(0xd800..=0xdfff) => {
+                fixed.push_str(&text[copied..at]);
+                fixed.push_str("\\ufffd");
+                at += 6;
+                copied = at;
+            }
+            Some(_) => at += 6,
+            // The character after the backslash may be a backslash itself.
+            None => at += 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        }
     }
-    u64::from_str_radix(text, 16).map_err(|_| refusal())
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    fixed.push_str(&text[copied..]);
+    Cow::Owned(fixed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(body: &str) -> Beacon {
+        Beacon::from_json(body.as_bytes()).unwrap()
+    }
+
     #[test]
     fn a_full_beacon_is_read() {
-        let beacon = Beacon::from_json(
-            br#"{"project":"sphinx","url":"https://docs.example.org/a?b#c","referrer":"","status":404,"version":"stable",
+        let beacon = read(
+            r#"{"project":"sphinx","url":"https://docs.example.org/a?b#c","referrer":"","status":404,"version":"stable",
                  "language":"en","id":"00ff00ff00ff00ff","a_field_of_tomorrow":[1]}"#,
-        )
-        .unwrap();
+        );
         assert_eq!(beacon.project.as_deref(), Some("sphinx"));
         assert_eq!((beacon.status, beacon.id), (Some(404), Some(0x00ff_00ff_00ff_00ff)));
-        assert_eq!(beacon.referrer, None);
+        assert_eq!((beacon.referrer, beacon.dropped, beacon.refusal), (None, vec![], None));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for (body, reason) in [
+            (&b"{"[..], RejectionReason::MalformedJson),
+            (b"[]", RejectionReason::MalformedJson),
+            (br#"["docs","https://a/",null,200,null,null,null]"#, RejectionReason::MalformedJson),
+            (br#"{"url":"https://a/","version":"\ud8"}"#, RejectionReason::MalformedJson),
+            (b"\xff", RejectionReason::NotUtf8),
+        ] {
+            let refusal = Beacon::from_json(body).unwrap_err();
+            assert_eq!((refusal.reason, refusal.field), (reason, None), "{}", String::from_utf8_lossy(body));
+        }
     }
 
     #[test]
     fn refusals_name_the_field() {
         for (body, reason, field) in [
-            (&b"{"[..], RejectionReason::MalformedJson, None),
-            (b"[]", RejectionReason::MalformedJson, None),
-            (br#"["docs","https://a/",null,200,null,null,null]"#, RejectionReason::MalformedJson, None),
-            (b"{\"url\":\"\xff\"}", RejectionReason::NotUtf8, None),
-            (br#"{"url":5}"#, RejectionReason::InvalidField, Some("url")),
-            (br#"{"url":"https://a/","status":99}"#, RejectionReason::InvalidField, Some("status")),
-            (br#"{"url":"https://a/","id":"xyz"}"#, RejectionReason::InvalidField, Some("id")),
-            (br#"{"url":"https://a/","version":"a\u0000b"}"#, RejectionReason::ControlCharacters, Some("version")),
+            (&b"{\"url\":\"\xff\",\"project\":\"docs\"}"[..], RejectionReason::NotUtf8, "url"),
+            (br#"{"project":"docs","url":5}"#, RejectionReason::InvalidField, "url"),
+            (br#"{"project":"docs","url":"https://a/\u0000b"}"#, RejectionReason::ControlCharacters, "url"),
+            (br#"{"project":5,"url":"https://a/"}"#, RejectionReason::InvalidField, "project"),
         ] {
-            let refusal = Beacon::from_json(body).unwrap_err();
-            assert_eq!((refusal.reason, refusal.field), (reason, field));
+            let beacon = Beacon::from_json(body).unwrap();
+            assert!(beacon.project.is_some() || beacon.url.is_some(), "says whose it is");
+            let refusal = beacon.refusal.unwrap();
+            assert_eq!((refusal.reason, refusal.field), (reason, Some(field)));
         }
-        let long = format!(r#"{{"url":"https://a/{}"}}"#, "x".repeat(MAX_URL_BYTES));
-        assert_eq!(Beacon::from_json(long.as_bytes()).unwrap_err().reason, RejectionReason::FieldTooLong);
+    }
+
+    #[test]
+    fn an_odd_optional_fact_is_dropped_and_nothing_else() {
+        let long = "x".repeat(MAX_LABEL_BYTES + 1);
+        let long_version = format!(r#""version":"{long}""#);
+        let long_language = format!(r#""language":"{long}""#);
+        for (field, fact) in [
+            (long_version.as_str(), Fact::Version),
+            (long_language.as_str(), Fact::Language),
+            (r#""version":"1\n2""#, Fact::Version),
+            (r#""version":"a\u0000b""#, Fact::Version),
+            (r#""version":"\ud83d 1""#, Fact::Version),
+            (r#""version":3"#, Fact::Version),
+            (r#""language":["en"]"#, Fact::Language),
+            (r#""language":"e\tn""#, Fact::Language),
+            (r#""referrer":{}"#, Fact::Referrer),
+            (r#""referrer":"https://a/\nb""#, Fact::Referrer),
+            (r#""status":99"#, Fact::Status),
+            (r#""status":600"#, Fact::Status),
+            (r#""status":-404"#, Fact::Status),
+            (r#""status":404.5"#, Fact::Status),
+            (r#""status":true"#, Fact::Status),
+            (r#""status":"ok""#, Fact::Status),
+            (r#""status":"NaN""#, Fact::Status),
+            (r#""id":"xyz""#, Fact::Id),
+            (r#""id":"+123456789abcdef""#, Fact::Id),
+            (r#""id":7"#, Fact::Id),
+        ] {
+            let url = "https://a.example/";
+            let beacon = read(&format!(r#"{{"url":"{url}",{field}}}"#));
+            let expected = Beacon { url: Some(url.to_owned()), dropped: vec![fact], ..Beacon::default() };
+            assert_eq!(beacon, expected, "{field}");
+        }
+        let latin_1 = Beacon::from_json(b"{\"url\":\"https://a/\",\"version\":\"caf\xe9\"}").unwrap();
+        assert_eq!((latin_1.url.as_deref(), latin_1.dropped), (Some("https://a/"), vec![Fact::Version]));
+    }
+
+    #[test]
+    fn facts_are_trimmed_and_their_limits_are_of_the_decoded_text() {
+        let label = "ก".repeat(MAX_LABEL_BYTES / 3);
+        let escaped = label.replace('ก', "\\u0e01");
+        let beacon = read(&format!(
+            r#"{{"url":" https://a/\n","version":"\n {escaped}\t","language":"\r\n","status":404.0,"id":" 0123456789abcdef\n"}}"#
+        ));
+        assert_eq!(beacon.url.as_deref(), Some("https://a/"));
+        assert_eq!((beacon.version.as_deref(), beacon.language), (Some(label.as_str()), None));
+        assert_eq!((beacon.status, beacon.id), (Some(404), Some(0x0123_4567_89ab_cdef)));
+        assert_eq!((beacon.dropped, beacon.refusal), (vec![], None));
+        for status in ["404", "404.0", "4.04e2", "\"404\"", "\" 404.0 \""] {
+            assert_eq!(read(&format!(r#"{{"status":{status}}}"#)).status, Some(404), "{status}");
+        }
+    }
+
+    #[test]
+    fn half_a_character_does_not_lose_the_view() {
+        for (sent, read) in [
+            (r"\ud83d\ude00", "😀"),
+            (r"\\ud83d", r"\ud83d"),
+            (r"\ud83d", "\u{fffd}"),
+            (r"a\ude00b", "a\u{fffd}b"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}😀"),
+            (r"\ud83d\n", "\u{fffd}\n"),
+        ] {
+            let text: String = serde_json::from_str(&without_lone_surrogates(&format!("\"{sent}\""))).unwrap();
+            assert_eq!(text, read, "{sent}");
+        }
     }
 
     #[test]
@@ -205,6 +397,7 @@ mod tests {
             " \t\r\n[null,\"https://a.example/\",null,null,null,null,null]",
             " \t\r\n{\"url\":\"https://a.example/\"}",
             "\u{a0}{\"url\":\"https://a.example/\"}",
+            "{\"url\":\"https://a.example/\u{7f}/\",\"version\":\"\u{fffd}\"}",
             r#"{"url":"https://a.example/","id":"0123"}"#,
             r#"{"url":"https://a.example/","id":"01234567890123456789012345678901234567890123456789012345678901234"}"#,
             r#"{"url":"https://a.example/","url":"https://b.example/"}"#,

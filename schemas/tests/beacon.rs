@@ -13,6 +13,7 @@ fn the_beacon_of_version_1_is_read() {
         version: Some("stable".to_owned()),
         language: Some("en".to_owned()),
         id: Some(0xfedc_ba98_7654_3210),
+        ..Beacon::default()
     };
     assert_eq!(beacon, expected);
 }

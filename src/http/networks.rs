@@ -1,6 +1,6 @@
 //! How many connections one client network may have open at once, so that one client cannot take all of the listener.
 
-use ingest::client::TrustedProxies;
+use ingest::client::{TrustedProxies, with_client_network};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ pub(super) struct Networks {
 #[derive(Default)]
 struct Counts {
     /// Never empty counts, so at most one entry for each open connection.
-    open: HashMap<u64, usize>,
+    open: HashMap<u128, usize>,
     /// Connections closed since the last warning.
     refused: u64,
     warned_at: Option<Instant>,
@@ -30,7 +30,7 @@ struct Counts {
 pub(super) struct NetworkPermit {
     networks: Arc<Networks>,
     /// None where connections are not counted.
-    network: Option<u64>,
+    network: Option<u128>,
 }
 
 impl Networks {
@@ -87,12 +87,11 @@ impl Drop for NetworkPermit {
     }
 }
 
-/// The network of an IP address: 32 bits of IPv4 with the highest bit set, or the first 56 bits of IPv6.
-fn network(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => 1 << 63 | u64::from(address.to_bits()),
-        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 72).unwrap_or(0),
-    }
+/// The client network of an IP address as a number: its bytes, with their count in front.
+fn network(address: IpAddr) -> u128 {
+    with_client_network(address, |bytes| {
+        bytes.iter().fold(bytes.len() as u128, |number, byte| number << 8 | u128::from(*byte))
+    })
 }
 
 #[cfg(test)]
@@ -109,7 +108,10 @@ mod tests {
         assert_ne!(network(ip("192.0.2.1")), network(ip("192.0.2.2")));
         assert_eq!(network(ip("2001:db8:0:ff00::1")), network(ip("2001:db8:0:ffff:9::")));
         assert_ne!(network(ip("2001:db8:0:ff00::1")), network(ip("2001:db8:0:fe00::1")));
-        assert_ne!(network(ip("::c000:201")), network(ip("192.0.2.1")));
+        for translated in ["::c000:201", "64:ff9b::c000:201", "::ffff:0:c000:201", "2002:c000:201::1"] {
+            assert_eq!(network(ip(translated)), network(ip("192.0.2.1")), "{translated}");
+        }
+        assert_ne!(network(ip("64:ff9b:1::1")), network(ip("64:ff9b:1::2")), "all 128 bits");
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl Figures {
     pub fn endpoint<S: Sink>(&mut self, ingest: &Ingest<S>) -> &mut Self {
         self.one("refused_beacons_total", "counter", "Beacons refused, for any reason.", ingest.refused_beacons())
             .one(
+                "untrusted_forwarded_beacons_total",
+                "counter",
+                "Beacons with X-Forwarded-For from a peer that is not in trusted_proxy.",
+                ingest.untrusted_forwarded_beacons(),
+            )
+            .one(
                 "nodes_with_another_key",
                 "gauge",
                 "Endpoints that have another visitor key: visitors who meet both count twice.",

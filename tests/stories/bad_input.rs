@@ -209,6 +209,36 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_with_an_odd_optional_fact_is_counted_and_the_fact_is_in_the_report() -> Result<()> {
+    let service = Service::started(&["--clock-start", CLOCK], &PROJECTS).await?;
+    let facts = cases::odd_facts();
+    let mut dropped = BTreeMap::<&str, u64>::new();
+    for (field, value, fact) in &facts {
+        let mut beacon = serde_json::json!({"project": "docs", "url": "https://docs.example/welcome.html"});
+        beacon[*field] = value.clone();
+        let answer = post(&service, &[("user-agent", AGENT)], &beacon.to_string()).await?;
+        ensure!(answer.status == 202, "{field} {value}: {answer:?}");
+        *dropped.entry(*fact).or_default() += 1;
+    }
+    let sent = facts.len() as u64;
+    let report = eventually("the dropped facts in the report", async || {
+        let report = service.counted("docs", MONTH, sent).await?;
+        let shown = report["dropped_facts"].as_array().context("dropped_facts")?;
+        let shown: BTreeMap<_, _> =
+            shown.iter().filter_map(|item| Some((item["fact"].as_str()?, item["views"].as_u64()?))).collect();
+        ensure!(shown == dropped, "shown: {shown:?}, sent: {dropped:?}");
+        Ok(report)
+    })
+    .await?;
+    ensure!(report["totals"]["views"] == sent && report["totals"]["rejected"] == serde_json::json!({}), "{report}");
+    for (place, text) in [("the log", service.log()), ("the report", report.to_string())] {
+        ensure!(!text.contains(CANARY), "{place} repeats what was sent:\n{text}");
+    }
+    println!("{sent} views with an odd fact, all counted, dropped: {dropped:?}");
+    Ok(())
+}
+
 /// One view from each of 50 addresses, as a proxy would tell.
 async fn views_from_fifty(service: &Service) -> Result<()> {
     for reader in 1..=50 {

@@ -47,6 +47,11 @@ fn pixel(name: &str, query: &str, status: u16, reason: &'static str, field: Opti
     }
 }
 
+/// The same, in the report of `docs`: the beacon names it, or its page is there.
+fn of_docs(case: Case) -> Case {
+    Case { tallied: Some("docs"), ..case }
+}
+
 fn elsewhere(method: &'static str, path: &str, status: u16, reason: &'static str) -> Case {
     Case {
         method,
@@ -80,40 +85,19 @@ pub fn all() -> Vec<Case> {
     ] {
         cases.push(posted(name, body, 400, "malformed_json", None));
     }
-    let text = [("project", 64), ("url", 2048), ("referrer", 2048), ("version", 64), ("language", 64), ("id", 64)];
-    for (field, limit) in text {
+    for field in ["project", "url"] {
         for wrong in [json!(5), json!(true), json!([CANARY]), json!({"a": CANARY})] {
             let name = format!("{field} is {wrong}");
-            cases.push(posted(&name, with(field, wrong), 400, "invalid_field", Some(field)));
-        }
-        let long = format!("https://docs.example/{CANARY}{}", "x".repeat(limit));
-        let name = format!("{field} is too long");
-        cases.push(posted(&name, with(field, json!(long)), 400, "field_too_long", Some(field)));
-        for control in ["\0", "\n", "\u{7f}", "\u{85}"] {
-            let value = json!(format!("{CANARY}{control}"));
-            let name = format!("{field} has {control:?}");
-            cases.push(posted(&name, with(field, value), 400, "control_characters", Some(field)));
+            cases.push(of_docs(posted(&name, with(field, wrong), 400, "invalid_field", Some(field))));
         }
     }
-    for status in [
-        json!(99),
-        json!(600),
-        json!(-1),
-        json!(200.5),
-        json!(true),
-        json!(""),
-        json!(CANARY),
-        json!("99"),
-        json!([200]),
-    ] {
-        let name = format!("status is {status}");
-        cases.push(posted(&name, with("status", status), 400, "invalid_field", Some("status")));
-    }
-    for id in [CANARY, "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg", "+123456789abcdef"] {
-        cases.push(posted(&format!("id is {id}"), with("id", json!(id)), 400, "invalid_field", Some("id")));
+    for control in ["\0", "\n", "\u{7f}", "\u{85}"] {
+        let body = with("url", json!(format!("https://docs.example/{CANARY}{control}a")));
+        let name = format!("url has {control:?}");
+        cases.push(of_docs(posted(&name, body, 400, "control_characters", Some("url"))));
     }
     for url in [json!(null), json!("")] {
-        cases.push(posted(&format!("url is {url}"), with("url", url), 400, "missing_field", Some("url")));
+        cases.push(of_docs(posted(&format!("url is {url}"), with("url", url), 400, "missing_field", Some("url"))));
     }
     cases.push(posted("nothing in it", "{}", 400, "missing_field", Some("url")));
     for url in [
@@ -126,46 +110,43 @@ pub fn all() -> Vec<Case> {
         "https://",
         "http://[canary7d1f]/",
     ] {
-        cases.push(posted(&format!("url is {url}"), with("url", json!(url)), 400, "invalid_field", Some("url")));
+        let case = posted(&format!("url is {url}"), with("url", json!(url)), 400, "invalid_field", Some("url"));
+        cases.push(of_docs(case));
     }
-    for slug in ["-canary7d1f", "Canary7d1f/canary7d1f", "canary7d1f canary7d1f", "é"] {
-        cases.push(posted(
-            &format!("slug is {slug}"),
-            with("project", json!(slug)),
-            400,
-            "invalid_field",
-            Some("project"),
-        ));
+    let long_slug = CANARY.repeat(7);
+    for slug in ["-canary7d1f", "Canary7d1f/canary7d1f", "canary7d1f canary7d1f", "canary7d1f\n1", "é", &long_slug] {
+        // Its page shows whose it is.
+        let name = format!("slug is {slug:?}");
+        cases.push(of_docs(posted(&name, with("project", json!(slug)), 400, "invalid_field", Some("project"))));
     }
     let unknown_host = json!({"url": format!("https://{CANARY}.example/")}).to_string();
     let foreign = with("url", json!(format!("https://{CANARY}.example/")));
     let ambiguous = json!({"url": format!("https://shared.example/{CANARY}")}).to_string();
     cases.extend([
-        posted("unknown project", with("project", json!(CANARY)), 404, "unknown_project", Some("url")),
+        of_docs(posted("unknown project", with("project", json!(CANARY)), 404, "unknown_project", Some("url"))),
         posted("unknown host", unknown_host, 404, "unknown_project", Some("url")),
         posted("ambiguous host", ambiguous, 404, "ambiguous_project", Some("url")),
-        Case { tallied: Some("docs"), ..posted("foreign host", foreign, 404, "foreign_host", Some("url")) },
-        Case {
-            tallied: Some("docs"),
-            ..posted("referrer is no URL", with("referrer", json!(CANARY)), 400, "invalid_field", Some("referrer"))
-        },
-        posted("not UTF-8", [b"{\"url\":\"canary7d1f\xff\"}".as_slice(), b""].concat(), 400, "not_utf8", None),
+        of_docs(posted("foreign host", foreign, 404, "foreign_host", Some("url"))),
+        posted("a url that is not UTF-8", b"{\"url\":\"canary7d1f\xff\"}", 400, "not_utf8", Some("url")),
+        posted("not UTF-8", b"canary7d1f\xff", 400, "not_utf8", None),
         posted("huge", vec![b' '; (16 << 10) + 1], 413, "body_too_large", None),
     ]);
     cases.extend([
-        pixel("no url, no Referer", "project=docs", 400, "missing_field", Some("url")),
-        pixel("not UTF-8", "project=docs&url=canary7d1f%ff", 400, "not_utf8", None),
-        pixel("a name that is not UTF-8", "%ff=canary7d1f", 400, "not_utf8", None),
-        pixel("control character", "url=https://docs.example/canary7d1f%00", 400, "control_characters", Some("url")),
-        pixel("bad id", "url=https://docs.example/&id=canary7d1f", 400, "invalid_field", Some("id")),
-        pixel("bad status", "url=https://docs.example/&status=canary7d1f", 400, "invalid_field", Some("status")),
+        of_docs(pixel("no url, no Referer", "project=docs", 400, "missing_field", Some("url"))),
+        of_docs(pixel("not UTF-8", "project=docs&url=canary7d1f%ff", 400, "not_utf8", Some("url"))),
+        pixel("a name that is not UTF-8", "%ff=canary7d1f", 400, "missing_field", Some("url")),
+        pixel("control character", "url=https://docs.example/canary7d1f%00a", 400, "control_characters", Some("url")),
         pixel("relative", "url=/canary7d1f", 400, "invalid_field", Some("url")),
-        pixel("long", &format!("version={}", CANARY.repeat(7)), 400, "field_too_long", Some("version")),
-        pixel("unknown project", "project=canary7d1f&url=https://docs.example/", 404, "unknown_project", Some("url")),
+        of_docs(pixel(
+            "unknown project",
+            "project=canary7d1f&url=https://docs.example/",
+            404,
+            "unknown_project",
+            Some("url"),
+        )),
         Case {
-            tallied: Some("docs"),
             headers: vec![("referer", format!("https://{CANARY}.example/"))],
-            ..pixel("Referer on a foreign host", "project=docs", 404, "foreign_host", Some("url"))
+            ..of_docs(pixel("Referer on a foreign host", "project=docs", 404, "foreign_host", Some("url")))
         },
         pixel("ambiguous", "url=https://shared.example/", 404, "ambiguous_project", Some("url")),
     ]);
@@ -176,4 +157,30 @@ pub fn all() -> Vec<Case> {
     cases.push(elsewhere("GET", "/canary7d1f?canary7d1f", 404, "not_found"));
     cases.push(elsewhere("POST", "/v2/pageview", 404, "not_found"));
     cases
+}
+
+/// A view with one optional fact that cannot be used: the field, its value, and the name of the fact that is dropped.
+pub fn odd_facts() -> Vec<(&'static str, Value, &'static str)> {
+    let long = CANARY.repeat(26);
+    let texts = |field, fact| {
+        let values =
+            [json!(long), json!(format!("{CANARY}\n{CANARY}")), json!(5), json!([CANARY]), json!({"a": CANARY})];
+        values.map(|value| (field, value, fact))
+    };
+    let mut facts = Vec::new();
+    facts.extend(texts("version", "version"));
+    facts.extend(texts("language", "language"));
+    facts.extend(texts("id", "id"));
+    facts.extend(texts("referrer", "referrer"));
+    let referrers = ["newsletter", "-", "null", "https://a b/", "/canary7d1f"];
+    facts.extend(referrers.map(|text| ("referrer", json!(text), "referrer")));
+    let long_host = format!("https://{}example/canary7d1f", "canary7d1f.".repeat(24));
+    facts.push(("referrer", json!(long_host), "referrer"));
+    for status in [json!(99), json!(600), json!(-1), json!(200.5), json!(true), json!(CANARY), json!([200])] {
+        facts.push(("status", status, "status"));
+    }
+    for id in [CANARY, "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg", "+123456789abcdef"] {
+        facts.push(("id", json!(id), "id"));
+    }
+    facts
 }

@@ -24,20 +24,16 @@ impl Invalid {
     /// The `number`th kind, naming `project` where it names one.
     pub fn new(number: usize, project: &'static str) -> Self {
         let url = format!("https://{project}.docs.example/");
+        let named = |url: &str| format!(r#"{{"project":"{project}","url":{url}}}"#);
         let (told, reason, status, body) = match number % 8 {
-            0 => (project, "foreign_host", 404, format!(r#"{{"project":"{project}","url":"https://else.example/"}}"#)),
-            1 => (
-                project,
-                "invalid_field",
-                400,
-                format!(r#"{{"project":"{project}","url":"{url}","referrer":"no address"}}"#),
-            ),
-            2 => ("", "invalid_field", 400, format!(r#"{{"project":"{project}","url":"{url}","status":99}}"#)),
-            3 => ("", "invalid_field", 400, format!(r#"{{"project":"{project}","url":"{url}","id":"xyz"}}"#)),
+            0 => (project, "foreign_host", 404, named(r#""https://else.example/""#)),
+            1 => (project, "invalid_field", 400, named(r#""no address""#)),
+            2 => (project, "invalid_field", 400, named("7")),
+            3 => (project, "control_characters", 400, named(r#""https://a\tb/""#)),
             4 => ("", "malformed_json", 400, format!(r#"{{"project":"{project}","url":"#)),
-            5 => ("", "missing_field", 400, format!(r#"{{"project":"{project}"}}"#)),
-            6 => ("", "unknown_project", 404, format!(r#"{{"project":"nobody","url":"{url}"}}"#)),
-            _ => ("", "field_too_long", 400, format!(r#"{{"url":"{url}","version":"{}"}}"#, "x".repeat(65))),
+            5 => (project, "missing_field", 400, format!(r#"{{"project":"{project}"}}"#)),
+            6 => (project, "unknown_project", 404, format!(r#"{{"project":"nobody","url":"{url}"}}"#)),
+            _ => (project, "not_utf8", 400, named(r#""https://\ufffd/""#)),
         };
         Invalid { project: told, reason, status, body }
     }
