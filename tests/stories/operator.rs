@@ -202,14 +202,14 @@ async fn names_that_a_pattern_admitted_outlive_a_kill() -> Result<()> {
     let arguments = ["--host-pattern", "{project}.docs.example.org", "--new-projects-per-hour", "2"];
     let mut service = Service::started(&arguments, &[]).await?;
     let month = schemas::Hour::of(chrono::Utc::now()).month().to_string();
-    let send = async |address, project: &str, referrer: &str| -> Result<u16> {
+    let send = async |address, project: &str, named: &str| -> Result<u16> {
         let mut connection = Connection::open(address).await?;
-        let body = format!(r#"{{"url":"https://{project}.docs.example.org/a.html","referrer":"{referrer}"}}"#);
+        let body = format!(r#"{{"url":"https://{project}.docs.example.org/a.html","project":"{named}"}}"#);
         let answer = connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body).await?;
         Ok(answer.status.as_u16())
     };
     let address = service.address();
-    ensure!(send(address, "spent", "no address").await? == 400, "a beacon that is refused spends no name");
+    ensure!(send(address, "spent", "No Slug").await? == 400, "a beacon that is refused spends no name");
     ensure!(send(address, "first", "").await? == 202 && send(address, "second", "").await? == 202);
     ensure!(send(address, "third", "").await? == 404, "the hour's names are used up");
     // A project that nobody registered has its report, which an administrator may read.
