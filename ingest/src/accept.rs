@@ -55,7 +55,7 @@ const MAX_REFERRER_HOST_BYTES: usize = MAX_LABEL_BYTES;
 
 /// Decides on one beacon in the present `hour`, sent from a client `network` (hashed under the process's secret).
 ///
-/// All refusals that depend on the registry are one value ([`not_counted_here`]), so the answer does not reveal whether a project
+/// All refusals that depend on the registry are one value (`not_counted_here`), so the answer does not reveal whether a project
 /// exists. Project and page URL are all that can refuse: an optional fact that cannot be used is dropped.
 pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
     let (named, url, host) = project_and_page(&mut beacon).map_err(|rejection| Refused {
