@@ -675,12 +675,7 @@ impl Config {
     pub fn start_logging(&self) -> anyhow::Result<()> {
         let filter = tracing_subscriber::EnvFilter::try_new(self.text("log").unwrap_or("info"))
             .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if self.text("log_format") == Some("json") {
-            builder.json().init();
-        } else {
-            builder.init();
-        }
+        crate::shell::logging::start(filter, self.text("log_format") == Some("json"));
         Ok(())
     }
 }

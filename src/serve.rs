@@ -13,7 +13,7 @@ use crate::metrics::MetricsListener;
 use crate::projects::{self, Snapshot, refresh_registry};
 use crate::roles::METRICS;
 use crate::roles::figures::Figures;
-use crate::shell::{harden, open_data_directory, signal, until};
+use crate::shell::{harden, limits, open_data_directory, signal, until};
 use crate::{close, database, embedded, health, http, keys, mail, metrics, privacy, report, retention};
 use aggregate::progress::Progress;
 use anyhow::Context;
@@ -37,6 +37,10 @@ const AWAY_MAX: Duration = Duration::from_secs(2);
 /// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     harden();
+    limits::check_open_files(config.http()?.connections)?;
+    if config.engine().clickhouse_url.is_none() {
+        limits::check_address_space()?;
+    }
     let data = config.data();
     let _lock = open_data_directory(&data)?;
     let listener = http::bind(config.listen()?).await?;

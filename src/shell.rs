@@ -1,5 +1,7 @@
 //! What every role's process needs around it: hardening, signals, a data directory of its own.
 
+pub mod limits;
+pub mod logging;
 mod private;
 
 use anyhow::{Context, bail};

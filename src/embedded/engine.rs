@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -329,6 +330,13 @@ impl Engine {
         // Its last words may still be on their way.
         let _ = timeout(Duration::from_secs(1), &mut process.reader).await;
         let stderr = process.last_words();
+        if let EngineKind::Library(library) = &self.kind
+            && status.signal() == Some(rustix::process::Signal::BUS.as_raw())
+        {
+            // A page of the mapped file lies beyond its end.
+            let message = format!("loading the ClickHouse library {}: the file ends early", library.display());
+            return Err(StartError::Other(EngineError::Library { message }));
+        }
         let path = self.data_dir.clone();
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         Err(StartError::Other(match code {

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot, refresh_registry};
-use crate::shell::{harden, open_data_directory, signal, until};
+use crate::shell::{harden, limits, open_data_directory, signal, until};
 use crate::{health, http, keys, privacy, topic};
 use anyhow::Context;
 use ingest::Ingest;
@@ -31,6 +31,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     harden();
+    limits::check_open_files(config.http()?.connections)?;
     let settings = config.kafka()?;
     let client = settings.client()?;
     let spill = config.spill()?;

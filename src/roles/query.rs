@@ -5,7 +5,7 @@ use super::{METRICS, loopback};
 use crate::config::Config;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, MetricsListener};
-use crate::shell::{harden, signal, until};
+use crate::shell::{harden, limits, signal, until};
 use crate::{health, http, privacy, projects};
 use anyhow::Context;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     harden();
+    limits::check_open_files(config.http()?.connections)?;
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[2]).await?;
