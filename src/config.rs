@@ -4,6 +4,7 @@
 mod access;
 mod bounds;
 pub mod kafka;
+mod paths;
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -69,6 +70,18 @@ const SETTINGS: &[Setting] = &[
             "Hosts accepted without registration, such as {project}.docs.example.org; repeatable",
         )
     },
+    setting(
+        "script_path",
+        "PATH",
+        "/page.js",
+        "Path of the script; /beacon.js is served too. The reports print it, so set it on every process",
+    ),
+    setting(
+        "beacon_path",
+        "PATH",
+        "/v1/page",
+        "Path that beacons are posted to, with .gif the pixel's; /v1/pageview is served too. Set it on every process",
+    ),
     setting("new_projects_per_hour", "N", "100", "New names that host patterns may admit in one hour"),
     setting(
         "new_projects_per_network",
@@ -357,6 +370,7 @@ impl Config {
         config.retention()?;
         config.mail()?;
         config.host_patterns()?;
+        config.paths()?;
         config.clock()?;
         config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
@@ -497,7 +511,8 @@ impl Config {
         }
         let (rules, keep_bytes) = (query::Rules { unit, floor }, keep_mib << 20);
         let patience = self.parse("report_patience", "a number")?;
-        Ok(query::QueryConfig { rules, keep_bytes, patience, ..query::QueryConfig::default() })
+        let paths = self.paths()?;
+        Ok(query::QueryConfig { rules, keep_bytes, patience, paths, ..query::QueryConfig::default() })
     }
 
     /// How often visitors are estimated for those who ask with SQL.
@@ -555,6 +570,7 @@ impl Config {
             project_rate: rate("project_rate")?,
             per_network: self.per_network()?,
             record_format: self.record_format()?,
+            paths: self.paths()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
         })
@@ -755,6 +771,22 @@ mod tests {
             (&["--report-patience", "some"], "setting `report_patience` is \"some\" (flag --report-patience)"),
             (&["--record-format", "2"], "setting `record_format` is 2 (flag --record-format): expected 3 or 4"),
             (&["--record-format", "new"], "setting `record_format`"),
+            (
+                &["--script-path", "a.js"],
+                "setting `script_path` is \"a.js\" (flag --script-path): expected a path that begins with /",
+            ),
+            (
+                &["--script-path", "/a b"],
+                "setting `script_path` is \"/a b\" (flag --script-path): expected segments of",
+            ),
+            (
+                &["--beacon-path", "/projects/x"],
+                "setting `beacon_path` is \"/projects/x\" (flag --beacon-path): expected a path that no other",
+            ),
+            (
+                &["--beacon-path", "/page.js"],
+                "settings `script_path` (default) and `beacon_path` (flag --beacon-path): the script and the beacons would share the path /page.js",
+            ),
             (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
             (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
             (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),

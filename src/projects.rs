@@ -99,6 +99,16 @@ const ERASED: u8 = 2;
 /// How often the endpoint reads the registry.
 pub const REFRESH: Duration = Duration::from_secs(2);
 
+/// The line that a project's pages need, and where it belongs.
+fn line_to_paste(config: &Config, slug: &ProjectSlug) -> anyhow::Result<String> {
+    let (origin, whose) = match config.text("public_url") {
+        Some(url) => (url.trim_end_matches('/'), ""),
+        None => ("https://stats.example.org", ", with the host of this service"),
+    };
+    let line = query::script_line(&format!("{origin}{}", config.paths()?.script()), slug);
+    Ok(format!("in the head of each page{whose}:\n  {line}"))
+}
+
 /// Runs `headcount project add|list|set|remove|rules|erase`.
 pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
     // Checked before the service is looked for: a typo is a typo, running or not.
@@ -134,6 +144,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
                 }
             }
             println!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
+            println!("{}", line_to_paste(config, &slug)?);
         }
         ("remove", Some(slug)) => {
             if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {

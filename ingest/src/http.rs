@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
 use schemas::classes::BotClass;
+use schemas::paths::{OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
 use schemas::proto::Cause;
 use schemas::rejection::NOT_COUNTED_HERE;
 use schemas::{Hour, Rejection, RejectionReason, proto, record};
@@ -48,12 +49,22 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     let limit = middleware::from_fn_with_state(Arc::clone(&ingest), limited::<S>);
     let no_beacon = options(preflight).fallback(post_only).layer(limit.clone());
     let no_pixel = MethodRouter::new().fallback(get_only).layer(limit.clone());
-    Router::new()
-        .route("/v1/pageview", no_beacon.post(pageview::<S>))
-        .route("/v1/pageview.gif", no_pixel.get(pixel::<S>))
-        .route("/beacon.js", get(beacon_js).layer(limit.clone()))
-        .fallback(nothing_here.layer(limit))
-        .with_state(ingest)
+    let (beacons, pixels) = (no_beacon.post(pageview::<S>), no_pixel.get(pixel::<S>));
+    let script = |text: Bytes| get(async move |method: Method| script_answer(&method, text)).layer(limit.clone());
+    let paths = &ingest.config.paths;
+    let mut router = Router::new()
+        .route(paths.beacon(), beacons.clone())
+        .route(&paths.pixel(), pixels.clone())
+        .route(paths.script(), script(script::for_paths(paths)));
+    // Pages and proxies that name the old paths are served as before. The old script posts to the old path: a proxy may let
+    // no other through.
+    if paths.beacon() != OLD_BEACON {
+        router = router.route(OLD_BEACON, beacons).route(&format!("{OLD_BEACON}{PIXEL_SUFFIX}"), pixels);
+    }
+    if paths.script() != OLD_SCRIPT {
+        router = router.route(OLD_SCRIPT, script(Bytes::from_static(script::BEACON_JS.as_bytes())));
+    }
+    router.fallback(nothing_here.layer(limit)).with_state(ingest)
 }
 
 /// `router` behind the limit of each client: for further routes of the same listener.
@@ -380,13 +391,13 @@ async fn preflight() -> Response {
     response
 }
 
-async fn beacon_js(method: Method) -> Response {
+fn script_answer(method: &Method, text: Bytes) -> Response {
     let mut response = answer(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(script::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(script::CACHE_CONTROL));
     if method != Method::HEAD {
-        *response.body_mut() = Body::from(script::BEACON_JS);
+        *response.body_mut() = Body::from(text);
     }
     response
 }

@@ -32,6 +32,7 @@ use crate::tally::{Tally, TallyMessage};
 use ::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use schemas::Hour;
+use schemas::paths::EndpointPaths;
 use schemas::record::RecordFormat;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -66,6 +67,8 @@ pub struct IngestConfig {
     pub per_network: per_network::Limits,
     /// Format of the records it writes.
     pub record_format: RecordFormat,
+    /// Where the script and the endpoint are served, besides the old paths.
+    pub paths: EndpointPaths,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
@@ -82,6 +85,7 @@ impl Default for IngestConfig {
             project_rate: Rate { per_second: 500.0, burst: 5000.0 },
             per_network: per_network::Limits::default(),
             record_format: RecordFormat::default(),
+            paths: EndpointPaths::default(),
             panic_on_path: None,
         }
     }

@@ -1,5 +1,8 @@
 //! The script that documentation pages load, and the headers it is served with.
 
+use bytes::Bytes;
+use schemas::paths::EndpointPaths;
+
 /// The served script: `beacon/beacon.js` without comments and blanks.
 pub const BEACON_JS: &str = include_str!(concat!(env!("OUT_DIR"), "/beacon.js"));
 
@@ -13,13 +16,22 @@ pub const CONTENT_TYPE: &str = "text/javascript; charset=utf-8";
 /// the script is simply fetched again; it is about a kilobyte.
 pub const CACHE_CONTROL: &str = "public, max-age=86400";
 
+/// The path of beacons as the built script has it, relative to the script.
+const BEACON_IN_SCRIPT: &str = "v1/pageview";
+
+/// The script as it is served at `paths`: it posts to the beacons' path, found from its own.
+pub fn for_paths(paths: &EndpointPaths) -> Bytes {
+    Bytes::from(BEACON_JS.replace(BEACON_IN_SCRIPT, &paths.beacon_beside_script()))
+}
+
 #[cfg(test)]
 #[path = "../beacon/strip.rs"]
 mod strip;
 
 #[cfg(test)]
 mod tests {
-    use super::{BEACON_JS, strip::strip};
+    use super::{BEACON_IN_SCRIPT, BEACON_JS, for_paths, strip::strip};
+    use schemas::paths::EndpointPaths;
     use std::io::Write as _;
 
     /// What a page pays for being counted, in bytes on the wire.
@@ -31,6 +43,19 @@ mod tests {
         gzip.write_all(BEACON_JS.as_bytes()).unwrap();
         let bytes = gzip.finish().unwrap().len();
         assert!(bytes <= BUDGET_BYTES, "{bytes} bytes gzipped, {BUDGET_BYTES} allowed:\n{BEACON_JS}");
+    }
+
+    #[test]
+    fn the_script_names_the_beacons_path_once_and_as_a_whole() {
+        assert_eq!(BEACON_JS.matches(BEACON_IN_SCRIPT).count(), 1, "{BEACON_JS}");
+        let quoted = |path: &str| ['\'', '"', '`'].map(|quote| format!("{quote}{path}{quote}"));
+        assert!(quoted(BEACON_IN_SCRIPT).iter().any(|literal| BEACON_JS.contains(literal)), "{BEACON_JS}");
+        let paths = EndpointPaths::new("/a/b/c.js".parse().unwrap(), "/a/d".parse().unwrap()).unwrap();
+        let script = String::from_utf8(for_paths(&paths).to_vec()).unwrap();
+        assert!(quoted("../d").iter().any(|literal| script.contains(literal)), "{script}");
+        assert!(!script.contains(BEACON_IN_SCRIPT));
+        let old = EndpointPaths::new("/beacon.js".parse().unwrap(), "/v1/pageview".parse().unwrap()).unwrap();
+        assert_eq!(for_paths(&old), BEACON_JS);
     }
 
     /// The part of statement 1 that reading the script can show; the browser stories show the rest.

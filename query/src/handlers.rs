@@ -64,7 +64,8 @@ async fn report_page(
     };
     match answer.await {
         Ok((report, asked)) => {
-            page::report(&report, reports.running(), &asked, &Snippet::from_headers(&headers)).into_response()
+            let snippet = Snippet::from_headers(&headers, reports.paths());
+            page::report(&report, reports.running(), &asked, &snippet).into_response()
         }
         Err(problem) => problem.complete(page::problem(&problem).into_response()),
     }

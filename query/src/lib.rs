@@ -4,6 +4,7 @@
 //! JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
 
 use axum::Router;
+use schemas::paths::EndpointPaths;
 use std::sync::Arc;
 
 pub mod access;
@@ -48,11 +49,19 @@ pub struct QueryConfig {
     pub keep_bytes: u64,
     /// For how many times as long as it took to make a report of a running month is told again, whatever has come since; 0 for never.
     pub patience: u32,
+    /// Where the endpoint serves its script and takes beacons, for the lines that maintainers paste into the docs.
+    pub paths: EndpointPaths,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, keep_bytes: 32 << 20, patience: 600 }
+        QueryConfig {
+            rules: Rules::default(),
+            timeout_ms: 10_000,
+            keep_bytes: 32 << 20,
+            patience: 600,
+            paths: EndpointPaths::default(),
+        }
     }
 }
 
@@ -85,6 +94,11 @@ pub fn guarded_routes(
 /// how many pages there are, since the file lists the first only.
 pub fn html(report: &MonthlyReport, running: schemas::Month, counts: PageCounts) -> String {
     page::standalone(report, running, counts).into_string()
+}
+
+/// The line that counts a page, for its head: `script` is the URL of the service's script.
+pub fn script_line(script: &str, project: &schemas::ProjectSlug) -> String {
+    page::html_line(script, project.as_str())
 }
 
 /// `GET /assets/report.css` alone, for a process that serves [`privacy`] without reports.

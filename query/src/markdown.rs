@@ -214,8 +214,9 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     dropped_facts(&mut out, &report.dropped_facts);
     let _ = writeln!(
         out,
-        "\nVisitors are estimates; ± is one standard deviation. {}\n\n\
+        "\n{} Visitors are estimates; ± is one standard deviation. {}\n\n\
          Lists end where they say so; all pages and values are at `/v1/projects/{}/reports/{}.csv` of the service that made this.",
+        words::UNCOUNTED,
         words::threshold(report.threshold, "other"),
         report.project,
         report.period.span

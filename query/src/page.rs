@@ -28,7 +28,7 @@ pub(crate) use access::{not_allowed, sign_in};
 pub(crate) use index::{IndexAsked, index};
 pub(crate) use paths::ListAsked;
 pub(crate) use privacy::privacy;
-pub(crate) use snippet::Snippet;
+pub(crate) use snippet::{Snippet, html_line};
 
 /// The style, a file of its own so that the policy can forbid everything inline. Without comments and indentation, which readers
 /// need not wait for.
@@ -269,6 +269,7 @@ fn months(shown: &Shown<'_>) -> Markup {
 fn honest(shown: &Shown<'_>) -> Markup {
     html! {
         p {
+            (words::UNCOUNTED) " "
             "Visitors are estimates, made without cookies; readers' addresses and user agents are never stored. "
             "“±” is one standard deviation. " (words::threshold(shown.report.threshold, "All others")) " Days are UTC. "
             @if !shown.alone { a href="/privacy" { "What is kept, and what is not" } }

@@ -17,6 +17,7 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
 use schemas::close::READ_WITHIN;
+use schemas::paths::EndpointPaths;
 use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
 use std::convert::Infallible;
@@ -105,6 +106,8 @@ struct Maker {
     ready: Mutex<Ready>,
     turns: ReportTurns,
     rules: Rules,
+    /// What maintainers paste into the docs names these.
+    paths: EndpointPaths,
     patience: u32,
     clock: Clock,
 }
@@ -293,6 +296,7 @@ impl Reports {
             ready: Mutex::default(),
             turns,
             rules: config.rules,
+            paths: config.paths,
             patience: config.patience,
             clock,
         };
@@ -303,6 +307,11 @@ impl Reports {
     #[must_use]
     pub fn for_caller(self, caller: CallerKey) -> Self {
         Reports { caller, ..self }
+    }
+
+    /// Where the endpoint serves its script and takes beacons.
+    pub(crate) fn paths(&self) -> &EndpointPaths {
+        &self.maker.paths
     }
 
     /// Now.

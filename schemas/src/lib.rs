@@ -8,6 +8,7 @@ pub mod caps;
 pub mod classes;
 pub mod close;
 pub mod niceness;
+pub mod paths;
 pub mod project;
 pub mod record;
 pub mod referrer;

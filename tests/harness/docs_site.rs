@@ -27,7 +27,7 @@ use tower_http::services::ServeDir;
 pub struct DocsSite {
     /// The folder of built HTML, if there is one.
     pub root: Option<PathBuf>,
-    /// Address of the beacon script, `http://HOST/beacon.js`; the pixel is taken from beside it.
+    /// Address of the beacon script, `http://HOST/page.js`; the pixel is taken from beside it.
     pub beacon: String,
     /// The project's slug.
     pub project: String,
@@ -98,6 +98,14 @@ impl DocsSite {
         Ok(RunningSite { address, shared, _stop: stop })
     }
 
+    /// Where the script posts to: beside it, under the old name or the default one.
+    pub fn endpoint(&self) -> String {
+        match self.beacon.strip_suffix("beacon.js") {
+            Some(folder) => format!("{folder}v1/pageview"),
+            None => format!("{}v1/page", self.beacon.trim_end_matches("page.js")),
+        }
+    }
+
     fn head(&self) -> String {
         let DocsSite { beacon, project, attributes, .. } = self;
         format!("<script defer src=\"{beacon}\" data-project=\"{project}\" {attributes}></script>\n")
@@ -106,7 +114,7 @@ impl DocsSite {
     /// For readers without scripts. The policy lets the whole address of the page through in `Referer`, which is all
     /// that a pixel has to say where it was; browsers would otherwise cut it to the host.
     fn foot(&self) -> String {
-        let pixel = format!("{}v1/pageview.gif?project={}", self.beacon.trim_end_matches("beacon.js"), self.project);
+        let pixel = format!("{}.gif?project={}", self.endpoint(), self.project);
         format!("<noscript><img src=\"{pixel}\" referrerpolicy=\"no-referrer-when-downgrade\" alt=\"\"></noscript>\n")
     }
 

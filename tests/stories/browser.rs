@@ -29,7 +29,7 @@ async fn site(service: &Service, slug: &str) -> Result<RunningSite> {
         "no documentation in {}: install sphinx-doc, or set HEADCOUNT_DOCS_HTML",
         sphinx().display()
     );
-    let mut site = DocsSite::new(&service.url("/beacon.js"), slug).root(sphinx()).page("/app/start", APP);
+    let mut site = DocsSite::new(&service.url("/page.js"), slug).root(sphinx()).page("/app/start", APP);
     site.attributes = "data-version=\"stable\"".to_owned();
     site.start().await
 }
@@ -38,7 +38,7 @@ async fn site(service: &Service, slug: &str) -> Result<RunningSite> {
 async fn step<T>(page: &Page, service: &Service, status: u16, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let mark = page.mark();
     let done = doing.await?;
-    let endpoint = service.url("/v1/pageview");
+    let endpoint = service.url("/v1/page");
     let answer = page.response(mark, "the beacon's answer", |response| response.url.starts_with(&endpoint)).await?;
     ensure!(answer.status == status, "the beacon was answered {answer:?}");
     Ok(done)
@@ -201,7 +201,7 @@ async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, s
     for path in ["/index.html", "/usage/quickstart.html"] {
         page.navigate(&site.url(path)).await?;
     }
-    ensure!(page.requests().iter().any(|request| request.url == service.url("/beacon.js")), "the script was there");
+    ensure!(page.requests().iter().any(|request| request.url == service.url("/page.js")), "the script was there");
     ensure!(page.requests().iter().all(|request| request.method != "POST"), "{:?}", page.requests());
     page.disable_scripts().await?;
     step(&page, service, 204, page.navigate(&site.url("/usage/installation.html"))).await?;

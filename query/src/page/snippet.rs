@@ -4,42 +4,69 @@ use super::words;
 use axum::http::{HeaderMap, header};
 use maud::{Markup, html};
 use schemas::Host;
+use schemas::paths::EndpointPaths;
 
 /// Where this service is reached, for the line that a maintainer pastes into the docs.
 pub(crate) struct Snippet {
     pub(super) origin: String,
+    paths: EndpointPaths,
 }
 
 impl Snippet {
     /// The origin as the asking browser knows it. Only what parses as a host is repeated. The scheme is the proxy's
     /// word, else https where no port is named: the service itself speaks http on a port.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &HeaderMap, paths: &EndpointPaths) -> Self {
+        Snippet { origin: Snippet::origin(headers), paths: paths.clone() }
+    }
+
+    fn origin(headers: &HeaderMap) -> String {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST.as_str()).and_then(|host| host.parse::<Host>().ok());
-        let Some(host) = host else { return Snippet { origin: "https://headcount.example.org".to_owned() } };
+        let Some(host) = host else { return "https://headcount.example.org".to_owned() };
         let scheme = match text("x-forwarded-proto") {
             Some("http") => "http",
             Some("https") => "https",
             _ if host.as_str().contains(':') || host.as_str() == "localhost" => "http",
             _ => "https",
         };
-        Snippet { origin: format!("{scheme}://{}", host.as_str()) }
+        format!("{scheme}://{}", host.as_str())
+    }
+
+    /// The script's URL.
+    fn script(&self) -> String {
+        format!("{}{}", self.origin, self.paths.script())
+    }
+
+    /// The policy of a site that allows itself and the beacon, and nothing else of these kinds.
+    fn policy(&self) -> String {
+        let Snippet { origin, paths } = self;
+        format!(
+            "Content-Security-Policy: script-src 'self' {}; connect-src 'self' {origin}{}; img-src 'self' {origin}{}",
+            self.script(),
+            paths.beacon(),
+            paths.pixel()
+        )
     }
 
     fn html(&self, project: &str) -> String {
-        format!("<script defer src=\"{}/beacon.js\" data-project=\"{project}\"></script>", self.origin)
+        html_line(&self.script(), project)
     }
 
     fn sphinx(&self, project: &str) -> String {
         format!(
-            "html_js_files = [\n    (\"{}/beacon.js\", {{\"defer\": \"defer\", \"data-project\": \"{project}\", \"data-version\": version}}),\n]",
-            self.origin
+            "html_js_files = [\n    (\"{}\", {{\"defer\": \"defer\", \"data-project\": \"{project}\", \"data-version\": version}}),\n]",
+            self.script()
         )
     }
 
     fn mkdocs(&self) -> String {
-        format!("extra_javascript:\n  - path: {}/beacon.js\n    defer: true", self.origin)
+        format!("extra_javascript:\n  - path: {}\n    defer: true", self.script())
     }
+}
+
+/// The line for the head of every page.
+pub(crate) fn html_line(script: &str, project: &str) -> String {
+    format!("<script defer src=\"{script}\" data-project=\"{project}\"></script>")
 }
 
 /// A project without a view: what to paste, and a look at whether it works. `refused` are the beacons that came and were
@@ -67,11 +94,14 @@ pub(super) fn begin(project: &str, refused: Option<Markup>, snippet: &Snippet, a
                 h3 { "MkDocs" }
                 p.note { "In " code { "mkdocs.yml" } ". The project is found by the host of the page, which has to be registered:" }
                 pre tabindex="0" aria-label="The lines for MkDocs" { code { (snippet.mkdocs()) } }
+                h3 { "Content-Security-Policy" }
+                p.note { "A site that sends this header adds the three sources to its own (" code { "img-src" } " is for the pixel only):" }
+                pre tabindex="0" aria-label="The policy of a site" { code { (snippet.policy()) } }
             }
             p.note {
                 "Nothing arrives? The host of the docs has to belong to the project (" code { "headcount project add " (project) " --host docs.example.org" }
-                "), a Content-Security-Policy has to allow " code { (snippet.origin) } " in " code { "script-src" } " and " code { "connect-src" }
-                ", and a browser that sends " code { "Sec-GPC" } " or " code { "DNT" } " is not counted: try another."
+                "), a Content-Security-Policy has to allow script and beacon, and a browser that sends " code { "Sec-GPC" } " or "
+                code { "DNT" } " or that blocks the script is not counted: try another."
             }
         }
     }

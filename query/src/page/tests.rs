@@ -8,6 +8,7 @@ use crate::store::ProjectViews;
 use axum::http::HeaderValue;
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
+use schemas::paths::EndpointPaths;
 use std::collections::BTreeMap;
 
 const HOSTILE: &str = "/<script>alert('1')</script>\"onload=\"x\u{202e}gpj";
@@ -17,7 +18,8 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 fn snippet(headers: &[(&'static str, &'static str)]) -> Snippet {
-    Snippet::from_headers(&headers.iter().map(|&(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect())
+    let headers = headers.iter().map(|&(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect();
+    Snippet::from_headers(&headers, &EndpointPaths::default())
 }
 
 fn visitors(estimate: u64) -> Visitors {
@@ -320,10 +322,13 @@ fn an_empty_project_shows_the_lines_to_paste_and_what_was_refused() {
         super::report(report, now, &ListAsked::default(), &snippet(&[("host", "stats.example.org")])).into_string()
     };
     let page = render(&report);
-    let line = "&lt;script defer src=&quot;https://stats.example.org/beacon.js&quot; data-project=&quot;sphinx&quot;&gt;&lt;/script&gt;";
+    let line = "&lt;script defer src=&quot;https://stats.example.org/page.js&quot; data-project=&quot;sphinx&quot;&gt;&lt;/script&gt;";
     for expected in [line, "html_js_files", "extra_javascript", "data-live=\"/projects/sphinx/live\"", "Check again"] {
         assert!(page.contains(expected), "{expected}: {page}");
     }
+    let policy = "script-src 'self' https://stats.example.org/page.js; connect-src 'self' https://stats.example.org/v1/page; \
+                  img-src 'self' https://stats.example.org/v1/page.gif";
+    assert!(page.contains(policy), "{page}");
     assert!(!page.contains("<svg") && !page.contains("refused:"), "no empty charts");
     report.totals.rejected = BTreeMap::from([("unknown_project".to_owned(), 2)]);
     assert!(render(&report).contains("But beacons came, and were refused:"));

@@ -205,6 +205,10 @@ pub(crate) fn rejection(name: &str) -> &str {
     }
 }
 
+/// Who is missing in every report.
+pub(crate) const UNCOUNTED: &str =
+    "Readers whose browser blocks the script, or who ask not to be counted, are in no figure.";
+
 /// What the threshold is, and which figures have none. `others` is what the item is called that suppressed values are added up in.
 pub(crate) fn threshold(threshold: u64, others: &str) -> String {
     format!(

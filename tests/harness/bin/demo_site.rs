@@ -1,7 +1,7 @@
 //! A documentation site with the beacon on its pages, to try headcount with; a reader for it; and pictures of pages.
 //!
 //! ```text
-//! demo-site --root /usr/share/doc/sphinx-doc/html --beacon http://127.0.0.1:8787/beacon.js --project sphinx \
+//! demo-site --root /usr/share/doc/sphinx-doc/html --beacon http://127.0.0.1:8787/page.js --project sphinx \
 //!     --listen 127.0.0.1:8788 --browse 20
 //! demo-site --screenshot http://127.0.0.1:8787/… report.png 1280x800 --dark
 //! ```
@@ -27,7 +27,7 @@ struct Options {
     #[arg(long, required_unless_present = "screenshot")]
     root: Option<PathBuf>,
 
-    /// Address of the beacon script: http://HOST/beacon.js
+    /// Address of the beacon script: http://HOST/page.js
     #[arg(long, required_unless_present = "screenshot")]
     beacon: Option<String>,
 
@@ -79,6 +79,7 @@ async fn main() -> Result<()> {
     ensure!(root.join("index.html").is_file(), "{} has no index.html", root.display());
     let mut site = DocsSite::new(beacon, options.project.as_deref().context("--project is required")?).root(root);
     site.attributes = options.attributes.clone();
+    let endpoint = site.endpoint();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let site = site.start_on(options.listen).await?;
@@ -86,7 +87,7 @@ async fn main() -> Result<()> {
 
     let reading = async {
         if let Some(pages) = options.browse {
-            browse(&site, beacon, pages).await?;
+            browse(&site, &endpoint, pages).await?;
         }
         if !options.once {
             std::future::pending::<()>().await;
@@ -101,8 +102,7 @@ async fn main() -> Result<()> {
 }
 
 /// Reads `count` pages, and is content with a page only when its beacon was accepted.
-async fn browse(site: &RunningSite, beacon: &str, count: usize) -> Result<()> {
-    let endpoint = format!("{}v1/pageview", beacon.strip_suffix("beacon.js").context("--beacon ends in beacon.js")?);
+async fn browse(site: &RunningSite, endpoint: &str, count: usize) -> Result<()> {
     let browser = Browser::launch().await?;
     let page = browser.new_page().await?;
     let mut read = BTreeSet::new();
@@ -121,7 +121,7 @@ async fn browse(site: &RunningSite, beacon: &str, count: usize) -> Result<()> {
         if !clicked {
             page.navigate(&next).await?;
         }
-        let status = answer(&page, before, &endpoint).await.with_context(|| format!("the beacon of {next}"))?;
+        let status = answer(&page, before, endpoint).await.with_context(|| format!("the beacon of {next}"))?;
         ensure!(matches!(status, 200..300), "the beacon of {next} was refused with {status}");
         println!("{next}");
         let links: Vec<String> = page.evaluate(&in_page(&format!("{LINKS}.map(address)"))).await?;
