@@ -121,6 +121,8 @@ pub struct Window {
     pub rejected_beacons: u64,
     /// Records that do not decode.
     pub undecodable: u64,
+    /// Offsets whose records are lost.
+    pub lost: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
     /// By which rules (`fold_version` in the ledger) its records are counted.
@@ -142,7 +144,8 @@ impl Window {
         json!({
             "start": self.start,
             "end": self.end,
-            "records": self.end - self.start,
+            "records": self.end - self.start - self.lost,
+            "lost": self.lost,
             "accepted": self.accepted,
             "duplicate": self.duplicate,
             "tallies": self.tallies,
