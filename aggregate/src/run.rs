@@ -366,7 +366,12 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }
         let Some(open) = self.window_at(first, hole.appended()).await else { return false };
         open.state.pass_hole(next);
-        tracing::warn!(offset = first, next, lost = next - first, "the log has a hole; its records are counted as lost");
+        tracing::warn!(
+            offset = first,
+            next,
+            lost = next - first,
+            "the log has a hole; its records are counted as lost"
+        );
         self.position = next;
         Progress::set(&self.progress.folded, next);
         true

@@ -27,7 +27,13 @@ impl RecordBatch {
     /// An empty batch with room for so many records and bytes: one that grows moves its records again and again, and
     /// touches several times the memory.
     pub fn with_capacity(first_offset: u64, appended: Hour, records: usize, bytes: usize) -> Self {
-        RecordBatch { first_offset, appended, bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(records), lost: 0 }
+        RecordBatch {
+            first_offset,
+            appended,
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(records),
+            lost: 0,
+        }
     }
 
     /// A hole of `lost` offsets from `first_offset` on. `appended` is that of the records before it.

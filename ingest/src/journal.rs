@@ -350,9 +350,11 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Damaged`] where there is no batch at an offset below the end, or one that is not as it was written.
     pub fn read(&self, offset: u64, max_bytes: usize) -> Result<Vec<JournalBatch>, JournalError> {
-        let (end, stream) = (*self.shared.end.borrow(), self.stream());
+        let stream = self.stream();
         self.with_database(|database| {
             let transaction = database.begin_read()?;
+            let state = store::state_at(&transaction)?;
+            let (offset, end) = (offset.max(state.trimmed_below), state.end);
             let table = transaction.open_table(BATCHES)?;
             let start = table.range(..=offset)?.next_back().transpose()?.map_or(offset, |(first, _)| first.value());
             let mut found: Vec<JournalBatch> = Vec::new();
@@ -379,7 +381,6 @@ impl Journal {
                     break;
                 }
             }
-            // Appends since `end` was read may be there already; what is below it must be.
             if next < end && bytes < max_bytes {
                 return Err(Failure::Damaged(
                     Some(next),

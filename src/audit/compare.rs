@@ -305,12 +305,13 @@ impl Report {
 
     fn summary(&self) -> String {
         format!(
-            "audit: {} windows, {} records, {} rows compared, {} differences, {} records not folded yet{}",
+            "audit: {} windows, {} records, {} rows compared, {} differences, {} records not folded yet{}{}",
             self.windows,
             self.records,
             self.rows,
             self.differences.len(),
             self.not_folded,
+            if self.lost > 0 { format!(", {} records lost", self.lost) } else { String::new() },
             if self.moving > 0 { format!(", {} windows moving", self.moving) } else { String::new() }
         )
     }
@@ -350,6 +351,7 @@ impl Report {
             "tallies": self.tallies,
             "rejected_beacons": self.rejected_beacons,
             "undecodable": self.undecodable,
+            "lost": self.lost,
             "moving": self.moving,
             "not_folded": self.not_folded,
             "notes": self.notes,

@@ -1,5 +1,6 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
+use super::log::Entry;
 use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
@@ -340,8 +341,31 @@ impl Rebuild {
         Rebuild { cut, rules, open: None, sure: at_start, last_span: None, skipped: 0 }
     }
 
+    /// Takes what the log has next; returns the window that it ends.
+    pub fn take(&mut self, entry: &Entry<'_>) -> Option<Window> {
+        match entry.record {
+            Some(record) => self.push(entry.offset, entry.appended, record),
+            None => self.pass_hole(entry),
+        }
+    }
+
+    /// A hole is lost whole, in the window that its first offset belongs to.
+    fn pass_hole(&mut self, hole: &Entry<'_>) -> Option<Window> {
+        let lost = hole.next - hole.offset;
+        if !self.sure {
+            self.skipped += lost;
+            return None;
+        }
+        let ended = self.open_at(hole.offset, hole.appended);
+        if let Some(open) = &mut self.open {
+            open.lost += lost;
+            open.end = hole.next;
+        }
+        ended
+    }
+
     /// Takes the next record; returns the window that it ends.
-    pub fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
+    fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
         let span = hour / self.cut.window_hours.max(1);
         if !self.sure {
             let changed = self.last_span.is_some_and(|last| last != span);
@@ -352,6 +376,18 @@ impl Rebuild {
             }
             self.sure = true;
         }
+        let ended = self.open_at(offset, hour);
+        if let Some(open) = &mut self.open {
+            open.bytes += bytes.len() as u64;
+            open.end = offset + 1;
+            open.count(bytes);
+        }
+        ended
+    }
+
+    /// Opens the window that an offset belongs to; returns the one that it ends.
+    fn open_at(&mut self, offset: u64, hour: u32) -> Option<Window> {
+        let span = hour / self.cut.window_hours.max(1);
         let ends = self.open.as_ref().is_some_and(|open| {
             open.appended / self.cut.window_hours.max(1) != span
                 || offset - open.start >= self.cut.max_records
@@ -360,10 +396,7 @@ impl Rebuild {
         let ended = if ends { self.open.take() } else { None };
         let rules = self.rules;
         let new = || Window { start: offset, appended: hour, rules, ..Window::default() };
-        let open = self.open.get_or_insert_with(new);
-        open.bytes += bytes.len() as u64;
-        open.end = offset + 1;
-        open.count(bytes);
+        self.open.get_or_insert_with(new);
         ended
     }
 

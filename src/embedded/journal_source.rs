@@ -43,11 +43,9 @@ impl JournalSource {
     ) -> Result<T, SourceError> {
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || call(&journal)).await {
-            Ok(outcome) => outcome.map_err(|error| SourceError {
-                action,
-                reason: error.to_string(),
-                passing: !error.is_damage(),
-            }),
+            Ok(outcome) => {
+                outcome.map_err(|error| SourceError { action, reason: error.to_string(), passing: !error.is_damage() })
+            }
             Err(error) => Err(SourceError { action, reason: error.to_string(), passing: false }),
         }
     }
@@ -132,3 +130,6 @@ impl Source for JournalSource {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

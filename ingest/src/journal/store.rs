@@ -86,7 +86,11 @@ fn no_state() -> Failure {
 
 /// The state of an open file.
 pub(super) fn state_of(database: &Database) -> Result<State, Failure> {
-    let transaction = database.begin_read()?;
+    state_at(&database.begin_read()?)
+}
+
+/// The state as of a transaction.
+pub(super) fn state_at(transaction: &redb::ReadTransaction) -> Result<State, Failure> {
     state_in(&transaction.open_table(STATE)?)?.ok_or_else(no_state)
 }
 
