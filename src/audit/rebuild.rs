@@ -488,4 +488,29 @@ mod tests {
             .filter(|(key, views)| matches!(key, Key::NotFound(_, _, path, _) if path == "/1") && **views > 0);
         assert_eq!(named.count(), NAMES + 1, "and the overflow");
     }
+
+    /// A hole is inside the window that its first offset belongs to, and may make it longer than the window policy allows.
+    #[test]
+    fn a_hole_is_lost_whole_in_its_window() {
+        let cut = Cut { window_hours: 12, max_records: 10, max_bytes: u64::MAX };
+        let mut rebuild = Rebuild::new(cut, true, RULES);
+        let mut windows = Vec::new();
+        let mut take = |offset, next, record: Option<&[u8]>| {
+            windows.extend(rebuild.take(&Entry { offset, next, appended: 490_000, record }));
+        };
+        for offset in 0..8 {
+            take(offset, offset + 1, Some(&record(offset)));
+        }
+        take(8, 30, None);
+        take(30, 31, Some(&record(30)));
+        take(31, 50, None);
+        windows.extend(rebuild.finish());
+        let found: Vec<_> = windows.iter().map(|window| (window.start, window.end, window.lost)).collect();
+        assert_eq!(found, [(0, 30, 22), (30, 50, 19)]);
+        let mut state = WindowState::new(StreamId(1), WindowStart { offset: 30, appended_hour: 490_000 });
+        state.apply(30, &record(30)).expect("a record");
+        state.pass_hole(50);
+        let row = state.freeze().ledger.expect("a row");
+        assert_eq!((row.next_offset, row.seen, row.lost), (50, 1, 19));
+    }
 }

@@ -231,3 +231,6 @@ impl State {
         serde_json::from_slice(json).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;
