@@ -52,8 +52,8 @@ pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<Ex
         for partition in log.partitions()? {
             let mut windows = Vec::new();
             let mut rebuild = Rebuild::new(partition.cut.unwrap_or(cut), partition.begin == 0, RULES);
-            log.read(&partition, partition.begin, partition.end, |offset, hour, bytes| {
-                if let Some(window) = rebuild.push(offset, hour, bytes) {
+            log.read(&partition, partition.begin, partition.end, |entry| {
+                if let Some(window) = rebuild.take(&entry) {
                     windows.push(window.summary());
                     totals.add(&window);
                 }
@@ -208,6 +208,15 @@ async fn compare_partition(
             {
                 window = window_at(log, &partition, (cut, row.fold_version), window.start, row.next_offset).await?;
             }
+            // A window that was closed before its records were lost stays as it was counted.
+            if let Some(row) = as_of.as_ref().filter(|row| row.lost < window.lost) {
+                report.notes.push(format!(
+                    "partition {}: the window from {} to {} was counted before {} of its records were lost; it is not compared",
+                    partition.number, window.start, row.next_offset, window.lost - row.lost
+                ));
+                window.end = row.next_offset;
+                break;
+            }
             let found = compare::cells(client, stream, window.start).await?;
             let again = compare::ledger_row(client, stream, window.start).await?;
             let differences = compare::differences(stream, &window, again.as_ref(), &found, &gone)?;
@@ -249,7 +258,7 @@ async fn window_at(
     let built = tokio::task::spawn_blocking(move || {
         let mut rebuild = Rebuild::new(cut, true, rules);
         let mut ended = None;
-        log.read(&partition, start, end, |offset, hour, bytes| match rebuild.push(offset, hour, bytes) {
+        log.read(&partition, start, end, |entry| match rebuild.take(&entry) {
             Some(window) => {
                 ended = Some(window);
                 ControlFlow::Break(())

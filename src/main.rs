@@ -11,6 +11,7 @@ mod embedded;
 mod fold;
 mod health;
 mod http;
+mod journal;
 mod kafka;
 mod keys;
 mod mail;
@@ -77,6 +78,17 @@ fn command() -> Command {
                 .args(config::arguments()),
         )
         .subcommand(topic_command())
+        .subcommand(
+            Command::new("journal")
+                .about("Save what can be read of a damaged journal")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("salvage")
+                        .about("Write what can be read of a journal to a new file; lost records are marked as holes")
+                        .arg(path_argument("source", "SOURCE", "The damaged file, such as DATA/journal.redb; it is not changed"))
+                        .arg(path_argument("target", "TARGET", "The new file, which must not exist")),
+                ),
+        )
         .subcommand(
             Command::new("rebuild")
                 .about("Recompute from the log what the figures must be, without the aggregator")
@@ -215,6 +227,10 @@ fn command() -> Command {
             Command::new("loadtest").about("Drive load at a service of your own and measure"),
         ))
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
+}
+
+fn path_argument(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).required(true).value_name(value).value_parser(clap::value_parser!(std::path::PathBuf)).help(help)
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -426,6 +442,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let config = Config::load(matches)?;
             runtime()?.block_on(topic::command(action, matches, &config))
         }
+        Some(("journal", matches)) => journal::command(matches),
         Some(("project", matches)) => {
             let (action, matches) = matches.subcommand().context("no project command given")?;
             let config = Config::load(matches)?;

@@ -195,6 +195,8 @@ pub struct Outcomes {
     pub rejected_beacons: u64,
     /// Records that do not decode.
     pub undecodable: u64,
+    /// Offsets whose records are lost, which the log marks as a hole.
+    pub lost: u64,
 }
 
 /// Absolute rows: all that changed since the last freeze, as of `next_offset`.
@@ -355,6 +357,12 @@ impl WindowState {
             }
         }
         Ok(())
+    }
+
+    /// Passes offsets whose records are lost, up to `next_offset`.
+    pub fn pass_hole(&mut self, next_offset: u64) {
+        self.outcomes.lost += next_offset.saturating_sub(self.next_offset);
+        self.next_offset = self.next_offset.max(next_offset);
     }
 
     fn page_view(&mut self, view: &PageViewRef<'_>) {

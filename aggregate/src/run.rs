@@ -7,7 +7,7 @@ use crate::source::{RecordBatch, Source, SourceError};
 use crate::steps::{self, AbortAt, Step};
 use crate::store::{StoreError, SummaryStore};
 use crate::window::{Commit, Cut, WindowStart};
-use schemas::StreamId;
+use schemas::{Hour, StreamId};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -226,7 +226,8 @@ pub async fn run<S: Source>(
             }
             Next::Stop => break,
         };
-        if let (Some(window), Some(first)) = (expected, batches.first()) {
+        // Of a hole the hour is not known.
+        if let (Some(window), Some(first)) = (expected, batches.first().filter(|first| first.lost() == 0)) {
             let found = first.appended().0;
             if found != window.appended_hour {
                 return Err(AggregateError::Replaced { offset: window.offset, expected: window.appended_hour, found });
@@ -313,23 +314,15 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
 
     /// Folds a batch. False where a stop came while the end of a window waited for ClickHouse.
     async fn fold(&mut self, batch: &RecordBatch) -> bool {
+        if batch.lost() > 0 {
+            return self.pass_hole(batch).await;
+        }
         let appended = batch.appended();
         for (offset, record) in batch.records() {
             if offset < self.position {
                 continue;
             }
-            let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
-            if self.open.as_ref().is_some_and(ends) && !self.end_window(offset).await {
-                return false;
-            }
-            let open = self.open.get_or_insert_with(|| {
-                Progress::set(&self.progress.window, offset);
-                Open {
-                    state: WindowState::new(self.source.stream(), WindowStart { offset, appended_hour: appended.0 }),
-                    cut: self.first_cut.take().unwrap_or(self.config.cut),
-                    bytes: 0,
-                }
-            });
+            let Some(open) = self.window_at(offset, appended).await else { return false };
             open.bytes += record.len() as u64;
             if let Err(error) = open.state.apply(offset, record) {
                 self.undecodable_logged += 1;
@@ -344,6 +337,43 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
             Progress::set(&self.progress.window_bytes, open.bytes);
             Progress::set(&self.progress.undecodable, open.state.outcomes().undecodable);
         }
+        true
+    }
+
+    /// The window that `offset`, appended at `appended`, belongs to: the open one, or a new one. None where a stop came while the end
+    /// of the open one waited for ClickHouse.
+    async fn window_at(&mut self, offset: u64, appended: Hour) -> Option<&mut Open> {
+        let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
+        if self.open.as_ref().is_some_and(ends) && !self.end_window(offset).await {
+            return None;
+        }
+        Some(self.open.get_or_insert_with(|| {
+            Progress::set(&self.progress.window, offset);
+            Open {
+                state: WindowState::new(self.source.stream(), WindowStart { offset, appended_hour: appended.0 }),
+                cut: self.first_cut.take().unwrap_or(self.config.cut),
+                bytes: 0,
+            }
+        }))
+    }
+
+    /// Counts a hole as lost, whole, in the window that its first offset belongs to: a function of the log, as for records. False where
+    /// a stop came first.
+    async fn pass_hole(&mut self, hole: &RecordBatch) -> bool {
+        let (first, next) = (hole.first_offset().max(self.position), hole.next_offset());
+        if next <= first {
+            return true;
+        }
+        let Some(open) = self.window_at(first, hole.appended()).await else { return false };
+        open.state.pass_hole(next);
+        tracing::warn!(
+            offset = first,
+            next,
+            lost = next - first,
+            "the log has a hole; its records are counted as lost"
+        );
+        self.position = next;
+        Progress::set(&self.progress.folded, next);
         true
     }
 
@@ -514,6 +544,12 @@ async fn starting_point<S: Source>(
     }
     if commit.next_offset > end {
         return Err(AggregateError::Behind { counted: commit.next_offset, end });
+    }
+    // What was counted of a window that has a hole now is counted again without it, and rows that only lost records made must not stay.
+    let counted_hole = source.holes().iter().any(|&(from, to)| from < counted && to > needed);
+    while counted_hole && let Err(error) = store.remove_from(source.stream(), needed).await {
+        tracing::warn!(%error, "cannot remove the rows of a window whose records are lost yet; trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     // Nothing is folded before the log has this.
     until_it_can!(source.commit(&commit));

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Records that lie next to one another in the log and were appended in the same hour. They share one buffer: a record is
-/// some 120 bytes, and an allocation for each would cost more than folding it.
+/// some 120 bytes, and an allocation for each would cost more than folding it. Or a hole: offsets whose records are lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordBatch {
     first_offset: u64,
@@ -14,6 +14,8 @@ pub struct RecordBatch {
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`.
     ends: Vec<u32>,
+    /// Offsets of a hole, which has no records.
+    lost: u64,
 }
 
 impl RecordBatch {
@@ -25,7 +27,18 @@ impl RecordBatch {
     /// An empty batch with room for so many records and bytes: one that grows moves its records again and again, and
     /// touches several times the memory.
     pub fn with_capacity(first_offset: u64, appended: Hour, records: usize, bytes: usize) -> Self {
-        RecordBatch { first_offset, appended, bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(records) }
+        RecordBatch {
+            first_offset,
+            appended,
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(records),
+            lost: 0,
+        }
+    }
+
+    /// A hole of `lost` offsets from `first_offset` on. `appended` is that of the records before it.
+    pub fn hole(first_offset: u64, appended: Hour, lost: u64) -> Self {
+        RecordBatch { first_offset, appended, lost, ..RecordBatch::default() }
     }
 
     /// Adds the record at [`Self::next_offset`].
@@ -40,9 +53,19 @@ impl RecordBatch {
         self.appended
     }
 
-    /// Offset after the last record.
+    /// Offset after the last record, or after the hole.
     pub fn next_offset(&self) -> u64 {
-        self.first_offset + self.ends.len() as u64
+        self.first_offset + self.ends.len() as u64 + self.lost
+    }
+
+    /// Offset of the first record, or of the hole.
+    pub fn first_offset(&self) -> u64 {
+        self.first_offset
+    }
+
+    /// Offsets whose records are lost; 0 where it is no hole.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Bytes of its records.
@@ -90,6 +113,11 @@ pub trait Source: Send {
 
     /// Offset of the oldest record that is still there.
     fn begin(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
+
+    /// Ranges of offsets whose records are lost: from, and up to (not included).
+    fn holes(&self) -> &[(u64, u64)] {
+        &[]
+    }
 
     /// Offset after the newest record.
     fn end(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;

@@ -94,6 +94,19 @@ impl SummaryStore {
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
     }
 
+    /// Removes all rows of `stream` whose windows start at `offset` or later.
+    pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), StoreError> {
+        // The ledger last: while it has its row, a removal that was cut short is made again.
+        for table in ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "site_hourly", "ledger"] {
+            let sql = format!(
+                "ALTER TABLE {table} DELETE WHERE stream = ? AND window_start >= ? SETTINGS mutations_sync = 1"
+            );
+            let query = self.client.query(&sql).bind(stream.0).bind(offset);
+            self.bounded(format!("removing rows from {table}"), query.execute()).await?;
+        }
+        Ok(())
+    }
+
     async fn insert<T>(&self, table: &str, rows: &[T]) -> Result<(), StoreError>
     where
         T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,

@@ -9,31 +9,28 @@
 //! refused only when there are none. "Bytes" are those of the stored batches; the file needs some more (see
 //! `the_file_stays_near_its_bound`).
 //!
-//! A batch is stored under the offset of its first record:
-//! `version u8 = 1 | appended hour u32 LE | count u32 LE | count × (length u32 LE | record)`. Only the hour of the
-//! append is kept: the log knows no finer time.
+//! Batches and the state that describes them carry checksums ([`format`]). A file that was damaged is refused when it is opened, or
+//! when the damage is read, and never gives other records than were appended; [`salvage`](salvage::salvage) writes what can be read to a
+//! new file. Only the hour of the append is kept: the log knows no finer time.
 
+mod format;
+pub mod salvage;
+mod store;
 mod writer;
 
+pub use self::format::BatchKind;
+use self::format::{HEADER_BYTES, header, split_record, verified};
+use self::store::{BATCHES, Failure, change, guarded, state_of};
 use self::writer::{drop_oldest, write_batches};
 use crate::sink::{Sink, SinkError};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable};
 use schemas::{Hour, StreamId};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-
-const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
-const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
-
-const BATCH_VERSION: u8 = 1;
-const HEADER_BYTES: usize = 9;
-/// redb's page cache. Appends and the reader's tail touch few pages.
-const CACHE_BYTES: usize = 8 << 20;
 
 /// While many records arrive at once, the next sync waits this long for more of them: under load a sync costs more than
 /// the wait, and one reader alone never waits.
@@ -102,9 +99,21 @@ pub enum JournalError {
     /// Reading or writing failed.
     #[error("the journal failed: {0}")]
     Store(#[from] redb::Error),
-    /// A stored batch does not read back.
-    #[error("the journal's batch at offset {0} is damaged")]
-    Damaged(u64),
+    /// What is stored is not what was written.
+    #[error(
+        "the journal {} is damaged{}: {found}. What ClickHouse has counted is safe, and no record was taken from the damaged place. \
+         Restore the journal and `clickhouse/` from one backup, or stop the service and run `headcount journal salvage {} NEW-FILE`: \
+         it writes what can be read to a new file, which then takes the journal's place",
+        path.display(), place(*offset), path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first offset that cannot be read, where it is known.
+        offset: Option<u64>,
+        /// What was found.
+        found: String,
+    },
     /// The file is being opened anew after an error.
     #[error("the journal is being opened anew after an error")]
     Reopening,
@@ -116,41 +125,46 @@ pub enum JournalError {
     Thread(std::io::Error),
 }
 
-/// A batch of records as appended together.
+fn place(offset: Option<u64>) -> String {
+    offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
+}
+
+impl JournalError {
+    /// Whether the file is damaged: the same call fails again.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, JournalError::Damaged { .. })
+    }
+}
+
+/// A batch of records as appended together, or offsets whose records are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalBatch {
     /// Offset of the first record.
     pub first_offset: u64,
-    /// Hour of the append.
+    /// Hour of the append; of the batch before where the records are lost.
     pub appended: Hour,
+    /// Whether it has its records.
+    pub kind: BatchKind,
     bytes: Vec<u8>,
     count: u32,
 }
 
-/// Hour of the append and number of records of a stored batch.
-fn header(bytes: &[u8]) -> Option<(Hour, u32)> {
-    let header = bytes.first_chunk::<HEADER_BYTES>()?;
-    let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    (header[0] == BATCH_VERSION).then(|| (Hour(number(1)), number(5)))
-}
-
 impl JournalBatch {
-    fn parse(first_offset: u64, bytes: &[u8]) -> Result<Self, JournalError> {
-        let damaged = || JournalError::Damaged(first_offset);
-        let (appended, count) = header(bytes).ok_or_else(damaged)?;
-        let batch = JournalBatch { first_offset, appended, bytes: bytes[HEADER_BYTES..].to_vec(), count };
-        if batch.records().count() != batch.count as usize {
-            return Err(damaged());
-        }
-        Ok(batch)
+    /// The batch stored as `bytes` under `first_offset`, if both are as they were written.
+    fn parse(first_offset: u64, stream: StreamId, bytes: &[u8]) -> Result<Self, Failure> {
+        let header = verified(bytes).filter(|header| header.place.is_none_or(|place| place == (first_offset, stream)));
+        let Some(header) = header else {
+            return Err(Failure::Damaged(Some(first_offset), "the checksum of a batch is wrong".to_owned()));
+        };
+        let bytes = bytes[header.header_bytes..].to_vec();
+        Ok(JournalBatch { first_offset, appended: header.appended, kind: header.kind, bytes, count: header.count })
     }
 
-    /// The encoded records, in order.
+    /// The encoded records, in order. A hole has none.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.bytes.as_slice();
         std::iter::from_fn(move || {
-            let (length, after) = rest.split_first_chunk::<4>()?;
-            let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            let (record, after) = split_record(rest)?;
             rest = after;
             Some(record)
         })
@@ -186,6 +200,12 @@ struct Shared {
     gathering: Mutex<Gathering>,
     wake: Condvar,
     stream: StreamId,
+    /// Which opening of the file this is; batches carry it.
+    generation: AtomicU32,
+    /// Ranges of offsets whose records are lost.
+    holes: Vec<(u64, u64)>,
+    /// Set once the file turned out to be damaged: it is not opened again.
+    damaged: AtomicBool,
     /// Bytes of the stored batches.
     stored: AtomicU64,
     /// Records below this offset are counted for good: the window of the log that they are in is closed.
@@ -218,71 +238,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_database(path: &Path) -> Result<Database, JournalError> {
-    let open = || -> Result<Database, redb::Error> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(BATCHES)?;
-        transaction.open_table(NUMBERS)?;
-        transaction.open_table(TEXTS)?;
-        transaction.commit()?;
-        Ok(database)
-    };
-    open().map_err(|source| JournalError::Open { path: path.to_owned(), source })
-}
-
-fn end_of(database: &Database) -> Result<u64, JournalError> {
-    let transaction = database.begin_read().map_err(redb::Error::from)?;
-    let batches = transaction.open_table(BATCHES).map_err(redb::Error::from)?;
-    let last = batches.last().map_err(redb::Error::from)?;
-    let end = match last {
-        Some((offset, bytes)) => JournalBatch::parse(offset.value(), bytes.value())?.next_offset(),
-        None => 0,
-    };
-    // Trimming may have emptied the table: the end is remembered apart.
-    let numbers = transaction.open_table(NUMBERS).map_err(redb::Error::from)?;
-    let trimmed = numbers.get("trimmed_below").map_err(redb::Error::from)?.map_or(0, |value| value.value());
-    Ok(end.max(trimmed))
-}
-
-/// Bytes of all batches. Kept beside them since it is not to be added up at every start; files written before it was kept
-/// are added up once.
-fn stored_bytes_of(database: &Database) -> Result<u64, JournalError> {
-    let run = || -> Result<u64, redb::Error> {
-        let transaction = database.begin_read()?;
-        if let Some(bytes) = transaction.open_table(NUMBERS)?.get("stored_bytes")? {
-            return Ok(bytes.value());
-        }
-        let batches = transaction.open_table(BATCHES)?;
-        let mut bytes = 0;
-        for entry in batches.range::<u64>(..)? {
-            bytes += entry?.1.value().len() as u64;
-        }
-        Ok(bytes)
-    };
-    Ok(run()?)
-}
-
-fn stream_of(database: &Database) -> Result<StreamId, JournalError> {
-    let run = || -> Result<Option<u64>, redb::Error> {
-        let transaction = database.begin_read()?;
-        let numbers = transaction.open_table(NUMBERS)?;
-        Ok(numbers.get("stream")?.map(|value| value.value()))
-    };
-    if let Some(stream) = run()? {
-        return Ok(StreamId(stream));
-    }
+fn new_stream() -> Result<u64, JournalError> {
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).map_err(JournalError::Random)?;
-    let stream = u64::from_le_bytes(bytes);
-    let store = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        transaction.open_table(NUMBERS)?.insert("stream", stream)?;
-        transaction.commit()?;
-        Ok(())
-    };
-    store()?;
-    Ok(StreamId(stream))
+    Ok(u64::from_le_bytes(bytes))
 }
 
 impl Journal {
@@ -292,24 +251,24 @@ impl Journal {
         config: JournalConfig,
         hour: impl Fn() -> Hour + Send + Sync + 'static,
     ) -> Result<Self, JournalError> {
-        let database = open_database(path)?;
-        let stream = stream_of(&database)?;
-        let end = end_of(&database)?;
-        let stored = AtomicU64::new(stored_bytes_of(&database)?);
+        let (database, state) = store::open(path, new_stream)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             config,
             database: RwLock::new(Some(database)),
             gathering: Mutex::default(),
             wake: Condvar::new(),
-            stream,
-            stored,
+            stream: StreamId(state.stream),
+            generation: AtomicU32::new(state.generation),
+            holes: state.holes,
+            damaged: AtomicBool::new(false),
+            stored: AtomicU64::new(state.stored_bytes),
             counted_below: AtomicU64::new(0),
             droppable: AtomicBool::new(false),
             full: AtomicBool::new(false),
             dropped_early: AtomicU64::new(0),
             dropped_early_hour: AtomicU64::new(0),
-            end: watch::Sender::new(end),
+            end: watch::Sender::new(state.end),
             hour: Box::new(hour),
             failing: Mutex::new(None),
             runtime: tokio::runtime::Handle::try_current().ok(),
@@ -334,6 +293,11 @@ impl Journal {
     /// The id of this journal's incarnation: random, made with the file.
     pub fn stream(&self) -> StreamId {
         self.shared.stream
+    }
+
+    /// Ranges of offsets whose records are lost: from, and up to (not included). Holes of a salvaged file.
+    pub fn holes(&self) -> &[(u64, u64)] {
+        &self.shared.holes
     }
 
     /// Offset after the last durable record; changes are seen by receivers.
@@ -381,45 +345,65 @@ impl Journal {
     }
 
     /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). Records
-    /// below `offset` in the first batch are the caller's to skip.
+    /// below `offset` in the first batch are the caller's to skip. They follow one another without gap or overlap.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] where there is no batch at an offset below the end, or one that is not as it was written.
     pub fn read(&self, offset: u64, max_bytes: usize) -> Result<Vec<JournalBatch>, JournalError> {
-        let raw = self.with_database(|database| {
+        let stream = self.stream();
+        self.with_database(|database| {
             let transaction = database.begin_read()?;
+            let state = store::state_at(&transaction)?;
+            let (offset, end) = (offset.max(state.trimmed_below), state.end);
             let table = transaction.open_table(BATCHES)?;
             let start = table.range(..=offset)?.next_back().transpose()?.map_or(offset, |(first, _)| first.value());
-            let mut found = Vec::new();
+            let mut found: Vec<JournalBatch> = Vec::new();
             let mut bytes = 0;
+            let mut next = offset;
             for entry in table.range(start..)? {
                 let (first, batch) = entry?;
-                bytes += batch.value().len();
-                found.push((first.value(), batch.value().to_vec()));
+                let batch = JournalBatch::parse(first.value(), stream, batch.value())?;
+                if batch.next_offset() <= offset && found.is_empty() {
+                    continue;
+                }
+                let expected = if found.is_empty() { batch.first_offset.min(offset) } else { next };
+                if batch.first_offset != expected {
+                    let what = if batch.first_offset > expected { "no record" } else { "two records" };
+                    return Err(Failure::Damaged(
+                        Some(next),
+                        format!("{what} of this offset; a batch begins at {}", batch.first_offset),
+                    ));
+                }
+                next = batch.next_offset();
+                bytes += batch.bytes();
+                found.push(batch);
                 if bytes >= max_bytes {
                     break;
                 }
             }
+            if next < end && bytes < max_bytes {
+                return Err(Failure::Damaged(
+                    Some(next),
+                    format!("no record of this offset, though the log ends at {end}"),
+                ));
+            }
             Ok(found)
-        })?;
-        let parsed: Result<Vec<_>, _> = raw.iter().map(|(first, bytes)| JournalBatch::parse(*first, bytes)).collect();
-        Ok(parsed?.into_iter().filter(|batch| batch.next_offset() > offset).collect())
+        })
     }
 
     /// Stores a small text durably under `name` (the aggregator's commit).
     pub fn store_text(&self, name: &str, text: &str) -> Result<(), JournalError> {
         self.with_database(|database| {
-            let transaction = database.begin_write()?;
-            transaction.open_table(TEXTS)?.insert(name, text)?;
-            transaction.commit()?;
-            Ok(())
+            change(database, |_, state| {
+                state.texts.insert(name.to_owned(), text.to_owned());
+                Ok(())
+            })
         })
     }
 
     /// The text under `name`.
     pub fn text(&self, name: &str) -> Result<Option<String>, JournalError> {
-        self.with_database(|database| {
-            let transaction = database.begin_read()?;
-            let texts = transaction.open_table(TEXTS)?;
-            Ok(texts.get(name)?.map(|value| value.value().to_owned()))
-        })
+        self.with_database(|database| Ok(state_of(database)?.texts.remove(name)))
     }
 
     /// Drops whole batches that end at or below `offset` and were appended before `before`, at most [`TRIM_BATCHES`] of
@@ -432,28 +416,23 @@ impl Journal {
             let first = batches.first()?;
             Ok(first.is_some_and(|(first, bytes)| {
                 header(bytes.value())
-                    .is_some_and(|(appended, count)| first.value() + u64::from(count) <= offset && appended < before)
+                    .is_some_and(|header| first.value() + u64::from(header.count) <= offset && header.appended < before)
             }))
         })?;
         if !any {
             return Ok(0);
         }
-        self.with_database(|database| {
-            let transaction = database.begin_write()?;
-            let dropped = {
-                let mut batches = transaction.open_table(BATCHES)?;
-                let mut numbers = transaction.open_table(NUMBERS)?;
-                // Writing transactions take turns, so nobody changes the figure in between.
-                let stored = self.shared.stored.load(Ordering::Relaxed);
-                let dropped = drop_oldest(&mut batches, &mut numbers, stored, |appended, end, dropped| {
+        let dropped = self.with_database(|database| {
+            change(database, |batches, state| {
+                let dropped = drop_oldest(batches, state, |appended, end, dropped| {
                     end <= offset && appended < before && dropped.batches < TRIM_BATCHES
                 })?;
-                self.shared.stored.store(stored.saturating_sub(dropped.bytes), Ordering::Relaxed);
-                dropped
-            };
-            transaction.commit()?;
-            Ok(dropped.batches)
-        })
+                // Writing transactions take turns, so nobody changes the figure in between.
+                self.shared.stored.store(state.stored_bytes, Ordering::Relaxed);
+                Ok(dropped.batches)
+            })
+        })?;
+        Ok(dropped)
     }
 
     /// Writes what has gathered, then stops the writer. Later appends are refused.
@@ -466,10 +445,10 @@ impl Journal {
         }
     }
 
-    fn with_database<T>(&self, run: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, JournalError> {
+    fn with_database<T>(&self, run: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, JournalError> {
         let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         match guard.as_ref() {
-            Some(database) => run(database).map_err(JournalError::Store),
+            Some(database) => guarded(|| run(database)).map_err(|failure| failure.of(&self.shared.path)),
             None => Err(JournalError::Reopening),
         }
     }

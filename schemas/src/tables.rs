@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 8;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("../sql/0004_reports.sql")),
     (5, include_str!("../sql/0005_finished_numbers.sql")),
     (6, include_str!("../sql/0006_path_endings.sql")),
+    (8, include_str!("../sql/0008_lost.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -153,7 +154,7 @@ pub struct RejectionDailyRow {
 }
 
 /// `ledger`: what became of every record of a window. `seen = accepted + duplicate + tallies + undecodable`, and
-/// `seen = next_offset − window_start`.
+/// `seen + lost = next_offset − window_start`.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct LedgerRow {
     /// Stream of the log.
@@ -176,6 +177,8 @@ pub struct LedgerRow {
     pub rejected_beacons: u64,
     /// Records that do not decode.
     pub undecodable: u64,
+    /// Offsets whose records are lost: holes of a salvaged journal.
+    pub lost: u64,
     /// Version of the fold's rules.
     pub fold_version: u32,
 }

@@ -135,15 +135,16 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
 }
 
 /// A window's ledger against the log: the counters by name.
-fn ledger_counts(window: &Window) -> [(&'static str, u64); 7] {
+fn ledger_counts(window: &Window) -> [(&'static str, u64); 8] {
     [
         ("next_offset", window.end),
-        ("seen", window.end - window.start),
+        ("seen", window.end - window.start - window.lost),
         ("accepted", window.accepted),
         ("duplicate", window.duplicate),
         ("tallies", window.tallies),
         ("rejected_beacons", window.rejected_beacons),
         ("undecodable", window.undecodable),
+        ("lost", window.lost),
     ]
 }
 
@@ -173,6 +174,7 @@ pub fn differences(
                 row.tallies,
                 row.rejected_beacons,
                 row.undecodable,
+                row.lost,
             ];
             for ((name, expected), has) in ledger_counts(window).into_iter().zip(has) {
                 if has != expected {
@@ -233,6 +235,8 @@ pub struct Report {
     tallies: u64,
     rejected_beacons: u64,
     undecodable: u64,
+    /// Offsets of holes, as the ledger has them.
+    lost: u64,
     /// Windows that were written so often meanwhile that they could not be compared.
     pub moving: u64,
     /// Records that the ledger does not reach.
@@ -247,7 +251,8 @@ impl Report {
     /// Adds a window that was compared.
     pub fn add(&mut self, window: &Window, rows: usize, differences: Vec<Difference>) {
         self.windows += 1;
-        self.records += window.end - window.start;
+        self.records += window.end - window.start - window.lost;
+        self.lost += window.lost;
         self.rows += rows;
         self.accepted += window.accepted;
         self.duplicate += window.duplicate;
@@ -300,12 +305,13 @@ impl Report {
 
     fn summary(&self) -> String {
         format!(
-            "audit: {} windows, {} records, {} rows compared, {} differences, {} records not folded yet{}",
+            "audit: {} windows, {} records, {} rows compared, {} differences, {} records not folded yet{}{}",
             self.windows,
             self.records,
             self.rows,
             self.differences.len(),
             self.not_folded,
+            if self.lost > 0 { format!(", {} records lost", self.lost) } else { String::new() },
             if self.moving > 0 { format!(", {} windows moving", self.moving) } else { String::new() }
         )
     }
@@ -345,6 +351,7 @@ impl Report {
             "tallies": self.tallies,
             "rejected_beacons": self.rejected_beacons,
             "undecodable": self.undecodable,
+            "lost": self.lost,
             "moving": self.moving,
             "not_folded": self.not_folded,
             "notes": self.notes,

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::config::kafka::KafkaSettings;
 use crate::kafka;
 use anyhow::{Context, bail, ensure};
-use ingest::journal::{Journal, JournalConfig};
+use ingest::journal::{BatchKind, Journal, JournalConfig};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -56,6 +56,18 @@ fn parse(text: &str) -> anyhow::Result<(StreamId, Cut)> {
     let commit: Commit = serde_json::from_str(text).context("the commit's metadata are not ours")?;
     let CommitCut { window_hours, max_records, max_bytes } = commit.cut;
     Ok((StreamId(commit.stream), Cut { window_hours, max_records, max_bytes }))
+}
+
+/// What a log has at an offset.
+pub struct Entry<'a> {
+    /// The offset.
+    pub offset: u64,
+    /// The next entry's: one more, or the end of a hole.
+    pub next: u64,
+    /// Hour of the append, since the epoch.
+    pub appended: u32,
+    /// The record; none in a hole, where records are lost.
+    pub record: Option<&'a [u8]>,
 }
 
 /// A log.
@@ -150,14 +162,13 @@ impl Log {
         Ok(partitions)
     }
 
-    /// Hands over records with their offset and the hour of their append, from `from` on and below `to`, until told to stop.
-    /// Blocks.
+    /// Hands over what there is from `from` on and below `to`, until `take` breaks off. Blocks.
     pub fn read(
         &self,
         partition: &Partition,
         from: u64,
         to: u64,
-        mut take: impl FnMut(u64, u32, &[u8]) -> ControlFlow<()>,
+        mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
             Log::Journal(journal) => {
@@ -166,13 +177,26 @@ impl Log {
                     let batches = journal.read(next, READ_BYTES)?;
                     ensure!(!batches.is_empty(), "the journal has no record at offset {next}");
                     for batch in batches {
+                        if batch.kind == BatchKind::Hole {
+                            let (offset, end) = (batch.first_offset.max(next), batch.next_offset().min(to));
+                            ensure!(offset == next, "the journal has no record at offset {next}");
+                            if offset < end {
+                                next = end;
+                                let hole = Entry { offset, next, appended: batch.appended.0, record: None };
+                                if take(hole).is_break() {
+                                    return Ok(());
+                                }
+                            }
+                            continue;
+                        }
                         for (offset, record) in (batch.first_offset..).zip(batch.records()) {
                             if offset < next || offset >= to {
                                 continue;
                             }
                             ensure!(offset == next, "the journal has no record at offset {next}");
                             next = offset + 1;
-                            if take(offset, batch.appended.0, record).is_break() {
+                            let entry = Entry { offset, next, appended: batch.appended.0, record: Some(record) };
+                            if take(entry).is_break() {
                                 return Ok(());
                             }
                         }
@@ -191,7 +215,7 @@ fn read_topic(
     partition: i32,
     from: u64,
     to: u64,
-    mut take: impl FnMut(u64, u32, &[u8]) -> ControlFlow<()>,
+    mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let consumer = kafka::consumer(client)?;
     let mut list = TopicPartitionList::new();
@@ -226,7 +250,8 @@ fn read_topic(
             );
         };
         next = offset + 1;
-        if take(offset, appended.0, message.payload().unwrap_or_default()).is_break() {
+        let record = Some(message.payload().unwrap_or_default());
+        if take(Entry { offset, next, appended: appended.0, record }).is_break() {
             break;
         }
     }

@@ -1,5 +1,6 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
+use super::log::Entry;
 use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
@@ -121,6 +122,8 @@ pub struct Window {
     pub rejected_beacons: u64,
     /// Records that do not decode.
     pub undecodable: u64,
+    /// Offsets whose records are lost.
+    pub lost: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
     /// By which rules (`fold_version` in the ledger) its records are counted.
@@ -142,7 +145,8 @@ impl Window {
         json!({
             "start": self.start,
             "end": self.end,
-            "records": self.end - self.start,
+            "records": self.end - self.start - self.lost,
+            "lost": self.lost,
             "accepted": self.accepted,
             "duplicate": self.duplicate,
             "tallies": self.tallies,
@@ -337,8 +341,31 @@ impl Rebuild {
         Rebuild { cut, rules, open: None, sure: at_start, last_span: None, skipped: 0 }
     }
 
+    /// Takes what the log has next; returns the window that it ends.
+    pub fn take(&mut self, entry: &Entry<'_>) -> Option<Window> {
+        match entry.record {
+            Some(record) => self.push(entry.offset, entry.appended, record),
+            None => self.pass_hole(entry),
+        }
+    }
+
+    /// A hole is lost whole, in the window that its first offset belongs to.
+    fn pass_hole(&mut self, hole: &Entry<'_>) -> Option<Window> {
+        let lost = hole.next - hole.offset;
+        if !self.sure {
+            self.skipped += lost;
+            return None;
+        }
+        let ended = self.open_at(hole.offset, hole.appended);
+        if let Some(open) = &mut self.open {
+            open.lost += lost;
+            open.end = hole.next;
+        }
+        ended
+    }
+
     /// Takes the next record; returns the window that it ends.
-    pub fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
+    fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
         let span = hour / self.cut.window_hours.max(1);
         if !self.sure {
             let changed = self.last_span.is_some_and(|last| last != span);
@@ -349,6 +376,18 @@ impl Rebuild {
             }
             self.sure = true;
         }
+        let ended = self.open_at(offset, hour);
+        if let Some(open) = &mut self.open {
+            open.bytes += bytes.len() as u64;
+            open.end = offset + 1;
+            open.count(bytes);
+        }
+        ended
+    }
+
+    /// Opens the window that an offset belongs to; returns the one that it ends.
+    fn open_at(&mut self, offset: u64, hour: u32) -> Option<Window> {
+        let span = hour / self.cut.window_hours.max(1);
         let ends = self.open.as_ref().is_some_and(|open| {
             open.appended / self.cut.window_hours.max(1) != span
                 || offset - open.start >= self.cut.max_records
@@ -357,10 +396,7 @@ impl Rebuild {
         let ended = if ends { self.open.take() } else { None };
         let rules = self.rules;
         let new = || Window { start: offset, appended: hour, rules, ..Window::default() };
-        let open = self.open.get_or_insert_with(new);
-        open.bytes += bytes.len() as u64;
-        open.end = offset + 1;
-        open.count(bytes);
+        self.open.get_or_insert_with(new);
         ended
     }
 
@@ -451,5 +487,30 @@ mod tests {
             .iter()
             .filter(|(key, views)| matches!(key, Key::NotFound(_, _, path, _) if path == "/1") && **views > 0);
         assert_eq!(named.count(), NAMES + 1, "and the overflow");
+    }
+
+    /// A hole is inside the window that its first offset belongs to, and may make it longer than the window policy allows.
+    #[test]
+    fn a_hole_is_lost_whole_in_its_window() {
+        let cut = Cut { window_hours: 12, max_records: 10, max_bytes: u64::MAX };
+        let mut rebuild = Rebuild::new(cut, true, RULES);
+        let mut windows = Vec::new();
+        let mut take = |offset, next, record: Option<&[u8]>| {
+            windows.extend(rebuild.take(&Entry { offset, next, appended: 490_000, record }));
+        };
+        for offset in 0..8 {
+            take(offset, offset + 1, Some(&record(offset)));
+        }
+        take(8, 30, None);
+        take(30, 31, Some(&record(30)));
+        take(31, 50, None);
+        windows.extend(rebuild.finish());
+        let found: Vec<_> = windows.iter().map(|window| (window.start, window.end, window.lost)).collect();
+        assert_eq!(found, [(0, 30, 22), (30, 50, 19)]);
+        let mut state = WindowState::new(StreamId(1), WindowStart { offset: 30, appended_hour: 490_000 });
+        state.apply(30, &record(30)).expect("a record");
+        state.pass_hole(50);
+        let row = state.freeze().ledger.expect("a row");
+        assert_eq!((row.next_offset, row.seen, row.lost), (50, 1, 19));
     }
 }

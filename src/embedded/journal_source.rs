@@ -3,7 +3,7 @@
 use aggregate::source::{RecordBatch, Source, SourceError};
 use aggregate::window::Commit;
 use ingest::Clock;
-use ingest::journal::{Journal, JournalError, TRIM_BATCHES};
+use ingest::journal::{BatchKind, Journal, JournalError, TRIM_BATCHES};
 use schemas::{Hour, StreamId};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -43,11 +43,9 @@ impl JournalSource {
     ) -> Result<T, SourceError> {
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || call(&journal)).await {
-            Ok(outcome) => outcome.map_err(|error| SourceError {
-                action,
-                reason: error.to_string(),
-                passing: !matches!(error, JournalError::Damaged(_)),
-            }),
+            Ok(outcome) => {
+                outcome.map_err(|error| SourceError { action, reason: error.to_string(), passing: !error.is_damage() })
+            }
             Err(error) => Err(SourceError { action, reason: error.to_string(), passing: false }),
         }
     }
@@ -60,6 +58,10 @@ impl Source for JournalSource {
 
     async fn begin(&mut self) -> Result<u64, SourceError> {
         self.blocking("find the journal's beginning", Journal::begin).await
+    }
+
+    fn holes(&self) -> &[(u64, u64)] {
+        self.journal.holes()
     }
 
     async fn end(&mut self) -> Result<u64, SourceError> {
@@ -91,6 +93,10 @@ impl Source for JournalSource {
         let batches: Vec<RecordBatch> = batches
             .iter()
             .map(|batch| {
+                if batch.kind == BatchKind::Hole {
+                    let lost = batch.next_offset() - batch.first_offset;
+                    return RecordBatch::hole(batch.first_offset, batch.appended, lost);
+                }
                 let mut records = RecordBatch::new(batch.first_offset, batch.appended);
                 batch.records().for_each(|record| records.push(record));
                 records
@@ -124,3 +130,6 @@ impl Source for JournalSource {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,7 @@ impl WindowState {
             tallies: self.outcomes.tallies,
             rejected_beacons: self.outcomes.rejected_beacons,
             undecodable: self.outcomes.undecodable,
+            lost: self.outcomes.lost,
             fold_version: FOLD_VERSION,
         });
         self.frozen_at = next_offset;

@@ -1,9 +1,8 @@
 //! The journal's writing side: batches are appended, and the oldest dropped.
 
-use super::{
-    BATCH_VERSION, BATCHES, BUSY_RECORDS, EARLY_BATCHES, Gathering, HEADER_BYTES, JournalError, LINGER, NUMBERS, RETRY,
-    Shared, end_of, header, locked, open_database, stored_bytes_of,
-};
+use super::format::{BatchKind, HEADER_BYTES, NewBatch, State, header};
+use super::store::{self, Failure, change, guarded};
+use super::{BUSY_RECORDS, EARLY_BATCHES, Gathering, JournalError, LINGER, RETRY, Shared, locked, new_stream};
 use crate::sink::SinkError;
 use redb::ReadableTable;
 use schemas::Hour;
@@ -45,25 +44,22 @@ impl Shared {
 pub(super) struct Dropped {
     pub(super) batches: usize,
     records: u64,
-    pub(super) bytes: u64,
-    /// Offset after the last record dropped.
-    below: Option<u64>,
+    bytes: u64,
 }
 
 /// Drops batches from the oldest on while `may_drop` (given the append's hour, the batch's end, and what was dropped so far)
-/// says so, within the transaction of `batches` and `numbers`. `stored` bytes are stored before; the caller puts the rest
-/// into [`Shared::stored`].
+/// says so, and notes it in `state`.
 pub(super) fn drop_oldest(
     batches: &mut redb::Table<'_, u64, &'static [u8]>,
-    numbers: &mut redb::Table<'_, &'static str, u64>,
-    stored: u64,
+    state: &mut State,
     may_drop: impl Fn(Hour, u64, &Dropped) -> bool,
-) -> Result<Dropped, redb::Error> {
+) -> Result<Dropped, Failure> {
     let mut dropped = Dropped::default();
     loop {
         let first = batches.first()?.and_then(|(first, bytes)| {
-            let (appended, count) = header(bytes.value())?;
-            Some((appended, u64::from(count), first.value() + u64::from(count), bytes.value().len() as u64))
+            let header = header(bytes.value())?;
+            let count = u64::from(header.count);
+            Some((header.appended, count, first.value() + count, bytes.value().len() as u64))
         });
         let Some((appended, count, end, bytes)) = first else { break };
         if !may_drop(appended, end, &dropped) {
@@ -73,12 +69,9 @@ pub(super) fn drop_oldest(
         dropped.batches += 1;
         dropped.records += count;
         dropped.bytes += bytes;
-        dropped.below = Some(end);
+        state.trimmed_below = end;
     }
-    if let Some(below) = dropped.below {
-        numbers.insert("trimmed_below", below)?;
-        numbers.insert("stored_bytes", stored.saturating_sub(dropped.bytes))?;
-    }
+    state.stored_bytes = state.stored_bytes.saturating_sub(dropped.bytes);
     Ok(dropped)
 }
 
@@ -149,37 +142,36 @@ pub(super) fn write_batches(shared: &Shared) {
 fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalError> {
     let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = guard.as_ref() else { return Err(JournalError::Reopening) };
-    let first = *shared.end.borrow();
-    let length = (HEADER_BYTES + gathered.batch.len()) as u64;
-    let write = || -> Result<u64, redb::Error> {
-        let transaction = database.begin_write()?;
-        let dropped = {
-            let mut batches = transaction.open_table(BATCHES)?;
-            let mut numbers = transaction.open_table(NUMBERS)?;
-            // Writing transactions take turns, so nobody changes the figure in between.
-            let before = shared.stored.load(Ordering::Relaxed);
-            let dropped = make_space(shared, &mut batches, &mut numbers, before, length)?;
-            let mut value = batches.insert_reserve(first, HEADER_BYTES + gathered.batch.len())?;
-            let bytes = value.as_mut();
-            bytes[0] = BATCH_VERSION;
-            bytes[1..5].copy_from_slice(&(shared.hour)().0.to_le_bytes());
-            bytes[5..9].copy_from_slice(&gathered.count.to_le_bytes());
-            bytes[HEADER_BYTES..].copy_from_slice(&gathered.batch);
-            drop(value);
-            let stored = before.saturating_sub(dropped.bytes) + length;
-            numbers.insert("stored_bytes", stored)?;
-            // Before others may write; where the commit fails, the file is opened and the figure read anew.
-            shared.stored.store(stored, Ordering::Relaxed);
-            dropped.records
-        };
-        transaction.commit()?;
-        Ok(dropped)
+    let first_offset = *shared.end.borrow();
+    let length = HEADER_BYTES + gathered.batch.len();
+    let batch = NewBatch {
+        kind: BatchKind::Records,
+        generation: shared.generation.load(Ordering::Relaxed),
+        appended: (shared.hour)(),
+        count: gathered.count,
+        first_offset,
+        stream: shared.stream,
     };
-    let dropped = write()?;
+    let write = || {
+        change(database, |batches, state| {
+            if state.end != first_offset {
+                let found = format!("the log ended at offset {first_offset}, its state says {}", state.end);
+                return Err(Failure::Damaged(Some(first_offset.min(state.end)), found));
+            }
+            let dropped = make_space(shared, batches, state, length as u64)?;
+            batch.encode(&gathered.batch, batches.insert_reserve(first_offset, length)?.as_mut());
+            state.end = first_offset + u64::from(gathered.count);
+            state.stored_bytes += length as u64;
+            // Before others may write; where the commit fails, the file is opened and the figure read again.
+            shared.stored.store(state.stored_bytes, Ordering::Relaxed);
+            Ok((dropped.records, state.end))
+        })
+    };
+    let (dropped, end) = guarded(write).map_err(|failure| failure.of(&shared.path))?;
     if dropped > 0 {
         shared.note_early_drop(dropped);
     }
-    Ok(first + u64::from(gathered.count))
+    Ok(end)
 }
 
 /// Drops the oldest counted records if `length` more bytes would exceed the bound. What cannot be dropped stays: the batch is
@@ -187,16 +179,18 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
 fn make_space(
     shared: &Shared,
     batches: &mut redb::Table<'_, u64, &'static [u8]>,
-    numbers: &mut redb::Table<'_, &'static str, u64>,
-    stored: u64,
+    state: &mut State,
     length: u64,
-) -> Result<Dropped, redb::Error> {
-    let over = |freed: u64| shared.config.capacity_bytes.is_some_and(|capacity| stored - freed + length > capacity);
+) -> Result<Dropped, Failure> {
+    let stored = state.stored_bytes;
+    let over = |freed: u64| {
+        shared.config.capacity_bytes.is_some_and(|capacity| stored.saturating_sub(freed) + length > capacity)
+    };
     if !over(0) || !shared.droppable.load(Ordering::Relaxed) {
         return Ok(Dropped::default());
     }
     let below = shared.counted_below.load(Ordering::Relaxed);
-    let dropped = drop_oldest(batches, numbers, stored, |_, end, dropped| {
+    let dropped = drop_oldest(batches, state, |_, end, dropped| {
         end <= below && over(dropped.bytes) && dropped.batches < EARLY_BATCHES
     })?;
     let exhausted = over(dropped.bytes) && dropped.batches < EARLY_BATCHES;
@@ -207,24 +201,39 @@ fn make_space(
     Ok(dropped)
 }
 
-/// After an I/O error redb refuses further work until the file is opened anew. A batch whose commit failed may still
-/// be there; the end is read again, so that no offset is used twice.
+/// After an I/O error redb refuses further work until the file is opened again. A batch whose commit failed may still
+/// be there; the end is read again, so that no offset is used twice. A damaged file stays closed: it does not heal.
 fn reopen(shared: &Shared) {
+    if shared.damaged.load(Ordering::Relaxed) {
+        return;
+    }
     let mut guard = shared.database.write().unwrap_or_else(PoisonError::into_inner);
-    *guard = None;
+    let closing = guard.take();
+    let _ = guarded(|| {
+        drop(closing);
+        Ok(())
+    });
     // Opening commits a transaction, so a journal that opens can be written.
-    let opened = open_database(&shared.path)
-        .and_then(|database| Ok((end_of(&database)?, stored_bytes_of(&database)?, database)));
-    match opened {
-        Ok((end, stored, database)) => {
-            shared.stored.store(stored, Ordering::Relaxed);
+    match store::open(&shared.path, new_stream) {
+        Ok((database, state)) if state.stream == shared.stream.0 => {
+            shared.stored.store(state.stored_bytes, Ordering::Relaxed);
+            shared.generation.store(state.generation, Ordering::Relaxed);
             // What a failed commit would have dropped is there again.
             shared.droppable.store(true, Ordering::Relaxed);
-            shared.end.send_replace(end);
+            shared.end.send_replace(state.end);
             *guard = Some(database);
             if locked(&shared.failing).take().is_some() {
                 tracing::info!("the journal can be written again");
             }
+        }
+        Ok(_) => {
+            shared.damaged.store(true, Ordering::Relaxed);
+            tracing::error!(path = %shared.path.display(), "the journal was replaced by another one while it was open; restart the service");
+        }
+        Err(error) if error.is_damage() => {
+            shared.damaged.store(true, Ordering::Relaxed);
+            tracing::error!(%error, "the journal stays closed; beacons are answered 503");
+            *locked(&shared.failing) = Some(error.to_string());
         }
         Err(error) => tracing::debug!(%error, "the journal cannot be opened again yet"),
     }

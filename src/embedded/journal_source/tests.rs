@@ -1,0 +1,225 @@
+//! Damaged journals: the figures are exact, or there is an error that names path and offset. Never others.
+
+use super::*;
+use aggregate::fold::WindowState;
+use aggregate::window::WindowStart;
+use ingest::journal::{JournalConfig, salvage};
+use ingest::sink::Sink;
+use schemas::proto;
+use schemas::record::{RecordFormat, encode_page_view};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+const HOUR: Hour = Hour(490_000);
+
+/// Numbers that look random and are the same for each seed.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below
+    }
+}
+
+fn record(number: u64) -> Vec<u8> {
+    let coordinate = schemas::Coordinate::new(1, 1).unwrap().packed();
+    let view = proto::PageView {
+        project: "docs".to_owned(),
+        hour: HOUR.0,
+        path: format!("/{}", number % 50),
+        status: 200,
+        site_coordinate: coordinate,
+        page_coordinate: coordinate,
+        event_id: number + 1,
+        ..proto::PageView::default()
+    };
+    encode_page_view(view, RecordFormat::V4)
+}
+
+fn open(path: &Path) -> Result<Journal, JournalError> {
+    Journal::open(path, JournalConfig::default(), || HOUR)
+}
+
+/// A journal with these records in batches of several sizes, opened and closed several times, with a part trimmed.
+async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
+    let mut chance = Chance(1);
+    let mut number = 0;
+    while number < records {
+        let journal = open(path).unwrap();
+        let until = records.min(number + records / 4 + 1);
+        while number < until {
+            let appends: Vec<_> = (0..1 + chance.next(60))
+                .map(|more| {
+                    let journal = journal.clone();
+                    tokio::spawn(async move { journal.append(0, record(number + more)).await })
+                })
+                .collect();
+            number += appends.len() as u64;
+            for append in appends {
+                append.await.unwrap().unwrap();
+            }
+        }
+        let end = *journal.end().borrow();
+        let commit = Commit {
+            stream: journal.stream(),
+            window: Some(WindowStart { offset: end / 8, appended_hour: HOUR.0 }),
+            next_offset: end,
+            cut: aggregate::window::Cut::default(),
+            fold_version: aggregate::fold::FOLD_VERSION,
+            drained: true,
+        };
+        journal.store_text(COMMIT, &serde_json::to_string(&commit).unwrap()).unwrap();
+        journal.trim(end / 20, Hour(u32::MAX)).unwrap();
+        journal.close();
+    }
+    let journal = open(path).unwrap();
+    let (truth, holes) = all_of(journal).await.unwrap();
+    assert!(holes.is_empty());
+    truth
+}
+
+/// All that the source gives, folded as it comes: records by offset, and holes.
+async fn all_of(journal: Journal) -> Result<(BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>), SourceError> {
+    let clock: Clock = Arc::new(|| HOUR.start());
+    let mut source = JournalSource::new(journal.clone(), clock, 1);
+    let (mut position, end) = (source.begin().await?, source.end().await?);
+    let mut state = WindowState::new(source.stream(), WindowStart { offset: position, appended_hour: HOUR.0 });
+    let (mut records, mut holes) = (BTreeMap::new(), Vec::new());
+    while position < end {
+        let batches = source.read(position, Duration::from_secs(5)).await?;
+        assert!(!batches.is_empty(), "nothing at {position} of {end}");
+        for batch in batches {
+            assert_eq!(batch.first_offset(), position, "the source gives no gap and no overlap");
+            for (offset, record) in batch.records() {
+                assert!(state.apply(offset, record).is_ok());
+                records.insert(offset, record.to_vec());
+            }
+            position = batch.next_offset();
+            if batch.lost() > 0 {
+                holes.push((batch.first_offset(), position));
+                state.pass_hole(position);
+            }
+        }
+    }
+    let ledger = state.freeze().ledger.unwrap();
+    assert_eq!(ledger.seen + ledger.lost, ledger.next_offset - ledger.window_start);
+    assert_eq!(ledger.seen, records.len() as u64);
+    journal.close();
+    Ok((records, holes))
+}
+
+/// Damages a file. Returns how.
+fn damage(bytes: &mut Vec<u8>, seed: u64) -> String {
+    let mut chance = Chance(seed * 7919);
+    let length = bytes.len() as u64;
+    let page = 4096;
+    match seed % 5 {
+        0 => {
+            for _ in 0..20 {
+                bytes[chance.next(length) as usize] ^= 1 << chance.next(8);
+            }
+            "20 bits".to_owned()
+        }
+        1 => {
+            bytes[chance.next(length) as usize] ^= 1 << chance.next(8);
+            "1 bit".to_owned()
+        }
+        2 => {
+            let to = chance.next(length) as usize;
+            bytes.truncate(to);
+            format!("truncated to {to}")
+        }
+        3 => {
+            let at = (chance.next(length / page) * page) as usize;
+            bytes[at..at + page as usize].fill(0);
+            format!("page at {at} zeroed")
+        }
+        _ => {
+            let from = (length - 1 - chance.next(length / 4)) as usize;
+            bytes.extend_from_within(from..);
+            // And in place: an old tail over a newer one.
+            if chance.next(2) == 0 {
+                let at = (chance.next(length / page) * page) as usize;
+                let (source, size) = ((chance.next(length / page) * page) as usize, page as usize);
+                bytes.copy_within(source..source + size, at);
+            }
+            format!("tail from {from} again")
+        }
+    }
+}
+
+/// What became of the seeds.
+#[derive(Debug, Default)]
+struct Tally {
+    exact: u32,
+    refused: u32,
+    salvaged: u32,
+    lost: u64,
+    no_state: u32,
+}
+
+async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, seed: u64, tally: &mut Tally) {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, target) = (directory.path().join("journal.redb"), directory.path().join("salvaged.redb"));
+    let mut bytes = original.to_vec();
+    let how = format!("seed {seed}: {}", damage(&mut bytes, seed));
+    std::fs::write(&path, &bytes).unwrap();
+    let end = truth.keys().last().unwrap() + 1;
+    let salvaged = salvage::salvage(&path, &target);
+    let opened = match open(&path) {
+        Ok(journal) => all_of(journal).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match opened {
+        Ok((records, holes)) => {
+            assert!(records == *truth && holes.is_empty(), "{how}: other records than were appended");
+            tally.exact += 1;
+        }
+        Err(error) => {
+            assert!(error.contains(&*path.to_string_lossy()), "{how}: {error}");
+            assert!(error.contains("headcount journal salvage"), "{how}: {error}");
+            assert!(error.contains("at offset") || salvaged.is_err(), "{how}: {error}");
+            tally.refused += 1;
+        }
+    }
+    let Ok(salvaged) = salvaged else {
+        tally.no_state += 1;
+        return;
+    };
+    let (records, holes) = all_of(open(&target).unwrap()).await.unwrap();
+    for (offset, record) in &records {
+        let trimmed = truth.keys().next().unwrap();
+        assert!(truth.get(offset).is_none_or(|truth| truth == record), "{how}: another record at {offset}");
+        assert!(offset < &end && (truth.contains_key(offset) || offset < trimmed), "{how}: a record at {offset}");
+    }
+    let lost: u64 = holes.iter().map(|(from, to)| to - from).sum();
+    assert_eq!((records.len() as u64, lost), (salvaged.records, salvaged.lost()), "{how}");
+    // Holes and records add up to all offsets; a part of the end is missing only where neither a newer state nor a newer batch is left.
+    assert_eq!(records.len() as u64 + lost, salvaged.end - salvaged.begin, "{how}");
+    if salvaged.end < end {
+        println!("{how}: the end is {} of {end}", salvaged.end);
+    }
+    tally.salvaged += 1;
+    tally.lost += lost;
+}
+
+/// More seeds with `HEADCOUNT_DAMAGE_SEEDS`, such as 200.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_gives_its_records_or_an_error() {
+    let seeds = std::env::var("HEADCOUNT_DAMAGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.redb");
+    let truth = filled(&path, 3000).await;
+    let original = std::fs::read(&path).unwrap();
+    let mut tally = Tally::default();
+    for seed in 0..seeds {
+        try_seed(&original, &truth, seed, &mut tally).await;
+    }
+    println!("{seeds} seeds of damage in a file of {} bytes, {} records: {tally:?}", original.len(), truth.len());
+    assert!(tally.exact > 0 && tally.refused > 0 && tally.salvaged > 0 && tally.lost > 0);
+}
