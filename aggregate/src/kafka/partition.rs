@@ -69,6 +69,8 @@ pub(super) struct PartitionSource {
     pub stream: StreamId,
     pub committed: Option<Commit>,
     pub reader: Reader,
+    /// Queue of a reader that was ended for [`Source::rewind`].
+    pub queue: Option<PartitionQueue<GroupContext>>,
 }
 
 /// What a partition's reading thread has read. Dropping it ends the thread.
@@ -76,6 +78,10 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Result<RecordBatch, SourceError>>,
     stop: Arc<AtomicBool>,
     seen_end: Arc<AtomicU64>,
+    partition: i32,
+    times: RecordTimes,
+    /// Gives the queue back when it ends; none once it has.
+    thread: Option<std::thread::JoinHandle<PartitionQueue<GroupContext>>>,
 }
 
 /// No end seen yet.
@@ -97,7 +103,7 @@ impl Reader {
     ) -> std::io::Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stop, seen_end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(NO_END)));
-        std::thread::Builder::new().name(format!("partition {partition}")).spawn({
+        let thread = std::thread::Builder::new().name(format!("partition {partition}")).spawn({
             let (stop, seen_end) = (Arc::clone(&stop), Arc::clone(&seen_end));
             move || {
                 let mut reading = Reading { queue, partition, times, next: offset, held: None, seen_end };
@@ -107,15 +113,23 @@ impl Reader {
                     if let Some(batch) = batch
                         && sender.blocking_send(batch).is_err()
                     {
-                        return;
+                        break;
                     }
                     if failed {
-                        return;
+                        break;
                     }
                 }
+                reading.queue
             }
         })?;
-        Ok(Reader { batches, stop, seen_end })
+        Ok(Reader { batches, stop, seen_end, partition, times, thread: Some(thread) })
+    }
+
+    /// Has the thread end, within [`IDLE`]. It returns its queue.
+    fn end(&mut self) -> Option<std::thread::JoinHandle<PartitionQueue<GroupContext>>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.batches.close();
+        self.thread.take()
     }
 }
 
@@ -266,6 +280,24 @@ impl Source for PartitionSource {
 
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
         Ok(self.committed)
+    }
+
+    async fn rewind(&mut self, offset: u64) -> Result<(), SourceError> {
+        const ACTION: &str = "read the topic from an earlier offset";
+        let failed = |reason: String| SourceError { action: ACTION, reason, passing: false };
+        // The thread first: what it still has was read from the later offset.
+        if let Some(thread) = self.reader.end() {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            self.queue = ended.map_err(|error| failed(error.to_string()))?.ok();
+        }
+        let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+        self.blocking(ACTION, move |consumer, topic, partition| consumer.seek(topic, partition, at, ASK)).await?;
+        let queue = self.queue.take().ok_or_else(|| failed("the partition's reader panicked".to_owned()))?;
+        let (partition, times) = (self.reader.partition, self.reader.times);
+        self.reader = Reader::start(queue, partition, times, offset).map_err(|error| failed(error.to_string()))?;
+        // What is read from now on lies below it.
+        self.committed = None;
+        Ok(())
     }
 
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
