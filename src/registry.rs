@@ -312,3 +312,85 @@ fn replace<S: ingest::sink::Sink>(ingest: &Ingest<S>, copy: &RegistryCopy, conte
     ingest.projects.replace(projects::indexed(&registry).without(projects::removed_of(&contents.projects)));
     tracing::info!(projects = registry.len(), "the registry of projects was read");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(slug: &str, removed: u8, revision: u64) -> ProjectRow {
+        let slug = slug.parse().expect("a slug");
+        let project =
+            projects::Registered { hosts: vec!["docs.example".parse().expect("a host")], ..Default::default() };
+        ProjectRow { removed, revision, ..projects::row_of(&slug, &project) }
+    }
+
+    fn token(id: &str, revoked: u8, revision: u64) -> TokenRow {
+        let (project, hash, label) = (String::new(), "00".to_owned(), String::new());
+        TokenRow { id: id.to_owned(), project, admin: 1, hash, label, created: 1, revoked, revision }
+    }
+
+    fn contents(projects: &[ProjectRow], tokens: &[TokenRow]) -> Contents {
+        Contents { version: VERSION, projects: projects.to_vec(), tokens: tokens.to_vec() }
+    }
+
+    fn check(found: Result<Contents, String>, is_of_this_store: bool, recover: bool) -> RegistryCheck {
+        RegistryCheck { path: PathBuf::from("data/projects.json"), found, is_of_this_store, recover }
+    }
+
+    #[test]
+    fn an_empty_clickhouse_beside_a_filled_copy_stops_or_is_restored() {
+        let (copy, empty) =
+            (contents(&[project("docs", 0, 5), project("gone", 2, 6)], &[token("a", 0, 7)]), contents(&[], &[]));
+        for is_of_this_store in [true, false] {
+            let Decision::Stop(why) = check(Ok(copy.clone()), is_of_this_store, false).decide(&empty) else {
+                panic!("it goes on")
+            };
+            assert!(
+                why.contains("data/projects.json has 1 projects and 1 tokens") && why.contains("--recover"),
+                "{why}"
+            );
+            let decision = check(Ok(copy.clone()), is_of_this_store, true).decide(&empty);
+            assert_eq!(decision, Decision::Restore(copy.clone()));
+        }
+        // Removed projects are rows, too: a copy with nothing else is not empty.
+        let removed = contents(&[project("gone", 2, 6)], &[]);
+        assert!(matches!(check(Ok(removed), true, false).decide(&empty), Decision::Stop(_)));
+        assert!(matches!(check(Err("damaged".to_owned()), true, true).decide(&empty), Decision::Stop(_)));
+        // A first start.
+        assert_eq!(check(Ok(empty.clone()), true, false).decide(&empty), Decision::GoOn);
+    }
+
+    #[test]
+    fn an_older_clickhouse_gets_the_newer_rows_of_its_own_copy() {
+        let copy = contents(&[project("docs", 2, 9), project("late", 0, 8), project("old", 0, 1)], &[token("a", 1, 7)]);
+        let store = contents(&[project("docs", 0, 5), project("old", 0, 2)], &[token("a", 0, 3), token("b", 0, 4)]);
+        let newer = contents(&[project("docs", 2, 9), project("late", 0, 8)], &[token("a", 1, 7)]);
+        assert_eq!(check(Ok(copy.clone()), true, false).decide(&store), Decision::Restore(newer));
+        // The copy of an endpoint elsewhere may be of another ClickHouse.
+        assert_eq!(check(Ok(copy), false, true).decide(&store), Decision::GoOn);
+        assert_eq!(check(Ok(store.clone()), true, true).decide(&store), Decision::GoOn);
+        assert_eq!(check(Err("damaged".to_owned()), true, false).decide(&store), Decision::GoOn);
+    }
+
+    #[test]
+    fn copies_of_every_version_are_read() {
+        let copy = contents(&[project("docs", 0, 5)], &[token("a", 0, 7)]);
+        assert_eq!(Contents::parse(&serde_json::to_string(&copy).unwrap()).unwrap(), copy);
+        // A project may have the name of a field.
+        let hosts = Contents::parse(r#"{"version": ["docs.example"]}"#).unwrap();
+        assert_eq!(hosts, contents(&[project("version", 0, 0)], &[]));
+        let rules = r#"{"docs": {"hosts": ["docs.example"], "mask": ["/u/*"], "keep": [], "query": ["q"], "strip_html": true}}"#;
+        let rules = Contents::parse(rules).unwrap();
+        let row = ProjectRow {
+            mask: vec!["/u/*".to_owned()],
+            query: vec!["q".to_owned()],
+            strip_html: 1,
+            ..project("docs", 0, 0)
+        };
+        assert_eq!(rules, contents(&[row], &[]));
+        assert!(Contents::parse("{}").unwrap().is_empty());
+        let newer = r#"{"version": 3, "projects": [], "tokens": []}"#;
+        assert!(Contents::parse(newer).unwrap_err().to_string().contains("written by a newer headcount"));
+        assert!(Contents::parse(r#"{"docs": {"hosts": ["docs.exa"#).is_err());
+    }
+}
