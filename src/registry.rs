@@ -160,6 +160,11 @@ impl RegistryCopy {
     }
 }
 
+/// ClickHouse has no registry although the copy has one. Every other error of the check may pass.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RegistryLost(String);
+
 /// The comparison of ClickHouse's registry with the copy.
 #[derive(Clone)]
 pub struct RegistryCheck {
@@ -191,12 +196,12 @@ impl RegistryCheck {
     /// Compares, and restores rows where it may.
     ///
     /// # Errors
-    /// ClickHouse has no registry although the copy has one, and `--recover` was not given.
+    /// [`RegistryLost`] if ClickHouse has no registry although the copy has one, and `--recover` was not given; or ClickHouse failed.
     pub async fn run(&self, client: &Client) -> anyhow::Result<()> {
         let store = Contents::read(client).await?;
         match self.decide(&store) {
             Decision::GoOn => Ok(()),
-            Decision::Stop(why) => bail!(why),
+            Decision::Stop(why) => Err(RegistryLost(why).into()),
             Decision::Restore(rows) => {
                 rows.restore(client).await?;
                 tracing::warn!(

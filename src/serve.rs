@@ -11,7 +11,7 @@ use crate::embedded::supervisor::Supervisor;
 use crate::health::{Health, Readiness};
 use crate::metrics::MetricsListener;
 use crate::projects::Snapshot;
-use crate::registry::{RegistryCheck, RegistryCopy, refresh_registry};
+use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registry};
 use crate::roles::METRICS;
 use crate::roles::figures::Figures;
 use crate::shell::{harden, open_data_directory, signal, until};
@@ -334,9 +334,16 @@ impl Backend {
 }
 
 async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    // The check comes before anything is written.
+    let prepare = async || {
+        let client = database::prepare(&backend.server, &backend.database, backend.timeout).await?;
+        backend.registry.run(&client).await?;
+        anyhow::Ok(client)
+    };
     let client = loop {
-        match database::prepare(&backend.server, &backend.database, backend.timeout).await {
+        match prepare().await {
             Ok(client) => break client,
+            Err(error) if error.is::<RegistryLost>() => return Err(error),
             Err(error) => {
                 backend.progress.store_fails.store(true, Ordering::Relaxed);
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");
@@ -348,8 +355,6 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         }
     };
     backend.progress.store_fails.store(false, Ordering::Relaxed);
-    // Before anything is written.
-    backend.registry.run(&client).await?;
     let mut keeping = tokio::task::JoinSet::new();
     keeping.spawn(close::keep(
         client.clone(),

@@ -138,9 +138,12 @@ fn ready(status: &GroupStatus) -> (Readiness, serde_json::Map<String, serde_json
         .map(|(number, partition)| {
             let progress = &partition.progress;
             let committed = progress.committed.load(Ordering::Relaxed);
+            let (folded, again) =
+                (progress.folded.load(Ordering::Relaxed), progress.counted_before.load(Ordering::Relaxed));
             let shown = json!({
                 "stream": partition.stream.map(|stream| stream.to_string()),
-                "folded": progress.folded.load(Ordering::Relaxed),
+                "counts_again_below": (folded < again).then_some(again),
+                "folded": folded,
                 "committed": committed,
                 "end": partition.end,
                 "lag": lag(partition),
