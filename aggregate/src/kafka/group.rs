@@ -617,7 +617,6 @@ impl Part {
             stream,
             committed: self.commit,
             reader: self.reader,
-            queue: None,
         };
         let shutdown = async move { drop(stopped.wait_for(|&stopped| stopped).await) };
         run(self.aggregate, source, self.store, self.progress, shutdown).await.map_err(|source| GroupError::Partition {

@@ -69,8 +69,6 @@ pub(super) struct PartitionSource {
     pub stream: StreamId,
     pub committed: Option<Commit>,
     pub reader: Reader,
-    /// Queue of a reader that was ended for [`Source::rewind`].
-    pub queue: Option<PartitionQueue<GroupContext>>,
 }
 
 /// What a partition's reading thread has read. Dropping it ends the thread.
@@ -80,8 +78,8 @@ pub(super) struct Reader {
     seen_end: Arc<AtomicU64>,
     partition: i32,
     times: RecordTimes,
-    /// Gives the queue back when it ends; none once it has.
-    thread: Option<std::thread::JoinHandle<PartitionQueue<GroupContext>>>,
+    /// None once it was ended.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// No end seen yet.
@@ -119,14 +117,13 @@ impl Reader {
                         break;
                     }
                 }
-                reading.queue
             }
         })?;
         Ok(Reader { batches, stop, seen_end, partition, times, thread: Some(thread) })
     }
 
-    /// Has the thread end, within [`IDLE`]. It returns its queue.
-    fn end(&mut self) -> Option<std::thread::JoinHandle<PartitionQueue<GroupContext>>> {
+    /// Has the thread end, within [`IDLE`].
+    fn end(&mut self) -> Option<std::thread::JoinHandle<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.batches.close();
         self.thread.take()
@@ -288,11 +285,21 @@ impl Source for PartitionSource {
         // The thread first: what it still has was read from the later offset.
         if let Some(thread) = self.reader.end() {
             let ended = tokio::task::spawn_blocking(move || thread.join()).await;
-            self.queue = ended.map_err(|error| failed(error.to_string()))?.ok();
+            drop(ended.map_err(|error| failed(error.to_string()))?);
         }
         let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-        self.blocking(ACTION, move |consumer, topic, partition| consumer.seek(topic, partition, at, ASK)).await?;
-        let queue = self.queue.take().ok_or_else(|| failed("the partition's reader panicked".to_owned()))?;
+        let whole = Arc::clone(&self.consumer);
+        let queue = self.blocking(ACTION, move |consumer, topic, partition| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, at)?;
+            // Assigned once more rather than sought: a partition whose offset the brokers no longer have takes no seek. It is not assigned
+            // where an earlier try came so far.
+            let _ = consumer.incremental_unassign(&list);
+            let queue = whole.split_partition_queue(topic, partition);
+            consumer.incremental_assign(&list)?;
+            Ok(queue)
+        });
+        let queue = queue.await?.ok_or_else(|| failed(format!("partition {} has no queue", self.partition)))?;
         let (partition, times) = (self.reader.partition, self.reader.times);
         self.reader = Reader::start(queue, partition, times, offset).map_err(|error| failed(error.to_string()))?;
         // What is read from now on lies below it.

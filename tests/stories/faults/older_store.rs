@@ -18,7 +18,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 async fn audit_is_clean(deployment: &Deployment) -> Result<()> {
-    let audit = deployment.audit(60).await?;
+    let audit = deployment.audit(30).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
     Ok(())
 }
@@ -79,7 +79,7 @@ async fn what_the_topic_no_longer_holds_stops_the_aggregator() -> Result<()> {
     ingest.process.stop().await?;
     ingest.start(&["--recover"]).await?;
     aggregate.start(&["--recover"]).await?;
-    audit_is_clean(&deployment).await?;
+    audit_is_clean(&deployment).await.with_context(|| aggregate.process.log())?;
     let found = total(&query).await?;
     ensure!(found == first + second - gone, "{found}, expected {first} and {second} less {gone}");
     aggregate.process.stop().await?;
