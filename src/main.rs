@@ -18,6 +18,7 @@ mod mail;
 mod metrics;
 mod privacy;
 mod projects;
+mod registry;
 mod report;
 mod retention;
 mod roles;
@@ -52,11 +53,20 @@ fn command() -> Command {
         .subcommand(
             Command::new("serve")
                 .about("Run everything on one machine: beacon endpoint, aggregator, reports and ClickHouse")
+                .arg(switch("recover", RECOVER))
                 .args(config::arguments()),
         )
-        .subcommand(Command::new("ingest").about("Take beacons and write them to Kafka").args(config::arguments()))
         .subcommand(
-            Command::new("aggregate").about("Fold page views from Kafka into ClickHouse").args(config::arguments()),
+            Command::new("ingest")
+                .about("Take beacons and write them to Kafka")
+                .arg(switch("recover", RECOVER_REGISTRY))
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("aggregate")
+                .about("Fold page views from Kafka into ClickHouse")
+                .arg(switch("recover", RECOVER_LEDGER))
+                .args(config::arguments()),
         )
         .subcommand(Command::new("query").about("Serve reports from ClickHouse").args(config::arguments()))
         .subcommand(
@@ -232,6 +242,11 @@ fn command() -> Command {
 fn path_argument(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(value).value_parser(clap::value_parser!(std::path::PathBuf)).help(help)
 }
+/// Help of `--recover`, which is given once, after ClickHouse's data were lost or replaced by an older copy.
+const RECOVER: &str = "After a loss of ClickHouse's data: restore the registry from its copy, and go on although the journal no longer holds all that is missing";
+const RECOVER_REGISTRY: &str = "After a loss of ClickHouse's data: restore the registry from this endpoint's copy";
+const RECOVER_LEDGER: &str =
+    "After a loss of ClickHouse's data: go on although the topic no longer holds all that is missing";
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
@@ -416,7 +431,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("serve", matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
-            runtime()?.block_on(serve::serve(config))
+            runtime()?.block_on(serve::serve(config, matches.get_flag("recover")))
         }
         Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
             let config = Config::load(matches)?;
@@ -425,9 +440,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 yield_to_others();
             }
             let runtime = runtime()?;
+            let recover = || matches.get_flag("recover");
             match role {
-                "ingest" => runtime.block_on(roles::ingest::run(config)),
-                "aggregate" => runtime.block_on(roles::aggregate::run(config)),
+                "ingest" => runtime.block_on(roles::ingest::run(config, recover())),
+                "aggregate" => runtime.block_on(roles::aggregate::run(config, recover())),
                 _ => runtime.block_on(roles::query::run(config)),
             }
         }

@@ -5,7 +5,6 @@ use crate::{database, embedded, retention, tokens};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
-use ingest::Ingest;
 use ingest::path_rules::{PathPattern, PathRules};
 use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
@@ -13,8 +12,10 @@ use schemas::{Host, ProjectSlug};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 mod rules;
@@ -95,6 +96,19 @@ const COUNTED: u8 = 0;
 const REMOVED: u8 = 1;
 /// And its figures are to be gone.
 const ERASED: u8 = 2;
+
+/// A project with nothing but its slug and what a copy of an earlier version says of it.
+pub fn row_of(slug: &ProjectSlug, project: &Registered) -> ProjectRow {
+    ProjectRow {
+        hosts: project.hosts.iter().map(|host| host.as_str().to_owned()).collect(),
+        mask: project.mask.clone(),
+        keep: project.keep.clone(),
+        query: project.query.clone(),
+        strip_trailing_slash: u8::from(project.strip_trailing_slash),
+        strip_html: u8::from(project.strip_html),
+        ..new_row(slug.as_str())
+    }
+}
 
 /// How often the endpoint reads the registry.
 pub const REFRESH: Duration = Duration::from_secs(2);
@@ -289,20 +303,29 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
 
 /// Reads the registry. Rows that are no valid projects (written by hand) are left out and logged.
 pub async fn read(client: &Client) -> anyhow::Result<Registry> {
-    let query = client.query("SELECT ?fields FROM project FINAL WHERE removed = 0 ORDER BY slug");
-    let rows = tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<ProjectRow>())
+    Ok(registry_of(&read_rows(client).await?))
+}
+
+/// All rows of the registry, those of removed and erased projects included.
+pub async fn read_rows(client: &Client) -> anyhow::Result<Vec<ProjectRow>> {
+    let query = client.query("SELECT ?fields FROM project FINAL ORDER BY slug");
+    tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<ProjectRow>())
         .await
         .context("ClickHouse did not answer in time")?
-        .context("cannot read the registry of projects")?;
+        .context("cannot read the registry of projects")
+}
+
+/// The projects that are counted. Rows that are no valid projects are left out and logged.
+pub fn registry_of(rows: &[ProjectRow]) -> Registry {
     let mut registry = Registry::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| row.removed == COUNTED) {
         let hosts: Result<Vec<Host>, _> = row.hosts.iter().map(|host| host.parse()).collect();
         match (row.slug.parse::<ProjectSlug>(), hosts) {
             (Ok(slug), Ok(hosts)) => {
                 for text in row.mask.iter().chain(&row.keep).filter(|text| text.parse::<PathPattern>().is_err()) {
                     tracing::warn!(%slug, text, "this is no pattern of paths; it is left out");
                 }
-                let (mask, keep, query) = (row.mask, row.keep, row.query);
+                let (mask, keep, query) = (row.mask.clone(), row.keep.clone(), row.query.clone());
                 let (strip_trailing_slash, strip_html) = (row.strip_trailing_slash == 1, row.strip_html == 1);
                 let project = Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html };
                 registry.insert(slug, project);
@@ -310,17 +333,12 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
             _ => tracing::warn!(slug = row.slug, "a row of the table `project` is no valid project; it is left out"),
         }
     }
-    Ok(registry)
+    registry
 }
 
 /// Projects that are not to be counted, whatever a host pattern says.
-async fn read_removed(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
-    let query = client.query("SELECT slug FROM project FINAL WHERE removed > 0 ORDER BY slug");
-    let slugs = tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<String>())
-        .await
-        .context("ClickHouse did not answer in time")?
-        .context("cannot read which projects were removed")?;
-    Ok(slugs.iter().filter_map(|slug| slug.parse().ok()).collect())
+pub fn removed_of(rows: &[ProjectRow]) -> Vec<ProjectSlug> {
+    rows.iter().filter(|row| row.removed > COUNTED).filter_map(|row| row.slug.parse().ok()).collect()
 }
 
 /// Names that host patterns admitted once: those that have figures. They need not be admitted again after a restart.
@@ -354,63 +372,22 @@ impl Snapshot {
         })
     }
 
-    /// Writes beside and renames.
-    pub fn store<T: Serialize>(&self, content: &T) -> anyhow::Result<()> {
-        let fresh = self.path.with_extension("new");
-        std::fs::write(&fresh, serde_json::to_vec_pretty(content)?)
-            .and_then(|()| std::fs::rename(&fresh, &self.path))
-            .with_context(|| format!("cannot write {}", self.path.display()))
+    /// Where it is stored.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
-}
 
-/// Keeps the endpoint's copy of the registry up to date, in memory and on disk, until it is dropped.
-pub async fn refresh_registry<S: ingest::sink::Sink>(
-    ingest: Arc<Ingest<S>>,
-    client: clickhouse::Client,
-    snapshot: Snapshot,
-    names: Snapshot,
-) {
-    let mut known = None;
-    let mut failing = false;
-    let mut seeded = false;
-    let mut written = ingest.projects.admitted().len();
-    loop {
-        let asked = async { anyhow::Ok((read(&client).await?, read_removed(&client).await?)) };
-        match asked.await {
-            Ok((registry, removed)) => {
-                failing = false;
-                if known.as_ref() != Some(&(registry.clone(), removed.clone())) {
-                    // The copy first: whoever has been told of a project must be right after a crash too.
-                    if let Err(error) = snapshot.store(&registry) {
-                        tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
-                    }
-                    ingest.projects.replace(indexed(&registry).without(removed.iter().cloned()));
-                    tracing::info!(projects = registry.len(), "the registry of projects was read");
-                    known = Some((registry, removed));
-                }
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "the registry cannot be read; the last one stays in force"
-                    );
-                }
-                failing = true;
-            }
-        }
-        // Names that patterns admitted outlive a restart: in a file, and in what has been counted of them.
-        if !seeded && let Ok(known) = with_figures(&client).await {
-            ingest.projects.admit_known(known);
-            seeded = true;
-        }
-        let admitted = ingest.projects.admitted();
-        if admitted.len() != written {
-            match names.store(&admitted) {
-                Ok(()) => written = admitted.len(),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "admitted names are not on disk yet"),
-            }
-        }
-        tokio::time::sleep(REFRESH).await;
+    /// Writes a file beside it, which only this user may read, and renames that.
+    pub fn store<T: Serialize>(&self, content: &T) -> anyhow::Result<()> {
+        let (fresh, text) = (self.path.with_extension("new"), serde_json::to_vec_pretty(content)?);
+        let write = || {
+            // One that an earlier process left may have other modes.
+            let _ = std::fs::remove_file(&fresh);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &self.path)
+        };
+        write().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

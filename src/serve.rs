@@ -10,7 +10,8 @@ use crate::embedded::journal_source::JournalSource;
 use crate::embedded::supervisor::Supervisor;
 use crate::health::{Health, Readiness};
 use crate::metrics::MetricsListener;
-use crate::projects::{self, Snapshot, refresh_registry};
+use crate::projects::Snapshot;
+use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registry};
 use crate::roles::METRICS;
 use crate::roles::figures::Figures;
 use crate::shell::{harden, limits, open_data_directory, signal, until};
@@ -34,8 +35,9 @@ use tokio::sync::watch;
 /// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures. `recover`: after a loss of ClickHouse's data, restore the registry
+/// from its copy and accept that the journal no longer holds all that is missing.
+pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     harden();
     limits::check_open_files(config.http()?.connections)?;
     if config.engine().clickhouse_url.is_none() {
@@ -47,14 +49,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[0]).await?;
     let clock = config.clock()?;
-    let Endpoint { ingest, journal, snapshot, names } = Endpoint::open(&config, &data, &clock)?;
+    let Endpoint { ingest, journal, registry, names } = Endpoint::open(&config, &data, &clock)?;
     let engine = Engine::start(&config.engine()).await?;
     let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url()));
     let supervisor = Supervisor::start(engine);
     let client = server.clone().with_database(config.database());
-    if !matches!(kind, EngineKind::External) {
+    let is_embedded = !matches!(kind, EngineKind::External);
+    let check = registry.check(is_embedded, recover);
+    if is_embedded {
         // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
-        database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
+        let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
+        check.run(&client).await?;
     }
     let (stop, stopped) = watch::channel(false);
     let (drain, drained) = watch::channel(false);
@@ -66,14 +71,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let mut aggregator = tokio::task::JoinSet::new();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
-    let backend = Backend::new(&config, server, Arc::clone(&clock), Arc::clone(&parts.progress))?;
+    let backend = Backend::new(&config, server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     if let Some(settings) = config.mail()? {
         beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));
     }
-    beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), snapshot, names));
+    beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), registry, check, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -133,7 +138,7 @@ struct Endpoint {
     ingest: Arc<Ingest<Journal>>,
     journal: Journal,
     /// Copies on disk: of the registry, and of the names that host patterns admitted.
-    snapshot: Snapshot,
+    registry: RegistryCopy,
     names: Snapshot,
 }
 
@@ -144,13 +149,13 @@ impl Endpoint {
             let clock = Arc::clone(clock);
             Journal::open(&data.join("journal.redb"), config.journal()?, move || Hour::of(clock()))?
         };
-        let snapshot = Snapshot::new(&data.join("projects.json"));
-        let registry = Projects::new(config.host_patterns()?, config.new_names()?);
-        registry.replace(projects::indexed(&snapshot.load()));
+        let registry = RegistryCopy::open(data);
+        let projects = Projects::new(config.host_patterns()?, config.new_names()?);
+        projects.replace(registry.index());
         let names = Snapshot::new(&data.join("admitted.json"));
-        registry.admit_known(names.load::<Vec<ProjectSlug>>());
-        let ingest = Ingest::new(config.ingest()?, Arc::clone(clock), ring, registry, journal.clone());
-        Ok(Endpoint { ingest: Arc::new(ingest), journal, snapshot, names })
+        projects.admit_known(names.load::<Vec<ProjectSlug>>());
+        let ingest = Ingest::new(config.ingest()?, Arc::clone(clock), ring, projects, journal.clone());
+        Ok(Endpoint { ingest: Arc::new(ingest), journal, registry, names })
     }
 }
 
@@ -241,10 +246,12 @@ impl Parts {
             "dropped_early": pressure.dropped_early,
         });
         details.insert("journal".to_owned(), journal);
+        let (folded, again) = (figure(&progress.folded), figure(&progress.counted_before));
         let aggregator = json!({
+            "counts_again_below": (folded < again).then_some(again),
             "clickhouse": if progress.store_fails.load(Ordering::Relaxed) { "refuses rows" } else { "takes rows" },
             "log": if progress.source_fails.load(Ordering::Relaxed) { "cannot be read" } else { "readable" },
-            "folded": figure(&progress.folded),
+            "folded": folded,
             "committed": figure(&progress.committed),
             "lag": self.lag(),
         });
@@ -299,6 +306,7 @@ struct Backend {
     finished_every: Duration,
     retention: retention::Retention,
     progress: Arc<Progress>,
+    registry: RegistryCheck,
 }
 
 impl Backend {
@@ -307,26 +315,39 @@ impl Backend {
         server: clickhouse::Client,
         clock: ingest::Clock,
         progress: Arc<Progress>,
+        registry: RegistryCheck,
     ) -> anyhow::Result<Self> {
         Ok(Backend {
             server,
             database: config.database().to_owned(),
             timeout: config.clickhouse_timeout()?,
             // The log is this process's alone: no other aggregator goes on with it.
-            config: aggregate::AggregateConfig { stop_at_end: true, ..config.aggregate_journal()? },
+            config: aggregate::AggregateConfig {
+                stop_at_end: true,
+                recover: registry.recovers(),
+                ..config.aggregate_journal()?
+            },
             clock,
             close_after: config.close_after()?,
             finished_every: config.finished_every()?,
             retention: config.retention()?,
             progress,
+            registry,
         })
     }
 }
 
 async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    // The check comes before anything is written.
+    let prepare = async || {
+        let client = database::prepare(&backend.server, &backend.database, backend.timeout).await?;
+        backend.registry.run(&client).await?;
+        anyhow::Ok(client)
+    };
     let client = loop {
-        match database::prepare(&backend.server, &backend.database, backend.timeout).await {
+        match prepare().await {
             Ok(client) => break client,
+            Err(error) if error.is::<RegistryLost>() => return Err(error),
             Err(error) => {
                 backend.progress.store_fails.store(true, Ordering::Relaxed);
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");

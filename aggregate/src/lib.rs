@@ -19,6 +19,7 @@ pub mod kafka;
 pub mod progress;
 mod run;
 pub mod source;
+pub mod start;
 pub mod steps;
 pub mod store;
 pub mod window;

@@ -9,6 +9,8 @@ pub struct Progress {
     pub folded: AtomicU64,
     /// All rows below this are in ClickHouse, and the log has been told so.
     pub committed: AtomicU64,
+    /// Where ClickHouse was older than the log at the start: records below this offset had been counted before. 0 otherwise.
+    pub counted_before: AtomicU64,
     /// First offset of the open window.
     pub window: AtomicU64,
     /// Accumulators held.

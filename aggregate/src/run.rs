@@ -4,10 +4,11 @@ use crate::cadence::Cadence;
 use crate::fold::{FOLD_VERSION, Rows, WindowState};
 use crate::progress::Progress;
 use crate::source::{RecordBatch, Source, SourceError};
+use crate::start::{OlderStore, commit_of, starting_point};
 use crate::steps::{self, AbortAt, Step};
 use crate::store::{StoreError, SummaryStore};
 use crate::window::{Commit, Cut, WindowStart};
-use schemas::{Hour, StreamId};
+use schemas::Hour;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct AggregateConfig {
     pub stop_within: Duration,
     /// Whether a stop first reads the log to its end (a log of one's own), or ends where it is (others go on).
     pub stop_at_end: bool,
+    /// Whether to go on where ClickHouse is older than the log and the log no longer holds what it lacks.
+    pub recover: bool,
     /// For rehearsals: where to die.
     pub abort_at: Option<Arc<AbortAt>>,
 }
@@ -45,6 +48,7 @@ impl Default for AggregateConfig {
             flush_cells: 500_000,
             stop_within: Duration::from_secs(10),
             stop_at_end: false,
+            recover: false,
             abort_at: None,
         }
     }
@@ -97,6 +101,9 @@ pub enum AggregateError {
         /// In the log.
         found: u32,
     },
+    /// ClickHouse was replaced by an older copy or emptied, and the log no longer holds what it lacks.
+    #[error("{0}")]
+    OlderStore(OlderStore),
     /// The log lost its commit.
     #[error(
         "the log begins at offset {begin} and has no commit, so the open window is unknown: restore the commit (topic: \
@@ -158,16 +165,6 @@ impl Drop for Flush {
     }
 }
 
-/// Where the loop begins.
-struct StartingPoint {
-    /// Offset to read from.
-    offset: u64,
-    /// How the window that begins there is cut.
-    cut: Cut,
-    /// The window that is open there, if one is.
-    window: Option<WindowStart>,
-}
-
 /// A partition's loop, between two reads.
 struct Loop<S, F> {
     config: AggregateConfig,
@@ -180,6 +177,8 @@ struct Loop<S, F> {
     open: Option<Open>,
     /// The cut of the first window, where a commit recorded one.
     first_cut: Option<Cut>,
+    /// The first window does not end before this offset ([`crate::start::StartingPoint::not_before`]).
+    not_before: u64,
     flush: Option<Flush>,
     cadence: Cadence,
     position: u64,
@@ -197,7 +196,7 @@ pub async fn run<S: Source>(
 ) -> Result<(), AggregateError> {
     let mut shutdown = Box::pin(shutdown);
     let start = tokio::select! {
-        found = starting_point(&mut source, &store, config.cut) => found?,
+        found = starting_point(&mut source, &store, config.cut, config.recover, &progress) => found?,
         () = &mut shutdown => return Ok(()),
     };
     let mut expected = start.window;
@@ -212,6 +211,7 @@ pub async fn run<S: Source>(
         stop_at: None,
         open: None,
         first_cut: Some(start.cut),
+        not_before: start.not_before,
         flush: None,
         cadence,
         position: start.offset,
@@ -343,7 +343,9 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
     /// The window that `offset`, appended at `appended`, belongs to: the open one, or a new one. None where a stop came while the end
     /// of the open one waited for ClickHouse.
     async fn window_at(&mut self, offset: u64, appended: Hour) -> Option<&mut Open> {
-        let ends = |open: &Open| open.cut.begins_window(open.state.start(), open.bytes, offset, appended);
+        let ends = |open: &Open| {
+            offset >= self.not_before && open.cut.begins_window(open.state.start(), open.bytes, offset, appended)
+        };
         if self.open.as_ref().is_some_and(ends) && !self.end_window(offset).await {
             return None;
         }
@@ -479,85 +481,6 @@ fn rethrow(done: Result<(), tokio::task::JoinError>) {
     {
         std::panic::resume_unwind(error.into_panic());
     }
-}
-
-/// Asks the log until it answers, or fails for good.
-macro_rules! until_it_can {
-    ($ask:expr) => {{
-        let mut told = false;
-        loop {
-            match $ask.await {
-                Err(error) if error.passing => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "nothing is folded before this can be done; trying again");
-                    }
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                outcome => break outcome?,
-            }
-        }
-    }};
-}
-
-/// Where to read from. What the log says of it is brought up to date: the cut must be known before any row of its window
-/// is written, and `drained` ends where folding begins.
-async fn starting_point<S: Source>(
-    source: &mut S,
-    store: &SummaryStore,
-    cut: Cut,
-) -> Result<StartingPoint, AggregateError> {
-    let begin = until_it_can!(source.begin());
-    let end = until_it_can!(source.end());
-    let counted = loop {
-        match store.ledger_end(source.stream()).await {
-            Ok(counted) => break counted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the ledger yet; trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    };
-    if counted > end {
-        return Err(AggregateError::Behind { counted, end });
-    }
-    let commit = match until_it_can!(source.committed()) {
-        // The cut is a function of the log: from its very beginning, every window comes out as before.
-        None if begin == 0 => commit_of(source.stream(), None, 0, cut),
-        None => return Err(AggregateError::NoCommit { begin }),
-        Some(commit) if commit.stream != source.stream() => {
-            let (found, expected) = (commit.stream.to_string(), source.stream().to_string());
-            return Err(AggregateError::OtherStream { found, expected });
-        }
-        Some(commit) if commit.fold_version != FOLD_VERSION => {
-            // A commit that was overtaken (by a process that took it for lost) may say `drained` of less than there is.
-            if !commit.drained || counted > commit.next_offset {
-                return Err(AggregateError::OtherFold { found: commit.fold_version });
-            }
-            // Every row of the old rules ends at this offset, so a window of the new ones may begin there.
-            commit_of(source.stream(), None, commit.next_offset, cut)
-        }
-        Some(commit) => Commit { drained: false, ..commit },
-    };
-    let needed = commit.resume_at();
-    if begin > needed {
-        return Err(AggregateError::Truncated { begin, needed });
-    }
-    if commit.next_offset > end {
-        return Err(AggregateError::Behind { counted: commit.next_offset, end });
-    }
-    // What was counted of a window that has a hole now is counted again without it, and rows that only lost records made must not stay.
-    let counted_hole = source.holes().iter().any(|&(from, to)| from < counted && to > needed);
-    while counted_hole && let Err(error) = store.remove_from(source.stream(), needed).await {
-        tracing::warn!(%error, "cannot remove the rows of a window whose records are lost yet; trying again");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    // Nothing is folded before the log has this.
-    until_it_can!(source.commit(&commit));
-    Ok(StartingPoint { offset: needed, cut: commit.cut, window: commit.window })
-}
-
-fn commit_of(stream: StreamId, window: Option<WindowStart>, next_offset: u64, cut: Cut) -> Commit {
-    Commit { stream, window, next_offset, cut, fold_version: FOLD_VERSION, drained: false }
 }
 
 /// Sends the same rows until ClickHouse acknowledges them all.

@@ -129,6 +129,9 @@ pub trait Source: Send {
     /// The last commit.
     fn committed(&mut self) -> impl Future<Output = Result<Option<Commit>, SourceError>> + Send;
 
+    /// Has the first [`Self::read`] start at `offset`, below what the last commit released: records from there on are needed again.
+    fn rewind(&mut self, offset: u64) -> impl Future<Output = Result<(), SourceError>> + Send;
+
     /// Batches from `offset` on, without gaps, waiting up to `wait` for the first. The first batch may begin before
     /// `offset`.
     fn read(

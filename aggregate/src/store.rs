@@ -1,7 +1,9 @@
 //! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
 
 use crate::fold::Rows;
+use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
+use crate::window::WindowStart;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{StreamId, niceness};
@@ -88,9 +90,29 @@ impl SummaryStore {
         Ok(())
     }
 
-    /// The largest offset below which rows of `stream` exist.
-    pub async fn ledger_end(&self, stream: StreamId) -> Result<u64, StoreError> {
-        let query = self.client.query("SELECT max(next_offset) FROM ledger WHERE stream = ?").bind(stream.0);
+    /// The newest window of `stream` in the ledger, or none if nothing of it was counted.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn ledger_end(&self, stream: StreamId) -> Result<Option<LedgerEnd>, StoreError> {
+        let sql = "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? \
+                   ORDER BY window_start DESC LIMIT 1";
+        let query = self.client.query(sql).bind(stream.0).fetch_optional::<(u64, u64, u32, u32)>();
+        let row = self.bounded("reading the ledger".to_owned(), query).await?;
+        Ok(row.map(|(offset, next_offset, appended, fold_version)| LedgerEnd {
+            window: WindowStart { offset, appended_hour: appended / 3600 },
+            next_offset,
+            fold_version,
+        }))
+    }
+
+    /// The offset below which the ledger has counted the window of `stream` that starts at `window`; 0 if it has no row of it.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn counted_of(&self, stream: StreamId, window: u64) -> Result<u64, StoreError> {
+        let sql = "SELECT max(next_offset) FROM ledger WHERE stream = ? AND window_start = ?";
+        let query = self.client.query(sql).bind(stream.0).bind(window);
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
     }
 

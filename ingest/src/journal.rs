@@ -318,6 +318,11 @@ impl Journal {
         }
     }
 
+    /// Takes back what [`Self::set_counted`] said of records from `offset` on: they are to be counted again, and none is dropped for space.
+    pub fn set_needed(&self, offset: u64) {
+        self.shared.counted_below.fetch_min(offset, Ordering::Relaxed);
+    }
+
     /// How near the journal is to its bound; for metrics and `/readyz`. Takes no lock.
     pub fn pressure(&self) -> JournalPressure {
         let state = match () {

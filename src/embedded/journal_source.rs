@@ -82,6 +82,11 @@ impl Source for JournalSource {
         })
     }
 
+    async fn rewind(&mut self, offset: u64) -> Result<(), SourceError> {
+        self.journal.set_needed(offset);
+        Ok(())
+    }
+
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
         // Changed or timed out: either way the journal is asked.
         let _ = tokio::time::timeout(wait, self.end.wait_for(|&end| end > offset)).await;

@@ -19,8 +19,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Runs until SIGTERM or SIGINT, or until going on would give wrong figures.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT, or until going on would give wrong figures. `recover`: go on where ClickHouse is older than the topic, which no
+/// longer holds what it lacks.
+pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     harden();
     let settings = config.kafka()?;
     let client = settings.client()?;
@@ -56,7 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
         }
         let timeout = config.clickhouse_timeout()?;
-        let aggregate = config.aggregate()?;
+        let aggregate = aggregate::AggregateConfig { recover, ..config.aggregate()? };
         let group = GroupConfig {
             client,
             topic: settings.topic.clone(),
@@ -137,9 +138,12 @@ fn ready(status: &GroupStatus) -> (Readiness, serde_json::Map<String, serde_json
         .map(|(number, partition)| {
             let progress = &partition.progress;
             let committed = progress.committed.load(Ordering::Relaxed);
+            let (folded, again) =
+                (progress.folded.load(Ordering::Relaxed), progress.counted_before.load(Ordering::Relaxed));
             let shown = json!({
                 "stream": partition.stream.map(|stream| stream.to_string()),
-                "folded": progress.folded.load(Ordering::Relaxed),
+                "counts_again_below": (folded < again).then_some(again),
+                "folded": folded,
                 "committed": committed,
                 "end": partition.end,
                 "lag": lag(partition),

@@ -8,7 +8,8 @@ use super::{METRICS, loopback};
 use crate::config::Config;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, MetricsListener};
-use crate::projects::{self, Snapshot, refresh_registry};
+use crate::projects::{self, Snapshot};
+use crate::registry::{RegistryCopy, refresh_registry};
 use crate::shell::{harden, limits, open_data_directory, signal, until};
 use crate::{health, http, keys, privacy, topic};
 use anyhow::Context;
@@ -28,8 +29,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long Kafka is waited for at the start. Longer would be time without beacons.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT. `recover`: restore the registry of ClickHouse from this endpoint's copy, if ClickHouse has none.
+pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     harden();
     limits::check_open_files(config.http()?.connections)?;
     let settings = config.kafka()?;
@@ -61,19 +62,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
 
-    let snapshot = Snapshot::new(&data.join("projects.json"));
-    let registry = Projects::new(config.host_patterns()?, config.new_names()?);
-    registry.replace(projects::indexed(&snapshot.load()));
+    let registry = RegistryCopy::open(&data);
+    let projects = Projects::new(config.host_patterns()?, config.new_names()?);
+    projects.replace(registry.index());
     let names = Snapshot::new(&data.join("admitted.json"));
-    registry.admit_known(names.load::<Vec<ProjectSlug>>());
-    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, registry, sink.clone()));
+    projects.admit_known(names.load::<Vec<ProjectSlug>>());
+    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
 
     let server = config.clickhouse(&projects::clickhouse_url(&config).await?);
     let (stop, stopped) = watch::channel(false);
     let database = server.with_database(config.database());
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, snapshot, names));
+    // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
+    let check = registry.check(false, recover);
+    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, registry, check, names));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }

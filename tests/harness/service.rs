@@ -198,6 +198,16 @@ impl Service {
         self.process.stop().await
     }
 
+    /// Starts the process, which must end by itself and with an error. Returns what it has written.
+    pub async fn refused(&mut self, more: &[&str]) -> Result<String> {
+        let before = self.log().len();
+        self.process.spawn(more)?;
+        let status = self.process.ended().await?;
+        let log = self.log().split_off(before);
+        ensure!(!status.success(), "the service ended with {status}\n{log}");
+        Ok(log)
+    }
+
     /// SIGHUP; the service must end with success.
     pub async fn hang_up(&mut self) -> Result<()> {
         self.process.signal("HUP")?;

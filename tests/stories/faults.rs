@@ -15,6 +15,8 @@ mod group;
 mod links;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/older_store.rs"]
+mod older_store;
 #[path = "faults/records.rs"]
 mod records;
 #[path = "faults/store.rs"]

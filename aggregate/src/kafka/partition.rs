@@ -76,6 +76,10 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Result<RecordBatch, SourceError>>,
     stop: Arc<AtomicBool>,
     seen_end: Arc<AtomicU64>,
+    partition: i32,
+    times: RecordTimes,
+    /// None once it was ended.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// No end seen yet.
@@ -97,7 +101,7 @@ impl Reader {
     ) -> std::io::Result<Self> {
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stop, seen_end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(NO_END)));
-        std::thread::Builder::new().name(format!("partition {partition}")).spawn({
+        let thread = std::thread::Builder::new().name(format!("partition {partition}")).spawn({
             let (stop, seen_end) = (Arc::clone(&stop), Arc::clone(&seen_end));
             move || {
                 let mut reading = Reading { queue, partition, times, next: offset, held: None, seen_end };
@@ -107,15 +111,22 @@ impl Reader {
                     if let Some(batch) = batch
                         && sender.blocking_send(batch).is_err()
                     {
-                        return;
+                        break;
                     }
                     if failed {
-                        return;
+                        break;
                     }
                 }
             }
         })?;
-        Ok(Reader { batches, stop, seen_end })
+        Ok(Reader { batches, stop, seen_end, partition, times, thread: Some(thread) })
+    }
+
+    /// Has the thread end, within [`IDLE`].
+    fn end(&mut self) -> Option<std::thread::JoinHandle<()>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.batches.close();
+        self.thread.take()
     }
 }
 
@@ -266,6 +277,34 @@ impl Source for PartitionSource {
 
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
         Ok(self.committed)
+    }
+
+    async fn rewind(&mut self, offset: u64) -> Result<(), SourceError> {
+        const ACTION: &str = "read the topic from an earlier offset";
+        let failed = |reason: String| SourceError { action: ACTION, reason, passing: false };
+        // The thread first: what it still has was read from the later offset.
+        if let Some(thread) = self.reader.end() {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            drop(ended.map_err(|error| failed(error.to_string()))?);
+        }
+        let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+        let whole = Arc::clone(&self.consumer);
+        let queue = self.blocking(ACTION, move |consumer, topic, partition| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, at)?;
+            // Assigned once more rather than sought: a partition whose offset the brokers no longer have takes no seek. It is not assigned
+            // where an earlier try came so far.
+            let _ = consumer.incremental_unassign(&list);
+            let queue = whole.split_partition_queue(topic, partition);
+            consumer.incremental_assign(&list)?;
+            Ok(queue)
+        });
+        let queue = queue.await?.ok_or_else(|| failed(format!("partition {} has no queue", self.partition)))?;
+        let (partition, times) = (self.reader.partition, self.reader.times);
+        self.reader = Reader::start(queue, partition, times, offset).map_err(|error| failed(error.to_string()))?;
+        // What is read from now on lies below it.
+        self.committed = None;
+        Ok(())
     }
 
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {

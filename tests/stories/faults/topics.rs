@@ -9,9 +9,14 @@ use harness::{clickhouse, kafka};
 
 /// A deployment that has counted some views, with its aggregator stopped.
 async fn counted() -> Result<(Deployment, Role, Role, Role, u64)> {
+    counted_on(&clickhouse::shared().await?, &[]).await
+}
+
+/// The same, on this ClickHouse and with further settings.
+pub async fn counted_on(clickhouse: &str, settings: &[&str]) -> Result<(Deployment, Role, Role, Role, u64)> {
     let bootstrap = kafka::shared().await?;
-    let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
-    deployment.settings.extend(["--flush-ms", "300"].map(str::to_owned));
+    let mut deployment = Deployment::new(&bootstrap, clickhouse)?;
+    deployment.settings.extend([&["--flush-ms", "300"], settings].concat().into_iter().map(str::to_owned));
     let hosts = PROJECTS.map(|project| format!("{project}.docs.example"));
     let projects: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
     deployment.prepare(2, 1, &projects).await?;
@@ -29,13 +34,13 @@ async fn counted() -> Result<(Deployment, Role, Role, Role, u64)> {
     Ok((deployment, ingest, aggregate, query, views))
 }
 
-async fn send(ingest: &Role, seed: u64, count: usize) -> Result<u64> {
+pub async fn send(ingest: &Role, seed: u64, count: usize) -> Result<u64> {
     let load = Load::start(ingest.address, seed, 4);
     load.reach(count).await?;
     Ok(load.finish().await?.acknowledged.len() as u64)
 }
 
-async fn total(query: &Role) -> Result<u64> {
+pub async fn total(query: &Role) -> Result<u64> {
     let mut total = 0;
     for project in PROJECTS {
         total += views(query.address, project).await?;
@@ -44,7 +49,7 @@ async fn total(query: &Role) -> Result<u64> {
 }
 
 /// The aggregator must end by itself, and say this.
-async fn stops(aggregate: &mut Role, expected: &[&str]) -> Result<()> {
+pub async fn stops(aggregate: &mut Role, expected: &[&str]) -> Result<()> {
     aggregate.process.spawn(&[])?;
     let status = aggregate.process.ended().await?;
     let said = aggregate.process.log();
