@@ -178,19 +178,7 @@ async fn compare_partition(
     let counted = ledger.values().map(|row| row.next_offset).max().unwrap_or(partition.begin);
     report.not_folded += partition.end.saturating_sub(counted);
     report.contiguous(stream, &ledger);
-    // Where the stream began before the log does, its windows are compared from the first whole one on.
-    let first = ledger.keys().next().copied().unwrap_or(partition.begin);
-    let from = if first < partition.begin {
-        ledger.range(partition.begin..).next().map_or(counted, |(&start, _)| start)
-    } else {
-        partition.begin
-    };
-    if from > partition.begin {
-        report.notes.push(format!(
-            "partition {}: offsets {} to {from} are of a window that began before the log does",
-            partition.number, partition.begin
-        ));
-    }
+    let from = first_whole_window(&partition, &ledger, counted, report);
     let cut = partition.cut.unwrap_or(cut);
     let gone = compare::Gone::read(client).await?;
     let mut position = from;
@@ -236,6 +224,27 @@ async fn compare_partition(
         position = window.end.max(position + 1);
     }
     report.strays(client, stream, from, counted, &starts).await
+}
+
+/// Where the stream began before the log does, its windows are compared from the first whole one on.
+fn first_whole_window(
+    partition: &Partition,
+    ledger: &BTreeMap<u64, LedgerRow>,
+    counted: u64,
+    report: &mut Report,
+) -> u64 {
+    let first = ledger.keys().next().copied().unwrap_or(partition.begin);
+    if first >= partition.begin {
+        return partition.begin;
+    }
+    let from = ledger.range(partition.begin..).next().map_or(counted, |(&start, _)| start);
+    if from > partition.begin {
+        report.notes.push(format!(
+            "partition {}: offsets {} to {from} are of a window that began before the log does",
+            partition.number, partition.begin
+        ));
+    }
+    from
 }
 
 /// The rules of the window that begins at `start`, and where it ends at the latest. After an upgrade that changed the rules the first

@@ -146,7 +146,7 @@ async fn a_damaged_journal_never_gives_wrong_figures() -> Result<()> {
         lost += outcome.1;
     }
     println!(
-        "{seeds} seeds of 300 views: {refused} refused and salvaged, {lost} records lost, all of them in the ledger"
+        "seeds {seeds:?} of 300 views each: {refused} refused and salvaged, {lost} records lost, all of them in the ledger"
     );
     ensure!(refused > 0, "no seed damaged anything");
     Ok(())

@@ -157,13 +157,15 @@ fn damage(bytes: &mut Vec<u8>, seed: u64) -> String {
 #[derive(Debug, Default)]
 struct Tally {
     exact: u32,
+    /// The last transaction before a kill is gone, as if power had failed in it; see the test.
+    rolled_back: u32,
     refused: u32,
     salvaged: u32,
     lost: u64,
     no_state: u32,
 }
 
-async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, seed: u64, tally: &mut Tally) {
+async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, killed: bool, seed: u64, tally: &mut Tally) {
     let directory = tempfile::tempdir().unwrap();
     let (path, target) = (directory.path().join("journal.redb"), directory.path().join("salvaged.redb"));
     let mut bytes = original.to_vec();
@@ -177,8 +179,10 @@ async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, seed: u64, ta
     };
     match opened {
         Ok((records, holes)) => {
-            assert!(records == *truth && holes.is_empty(), "{how}: other records than were appended");
-            tally.exact += 1;
+            let last = truth.last_key_value().unwrap().0;
+            let rolled_back = killed && records.iter().eq(truth.iter().filter(|(offset, _)| *offset != last));
+            assert!((records == *truth || rolled_back) && holes.is_empty(), "{how}: other records than were appended");
+            *(if rolled_back { &mut tally.rolled_back } else { &mut tally.exact }) += 1;
         }
         Err(error) => {
             assert!(error.contains(&*path.to_string_lossy()), "{how}: {error}");
@@ -208,18 +212,32 @@ async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, seed: u64, ta
     tally.lost += lost;
 }
 
+/// Half of the files were closed, half are as a kill leaves them. Of those redb drops the last transaction if its pages are damaged: it
+/// cannot tell them from pages that a power failure left unwritten, before the record was acknowledged.
+///
 /// More seeds with `HEADCOUNT_DAMAGE_SEEDS`, such as 200.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_journal_gives_its_records_or_an_error() {
-    let seeds = std::env::var("HEADCOUNT_DAMAGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("HEADCOUNT_DAMAGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(30);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
     let truth = filled(&path, 3000).await;
-    let original = std::fs::read(&path).unwrap();
+    let closed = std::fs::read(&path).unwrap();
+    let journal = open(&path).unwrap();
+    let mut truth_of_killed = truth.clone();
+    truth_of_killed.insert(*journal.end().borrow(), record(9_999));
+    journal.append(0, record(9_999)).await.unwrap();
+    let killed = std::fs::read(&path).unwrap();
+    journal.close();
     let mut tally = Tally::default();
     for seed in 0..seeds {
-        try_seed(&original, &truth, seed, &mut tally).await;
+        // 5 kinds of damage, so each meets both.
+        if seed / 5 % 2 == 0 {
+            try_seed(&closed, &truth, false, seed, &mut tally).await;
+        } else {
+            try_seed(&killed, &truth_of_killed, true, seed, &mut tally).await;
+        }
     }
-    println!("{seeds} seeds of damage in a file of {} bytes, {} records: {tally:?}", original.len(), truth.len());
+    println!("{seeds} seeds of damage in a file of {} bytes, {} records: {tally:?}", closed.len(), truth.len());
     assert!(tally.exact > 0 && tally.refused > 0 && tally.salvaged > 0 && tally.lost > 0);
 }
