@@ -11,6 +11,7 @@ mod health;
 pub mod http;
 pub mod hygiene;
 mod ids;
+pub mod ignored;
 pub mod journal;
 pub mod kafka;
 pub mod keys;
@@ -50,6 +51,8 @@ pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 pub struct IngestConfig {
     /// Proxies whose word about a client's address is taken.
     pub trusted_proxies: client::TrustedProxies,
+    /// Networks whose views no project counts.
+    pub ignore_networks: ignored::IgnoredNetworks,
     /// Header in which a trusted proxy names the client's country (ISO 3166-1 alpha-2).
     pub country_header: Option<String>,
     /// Longest body in bytes.
@@ -74,6 +77,7 @@ impl Default for IngestConfig {
     fn default() -> Self {
         IngestConfig {
             trusted_proxies: client::TrustedProxies::default(),
+            ignore_networks: ignored::IgnoredNetworks::default(),
             country_header: None,
             body_bytes: 16 << 10,
             body_timeout_ms: 10_000,

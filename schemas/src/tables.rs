@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("../sql/0004_reports.sql")),
     (5, include_str!("../sql/0005_finished_numbers.sql")),
     (6, include_str!("../sql/0006_path_endings.sql")),
+    (7, include_str!("../sql/0007_ignored_networks.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -207,6 +208,8 @@ pub struct ProjectRow {
     pub strip_trailing_slash: u8,
     /// 1 where paths are stored without `.html` at their end.
     pub strip_html: u8,
+    /// Networks whose views are not counted, in CIDR notation.
+    pub ignore_networks: Vec<String>,
 }
 
 /// `token`: who may read reports; the row with the largest `revision` holds.
