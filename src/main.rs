@@ -165,6 +165,7 @@ fn command() -> Command {
                                 ),
                         )
                         .arg(switch("public", "Let anybody read its reports"))
+                        .arg(many("ignore-network", "CIDR", "Do not count views from this network; repeatable"))
                         .args(config::arguments()),
                 )
                 .subcommand(

@@ -178,6 +178,7 @@ fn sections(shown: &Shown<'_>) -> Markup {
         (time::week(shown))
         (paths::pages(shown))
         (paths::not_found(shown))
+        (masked(shown))
         (lists::lists(shown))
         (lists::programs(shown))
         (refused(shown))
@@ -225,6 +226,22 @@ fn dropped(shown: &Shown<'_>) -> Markup {
                 h2 { "Views counted without a fact" }
                 p.note { "They are part of all figures above." }
                 ul.refused { @for fact in facts { li { (words::dropped(fact)) } } }
+            }
+        }
+    }
+}
+
+/// Pages that are counted together, since their paths are masked.
+fn masked(shown: &Shown<'_>) -> Markup {
+    let report = shown.report;
+    html! {
+        @if report.masked_pages.rows > 0 {
+            section.refusals {
+                h2 { "Masked pages" }
+                p.note {
+                    (words::masked(&report.masked_pages)) " To keep the paths of your own pages: "
+                    code { (words::keep_command(report.project.as_str())) }
+                }
             }
         }
     }

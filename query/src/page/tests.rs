@@ -1,8 +1,8 @@
 use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
-    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MonthFigures,
-    PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -73,6 +73,7 @@ fn empty(to: &str) -> MonthlyReport {
         not_found: none(),
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
+        masked_pages: MaskedPages::default(),
         breakdowns: BTreeMap::new(),
     }
 }
@@ -249,9 +250,12 @@ fn what_was_counted_otherwise_is_explained() {
     let mut report = full();
     report.dropped_facts = vec![DroppedFact { fact: "path".into(), cause: DropCause::Limit, views: 1204 }];
     report.pages.items.push(page_figures("/:more".into(), 200, 9));
+    report.masked_pages = MaskedPages { rows: 3, views: 1200 };
     let page = words_of(&render(&report));
     for words in [
         "1,204 views were counted under /:more: one client network sent more different paths",
+        "3 rows of the list of pages, with 1,200 views, have a masked segment (such as :token or :id)",
+        "headcount project rules",
         "/:more adds up views of paths that are not counted by name",
         "16 visits arrived at pages not found. “Where visits came from” does not contain them.",
         "Values with fewer than 10 views are added up as “All others”, and a page's visitors below 10 are withheld.",
@@ -259,7 +263,7 @@ fn what_was_counted_otherwise_is_explained() {
         assert!(page.contains(words), "{words}: {page}");
     }
     let page = words_of(&render(&full()));
-    assert!(!page.contains("/:more") && !page.contains("counted without a fact"), "{page}");
+    assert!(!page.contains("/:more") && !page.contains("counted without a fact") && !page.contains("Masked"), "{page}");
 }
 
 #[test]
