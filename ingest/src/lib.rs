@@ -19,6 +19,7 @@ pub mod limits;
 pub mod path_rules;
 pub mod per_network;
 pub mod projects;
+mod recent_peers;
 pub mod script;
 pub mod sink;
 pub mod tally;
@@ -111,6 +112,7 @@ pub struct Ingest<S> {
     foreign_keys: AtomicU64,
     /// Beacons with `X-Forwarded-For` from a peer that is no trusted proxy.
     untrusted_forwarded: AtomicU64,
+    recent_peers: recent_peers::RecentPeers,
 }
 
 impl<S: Sink> Ingest<S> {
@@ -131,6 +133,7 @@ impl<S: Sink> Ingest<S> {
             client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
             untrusted_forwarded: AtomicU64::new(0),
+            recent_peers: recent_peers::RecentPeers::default(),
         }
     }
 
@@ -177,9 +180,17 @@ impl<S: Sink> Ingest<S> {
         self.untrusted_forwarded.load(Ordering::Relaxed)
     }
 
+    /// Whether at least half of the last 1,000 beacons came from one such peer.
+    pub fn has_untrusted_proxy(&self) -> bool {
+        self.recent_peers.has_untrusted_proxy()
+    }
+
     /// Counts such a beacon. The first one is logged, without an IP address: the peer may be a reader.
     fn note_forwarded(&self, peer: IpAddr, headers: &HeaderMap) {
-        if !self.config.trusted_proxies.is_unnamed_proxy(peer, headers) {
+        let is_untrusted = self.config.trusted_proxies.is_unnamed_proxy(peer, headers);
+        let hash = is_untrusted.then(|| client::ClientAddress::new(peer).hashed(&self.client_secret));
+        self.recent_peers.note(hash);
+        if !is_untrusted {
             return;
         }
         if self.untrusted_forwarded.fetch_add(1, Ordering::Relaxed) == 0 {
