@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
 use ingest::client::TrustedProxies;
+use ingest::ignored::IgnoredNetworks;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
 use ingest::projects::HostPattern;
@@ -53,6 +54,15 @@ const SETTINGS: &[Setting] = &[
             "CIDR",
             "",
             "Proxy whose X-Forwarded-For or Forwarded header is believed; repeatable",
+        )
+    },
+    Setting {
+        list: true,
+        ..setting(
+            "ignore_networks",
+            "CIDR",
+            "",
+            "Network whose views are not counted, such as that of the docs' own team; repeatable",
         )
     },
     setting(
@@ -563,6 +573,12 @@ impl Config {
         };
         Ok(IngestConfig {
             trusted_proxies: TrustedProxies::new(self.proxies()?),
+            ignore_networks: IgnoredNetworks::new(
+                self.parse_list(
+                    "ignore_networks",
+                    "a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address",
+                )?,
+            ),
             country_header: self.text("country_header").map(str::to_ascii_lowercase),
             body_timeout_ms: self.parse("body_timeout_ms", "milliseconds")?,
             in_flight: self.parse("in_flight", "a number of beacons")?,
@@ -762,6 +778,10 @@ mod tests {
             (&["--listen", "nowhere"][..], "setting `listen` is \"nowhere\" (flag --listen)"),
             (&["--metrics-listen", "9017"], "setting `metrics_listen` is \"9017\" (flag --metrics-listen)"),
             (&["--trusted-proxy", "10.0.0.0/99"], "setting `trusted_proxy`"),
+            (
+                &["--ignore-networks", "10.0.0.0/99"],
+                "setting `ignore_networks` is \"10.0.0.0/99\" (flag --ignore-networks): expected a network such as 192.0.2.0/24",
+            ),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
             (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),

@@ -187,6 +187,7 @@ fn command() -> Command {
                                 ),
                         )
                         .arg(switch("public", "Let anybody read its reports"))
+                        .arg(many("ignore-network", "CIDR", "Do not count views from this network; repeatable"))
                         .args(config::arguments()),
                 )
                 .subcommand(
@@ -194,7 +195,7 @@ fn command() -> Command {
                 )
                 .subcommand(
                     Command::new("set")
-                        .about("Say who may read a project's reports, its time zone, and who gets them by mail")
+                        .about("Say who may read a project's reports, its time zone, who gets them by mail, and whose views are not counted")
                         .arg(slug())
                         .arg(switch("public", "Let anybody read its reports"))
                         .arg(switch("private", "Let only those read them who have a token").conflicts_with("public"))
@@ -205,6 +206,8 @@ fn command() -> Command {
                         )
                         .arg(many("mail", "ADDRESS", "Send its monthly report to this address; repeatable"))
                         .arg(many("no-mail", "ADDRESS", "Send it there no longer; repeatable"))
+                        .arg(many("ignore-network", "CIDR", "Do not count views from this network; repeatable"))
+                        .arg(many("no-ignore-network", "CIDR", "Count them again; repeatable"))
                         .args(config::arguments()),
                 )
                 .subcommand(

@@ -5,6 +5,7 @@ use crate::{database, embedded, retention, tokens};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
+use ingest::ignored::{IgnoredNetworks, Network};
 use ingest::path_rules::{PathPattern, PathRules};
 use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
@@ -37,6 +38,8 @@ pub struct Registered {
     pub strip_trailing_slash: bool,
     /// Whether paths are stored without `.html` at their end.
     pub strip_html: bool,
+    /// Networks whose views are not counted.
+    pub ignore_networks: Vec<String>,
 }
 
 /// Copies on disk of versions before 3 of the schema have the hosts only.
@@ -54,6 +57,9 @@ enum StoredProject {
         strip_trailing_slash: bool,
         #[serde(default)]
         strip_html: bool,
+        // Copies of versions before 7 lack this.
+        #[serde(default)]
+        ignore_networks: Vec<String>,
     },
 }
 
@@ -61,8 +67,8 @@ impl From<StoredProject> for Registered {
     fn from(stored: StoredProject) -> Self {
         match stored {
             StoredProject::Hosts(hosts) => Registered { hosts, ..Registered::default() },
-            StoredProject::Whole { hosts, mask, keep, query, strip_trailing_slash, strip_html } => {
-                Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html }
+            StoredProject::Whole { hosts, mask, keep, query, strip_trailing_slash, strip_html, ignore_networks } => {
+                Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html, ignore_networks }
             }
         }
     }
@@ -88,7 +94,11 @@ pub fn indexed(registry: &Registry) -> ProjectSnapshot {
         };
         (slug.clone(), rules)
     });
-    ProjectSnapshot::new(&hosts).with_rules(rules)
+    let ignored = registry.iter().map(|(slug, project)| {
+        let networks = project.ignore_networks.iter().filter_map(|text| text.parse().ok());
+        (slug.clone(), IgnoredNetworks::new(networks))
+    });
+    ProjectSnapshot::new(&hosts).with_rules(rules).ignoring(ignored)
 }
 
 /// Values of a project's column `removed`.
@@ -200,7 +210,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
                 row.removed = ERASED;
                 row.hosts = Vec::new();
                 rules::clear(row);
-                (row.time_zone, row.public, row.recipients) = Default::default();
+                (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
             })
             .await?;
             tokens::revoke_all_of(&client, &slug).await?;
@@ -282,6 +292,7 @@ fn new_row(slug: &str) -> ProjectRow {
         revision: 0,
         strip_trailing_slash: 0,
         strip_html: 0,
+        ignore_networks: Vec::new(),
     }
 }
 
@@ -325,9 +336,18 @@ pub fn registry_of(rows: &[ProjectRow]) -> Registry {
                 for text in row.mask.iter().chain(&row.keep).filter(|text| text.parse::<PathPattern>().is_err()) {
                     tracing::warn!(%slug, text, "this is no pattern of paths; it is left out");
                 }
-                let (mask, keep, query) = (row.mask.clone(), row.keep.clone(), row.query.clone());
-                let (strip_trailing_slash, strip_html) = (row.strip_trailing_slash == 1, row.strip_html == 1);
-                let project = Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html };
+                for text in row.ignore_networks.iter().filter(|text| text.parse::<Network>().is_err()) {
+                    tracing::warn!(%slug, text, "this is no network; it is left out");
+                }
+                let project = Registered {
+                    hosts,
+                    mask: row.mask.clone(),
+                    keep: row.keep.clone(),
+                    query: row.query.clone(),
+                    strip_trailing_slash: row.strip_trailing_slash == 1,
+                    strip_html: row.strip_html == 1,
+                    ignore_networks: row.ignore_networks.clone(),
+                };
                 registry.insert(slug, project);
             }
             _ => tracing::warn!(slug = row.slug, "a row of the table `project` is no valid project; it is left out"),

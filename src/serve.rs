@@ -90,6 +90,11 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     beside.spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client).only_while(supervisor.answers());
     let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access);
+    let untrusted_proxy = query::UntrustedProxy(Arc::new({
+        let ingest = Arc::clone(&ingest);
+        move || ingest.has_untrusted_proxy()
+    }));
+    let reports = reports.layer(axum::Extension(untrusted_proxy));
     let health = Health::new(parts.readiness());
     let router = routes(&config, &ingest, &access)?.merge(reports).merge(health::routes(health.clone()));
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));

@@ -36,6 +36,11 @@ impl ClientAddress {
         ClientAddress(unwrapped(address))
     }
 
+    /// Whether it is in one of the networks.
+    pub(crate) fn is_in(&self, networks: &[IpNet]) -> bool {
+        networks.iter().any(|network| network.contains(&self.0))
+    }
+
     /// What of the address is hashed: all 4 bytes of IPv4, the first 8 of IPv6 (a household's /64).
     pub(crate) fn with_network_bytes<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
         with_prefix(self.0, 8, use_bytes)

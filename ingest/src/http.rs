@@ -15,6 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, options};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use schemas::beacon::Beacon;
@@ -22,7 +23,7 @@ use schemas::classes::BotClass;
 use schemas::paths::{OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
 use schemas::proto::Cause;
 use schemas::rejection::NOT_COUNTED_HERE;
-use schemas::{Hour, Rejection, RejectionReason, proto, record};
+use schemas::{Hour, ProjectSlug, Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ const NOSNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, Head
 enum Taken {
     /// The log has it.
     Accepted,
+    /// It is no view that counts: tallied, and answered like an accepted one.
+    NotCounted,
     /// The reader wants not to be counted; nothing was read or written.
     OptedOut,
 }
@@ -49,8 +52,9 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     let limit = middleware::from_fn_with_state(Arc::clone(&ingest), limited::<S>);
     let no_beacon = options(preflight).fallback(post_only).layer(limit.clone());
     let no_pixel = MethodRouter::new().fallback(get_only).layer(limit.clone());
-    let (beacons, pixels) = (no_beacon.post(pageview::<S>), no_pixel.get(pixel::<S>));
-    let script = |text: Bytes| get(async move |method: Method| script_answer(&method, text)).layer(limit.clone());
+    let (beacons, pixels) =
+        (no_beacon.post(pageview::<S>).layer(middleware::from_fn(with_credentials)), no_pixel.get(pixel::<S>));
+    let script = |text: Bytes| get(async move || script_answer(text)).layer(limit.clone());
     let paths = &ingest.config.paths;
     let mut router = Router::new()
         .route(paths.beacon(), beacons.clone())
@@ -96,9 +100,9 @@ async fn pageview<S: Sink>(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let received = async || read_body(body, &ingest).await;
-    let outcome = take(&ingest, peer, &parts.headers, received, |body| Beacon::from_json(&body)).await;
+    let outcome = take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body)).await;
     match outcome {
-        Ok(Taken::Accepted) => answer(StatusCode::ACCEPTED),
+        Ok(Taken::Accepted | Taken::NotCounted) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         Err(rejection) => refusal(&rejection),
     }
@@ -113,7 +117,7 @@ async fn pixel<S: Sink>(
     let outcome = take(
         &ingest,
         peer,
-        &parts.headers,
+        &parts,
         async || Ok(Bytes::new()),
         |_| {
             let pairs = query_pairs(parts.uri.query().unwrap_or(""));
@@ -127,25 +131,32 @@ async fn pixel<S: Sink>(
     )
     .await;
     match outcome {
-        Ok(Taken::Accepted) => {
-            let mut response = answer(StatusCode::OK);
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/gif"));
-            *response.body_mut() = Body::from(PIXEL);
-            response
-        }
+        Ok(Taken::Accepted | Taken::NotCounted) => pixel_image(),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
+        // A browser that sends no `Referer` cannot do better, and a reader must not see a broken image.
+        Err(rejection) if (rejection.reason, rejection.field) == (RejectionReason::MissingField, Some("url")) => {
+            pixel_image()
+        }
         Err(rejection) => refusal(&rejection),
     }
+}
+
+fn pixel_image() -> Response {
+    let mut response = answer(StatusCode::OK);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/gif"));
+    *response.body_mut() = Body::from(PIXEL);
+    response
 }
 
 /// The way of one beacon, from the open request to the durable record.
 async fn take<S: Sink>(
     ingest: &Ingest<S>,
     peer: SocketAddr,
-    headers: &HeaderMap,
+    request: &Parts,
     receive: impl AsyncFnOnce() -> Result<Bytes, Rejection>,
     parse: impl FnOnce(Bytes) -> Result<Beacon, Rejection>,
 ) -> Result<Taken, Rejection> {
+    let headers = &request.headers;
     if opted_out(headers) {
         return Ok(Taken::OptedOut);
     }
@@ -174,6 +185,10 @@ async fn take<S: Sink>(
         let mut page = accept(beacon, &ingest.projects, hour, network)?;
         let dropped = std::mem::take(&mut page.dropped);
         let project = page.project.clone();
+        if let Some(reason) = no_view(ingest, request, &project, &address) {
+            ingest.tally.add(Some(project), reason, String::new(), 1);
+            return Ok(Taken::NotCounted);
+        }
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
@@ -196,6 +211,32 @@ async fn take<S: Sink>(
         ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
+}
+
+/// Why an acceptable beacon is not counted, if it is not.
+fn no_view<S: Sink>(
+    ingest: &Ingest<S>,
+    request: &Parts,
+    project: &ProjectSlug,
+    address: &ClientAddress,
+) -> Option<RejectionReason> {
+    if request.method == Method::HEAD {
+        return Some(RejectionReason::NotAView);
+    }
+    if is_prefetch(&request.headers) {
+        return Some(RejectionReason::Prefetch);
+    }
+    let is_ignored = ingest.config.ignore_networks.contains(address) || ingest.projects.ignores(project, address);
+    is_ignored.then_some(RejectionReason::IgnoredNetwork)
+}
+
+/// Whether a browser fetches the page before anybody opens it: `Sec-Purpose` (Fetch), `Purpose` (Chromium, Safari), `X-Moz` (Firefox) or
+/// `X-Purpose` (Safari). `Sec-Purpose: prefetch;prerender` has parameters.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    const PURPOSES: [&[u8]; 3] = [b"prefetch", b"prerender", b"preview"];
+    let values = ["sec-purpose", "purpose", "x-moz", "x-purpose"].into_iter().flat_map(|name| headers.get_all(name));
+    let mut words = values.flat_map(|value| value.as_bytes().split(|byte| matches!(byte, b';' | b',')));
+    words.any(|word| PURPOSES.iter().any(|purpose| word.trim_ascii().eq_ignore_ascii_case(purpose)))
 }
 
 /// Who sent the beacon, for the length of the request.
@@ -381,6 +422,20 @@ async fn nothing_here() -> Response {
     response
 }
 
+/// Lets `navigator.sendBeacon` send JSON from a page on another host. It always sends with credentials, for which a browser demands the page's
+/// origin by name and this permission (Fetch, CORS check). No beacon route reads a cookie, and the answers are the same for everyone.
+async fn with_credentials(request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = next.run(request).await;
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    response
+}
+
 /// Only for senders that choose `application/json`; the script sends text/plain and needs no preflight.
 async fn preflight() -> Response {
     let mut response = answer(StatusCode::NO_CONTENT);
@@ -391,14 +446,13 @@ async fn preflight() -> Response {
     response
 }
 
-fn script_answer(method: &Method, text: Bytes) -> Response {
+fn script_answer(text: Bytes) -> Response {
     let mut response = answer(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(script::CONTENT_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(script::CACHE_CONTROL));
-    if method != Method::HEAD {
-        *response.body_mut() = Body::from(text);
-    }
+    // Of a HEAD request too: axum leaves the body out and keeps its length.
+    *response.body_mut() = Body::from(text);
     response
 }
 

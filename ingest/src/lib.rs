@@ -11,6 +11,7 @@ mod health;
 pub mod http;
 pub mod hygiene;
 mod ids;
+pub mod ignored;
 pub mod journal;
 pub mod kafka;
 pub mod keys;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod path_rules;
 pub mod per_network;
 pub mod projects;
+mod recent_peers;
 pub mod script;
 pub mod sink;
 pub mod tally;
@@ -51,6 +53,8 @@ pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 pub struct IngestConfig {
     /// Proxies whose word about a client's address is taken.
     pub trusted_proxies: client::TrustedProxies,
+    /// Networks whose views no project counts.
+    pub ignore_networks: ignored::IgnoredNetworks,
     /// Header in which a trusted proxy names the client's country (ISO 3166-1 alpha-2).
     pub country_header: Option<String>,
     /// Longest body in bytes.
@@ -77,6 +81,7 @@ impl Default for IngestConfig {
     fn default() -> Self {
         IngestConfig {
             trusted_proxies: client::TrustedProxies::default(),
+            ignore_networks: ignored::IgnoredNetworks::default(),
             country_header: None,
             body_bytes: 16 << 10,
             body_timeout_ms: 10_000,
@@ -111,6 +116,7 @@ pub struct Ingest<S> {
     foreign_keys: AtomicU64,
     /// Beacons with `X-Forwarded-For` from a peer that is no trusted proxy.
     untrusted_forwarded: AtomicU64,
+    recent_peers: recent_peers::RecentPeers,
 }
 
 impl<S: Sink> Ingest<S> {
@@ -131,6 +137,7 @@ impl<S: Sink> Ingest<S> {
             client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
             untrusted_forwarded: AtomicU64::new(0),
+            recent_peers: recent_peers::RecentPeers::default(),
         }
     }
 
@@ -177,9 +184,17 @@ impl<S: Sink> Ingest<S> {
         self.untrusted_forwarded.load(Ordering::Relaxed)
     }
 
+    /// Whether at least half of the last 1,000 beacons came from one such peer.
+    pub fn has_untrusted_proxy(&self) -> bool {
+        self.recent_peers.has_untrusted_proxy()
+    }
+
     /// Counts such a beacon. The first one is logged, without an IP address: the peer may be a reader.
     fn note_forwarded(&self, peer: IpAddr, headers: &HeaderMap) {
-        if !self.config.trusted_proxies.is_unnamed_proxy(peer, headers) {
+        let is_untrusted = self.config.trusted_proxies.is_unnamed_proxy(peer, headers);
+        let hash = is_untrusted.then(|| client::ClientAddress::new(peer).hashed(&self.client_secret));
+        self.recent_peers.note(hash);
+        if !is_untrusted {
             return;
         }
         if self.untrusted_forwarded.fetch_add(1, Ordering::Relaxed) == 0 {

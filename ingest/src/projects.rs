@@ -1,6 +1,8 @@
 //! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
 //! whole when the registry changes.
 
+use crate::client::ClientAddress;
+use crate::ignored::IgnoredNetworks;
 use crate::path_rules::PathRules;
 use arc_swap::ArcSwap;
 use schemas::{Host, ProjectSlug};
@@ -43,6 +45,8 @@ pub struct ProjectSnapshot {
     removed: HashSet<ProjectSlug>,
     /// Of those projects that have some.
     rules: HashMap<ProjectSlug, Arc<PathRules>>,
+    /// Of those projects that have some.
+    ignored_networks: HashMap<ProjectSlug, IgnoredNetworks>,
 }
 
 impl ProjectSnapshot {
@@ -63,6 +67,13 @@ impl ProjectSnapshot {
     pub fn with_rules(self, rules: impl IntoIterator<Item = (ProjectSlug, PathRules)>) -> Self {
         let some = rules.into_iter().filter(|(_, rules)| *rules != PathRules::default());
         ProjectSnapshot { rules: some.map(|(slug, rules)| (slug, Arc::new(rules))).collect(), ..self }
+    }
+
+    /// The same, with the networks whose views a project does not count.
+    #[must_use]
+    pub fn ignoring(self, networks: impl IntoIterator<Item = (ProjectSlug, IgnoredNetworks)>) -> Self {
+        let some = networks.into_iter().filter(|(_, networks)| !networks.is_empty());
+        ProjectSnapshot { ignored_networks: some.collect(), ..self }
     }
 
     /// The same, without these, though a host pattern may name them.
@@ -149,6 +160,11 @@ impl Projects {
     /// Whether no project is registered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether the project does not count views of this client.
+    pub fn ignores(&self, project: &ProjectSlug, client: &ClientAddress) -> bool {
+        self.snapshot.load().ignored_networks.get(project).is_some_and(|networks| networks.contains(client))
     }
 
     /// Finds the project of a page on `host`, which the beacon may have named. Admits nobody.

@@ -11,7 +11,7 @@ use answer::{Format, format_of};
 use axum::Router;
 use axum::extract::{Extension, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use parameters::Parameters;
@@ -106,7 +106,11 @@ impl Asked {
             Format::Json => answer::json(list, &self.headers),
             Format::Csv => {
                 let name = format!("{}-{}-{name}.csv", self.project, self.span);
-                continued(answer::csv(csv(&list.items), &name, &self.headers), list.next.as_deref())
+                let mut response = continued(answer::csv(csv(&list.items), &name, &self.headers), list.next.as_deref());
+                if let Some(note) = list.note {
+                    response.headers_mut().insert("headcount-note", HeaderValue::from_static(note));
+                }
+                response
             }
         }
     }

@@ -325,6 +325,10 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
     }
+    let masked = report.masked_pages;
+    for (figure, count) in [("rows", masked.rows), ("views", masked.views)] {
+        long.number(["masked_pages", "", "", figure], count);
+    }
     for dropped in &report.dropped_facts {
         long.number(["dropped_facts", &dropped.fact, dropped.cause.name(), "views"], dropped.views);
     }

@@ -1,5 +1,6 @@
 //! The shell: requests are parsed, the store is asked, the answer is written.
 
+use crate::UntrustedProxy;
 use crate::api;
 use crate::api::parameters::{self, Parameters};
 use crate::page::{self, IndexAsked, ListAsked, Snippet};
@@ -21,11 +22,12 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 pub(crate) fn router(reports: Reports) -> Router {
     Router::new()
-        .merge(api::router())
+        .merge(api::router().layer(middleware::from_fn(api::answer::with_byte_order_mark)))
         .merge(crate::openapi::route())
         .route("/", get(index))
         .route("/projects/{project}/{span}", get(report_page))
         .route("/projects/{project}", get(running_month))
+        .route("/projects/{project}/", get(without_slash))
         .route("/projects/{project}/live", get(live))
         .merge(assets())
         .method_not_allowed_fallback(api::no_such_method)
@@ -48,6 +50,7 @@ fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
 async fn report_page(
     OfCaller(reports): OfCaller,
     Path((project, span)): Path<(String, String)>,
+    proxy: Option<Extension<UntrustedProxy>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -65,7 +68,8 @@ async fn report_page(
     match answer.await {
         Ok((report, asked)) => {
             let snippet = Snippet::from_headers(&headers, reports.paths());
-            page::report(&report, reports.running(), &asked, &snippet).into_response()
+            let untrusted_proxy = proxy.is_some_and(|Extension(UntrustedProxy(is_noticed))| is_noticed());
+            page::report(&report, reports.running(), &asked, &snippet, untrusted_proxy).into_response()
         }
         Err(problem) => problem.complete(page::problem(&problem).into_response()),
     }
@@ -75,6 +79,17 @@ async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>)
     // A redirect only repeats what is known to be a slug, so it cannot lead elsewhere.
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::temporary(&format!("/projects/{project}/{}", reports.running())).into_response(),
+        Err(_) => {
+            let problem = Problem::unknown_project();
+            problem.complete(page::problem(&problem).into_response())
+        }
+    }
+}
+
+/// `/projects/docs/` leads to `/projects/docs`.
+async fn without_slash(Path(project): Path<String>) -> Response {
+    match project.parse::<ProjectSlug>() {
+        Ok(project) => Redirect::permanent(&format!("/projects/{project}")).into_response(),
         Err(_) => {
             let problem = Problem::unknown_project();
             problem.complete(page::problem(&problem).into_response())

@@ -38,6 +38,11 @@ pub use turns::CallerKey;
 /// What time it is. An argument, so that tests decide.
 pub type Clock = Arc<dyn Fn() -> chrono::DateTime<chrono::Utc> + Send + Sync>;
 
+/// Whether most beacons of late came from one proxy that is not trusted: an extension of requests, for the page of a project without views.
+/// A process without the beacon endpoint does not know.
+#[derive(Clone)]
+pub struct UntrustedProxy(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
 /// How reports are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryConfig {

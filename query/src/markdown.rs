@@ -156,6 +156,19 @@ fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
     }
 }
 
+fn masked_pages(out: &mut String, report: &MonthlyReport) {
+    if report.masked_pages.rows == 0 {
+        return;
+    }
+    let _ = writeln!(out, "\n## Masked pages\n");
+    let command = words::keep_command(report.project.as_str());
+    let _ = writeln!(
+        out,
+        "{} To keep the paths of your own pages: `{command}`",
+        plain(&words::masked(&report.masked_pages))
+    );
+}
+
 /// The report. `counts` tells how many pages there are, of which the first are shown.
 pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut out = String::new();
@@ -212,6 +225,7 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     }
     rejected_hosts(&mut out, &report.rejected_hosts);
     dropped_facts(&mut out, &report.dropped_facts);
+    masked_pages(&mut out, report);
     let _ = writeln!(
         out,
         "\n{} Visitors are estimates; ± is one standard deviation. {}\n\n\

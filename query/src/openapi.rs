@@ -121,6 +121,11 @@ fn parameter(name: &str) -> Value {
             json!({"type": "string"}),
         ),
         "sort_value" => query("sort", "The order", json!({"type": "string", "enum": value_sorts, "default": "views"})),
+        "bom" => query(
+            name,
+            "1 for a byte order mark at the beginning, by which spreadsheets know UTF-8",
+            json!({"type": "string", "enum": ["1"]}),
+        ),
         "status" | "pages_status" => query(name, "Only pages with this HTTP status", status()),
         "prefix" => query(
             name,
@@ -165,6 +170,9 @@ fn in_path(path: &str) -> Vec<Value> {
 fn operation(route: &Route, csv: bool) -> Value {
     let mut parameters = in_path(route.path);
     parameters.extend(route.parameters.iter().map(|name| parameter(name)));
+    if csv {
+        parameters.push(parameter("bom"));
+    }
     let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference(&name::<Problem>())}}});
     // Lists of pages are sent as CSV to their end while they are read, and then have no validator.
     let has_whole_lists = route.parameters.iter().any(|name| matches!(*name, "limit_pages" | "pages_limit"));
@@ -177,6 +185,8 @@ fn operation(route: &Route, csv: bool) -> Value {
         let after = if *after == "pages_after" { "pages_after" } else { "after" };
         let words = format!("In CSV: the value of `{after}` with which the list goes on; none at its end");
         headers["Headcount-Next"] = json!({"description": words, "schema": {"type": "string"}});
+        let words = "In CSV that is sent in parts, of a running month: what the parts together may lack";
+        headers["Headcount-Note"] = json!({"description": words, "schema": {"type": "string"}});
     }
     let csv_content = json!({"schema": {"type": "string"}});
     let content = if csv {
@@ -201,7 +211,7 @@ fn operation(route: &Route, csv: bool) -> Value {
     let of_project = route.path.contains("{project}");
     let mut security = vec![json!({"bearer": []}), json!({"basic": []})];
     if of_project {
-        responses["404"] = problem("No such project, or not the caller's to read, or the months have not begun");
+        responses["404"] = problem("No such project, or not the caller's to read, or the months have not started");
         security.push(json!({}));
     }
     let suffix = if csv { " (CSV)" } else { "" };

@@ -111,7 +111,14 @@ impl Shown<'_> {
 }
 
 /// The report's page. `running` is the present month: there is no page after it.
-pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, snippet: &Snippet) -> Markup {
+/// `untrusted_proxy` says whether most beacons of late came from one proxy that is not trusted.
+pub(crate) fn report(
+    report: &MonthlyReport,
+    running: Month,
+    list: &ListAsked,
+    snippet: &Snippet,
+    untrusted_proxy: bool,
+) -> Markup {
     let shown = Shown { report, running, list, alone: false, counts: PageCounts::default() };
     let (project, title) = (&report.project, shown.title());
     document(
@@ -129,6 +136,7 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
                 @if report.totals.views > 0 {
                     (sections(&shown))
                 } @else if shown.is_running() && report.comparison.previous_month.is_none() {
+                    @if untrusted_proxy { (proxy_notice()) }
                     (snippet::begin(project.as_str(), refusals(&shown), snippet, &shown.here()))
                 } @else {
                     (snippet::silent_month(&title, &format!("/projects/{project}/{running}")))
@@ -138,12 +146,24 @@ pub(crate) fn report(report: &MonthlyReport, running: Month, list: &ListAsked, s
             }
             footer {
                 p.screen {
-                    "This report as " a href=(format!("{}.csv", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page of A4."
+                    "This report as " a href=(format!("{}.csv?bom=1", shown.api())) { "CSV" } " or " a href=(shown.api()) { "JSON" } ". Printed, it takes one page of A4."
                 }
                 (honest(&shown))
             }
         },
     )
+}
+
+/// A proxy that is not trusted hides who the readers are.
+fn proxy_notice() -> Markup {
+    html! {
+        div.waiting {
+            p {
+                "At least half of the last 1,000 beacons of this service came from one proxy that it does not trust, so all readers behind it "
+                "count as one. If the proxy is yours, name it in the setting " code { "trusted_proxy" } "."
+            }
+        }
+    }
 }
 
 /// The whole report as one HTML file without a script, a link or a request: for a file, or for mail.
@@ -178,6 +198,7 @@ fn sections(shown: &Shown<'_>) -> Markup {
         (time::week(shown))
         (paths::pages(shown))
         (paths::not_found(shown))
+        (masked(shown))
         (lists::lists(shown))
         (lists::programs(shown))
         (refused(shown))
@@ -225,6 +246,22 @@ fn dropped(shown: &Shown<'_>) -> Markup {
                 h2 { "Views counted without a fact" }
                 p.note { "They are part of all figures above." }
                 ul.refused { @for fact in facts { li { (words::dropped(fact)) } } }
+            }
+        }
+    }
+}
+
+/// Pages that are counted together, since their paths are masked.
+fn masked(shown: &Shown<'_>) -> Markup {
+    let report = shown.report;
+    html! {
+        @if report.masked_pages.rows > 0 {
+            section.refusals {
+                h2 { "Masked pages" }
+                p.note {
+                    (words::masked(&report.masked_pages)) " To keep the paths of your own pages: "
+                    code { (words::keep_command(report.project.as_str())) }
+                }
             }
         }
     }

@@ -27,6 +27,9 @@ pub enum InvalidSpan {
     /// The range is longer than [`MAX_MONTHS`].
     #[error("expected a range of at most {MAX_MONTHS} months")]
     TooLong,
+    /// It starts after the last month that can be stored, so it has not started.
+    #[error("{0} has not started")]
+    NotStarted(String),
 }
 
 impl Span {
@@ -88,11 +91,22 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, InvalidSpan> {
         let month = |text: &str| text.parse::<Month>().map_err(|_| InvalidSpan::Form);
-        match text.split_once("..") {
-            Some((first, last)) => Span::new(month(first)?, month(last)?),
-            None => month(text).map(Span::from),
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        match (is_after_all(first), is_after_all(last)) {
+            (true, true) => Err(InvalidSpan::NotStarted(first.to_owned())),
+            (true, false) => month(last).and(Err(InvalidSpan::Backwards)),
+            (false, true) => month(first).and(Err(InvalidSpan::TooLong)),
+            (false, false) => Span::new(month(first)?, month(last)?),
         }
     }
+}
+
+/// Whether it is a month after those that can be stored, such as `9999-12`.
+fn is_after_all(text: &str) -> bool {
+    let this_century = |(year, month): (&str, &str)| {
+        year.len() == 4 && year > "2148" && format!("2000-{month}").parse::<Month>().is_ok()
+    };
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && text.split_once('-').is_some_and(this_century)
 }
 
 /// A month up to now: whole hours, the running one included.
@@ -101,11 +115,13 @@ pub struct Period {
     month: Month,
     /// First hour that is not part of the period.
     end: Hour,
+    /// Whether the month, or the part of it, has not ended yet. In its last hour a month is running although no hour is to come.
+    is_running: bool,
 }
 
 /// The month begins after now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} has not begun")]
+#[error("{0} has not started")]
 pub struct NotBegun(pub Month);
 
 impl Period {
@@ -115,12 +131,13 @@ impl Period {
         if month.first_hour() > current {
             return Err(NotBegun(month));
         }
-        Ok(Period { month, end: month.end_hour().min(Hour(current.0 + 1)) })
+        let is_running = current < month.end_hour();
+        Ok(Period { month, end: month.end_hour().min(Hour(current.0 + 1)), is_running })
     }
 
     /// All of `month`.
     pub fn whole(month: Month) -> Self {
-        Period { month, end: month.end_hour() }
+        Period { month, end: month.end_hour(), is_running: false }
     }
 
     /// As many hours of another month, from its beginning: what may be compared. All of it where this one is whole.
@@ -131,7 +148,7 @@ impl Period {
         } else {
             other.end_hour()
         };
-        Period { month: other, end }
+        Period { month: other, end, is_running: end < other.end_hour() }
     }
 
     /// The month.
@@ -139,9 +156,9 @@ impl Period {
         self.month
     }
 
-    /// True while hours are still to come.
+    /// True until the month's last hour has ended.
     pub fn is_running(self) -> bool {
-        self.end < self.month.end_hour()
+        self.is_running
     }
 
     /// First hour.
@@ -212,6 +229,14 @@ mod tests {
             ("2026-10..2026-09", InvalidSpan::Backwards),
             ("2024-01..2027-01", InvalidSpan::TooLong),
             ("1970-01..2148-12", InvalidSpan::TooLong),
+            ("9999-12", InvalidSpan::NotStarted("9999-12".to_owned())),
+            ("2149-01..9999-12", InvalidSpan::NotStarted("2149-01".to_owned())),
+            ("9999-12..2026-10", InvalidSpan::Backwards),
+            ("2026-10..9999-12", InvalidSpan::TooLong),
+            ("9999-13", InvalidSpan::Form),
+            ("9999-1", InvalidSpan::Form),
+            ("99999-12", InvalidSpan::Form),
+            ("9999-12..x", InvalidSpan::Form),
             ("", InvalidSpan::Form),
             ("2026-10..", InvalidSpan::Form),
             ("..2026-10", InvalidSpan::Form),
@@ -247,7 +272,8 @@ mod tests {
     #[test]
     fn the_edges_of_a_month_belong_to_it() {
         assert_eq!(period("2026-11", "2026-11-01T00:00:00Z").unwrap().hours().count(), 1);
-        assert!(!period("2026-11", "2026-11-30T23:10:00Z").unwrap().is_running());
+        assert!(period("2026-11", "2026-11-30T23:10:00Z").unwrap().is_running());
+        assert!(!period("2026-11", "2026-12-01T00:00:00Z").unwrap().is_running());
         assert_eq!(period("2026-12", "2026-11-30T23:59:59Z"), Err(NotBegun("2026-12".parse().unwrap())));
     }
 }

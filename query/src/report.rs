@@ -124,6 +124,15 @@ pub struct DroppedFact {
     pub views: u64,
 }
 
+/// Rows of the list of pages whose path has a masked segment (`:token`, `:id`, `:email`, `:address`, `:masked`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct MaskedPages {
+    /// Rows; each may stand for any number of pages.
+    pub rows: u64,
+    /// Their page views; part of all other figures. Like all page views they have no threshold.
+    pub views: u64,
+}
+
 /// The month in figures.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
@@ -260,6 +269,8 @@ pub struct MonthlyReport {
     pub rejected_hosts: Vec<RejectedHost>,
     /// Views that were counted without one of their facts, most first; empty where none were.
     pub dropped_facts: Vec<DroppedFact>,
+    /// Pages that are counted together under a masked path; `headcount project rules` keeps paths as they are.
+    pub masked_pages: MaskedPages,
     /// Views by one dimension each, most first.
     #[schema(value_type = BTreeMap<String, Vec<BreakdownItem>>)]
     pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,

@@ -9,6 +9,7 @@ use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PagesRequest, ReportPeriod, Rules,
     ValuesRequest, make,
 };
+use crate::report::{Sort, ValueSort};
 use crate::store::{Asked, Live, ProjectViews, ReportStore, StoreError, Visible};
 use crate::turns::{CallerKey, NoTurn, Turn, TurnLimits, Turns};
 use crate::{Clock, QueryConfig};
@@ -52,6 +53,18 @@ pub struct Listing<T> {
     pub items: Vec<T>,
     /// Value of `after` with which the list goes on; null at the end.
     pub next: Option<String>,
+    /// Of a list that is read in parts while its month is running: what the parts together may lack. Absent where they are complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// What parts of a list may lack whose order changes as views arrive.
+const MOVING: &str = "the month is running: an item that gains views between two requests may come twice or not at all; a list by name \
+                      (sort=path, sort=value) has all that were there at its first request";
+
+/// [`MOVING`], where it is true: of a part of a list of a running month by a figure.
+fn note_of(periods: &[Period], by_name: bool, is_part: bool) -> Option<&'static str> {
+    (is_part && !by_name && periods.iter().any(|period| period.is_running())).then_some(MOVING)
 }
 
 /// Projects, a page of them at a time.
@@ -398,7 +411,8 @@ impl Reports {
         let with_referrers = request.status == Some(404);
         let list = make::page_list(&facts.pages, &facts.listed, single, self.maker.rules, with_referrers);
         let (period, next) = (ReportPeriod::of(span, &facts.months), list.next.map(|cursor| cursor.encode()));
-        Ok(Listing { project: project.clone(), period, items: list.items, next })
+        let note = note_of(&periods, request.sort == Sort::Path, request.after.is_some() || next.is_some());
+        Ok(Listing { project: project.clone(), period, items: list.items, next, note })
     }
 
     /// Whether views arrive right now.
@@ -429,7 +443,8 @@ impl Reports {
         let facts = self.read(project, store.breakdown(&asked, dimension)).await?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.maker.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
-        Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()) })
+        let note = note_of(&periods, request.sort == ValueSort::Value, request.after.is_some() || next.is_some());
+        Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()), note })
     }
 
     /// Every day.
@@ -439,7 +454,7 @@ impl Reports {
     pub async fn days(&self, project: &ProjectSlug, span: Span) -> Result<Listing<DayFigures>, Problem> {
         let facts = self.months(project, span).await?;
         let (items, period) = (make::days(&facts.months, self.maker.rules), ReportPeriod::of(span, &facts.months));
-        Ok(Listing { project: project.clone(), period, items, next: None })
+        Ok(Listing { project: project.clone(), period, items, next: None, note: None })
     }
 
     /// Every hour.
@@ -449,7 +464,7 @@ impl Reports {
     pub async fn hours(&self, project: &ProjectSlug, span: Span) -> Result<Listing<HourFigures>, Problem> {
         let facts = self.months(project, span).await?;
         let (items, period) = (make::hours(&facts.months), ReportPeriod::of(span, &facts.months));
-        Ok(Listing { project: project.clone(), period, items, next: None })
+        Ok(Listing { project: project.clone(), period, items, next: None, note: None })
     }
 
     /// Projects that may be seen and whose names begin with `prefix`.

@@ -248,8 +248,9 @@ impl ReportStore {
         let has_rows = facts.compared[0].as_ref().is_some_and(|month| month.has_rows);
         let before = before.map(|scope| if has_rows { scope } else { scope.of(Vec::new()) });
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
-        let (first, values) = tokio::try_join!(first, self.all_values(&scope, asked.rules.floor, views))?;
-        facts.values = values;
+        let values = self.all_values(&scope, asked.rules.floor, views);
+        let (first, values, masked) = tokio::try_join!(first, values, self.masked_pages(&scope, views))?;
+        (facts.values, facts.masked) = (values, masked);
         for Rejections { month, reason, host, total, rows, sum } in rejections {
             versions.add(rows, sum);
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {

@@ -103,6 +103,8 @@ impl Beacon {
     /// # Errors
     /// The body is no JSON object. What is wrong with a field is in [`Beacon::refusal`] or [`Beacon::dropped`].
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
+        // A byte order mark; RFC 8259, section 8.1 allows to skip it.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let Ok(text) = std::str::from_utf8(body) else {
             // A page in another encoding: what is not UTF-8 may be in an optional fact only.
             let not_utf8 = |_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8");

@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("../sql/0004_reports.sql")),
     (5, include_str!("../sql/0005_finished_numbers.sql")),
     (6, include_str!("../sql/0006_path_endings.sql")),
+    (7, include_str!("../sql/0007_ignored_networks.sql")),
     (8, include_str!("../sql/0008_lost.sql")),
 ];
 
@@ -210,6 +211,8 @@ pub struct ProjectRow {
     pub strip_trailing_slash: u8,
     /// 1 where paths are stored without `.html` at their end.
     pub strip_html: u8,
+    /// Networks whose views are not counted, in CIDR notation.
+    pub ignore_networks: Vec<String>,
 }
 
 /// `token`: who may read reports; the row with the largest `revision` holds.

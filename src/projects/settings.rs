@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::ArgMatches;
+use ingest::ignored::Network;
 use schemas::Host;
 use schemas::tables::ProjectRow;
 
@@ -15,6 +16,8 @@ pub struct Change {
     time_zone: Option<String>,
     mail: Vec<String>,
     no_mail: Vec<String>,
+    ignore: Vec<String>,
+    no_ignore: Vec<String>,
 }
 
 impl Change {
@@ -32,11 +35,20 @@ impl Change {
             }
             None => None,
         };
+        let networks = |name: &str| -> anyhow::Result<Vec<String>> {
+            let network = |text: &String| {
+                let network = text.parse::<Network>().with_context(|| format!("--{name} is {text:?}"))?;
+                Ok(network.to_string())
+            };
+            texts(name).map(network).collect()
+        };
         Ok(Change {
             public: if flag("public") { Some(true) } else { flag("private").then_some(false) },
             time_zone,
             mail: texts("mail").map(|text| address(text)).collect::<anyhow::Result<_>>()?,
             no_mail: texts("no-mail").map(|text| address(text)).collect::<anyhow::Result<_>>()?,
+            ignore: networks("ignore-network")?,
+            no_ignore: networks("no-ignore-network")?,
         })
     }
 
@@ -57,6 +69,10 @@ impl Change {
         row.recipients.retain(|recipient| !self.no_mail.contains(recipient));
         row.recipients.sort_unstable();
         row.recipients.dedup();
+        row.ignore_networks.extend(self.ignore.iter().cloned());
+        row.ignore_networks.retain(|network| !self.no_ignore.contains(network));
+        row.ignore_networks.sort_unstable();
+        row.ignore_networks.dedup();
     }
 }
 
@@ -66,6 +82,9 @@ pub fn described(row: &ProjectRow) -> Vec<String> {
     words.push(format!("time zone {}", if row.time_zone.is_empty() { "UTC" } else { &row.time_zone }));
     if !row.recipients.is_empty() {
         words.push(format!("mail to {}", row.recipients.join(", ")));
+    }
+    if !row.ignore_networks.is_empty() {
+        words.push(format!("ignores views from {}", row.ignore_networks.join(", ")));
     }
     words
 }
@@ -96,6 +115,7 @@ mod tests {
         let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
         let texts = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
         let command = Command::new("set").args([flag("public"), flag("private"), texts("mail"), texts("no-mail")]);
+        let command = command.args([texts("ignore-network"), texts("no-ignore-network")]);
         let command = command.arg(Arg::new("time-zone").long("time-zone"));
         Change::from_arguments(&command.try_get_matches_from(std::iter::once(&"set").chain(arguments))?)
     }
@@ -114,6 +134,7 @@ mod tests {
             revision: 0,
             strip_trailing_slash: 0,
             strip_html: 0,
+            ignore_networks: Vec::new(),
         }
     }
 
@@ -126,6 +147,11 @@ mod tests {
         let set = ["--public", "--time-zone", "Europe/Berlin", "--mail", "a@Example.ORG", "--no-mail", "b@example.org"];
         change(&set).unwrap().apply(&mut row);
         assert_eq!(described(&row), ["public", "time zone Europe/Berlin", "mail to a@example.org"]);
+        let ignored = ["--ignore-network", "192.0.2.7/24", "--ignore-network", "::ffff:192.0.2.0/120"];
+        change(&ignored).unwrap().apply(&mut row);
+        assert_eq!(described(&row)[3..], ["ignores views from 192.0.2.0/24"]);
+        change(&["--no-ignore-network", "192.0.2.0/24"]).unwrap().apply(&mut row);
+        assert_eq!(described(&row).len(), 3);
         change(&["--private", "--time-zone", ""]).unwrap().apply(&mut row);
         assert_eq!(described(&row), ["private", "time zone UTC", "mail to a@example.org"]);
     }
@@ -141,6 +167,8 @@ mod tests {
             (["--mail", "a@example.org:25"], "is no mail address"),
             (["--mail", "a@[127.0.0.1]"], "is no mail address"),
             (["--no-mail", "@example.org"], "is no mail address"),
+            (["--ignore-network", "192.0.2.0/33"], "--ignore-network is \"192.0.2.0/33\""),
+            (["--no-ignore-network", "office"], "--no-ignore-network is \"office\""),
         ] {
             let error = change(&arguments).expect_err("refused").to_string();
             assert!(error.contains(expected), "{arguments:?}: {error}");

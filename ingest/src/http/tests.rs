@@ -52,12 +52,29 @@ impl Endpoint {
         Endpoint { records, ingest, runtime, _home: home }
     }
 
-    /// The status of the answer to one request from a fixed peer.
-    fn send(&self, request: http::request::Builder, body: Vec<u8>) -> u16 {
+    /// The answer to one request from a fixed peer.
+    fn answer(&self, request: http::request::Builder, body: Vec<u8>) -> Response {
         let mut request = request.body(Body::from(body)).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 4711))));
-        let answer = self.runtime.block_on(routes(Arc::clone(&self.ingest)).oneshot(request)).unwrap();
-        answer.status().as_u16()
+        self.runtime.block_on(routes(Arc::clone(&self.ingest)).oneshot(request)).unwrap()
+    }
+
+    /// Its status.
+    fn send(&self, request: http::request::Builder, body: Vec<u8>) -> u16 {
+        self.answer(request, body).status().as_u16()
+    }
+
+    /// The refused and uncounted beacons among the records, and how many views.
+    fn tallies(&self) -> (Vec<(String, RejectionReason, u64)>, usize) {
+        let (mut tallies, mut views) = (Vec::new(), 0);
+        for bytes in self.records() {
+            match record::decode(&bytes).unwrap() {
+                Record::PageView(_) => views += 1,
+                Record::Rejections(tally) => tallies.push((tally.project.to_owned(), tally.reason, tally.count)),
+                other => panic!("{other:?}"),
+            }
+        }
+        (tallies, views)
     }
 
     fn post(&self, body: &Value) -> u16 {
@@ -230,4 +247,85 @@ fn whatever_is_accepted_decodes_and_no_optional_fact_refuses() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+#[test]
+fn a_prefetch_counts_nothing_and_is_answered_like_a_view() {
+    let endpoint = Endpoint::new();
+    let body = || json!({"url": PAGE}).to_string().into_bytes();
+    let pixel = format!("/v1/pageview.gif?url={}", percent(PAGE));
+    for (name, value, counts) in [
+        ("sec-purpose", "prefetch", false),
+        ("sec-purpose", "prefetch;prerender", false),
+        ("sec-purpose", "prefetch; anonymous-client-ip", false),
+        ("purpose", "Prefetch", false),
+        ("x-moz", "prefetch", false),
+        ("x-purpose", "preview", false),
+        ("sec-purpose", "prerender", false),
+        ("sec-purpose", "navigate", true),
+        ("purpose", "", true),
+        ("x-other", "prefetch", true),
+    ] {
+        let posted = endpoint.send(HttpRequest::post("/v1/pageview").header(name, value), body());
+        let image = endpoint.send(HttpRequest::get(&pixel).header(name, value), Vec::new());
+        assert_eq!((posted, image), (202, 200), "{name}: {value}");
+        let tally = ("docs".to_owned(), RejectionReason::Prefetch, 2);
+        let expected = if counts { (vec![], 2) } else { (vec![tally], 0) };
+        assert_eq!(endpoint.tallies(), expected, "{name}: {value}");
+    }
+    // No reason to learn whether a project exists: what is not registered here is refused as ever.
+    let foreign = json!({"url": "https://other.example/"}).to_string().into_bytes();
+    assert_eq!(endpoint.send(HttpRequest::post("/v1/pageview").header("purpose", "prefetch"), foreign), 404);
+}
+
+#[test]
+fn a_head_request_counts_nothing_and_has_the_length_of_get() {
+    let endpoint = Endpoint::new();
+    let pixel = format!("/v1/pageview.gif?url={}", percent(PAGE));
+    for (path, length) in [(pixel.as_str(), PIXEL.len()), ("/beacon.js", script::BEACON_JS.len())] {
+        let head = endpoint.answer(HttpRequest::head(path), Vec::new());
+        assert_eq!(head.status(), 200, "{path}");
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], length.to_string(), "{path}");
+    }
+    assert_eq!(endpoint.tallies(), (vec![("docs".to_owned(), RejectionReason::NotAView, 1)], 0));
+}
+
+#[test]
+fn a_pixel_without_a_page_is_answered_with_the_image_and_tallied() {
+    let endpoint = Endpoint::new();
+    let answer = endpoint.answer(HttpRequest::get("/v1/pageview.gif?project=docs"), Vec::new());
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()[header::CONTENT_TYPE]),
+        (200, &"image/gif".parse().unwrap())
+    );
+    let body = endpoint.runtime.block_on(axum::body::to_bytes(answer.into_body(), 100)).unwrap();
+    assert_eq!(&body[..], PIXEL);
+    assert_eq!(endpoint.tallies(), (vec![("docs".to_owned(), RejectionReason::MissingField, 1)], 0));
+}
+
+#[test]
+fn a_byte_order_mark_before_the_json_is_skipped() {
+    let endpoint = Endpoint::new();
+    let body = format!("\u{feff}{}", json!({"url": PAGE}));
+    assert_eq!(endpoint.send(HttpRequest::post("/v1/pageview"), body.into_bytes()), 202);
+    assert_eq!(endpoint.send(HttpRequest::post("/v1/pageview"), "\u{feff}\u{feff}{}".into()), 400);
+    assert_eq!(endpoint.tallies().1, 1);
+}
+
+#[test]
+fn a_page_may_send_json_with_credentials() {
+    let endpoint = Endpoint::new();
+    let origin = "https://docs.example";
+    let asked = HttpRequest::builder().method("OPTIONS").uri("/v1/pageview").header("origin", origin);
+    let asked = asked.header("access-control-request-method", "POST");
+    let preflight = endpoint.answer(asked.header("access-control-request-headers", "content-type"), Vec::new());
+    let sent = HttpRequest::post("/v1/pageview").header("origin", origin).header("content-type", "application/json");
+    let posted = endpoint.answer(sent, json!({"url": PAGE}).to_string().into_bytes());
+    assert_eq!((preflight.status().as_u16(), posted.status().as_u16()), (204, 202));
+    assert_eq!(preflight.headers()["access-control-allow-headers"], "content-type");
+    for answer in [preflight, posted] {
+        assert_eq!(answer.headers()["access-control-allow-origin"], origin);
+        assert_eq!(answer.headers()["access-control-allow-credentials"], "true");
+        assert_eq!(answer.headers()["vary"], "Origin");
+    }
 }

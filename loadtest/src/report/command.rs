@@ -179,6 +179,7 @@ async fn register(client: &Client, crowd: &Crowd) -> anyhow::Result<()> {
             revision: 1,
             strip_trailing_slash: 0,
             strip_html: 0,
+            ignore_networks: vec![],
         };
         insert.write(&row).await.context("registering the projects")?;
     }

@@ -55,6 +55,7 @@ pub const ROUTES: &[Route] = &[
     programs("/badge/{project}", Rule::Badge),
     people("/", Rule::SignedIn),
     people("/projects/{project}", Rule::OfProject),
+    people("/projects/{project}/", Rule::OfProject),
     people("/projects/{project}/{span}", Rule::OfProject),
     programs("/projects/{project}/live", Rule::OfProject),
     programs("/v1/projects", Rule::SignedIn),

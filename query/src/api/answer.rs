@@ -2,8 +2,11 @@
 
 use crate::problem::Problem;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use serde::Serialize;
 
 /// What an answer is written as.
@@ -26,10 +29,12 @@ impl Format {
     /// The one that the caller accepts most; JSON where they are equal.
     pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
         let lines: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
-        if lines.is_empty() {
+        let ranges = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
+        let ranges: Vec<&str> = ranges.filter(|range| !range.is_empty()).collect();
+        // No header, or an empty one, means `*/*`.
+        if ranges.is_empty() {
             return Ok(Format::Json);
         }
-        let ranges: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
         let (mut best, mut best_quality) = (None, 0.0);
         for format in Format::ALL {
             let quality = quality_of(format, &ranges);
@@ -142,9 +147,66 @@ pub(crate) fn tagged(
     response
 }
 
+/// U+FEFF in UTF-8, by which spreadsheets know the encoding.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// `?bom=1` of a path that ends with `.csv`: the answer begins with a byte order mark. Routes do not see the parameter.
+pub(crate) async fn with_byte_order_mark(mut request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let is_bom = |pair: &&str| pair.split('=').next() == Some("bom");
+    let pairs: Vec<&str> = uri.query().unwrap_or("").split('&').collect();
+    let sent: Vec<&str> = pairs.iter().copied().filter(|pair| is_bom(&pair)).collect();
+    if sent.is_empty() || !uri.path().ends_with(".csv") {
+        return next.run(request).await;
+    }
+    if sent != ["bom=1"] {
+        return Problem::invalid_field("bom", "expected 1, once").into_response();
+    }
+    let others: Vec<&str> = pairs.into_iter().filter(|pair| !is_bom(pair)).collect();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{}?{}", uri.path(), others.join("&")).parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let mark = futures_util::stream::once(async { Ok(Bytes::from_static(BYTE_ORDER_MARK)) });
+    Response::from_parts(parts, Body::from_stream(mark.chain(body.into_data_stream())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_csv_has_a_byte_order_mark_if_asked() {
+        let answered = async |path: &str| {
+            let route = async |uri: Uri| format!("{:?}", uri.query().unwrap_or(""));
+            let router = Router::new().fallback(route).layer(axum::middleware::from_fn(with_byte_order_mark));
+            let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+            let status = response.status().as_u16();
+            let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+            (status, String::from_utf8_lossy(&body).into_owned())
+        };
+        for (path, status, expected) in [
+            ("/a.csv?bom=1", 200, "\u{feff}\"\""),
+            ("/a.csv?limit=1&bom=1&sort=path", 200, "\u{feff}\"limit=1&sort=path\""),
+            ("/a.csv?limit=1", 200, "\"limit=1\""),
+            ("/a?bom=1", 200, "\"bom=1\""),
+        ] {
+            assert_eq!(answered(path).await, (status, expected.to_owned()), "{path}");
+        }
+        for path in ["/a.csv?bom=0", "/a.csv?bom", "/a.csv?bom=1&bom=1"] {
+            let (status, body) = answered(path).await;
+            assert!(status == 400 && body.contains("expected 1, once"), "{path}: {status} {body}");
+        }
+    }
 
     #[test]
     fn the_format_is_what_is_accepted_most() {
@@ -160,7 +222,8 @@ mod tests {
             (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Some(Format::Json)),
             (Some("text/html"), None),
             (Some("application/json;q=0"), None),
-            (Some(""), None),
+            (Some(""), Some(Format::Json)),
+            (Some(" , "), Some(Format::Json)),
         ] {
             let headers = accept.map(|accept| (header::ACCEPT, HeaderValue::from_static(accept))).into_iter().collect();
             assert_eq!(Format::accepted(&headers).ok(), format, "{accept:?}");

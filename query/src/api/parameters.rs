@@ -1,6 +1,6 @@
 //! Parameters of a request: read strictly, so that a misspelt one is told and not ignored.
 
-use crate::period::Span;
+use crate::period::{InvalidSpan, Span};
 use crate::problem::Problem;
 use crate::report::breakdowns::{InvalidValueSort, ValueCursor};
 use crate::report::pages::{DEFAULT_LIMIT, InvalidSort, MAX_LIMIT, MAX_PREFIX};
@@ -9,7 +9,8 @@ use percent_encoding::percent_decode_str;
 use schemas::ProjectSlug;
 
 /// Names that any of our routes knows, so that a problem can name the one at fault without repeating what was sent.
-const NAMES: [&str; 8] = ["limit", "after", "prefix", "status", "sort", "pages_limit", "pages_after", "pages_status"];
+const NAMES: [&str; 9] =
+    ["bom", "limit", "after", "prefix", "status", "sort", "pages_limit", "pages_after", "pages_status"];
 
 /// The parameters of one request, each at most once.
 pub(crate) struct Parameters(Vec<(&'static str, String)>);
@@ -156,5 +157,8 @@ pub(crate) fn project(text: &str) -> Result<ProjectSlug, Problem> {
 
 /// Months in a path.
 pub(crate) fn span(text: &str) -> Result<Span, Problem> {
-    text.parse().map_err(|error: crate::period::InvalidSpan| Problem::invalid_field("span", error.to_string()))
+    text.parse().map_err(|error: InvalidSpan| match error {
+        InvalidSpan::NotStarted(_) => Problem::month_not_begun(error.to_string()),
+        _ => Problem::invalid_field("span", error.to_string()),
+    })
 }

@@ -60,7 +60,7 @@ fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Markup {
     html! {
         @if !shown.alone {
             p.full {
-                "All as " a href=(format!("{path}.csv")) aria-label=(format!("{heading}: all as CSV")) { "CSV" }
+                "All as " a href=(format!("{path}.csv?bom=1")) aria-label=(format!("{heading}: all as CSV")) { "CSV" }
                 " or " a href=(path) aria-label=(format!("{heading}: all as JSON")) { "JSON" }
             }
         }

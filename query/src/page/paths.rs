@@ -73,7 +73,7 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
                     @if let Some(next) = &next { a rel="next" href=(asked.link(&base, asked.sort, Some(next))) { "Next pages →" } }
                 }
                 p.full {
-                    "All pages as " a href=(format!("{}/pages.csv", shown.api())) aria-label="Pages: all as CSV" { "CSV" }
+                    "All pages as " a href=(format!("{}/pages.csv?bom=1", shown.api())) aria-label="Pages: all as CSV" { "CSV" }
                     " or " a href=(format!("{}/pages", shown.api())) aria-label="Pages: all as JSON" { "JSON" }
                 }
             }
@@ -217,7 +217,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
             @if !shown.alone {
                 p.full {
                     @if more { "The " (NOT_FOUND_SHOWN.min(missing.len())) " most asked for. " }
-                    "All as " a href=(format!("{}/not-found.csv", shown.api())) aria-label="Pages not found: all as CSV" { "CSV" }
+                    "All as " a href=(format!("{}/not-found.csv?bom=1", shown.api())) aria-label="Pages not found: all as CSV" { "CSV" }
                     " or " a href=(format!("{}/not-found", shown.api())) aria-label="Pages not found: all as JSON" { "JSON" }
                 }
             }

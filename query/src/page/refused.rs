@@ -12,11 +12,17 @@ pub(super) fn sentences(project: &str, reasons: &[(&str, u64)], hosts: &[Rejecte
             @for refused in hosts { li { (of_host(project, refused)) } }
             @for (reason, beacons) in reasons {
                 @if !hosts.iter().any(|refused| refused.reason == *reason) {
-                    li { b { (words::counted(*beacons, "beacon", "beacons")) } " refused. " (words::rejection(reason)) " " code.more { (reason) } }
+                    li { b { (words::counted(*beacons, "beacon", "beacons")) } (outcome(reason)) (words::rejection(reason)) " " code.more { (reason) } }
                 }
             }
         }
     }
+}
+
+/// Prefetches and the like are answered as if they were counted, so they are not refused.
+fn outcome(reason: &str) -> &'static str {
+    let known = RejectionReason::ALL.iter().find(|known| known.name() == reason);
+    if known.is_some_and(|reason| reason.status() < 400) { " not counted. " } else { " refused. " }
 }
 
 fn of_host(project: &str, refused: &RejectedHost) -> Markup {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
-    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MonthFigures,
-    PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -75,6 +75,7 @@ fn empty(to: &str) -> MonthlyReport {
         not_found: none(),
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
+        masked_pages: MaskedPages::default(),
         breakdowns: BTreeMap::new(),
     }
 }
@@ -133,7 +134,7 @@ fn full() -> MonthlyReport {
 
 fn shown(figures: &MonthlyReport, list: &ListAsked) -> String {
     let running = "2026-11".parse().unwrap();
-    report(figures, running, list, &snippet(&[("host", "stats.example.org")])).into_string()
+    report(figures, running, list, &snippet(&[("host", "stats.example.org")]), false).into_string()
 }
 
 fn render(figures: &MonthlyReport) -> String {
@@ -223,7 +224,7 @@ fn a_running_month_is_compared_as_far_as_it_goes() {
     let mut report = full();
     report.period.to = at("2026-10-24T15:00:00Z");
     let running = "2026-10".parse().unwrap();
-    let page = super::report(&report, running, &ListAsked::default(), &snippet(&[])).into_string();
+    let page = super::report(&report, running, &ListAsked::default(), &snippet(&[]), false).into_string();
     let words = words_of(&page);
     let expected = "figures up to 24 October, 15:00 UTC, compared with the same days of September and of October 2025.";
     assert!(words.contains(expected), "{words}");
@@ -251,9 +252,12 @@ fn what_was_counted_otherwise_is_explained() {
     let mut report = full();
     report.dropped_facts = vec![DroppedFact { fact: "path".into(), cause: DropCause::Limit, views: 1204 }];
     report.pages.items.push(page_figures("/:more".into(), 200, 9));
+    report.masked_pages = MaskedPages { rows: 3, views: 1200 };
     let page = words_of(&render(&report));
     for words in [
         "1,204 views were counted under /:more: one client network sent more different paths",
+        "3 rows of the list of pages, with 1,200 views, have a masked segment (such as :token or :id)",
+        "headcount project rules",
         "/:more adds up views of paths that are not counted by name",
         "16 visits arrived at pages not found. “Where visits came from” does not contain them.",
         "Values with fewer than 10 views are added up as “All others”, and a page's visitors below 10 are withheld.",
@@ -261,7 +265,7 @@ fn what_was_counted_otherwise_is_explained() {
         assert!(page.contains(words), "{words}: {page}");
     }
     let page = words_of(&render(&full()));
-    assert!(!page.contains("/:more") && !page.contains("counted without a fact"), "{page}");
+    assert!(!page.contains("/:more") && !page.contains("counted without a fact") && !page.contains("Masked"), "{page}");
 }
 
 #[test]
@@ -301,7 +305,8 @@ fn a_range_has_months_as_columns() {
         })
         .into();
     report.pages.items[0].months_withheld = 1;
-    let page = super::report(&report, "2026-10".parse().unwrap(), &ListAsked::default(), &snippet(&[])).into_string();
+    let page =
+        super::report(&report, "2026-10".parse().unwrap(), &ListAsked::default(), &snippet(&[]), false).into_string();
     let words = words_of(&page);
     assert_eq!(page.matches("<td>running</td>").count(), 1, "a part of a month is told as one");
     assert!(words.contains("500,000+") && words.contains("where “+” stands"), "a part of the visitors, too: {words}");
@@ -319,7 +324,8 @@ fn an_empty_project_shows_the_lines_to_paste_and_what_was_refused() {
     let mut report = empty("2026-10-03T05:00:00Z");
     let now = "2026-10".parse().unwrap();
     let render = |report: &MonthlyReport| {
-        super::report(report, now, &ListAsked::default(), &snippet(&[("host", "stats.example.org")])).into_string()
+        super::report(report, now, &ListAsked::default(), &snippet(&[("host", "stats.example.org")]), false)
+            .into_string()
     };
     let page = render(&report);
     let line = "&lt;script defer src=&quot;https://stats.example.org/page.js&quot; data-project=&quot;sphinx&quot;&gt;&lt;/script&gt;";
@@ -330,6 +336,12 @@ fn an_empty_project_shows_the_lines_to_paste_and_what_was_refused() {
                   img-src 'self' https://stats.example.org/v1/page.gif";
     assert!(page.contains(policy), "{page}");
     assert!(!page.contains("<svg") && !page.contains("refused:"), "no empty charts");
+    assert!(!page.contains("trusted_proxy"), "no proxy was noticed");
+    let noticed = super::report(&report, now, &ListAsked::default(), &snippet(&[]), true).into_string();
+    assert!(
+        noticed.contains("came from one proxy that it does not trust")
+            && noticed.contains("<code>trusted_proxy</code>")
+    );
     report.totals.rejected = BTreeMap::from([("unknown_project".to_owned(), 2)]);
     assert!(render(&report).contains("But beacons came, and were refused:"));
 }
@@ -339,7 +351,8 @@ fn the_first_day_says_what_to_look_at() {
     let mut report = empty("2026-10-03T05:00:00Z");
     (report.totals.views, report.totals.visits, report.days[2].views) = (3, 1, 3);
     let now = "2026-10".parse().unwrap();
-    let page = |report: &MonthlyReport| super::report(report, now, &ListAsked::default(), &snippet(&[])).into_string();
+    let page =
+        |report: &MonthlyReport| super::report(report, now, &ListAsked::default(), &snippet(&[]), false).into_string();
     assert!(page(&report).contains("Counting since 3 October."));
     (report.days[1].views, report.totals.views) = (2, 5);
     assert!(!page(&report).contains("Counting since"), "not on the second day");

@@ -1,6 +1,6 @@
 //! The page's words: figures, dates and reasons as people read them.
 
-use crate::report::{DropCause, DroppedFact};
+use crate::report::{DropCause, DroppedFact, MaskedPages};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 use schemas::caps::MORE_PATH;
@@ -208,6 +208,21 @@ pub(crate) fn rejection(name: &str) -> &str {
 /// Who is missing in every report.
 pub(crate) const UNCOUNTED: &str =
     "Readers whose browser blocks the script, or who ask not to be counted, are in no figure.";
+
+/// How many rows have a masked path.
+pub(crate) fn masked(masked: &MaskedPages) -> String {
+    format!(
+        "{} of the list of pages, with {}, {} a masked segment (such as :token or :id), so each may stand for several pages.",
+        counted(masked.rows, "row", "rows"),
+        counted(masked.views, "view", "views"),
+        if masked.rows == 1 { "has" } else { "have" },
+    )
+}
+
+/// The command that keeps paths as they are.
+pub(crate) fn keep_command(project: &str) -> String {
+    format!("headcount project rules {project} --keep '/path/*'")
+}
 
 /// What the threshold is, and which figures have none. `others` is what the item is called that suppressed values are added up in.
 pub(crate) fn threshold(threshold: u64, others: &str) -> String {

@@ -1,6 +1,7 @@
 //! What ClickHouse says, taken row by row in any order, as sums and unions: a month of dense sketches needs one sketch a day and
 //! one a listed page, not all of them at once. Rows must come from `FINAL` reads: one for each key, stream and window.
 
+use super::MaskedPages;
 use super::pages::PageList;
 use super::visitors::{PageVisitors, VisitorUnit, Visitors};
 use crate::period::Period;
@@ -335,6 +336,8 @@ pub struct ReportFacts {
     pub not_found: PageList,
     /// More of both.
     pub listed: ListedPages,
+    /// Rows with a masked path.
+    pub masked: MaskedPages,
     /// The project's.
     pub time_zone: Tz,
 }
@@ -349,6 +352,7 @@ impl ReportFacts {
             pages: PageList::default(),
             not_found: PageList::default(),
             listed: ListedPages::default(),
+            masked: MaskedPages::default(),
             time_zone: Tz::UTC,
         }
     }

@@ -207,6 +207,7 @@ impl MonthlyReport {
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
             dropped_facts: dropped_facts(&facts.months),
+            masked_pages: facts.masked,
             breakdowns: Dimension::ALL
                 .into_iter()
                 .map(|dimension| (dimension.name(), of_dimension(dimension)))

@@ -3,7 +3,7 @@
 use super::scope::Scope;
 use super::{Asked, ReportStore, StoreError, Threshold, scopes};
 use crate::report::facts::{ByPage, ListedPages, PageDetail, PageFacts, Rules, ValueSum};
-use crate::report::{Cursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
+use crate::report::{Cursor, MaskedPages, PageCounts, PageList, PageTotal, PagesRequest, Sort};
 use clickhouse::Row;
 use clickhouse::query::Query;
 use serde::Deserialize;
@@ -32,6 +32,9 @@ const MOST_REFERRERS: usize = 20_000;
 
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
 pub(super) const SORT_BYTES: &str = "67108864";
+
+/// A condition on paths: a whole segment, or the value of a parameter, is one of the masks that `ingest` writes.
+const IS_MASKED: &str = " AND match(path, '[/=]:(address|email|id|masked|token)(/|&|$)')";
 
 #[derive(Row, Deserialize)]
 struct PageChange {
@@ -123,6 +126,17 @@ impl ReportStore {
             "SELECT count() AS pages, countIf(status = 404) AS not_found FROM (SELECT DISTINCT path, status FROM ({rows}))"
         );
         self.within("the number of pages", self.client.query(&sql).fetch_one()).await
+    }
+
+    /// Rows with a masked path, of a project with so many `views`.
+    pub(super) async fn masked_pages(&self, scope: &Scope<'_>, views: u64) -> Result<MaskedPages, StoreError> {
+        if views == 0 {
+            return Ok(MaskedPages::default());
+        }
+        let rows = scope.rows(["path, status, views"; 2], PAGES, IS_MASKED);
+        let sql = format!("SELECT uniqExact(path, status), sum(views) FROM ({rows})");
+        let (rows, views) = self.within("pages with a masked path", self.client.query(&sql).fetch_one()).await?;
+        Ok(MaskedPages { rows, views })
     }
 
     async fn pages_by_key(&self, scope: &Scope<'_>, request: &PagesRequest) -> Result<PageList, StoreError> {

@@ -112,6 +112,9 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
     }
+    for figure in ["rows", "views"] {
+        row(["masked_pages", "", "", figure], &report["masked_pages"][figure], &none, &none);
+    }
     for dropped in items(&report["dropped_facts"]) {
         row(
             ["dropped_facts", &text(&dropped["fact"]), &text(&dropped["cause"]), "views"],

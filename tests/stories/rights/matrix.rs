@@ -17,6 +17,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/badge/{project}", "/badge/PROJECT.svg"),
     ("/", "/"),
     ("/projects/{project}", "/projects/PROJECT"),
+    ("/projects/{project}/", "/projects/PROJECT/"),
     ("/projects/{project}/{span}", "/projects/PROJECT/2026-01"),
     ("/projects/{project}/live", "/projects/PROJECT/live"),
     ("/v1/projects", "/v1/projects"),
@@ -73,8 +74,8 @@ fn found(answer: &Answer) -> Result<Expected> {
     Ok(match answer.status.as_u16() {
         200 => Expected::Served,
         303 if header("location").starts_with("/sign-in") => Expected::Led,
-        // The project's own redirect, and the one after signing out.
-        307 if header("location").starts_with("/projects/") => Expected::Served,
+        // The project's own redirects.
+        307 | 308 if header("location").starts_with("/projects/") => Expected::Served,
         401 if header("www-authenticate").starts_with("Bearer") => Expected::Challenged,
         404 => Expected::NotThere,
         status => anyhow::bail!("{status}: {}", String::from_utf8_lossy(&answer.body)),
@@ -167,7 +168,7 @@ async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
                 }
                 let (expected, found) = (expected(route, caller, project), found(&answer).context(told.clone())?);
                 // Whoever may read everything is led to the month of a project that is not there, and told there.
-                let redirect = route.path == "/projects/{project}" && caller.may == May::All;
+                let redirect = route.path.trim_end_matches('/') == "/projects/{project}" && caller.may == May::All;
                 ensure!(
                     found == expected || (redirect && found == Expected::Served),
                     "{told}: {found:?}, not {expected:?}"
