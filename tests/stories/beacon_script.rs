@@ -242,6 +242,8 @@ async fn whoever_does_not_want_to_be_counted_is_not() -> Result<()> {
         let posts = page.requests().into_iter().filter(|request| request.method == "POST").count();
         assert_eq!(posts, 0, "in spite of {wish}");
         assert!(page.requests().iter().any(|request| request.url.ends_with("/beacon.js")), "the script was there");
+        // Not while the view is pending: it would no longer find the flag.
+        page.evaluate::<Value>("new Promise(done => setTimeout(done, 700, null))").await?;
         page.evaluate::<Value>("localStorage.clear()").await?;
         page.close().await?;
     }
