@@ -1,115 +1,176 @@
-// The beacon of headcount: tells the service that a page was looked at, and nothing about who looked.
+// The beacon script of headcount: it reports that a page was viewed, and nothing about the reader.
 //
 //   <script defer src="https://HOST/beacon.js" data-project="slug"></script>
 //
-// It reads the page's address, its referrer, its documentation metadata and the reader's wish not to be counted. It
-// reads nothing that could tell one browser from another (screen, time zone, fonts, agent, canvas), writes nothing to
-// the reader's machine, leaves no global name behind, and speaks to one host: the one that it came from.
+// It reads the page's URL, its referrer, its documentation metadata and the reader's opt-out. It reads nothing that
+// could tell one browser from another (screen, time zone, fonts, user agent, canvas), writes nothing to the reader's
+// machine, adds no global name, and makes no request but its beacon.
 //
 // Attributes of the script element, all optional:
-//   data-project, data-version, data-language, data-status   say what the page's own metadata does not
-//   data-endpoint   where to post to, if not at v1/pageview beside the script
-//   data-query      keep the query string (for sites whose pages differ by it); otherwise it never leaves the browser
+//   data-project, data-version, data-language   take precedence over the page's own metadata
+//   data-status     the HTTP status of the page that was loaded
+//   data-endpoint   the URL of the beacon endpoint, if it is not v1/pageview beside the script
+//   data-query      keep the query string (for sites whose pages differ by it); without it the script never sends one
+//   data-hash       the site routes by fragment: `/docs/#/guide` is the page `/docs/guide`. Without it the script never
+//                   sends a fragment
 //
-// build.rs takes out comments and blanks and shortens names (strip.rs). Budget: 1,024 bytes gzipped.
+// scripts/beacon writes the minified script, beacon.min.js. Budget: 1,400 bytes gzipped.
 (() => {
-  const script = document.currentScript;
+  // An element of type module is not `currentScript`: the stack of an error names the file that is running. A page may
+  // have several elements of the script; one that names the project takes precedence.
+  const current = document.currentScript;
+  const running = current?.src || Error().stack;
+  const script = [...document.querySelectorAll('[data-project]'), current, ...document.scripts]
+    .find(tag => tag?.src && running.includes(tag.src));
   const data = script.dataset;
   const target = data.endpoint || new URL('v1/pageview', script.src);
 
-  // Only pages of the web are counted, not files. And a page may run the script twice: named in a theme and again by
-  // hand, or once more by a framework that swaps a page's content. The mark is a symbol in the document's memory: it
-  // dies with the page, and no name is taken.
-  const mark = Symbol.for(target + data.project);
-  if (document[mark] || !/^http/.test(location.protocol)) return;
+  // Only pages with a host are counted, not files. A page may run the script twice: from two elements, or once more
+  // because a framework swaps the page's content. The mark is a symbol in the document's memory: it ends with the page,
+  // and no name is taken.
+  //
+  // A frame within a page of the same host is a part of that page. A frame within another host's page counts as soon as
+  // a part of it is on screen (below); reading that host throws.
+  const mark = Symbol.for(target);
+  let seen = top == self;
+  try {
+    if (document[mark] || !location.host || !seen && top.origin) return;
+  } catch {}
   document[mark] = 1;
 
-  // The address as it is counted: no fragment (a jump within a page is no view) and, unless asked for, no query, since
-  // that is where search words and tokens are.
-  const here = () => location.origin + location.pathname + ('query' in data ? location.search : '');
+  // URLs that differ by a trailing slash, `index.html`, `.html` or percent-encoding name one page.
+  // `unescape` accepts any text; what it returns is compared, never sent.
+  const plain = url => unescape(url).replace(/(\/(index)?)?(.html)?$/, '');
+
+  // The URL as it is counted: no fragment (a jump within a page is no view) and, without `data-query`, no query, which
+  // is where search words and tokens are. The canonical link of a documentation host often names another version: it
+  // counts only if it names this page.
+  const here = () => {
+    const url = (location.origin + location.pathname + ('hash' in data ? location.hash : ''))
+      .replace(/[^/]*#!?\/([^?#]*).*|#.*/, '$1');
+    const canonical = document.querySelector('[rel=canonical]')?.href;
+    return (plain(canonical) == plain(url) ? canonical : url) + ('query' in data ? location.search : '');
+  };
 
   const meta = name => document.getElementsByName(name)[0]?.content;
-  const fact = (name, slug) =>
-    data[name] || meta('headcount:' + name) || meta('readthedocs-' + slug);
+  const fact = (name, slug = name + '-slug', set = data[name]) =>
+    set || meta('headcount:' + name) || meta('readthedocs-' + slug);
 
-  // How this document was loaded: its HTTP status, where the browser tells it, makes a host's plain "not found" page
-  // countable as such without any metadata.
-  const first = here();
-  const load = performance.getEntriesByType('navigation')[0] || {};
-
-  const optedOut = () => {
-    if (navigator.globalPrivacyControl || navigator.doNotTrack == 1) return 1;
-    // Storage is read for this flag and never written; a sandboxed frame throws on the very attempt.
-    try {
-      return localStorage['headcount-ignore'] == 'true';
-    } catch {}
-  };
-
-  // A string body goes as text/plain, so there is no preflight. `keepalive` lets it outlive the page. Asked once more
-  // if nothing or a passing refusal came back, with the same id, so that the service can tell the repeat from a second
+  // A string body is sent as text/plain, so there is no preflight. `keepalive` lets the request outlive the page. It is
+  // repeated once, after a network error or a temporary refusal, with the same id, which tells the repeat from a second
   // view; not before the service wants it, and not at all if that is ten minutes away.
-  const post = async (body, repeated) => {
-    let wait = 0;
+  const post = (body, repeated) => fetch(target, {
+    method: 'POST',
+    body,
+    keepalive: true,
+    credentials: 'omit',
+    referrerPolicy: 'no-referrer',
+  }).catch(() => 0).then(({ status, headers }) => {
+    const wait = headers?.get('retry-after') | 0;
+    if ((status < 500 && status != 429) || repeated || wait > 599) return;
+    setTimeout(post, (wait + 1 + Math.random() * 2) * 1e3, body, 1);
+  });
+
+  const { type, responseStatus } = performance.getEntriesByType('navigation')[0] || {};
+  let first;   // URL of the first view
+  let page;    // URL of the latest view
+  let from;    // referrer of the pending view, never empty; null if none is pending
+  let title;   // title of the document when the pending view began
+  let renamed; // the pending view began with replaceState
+  let timer;   // set while the pending view is on screen
+
+  // Sends the pending view. Its metadata is read now, when the theme has rendered the page.
+  const send = url => {
+    if (!timer) return;
+    clearTimeout(timer);
+    const referrer = from.split(/[?#]/)[0];
+    timer = from = null;
+    // A new URL of the same content: a router that tidies the URL, or names the heading on screen.
+    // Then the reader's opt-out. Storage is read for this flag and never written; a sandboxed frame throws on the very
+    // attempt.
     try {
-      const { status, headers } = await fetch(target, {
-        method: 'POST',
-        body,
-        keepalive: true,
-        credentials: 'omit',
-        referrerPolicy: 'no-referrer',
-      });
-      if (status < 500 && status != 429) return;
-      wait = headers.get('retry-after') * 1e3 || 0;
+      if (renamed && title == document.title ||
+        navigator.globalPrivacyControl || navigator.doNotTrack == 1 || localStorage['headcount-ignore'] == 'true') return;
     } catch {}
-    if (!repeated && wait < 6e5) setTimeout(post, wait + 1e3 + Math.random() * 2e3, body, 1);
-  };
-
-  let page; // the address of the latest view
-  let due;  // where a view came from that nobody has seen yet
-
-  // A page that was prepared in advance (a prerendered one is hidden too), or opened in a tab behind, is viewed when it
-  // is first shown, or never.
-  const show = () => {
-    if (due == null || document.hidden) return;
-    const referrer = due.split(/[?#]/)[0];
-    due = null;
-    if (optedOut()) return;
+    // How the document was loaded says nothing about the pages that a router shows later.
+    const loaded = url == (first ??= url);
     post(JSON.stringify({
-      project: fact('project', 'project-slug'),
-      url: here(),
+      project: fact('project'),
+      url,
       referrer,
-      status: +fact('status', 'http-status') || here() == first && load.responseStatus,
-      version: fact('version', 'version-slug'),
-      language: fact('language', 'language-slug') || document.documentElement.lang,
-      // 64 random bits, chosen anew for each view: they name the view, not the viewer.
-      id: crypto.getRandomValues(new Uint32Array(2)).reduce((id, half) => id + half.toString(16).padStart(8, 0), ''),
-    }, (name, value) => value || undefined)); // what is not known is not sent
+      status: +fact('status', 'http-status', loaded && data.status) ||
+        // "Not found" in VitePress, Docusaurus and docsify.
+        (document.querySelector('.NotFound,.margin-vert--xl .hero__title,[id^=_404-]') ? 404 : loaded && responseStatus),
+      version: fact('version'),
+      language: fact('language') || document.documentElement.lang,
+      // 63 random bits, drawn for each view: they name the view, not the reader. The highest bit makes it 16 digits.
+      id: (crypto.getRandomValues(new BigUint64Array(1))[0] | 1n << 63n).toString(16),
+    }, (name, value) => value || undefined)); // an unknown fact is not sent
+  };
+  const sendHere = () => send(here());
+
+  // A view is sent when its page has settled: two animation frames after the title changed, at most 500 ms.
+  const settle = () => {
+    if (!timer) return;
+    requestAnimationFrame(title == document.title ? settle : () => requestAnimationFrame(sendHere));
   };
 
-  const view = from => {
-    due ??= from;
+  // A page that was prerendered, or opened in a background tab, is viewed when it is first shown, or never. A page that
+  // is hidden before it has settled is sent: without a screen there are no animation frames.
+  const show = () => {
+    if (document.hidden) sendHere();
+    else if (from && !timer && seen) settle(timer = setTimeout(sendHere, 500));
+  };
+
+  // Begins a view, or gives the pending one the URL to which the router has moved.
+  const view = (referrer, replaced) => {
+    if (!from) {
+      from = referrer || '?'; // without its query: nothing
+      renamed = replaced;
+      title = document.title;
+    }
     page = here();
     show();
   };
 
   // Single-page sites: a new path is a new view, which came from the one before.
-  const moved = () => {
-    if (here() != page) view(page);
+  const moved = ({ navigationType }) => {
+    const replaced = navigationType == 'replace';
+    if (plain(here()) == plain(page)) return;
+    if (!replaced) send(page);
+    view(page, replaced);
   };
-  for (const name of ['pushState', 'replaceState']) {
-    const original = history[name];
-    history[name] = function (...state) {
-      original.apply(this, state);
-      moved();
-    };
+
+  // The Navigation API also reports a router that kept a `pushState` of its own. An element with the id `navigation`
+  // has that name too.
+  if (self.navigation?.currentEntry) navigation.addEventListener('currententrychange', moved);
+  else {
+    for (const navigationType of ['push', 'replace']) {
+      const name = navigationType + 'State';
+      const original = history[name];
+      history[name] = (...state) => {
+        original.apply(history, state);
+        moved({ navigationType });
+      };
+    }
+    addEventListener('popstate', moved);
   }
-  addEventListener('popstate', moved);
+
+  // A reader who leaves before the page has settled is sent now.
+  addEventListener('pagehide', sendHere);
+  document.addEventListener('visibilitychange', show);
 
   // Returning to a page (from the browser's memory of it, by reloading, by going back) is a view but no arrival: the
-  // page names itself as the referrer, not the site which sent the reader there some time ago.
-  addEventListener('pageshow', event => {
-    if (event.persisted) view(here());
+  // page names itself as the referrer, not the site that sent the reader there some time ago.
+  addEventListener('pageshow', ({ persisted }) => {
+    if (persisted) view(here());
   });
-  document.addEventListener('visibilitychange', show);
-  view(/^(rel|ba)/.test(load.type) ? first : document.referrer);
+
+  if (!seen) {
+    new IntersectionObserver(([{ intersectionRect: { width } }]) => {
+      seen = width > 1;
+      show();
+    }).observe(document.documentElement);
+  }
+  view(/^[rb]/.test(type) ? here() : document.referrer);
 })();

@@ -3,6 +3,8 @@
 //! The service is a recorder here: these stories are about the client alone. That something is *not* sent is shown by
 //! going on to another page, whose beacon (or, for readers who are not counted, whose loading) comes after.
 
+#[path = "beacon_script/pages.rs"]
+mod pages;
 #[path = "beacon_script/recorder.rs"]
 mod recorder;
 #[path = "beacon_script/stage.rs"]
@@ -129,7 +131,7 @@ async fn in_a_single_page_site_paths_count_and_fragments_do_not() -> Result<()> 
         "history.replaceState(null, '', '/guide/install?tab=linux')", // the same page
         "history.pushState(null, '', '/guide/use#first')",
         "location.hash = 'second'",
-        "history.replaceState(null, '', '/guide/usage')",
+        "history.replaceState(null, '', '/guide/usage')", // merges into the pending view
         "history.pushState(null, '', '/guide/usage#third')",
         "new Promise(done => { addEventListener('popstate', done, { once: true }); history.go(-3) })",
     ] {
@@ -141,17 +143,12 @@ async fn in_a_single_page_site_paths_count_and_fragments_do_not() -> Result<()> 
         pairs(&[
             ("/one.html", "-"),
             ("/guide/install", "/one.html"),
-            ("/guide/use", "/guide/install"),
-            ("/guide/usage", "/guide/use"),
+            ("/guide/usage", "/guide/install"),
             ("/guide/install", "/guide/usage"),
         ])
     );
     let status: Vec<_> = views.iter().map(|view| view["status"].clone()).collect();
-    assert_eq!(
-        status,
-        [json!(200), Value::Null, Value::Null, Value::Null, Value::Null],
-        "only what was loaded has a status"
-    );
+    assert_eq!(status, [json!(200), Value::Null, Value::Null, Value::Null], "only what was loaded has a status");
     Ok(())
 }
 
@@ -245,6 +242,8 @@ async fn whoever_does_not_want_to_be_counted_is_not() -> Result<()> {
         let posts = page.requests().into_iter().filter(|request| request.method == "POST").count();
         assert_eq!(posts, 0, "in spite of {wish}");
         assert!(page.requests().iter().any(|request| request.url.ends_with("/beacon.js")), "the script was there");
+        // Not while the view is pending: it would no longer find the flag.
+        page.evaluate::<Value>("new Promise(done => setTimeout(done, 700, null))").await?;
         page.evaluate::<Value>("localStorage.clear()").await?;
         page.close().await?;
     }
@@ -313,15 +312,14 @@ async fn a_strict_content_security_policy_names_one_host() -> Result<()> {
 
 #[tokio::test]
 async fn a_sandboxed_frame_where_storage_throws_is_counted() -> Result<()> {
-    let framed = "<!doctype html><html lang=\"en\"><head></head><body>\
-        <iframe sandbox=\"allow-scripts\" src=\"/two.html\"></iframe></body></html>";
-    let stage = Stage::with(|site| site.page("/framed.html", framed)).await?;
-    let page = stage.browser.open(&stage.url("/framed.html")).await?;
-    stage.views(2).await?;
-    let mut views = journey(&stage, &stage.views_until_the_end(&page).await?);
-    views.sort();
-    assert_eq!(views, pairs(&[("/framed.html", "-"), ("/two.html", "/framed.html")]));
-    Ok(())
+    // The embedding page has another host name than the frame, so the frame is a view of its own.
+    let stage = Stage::new().await?;
+    let framed = format!("<iframe sandbox=\"allow-scripts\" src=\"{}\"></iframe>", stage.url("/two.html"));
+    stage.site.add_page("/framed.html", &PLAIN.replace("<p>", &framed));
+    let page = stage.browser.open(&stage.url("/framed.html").replace("127.0.0.1", "localhost")).await?;
+    let views = stage.views(2).await?;
+    assert!(views.iter().any(|view| view["url"] == stage.url("/two.html")), "{views:#?}");
+    page.close().await
 }
 
 #[tokio::test]
