@@ -79,6 +79,15 @@ impl View {
     }
 }
 
+/// Whether a page has not changed for a while: a reader does not click while a theme is still exchanging the page's content.
+const QUIET: &str = "new Promise(done => {
+    const end = () => done(true);
+    let timer = setTimeout(end, 200);
+    const changed = () => { clearTimeout(timer); timer = setTimeout(end, 200) };
+    const everything = { subtree: true, childList: true, attributes: true, characterData: true };
+    new MutationObserver(changed).observe(document, everything);
+})";
+
 /// A tab on a site.
 pub struct Tab<'a> {
     page: Page,
@@ -122,7 +131,7 @@ impl<'a> Tab<'a> {
         let expected = View::parse(step.1).context("a view is PATH VERSION LANGUAGE STATUS")?;
         let sent = self.sent();
         anyhow::ensure!(sent.last() == Some(&expected), "the view is {:?}", sent.last());
-        Ok(())
+        self.page.until(QUIET).await
     }
 
     async fn act(&self, action: &Action) -> Result<()> {
