@@ -32,7 +32,7 @@ pub enum Action {
     Reload,
 }
 
-/// An action, and the one view that it is: "PATH VERSION LANGUAGE STATUS", or nothing.
+/// An action, and the one view that it is: "PATH VERSION LANGUAGE STATUS" (`-`: not known), or nothing.
 #[derive(Debug)]
 pub struct Step(pub Action, pub &'static str);
 
@@ -54,7 +54,7 @@ impl Site {
 
 impl View {
     fn parse(text: &str) -> Option<View> {
-        let mut words = text.split(' ').map(str::to_owned);
+        let mut words = text.split(' ').map(|word| if word == "-" { String::new() } else { word.to_owned() });
         let view = View {
             path: words.next()?,
             version: words.next()?,
