@@ -61,6 +61,11 @@ impl StaticSite {
 async fn answer(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
     // A file is always sent whole: it may have to be changed, and then its date says nothing.
     request.headers_mut().clear();
+    let page = format!("{}.html", request.uri().path().trim_end_matches('/'));
+    // As GitHub Pages does: `/guide` is `guide.html`. The path comes from a browser of this test.
+    if let (true, Ok(uri)) = (shared.root.join(page.trim_start_matches('/')).is_file(), page.parse()) {
+        *request.uri_mut() = uri;
+    }
     let missing = ServeFile::new(shared.root.join("404.html"));
     let response = match ServeDir::new(&shared.root).not_found_service(missing).oneshot(request).await {
         Ok(response) => response.map(Body::new),
