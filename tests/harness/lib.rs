@@ -10,4 +10,5 @@ pub mod process;
 pub mod proxy;
 pub mod roles;
 pub mod service;
+pub mod static_site;
 pub mod traffic;

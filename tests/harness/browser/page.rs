@@ -153,12 +153,61 @@ impl Page {
 
     /// One page back, as the browser's button does it. Returns once the tab is there, out of memory or loaded anew.
     pub async fn back(&self) -> Result<()> {
+        self.travel(-1).await
+    }
+
+    /// One page forward, as the browser's button does it. Returns as [`Page::back`] does.
+    pub async fn forward(&self) -> Result<()> {
+        self.travel(1).await
+    }
+
+    async fn travel(&self, by: i64) -> Result<()> {
         let history = self.call("Page.getNavigationHistory", json!({})).await?;
-        let at = history["currentIndex"].as_u64().context("the history has a present entry")? as usize;
-        let entry = at.checked_sub(1).map(|at| &history["entries"][at]).context("there is no page to go back to")?;
+        let at = history["currentIndex"].as_i64().context("the history has a present entry")? + by;
+        let entry = usize::try_from(at).ok().and_then(|at| history["entries"].get(at));
+        let entry = entry.with_context(|| format!("the history has no entry {at}"))?;
         self.call("Page.navigateToHistoryEntry", json!({"entryId": entry["id"]})).await?;
         let url = entry["url"].as_str().unwrap_or_default();
         self.until(&format!("location.href == {} && document.readyState == 'complete'", json!(url))).await
+    }
+
+    /// A click with the mouse on the first visible element that the selector finds. Waits until nothing covers it.
+    pub async fn click(&self, selector: &str) -> Result<()> {
+        let place = format!(
+            "(() => {{ for (const element of document.querySelectorAll({})) {{ \
+             element.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
+             const box = element.getClientRects()[0]; if (!box) continue; \
+             const [x, y] = [box.x + box.width / 2, box.y + box.height / 2]; \
+             if (element.contains(document.elementFromPoint(x, y))) return [x, y] }} return null }})()",
+            json!(selector)
+        );
+        self.until(&format!("{place} != null")).await.with_context(|| format!("find {selector}"))?;
+        let at: Option<(f64, f64)> = self.evaluate(&place).await?;
+        let (x, y) = at.with_context(|| format!("{selector} went away"))?;
+        for (kind, buttons) in [("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 0)] {
+            let event = json!({"type": kind, "x": x, "y": y, "button": "left", "buttons": buttons, "clickCount": 1});
+            self.call("Input.dispatchMouseEvent", event).await?;
+        }
+        Ok(())
+    }
+
+    /// Types text into the element that has the focus.
+    pub async fn type_text(&self, text: &str) -> Result<()> {
+        for letter in text.chars().map(String::from) {
+            for event in
+                [json!({"type": "keyDown", "text": letter, "key": letter}), json!({"type": "keyUp", "key": letter})]
+            {
+                self.call("Input.dispatchKeyEvent", event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Presses the Enter key.
+    pub async fn press_enter(&self) -> Result<()> {
+        let key =
+            json!({"type": "keyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"});
+        self.call("Input.dispatchKeyEvent", key).await.map(drop)
     }
 
     /// Whether the last going back took the page out of the browser's memory. The event names the kind.

@@ -1,0 +1,1 @@
+module.exports = { docs: ['index', 'install', 'guide', 'reference', 'faq'] };

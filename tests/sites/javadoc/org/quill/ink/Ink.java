@@ -1,0 +1,9 @@
+package org.quill.ink;
+
+/** Colours of ink. */
+public enum Ink {
+    /** The usual one. */
+    BLACK,
+    /** For corrections. */
+    RED
+}
