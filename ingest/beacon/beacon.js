@@ -1,6 +1,6 @@
 // The beacon script of headcount: it reports that a page was viewed, and nothing about the reader.
 //
-//   <script defer src="https://HOST/beacon.js" data-project="slug"></script>
+//   <script defer src="https://HOST/page.js" data-project="slug"></script>
 //
 // It reads the page's URL, its referrer, its documentation metadata and the reader's opt-out. It reads nothing that
 // could tell one browser from another (screen, time zone, fonts, user agent, canvas), writes nothing to the reader's

@@ -19,7 +19,7 @@ const CLOCK: &str = "2026-03-14T10:00:00Z";
 const MONTH: &str = "2026-03";
 
 /// The path of the script that the service serves, in place of the one that the sites are built with.
-const SCRIPT: &str = "/beacon.js";
+const SCRIPT: &str = "/page.js";
 const SHORT: [&str; 3] = ["furo", "material-instant", "rustdoc"];
 /// The smallest count of views that a breakdown shows, by `--small-cell-floor`.
 const FLOOR: u64 = 3;

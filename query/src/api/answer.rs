@@ -155,7 +155,7 @@ pub(crate) async fn with_byte_order_mark(mut request: Request, next: Next) -> Re
     let uri = request.uri();
     let is_bom = |pair: &&str| pair.split('=').next() == Some("bom");
     let pairs: Vec<&str> = uri.query().unwrap_or("").split('&').collect();
-    let sent: Vec<&str> = pairs.iter().copied().filter(|pair| is_bom(&pair)).collect();
+    let sent: Vec<&str> = pairs.iter().copied().filter(|pair| is_bom(pair)).collect();
     if sent.is_empty() || !uri.path().ends_with(".csv") {
         return next.run(request).await;
     }

@@ -123,7 +123,7 @@ async fn elements_of_one_script_count_once() -> Result<()> {
         let stage = Stage::of(recorder, site).await?;
         let views = walk(&stage, "", &[]).await?;
         assert_eq!(journey(&stage, &views), pairs(&[("/one.html", "-")]), "{kind} {element}");
-        assert_eq!(views[0]["project"].is_string(), true, "{kind} {element}: the element that names the project");
+        assert!(views[0]["project"].is_string(), "{kind} {element}: the element that names the project");
     }
     // A module alone: it has no `currentScript`.
     let recorder = Recorder::start().await?;
