@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("../sql/0004_reports.sql")),
     (5, include_str!("../sql/0005_finished_numbers.sql")),
     (6, include_str!("../sql/0006_path_endings.sql")),
+    (7, include_str!("../sql/0007_close_waits.sql")),
 ];
 
 /// The statements of one step, without comments.
