@@ -1,21 +1,53 @@
 //! Closing months: by command, and by the aggregator as time passes.
 
 use crate::config::Config;
-use crate::{database, projects, retention};
+use crate::config::kafka::KafkaSettings;
+use crate::{database, projects, retention, topic};
 use aggregate::close::{Closed, Closer, is_due};
+use aggregate::due::{Decision, LogRange, StreamRecords, listed};
 use aggregate::finished::finish;
+use aggregate::kafka::Streams;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
 use clickhouse::Client;
+use ingest::journal::Journal;
 use schemas::Month;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the aggregator looks whether something is to be closed, removed or erased.
-const EVERY: Duration = Duration::from_secs(30);
+/// How often the aggregator checks whether something is to be closed, removed or erased.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The same while a due month waits for records.
+const WAITING_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Runs `headcount close [--month YYYY-MM]`.
+/// The logs whose records a close waits for.
+pub enum Logs {
+    /// The journal of `serve`.
+    Journal(Journal),
+    /// The topic, and which streams its partitions are.
+    Topic(KafkaSettings, Streams),
+}
+
+impl Logs {
+    /// The ranges of all live streams.
+    async fn ranges(&self) -> anyhow::Result<Vec<LogRange>> {
+        match self {
+            Logs::Journal(journal) => {
+                let journal = journal.clone();
+                let range = tokio::task::spawn_blocking(move || {
+                    let end = *journal.end().borrow();
+                    journal.begin().map(|begin| LogRange { stream: journal.stream().0, begin, end })
+                });
+                Ok(vec![range.await?.context("cannot find the journal's beginning")?])
+            }
+            Logs::Topic(settings, streams) => topic::ranges(settings, streams).await,
+        }
+    }
+}
+
+/// Runs `headcount close [--month YYYY-MM] [--force]`.
 pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
     let (now, after) = (config.clock()?(), config.close_after()?);
     let month = match matches.get_one::<String>("month") {
@@ -34,24 +66,61 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     let server = config.clickhouse(&projects::clickhouse_url(config).await?);
     let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
     let closer = Closer::new(client.clone());
-    let closed = match month {
-        Some(month) => vec![closer.close(month).await.with_context(|| format!("cannot close {month}"))?],
-        None => closer.close_due(now, after).await.context("cannot close what is due")?,
+    let months = match month {
+        Some(month) => vec![month],
+        None => closer.due(now, after).await.context("cannot find what is due")?,
     };
-    for Closed { month, projects, views, ours } in &closed {
-        let how = if *ours { "closed" } else { "was closed already" };
-        println!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
-    }
-    if closed.is_empty() {
+    if months.is_empty() {
         println!("no month is to be closed");
     }
+    let mut waits = Vec::new();
+    for month in months {
+        if !closer.is_closed(month).await?
+            && let Some(reason) = reason_to_wait(&closer, month).await?
+        {
+            if !matches.get_flag("force") {
+                waits.push(format!("{month} is not closed yet: {reason}"));
+                continue;
+            }
+            println!(
+                "{month} is closed by --force although {reason}. Their views are added later, their visitors never"
+            );
+        }
+        let Closed { month, projects, views, ours } =
+            closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
+        let how = if ours { "closed" } else { "was closed already" };
+        println!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
+    }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
+    if !waits.is_empty() {
+        bail!(
+            "{}. An aggregator closes a month by itself once it has counted them. --force closes now: visitors of records that are counted \
+             later are then missing for good",
+            waits.join("; ")
+        );
+    }
     Ok(())
 }
 
-/// Closes months when they are due, and removes what is past its time, until it is dropped. What fails is tried again.
+/// Why a due month cannot be closed yet.
+async fn reason_to_wait(closer: &Closer, month: Month) -> anyhow::Result<Option<String>> {
+    let decision = closer.decide_by_notes(month).await.context("cannot find what the close waits for")?;
+    Ok(match decision {
+        None => Some(
+            "no aggregator has noted yet where the logs ended when the month became due, so accepted records may be uncounted"
+                .to_owned(),
+        ),
+        Some(Decision::Wait(streams)) => {
+            Some(format!("these records were accepted before it was due and are not counted yet: {}", listed(&streams)))
+        }
+        Some(Decision::Close { .. }) => None,
+    })
+}
+
+/// Closes months when they are due and counted, and removes what is past its time, until it is dropped. What fails is tried again.
 pub async fn keep(
     client: Client,
+    logs: Logs,
     clock: Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>,
     after: Duration,
     retention: retention::Retention,
@@ -59,17 +128,13 @@ pub async fn keep(
 ) {
     let closer = Closer::new(client.clone());
     let mut finished = None::<Instant>;
+    let mut waiting = BTreeSet::new();
     loop {
         if let Err(error) = retention::keep(&client, retention).await {
             tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
         }
-        match closer.close_due(clock(), after).await {
-            Ok(closed) => {
-                for Closed { month, projects, views, .. } in closed {
-                    tracing::info!(%month, projects, views, "the month is closed; its sketches are gone");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "a month could not be closed; trying again"),
+        if let Err(error) = close_due(&closer, &logs, clock(), after, &mut waiting).await {
+            tracing::warn!(error = format!("{error:#}"), "a month could not be closed; trying again");
         }
         if finished.is_none_or(|at| at.elapsed() >= finished_every) {
             match finish(&client).await {
@@ -77,6 +142,42 @@ pub async fn keep(
                 Err(error) => tracing::warn!(%error, "visitors could not be estimated for SQL; trying again"),
             }
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(if waiting.is_empty() { CHECK_INTERVAL } else { WAITING_CHECK_INTERVAL }).await;
     }
+}
+
+/// Closes the due months whose records are counted. `waiting` has those that are not, which are logged once.
+async fn close_due(
+    closer: &Closer,
+    logs: &Logs,
+    now: DateTime<Utc>,
+    after: Duration,
+    waiting: &mut BTreeSet<Month>,
+) -> anyhow::Result<()> {
+    let due = closer.due(now, after).await?;
+    waiting.retain(|month| due.contains(month));
+    if due.is_empty() {
+        return Ok(());
+    }
+    // After `now`: what was accepted before a month was due is below these ends.
+    let ranges = logs.ranges().await.context("cannot find where the logs end")?;
+    for month in due {
+        let lost = match closer.decide(month, &ranges).await? {
+            Decision::Wait(streams) => {
+                if waiting.insert(month) {
+                    tracing::info!(%month, uncounted = listed(&streams), "the close of the month waits until these records are counted");
+                }
+                continue;
+            }
+            Decision::Close { lost } => lost,
+        };
+        waiting.remove(&month);
+        if !lost.is_empty() {
+            let records = lost.iter().map(|StreamRecords { records, .. }| records).sum::<u64>();
+            tracing::warn!(%month, records, lost = listed(&lost), "the month is closed without records that the log no longer holds");
+        }
+        let Closed { month, projects, views, .. } = closer.close(month).await?;
+        tracing::info!(%month, projects, views, "the month is closed; its sketches are gone");
+    }
+    Ok(())
 }

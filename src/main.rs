@@ -162,8 +162,15 @@ fn command() -> Command {
                 .about("Close months that are over: their figures stay as numbers, their sketches are removed")
                 .long_about(
                     "Close months that are over: their figures stay as numbers, their sketches are removed.\n\n\
-                     Aggregators do this by themselves, `close_after_hours` after a month's end. Safe to run at any time, twice, \
+                     Aggregators do this by themselves, `close_after_hours` after a month's end and once they have counted all that \
+                     was accepted until then. Before that, this command says what the close waits for. Safe to run at any time, twice, \
                      and on any machine.",
+                )
+                .arg(
+                    Arg::new("force")
+                        .long("force")
+                        .action(ArgAction::SetTrue)
+                        .help("Close although accepted records are not counted yet; their visitors are then missing for good"),
                 )
                 .arg(Arg::new("month").long("month").value_name("YYYY-MM").help("This month [default: all that are due]"))
                 .args(config::arguments()),

@@ -13,7 +13,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row is of.
-const TIMED: [(&str, &str); 14] = [
+const TIMED: [(&str, &str); 15] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
@@ -26,6 +26,7 @@ const TIMED: [(&str, &str); 14] = [
     ("finished_day", "day"),
     ("finished_month", "month"),
     ("month_close", "month"),
+    ("month_due", "month"),
     ("delivery", "month"),
     ("ledger", "toDate(appended)"),
 ];

@@ -71,7 +71,8 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let mut aggregator = tokio::task::JoinSet::new();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
-    let backend = Backend::new(&config, server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
+    let backend =
+        Backend::new(&config, journal.clone(), server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
@@ -312,11 +313,13 @@ struct Backend {
     retention: retention::Retention,
     progress: Arc<Progress>,
     registry: RegistryCheck,
+    journal: Journal,
 }
 
 impl Backend {
     fn new(
         config: &Config,
+        journal: Journal,
         server: clickhouse::Client,
         clock: ingest::Clock,
         progress: Arc<Progress>,
@@ -338,6 +341,7 @@ impl Backend {
             retention: config.retention()?,
             progress,
             registry,
+            journal,
         })
     }
 }
@@ -367,6 +371,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     let mut keeping = tokio::task::JoinSet::new();
     keeping.spawn(close::keep(
         client.clone(),
+        close::Logs::Journal(backend.journal),
         backend.clock,
         backend.close_after,
         backend.retention,

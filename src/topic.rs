@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
 use crate::{database, kafka, projects};
+use aggregate::due::LogRange;
 use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::RecordTimes;
 use aggregate::kafka::{CommitText, StreamRow, Streams};
@@ -414,6 +415,27 @@ fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
         _ => None,
     });
     Ok((cluster, marks, ours.collect()))
+}
+
+/// The ranges of the streams that the topic's partitions are.
+///
+/// # Errors
+/// Kafka or ClickHouse does not answer, or a partition has records and no aggregator has read it yet.
+pub async fn ranges(settings: &KafkaSettings, streams: &Streams) -> anyhow::Result<Vec<LogRange>> {
+    let asked = settings.clone();
+    let (cluster, marks, _) = tokio::task::spawn_blocking(move || brokers_view(&asked)).await??;
+    let mut ranges = Vec::new();
+    for (partition, begin, end) in marks {
+        match streams.of(&cluster, &settings.topic, partition).await?.first() {
+            Some(&(stream, _)) => ranges.push(LogRange { stream: stream.0, begin, end }),
+            None if begin == end => {}
+            None => bail!(
+                "partition {partition} of topic {} has records, and no aggregator has read it yet",
+                settings.topic
+            ),
+        }
+    }
+    Ok(ranges)
 }
 
 fn store_commits(settings: &KafkaSettings, commits: &[(i32, Commit)]) -> anyhow::Result<()> {

@@ -79,7 +79,7 @@ pub struct Closed {
 /// Closes months.
 #[derive(Clone)]
 pub struct Closer {
-    client: Client,
+    pub(crate) client: Client,
 }
 
 #[derive(Row, Deserialize)]
@@ -106,7 +106,7 @@ pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Err
     move |source| CloseError::ClickHouse { action, source }
 }
 
-fn first_day(month: Month) -> u16 {
+pub(crate) fn first_day(month: Month) -> u16 {
     month.first_hour().day().0
 }
 
@@ -126,20 +126,31 @@ impl Closer {
         Closer { client: client.with_setting("mutations_sync", "2") }
     }
 
-    /// Closes every month that ended `after` before `now` or earlier, and sweeps those that are closed. Months in which nothing was
-    /// counted have nothing to close.
-    pub async fn close_due(&self, now: DateTime<Utc>, after: Duration) -> Result<Vec<Closed>, CloseError> {
-        let mut closed = Vec::new();
+    /// Months that ended `after` before `now` or earlier and are not closed yet; those that are closed are swept. Months in which nothing
+    /// was counted have nothing to close.
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn due(&self, now: DateTime<Utc>, after: Duration) -> Result<Vec<Month>, CloseError> {
+        let mut due = Vec::new();
         for month in self.months_with_rows().await? {
             if !is_due(month, now, after) {
                 continue;
             }
             match self.settled(month).await? {
                 Some(winner) => self.sweep(month, &winner).await?,
-                None => closed.push(self.close(month).await?),
+                None => due.push(month),
             }
         }
-        Ok(closed)
+        Ok(due)
+    }
+
+    /// Whether the month is closed already.
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn is_closed(&self, month: Month) -> Result<bool, CloseError> {
+        Ok(self.winner(month).await?.is_some())
     }
 
     /// Who closed the month, if anybody did: not before it is certain, and readers who did not know it are done.

@@ -13,6 +13,7 @@
 
 mod cadence;
 pub mod close;
+pub mod due;
 pub mod finished;
 pub mod fold;
 pub mod kafka;

@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 8;
+pub const SCHEMA_VERSION: u32 = 9;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -19,6 +19,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (6, include_str!("../sql/0006_path_endings.sql")),
     (7, include_str!("../sql/0007_ignored_networks.sql")),
     (8, include_str!("../sql/0008_lost.sql")),
+    (9, include_str!("../sql/0009_close_waits.sql")),
 ];
 
 /// The statements of one step, without comments.

@@ -46,8 +46,11 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             }
         }
         let mut keeping = tokio::task::JoinSet::new();
+        let timeout = config.clickhouse_timeout()?;
+        let streams = Streams::new(clickhouse.clone(), timeout);
         keeping.spawn(close::keep(
             clickhouse.clone(),
+            close::Logs::Topic(settings.clone(), streams.clone()),
             config.clock()?,
             config.close_after()?,
             config.retention()?,
@@ -56,7 +59,6 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         if let Some(mail) = config.mail()? {
             keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
         }
-        let timeout = config.clickhouse_timeout()?;
         let aggregate = aggregate::AggregateConfig { recover, ..config.aggregate()? };
         let group = GroupConfig {
             client,
@@ -64,12 +66,9 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             group: settings.group.clone(),
             broker_assigns: settings.protocol == GroupProtocol::Consumer,
             times: settings.times,
-            store: SummaryStore::new(clickhouse.clone(), timeout)
-                .yielding()
-                .await
-                .with_abort(aggregate.abort_at.clone()),
+            store: SummaryStore::new(clickhouse, timeout).yielding().await.with_abort(aggregate.abort_at.clone()),
             aggregate,
-            streams: Streams::new(clickhouse, timeout),
+            streams,
             status: Arc::clone(&status),
         };
         run_group(group, until(stopped.clone())).await.context("the aggregator stopped")

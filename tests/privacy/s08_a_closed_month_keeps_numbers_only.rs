@@ -100,7 +100,8 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     ensure!(!early.status.success() && told.contains("2026-10-04T00:00:00"), "{told}");
 
     // Closed by three at once, of which one is killed on its way.
-    let close = ["close", "--month", MONTH, "--clock-start", DUE];
+    // The aggregator's clock has not reached the time at which the month is due, so it has noted no ends to wait for.
+    let close = ["close", "--force", "--month", MONTH, "--clock-start", DUE];
     let mut killed = harness::process::Process::new(
         "a close",
         &harness::service::binary()?,
@@ -191,5 +192,51 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     );
     aggregate.process.stop().await?;
     query.process.stop().await?;
+    deployment.drop_database().await
+}
+
+/// Two partitions with records and one without any; ClickHouse refuses the later records of one of them while the month becomes due.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_waits_for_the_records_of_every_partition() -> Result<()> {
+    let bootstrap = kafka::shared().await?;
+    let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
+    deployment.settings.extend(["--flush-ms", "300"].map(str::to_owned));
+    deployment.prepare(3, 1, &[(PROJECTS[0], "docs.example")]).await?;
+    let mut aggregate = deployment.aggregate("aggregate", &[])?;
+    aggregate.start(&["--clock-start", OPEN]).await?;
+    let first = MONTH.parse::<Month>()?.first_hour().0;
+    let records = |range: std::ops::Range<u64>| range.map(|index| view(index, PROJECTS[0], first)).collect::<Vec<_>>();
+    kafka::produce(&bootstrap, &deployment.topic, 0, &records(0..100)).await?;
+    kafka::produce(&bootstrap, &deployment.topic, 1, &records(100..200)).await?;
+    deployment.audit(60).await?;
+    aggregate.process.kill().await?;
+
+    let client = deployment.client();
+    client.query("ALTER TABLE page_daily ADD CONSTRAINT stalled CHECK views = 0").execute().await?;
+    kafka::produce(&bootstrap, &deployment.topic, 1, &records(200..270)).await?;
+    // It may never be ready: ClickHouse refuses its rows.
+    aggregate.start_unready(&["--clock-start", DUE]).await?;
+    eventually("the close to wait", async || {
+        let log = aggregate.process.log();
+        ensure!(log.contains("the close of the month waits") && log.contains("\"70 records of stream"), "{log}");
+        Ok(())
+    })
+    .await?;
+    let refused = deployment.run(&["close", "--month", MONTH, "--clock-start", DUE]).await?;
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && text.contains("70 records of stream"), "{text}");
+    ensure!(count(&deployment, "month_close").await? == 0, "the month is closed");
+
+    client.query("ALTER TABLE page_daily DROP CONSTRAINT stalled").execute().await?;
+    eventually("the month to be closed", async || {
+        ensure!(aggregate.process.log().contains("the month is closed"), "{}", aggregate.process.log());
+        Ok(())
+    })
+    .await?;
+    let visitors: u64 = client.query("SELECT sum(visitors) FROM month_closed").fetch_one().await?;
+    // 200 records have 200 visitors at most.
+    ensure!(visitors > 205, "{visitors} visitors: those of the last records are missing");
+    println!("8: {visitors} visitors of 270 records in the closed month");
+    aggregate.process.stop().await?;
     deployment.drop_database().await
 }

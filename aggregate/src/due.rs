@@ -1,0 +1,199 @@
+//! Whether a month that is due may be closed: once the ledger has all records that the logs had accepted when it became due.
+//!
+//! The first aggregator that sees that a month is due notes the end of each live stream (table `month_due`). Every record that was accepted
+//! before `close_after_hours` had passed is below these ends. The month may be closed when the ledger has counted each stream up to its
+//! noted end. An idle stream is counted up to its end already; a busy one passes its noted end with the next flush.
+
+use crate::close::{CloseError, Closer, failed, first_day};
+use clickhouse::Row;
+use schemas::{Month, StreamId};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The range of a live stream that its log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRange {
+    /// The stream.
+    pub stream: u64,
+    /// Offset of the oldest record.
+    pub begin: u64,
+    /// Offset after the newest record.
+    pub end: u64,
+}
+
+/// How far a stream is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPosition {
+    /// The stream.
+    pub stream: u64,
+    /// The ledger has counted the records below this offset; none for a stream without a row in the ledger.
+    pub counted: Option<u64>,
+    /// Offset of the oldest record that the log holds.
+    pub begin: u64,
+    /// Offset after the last record that the close waits for.
+    pub end: u64,
+}
+
+/// Records of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamRecords {
+    /// The stream.
+    pub stream: u64,
+    /// How many records.
+    pub records: u64,
+}
+
+/// What follows from the positions of all live streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Close the month. The log no longer holds these uncounted records, so no close can contain them.
+    Close {
+        /// Streams with such records.
+        lost: Vec<StreamRecords>,
+    },
+    /// These records are accepted and not counted yet.
+    Wait(Vec<StreamRecords>),
+}
+
+#[derive(Row, Deserialize)]
+struct NotedEnds {
+    streams: Vec<u64>,
+    ends: Vec<u64>,
+}
+
+impl fmt::Display for StreamRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records of stream {}", self.records, StreamId(self.stream))
+    }
+}
+
+/// `3 records of stream …, 5 records of stream …`.
+pub fn listed(streams: &[StreamRecords]) -> String {
+    streams.iter().map(StreamRecords::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Decides whether a due month may be closed.
+pub fn decide(positions: &[StreamPosition]) -> Decision {
+    let (mut waits, mut lost) = (Vec::new(), Vec::new());
+    for &StreamPosition { stream, counted, begin, end } in positions {
+        let waits_for = end.saturating_sub(counted.unwrap_or(0).max(begin));
+        if waits_for > 0 {
+            waits.push(StreamRecords { stream, records: waits_for });
+        }
+        // A stream without a row may have been counted so long ago that its rows have expired.
+        let gone = counted.map_or(0, |counted| begin.min(end).saturating_sub(counted));
+        if gone > 0 {
+            lost.push(StreamRecords { stream, records: gone });
+        }
+    }
+    if waits.is_empty() { Decision::Close { lost } } else { Decision::Wait(waits) }
+}
+
+impl Closer {
+    /// Decides whether a month may be closed. `logs` are the ranges of all live streams, read after the month was found to be due: their
+    /// ends are noted the first time. Streams that are not among them are retired and do not delay it.
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn decide(&self, month: Month, logs: &[LogRange]) -> Result<Decision, CloseError> {
+        let noted = self.noted_ends(month).await?;
+        let ends: BTreeMap<u64, u64> = logs
+            .iter()
+            .map(|log| {
+                let noted = noted.as_ref().and_then(|noted| noted.get(&log.stream));
+                (log.stream, noted.map_or(log.end, |&noted| noted.min(log.end)))
+            })
+            .collect();
+        if noted.as_ref() != Some(&ends) {
+            self.note_ends(month, &ends).await?;
+        }
+        let counted = self.counted().await?;
+        let position = |log: &LogRange| StreamPosition {
+            stream: log.stream,
+            counted: counted.get(&log.stream).copied(),
+            begin: log.begin,
+            end: ends[&log.stream],
+        };
+        Ok(decide(&logs.iter().map(position).collect::<Vec<_>>()))
+    }
+
+    /// The same without access to the logs, by the ends that an aggregator noted; none if no aggregator has.
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn decide_by_notes(&self, month: Month) -> Result<Option<Decision>, CloseError> {
+        let Some(noted) = self.noted_ends(month).await? else { return Ok(None) };
+        let counted = self.counted().await?;
+        let position = |(&stream, &end): (&u64, &u64)| StreamPosition {
+            stream,
+            counted: counted.get(&stream).copied(),
+            begin: 0,
+            end,
+        };
+        Ok(Some(decide(&noted.iter().map(position).collect::<Vec<_>>())))
+    }
+
+    async fn noted_ends(&self, month: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
+        let sql = "SELECT ?fields FROM month_due WHERE month = toDate(?) ORDER BY noted DESC LIMIT 1";
+        let row = self.client.query(sql).bind(first_day(month)).fetch_optional::<NotedEnds>().await;
+        let row = row.map_err(failed("reading what the close of a month waits for"))?;
+        Ok(row.map(|row| row.streams.into_iter().zip(row.ends).collect()))
+    }
+
+    async fn note_ends(&self, month: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
+        let list = |numbers: Vec<&u64>| {
+            numbers.iter().map(|number| format!("toUInt64({number})")).collect::<Vec<_>>().join(",")
+        };
+        let (streams, ends) = (list(ends.keys().collect()), list(ends.values().collect()));
+        let sql = format!("INSERT INTO month_due (month, streams, ends) SELECT toDate(?), [{streams}], [{ends}]");
+        let query = self.client.query(&sql).bind(first_day(month));
+        query.execute().await.map_err(failed("noting what the close of a month waits for"))
+    }
+
+    /// The offset below which the ledger has counted each stream.
+    async fn counted(&self) -> Result<BTreeMap<u64, u64>, CloseError> {
+        let sql = "SELECT stream, max(ledger.next_offset) AS counted FROM ledger GROUP BY stream";
+        let rows = self.client.query(sql).fetch_all::<(u64, u64)>().await.map_err(failed("reading the ledger"))?;
+        Ok(rows.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(stream: u64, counted: Option<u64>, begin: u64, end: u64) -> StreamPosition {
+        StreamPosition { stream, counted, begin, end }
+    }
+
+    fn close() -> Decision {
+        Decision::Close { lost: Vec::new() }
+    }
+
+    #[test]
+    fn a_month_closes_when_every_stream_is_counted_up_to_its_noted_end() {
+        assert_eq!(decide(&[]), close());
+        // Idle, busy (counted past its noted end), never used.
+        assert_eq!(decide(&[at(1, Some(40), 0, 40), at(2, Some(90), 20, 40), at(3, None, 0, 0)]), close());
+    }
+
+    #[test]
+    fn a_stream_that_lags_delays_it() {
+        let lagging = [at(1, Some(40), 0, 40), at(2, Some(39), 0, 40), at(3, None, 0, 7)];
+        let waits = [StreamRecords { stream: 2, records: 1 }, StreamRecords { stream: 3, records: 7 }];
+        assert_eq!(decide(&lagging), Decision::Wait(waits.to_vec()));
+    }
+
+    #[test]
+    fn records_that_the_log_no_longer_holds_do_not_delay_it_and_are_stated() {
+        let lost = vec![StreamRecords { stream: 1, records: 20 }];
+        assert_eq!(decide(&[at(1, Some(40), 60, 60)]), Decision::Close { lost: lost.clone() });
+        assert_eq!(decide(&[at(1, Some(40), 90, 60)]), Decision::Close { lost });
+        // Of what it still holds, the rest is waited for.
+        let waits = vec![StreamRecords { stream: 1, records: 10 }];
+        assert_eq!(decide(&[at(1, Some(40), 50, 60)]), Decision::Wait(waits));
+        // Its rows of the ledger have expired, and its records with them.
+        assert_eq!(decide(&[at(1, None, 60, 60)]), close());
+    }
+}
