@@ -115,7 +115,7 @@ fn standing(shown: &Shown<'_>) -> Markup {
             } @else if report.period.month.is_none() {
                 (open_months(&report.months)) "Each month is counted in UTC and by itself. "
             } @else {
-                "Not closed yet: views that are still under way may be added. "
+                "Not closed yet: a month closes when the time for late page views has passed and all accepted ones are counted. Until then figures may grow. "
             }
             @if names.is_empty() && report.period.month.is_some() { "There is no earlier month to compare with. " }
         }
