@@ -27,7 +27,7 @@ pub enum Logs {
     /// The journal of `serve`.
     Journal(Journal),
     /// The topic, and which streams its partitions are.
-    Topic(KafkaSettings, Streams),
+    Topic(Box<KafkaSettings>, Streams),
 }
 
 impl Logs {
