@@ -27,7 +27,7 @@ pub enum Logs {
     /// The journal of `serve`.
     Journal(Journal),
     /// The topic, and which streams its partitions are.
-    Topic(Box<KafkaSettings>, Streams),
+    Topic(Box<(KafkaSettings, Streams)>),
 }
 
 impl Logs {
@@ -42,7 +42,7 @@ impl Logs {
                 });
                 Ok(vec![range.await?.context("cannot find the journal's beginning")?])
             }
-            Logs::Topic(settings, streams) => topic::ranges(settings, streams).await,
+            Logs::Topic(topic) => topic::ranges(&topic.0, &topic.1).await,
         }
     }
 }

@@ -50,7 +50,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         let streams = Streams::new(clickhouse.clone(), timeout);
         keeping.spawn(close::keep(
             clickhouse.clone(),
-            close::Logs::Topic(Box::new(settings.clone()), streams.clone()),
+            close::Logs::Topic(Box::new((settings.clone(), streams.clone()))),
             config.clock()?,
             config.close_after()?,
             config.retention()?,
