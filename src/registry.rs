@@ -154,7 +154,7 @@ impl RegistryCopy {
         projects::indexed(&projects::registry_of(rows)).without(projects::removed_of(rows))
     }
 
-    /// What [`check`] compares ClickHouse with.
+    /// What [`RegistryCheck`] compares ClickHouse with.
     pub fn check(&self, is_of_this_store: bool, recover: bool) -> RegistryCheck {
         RegistryCheck { path: self.file.path().to_owned(), found: self.found.clone(), is_of_this_store, recover }
     }
