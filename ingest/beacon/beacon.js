@@ -57,7 +57,7 @@
     set || meta('headcount:' + name) || meta('readthedocs-' + slug);
 
   // A string body is sent as text/plain, so there is no preflight. `keepalive` lets the request outlive the page. It is
-  // repeated once, after a network error or a temporary refusal, with the same id, which tells the repeat from a second
+  // repeated once, after a network error or a temporary refusal, with the same id, which separates the repeat from a second
   // view; not before the service wants it, and not at all if that is ten minutes away.
   const post = (body, repeated) => fetch(target, {
     method: 'POST',

@@ -432,7 +432,7 @@ impl Journal {
                 let dropped = drop_oldest(batches, state, |appended, end, dropped| {
                     end <= offset && appended < before && dropped.batches < TRIM_BATCHES
                 })?;
-                // Writing transactions take turns, so nobody changes the figure in between.
+                // Writing transactions take turns, so the figure does not change in between.
                 self.shared.stored.store(state.stored_bytes, Ordering::Relaxed);
                 Ok(dropped.batches)
             })

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_plain_and_nobody_elses() {
+    fn a_path_is_plain_and_collides_with_no_route() {
         for good in ["/page.js", "/a/b-c_d~e.js", "/v1/page", "/v1/pageview", "/beacon.js", "/x", "/v10"] {
             assert!(good.parse::<ServedPath>().is_ok(), "{good}");
         }
