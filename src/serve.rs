@@ -35,6 +35,21 @@ use tokio::sync::watch;
 /// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
+/// Refuses a journal that ends before what ClickHouse has counted of it. The aggregator checks this too, but beacons that were accepted first would
+/// move the end of an older journal to an offset that is counted already, and the check would pass.
+///
+/// # Errors
+/// The journal is older than ClickHouse's data, or the ledger cannot be read.
+async fn refuse_older_journal(client: clickhouse::Client, journal: &Journal, timeout: Duration) -> anyhow::Result<()> {
+    let store = aggregate::store::SummaryStore::new(client, timeout);
+    let ledger = store.ledger_end(journal.stream()).await.context("cannot read the ledger")?;
+    let (counted, end) = (ledger.map_or(0, |ledger| ledger.next_offset), *journal.end().borrow());
+    if counted > end {
+        return Err(aggregate::AggregateError::Behind { counted, end }.into());
+    }
+    Ok(())
+}
+
 /// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures. `recover`: after a loss of ClickHouse's data, restore the registry
 /// from its copy and accept that the journal no longer holds all that is missing.
 pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
@@ -60,6 +75,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
         let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
         check.run(&client).await?;
+        refuse_older_journal(client, &journal, config.clickhouse_timeout()?).await?;
     }
     let (stop, stopped) = watch::channel(false);
     let (drain, drained) = watch::channel(false);

@@ -47,7 +47,7 @@ pub fn start(filter: EnvFilter, json: bool) {
     });
 }
 
-/// The warnings and errors of late, by place in the code and text without numbers.
+/// The warnings and errors of late, by place in the code, fields that are numbers, and texts without their digits.
 #[derive(Clone, Default)]
 struct Repeats(Arc<Mutex<HashMap<u64, Condition>>>);
 
@@ -121,21 +121,32 @@ impl Text {
         event.record(&mut fields);
         let mut hasher = DefaultHasher::new();
         event.metadata().callsite().hash(&mut hasher);
-        // Offsets, counts and times differ from one attempt to the next.
-        fields.all.chars().filter(|letter| !letter.is_ascii_digit()).for_each(|letter| letter.hash(&mut hasher));
+        // A number of its own, such as a partition, says which condition it is.
+        fields.numbers.hash(&mut hasher);
+        // Names of files, offsets and times within an error's text differ from one attempt to the next.
+        fields.texts.chars().filter(|letter| !letter.is_ascii_digit()).for_each(|letter| letter.hash(&mut hasher));
         Text { condition: hasher.finish(), message: fields.message }
     }
 }
 
 #[derive(Default)]
 struct Fields {
-    all: String,
+    texts: String,
+    numbers: Vec<u64>,
     message: String,
 }
 
 impl Visit for Fields {
+    fn record_u64(&mut self, _: &Field, value: u64) {
+        self.numbers.push(value);
+    }
+
+    fn record_i64(&mut self, _: &Field, value: i64) {
+        self.numbers.push(value.cast_unsigned());
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let _ = write!(self.all, "{}={value:?} ", field.name());
+        let _ = write!(self.texts, "{}={value:?} ", field.name());
         if field.name() == "message" {
             self.message = format!("{value:?}");
         }
@@ -172,14 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_make_no_new_condition_but_words_do() {
+    fn digits_in_a_text_make_no_new_condition_but_words_and_number_fields_do() {
         let lines = Lines::default();
         let written = lines.clone();
         let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || written.clone());
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(Repeats::default()));
         tracing::subscriber::with_default(subscriber, || {
-            for offset in 0..50 {
-                tracing::warn!(offset, "rows are not stored yet");
+            for attempt in 0..50 {
+                tracing::warn!(error = format!("no space for part {attempt}"), "rows are not stored yet");
+            }
+            for partition in [0, 1, 1] {
+                tracing::warn!(partition, "counted again");
             }
             for project in ["one", "two"] {
                 for _ in 0..2 {
@@ -190,7 +204,9 @@ mod tests {
             (0..3).for_each(|_| tracing::warn!(target: "headcount::engine", "a line of ClickHouse"));
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        for (words, times) in [("not stored", 1), ("not counted", 2), ("started", 3), ("a line of", 3)] {
+        for (words, times) in
+            [("not stored", 1), ("counted again", 2), ("not counted", 2), ("started", 3), ("a line of", 3)]
+        {
             assert_eq!(text.matches(words).count(), times, "{words} in\n{text}");
         }
     }

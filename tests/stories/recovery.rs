@@ -225,3 +225,44 @@ async fn a_removed_clickhouse_stops_the_service_or_is_recovered() -> Result<()> 
     service.stop().await?;
     audit_is_clean(&service).await
 }
+
+/// Beacons that arrive while the service starts must not move the end of an older journal to an offset that ClickHouse has counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_journal_takes_no_beacon() -> Result<()> {
+    let aside = tempfile::tempdir()?;
+    let aside = aside.path().join("journal.redb");
+    let mut service = Service::new(&[])?;
+    service.start(&at(START)).await?;
+    service.register(&PROJECT).await?;
+    send(&service, "docs", 20).await?;
+    service.counted("docs", MONTH, 20).await?;
+    service.stop().await?;
+    let journal = service.data().join("journal.redb");
+    std::fs::copy(&journal, &aside)?;
+    service.start(&at(START)).await?;
+    send(&service, "docs", 2).await?;
+    service.counted("docs", MONTH, 22).await?;
+    service.stop().await?;
+
+    std::fs::copy(&aside, &journal)?;
+    let address = service.address();
+    let readers = tokio::spawn(async move {
+        let body = r#"{"project":"docs","url":"https://docs.example/late.html"}"#;
+        loop {
+            if let Ok(mut connection) = Connection::open(address).await
+                && let Ok(answer) = connection.send("POST", "/v1/page", &[("user-agent", AGENT)], body.to_owned()).await
+                && answer.status == 202
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    for _ in 0..3 {
+        let log = service.refused(&at(START)).await?;
+        ensure!(log.contains("has counted up to offset 22 of this log, but the log ends at 20"), "{log}");
+    }
+    ensure!(!readers.is_finished(), "a beacon was accepted");
+    readers.abort();
+    Ok(())
+}
