@@ -256,7 +256,7 @@ fn masked(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
     html! {
         @if report.masked_pages.rows > 0 {
-            section.refusals {
+            section.screen {
                 h2 { "Masked pages" }
                 p.note {
                     (words::masked(&report.masked_pages)) " To keep the paths of your own pages: "
