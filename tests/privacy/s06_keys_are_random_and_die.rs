@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Fifteen seconds before a month's end.
-const BEFORE: &str = "2026-01-31T23:59:45Z";
+const BEFORE: &str = "2026-01-31T23:59:30Z";
 
 fn key_of(path: &Path) -> Result<(i64, Vec<u8>)> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
