@@ -76,7 +76,7 @@ fn built(name: &str) -> Result<PathBuf> {
 }
 
 async fn browsed(service: &Service, browser: &Browser, server: &StaticSite, site: &Site) -> Result<()> {
-    let tab = Tab::open(browser, server, service.url("/v1/pageview")).await?;
+    let tab = Tab::open(browser, server, service.url("/v1/page")).await?;
     for step in site.steps {
         tab.take(step).await.with_context(|| format!("{step:?}; sent so far: {:#?}", tab.sent()))?;
     }
