@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_log_no_longer_holds_is_told_with_offsets() {
+    fn what_the_log_no_longer_holds_is_named_with_offsets() {
         let Agreement::Lost(older) = compare(ledger(40, 60), &commit(Some(80), 95), 80) else { panic!("not lost") };
         assert_eq!((older.lost(), older.needed), (60..80, Some(40)));
         let text = older.to_string();
