@@ -8,8 +8,8 @@ use std::str::FromStr;
 /// A list of networks.
 ///
 /// ```
-/// use ingest::client::ClientAddress;
-/// use ingest::ignored::{IgnoredNetworks, Network};
+/// use headcount_ingest::client::ClientAddress;
+/// use headcount_ingest::ignored::{IgnoredNetworks, Network};
 ///
 /// let networks = IgnoredNetworks::new(["192.0.2.0/24".parse::<Network>().unwrap()]);
 /// assert!(networks.contains(&ClientAddress::new("192.0.2.7".parse().unwrap())));

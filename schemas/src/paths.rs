@@ -75,7 +75,7 @@ impl fmt::Display for ServedPath {
 /// Where a page finds the script, and the script the endpoint.
 ///
 /// ```
-/// use schemas::paths::EndpointPaths;
+/// use headcount_schemas::paths::EndpointPaths;
 ///
 /// let paths = EndpointPaths::new("/docs/page.js".parse()?, "/docs/v1/page".parse()?)?;
 /// assert_eq!(paths.beacon_beside_script(), "v1/page");

@@ -1,6 +1,6 @@
 //! Readers beside an attack: beacons at a steady rate, each on a connection of its own, as from different browsers.
 
-use super::{client, connect};
+use super::{client, connect, form};
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,12 +21,14 @@ pub struct Honest {
 }
 
 impl Honest {
-    /// At least 99 % were accepted, 99 % of all within a second.
+    /// At least 99 % were accepted, each within [`beacon`]'s 10 s; in the long form (`scripts/test --abuse`, on a machine that
+    /// does nothing else) 99 % of all within a second.
     pub fn check(&self, attack: &str) -> Result<()> {
         let Honest { sent, accepted, p50, p99 } = self;
         println!("{attack}: {accepted} of {sent} honest beacons accepted, {p50:.0?} at p50, {p99:.0?} at p99");
         ensure!(self.accepted * 100 >= self.sent * 99, "{attack}: {self:?}");
-        ensure!(self.p99 <= Duration::from_secs(1), "{attack}: {self:?}");
+        let bound = form(Duration::from_secs(10), Duration::from_secs(1));
+        ensure!(self.p99 <= bound, "{attack}: {self:?}");
         Ok(())
     }
 }
