@@ -1,6 +1,6 @@
 //! headcount: counts page views and visitors of documentation sites without being able to tell who the visitors are.
 //!
-//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`, `loadtest`;
+//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`;
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
 mod audit;
@@ -8,7 +8,6 @@ mod close;
 mod config;
 mod database;
 mod embedded;
-mod fold;
 mod health;
 mod http;
 mod journal;
@@ -243,9 +242,6 @@ fn command() -> Command {
                 .about("Print the settings in force with their origin (no secrets)")
                 .args(config::arguments()),
         )
-        .subcommand(loadtest::LoadtestArgs::augment_args(
-            Command::new("loadtest").about("Drive load at a service of your own and measure"),
-        ))
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
 }
 
@@ -363,8 +359,8 @@ fn tell_no_values() {
 fn main() -> ExitCode {
     tell_no_values();
     let matches = command().get_matches();
-    // Reports and results of load tests are for others to read; what else is written is not.
-    if !matches!(matches.subcommand_name(), Some("report" | "loadtest" | "config")) {
+    // Reports are for others to read; what else is written is not.
+    if !matches!(matches.subcommand_name(), Some("report" | "config")) {
         shell::keep_files_private();
     }
     // Before any runtime: the engine takes this thread and makes its own.
@@ -495,10 +491,6 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("config", matches)) => {
             print!("{}", Config::load(matches)?.describe());
             Ok(())
-        }
-        Some(("loadtest", matches)) => {
-            let args = loadtest::LoadtestArgs::from_arg_matches(matches)?;
-            runtime()?.block_on(loadtest::run(args, &mut fold::Windows::default()))
         }
         other => anyhow::bail!("no such command: {other:?}"),
     }?;

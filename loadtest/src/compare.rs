@@ -1,4 +1,4 @@
-//! `headcount loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
+//! `headcount-loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
 //! `headcount serve` and to GoatCounter, in turns; what is accepted in a second, how soon it is counted, whether all of it is,
 //! and how long a report takes then.
 
@@ -22,6 +22,7 @@ use crate::noop::NoopProcess;
 use crate::raw::{self, Raw};
 use crate::report::ask;
 use crate::service::Service;
+use crate::shared_args::CommonArgs;
 use crate::table::Spread;
 use crate::target::Target;
 
@@ -31,7 +32,7 @@ const BETWEEN_SECONDS: u32 = 120;
 /// Reports that are asked for, one after another.
 const REPORTS: usize = 50;
 
-/// Arguments of `headcount loadtest compare`.
+/// Arguments of `headcount-loadtest compare`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompareArgs {
     /// Beacons of a run
@@ -52,12 +53,8 @@ pub struct CompareArgs {
     /// Decides every beacon
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Program that is compared; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// One run of one of them.
@@ -111,10 +108,7 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
 }
 
 async fn all(args: CompareArgs) -> anyhow::Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("finding the running executable")?,
-    };
+    let binary = args.common.headcount()?;
     let month = "2026-10".parse().context("a month")?;
     let readers = |form| Readers::new(args.seed, month, 20_000_000, form);
     let ours = readers(Form::Headcount);
@@ -192,11 +186,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     service.stop().await?;
     noop.stop().await?;
     print!("{}", render(&report));
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
-    }
-    Ok(())
+    args.common.json.write(&report)
 }
 
 /// The running hour.

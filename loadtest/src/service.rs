@@ -102,12 +102,6 @@ impl Service {
         Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.role.port)))
     }
 
-    /// Its own process, without ClickHouse.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.role.pid
-    }
-
     /// Peak resident memory: its own, and ClickHouse's.
     ///
     /// # Errors

@@ -35,15 +35,24 @@ where
 
 /// The binary under test: `$HEADCOUNT_BIN`, else the one built beside this test.
 pub fn binary() -> Result<PathBuf> {
+    program("headcount")
+}
+
+/// The load tester, which is beside [`binary`].
+pub fn loadtest() -> Result<PathBuf> {
+    program("headcount-loadtest")
+}
+
+fn program(name: &str) -> Result<PathBuf> {
     let path = match std::env::var_os("HEADCOUNT_BIN") {
-        Some(path) => PathBuf::from(path),
+        Some(path) => PathBuf::from(path).with_file_name(name),
         None => {
             let test = std::env::current_exe()?;
             let profile = test.parent().and_then(Path::parent).context("a test lives in target/PROFILE/deps")?;
-            profile.join("headcount")
+            profile.join(name)
         }
     };
-    ensure!(path.exists(), "{} is missing; build it with `cargo build`, or run scripts/test", path.display());
+    ensure!(path.exists(), "{} is missing; run `cargo build --workspace --bins`, or scripts/test", path.display());
     Ok(path)
 }
 

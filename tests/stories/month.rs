@@ -2,7 +2,7 @@
 //! their error, open and closed; and a run that was interrupted goes on where it was.
 
 use anyhow::{Context, Result, ensure};
-use harness::service::{PATIENCE, binary, eventually};
+use harness::service::{PATIENCE, eventually, loadtest};
 use harness::{clickhouse, kafka};
 use serde_json::Value;
 use std::path::Path;
@@ -13,9 +13,9 @@ use tokio::process::Command;
 const SIGMAS: f64 = 4.0;
 
 async fn month(more: &[&str]) -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    let mut command = Command::new(loadtest()?);
     command
-        .args(["loadtest", "month", "--preset", "small"])
+        .args(["month", "--preset", "small"])
         .args(["--kafka-bootstrap", &kafka::shared().await?])
         .args(more)
         .env("HEADCOUNT_CLICKHOUSE_URL", clickhouse::shared().await?)

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
             format!("SELECT count() FROM system.tables WHERE database = '{}' AND name = 'raw_event'", database.name);
         ensure!(
             database.number(&there).await? > 0,
-            "there is no database {} that an earlier `loadtest report --keep` filled",
+            "there is no database {} that an earlier `headcount-loadtest report --keep` filled",
             database.name
         );
     }
@@ -54,11 +54,7 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
     }
     let result = outcome?;
     print!("{}", render(&result));
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&result)?)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    args.common.json.write(&result)
 }
 
 async fn measure(args: &ReportArgs, database: &Database) -> anyhow::Result<Result> {
@@ -85,10 +81,7 @@ async fn measure(args: &ReportArgs, database: &Database) -> anyhow::Result<Resul
     let stored = stored(database).await?;
 
     let now = args.month.end_hour().start() + Duration::from_secs(36 * 3_600);
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("looking for this program")?,
-    };
+    let binary = args.common.headcount()?;
     // Every second of a client's is measured here, not how many there may be.
     let arguments = ["--clickhouse-database", &database.name, "--clock-start", &now.to_rfc3339(), "--report-rate", "0"];
     let mut lines = Vec::new();
