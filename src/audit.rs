@@ -8,6 +8,8 @@ mod compare;
 mod log;
 mod rebuild;
 mod record;
+#[cfg(feature = "kafka")]
+mod topic_log;
 mod totals;
 
 use crate::config::Config;
@@ -36,7 +38,7 @@ const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(300);
 
 fn cut_of(config: &Config) -> anyhow::Result<Cut> {
-    let journal = config.kafka()?.bootstrap.is_none();
+    let journal = !config.names_kafka();
     let cut = if journal { config.aggregate_journal()? } else { config.aggregate()? }.cut;
     Ok(Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes })
 }
@@ -93,7 +95,7 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
         None => 0,
     };
     // A journal is one process's: the service is stopped, and its engine is ours for the time.
-    let _lock = if config.kafka()?.bootstrap.is_none() { Some(open_data_directory(&config.data())?) } else { None };
+    let _lock = if !config.names_kafka() { Some(open_data_directory(&config.data())?) } else { None };
     let log = Log::open(config)?;
     let mut engine = None;
     let url = match config.engine().clickhouse_url {

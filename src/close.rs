@@ -1,12 +1,10 @@
 //! Closing months: by command, and by the aggregator as time passes.
 
 use crate::config::Config;
-use crate::config::kafka::KafkaSettings;
-use crate::{database, projects, retention, topic};
+use crate::{database, projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
 use aggregate::finished::finish;
-use aggregate::kafka::Streams;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
@@ -27,7 +25,8 @@ pub enum Logs {
     /// The journal of `serve`.
     Journal(Journal),
     /// The topic, and which streams its partitions are.
-    Topic(Box<(KafkaSettings, Streams)>),
+    #[cfg(feature = "kafka")]
+    Topic(Box<(crate::config::kafka::KafkaSettings, aggregate::kafka::Streams)>),
 }
 
 impl Logs {
@@ -42,7 +41,8 @@ impl Logs {
                 });
                 Ok(vec![range.await?.context("cannot find the journal's beginning")?])
             }
-            Logs::Topic(topic) => topic::ranges(&topic.0, &topic.1).await,
+            #[cfg(feature = "kafka")]
+            Logs::Topic(topic) => crate::topic::ranges(&topic.0, &topic.1).await,
         }
     }
 }

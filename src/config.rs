@@ -3,6 +3,8 @@
 
 mod access;
 mod bounds;
+pub mod features;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod paths;
 
@@ -378,6 +380,8 @@ impl Config {
         config.close_after()?;
         config.finished_every()?;
         config.retention()?;
+        config.require_features()?;
+        #[cfg(feature = "mail")]
         config.mail()?;
         config.host_patterns()?;
         config.paths()?;
@@ -385,9 +389,8 @@ impl Config {
         config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
-        config.kafka()?;
-        config.topic_plan()?;
-        config.spill()?;
+        #[cfg(feature = "kafka")]
+        config.kafka().and(config.topic_plan()).and(config.spill())?;
         if !matches!(config.text("log_format"), Some("text" | "json")) {
             bail!("setting `log_format` ({}): expected text or json", config.origin("log_format"));
         }
@@ -404,6 +407,7 @@ impl Config {
             }
             let redact = |text: &String| match () {
                 () if setting.secret => "(not shown)".to_owned(),
+                #[cfg(feature = "kafka")]
                 () if setting.name == "kafka_property" => kafka::redacted(text),
                 () if text.contains("://") && text.contains('?') => {
                     format!("{}?(not shown)", text.split('?').next().unwrap_or(""))

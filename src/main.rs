@@ -3,6 +3,9 @@
 //! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`;
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
+// What only an absent role calls is no mistake.
+#![cfg_attr(not(all(feature = "kafka", feature = "mail")), allow(dead_code))]
+
 mod audit;
 mod close;
 mod config;
@@ -11,8 +14,10 @@ mod embedded;
 mod health;
 mod http;
 mod journal;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod keys;
+#[cfg(feature = "mail")]
 mod mail;
 mod metrics;
 mod privacy;
@@ -24,6 +29,7 @@ mod roles;
 mod serve;
 mod shell;
 mod tokens;
+#[cfg(feature = "kafka")]
 mod topic;
 
 use anyhow::Context;
@@ -439,19 +445,25 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             config.start_logging()?;
             runtime()?.block_on(serve::serve(config, matches.get_flag("recover")))
         }
-        Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
+        #[cfg(not(feature = "kafka"))]
+        Some((command @ ("ingest" | "aggregate" | "topic"), _)) => Err(config::features::missing(command, "kafka")),
+        #[cfg(feature = "kafka")]
+        Some(("ingest", matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
-            if role == "aggregate" {
-                yield_to_others();
-            }
-            let runtime = runtime()?;
-            let recover = || matches.get_flag("recover");
-            match role {
-                "ingest" => runtime.block_on(roles::ingest::run(config, recover())),
-                "aggregate" => runtime.block_on(roles::aggregate::run(config, recover())),
-                _ => runtime.block_on(roles::query::run(config)),
-            }
+            runtime()?.block_on(roles::ingest::run(config, matches.get_flag("recover")))
+        }
+        #[cfg(feature = "kafka")]
+        Some(("aggregate", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            yield_to_others();
+            runtime()?.block_on(roles::aggregate::run(config, matches.get_flag("recover")))
+        }
+        Some(("query", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(roles::query::run(config))
         }
         Some(("engine", matches)) => {
             let config = Config::load(matches)?;
@@ -459,6 +471,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let port = matches.get_one::<u16>("engine-port").copied();
             runtime()?.block_on(roles::engine::run(&config, port, matches.get_flag("until-eof")))
         }
+        #[cfg(feature = "kafka")]
         Some(("topic", matches)) => {
             let (action, matches) = matches.subcommand().context("no topic command given")?;
             let config = Config::load(matches)?;

@@ -15,7 +15,7 @@ use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registr
 use crate::roles::METRICS;
 use crate::roles::figures::Figures;
 use crate::shell::{harden, limits, open_data_directory, signal, until};
-use crate::{close, database, embedded, health, http, keys, mail, metrics, privacy, report, retention};
+use crate::{close, database, embedded, health, http, keys, metrics, privacy, retention};
 use aggregate::progress::Progress;
 use anyhow::Context;
 use axum::Router;
@@ -92,8 +92,9 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
+    #[cfg(feature = "mail")]
     if let Some(settings) = config.mail()? {
-        beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));
+        beside.spawn(crate::mail::keep(client.clone(), settings, crate::report::reports(client.clone(), &config)?));
     }
     beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), registry, check, names));
     let keep = tokio::spawn({

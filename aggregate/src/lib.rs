@@ -16,6 +16,7 @@ pub mod close;
 pub mod due;
 pub mod finished;
 pub mod fold;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod progress;
 mod run;

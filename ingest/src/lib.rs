@@ -13,6 +13,7 @@ pub mod hygiene;
 mod ids;
 pub mod ignored;
 pub mod journal;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod keys;
 pub mod limits;

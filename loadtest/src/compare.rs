@@ -23,7 +23,7 @@ use crate::raw::{self, Raw};
 use crate::report::ask;
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
-use crate::table::Spread;
+use crate::table::{self, Spread};
 use crate::target::Target;
 
 /// How long starting, asking for reports and stopping may take; and counting, after each run.
@@ -304,12 +304,8 @@ fn ahead(report: &Report) -> String {
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
     let names = ["no-op", "headcount serve", "GoatCounter"];
-    let mut out = format!("\n{:<34}", "median (range)");
-    let present: Vec<&str> = names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).collect();
-    for name in &present {
-        // Writing to a String cannot fail.
-        let _ = write!(out, " {name:>26}");
-    }
+    let present: Vec<String> =
+        names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).map(str::to_owned).collect();
     type Measure = (&'static str, usize, fn(&Run) -> Option<f64>);
     let measures: [Measure; 5] = [
         ("accepted beacons/s", 0, |run| Some(run.accepted_per_second)),
@@ -318,15 +314,15 @@ fn render(report: &Report) -> String {
         ("server CPU s/1,000", 4, |run| Some(run.cpu_seconds_per_1000)),
         ("s from last answer to counted", 2, |run| run.counted_after_seconds),
     ];
-    for (measure, decimals, of) in measures {
-        let _ = write!(out, "\n{measure:<34}");
-        for name in &present {
-            let spread = Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of));
-            let _ = write!(out, " {:>26}", spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals)));
-        }
-    }
+    let spread = |name: &String, of: fn(&Run) -> Option<f64>| {
+        Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of))
+    };
+    let rows = measures
+        .into_iter()
+        .map(|(measure, decimals, of)| (measure, decimals, present.iter().map(|name| spread(name, of)).collect()));
+    let mut out = format!("\n{}", table::text(&present, rows));
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    out.push_str("\n\n");
+    out.push('\n');
     for whole in &report.whole {
         let _ = writeln!(
             out,

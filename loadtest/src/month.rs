@@ -5,8 +5,7 @@
 //! month and its projects are), with [`rhythm`] and [`permute`] → [`stream`] (its views in the order of time, without
 //! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
 //! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
-//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and
-//! [`html`]. The same readers over HTTP: [`beacons`].
+//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`]. The same readers over HTTP: [`beacons`].
 
 pub mod accuracy;
 pub mod beacons;
@@ -14,7 +13,6 @@ pub mod check;
 mod command;
 pub mod expected;
 pub mod facts;
-pub mod html;
 pub mod permute;
 pub mod plan;
 pub mod probe;

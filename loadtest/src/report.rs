@@ -1,9 +1,8 @@
 //! `headcount-loadtest report`: how fast a report is read, beside the same question to a table of raw events.
 //!
-//! [`views`] (which views a project has: a function of the seed) → [`fill`] (rows as an aggregator writes them, and raw events, straight
-//! into ClickHouse) → [`ask`] (reports over HTTP, and `uniq()` over the events) → [`show`] (a table).
+//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, straight into ClickHouse) → [`ask`] (reports over HTTP, and `uniq()` over the events) → [`show`] (a table).
 //!
-//! It measures reading, so it writes no beacons: rows are made here, a project's day at a time, with the sketches and tables of `schemas`.
+//! It measures reading, so it writes no beacons and fills no topic: the crate `aggregate` folds the views here.
 
 use schemas::Month;
 
@@ -13,7 +12,6 @@ pub mod ask;
 mod command;
 pub mod fill;
 pub mod show;
-pub mod views;
 
 pub(crate) use command::run;
 

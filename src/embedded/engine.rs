@@ -364,11 +364,14 @@ impl Process {
             None => std::env::current_exe()
                 .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), source })?,
         };
-        let mut command = Command::new(&program);
-        command.arg("engine-child");
+        // The child's working directory is its data directory: ClickHouse writes a few files into it, such as `__cache__` with
+        // the Protobuf schemas of queries. So no path may be relative to ours.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut command = Command::new(absolute(&program));
+        command.arg("engine-child").current_dir(data_dir);
         match kind {
-            EngineKind::Library(path) => command.arg("--lib").arg(path),
-            EngineKind::Binary(path) => command.arg("--binary").arg(path),
+            EngineKind::Library(path) => command.arg("--lib").arg(absolute(path)),
+            EngineKind::Binary(path) => command.arg("--binary").arg(absolute(path)),
             EngineKind::External => unreachable!("a server of the operator's is never started"),
         };
         command.arg("--data").arg(data_dir).arg("--config").arg(&launch.settings);

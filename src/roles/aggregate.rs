@@ -8,7 +8,7 @@ use crate::config::kafka::GroupProtocol;
 use crate::health::Readiness;
 use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, signal, until};
-use crate::{close, database, mail, projects, report, topic};
+use crate::{close, database, projects, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
 use aggregate::store::SummaryStore;
 use anyhow::Context;
@@ -56,8 +56,13 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             config.retention()?,
             config.finished_every()?,
         ));
+        #[cfg(feature = "mail")]
         if let Some(mail) = config.mail()? {
-            keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
+            keeping.spawn(crate::mail::keep(
+                clickhouse.clone(),
+                mail,
+                crate::report::reports(clickhouse.clone(), &config)?,
+            ));
         }
         let aggregate = aggregate::AggregateConfig { recover, ..config.aggregate()? };
         let group = GroupConfig {

@@ -338,7 +338,7 @@ impl Test<'_> {
 
     fn write_json(&self, filled: &Filled, table: &[Line], remarks: &[String]) -> anyhow::Result<()> {
         let report = Report {
-            format: 1,
+            format: 2,
             truth: filled.truth,
             wire_bytes: filled.wire_bytes,
             partitions: self.args.partitions,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use schemas::Month;
 
 use super::plan::{Plan, Preset, Size};
@@ -14,8 +14,8 @@ use super::project::Views;
 use super::result::MonthResult;
 use super::run::Run;
 use super::state::State;
+use super::text;
 use super::watch::Servers;
-use super::{html, text};
 use crate::interrupt::Interrupts;
 use crate::kafka::command::{Setting as Kafka, unique};
 use crate::kafka::database::Database;
@@ -82,9 +82,6 @@ pub struct MonthArgs {
     pub project: Vec<Views>,
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Write a page with charts to this file
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
 }
 
 /// The month before the one that it is now.
@@ -185,10 +182,6 @@ fn tell(run: &Run, result: &mut MonthResult) -> anyhow::Result<()> {
     run.describe(result);
     print!("{}", text::render(result));
     run.args.common.json.write(result)?;
-    if let Some(path) = &run.args.html {
-        std::fs::write(path, html::render(result))
-            .with_context(|| format!("writing the page to {}", path.display()))?;
-    }
     ensure!(result.wrong.is_empty(), "{} of the figures are wrong; see above", result.wrong.len());
     let strayed = [result.open.as_ref(), result.closed.as_ref()].into_iter().flatten();
     let strayed = strayed.flat_map(|checked| &checked.accuracy).filter(|class| !class.holds).count();
