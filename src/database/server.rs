@@ -157,22 +157,21 @@ impl Server {
     async fn examine(&self) -> anyhow::Result<DatabaseId> {
         let shared = &self.shared;
         let (connections, requests) = if shared.config.is_embedded { (1, 1) } else { PROBES };
-        let mut first: Option<DatabaseId> = None;
+        let mut known: Option<DatabaseId> = None;
         for _ in 0..connections {
-            let found = in_time(shared.converse(shared.open().await?, requests)).await?.1;
-            for found in found {
-                match &first {
-                    Some(first) if *first != found => {
-                        return Err(WrongServer::several(&shared.config.database, first, &found).into());
-                    }
-                    Some(_) => {}
-                    None => first = Some(found),
+            let answers = in_time(shared.converse(shared.open().await?, requests)).await?.1;
+            for found in answers {
+                // Another process may create the database meanwhile. Of two servers one has none on a later request, too.
+                let is_created = |known: &DatabaseId| known.table.is_empty() && known.server == found.server;
+                if let Some(known) = known.as_ref().filter(|known| **known != found && !is_created(known)) {
+                    return Err(WrongServer::several(&shared.config.database, known, &found).into());
                 }
+                known = Some(found);
             }
         }
         let table_engines = in_time(shared.ask_once(&layout::question(&shared.config.database))).await?;
         layout::check(&shared.config.database, &table_engines)?;
-        Ok(first.expect("at least one request was answered"))
+        Ok(known.expect("at least one request was answered"))
     }
 
     /// Refuses several servers, and tables that are not supported, before anything is written.
