@@ -107,7 +107,7 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
         }
         _ => projects::clickhouse_url(config).await?,
     };
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     let outcome = compared(config, log, client, Duration::from_secs(wait)).await;
     if let Some(engine) = engine {
         debug_assert!(!matches!(engine.kind(), EngineKind::External));

@@ -63,7 +63,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
             due.to_rfc3339()
         );
     }
-    let server = config.clickhouse(&projects::clickhouse_url(config).await?);
+    let server = config.clickhouse(&projects::clickhouse_url(config).await?)?;
     let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
     let closer = Closer::new(client.clone());
     let months = match month {

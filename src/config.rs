@@ -3,6 +3,7 @@
 
 mod access;
 mod bounds;
+mod clickhouse;
 pub mod features;
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -193,7 +194,7 @@ const SETTINGS: &[Setting] = &[
         "clickhouse_url",
         "URL",
         "",
-        "A ClickHouse server of yours; without it, the embedded one is started. CLICKHOUSE_URL works too",
+        "An existing ClickHouse server, one and not a cluster; its query part may have ClickHouse settings [default: the embedded one]. CLICKHOUSE_URL works too",
     ),
     setting("clickhouse_database", "NAME", "headcount", "Database in ClickHouse"),
     setting("clickhouse_user", "NAME", "", "User in ClickHouse"),
@@ -389,6 +390,7 @@ impl Config {
         config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
+        config.clickhouse_settings()?;
         #[cfg(feature = "kafka")]
         config.kafka().and(config.topic_plan()).and(config.spill())?;
         if !matches!(config.text("log_format"), Some("text" | "json")) {
@@ -667,21 +669,6 @@ impl Config {
         config
     }
 
-    /// A client of the ClickHouse at `url`, without a database: the one that is named, or else the embedded one.
-    pub fn clickhouse(&self, url: &str) -> clickhouse::Client {
-        let mut client = match self.text("clickhouse_url") {
-            Some(_) => clickhouse::Client::default().with_url(url),
-            None => crate::embedded::engine::own_client(url),
-        };
-        if let Some(user) = self.text("clickhouse_user") {
-            client = client.with_user(user);
-        }
-        if let Some(password) = self.text("clickhouse_password") {
-            client = client.with_password(password);
-        }
-        client
-    }
-
     /// Our database.
     pub fn database(&self) -> &str {
         self.text("clickhouse_database").unwrap_or("headcount")
@@ -746,7 +733,7 @@ fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
 mod tests {
     use super::*;
 
-    fn load(arguments: &[&str]) -> anyhow::Result<Config> {
+    pub(super) fn load(arguments: &[&str]) -> anyhow::Result<Config> {
         let command = clap::Command::new("t").args(super::arguments());
         Config::load(&command.try_get_matches_from(std::iter::once(&"t").chain(arguments))?)
     }
@@ -756,7 +743,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join("headcount.toml"),
-            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?password=hunter2\"\n",
+            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?s3_secret=hunter2\"\n",
         )
         .unwrap();
         let config = load(&["--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:2"]).unwrap();

@@ -1,15 +1,31 @@
 //! The schema of ClickHouse: created, checked and migrated at start.
 
+mod layout;
+mod server;
+
+pub use server::{Connect, Server, ServerConfig, WrongServer};
+
 use anyhow::{Context, bail};
 use clickhouse::Client;
 use schemas::tables::{MIGRATIONS, SCHEMA_VERSION, statements};
 use std::time::Duration;
 
-/// Creates the database where it is missing, brings it to this program's version, and returns a client of it.
-pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<Client> {
+/// Checks the server, creates the database where it is missing, brings it to this program's version, and returns a client of it.
+///
+/// # Errors
+/// [`WrongServer`] where another attempt does not help; the database is newer than this program; or ClickHouse failed.
+pub async fn prepare(server: &Server, database: &str, timeout: Duration) -> anyhow::Result<Client> {
     if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
         bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
     }
+    // The check comes before anything is written.
+    in_time(timeout, server.check()).await??;
+    migrate(&server.unchecked(), database, timeout).await?;
+    in_time(timeout, server.bind()).await??;
+    Ok(server.client())
+}
+
+async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
     // Atomic, not the engine's `default`: that one maps files.
     let create = format!("CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic");
     in_time(timeout, server.query(&create).execute()).await?.context("cannot create the database in ClickHouse")?;
@@ -31,7 +47,7 @@ pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyh
         in_time(timeout, noted).await?.context("cannot note the schema's version")?;
         tracing::info!(database, version, "schema is up to date");
     }
-    Ok(client)
+    Ok(())
 }
 
 /// Of the schema that the database has; 0 where it has none.

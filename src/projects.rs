@@ -149,7 +149,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
     let rules = rules::Change::from_arguments(matches)?;
     let change = settings::Change::from_arguments(matches)?;
     let url = clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
         ("add", Some(slug)) => {
             let mut all = row(&client, &slug).await?.filter(|row| row.removed == 0).map_or(Vec::new(), |row| row.hosts);

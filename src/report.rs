@@ -66,7 +66,9 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     let project: ProjectSlug =
         text("slug").parse().with_context(|| format!("{:?} cannot be a project", text("slug")))?;
     let url = projects::clickhouse_url(config).await?;
-    let reports = reports(config.clickhouse(&url).with_database(config.database()), config)?;
+    let server = config.clickhouse(&url)?;
+    server.bind().await?;
+    let reports = reports(server.client(), config)?;
     let span: Span = match matches.get_one::<String>("span") {
         Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
         None => reports.running().previous().into(),

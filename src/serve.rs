@@ -35,19 +35,42 @@ use tokio::sync::watch;
 /// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Refuses a journal that ends before what ClickHouse has counted of it. The aggregator checks this too, but beacons that were accepted first would
-/// move the end of an older journal to an offset that is counted already, and the check would pass.
-///
-/// # Errors
-/// The journal is older than ClickHouse's data, or the ledger cannot be read.
-async fn refuse_older_journal(client: clickhouse::Client, journal: &Journal, timeout: Duration) -> anyhow::Result<()> {
-    let store = aggregate::store::SummaryStore::new(client, timeout);
-    let ledger = store.ledger_end(journal.stream()).await.context("cannot read the ledger")?;
-    let (counted, end) = (ledger.map_or(0, |ledger| ledger.next_offset), *journal.end().borrow());
-    if counted > end {
-        return Err(aggregate::AggregateError::Behind { counted, end }.into());
+/// The text of the journal that has its end before beacons were accepted that no check of the ledger preceded; empty if there are none.
+const UNCHECKED_END: &str = "unchecked_end";
+
+/// The check that the journal does not end before what ClickHouse has counted of it. The aggregator checks this too, but beacons that were
+/// accepted first would move the end of an older journal to an offset that is counted already, and its check would pass.
+struct JournalCheck {
+    journal: Journal,
+    /// Offset after the last record that was there before.
+    end: u64,
+}
+
+impl JournalCheck {
+    /// To be called before beacons are accepted. The end is stored in the journal: a start that accepts beacons while ClickHouse is away may
+    /// be followed by another one.
+    ///
+    /// # Errors
+    /// The journal cannot be read or written.
+    fn open(journal: &Journal) -> anyhow::Result<Self> {
+        let end = *journal.end().borrow();
+        let earlier = journal.text(UNCHECKED_END).context("cannot read the journal")?;
+        let end = earlier.and_then(|text| text.parse().ok()).map_or(end, |earlier: u64| earlier.min(end));
+        journal.store_text(UNCHECKED_END, &end.to_string()).context("cannot write to the journal")?;
+        Ok(JournalCheck { journal: journal.clone(), end })
     }
-    Ok(())
+
+    /// # Errors
+    /// [`aggregate::AggregateError::Behind`] if the journal is older than ClickHouse's data, or ClickHouse or the journal failed.
+    async fn run(&self, client: clickhouse::Client, timeout: Duration) -> anyhow::Result<()> {
+        let store = aggregate::store::SummaryStore::new(client, timeout);
+        let ledger = store.ledger_end(self.journal.stream()).await.context("cannot read the ledger")?;
+        let counted = ledger.map_or(0, |ledger| ledger.next_offset);
+        if counted > self.end {
+            return Err(aggregate::AggregateError::Behind { counted, end: self.end }.into());
+        }
+        self.journal.store_text(UNCHECKED_END, "").context("cannot write to the journal")
+    }
 }
 
 /// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures. `recover`: after a loss of ClickHouse's data, restore the registry
@@ -66,16 +89,17 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     let clock = config.clock()?;
     let Endpoint { ingest, journal, registry, names } = Endpoint::open(&config, &data, &clock)?;
     let engine = Engine::start(&config.engine()).await?;
-    let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url()));
+    let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url())?);
     let supervisor = Supervisor::start(engine);
-    let client = server.clone().with_database(config.database());
+    let client = server.client();
     let is_embedded = !matches!(kind, EngineKind::External);
     let check = registry.check(is_embedded, recover);
+    let journal_check = JournalCheck::open(&journal)?;
     if is_embedded {
         // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
         let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
         check.run(&client).await?;
-        refuse_older_journal(client, &journal, config.clickhouse_timeout()?).await?;
+        journal_check.run(client, config.clickhouse_timeout()?).await?;
     }
     let (stop, stopped) = watch::channel(false);
     let (drain, drained) = watch::channel(false);
@@ -87,8 +111,14 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let mut aggregator = tokio::task::JoinSet::new();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
-    let backend =
-        Backend::new(&config, journal.clone(), server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
+    let backend = Backend::new(
+        &config,
+        journal_check,
+        server.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&parts.progress),
+        check.clone(),
+    )?;
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
@@ -121,7 +151,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     beside.spawn(health.keep(move || parts.readiness()));
     tracing::info!(%address, metrics, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
 
-    let verdict = verdict(&mut aggregator).await;
+    let verdict = verdict(&mut aggregator, &server).await;
     if verdict.is_ok() {
         tracing::info!("stopping: finishing open requests, then writing what was counted");
     }
@@ -182,10 +212,15 @@ impl Endpoint {
     }
 }
 
-/// What ends the service: a signal, or an aggregator that would give wrong figures. Not ClickHouse, which is started again.
-async fn verdict(aggregator: &mut tokio::task::JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+/// What ends the service: a signal, or an aggregator or another ClickHouse that would give wrong figures. Not an embedded ClickHouse that ended:
+/// it is started again.
+async fn verdict(
+    aggregator: &mut tokio::task::JoinSet<anyhow::Result<()>>,
+    server: &database::Server,
+) -> anyhow::Result<()> {
     tokio::select! {
         signal = signal() => signal,
+        wrong = server.watch() => Err(wrong.into()),
         Some(ended) = aggregator.join_next() => match ended {
             Ok(Ok(())) => Err(anyhow::anyhow!("the aggregator ended by itself")),
             Ok(Err(error)) => Err(error),
@@ -320,7 +355,7 @@ impl Parts {
 }
 
 struct Backend {
-    server: clickhouse::Client,
+    server: database::Server,
     database: String,
     timeout: Duration,
     config: aggregate::AggregateConfig,
@@ -330,14 +365,14 @@ struct Backend {
     retention: retention::Retention,
     progress: Arc<Progress>,
     registry: RegistryCheck,
-    journal: Journal,
+    journal: JournalCheck,
 }
 
 impl Backend {
     fn new(
         config: &Config,
-        journal: Journal,
-        server: clickhouse::Client,
+        journal: JournalCheck,
+        server: database::Server,
         clock: ingest::Clock,
         progress: Arc<Progress>,
         registry: RegistryCheck,
@@ -368,12 +403,16 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     let prepare = async || {
         let client = database::prepare(&backend.server, &backend.database, backend.timeout).await?;
         backend.registry.run(&client).await?;
+        backend.journal.run(client.clone(), backend.timeout).await?;
         anyhow::Ok(client)
     };
     let client = loop {
         match prepare().await {
             Ok(client) => break client,
-            Err(error) if error.is::<RegistryLost>() => return Err(error),
+            Err(error) if error.is::<RegistryLost>() || error.is::<database::WrongServer>() => return Err(error),
+            Err(error) if error.is::<aggregate::AggregateError>() => {
+                return Err(error.context("the aggregator stopped"));
+            }
             Err(error) => {
                 backend.progress.store_fails.store(true, Ordering::Relaxed);
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");
@@ -388,7 +427,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     let mut keeping = tokio::task::JoinSet::new();
     keeping.spawn(close::keep(
         client.clone(),
-        close::Logs::Journal(backend.journal),
+        close::Logs::Journal(backend.journal.journal),
         backend.clock,
         backend.close_after,
         backend.retention,

@@ -36,7 +36,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
         bail!("--label is a token; labels are shown to whoever lists them");
     }
     let url = projects::clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     match (action, id) {
         ("create", _) => create(&client, project, label).await,
         ("revoke", Some(id)) => {

@@ -328,7 +328,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: Option<i32>) -> anyhow::Result<()> {
     let url = projects::clickhouse_url(config).await?;
     let timeout = config.clickhouse_timeout()?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), timeout).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), timeout).await?;
     let streams = Streams::new(client.clone(), timeout);
     let cut = config.aggregate()?.cut;
     let asked = settings.clone();

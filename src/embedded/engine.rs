@@ -402,6 +402,8 @@ impl Process {
     }
 }
 
+pub use owner::connect;
+
 /// A client of an embedded engine at its `url`. It refuses to talk to a program of another user on the engine's port.
 #[must_use]
 pub fn own_client(url: &str) -> clickhouse::Client {

@@ -5,6 +5,7 @@ use super::METRICS;
 use super::figures::Figures;
 use crate::config::Config;
 use crate::config::kafka::GroupProtocol;
+use crate::database::{Server, WrongServer};
 use crate::health::Readiness;
 use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, signal, until};
@@ -33,8 +34,9 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
     tracing::info!(metrics, topic = settings.topic, group = settings.group, "headcount folds page views");
 
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
     let work = async {
-        let Some(clickhouse) = prepared(&config, &stopped).await? else { return Ok(()) };
+        let Some(clickhouse) = prepared(&config, &server, &stopped).await? else { return Ok(()) };
         let mut told = false;
         while !topic::fit(&settings, config.topic_plan()?).await? {
             if !std::mem::replace(&mut told, true) {
@@ -81,6 +83,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     tokio::pin!(work);
     let verdict = tokio::select! {
         ended = &mut work => ended,
+        wrong = server.watch() => Err(wrong.into()),
         signal = signal() => {
             tracing::info!("stopping: writing and committing what is folded");
             let _ = stop.send(true);
@@ -108,12 +111,16 @@ async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
 }
 
 /// A client of the prepared database, or none if a stop came first.
-async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<Option<clickhouse::Client>> {
-    let server = config.clickhouse(&projects::clickhouse_url(config).await?);
+async fn prepared(
+    config: &Config,
+    server: &Server,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<clickhouse::Client>> {
     let timeout = config.clickhouse_timeout()?;
     loop {
-        match database::prepare(&server, config.database(), timeout).await {
+        match database::prepare(server, config.database(), timeout).await {
             Ok(client) => return Ok(Some(client)),
+            Err(error) if error.is::<WrongServer>() => return Err(error),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; nothing is folded until it is");
                 tokio::select! {

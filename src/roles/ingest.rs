@@ -6,6 +6,7 @@
 use super::figures::Figures;
 use super::{METRICS, loopback};
 use crate::config::Config;
+use crate::database::Server;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot};
@@ -69,10 +70,11 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     projects.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
 
-    let server = config.clickhouse(&projects::clickhouse_url(&config).await?);
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
     let (stop, stopped) = watch::channel(false);
-    let database = server.with_database(config.database());
+    let database = server.client();
     let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(watch_clickhouse(server.clone()));
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
     // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
@@ -84,7 +86,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let privacy =
         query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
     let privacy = ingest::rate_limited(privacy, &ingest);
-    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes };
+    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes, server };
     let state = Health::new(endpoint.readiness());
     let router = ingest::routes(Arc::clone(&ingest)).merge(health::routes(state.clone())).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
@@ -116,6 +118,16 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     verdict
 }
 
+/// Beacons need no ClickHouse, so where its URL leads to several servers only the registry stops being read: what another server has could
+/// refuse the beacons of all projects.
+async fn watch_clickhouse(server: Server) {
+    let error = server.watch().await;
+    tracing::error!(
+        %error,
+        "the registry is not read any more; the last one stays active, and beacons go on. Start again after the cause is removed"
+    );
+}
+
 /// Resolves if the topic turns out not to be fit, once Kafka answers.
 async fn unfit(
     settings: &crate::config::kafka::KafkaSettings,
@@ -142,6 +154,7 @@ struct Endpoint {
     sink: KafkaSink,
     /// Size of the spill, in bytes.
     spill_bytes: u64,
+    server: Server,
 }
 
 impl Endpoint {
@@ -150,7 +163,7 @@ impl Endpoint {
         let full = kafka.away && kafka.spill_bytes >= self.spill_bytes;
         if full || self.ingest.refuses_beacons() {
             Readiness::Refusing
-        } else if kafka.away || self.ingest.foreign_keys() > 0 {
+        } else if kafka.away || self.ingest.foreign_keys() > 0 || self.server.is_wrong() {
             Readiness::Degraded
         } else {
             Readiness::Ready

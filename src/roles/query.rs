@@ -3,6 +3,7 @@
 use super::figures::Figures;
 use super::{METRICS, loopback};
 use crate::config::Config;
+use crate::database::WrongServer;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, limits, signal, until};
@@ -25,7 +26,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[2]).await?;
-    let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
+    // A server that is away may come later.
+    match tokio::time::timeout(ASK, server.bind()).await {
+        Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
+        _ => {}
+    }
+    let client = server.client();
     // The URL may hold a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(client.clone(), config.access(make_one)?, config.clock()?);
@@ -51,6 +58,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
+        // Open requests are not waited for: no further answer of another server.
+        wrong = server.watch() => return Err(wrong.into()),
         signal = signal() => signal?,
     }
     let _ = stop.send(true);

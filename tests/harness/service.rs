@@ -207,6 +207,19 @@ impl Service {
         self.process.stop().await
     }
 
+    /// Starts the process, and does not wait for it.
+    pub fn spawn(&mut self, more: &[&str]) -> Result<()> {
+        self.process.spawn(more)
+    }
+
+    /// Waits for the end of the running process, which must be an error that names the cause.
+    pub async fn ended_with_an_error(&mut self, cause: &str) -> Result<()> {
+        let status = self.process.ended().await?;
+        let log = self.log();
+        ensure!(!status.success() && log.contains(cause), "the service ended with {status}\n{log}");
+        Ok(())
+    }
+
     /// Starts the process, which must end by itself and with an error. Returns what it has written.
     pub async fn refused(&mut self, more: &[&str]) -> Result<String> {
         let before = self.log().len();
