@@ -2,7 +2,6 @@
 
 pub mod aggregate;
 pub mod engine;
-pub mod figures;
 pub mod ingest;
 pub mod query;
 

@@ -17,6 +17,7 @@ pub mod due;
 pub mod finished;
 pub mod fold;
 pub mod kafka;
+pub mod metrics;
 pub mod progress;
 mod run;
 pub mod source;
