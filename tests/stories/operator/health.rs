@@ -151,7 +151,7 @@ fn expressions(board: &serde_json::Value) -> Vec<&str> {
     }
 }
 
-async fn send(service: &Service, body: &str, expected: u16) -> Result<()> {
+async fn send(service: &Service, body: &'static str, expected: u16) -> Result<()> {
     let mut connection = Connection::open(service.address()).await?;
     let answer = connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body).await?;
     ensure!(answer.status == expected, "{}: {:?}", answer.status, answer.body);
