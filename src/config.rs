@@ -135,6 +135,12 @@ const SETTINGS: &[Setting] = &[
     setting("mail_from", "ADDRESS", "", "Address that reports are sent from"),
     setting("mail_after_hours", "HOURS", "6", "How long after a month's end its reports are sent"),
     setting("public_url", "URL", "", "Where readers of reports reach this service, for the link in mails"),
+    setting(
+        "stall_after_seconds",
+        "SECONDS",
+        "120",
+        "Seconds without a written row, while records wait, until /readyz says degraded; at least two flush_ms",
+    ),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting(
         "record_format",
@@ -380,6 +386,7 @@ impl Config {
         config.access("")?;
         config.close_after()?;
         config.finished_every()?;
+        config.stall_after()?;
         config.retention()?;
         config.require_features()?;
         #[cfg(feature = "mail")]
@@ -774,6 +781,7 @@ mod tests {
                 "setting `ignore_networks` is \"10.0.0.0/99\" (flag --ignore-networks): expected a network such as 192.0.2.0/24",
             ),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
+            (&["--stall-after-seconds", "0"], "setting `stall_after_seconds` (flag --stall-after-seconds): expected"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
             (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),

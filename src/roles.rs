@@ -3,7 +3,6 @@
 #[cfg(feature = "kafka")]
 pub mod aggregate;
 pub mod engine;
-pub mod figures;
 #[cfg(feature = "kafka")]
 pub mod ingest;
 pub mod query;

@@ -8,14 +8,17 @@ use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
 use crate::embedded::supervisor::Supervisor;
-use crate::health::{Health, Readiness};
+use crate::health::lag::{Lag, Position};
+use crate::health::{Finding, Health, Readiness};
 use crate::metrics::MetricsListener;
+use crate::metrics::reports::ReportMetrics;
+use crate::metrics::scrape::{Part, Scrape};
 use crate::projects::Snapshot;
 use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registry};
 use crate::roles::METRICS;
-use crate::roles::figures::Figures;
 use crate::shell::{harden, limits, open_data_directory, signal, until};
 use crate::{close, database, embedded, health, http, keys, metrics, privacy, retention};
+use aggregate::metrics::FlushMetrics;
 use aggregate::progress::Progress;
 use anyhow::Context;
 use axum::Router;
@@ -24,12 +27,13 @@ use ingest::Ingest;
 use ingest::journal::{Journal, PressureState};
 use ingest::keys::KeyRing;
 use ingest::projects::Projects;
+use prometheus_client::registry::Registry;
 use schemas::{Hour, ProjectSlug};
 use serde_json::json;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
@@ -108,7 +112,11 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         journal: journal.clone(),
         engine: supervisor.state(),
         progress: Arc::default(),
+        lag: Arc::new(Mutex::new(Lag::new(Instant::now()))),
+        clock: Arc::clone(&clock),
+        stall_after: config.stall_after()?,
     };
+    let mut metrics = metrics::registry();
     let mut aggregator = tokio::task::JoinSet::new();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
     let backend = Backend::new(
@@ -119,11 +127,13 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         Arc::clone(&parts.progress),
         check.clone(),
     )?;
+    backend.flushes.register(&mut metrics);
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     #[cfg(feature = "mail")]
     if let Some(settings) = config.mail()? {
+        settings.metrics.register(&mut metrics);
         beside.spawn(crate::mail::keep(client.clone(), settings, crate::report::reports(client.clone(), &config)?));
     }
     beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), registry, check, names));
@@ -142,14 +152,15 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         let ingest = Arc::clone(&ingest);
         move || ingest.has_untrusted_proxy()
     }));
-    let reports = reports.layer(axum::Extension(untrusted_proxy));
-    let health = Health::new(parts.readiness());
+    let reports = measured(reports, &mut metrics).layer(axum::Extension(untrusted_proxy));
+    parts.register(&mut metrics);
+    let health = Health::new(parts.find().readiness);
     let router = routes(&config, &ingest, &access)?.merge(reports).merge(health::routes(health.clone()));
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
-    let metrics = operator.address();
-    beside.spawn(parts.clone().show(operator, stopped));
-    beside.spawn(health.keep(move || parts.readiness()));
-    tracing::info!(%address, metrics, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
+    let operator_address = operator.address();
+    beside.spawn(parts.clone().show(operator, metrics, stopped));
+    beside.spawn(health.keep(move || parts.find().readiness));
+    tracing::info!(%address, metrics = operator_address, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
 
     let verdict = verdict(&mut aggregator, &server).await;
     if verdict.is_ok() {
@@ -260,24 +271,53 @@ struct Parts {
     journal: Journal,
     engine: Arc<embedded::supervisor::State>,
     progress: Arc<Progress>,
+    lag: Arc<Mutex<Lag>>,
+    clock: ingest::Clock,
+    stall_after: Duration,
 }
 
 impl Parts {
-    fn readiness(&self) -> Readiness {
-        let fails =
-            self.progress.store_fails.load(Ordering::Relaxed) || self.progress.source_fails.load(Ordering::Relaxed);
-        let journal = self.journal.pressure().state;
-        if journal == PressureState::Full || self.ingest.refuses_beacons() {
-            Readiness::Refusing
-        } else if journal == PressureState::DropsEarly
-            || fails
-            || !self.clickhouse_answers()
-            || self.ingest.foreign_keys() > 0
-        {
-            Readiness::Degraded
-        } else {
-            Readiness::Ready
+    /// Checks everything, and notes how far the aggregator is.
+    fn find(&self) -> Finding {
+        let now = Instant::now();
+        let is_failing = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
+        let pressure = self.journal.pressure().state;
+        let mut refusing: Vec<String> = self.ingest.refusal().into_iter().collect();
+        if pressure == PressureState::Full {
+            refusing.push("the journal is full of records that are not counted yet".to_owned());
         }
+        let mut degrading = Vec::new();
+        if pressure == PressureState::DropsEarly {
+            degrading.push("the journal drops counted records early (`journal_bytes`)".to_owned());
+        }
+        if !self.engine.answers() {
+            degrading.push("ClickHouse does not answer".to_owned());
+        }
+        if is_failing(&self.progress.store_fails) {
+            degrading.push("ClickHouse does not take rows".to_owned());
+        }
+        if is_failing(&self.progress.source_fails) {
+            degrading.push("the journal cannot be read".to_owned());
+        }
+        if let Some(still) = self.noted_lag(now).stalled(now, self.stall_after) {
+            degrading.push(stalled(self.lag_records(), still));
+        }
+        if let nodes @ 1.. = self.ingest.foreign_keys() {
+            degrading.push(format!("{nodes} endpoints have another visitor key"));
+        }
+        Finding::new(Readiness::Refusing, refusing, degrading)
+    }
+
+    /// The lag, as of now.
+    fn noted_lag(&self, now: Instant) -> std::sync::MutexGuard<'_, Lag> {
+        let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = Position {
+            end: *self.journal.end().borrow(),
+            committed: self.progress.committed.load(Ordering::Relaxed),
+            rows: self.progress.rows.load(Ordering::Relaxed),
+        };
+        lag.note(now, position);
+        lag
     }
 
     /// Of a server of the operator's the aggregator knows.
@@ -311,47 +351,83 @@ impl Parts {
             "log": if progress.source_fails.load(Ordering::Relaxed) { "cannot be read" } else { "readable" },
             "folded": folded,
             "committed": figure(&progress.committed),
-            "lag": self.lag(),
+            "lag": self.lag_records(),
         });
         details.insert("aggregator".to_owned(), aggregator);
         details
     }
 
     /// Records that are not known to be in ClickHouse.
-    fn lag(&self) -> u64 {
+    fn lag_records(&self) -> u64 {
         self.journal.end().borrow().saturating_sub(self.progress.committed.load(Ordering::Relaxed))
     }
 
-    fn figures(&self) -> String {
-        let mut figures = Figures::default();
-        figures
-            .endpoint(&self.ingest)
-            .one("journal_bytes", "gauge", "Bytes of records in the journal.", self.journal.stored_bytes())
-            .one(
-                "journal_dropped_early_total",
-                "counter",
-                "Counted records that left the journal before their time, because `journal_bytes` was reached.",
-                self.journal.pressure().dropped_early,
-            )
-            .one("lag_records", "gauge", "Records that are not known to be in ClickHouse.", self.lag())
-            .partitions(&[(String::new(), Arc::clone(&self.progress))])
-            .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.clickhouse_answers()))
-            .one(
-                "clickhouse_restarts_total",
-                "counter",
-                "Restarts of the embedded ClickHouse.",
-                self.engine.restarts(),
-            );
-        figures.text()
+    /// Registers what is read at each scrape.
+    fn register(&self, registry: &mut Registry) {
+        self.ingest.metrics.register(registry);
+        let parts = self.clone();
+        metrics::scraped(registry, move |scrape| parts.scrape(scrape));
     }
 
-    async fn show(self, operator: MetricsListener, stopped: watch::Receiver<bool>) {
-        let parts = self.clone();
-        let routes = metrics::routes(move || self.figures(), move || (parts.readiness(), parts.details()));
+    fn scrape(&self, scrape: &mut Scrape<'_>) -> std::fmt::Result {
+        scrape.readiness(self.find().readiness)?;
+        scrape.endpoint(&self.ingest)?;
+        let ((records, bytes), pressure) = (self.journal.queue(), self.journal.pressure());
+        scrape.gauge("queue_records", "Records that wait to be written to the journal.", u64::from(records))?;
+        scrape.gauge("queue_bytes", "Bytes of these records.", bytes as u64)?;
+        scrape.gauge("journal_bytes", "Bytes of records in the journal.", pressure.stored_bytes)?;
+        if let Some(capacity) = pressure.capacity_bytes {
+            scrape.gauge("journal_capacity_bytes", "Bytes of records that the journal may hold.", capacity)?;
+        }
+        // A journal that cannot be read has no age; that it cannot be read is another metric.
+        if let Ok(oldest) = self.journal.oldest_hour() {
+            let now = Hour::of((self.clock)());
+            let hours = oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
+            let help = "Age of the oldest record in the journal, in whole hours.";
+            scrape.gauge("journal_age_seconds", help, u64::from(hours) * 3600)?;
+        }
+        scrape.counter(
+            "journal_dropped_early",
+            "Counted records that left the journal before their time, because `journal_bytes` was reached.",
+            pressure.dropped_early,
+        )?;
+        let (now, lag) = (Instant::now(), self.noted_lag(Instant::now()));
+        let part = Part {
+            labels: Vec::new(),
+            progress: Arc::clone(&self.progress),
+            lag_records: Some(self.lag_records()),
+            lag_seconds: lag.age(now).as_secs_f64(),
+            is_stalled: lag.stalled(now, self.stall_after).is_some(),
+        };
+        drop(lag);
+        scrape.parts(&[part])?;
+        scrape.gauge("clickhouse_answers", "1 while ClickHouse answers.", self.clickhouse_answers())?;
+        scrape.counter("clickhouse_restarts", "Restarts of the embedded ClickHouse.", self.engine.restarts())
+    }
+
+    async fn show(self, operator: MetricsListener, registry: Registry, stopped: watch::Receiver<bool>) {
+        let routes = metrics::routes(registry, move || (self.find(), self.details()));
         if let Err(error) = operator.serve(routes, until(stopped)).await {
             tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
         }
     }
+}
+
+/// Why counting that stands still degrades the service.
+pub(crate) fn stalled(records: u64, still: Duration) -> String {
+    format!("{records} records wait, and nothing has been written to ClickHouse for {} s", still.as_secs())
+}
+
+/// The routes of reports, measured.
+pub(crate) fn measured(reports: Router, registry: &mut Registry) -> Router {
+    let reports_metrics = ReportMetrics::default();
+    reports_metrics.register(registry);
+    metrics::scraped(registry, |scrape| {
+        let help =
+            "Values that reports added up as \"other\", since each has too few views or gives one away that has.";
+        scrape.counter("suppressed_cells", help, query::small_cells::suppressed_cells())
+    });
+    reports_metrics.layer(reports)
 }
 
 struct Backend {
@@ -366,6 +442,7 @@ struct Backend {
     progress: Arc<Progress>,
     registry: RegistryCheck,
     journal: JournalCheck,
+    flushes: FlushMetrics,
 }
 
 impl Backend {
@@ -394,6 +471,7 @@ impl Backend {
             progress,
             registry,
             journal,
+            flushes: FlushMetrics::default(),
         })
     }
 }
@@ -434,7 +512,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         backend.finished_every,
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
-    let store = store.with_abort(backend.config.abort_at.clone());
+    let store = store.with_abort(backend.config.abort_at.clone()).with_metrics(backend.flushes);
     aggregate::run(backend.config, source, store, backend.progress, until(stopped))
         .await
         .context("the aggregator stopped")

@@ -18,6 +18,7 @@ pub mod finished;
 pub mod fold;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod metrics;
 pub mod progress;
 mod run;
 pub mod source;

@@ -1,6 +1,7 @@
 //! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
 
 use crate::fold::Rows;
+use crate::metrics::FlushMetrics;
 use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
 use crate::window::WindowStart;
@@ -8,7 +9,7 @@ use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{StreamId, niceness};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why rows are not known to be stored.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,7 @@ pub struct SummaryStore {
     client: Client,
     timeout: Duration,
     abort_at: Option<Arc<AbortAt>>,
+    metrics: FlushMetrics,
 }
 
 impl SummaryStore {
@@ -54,7 +56,7 @@ impl SummaryStore {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "0")
             .with_setting("optimize_on_insert", "0");
-        SummaryStore { client, timeout, abort_at: None }
+        SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default() }
     }
 
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
@@ -71,9 +73,25 @@ impl SummaryStore {
         SummaryStore { abort_at, ..self }
     }
 
-    /// Inserts all rows. Safe to call again with the same rows. Details come before totals, so that a total is never
-    /// shown whose pages are not there yet; the ledger's row comes last.
+    /// The same store, which counts its flushes in `metrics`.
+    pub fn with_metrics(self, metrics: FlushMetrics) -> Self {
+        SummaryStore { metrics, ..self }
+    }
+
+    /// Inserts all rows. Safe to call again with the same rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time; which rows are stored is unknown.
     pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let outcome = self.insert_all(rows).await;
+        self.metrics.note(outcome.is_ok(), started.elapsed());
+        outcome
+    }
+
+    /// Details come before totals, so that a total is never
+    /// shown whose pages are not there yet; the ledger's row comes last.
+    async fn insert_all(&self, rows: &Rows) -> Result<(), StoreError> {
         let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
         passed(Step::Page);

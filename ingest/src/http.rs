@@ -28,7 +28,7 @@ use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A transparent GIF of one pixel (GIF89a, 43 bytes).
 const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
@@ -37,11 +37,11 @@ const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xf
 const NOSNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
 /// What became of a beacon that was not refused.
-enum Taken {
+pub(crate) enum Taken {
     /// The log has it.
     Accepted,
     /// It is no view that counts: tallied, and answered like an accepted one.
-    NotCounted,
+    NotCounted(RejectionReason),
     /// The reader wants not to be counted; nothing was read or written.
     OptedOut,
 }
@@ -100,9 +100,9 @@ async fn pageview<S: Sink>(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let received = async || read_body(body, &ingest).await;
-    let outcome = take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body)).await;
+    let outcome = timed(&ingest, take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body))).await;
     match outcome {
-        Ok(Taken::Accepted | Taken::NotCounted) => answer(StatusCode::ACCEPTED),
+        Ok(Taken::Accepted | Taken::NotCounted(_)) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         Err(rejection) => refusal(&rejection),
     }
@@ -114,7 +114,7 @@ async fn pixel<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let outcome = take(
+    let taken = take(
         &ingest,
         peer,
         &parts,
@@ -128,10 +128,9 @@ async fn pixel<S: Sink>(
             }
             Ok(beacon)
         },
-    )
-    .await;
-    match outcome {
-        Ok(Taken::Accepted | Taken::NotCounted) => pixel_image(),
+    );
+    match timed(&ingest, taken).await {
+        Ok(Taken::Accepted | Taken::NotCounted(_)) => pixel_image(),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         // A browser that sends no `Referer` cannot do better, and a reader must not see a broken image.
         Err(rejection) if (rejection.reason, rejection.field) == (RejectionReason::MissingField, Some("url")) => {
@@ -146,6 +145,17 @@ fn pixel_image() -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/gif"));
     *response.body_mut() = Body::from(PIXEL);
     response
+}
+
+/// Counts what becomes of a beacon, and measures how long it takes.
+async fn timed<S: Sink>(
+    ingest: &Ingest<S>,
+    taken: impl Future<Output = Result<Taken, Rejection>>,
+) -> Result<Taken, Rejection> {
+    let started = Instant::now();
+    let outcome = taken.await;
+    ingest.metrics.note(&outcome, started.elapsed());
+    outcome
 }
 
 /// The way of one beacon, from the open request to the durable record.
@@ -187,7 +197,7 @@ async fn take<S: Sink>(
         let project = page.project.clone();
         if let Some(reason) = no_view(ingest, request, &project, &address) {
             ingest.tally.add(Some(project), reason, String::new(), 1);
-            return Ok(Taken::NotCounted);
+            return Ok(Taken::NotCounted(reason));
         }
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {

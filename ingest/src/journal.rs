@@ -349,6 +349,24 @@ impl Journal {
         .map(|first| first.unwrap_or(*self.shared.end.borrow()))
     }
 
+    /// Hour in which the oldest record still kept was appended, or none where none is kept.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn oldest_hour(&self) -> Result<Option<Hour>, JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let batches = transaction.open_table(BATCHES)?;
+            Ok(batches.first()?.and_then(|(_, bytes)| header(bytes.value()).map(|header| header.appended)))
+        })
+    }
+
+    /// Records that wait for the next write to the disk, and their bytes.
+    pub fn queue(&self) -> (u32, usize) {
+        let gathered = locked(&self.shared.gathering);
+        (gathered.count, gathered.batch.len())
+    }
+
     /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). Records
     /// below `offset` in the first batch are the caller's to skip. They follow one another without gap or overlap.
     ///

@@ -3,11 +3,11 @@
 //! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
 //! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
 
-use super::figures::Figures;
 use super::{METRICS, loopback};
 use crate::config::Config;
 use crate::database::Server;
-use crate::health::{Health, Readiness};
+use crate::health::{Finding, Health, Readiness};
+use crate::metrics::scrape::Scrape;
 use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot};
 use crate::registry::{RegistryCopy, refresh_registry};
@@ -87,12 +87,12 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
     let privacy = ingest::rate_limited(privacy, &ingest);
     let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes, server };
-    let state = Health::new(endpoint.readiness());
+    let state = Health::new(endpoint.find().readiness);
     let router = ingest::routes(Arc::clone(&ingest)).merge(health::routes(state.clone())).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
     let metrics = operator.address();
     beside.spawn(operator_routes(operator, endpoint.clone(), stopped));
-    beside.spawn(state.keep(move || endpoint.readiness()));
+    beside.spawn(state.keep(move || endpoint.find().readiness));
     tracing::info!(%address, metrics, data = %data.display(), topic = settings.topic, "headcount takes beacons");
 
     let verdict = tokio::select! {
@@ -158,38 +158,46 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn readiness(&self) -> Readiness {
+    fn find(&self) -> Finding {
         let kafka = self.sink.figures();
-        let full = kafka.away && kafka.spill_bytes >= self.spill_bytes;
-        if full || self.ingest.refuses_beacons() {
-            Readiness::Refusing
-        } else if kafka.away || self.ingest.foreign_keys() > 0 || self.server.is_wrong() {
-            Readiness::Degraded
-        } else {
-            Readiness::Ready
+        let mut refusing: Vec<String> = self.ingest.refusal().into_iter().collect();
+        if kafka.away && kafka.spill_bytes >= self.spill_bytes {
+            refusing.push("Kafka does not acknowledge, and the spill is full (`spill_bytes`)".to_owned());
         }
+        let mut degrading = Vec::new();
+        if kafka.away {
+            degrading.push("Kafka does not acknowledge".to_owned());
+        }
+        if let nodes @ 1.. = self.ingest.foreign_keys() {
+            degrading.push(format!("{nodes} endpoints have another visitor key"));
+        }
+        if self.server.is_wrong() {
+            degrading.push("ClickHouse is another server than before, see the log".to_owned());
+        }
+        Finding::new(Readiness::Refusing, refusing, degrading)
     }
 
-    fn figures(&self) -> String {
+    fn scrape(&self, scrape: &mut Scrape<'_>) -> std::fmt::Result {
         let kafka = self.sink.figures();
-        let mut figures = Figures::default();
-        figures
-            .one("delivered_total", "counter", "Records that Kafka acknowledged.", kafka.delivered)
-            .one("spilled_total", "counter", "Records that went to the spill instead of Kafka.", kafka.spilled)
-            .one("drained_total", "counter", "Spilled records that have arrived in Kafka.", kafka.drained)
-            .one("spill_records", "gauge", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)
-            .one("spill_bytes", "gauge", "Bytes of records in the spill.", kafka.spill_bytes)
-            .one("queue_records", "gauge", "Records that wait for Kafka's acknowledgement.", kafka.in_queue)
-            .one("kafka_away", "gauge", "1 while Kafka does not acknowledge.", u8::from(kafka.away))
-            .endpoint(&self.ingest);
-        figures.text()
+        scrape.readiness(self.find().readiness)?;
+        scrape.counter("delivered", "Records that Kafka acknowledged.", kafka.delivered)?;
+        scrape.counter("spilled", "Records that went to the spill instead of Kafka.", kafka.spilled)?;
+        scrape.counter("drained", "Spilled records that have arrived in Kafka.", kafka.drained)?;
+        scrape.gauge("spill_records", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)?;
+        scrape.gauge("spill_bytes", "Bytes of records in the spill.", kafka.spill_bytes)?;
+        scrape.gauge("spill_capacity_bytes", "Bytes of records that the spill may hold.", self.spill_bytes)?;
+        scrape.gauge("queue_records", "Records that wait for Kafka's acknowledgement.", kafka.in_queue)?;
+        scrape.gauge("kafka_away", "1 while Kafka does not acknowledge.", kafka.away)?;
+        scrape.endpoint(&self.ingest)
     }
 }
 
 async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped: watch::Receiver<bool>) {
-    let shown = endpoint.clone();
-    let ready = move || (shown.readiness(), shown.ingest.details());
-    let routes = metrics::routes(move || endpoint.figures(), ready);
+    let mut registry = metrics::registry();
+    endpoint.ingest.metrics.register(&mut registry);
+    let scraped = endpoint.clone();
+    metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
+    let routes = metrics::routes(registry, move || (endpoint.find(), endpoint.ingest.details()));
     if let Err(error) = operator.serve(routes, until(stopped)).await {
         tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
     }
