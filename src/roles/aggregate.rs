@@ -3,7 +3,7 @@
 
 use super::METRICS;
 use crate::config::Config;
-use crate::config::kafka::GroupProtocol;
+use crate::config::kafka::{GroupProtocol, KafkaSettings};
 use crate::health::lag::{Lag, Position};
 use crate::health::{Finding, Readiness};
 use crate::metrics::scrape::{Part, Scrape};
@@ -15,6 +15,7 @@ use aggregate::kafka::{GroupConfig, GroupStatus, PartitionStatus, Streams, run_g
 use aggregate::metrics::FlushMetrics;
 use aggregate::store::SummaryStore;
 use anyhow::Context;
+use axum::Router;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -32,16 +33,9 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let operator_address = operator.address();
     let status = Arc::new(GroupStatus::default());
     let (stop, stopped) = watch::channel(false);
-    let (mut registry, flushes, mail) = (metrics::registry(), FlushMetrics::default(), config.mail()?);
-    flushes.register(&mut registry);
-    if let Some(mail) = &mail {
-        mail.metrics.register(&mut registry);
-    }
+    let (flushes, mail) = (FlushMetrics::default(), config.mail()?);
     let member = Member::new(Arc::clone(&status), config.stall_after()?);
-    let scraped = member.clone();
-    metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
-    let shown = member.clone();
-    let routes = metrics::routes(registry, move || shown.ready());
+    let routes = member.routes(&flushes, mail.as_ref());
     let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
     let mut checks = tokio::task::JoinSet::new();
     checks.spawn(member.keep());
@@ -54,15 +48,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
 
     let work = async {
         let Some(clickhouse) = prepared(&config, &stopped).await? else { return Ok(()) };
-        let mut told = false;
-        while !topic::fit(&settings, config.topic_plan()?).await? {
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!("Kafka does not answer; nothing is folded until it does");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
-                () = until(stopped.clone()) => return Ok(()),
-            }
+        if !has_topic(&settings, &config, &stopped).await? {
+            return Ok(());
         }
         let mut keeping = tokio::task::JoinSet::new();
         let timeout = config.clickhouse_timeout()?;
@@ -113,6 +100,21 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     verdict
 }
 
+/// Waits until Kafka has answered that the topic is fit. False if a stop came first.
+async fn has_topic(settings: &KafkaSettings, config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
+    let mut is_logged = false;
+    while !topic::fit(settings, config.topic_plan()?).await? {
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!("Kafka does not answer; nothing is folded until it does");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = until(stopped.clone()) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
 async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
     let own = config.metrics_listen_or(METRICS[1])?;
@@ -157,6 +159,18 @@ struct Member {
 impl Member {
     fn new(status: Arc<GroupStatus>, stall_after: Duration) -> Self {
         Member { status, lags: Arc::default(), stall_after }
+    }
+
+    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` where it is set up.
+    fn routes(&self, flushes: &FlushMetrics, mail: Option<&mail::MailConfig>) -> Router {
+        let mut registry = metrics::registry();
+        flushes.register(&mut registry);
+        if let Some(mail) = mail {
+            mail.metrics.register(&mut registry);
+        }
+        let (scraped, shown) = (self.clone(), self.clone());
+        metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
+        metrics::routes(registry, move || shown.ready())
     }
 
     /// Notes the lag of each partition until it is dropped.
