@@ -3,7 +3,7 @@
 
 use super::METRICS;
 use crate::config::Config;
-use crate::config::kafka::GroupProtocol;
+use crate::config::kafka::{GroupProtocol, KafkaSettings};
 use crate::database::{Server, WrongServer};
 use crate::health::lag::{Lag, Position};
 use crate::health::{Finding, Readiness};
@@ -16,6 +16,8 @@ use aggregate::kafka::{GroupConfig, GroupStatus, PartitionStatus, Streams, run_g
 use aggregate::metrics::FlushMetrics;
 use aggregate::store::SummaryStore;
 use anyhow::Context;
+use axum::Router;
+use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -33,19 +35,17 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let operator_address = operator.address();
     let status = Arc::new(GroupStatus::default());
     let (stop, stopped) = watch::channel(false);
-    let (mut registry, flushes) = (metrics::registry(), FlushMetrics::default());
-    flushes.register(&mut registry);
+    let flushes = FlushMetrics::default();
     #[cfg(feature = "mail")]
     let mail = config.mail()?;
+    let member = Member::new(Arc::clone(&status), config.stall_after()?);
+    let mut registry = metrics::registry();
+    flushes.register(&mut registry);
     #[cfg(feature = "mail")]
     if let Some(mail) = &mail {
         mail.metrics.register(&mut registry);
     }
-    let member = Member::new(Arc::clone(&status), config.stall_after()?);
-    let scraped = member.clone();
-    metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
-    let shown = member.clone();
-    let routes = metrics::routes(registry, move || shown.ready());
+    let routes = member.routes(registry);
     let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
     let mut checks = tokio::task::JoinSet::new();
     checks.spawn(member.keep());
@@ -59,15 +59,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
     let work = async {
         let Some(clickhouse) = prepared(&config, &server, &stopped).await? else { return Ok(()) };
-        let mut told = false;
-        while !topic::fit(&settings, config.topic_plan()?).await? {
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!("Kafka does not answer; nothing is folded until it does");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
-                () = until(stopped.clone()) => return Ok(()),
-            }
+        if !has_topic(&settings, &config, &stopped).await? {
+            return Ok(());
         }
         let mut keeping = tokio::task::JoinSet::new();
         let timeout = config.clickhouse_timeout()?;
@@ -124,6 +117,21 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     verdict
 }
 
+/// Waits until Kafka has answered that the topic is fit. False if a stop came first.
+async fn has_topic(settings: &KafkaSettings, config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
+    let mut is_logged = false;
+    while !topic::fit(settings, config.topic_plan()?).await? {
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!("Kafka does not answer; nothing is folded until it does");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = until(stopped.clone()) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
 async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
     let own = config.metrics_listen_or(METRICS[1])?;
@@ -172,6 +180,13 @@ struct Member {
 impl Member {
     fn new(status: Arc<GroupStatus>, stall_after: Duration) -> Self {
         Member { status, lags: Arc::default(), stall_after }
+    }
+
+    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` where it is set up.
+    fn routes(&self, mut registry: Registry) -> Router {
+        let (scraped, shown) = (self.clone(), self.clone());
+        metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
+        metrics::routes(registry, move || shown.ready())
     }
 
     /// Notes the lag of each partition until it is dropped.

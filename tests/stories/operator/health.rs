@@ -231,7 +231,7 @@ async fn every_metric_is_documented_and_rules_and_board_name_no_other() -> Resul
         let scrape = is_documented(name, metrics).await?;
         // Of a partition's metrics there is the type, and no value without a broker.
         exists.extend(types(&scrape).keys().map(|&name| name.to_owned()));
-        process.stop().await?;
+        process.kill().await?;
     }
     service.stop().await?;
 
