@@ -7,9 +7,7 @@ use std::time::Duration;
 
 /// Creates the database where it is missing, brings it to this program's version, and returns a client of it.
 pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<Client> {
-    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
-        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
-    }
+    check_name(database)?;
     // Atomic, not the engine's `default`: that one maps files.
     let create = format!("CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic");
     in_time(timeout, server.query(&create).execute()).await?.context("cannot create the database in ClickHouse")?;
@@ -32,6 +30,17 @@ pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyh
         tracing::info!(database, version, "schema is up to date");
     }
     Ok(client)
+}
+
+/// Refuses what cannot be the name of a database.
+///
+/// # Errors
+/// It has other characters than letters, digits and underscores, or none.
+pub fn check_name(database: &str) -> anyhow::Result<()> {
+    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
+        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
+    }
+    Ok(())
 }
 
 /// Of the schema that the database has; 0 where it has none.

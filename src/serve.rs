@@ -15,8 +15,9 @@ use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registr
 use crate::roles::METRICS;
 use crate::roles::figures::Figures;
 use crate::shell::{harden, limits, open_data_directory, signal, until};
-use crate::{close, database, embedded, health, http, keys, mail, metrics, privacy, report, retention};
+use crate::{backup, close, database, embedded, health, http, keys, mail, metrics, privacy, report, retention};
 use aggregate::progress::Progress;
+use aggregate::writes::Writes;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
@@ -86,11 +87,22 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         progress: Arc::default(),
     };
     let mut aggregator = tokio::task::JoinSet::new();
+    let writes = Writes::default();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
-    let backend =
-        Backend::new(&config, journal.clone(), server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
+    let backend = Backend {
+        writes: writes.clone(),
+        ..Backend::new(
+            &config,
+            journal.clone(),
+            server,
+            Arc::clone(&clock),
+            Arc::clone(&parts.progress),
+            check.clone(),
+        )?
+    };
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(backup::control::serve(data.clone(), journal.clone(), writes));
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     if let Some(settings) = config.mail()? {
         beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));
@@ -330,6 +342,7 @@ struct Backend {
     progress: Arc<Progress>,
     registry: RegistryCheck,
     journal: Journal,
+    writes: Writes,
 }
 
 impl Backend {
@@ -358,6 +371,7 @@ impl Backend {
             progress,
             registry,
             journal,
+            writes: Writes::default(),
         })
     }
 }
@@ -392,9 +406,10 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         backend.close_after,
         backend.retention,
         backend.finished_every,
+        backend.writes.clone(),
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
-    let store = store.with_abort(backend.config.abort_at.clone());
+    let store = store.with_abort(backend.config.abort_at.clone()).held_by(backend.writes);
     aggregate::run(backend.config, source, store, backend.progress, until(stopped))
         .await
         .context("the aggregator stopped")

@@ -4,6 +4,7 @@ use crate::fold::Rows;
 use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
 use crate::window::WindowStart;
+use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{StreamId, niceness};
@@ -40,6 +41,7 @@ pub struct SummaryStore {
     client: Client,
     timeout: Duration,
     abort_at: Option<Arc<AbortAt>>,
+    writes: Writes,
 }
 
 impl SummaryStore {
@@ -54,7 +56,7 @@ impl SummaryStore {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "0")
             .with_setting("optimize_on_insert", "0");
-        SummaryStore { client, timeout, abort_at: None }
+        SummaryStore { client, timeout, abort_at: None, writes: Writes::default() }
     }
 
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
@@ -69,6 +71,16 @@ impl SummaryStore {
     /// The same store, for a rehearsal that dies on its way.
     pub fn with_abort(self, abort_at: Option<Arc<AbortAt>>) -> Self {
         SummaryStore { abort_at, ..self }
+    }
+
+    /// The same store, whose writes a backup can hold.
+    pub fn held_by(self, writes: Writes) -> Self {
+        SummaryStore { writes, ..self }
+    }
+
+    /// What holds its writes.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Inserts all rows. Safe to call again with the same rows. Details come before totals, so that a total is never

@@ -11,6 +11,7 @@ use crate::shell::{harden, signal, until};
 use crate::{close, database, mail, projects, report, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
 use aggregate::store::SummaryStore;
+use aggregate::writes::Writes;
 use anyhow::Context;
 use axum::Router;
 use serde_json::json;
@@ -55,6 +56,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             config.close_after()?,
             config.retention()?,
             config.finished_every()?,
+            // No backup can hold the writes of several processes.
+            Writes::default(),
         ));
         if let Some(mail) = config.mail()? {
             keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
