@@ -167,6 +167,9 @@ async fn bring_back(
     // Refuses a name that is none before it goes into a statement.
     database::check_name(database)?;
     database::check_name(&manifest.database)?;
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
+        bail!("the manifest names the file {name:?}: expected letters, digits, hyphens and points");
+    }
     let sql = format!("RESTORE DATABASE {} AS {database} FROM File('{name}')", manifest.database);
     server.query(&sql).execute().await.context("ClickHouse cannot restore the database")?;
     let client = database::prepare(server, database, config.clickhouse_timeout()?).await?;
