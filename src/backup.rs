@@ -19,6 +19,7 @@ use chrono::Utc;
 use clap::ArgMatches;
 use clickhouse::Client;
 use manifest::{Archive, Manifest};
+use schemas::VisitorSketch;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -113,6 +114,9 @@ async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) ->
     }
     // BACKUP copies whole tables, so those with sketches are copied without them first.
     let scratch = format!("{database}_without_sketches");
+    // An empty one, which reports of open months can read; closed months have none.
+    let empty = VisitorSketch::new().encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let empty = format!("if(sketch = '', '', unhex('{empty}'))");
     let run = async |sql: String| client.query(&sql).execute().await;
     let copied = async {
         run(format!("DROP DATABASE IF EXISTS {scratch} SYNC")).await?;
@@ -120,7 +124,7 @@ async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) ->
         for table in SKETCHED {
             run(format!("CREATE TABLE {scratch}.{table} AS {database}.{table}")).await?;
             let insert =
-                format!("INSERT INTO {scratch}.{table} SELECT * REPLACE ('' AS sketch) FROM {database}.{table}");
+                format!("INSERT INTO {scratch}.{table} SELECT * REPLACE ({empty} AS sketch) FROM {database}.{table}");
             run(format!("{insert} SETTINGS max_partitions_per_insert_block = 0")).await?;
         }
         let copies: Vec<String> =
