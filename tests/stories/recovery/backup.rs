@@ -297,6 +297,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     service.done(&["project", "add", "private", "--host", "private.example"]).await?;
     views(&service, 0..60).await?;
     counted(&service, 60).await?;
+    let totals = report(&service).await?["totals"].clone();
     let token = service.token(None).await?;
     let id = service.done(&["token", "list"]).await?.lines().nth(1).context("a token")?[..16].to_owned();
     let backup = place.path("backup");
@@ -319,7 +320,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     fresh.start(&START).await?;
     fresh.opened("docs").await?;
     ensure!(http::get_as(fresh.address(), PRIVATE, &token).await?.status == 200, "the token is not back");
-    ensure!(report(&fresh).await?["totals"]["views"] == 36, "the views are not back");
+    ensure!(report(&fresh).await?["totals"] == totals, "the figures are not back");
     fresh.stop().await?;
 
     // With it.
