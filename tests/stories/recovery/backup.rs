@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use clickhouse::Client;
+use harness::clickhouse::Engine;
 use harness::http::{self, Connection};
 use harness::service::{Service, binary, eventually};
 use serde_json::Value;
@@ -69,7 +70,10 @@ async fn views(service: &Service, numbers: std::ops::Range<u64>) -> Result<()> {
 
 /// Waits until the ledger has this many records.
 async fn counted(service: &Service, records: u64) -> Result<()> {
-    let client = service.clickhouse()?;
+    counted_in(&service.clickhouse()?, records).await
+}
+
+async fn counted_in(client: &Client, records: u64) -> Result<()> {
     eventually("the ledger to have all records", async || {
         let sum = client.query("SELECT sum(seen) FROM ledger FINAL").fetch_one::<u64>().await?;
         ensure!(sum == records, "{sum} of {records}");
@@ -84,12 +88,12 @@ async fn rows(client: &Client, sql: &str) -> Result<String> {
 }
 
 /// Every column of every row, sketches included.
-async fn all_rows(service: &Service) -> Result<Vec<String>> {
+async fn all_rows(client: &Client) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for table in TABLES {
         let sketched = ["site_hourly", "page_daily"].contains(&table);
         let columns = if sketched { "* REPLACE (hex(sketch) AS sketch)" } else { "*" };
-        let rows = rows(&service.clickhouse()?, &format!("SELECT {columns} FROM {table} FINAL ORDER BY ALL")).await?;
+        let rows = rows(client, &format!("SELECT {columns} FROM {table} FINAL ORDER BY ALL")).await?;
         all.push(format!("{table}\n{rows}"));
     }
     Ok(all)
@@ -252,7 +256,7 @@ async fn with_the_journal(mut service: Service, backup: &Path, total: u64) -> Re
     let place = Directory::new()?;
     let quiet = place.path("quiet");
     service.done(&["backup", text(&quiet)]).await?;
-    let expected = all_rows(&service).await?;
+    let expected = all_rows(&service.clickhouse()?).await?;
     let again = run(&service.data(), &["backup", text(&quiet)]).await?;
     ensure!(!again.status.success() && printed(&again).contains("name a new directory"), "{}", printed(&again));
     ensure!(quiet.join("manifest.json").exists(), "the older backup is gone");
@@ -260,7 +264,7 @@ async fn with_the_journal(mut service: Service, backup: &Path, total: u64) -> Re
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     restored(&fresh, &quiet, &START).await?;
     fresh.start(&START).await?;
-    is_equal(&all_rows(&fresh).await?, &expected)?;
+    is_equal(&all_rows(&fresh.clickhouse()?).await?, &expected)?;
     fresh.stop().await?;
     let refused = run(&fresh.data(), &["restore", text(&quiet)]).await?;
     let message = printed(&refused);
@@ -419,4 +423,72 @@ async fn a_copy_that_followed_links_says_why_it_does_not_start() -> Result<()> {
     let log = service.refused(&[]).await?;
     ensure!(log.contains("followed symbolic links") && log.contains("cp -a"), "{log}");
     Ok(())
+}
+
+/// With a ClickHouse server the file stays in the server's backup directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_clickhouse_server_is_restored_from_it() -> Result<()> {
+    let (engine, place) = (Engine::start().await?, Directory::new()?);
+    let configure = |service: &Service, database: &str| -> Result<Client> {
+        std::fs::create_dir_all(service.data())?;
+        let settings = format!("clickhouse_url = \"{}\"\nclickhouse_database = \"{database}\"\n", engine.url()?);
+        std::fs::write(service.data().join("headcount.toml"), settings)?;
+        Ok(Client::default().with_url(engine.url()?).with_database(database))
+    };
+    let mut service = Service::new(&BEHIND_PROXY)?;
+    let client = configure(&service, "first")?;
+    service.start(&START).await?;
+    service.register(&[("docs", "docs.example")]).await?;
+    views(&service, 0..60).await?;
+    counted_in(&client, 60).await?;
+    let backup = place.path("backup");
+    let said = service.done(&["backup", text(&backup)]).await?;
+    ensure!(said.contains("in the backup directory of the ClickHouse server"), "{said}");
+    let (expected, totals) = (all_rows(&client).await?, report(&service).await?["totals"].clone());
+    service.stop().await?;
+    let refused = run(&service.data(), &["restore", text(&backup)]).await?;
+    let message = printed(&refused);
+    ensure!(!refused.status.success() && message.contains("is not empty") && message.contains("ledger"), "{message}");
+
+    let mut fresh = Service::new(&BEHIND_PROXY)?;
+    let client = configure(&fresh, "second")?;
+    restored(&fresh, &backup, &START).await?;
+    is_equal(&all_rows(&client).await?, &expected)?;
+    fresh.start(&START).await?;
+    fresh.opened("docs").await?;
+    ensure!(report(&fresh).await?["totals"] == totals, "the report differs");
+    fresh.stop().await
+}
+
+/// What a node said before its key was lost is no other node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_node_with_a_new_key_complains_of_no_other() -> Result<()> {
+    let (engine, mut service) = (Engine::start().await?, Service::new(&[])?);
+    std::fs::create_dir_all(service.data())?;
+    std::fs::write(service.data().join("headcount.toml"), format!("clickhouse_url = \"{}\"\n", engine.url()?))?;
+    let client = Client::default().with_url(engine.url()?).with_database("headcount");
+    let keys = async || -> Result<(u64, u32)> {
+        let sql = "SELECT uniqExact(fingerprint), toUInt32(max(seen)) FROM key_in_use";
+        Ok(client.query(sql).fetch_one::<(u64, u32)>().await?)
+    };
+    let seen = async |number: u64, after: u32| {
+        eventually("a key to be reported", async || {
+            let (found, last) = keys().await?;
+            ensure!(found == number && last > after, "{found} keys, {last}");
+            Ok(last)
+        })
+        .await
+    };
+    service.start(&[]).await?;
+    seen(1, 0).await?;
+    service.stop().await?;
+    std::fs::remove_dir_all(service.data().join("keys"))?;
+    service.start(&[]).await?;
+    let first = seen(2, 0).await?;
+    // After its next report it has compared at least once.
+    seen(2, first).await?;
+    let state = service.state().await?;
+    ensure!(state["key"]["nodes_with_another"] == 0, "{state}");
+    ensure!(!service.log().contains("another visitor key"), "{}", service.log());
+    service.stop().await
 }
