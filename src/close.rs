@@ -5,6 +5,7 @@ use crate::{database, projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
 use aggregate::finished::finish;
+use aggregate::writes::Writes;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
@@ -131,11 +132,13 @@ pub async fn keep(
     after: Duration,
     retention: retention::Retention,
     finished_every: Duration,
+    writes: Writes,
 ) {
     let closer = Closer::new(client.clone());
     let mut finished = None::<Instant>;
     let mut waiting = BTreeSet::new();
     loop {
+        let permit = writes.permit().await;
         if let Err(error) = retention::keep(&client, retention).await {
             tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
         }
@@ -148,6 +151,7 @@ pub async fn keep(
                 Err(error) => tracing::warn!(%error, "visitors could not be estimated for SQL; trying again"),
             }
         }
+        drop(permit);
         tokio::time::sleep(if waiting.is_empty() { CHECK_INTERVAL } else { WAITING_CHECK_INTERVAL }).await;
     }
 }

@@ -15,9 +15,7 @@ use std::time::Duration;
 /// # Errors
 /// [`WrongServer`] where another attempt does not help; the database is newer than this program; or ClickHouse failed.
 pub async fn prepare(server: &Server, database: &str, timeout: Duration) -> anyhow::Result<Client> {
-    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
-        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
-    }
+    check_name(database)?;
     // The check comes before anything is written.
     in_time(timeout, server.check()).await??;
     migrate(&server.unchecked(), database, timeout).await?;
@@ -46,6 +44,17 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
         let noted = client.query("INSERT INTO schema_version (version) VALUES (?)").bind(*version).execute();
         in_time(timeout, noted).await?.context("cannot note the schema's version")?;
         tracing::info!(database, version, "schema is up to date");
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be the name of a database.
+///
+/// # Errors
+/// It has other characters than letters, digits and underscores, or none.
+pub fn check_name(database: &str) -> anyhow::Result<()> {
+    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
+        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
     }
     Ok(())
 }

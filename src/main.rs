@@ -7,10 +7,12 @@
 #![cfg_attr(not(all(feature = "kafka", feature = "mail")), allow(dead_code))]
 
 mod audit;
+mod backup;
 mod close;
 mod config;
 mod database;
 mod embedded;
+mod erased;
 mod health;
 mod http;
 mod journal;
@@ -103,6 +105,20 @@ fn command() -> Command {
                         .arg(path_argument("source", "SOURCE", "The damaged file, such as DATA/journal.redb; it is not changed"))
                         .arg(path_argument("target", "TARGET", "The new file, which must not exist")),
                 ),
+        )
+        .subcommand(
+            Command::new("backup")
+                .about("Back up figures and registry of a running service to a new directory; never the visitor key")
+                .arg(path_argument("target", "TARGET", "The new directory, which must not exist"))
+                .arg(switch("without-sketches", WITHOUT_SKETCHES))
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("restore")
+                .about("Restore a backup into a data directory without figures, and close and remove what is past its time")
+                .arg(path_argument("target", "TARGET", "The directory that `headcount backup` wrote"))
+                .arg(switch("show", "Print what the backup contains and how old it is, and restore nothing"))
+                .args(config::arguments()),
         )
         .subcommand(
             Command::new("rebuild")
@@ -254,6 +270,7 @@ fn command() -> Command {
 fn path_argument(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(value).value_parser(clap::value_parser!(std::path::PathBuf)).help(help)
 }
+const WITHOUT_SKETCHES: &str = "Leave out the visitor sketches: for backups that are kept longer than 72 hours after a month. Visitors of months that are not closed are then missing";
 /// Help of `--recover`, which is given once, after ClickHouse's data were lost or replaced by an older copy.
 const RECOVER: &str = "After a loss of ClickHouse's data: restore the registry from its copy, and go on although the journal no longer holds all that is missing";
 const RECOVER_REGISTRY: &str = "After a loss of ClickHouse's data: restore the registry from this endpoint's copy";
@@ -476,6 +493,16 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let (action, matches) = matches.subcommand().context("no topic command given")?;
             let config = Config::load(matches)?;
             runtime()?.block_on(topic::command(action, matches, &config))
+        }
+        Some(("backup", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(backup::command(matches, &config))
+        }
+        Some(("restore", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(backup::restore::command(matches, &config))
         }
         Some(("journal", matches)) => journal::command(matches),
         Some(("project", matches)) => {

@@ -1,6 +1,7 @@
 //! The registry of projects: the commands that change it, and the endpoint's copy of it.
 
 use crate::config::Config;
+use crate::erased::{self, Entry};
 use crate::{database, embedded, retention, tokens};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -205,16 +206,9 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             println!("in force within {} seconds", REFRESH.as_secs() + 1);
         }
         ("erase", Some(slug)) => {
-            // First the registry: from here on nothing of it is accepted, and what comes back is removed.
-            put(&client, &slug, |row| {
-                row.removed = ERASED;
-                row.hosts = Vec::new();
-                rules::clear(row);
-                (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
-            })
-            .await?;
-            tokens::revoke_all_of(&client, &slug).await?;
-            let tables = retention::remove(&client, &slug).await?;
+            // Before anything is removed: a backup may bring the project back after that.
+            erased::note(&config.data(), Entry::Project(slug.to_string()))?;
+            let tables = erase(&client, &slug).await?;
             println!(
                 "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \
                  leave with the log's retention ({} hours); aggregators remove what comes of them",
@@ -242,6 +236,35 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
         }
     }
     Ok(())
+}
+
+/// Removes a project's figures and settings, and revokes its tokens. Returns how many tables had rows of it.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
+    // First the registry: from here on nothing of it is accepted, and what comes back is removed.
+    put(client, slug, |row| {
+        row.removed = ERASED;
+        row.hosts = Vec::new();
+        rules::clear(row);
+        (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
+    })
+    .await?;
+    tokens::revoke_all_of(client, slug).await?;
+    retention::remove(client, slug).await
+}
+
+/// Erases a project that was erased at `erased` (Unix time, ms) and that a backup brought back. If it was registered again since, its settings
+/// and tokens stay.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn erase_again(client: &Client, slug: &ProjectSlug, erased: u64) -> anyhow::Result<usize> {
+    match row(client, slug).await? {
+        Some(row) if row.removed != ERASED && row.revision > erased => retention::remove(client, slug).await,
+        _ => erase(client, slug).await,
+    }
 }
 
 /// Whether reports of the project can be there: it is registered, or was, or has figures.

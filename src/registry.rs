@@ -36,7 +36,10 @@ enum Stored {
 
 impl Contents {
     /// What ClickHouse holds.
-    async fn read(client: &Client) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let tokens = client.query("SELECT ?fields FROM token FINAL ORDER BY id");
         let tokens = tokio::time::timeout(Duration::from_secs(10), tokens.fetch_all::<TokenRow>())
             .await
@@ -45,7 +48,11 @@ impl Contents {
         Ok(Contents { version: VERSION, projects: projects::read_rows(client).await?, tokens })
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    /// The content of a copy.
+    ///
+    /// # Errors
+    /// It is no copy, or one of a newer format.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
         let contents = match serde_json::from_str(text).context("neither rows of the registry nor a map of projects")? {
             Stored::Rows(contents) => contents,
             Stored::Version1(registry) => {
@@ -68,12 +75,12 @@ impl Contents {
     }
 
     /// Projects that are counted.
-    fn counted(&self) -> usize {
+    pub fn counted(&self) -> usize {
         self.projects.iter().filter(|row| row.removed == 0).count()
     }
 
     /// Tokens that are not revoked.
-    fn valid_tokens(&self) -> usize {
+    pub fn valid_tokens(&self) -> usize {
         self.tokens.iter().filter(|row| row.revoked == 0).count()
     }
 
@@ -101,7 +108,10 @@ impl Contents {
     }
 
     /// Stores the rows in ClickHouse. Rows that are there in a newer revision stay active.
-    async fn restore(&self, client: &Client) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn restore(&self, client: &Client) -> anyhow::Result<()> {
         let client = client.clone().with_setting("async_insert", "0");
         insert(&client, "project", &self.projects).await?;
         insert(&client, "token", &self.tokens).await

@@ -17,9 +17,10 @@ use crate::projects::Snapshot;
 use crate::registry::{RegistryCheck, RegistryCopy, RegistryLost, refresh_registry};
 use crate::roles::METRICS;
 use crate::shell::{harden, limits, open_data_directory, signal, until};
-use crate::{close, database, embedded, health, http, keys, metrics, privacy, retention};
+use crate::{backup, close, database, embedded, health, http, keys, metrics, privacy, retention};
 use aggregate::metrics::FlushMetrics;
 use aggregate::progress::Progress;
+use aggregate::writes::Writes;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::any;
@@ -118,18 +119,23 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let mut metrics = metrics::registry();
     let mut aggregator = tokio::task::JoinSet::new();
+    let writes = Writes::default();
     let source = JournalSource::new(journal.clone(), Arc::clone(&clock), config.log_retention_hours()?);
-    let backend = Backend::new(
-        &config,
-        journal_check,
-        server.clone(),
-        Arc::clone(&clock),
-        Arc::clone(&parts.progress),
-        check.clone(),
-    )?;
+    let backend = Backend {
+        writes: writes.clone(),
+        ..Backend::new(
+            &config,
+            journal_check,
+            server.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&parts.progress),
+            check.clone(),
+        )?
+    };
     backend.flushes.register(&mut metrics);
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(backup::control::serve(data.clone(), journal.clone(), writes));
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     #[cfg(feature = "mail")]
     if let Some(settings) = config.mail()? {
@@ -443,6 +449,7 @@ struct Backend {
     registry: RegistryCheck,
     journal: JournalCheck,
     flushes: FlushMetrics,
+    writes: Writes,
 }
 
 impl Backend {
@@ -472,6 +479,7 @@ impl Backend {
             registry,
             journal,
             flushes: FlushMetrics::default(),
+            writes: Writes::default(),
         })
     }
 }
@@ -510,9 +518,11 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         backend.close_after,
         backend.retention,
         backend.finished_every,
+        backend.writes.clone(),
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
     let store = store.with_abort(backend.config.abort_at.clone()).with_metrics(backend.flushes);
+    let store = store.held_by(backend.writes);
     aggregate::run(backend.config, source, store, backend.progress, until(stopped))
         .await
         .context("the aggregator stopped")

@@ -1,6 +1,7 @@
 //! Tokens, which open reports: the command that makes, lists and revokes them.
 
 use crate::config::Config;
+use crate::erased::{self, Entry};
 use crate::{database, projects};
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -43,6 +44,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             let Some(row) = row(&client, id).await?.filter(|row| row.revoked == 0) else {
                 bail!("no token {id} is in force; `headcount token list` shows those there are");
             };
+            erased::note(&config.data(), Entry::Token(id.to_string()))?;
             put(&client, &[TokenRow { revoked: 1, ..row }]).await?;
             println!("token {id} opens nothing any more, {IN_FORCE}");
             Ok(())
@@ -98,6 +100,16 @@ async fn list(client: &Client) -> anyhow::Result<()> {
 
 fn day(seconds: u32) -> String {
     DateTime::from_timestamp(i64::from(seconds), 0).map_or_else(String::new, |at| at.format("%Y-%m-%d").to_string())
+}
+
+/// Revokes a token, if it is known and valid.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn revoke(client: &Client, id: TokenId) -> anyhow::Result<bool> {
+    let Some(row) = row(client, id).await?.filter(|row| row.revoked == 0) else { return Ok(false) };
+    put(client, &[TokenRow { revoked: 1, ..row }]).await?;
+    Ok(true)
 }
 
 async fn row(client: &Client, id: TokenId) -> anyhow::Result<Option<TokenRow>> {

@@ -26,5 +26,6 @@ pub mod start;
 pub mod steps;
 pub mod store;
 pub mod window;
+pub mod writes;
 
 pub use run::{AggregateConfig, AggregateError, run};

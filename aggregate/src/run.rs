@@ -485,6 +485,8 @@ fn rethrow(done: Result<(), tokio::task::JoinError>) {
 
 /// Sends the same rows until ClickHouse acknowledges them all.
 async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress) {
+    // Over all tries: a backup between two of them would have some of a flush's tables.
+    let _permit = store.writes().permit().await;
     let mut pause = Duration::from_millis(100);
     while let Err(error) = store.write(rows).await {
         if !progress.store_fails.swap(true, Ordering::Relaxed) {

@@ -5,6 +5,7 @@ use crate::metrics::FlushMetrics;
 use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
 use crate::window::WindowStart;
+use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 use schemas::{StreamId, niceness};
@@ -42,6 +43,7 @@ pub struct SummaryStore {
     timeout: Duration,
     abort_at: Option<Arc<AbortAt>>,
     metrics: FlushMetrics,
+    writes: Writes,
 }
 
 impl SummaryStore {
@@ -56,7 +58,7 @@ impl SummaryStore {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "0")
             .with_setting("optimize_on_insert", "0");
-        SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default() }
+        SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default(), writes: Writes::default() }
     }
 
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
@@ -76,6 +78,16 @@ impl SummaryStore {
     /// The same store, which counts its flushes in `metrics`.
     pub fn with_metrics(self, metrics: FlushMetrics) -> Self {
         SummaryStore { metrics, ..self }
+    }
+
+    /// The same store, whose writes a backup can hold.
+    pub fn held_by(self, writes: Writes) -> Self {
+        SummaryStore { writes, ..self }
+    }
+
+    /// What holds its writes.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Inserts all rows. Safe to call again with the same rows.

@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// A client of the server for the time before there is a database; its connections are not checked.
-    pub(super) fn unchecked(&self) -> clickhouse::Client {
+    pub fn unchecked(&self) -> clickhouse::Client {
         self.unchecked.clone()
     }
 

@@ -65,6 +65,12 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// Where the embedded engine's `BACKUP` writes to, and `RESTORE` reads from.
+    #[must_use]
+    pub fn backups_dir(&self) -> PathBuf {
+        self.data_dir.join(settings::BACKUPS)
+    }
+
     /// The defaults for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -345,6 +351,10 @@ impl Engine {
             }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
             Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, source: io::Error::other(stderr) },
+            // Databases and tables are symbolic links of ClickHouse's own.
+            _ if stderr.contains("FILE_ALREADY_EXISTS") && stderr.contains("Directory metadata/") => {
+                EngineError::FollowedLinks { path }
+            }
             _ if stderr.contains("Address already in use") => return Err(StartError::PortTaken),
             _ if stderr.contains("No space left on device") || stderr.contains("NOT_ENOUGH_SPACE") => {
                 EngineError::DiskFull { path }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Name of the commit in the journal.
-const COMMIT: &str = "aggregate";
+pub const COMMIT: &str = "aggregate";
 /// Records read at once.
 const READ_BYTES: usize = 4 << 20;
 

@@ -15,6 +15,7 @@ use crate::{close, database, projects, topic};
 use aggregate::kafka::{GroupConfig, GroupStatus, PartitionStatus, Streams, run_group};
 use aggregate::metrics::FlushMetrics;
 use aggregate::store::SummaryStore;
+use aggregate::writes::Writes;
 use anyhow::Context;
 use axum::Router;
 use prometheus_client::registry::Registry;
@@ -72,6 +73,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             config.close_after()?,
             config.retention()?,
             config.finished_every()?,
+            // No backup can hold the writes of several processes.
+            Writes::default(),
         ));
         #[cfg(feature = "mail")]
         if let Some(mail) = mail {

@@ -1,5 +1,7 @@
 //! ClickHouse's data replaced by an older copy, or removed, beside the current journal: nothing is missing without a message.
 
+#[path = "recovery/backup.rs"]
+mod backup;
 #[path = "recovery/which_clickhouse.rs"]
 mod which_clickhouse;
 

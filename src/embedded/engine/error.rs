@@ -96,6 +96,15 @@ pub enum EngineError {
         /// The last lines of its standard error.
         stderr: String,
     },
+    /// The directory was copied by a program that followed its symbolic links.
+    #[error(
+        "the engine's directory {path} is a copy that followed symbolic links (as `cp -rL` and `rsync -L` do), so ClickHouse cannot open it. Copy it \
+         again with `cp -a` from a service that is stopped; or use `headcount backup` and `headcount restore`"
+    )]
+    FollowedLinks {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The child lives but does not answer.
     #[error("the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}")]
     Silent {

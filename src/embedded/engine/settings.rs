@@ -7,13 +7,20 @@ use std::path::{Path, PathBuf};
 
 use super::{EngineError, replace};
 
+/// The only directory below the engine's that `BACKUP` writes to and `RESTORE` reads from.
+pub(super) const BACKUPS: &str = "backups";
+
 /// Writes the server and the user configuration below `dir` and returns the former's path.
 pub(super) fn write(dir: &Path, secret: &str) -> Result<PathBuf, EngineError> {
     let server = dir.join("engine.xml");
     let users = dir.join("engine-users.xml");
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 4));
     replace(&users, USERS.replace("{threads}", &threads.to_string()).as_bytes())?;
-    let content = SERVER.replace("{users}", &escape(&users.to_string_lossy())).replace("{secret}", secret);
+    let backups = dir.join(BACKUPS);
+    let content = SERVER
+        .replace("{users}", &escape(&users.to_string_lossy()))
+        .replace("{backups}", &escape(&backups.to_string_lossy()))
+        .replace("{secret}", secret);
     replace(&server, content.as_bytes())?;
     Ok(server)
 }
@@ -59,6 +66,7 @@ const SERVER: &str = r#"<?xml version="1.0"?>
     <asynchronous_heavy_metrics_update_period_s>3600</asynchronous_heavy_metrics_update_period_s>
     <dictionaries_lazy_load>true</dictionaries_lazy_load>
     <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
+    <backups><allowed_path>{backups}</allowed_path></backups>
     <http_handlers>
         <rule>
             <url>/ping</url>
