@@ -12,7 +12,6 @@ mod totals;
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
-use crate::shell::open_data_directory;
 use crate::{database, projects};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -92,12 +91,11 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
         Some(text) => text.parse().with_context(|| format!("--wait is {text:?}: expected seconds"))?,
         None => 0,
     };
-    // A journal is one process's: the service is stopped, and its engine is ours for the time.
-    let _lock = if config.kafka()?.bootstrap.is_none() { Some(open_data_directory(&config.data())?) } else { None };
     let log = Log::open(config)?;
     let mut engine = None;
     let url = match config.engine().clickhouse_url {
-        None if log.is_journal() => {
+        // Of a service that does not run, ClickHouse does not either.
+        None if log.is_of_a_stopped_service() => {
             let started = Engine::start(&config.engine()).await?;
             let url = started.url().to_owned();
             engine = Some(started);

@@ -107,7 +107,7 @@ fn command() -> Command {
                         .long("from-log")
                         .action(ArgAction::SetTrue)
                         .required(true)
-                        .help("Read the topic, or the journal of a stopped service; nothing is changed"),
+                        .help("Read the topic, or the journal of a service, running or stopped; nothing is changed"),
                 )
                 .arg(format_flag())
                 .arg(Arg::new("project").long("project").value_name("SLUG").help("Tell of this project only"))
@@ -115,7 +115,7 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("audit")
-                .about("Compare ClickHouse with the log, row by row; ends with 1 where they differ")
+                .about("Compare ClickHouse with the log, row by row, beside the running service or without it; ends with 1 where they differ")
                 .arg(format_flag())
                 .arg(
                     Arg::new("wait")

@@ -6,6 +6,7 @@
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
+use crate::embedded::journal_socket::JournalSocket;
 use crate::embedded::journal_source::JournalSource;
 use crate::embedded::supervisor::Supervisor;
 use crate::health::{Health, Readiness};
@@ -91,6 +92,13 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         Backend::new(&config, journal.clone(), server, Arc::clone(&clock), Arc::clone(&parts.progress), check.clone())?;
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
+    match JournalSocket::bind(&data) {
+        Ok(socket) => drop(beside.spawn(socket.serve(journal.clone()))),
+        Err(error) => tracing::warn!(
+            error = format!("{error:#}"),
+            "`headcount audit` cannot read the journal while this service runs; all else works"
+        ),
+    }
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     if let Some(settings) = config.mail()? {
         beside.spawn(mail::keep(client.clone(), settings, report::reports(client.clone(), &config)?));

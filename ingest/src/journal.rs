@@ -16,6 +16,7 @@
 mod format;
 pub mod salvage;
 mod store;
+pub mod wire;
 mod writer;
 
 pub use self::format::BatchKind;
