@@ -12,6 +12,7 @@ mod totals;
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
+use crate::say;
 use crate::{database, projects};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -78,9 +79,9 @@ pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<Ex
     .context("the rebuild failed")??;
     log.close();
     if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
-        println!("{told}");
+        say!("{told}");
     } else {
-        print!("{}", totals::text(&told));
+        crate::shell::output::print(format_args!("{}", totals::text(&told)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,9 +112,9 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
     }
     let report = outcome?;
     if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
-        println!("{}", report.json());
+        say!("{}", report.json());
     } else {
-        print!("{}", report.text());
+        crate::shell::output::print(format_args!("{}", report.text()));
     }
     Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

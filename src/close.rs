@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::kafka::KafkaSettings;
+use crate::say;
 use crate::{database, projects, retention, topic};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
@@ -71,7 +72,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         None => closer.due(now, after).await.context("cannot find what is due")?,
     };
     if months.is_empty() {
-        println!("no month is to be closed");
+        say!("no month is to be closed");
     }
     let mut waits = Vec::new();
     for month in months {
@@ -82,14 +83,12 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
                 waits.push(format!("{month} is not closed yet: {reason}"));
                 continue;
             }
-            println!(
-                "{month} is closed by --force although {reason}. Their views are added later, their visitors never"
-            );
+            say!("{month} is closed by --force although {reason}. Their views are added later, their visitors never");
         }
         let Closed { month, projects, views, ours } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
         let how = if ours { "closed" } else { "was closed already" };
-        println!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
     }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
     if waits.is_empty() {
@@ -104,7 +103,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     if month.is_some() {
         bail!(text);
     }
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 

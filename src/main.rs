@@ -3,6 +3,9 @@
 //! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`, `loadtest`;
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
+// `say!` and `complain!` instead: a reader of the output that went away is no reason to panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod audit;
 mod close;
 mod config;
@@ -232,8 +235,9 @@ fn command() -> Command {
                 )
                 .subcommand(
                     Command::new("erase")
-                        .about("Stop counting a project, and remove all its figures")
+                        .about("Stop counting a project, and remove all its figures; lists them first and asks for the slug again")
                         .arg(slug())
+                        .arg(switch("yes", "Do not ask; for scripts"))
                         .args(config::arguments()),
                 ),
         )
@@ -356,7 +360,7 @@ fn tell_no_values() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let said = panic.payload().downcast_ref::<&'static str>().copied();
-        eprintln!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
+        complain!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
     }));
 }
 
@@ -374,13 +378,13 @@ fn main() -> ExitCode {
             Err(error) => error.exit(),
         };
     }
-    match run(&matches) {
+    match run(&matches).and_then(|code| shell::output::finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             // One line per cause: what was attempted, then why it failed.
-            eprintln!("headcount: {error}");
+            complain!("headcount: {error}");
             for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
+                complain!("  because: {cause}");
             }
             // An audit that could not be made is no audit that found differences.
             if matches.subcommand_name() == Some("audit") { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -493,7 +497,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(report::command(matches, &config))
         }
         Some(("config", matches)) => {
-            print!("{}", Config::load(matches)?.describe());
+            shell::output::print(format_args!("{}", Config::load(matches)?.describe()));
             Ok(())
         }
         Some(("loadtest", matches)) => {

@@ -182,7 +182,7 @@ impl Endpoint {
         let registry = RegistryCopy::open(data);
         let projects = Projects::new(config.host_patterns()?, config.new_names()?);
         projects.replace(registry.index());
-        let names = Snapshot::new(&data.join("admitted.json"));
+        let names = Snapshot::new(&data.join(crate::projects::ADMITTED));
         projects.admit_known(names.load::<Vec<ProjectSlug>>());
         let ingest = Ingest::new(config.ingest()?, Arc::clone(clock), ring, projects, journal.clone());
         Ok(Endpoint { ingest: Arc::new(ingest), journal, registry, names })

@@ -182,7 +182,9 @@ impl Log {
         take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Log::Journal { journal, .. } => read_journal(|offset| Ok(journal.read(offset, READ_BYTES)?), from, to, take),
+            Log::Journal { journal, .. } => {
+                read_journal(|offset| Ok(journal.read(offset, READ_BYTES)?), from, to, take)
+            }
             Log::Running(journal) => read_journal(|offset| journal.read(offset), from, to, take),
             Log::Kafka { settings, client } => read_topic(settings, client, partition.number, from, to, take),
         }

@@ -65,7 +65,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let registry = RegistryCopy::open(&data);
     let projects = Projects::new(config.host_patterns()?, config.new_names()?);
     projects.replace(registry.index());
-    let names = Snapshot::new(&data.join("admitted.json"));
+    let names = Snapshot::new(&data.join(projects::ADMITTED));
     projects.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
 
