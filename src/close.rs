@@ -60,8 +60,9 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     {
         let due = month.end_hour().start() + after;
         bail!(
-            "{month} may be closed from {} on: late page views are waited for (setting `close_after_hours`)",
-            due.to_rfc3339()
+            "{month} is due at {}: until then late page views are waited for (setting `close_after_hours`){}",
+            due.to_rfc3339(),
+            if matches.get_flag("force") { ". --force closes months that are due; it makes none due" } else { "" }
         );
     }
     let server = config.clickhouse(&projects::clickhouse_url(config).await?);
@@ -136,10 +137,13 @@ pub async fn keep(
     let mut waiting = BTreeSet::new();
     loop {
         if let Err(error) = retention::keep(&client, retention).await {
-            tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
+            tracing::warn!(
+                error = crate::shell::chain(&error),
+                "what is past its time could not be removed; trying again"
+            );
         }
         if let Err(error) = close_due(&closer, &logs, clock(), after, &mut waiting).await {
-            tracing::warn!(error = format!("{error:#}"), "a month could not be closed; trying again");
+            tracing::warn!(error = crate::shell::chain(&error), "a month could not be closed; trying again");
         }
         if finished.is_none_or(|at| at.elapsed() >= finished_every) {
             match finish(&client).await {

@@ -173,7 +173,7 @@ fn command() -> Command {
                     Arg::new("force")
                         .long("force")
                         .action(ArgAction::SetTrue)
-                        .help("Close although accepted records are not counted yet; their visitors are then missing for good"),
+                        .help("Close months that are due without waiting for records that are accepted and not counted yet; their visitors are then missing for good"),
                 )
                 .arg(Arg::new("month").long("month").value_name("YYYY-MM").help("This month [default: all that are due]"))
                 .args(config::arguments()),
@@ -382,10 +382,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // One line per cause: what was attempted, then why it failed.
-            complain!("headcount: {error}");
-            for cause in error.chain().skip(1) {
-                complain!("  because: {cause}");
-            }
+            let causes = shell::causes(&error);
+            complain!("headcount: {}", causes[0]);
+            causes[1..].iter().for_each(|cause| complain!("  because: {cause}"));
             // An audit that could not be made is no audit that found differences.
             if matches.subcommand_name() == Some("audit") { ExitCode::from(2) } else { ExitCode::FAILURE }
         }

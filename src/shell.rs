@@ -13,6 +13,23 @@ use tokio::sync::watch;
 /// Layout of the data directory; raised when an older program must not touch it.
 const DATA_VERSION: &str = "1";
 
+/// An error and its causes, one after another. A cause that the text before it has already (errors of some libraries repeat theirs) is left out.
+pub fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !texts.last().is_some_and(|last| last.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// [`causes`] in one line.
+pub fn chain(error: &anyhow::Error) -> String {
+    causes(error).join(": ")
+}
+
 /// Resolves once `stopped` is true, or its sender is gone.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
@@ -135,7 +152,19 @@ pub fn harden() {
 
 #[cfg(test)]
 mod tests {
-    use super::ignores_hangup;
+    use super::{chain, ignores_hangup};
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_written_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("network error: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        let repeated = || Repeats(std::io::Error::other("connection refused"));
+        let error = Err::<(), _>(repeated()).context("cannot read the tokens").unwrap_err();
+        assert_eq!(chain(&error), "cannot read the tokens: network error: connection refused");
+        assert_eq!(chain(&anyhow::anyhow!("one").context("two")), "two: one");
+    }
 
     #[test]
     fn an_ignored_hangup_is_known_by_its_bit() {

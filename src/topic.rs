@@ -71,7 +71,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
         Ok(Some(described)) => described,
         Ok(None) => return Ok(Look::Missing),
         Err(error) => match error.downcast_ref::<KafkaError>() {
-            Some(_) => return Ok(Look::Away(format!("{error:#}"))),
+            Some(_) => return Ok(Look::Away(crate::shell::chain(&error))),
             None => return Err(error),
         },
     };

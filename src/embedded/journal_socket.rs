@@ -4,6 +4,7 @@
 //! A socket in the data directory, which only its owner may enter. One connection is one question: a line of JSON. The answer is a byte
 //! (0: done, 1: an error's text), the length of what follows (4 bytes, little-endian), and that.
 
+use super::journal_source::JournalSource;
 use anyhow::{Context, bail, ensure};
 use ingest::journal::{Journal, JournalBatch, wire};
 use schemas::StreamId;
@@ -20,8 +21,6 @@ use tokio::sync::Semaphore;
 
 /// Name of the socket in the data directory.
 const NAME: &str = "journal.sock";
-/// Name of the aggregator's commit in the journal.
-const COMMIT: &str = "aggregate";
 /// Records of one answer.
 const READ_BYTES: usize = 4 << 20;
 /// The longest question.
@@ -60,7 +59,12 @@ impl JournalRange {
     /// The journal cannot be read.
     pub fn of(journal: &Journal) -> anyhow::Result<Self> {
         let end = *journal.end().borrow();
-        Ok(JournalRange { stream: journal.stream().0, begin: journal.begin()?, end, commit: journal.text(COMMIT)? })
+        Ok(JournalRange {
+            stream: journal.stream().0,
+            begin: journal.begin()?,
+            end,
+            commit: journal.text(JournalSource::COMMIT)?,
+        })
     }
 
     /// Its stream.
@@ -131,7 +135,7 @@ async fn answer(stream: tokio::net::UnixStream, journal: Journal) -> anyhow::Res
     let found = tokio::task::spawn_blocking(move || found(&line, &journal)).await?;
     let (status, content) = match found {
         Ok(content) => (0, content),
-        Err(error) => (1, format!("{error:#}").into_bytes()),
+        Err(error) => (1, crate::shell::chain(&error).into_bytes()),
     };
     writer.write_u8(status).await?;
     writer.write_u32_le(u32::try_from(content.len())?).await?;
@@ -219,7 +223,7 @@ mod tests {
         for record in 0..5u8 {
             journal.append(0, vec![record; 3]).await.unwrap();
         }
-        journal.store_text(COMMIT, "a commit").unwrap();
+        journal.store_text(JournalSource::COMMIT, "a commit").unwrap();
         // The file of a service that was killed.
         drop(std::os::unix::net::UnixListener::bind(path.join(NAME)).unwrap());
         assert!(RunningJournal::find(&path).is_none(), "nobody listens any more");

@@ -110,7 +110,10 @@ async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::R
         match database::prepare(&server, config.database(), timeout).await {
             Ok(client) => return Ok(Some(client)),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; nothing is folded until it is");
+                tracing::warn!(
+                    error = crate::shell::chain(&error),
+                    "ClickHouse is not ready; nothing is folded until it is"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(2)) => {}
                     () = until(stopped.clone()) => return Ok(None),

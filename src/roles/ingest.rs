@@ -62,7 +62,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
 
-    let registry = RegistryCopy::open(&data);
+    let registry = RegistryCopy::open(&data)?;
     let projects = Projects::new(config.host_patterns()?, config.new_names()?);
     projects.replace(registry.index());
     let names = Snapshot::new(&data.join(projects::ADMITTED));
@@ -76,7 +76,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
     // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, registry, check, names));
+    let refresh = refresh_registry(Arc::clone(&ingest), database, registry, check, names, until(stopped.clone()));
+    let refresh = tokio::spawn(refresh);
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -106,11 +107,10 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         Ok(outcome) => outcome?,
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
-    refresh.abort();
     beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
-    let _ = refresh.await;
+    crate::serve::end_of(refresh).await;
     ingest.send_tallies().await;
     sink.close(CLOSE_WITHIN).await;
     verdict
@@ -178,6 +178,6 @@ async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped:
     let ready = move || (shown.readiness(), shown.ingest.details());
     let routes = metrics::routes(move || endpoint.figures(), ready);
     if let Err(error) = operator.serve(routes, until(stopped)).await {
-        tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
     }
 }
