@@ -109,8 +109,8 @@ mod tests {
             ("2002:c000:201::/56", "192.0.2.1", true),
             ("2001:db8::/32", "2001:db8:ffff::1", true),
             ("2001:db8::/32", "2001:db9::1", false),
-            ("::/0", "192.0.2.1", false),
-            ("0.0.0.0/0", "::ffff:192.0.2.1", true),
+            ("3fff::/16", "192.0.2.1", false),
+            ("128.0.0.0/1", "::ffff:192.0.2.1", true),
         ] {
             let networks = IgnoredNetworks::new([network.parse().unwrap()]);
             assert_eq!(networks.contains(&ClientAddress::new(client.parse().unwrap())), expected, "{network} {client}");
@@ -120,7 +120,22 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused() {
         for text in ["", "192.0.2.0/33", "2001:db8::/129", "office", "192.0.2.0/", "192.0.2"] {
-            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_all_readers_is_refused() {
+        for text in ["0.0.0.0/0", "2002::/16", "64:ff9b::/96", "::ffff:0:0/96", "::ffff:0:0:0/96"] {
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::AllOfIpv4), "{text}");
+        }
+        for text in ["::/0", "2000::/3"] {
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::AllOfIpv6), "{text}");
+        }
+        for (text, expected) in
+            [("0.0.0.0/1", "0.0.0.0/1"), ("2002:c000::/24", "192.0.0.0/8"), ("2001:db8::/32", "2001:db8::/32")]
+        {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), expected);
         }
     }
 }

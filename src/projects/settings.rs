@@ -3,7 +3,7 @@
 use super::rules::Rule;
 use anyhow::{Context, bail};
 use clap::ArgMatches;
-use ingest::ignored::Network;
+use ingest::ignored::{InvalidNetwork, Network};
 use schemas::Host;
 use schemas::tables::ProjectRow;
 
@@ -38,8 +38,14 @@ impl Change {
         };
         let networks = |name: &str| -> anyhow::Result<Vec<String>> {
             let network = |text: &String| {
-                let network = text.parse::<Network>().with_context(|| format!("--{name} is {text:?}"))?;
-                Ok(network.to_string())
+                match text.parse::<Network>() {
+                    Ok(network) => Ok(network.to_string()),
+                    // One that an earlier version took can be removed.
+                    Err(InvalidNetwork::AllOfIpv4 | InvalidNetwork::AllOfIpv6) if name.starts_with("no-") => {
+                        Ok(text.clone())
+                    }
+                    Err(error) => Err(error).with_context(|| format!("--{name} is {text:?}")),
+                }
             };
             texts(name).map(network).collect()
         };
