@@ -13,6 +13,7 @@ pub mod restore;
 use crate::config::Config;
 use crate::projects::{self, Snapshot};
 use crate::registry::Contents;
+use crate::say;
 use crate::{database, embedded};
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -52,7 +53,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
             return Err(error);
         }
     };
-    println!("{}", target.display());
+    say!("{}", target.display());
     manifest.print(Utc::now());
     Ok(())
 }

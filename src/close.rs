@@ -1,6 +1,7 @@
 //! Closing months: by command, and by the aggregator as time passes.
 
 use crate::config::Config;
+use crate::say;
 use crate::{database, projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
@@ -60,8 +61,9 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     {
         let due = month.end_hour().start() + after;
         bail!(
-            "{month} may be closed from {} on: late page views are waited for (setting `close_after_hours`)",
-            due.to_rfc3339()
+            "{month} is due at {}: until then late page views are waited for (setting `close_after_hours`){}",
+            due.to_rfc3339(),
+            if matches.get_flag("force") { ". --force closes months that are due; it makes none due" } else { "" }
         );
     }
     let server = config.clickhouse(&projects::clickhouse_url(config).await?)?;
@@ -72,7 +74,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         None => closer.due(now, after).await.context("cannot find what is due")?,
     };
     if months.is_empty() {
-        println!("no month is to be closed");
+        say!("no month is to be closed");
     }
     let mut waits = Vec::new();
     for month in months {
@@ -83,14 +85,12 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
                 waits.push(format!("{month} is not closed yet: {reason}"));
                 continue;
             }
-            println!(
-                "{month} is closed by --force although {reason}. Their views are added later, their visitors never"
-            );
+            say!("{month} is closed by --force although {reason}. Their views are added later, their visitors never");
         }
         let Closed { month, projects, views, ours } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
         let how = if ours { "closed" } else { "was closed already" };
-        println!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
     }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
     if waits.is_empty() {
@@ -105,7 +105,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     if month.is_some() {
         bail!(text);
     }
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 
@@ -140,10 +140,13 @@ pub async fn keep(
     loop {
         let permit = writes.permit().await;
         if let Err(error) = retention::keep(&client, retention).await {
-            tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
+            tracing::warn!(
+                error = crate::shell::chain(&error),
+                "what is past its time could not be removed; trying again"
+            );
         }
         if let Err(error) = close_due(&closer, &logs, clock(), after, &mut waiting).await {
-            tracing::warn!(error = format!("{error:#}"), "a month could not be closed; trying again");
+            tracing::warn!(error = crate::shell::chain(&error), "a month could not be closed; trying again");
         }
         if finished.is_none_or(|at| at.elapsed() >= finished_every) {
             match finish(&client).await {

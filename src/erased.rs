@@ -2,6 +2,7 @@
 //! the restore erases and revokes them again.
 
 use crate::projects::Snapshot;
+use crate::say;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -75,10 +76,7 @@ impl Erased {
 /// The file cannot be read or written.
 pub fn note(data: &Path, entry: Entry) -> anyhow::Result<()> {
     if !data.join("version").exists() {
-        println!(
-            "note: {} is no data directory, so a restore of an older backup will not know of this",
-            data.display()
-        );
+        say!("note: {} is no data directory, so a restore of an older backup will not know of this", data.display());
         return Ok(());
     }
     // Commands that run concurrently must not lose each other's entry.

@@ -1,6 +1,7 @@
 //! Visitor keys: made, shown (never the key itself), taken over from another node; and nodes that have another one noticed.
 
 use crate::config::Config;
+use crate::say;
 use anyhow::Context;
 use clap::ArgMatches;
 use clickhouse::{Client, Row};
@@ -23,17 +24,17 @@ pub fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::R
         "import" => {
             let copy = matches.get_one::<String>("file").context("no file given")?;
             let ring = KeyRing::import(Path::new(copy), &path, period, now)?;
-            println!("remove {copy} now: whoever has it can ask who was there while the period lasts");
+            say!("remove {copy} now: whoever has it can ask who was there while the period lasts");
             ring
         }
         _ => KeyRing::open_existing(&path, period, now)?,
     };
     let key = ring.at(now)?;
-    println!("file         {}", path.display());
-    println!("period       {}", period_of(period, &key));
-    println!("fingerprint  {}", key.fingerprint());
+    say!("file         {}", path.display());
+    say!("period       {}", period_of(period, &key));
+    say!("fingerprint  {}", key.fingerprint());
     if action != "show" {
-        println!("Nodes that show the same period and fingerprint count a visitor once.");
+        say!("Nodes that show the same period and fingerprint count a visitor once.");
     }
     Ok(())
 }

@@ -193,7 +193,10 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = format!("{error:#}"), "a report could not be sent by mail; trying again");
+                    tracing::warn!(
+                        error = crate::shell::chain(&error),
+                        "a report could not be sent by mail; trying again"
+                    );
                 }
             }
         }

@@ -5,6 +5,8 @@
 
 // What only an absent role calls is no mistake.
 #![cfg_attr(not(all(feature = "kafka", feature = "mail")), allow(dead_code))]
+// `say!` and `complain!` instead: a reader of the output that went away is no reason to panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod audit;
 mod backup;
@@ -128,7 +130,7 @@ fn command() -> Command {
                         .long("from-log")
                         .action(ArgAction::SetTrue)
                         .required(true)
-                        .help("Read the topic, or the journal of a stopped service; nothing is changed"),
+                        .help("Read the topic, or the journal of a service, running or stopped; nothing is changed"),
                 )
                 .arg(format_flag())
                 .arg(Arg::new("project").long("project").value_name("SLUG").help("Tell of this project only"))
@@ -136,7 +138,7 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("audit")
-                .about("Compare ClickHouse with the log, row by row; ends with 1 where they differ")
+                .about("Compare ClickHouse with the log, row by row, beside the running service or without it; ends with 1 where they differ")
                 .arg(format_flag())
                 .arg(
                     Arg::new("wait")
@@ -191,7 +193,7 @@ fn command() -> Command {
                     Arg::new("force")
                         .long("force")
                         .action(ArgAction::SetTrue)
-                        .help("Close although accepted records are not counted yet; their visitors are then missing for good"),
+                        .help("Close months that are due without waiting for records that are accepted and not counted yet; their visitors are then missing for good"),
                 )
                 .arg(Arg::new("month").long("month").value_name("YYYY-MM").help("This month [default: all that are due]"))
                 .args(config::arguments()),
@@ -253,8 +255,9 @@ fn command() -> Command {
                 )
                 .subcommand(
                     Command::new("erase")
-                        .about("Stop counting a project, and remove all its figures")
+                        .about("Stop counting a project, and remove all its figures; lists them first and asks for the slug again")
                         .arg(slug())
+                        .arg(switch("yes", "Do not ask; for scripts"))
                         .args(config::arguments()),
                 ),
         )
@@ -375,7 +378,7 @@ fn tell_no_values() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let said = panic.payload().downcast_ref::<&'static str>().copied();
-        eprintln!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
+        complain!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
     }));
 }
 
@@ -393,14 +396,13 @@ fn main() -> ExitCode {
             Err(error) => error.exit(),
         };
     }
-    match run(&matches) {
+    match run(&matches).and_then(|code| shell::output::finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             // One line per cause: what was attempted, then why it failed.
-            eprintln!("headcount: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
-            }
+            let causes = shell::causes(&error);
+            complain!("headcount: {}", causes[0]);
+            causes[1..].iter().for_each(|cause| complain!("  because: {cause}"));
             // An audit that could not be made is no audit that found differences.
             if matches.subcommand_name() == Some("audit") { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
@@ -529,7 +531,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(report::command(matches, &config))
         }
         Some(("config", matches)) => {
-            print!("{}", Config::load(matches)?.describe());
+            shell::output::print(format_args!("{}", Config::load(matches)?.describe()));
             Ok(())
         }
         other => anyhow::bail!("no such command: {other:?}"),

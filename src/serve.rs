@@ -6,6 +6,7 @@
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
+use crate::embedded::journal_socket::JournalSocket;
 use crate::embedded::journal_source::JournalSource;
 use crate::embedded::supervisor::Supervisor;
 use crate::health::lag::{Lag, Position};
@@ -136,13 +137,22 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     aggregator.spawn(aggregate(backend, source, drained));
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(backup::control::serve(data.clone(), journal.clone(), writes));
+    match JournalSocket::bind(&data) {
+        Ok(socket) => drop(beside.spawn(socket.serve(journal.clone()))),
+        Err(error) => tracing::warn!(
+            error = crate::shell::chain(&error),
+            "`headcount audit` cannot read the journal while this service runs; all else works"
+        ),
+    }
     beside.spawn(keys::compare(Arc::clone(&ingest), client.clone()));
     #[cfg(feature = "mail")]
     if let Some(settings) = config.mail()? {
         settings.metrics.register(&mut metrics);
         beside.spawn(crate::mail::keep(client.clone(), settings, crate::report::reports(client.clone(), &config)?));
     }
-    beside.spawn(refresh_registry(Arc::clone(&ingest), client.clone(), registry, check, names));
+    let refresh = refresh_registry(Arc::clone(&ingest), client.clone(), registry, check, names, until(stopped.clone()));
+    let refresh = tokio::spawn(refresh);
+    beside.spawn(watch_file(journal.clone()));
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -179,6 +189,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     beside.shutdown().await;
+    end_of(refresh).await;
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
     ingest.send_tallies().await;
@@ -188,6 +199,22 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     journal.close();
     supervisor.stop().await;
     verdict
+}
+
+/// Waits until the registry was read once more, and not for a ClickHouse that is away.
+pub(crate) async fn end_of(mut refresh: tokio::task::JoinHandle<()>) {
+    if tokio::time::timeout(AWAY_MAX, &mut refresh).await.is_err() {
+        tracing::warn!("ClickHouse is away; what changed in the registry lately is not in its copy on disk");
+        refresh.abort();
+    }
+}
+
+/// Checks, as often as the registry is read, that the journal's file is still the one that is open.
+async fn watch_file(journal: Journal) {
+    loop {
+        tokio::time::sleep(crate::projects::REFRESH).await;
+        journal.check_file();
+    }
 }
 
 /// What is served besides reports and health.
@@ -219,10 +246,10 @@ impl Endpoint {
             let clock = Arc::clone(clock);
             Journal::open(&data.join("journal.redb"), config.journal()?, move || Hour::of(clock()))?
         };
-        let registry = RegistryCopy::open(data);
+        let registry = RegistryCopy::open(data)?;
         let projects = Projects::new(config.host_patterns()?, config.new_names()?);
         projects.replace(registry.index());
-        let names = Snapshot::new(&data.join("admitted.json"));
+        let names = Snapshot::new(&data.join(crate::projects::ADMITTED));
         projects.admit_known(names.load::<Vec<ProjectSlug>>());
         let ingest = Ingest::new(config.ingest()?, Arc::clone(clock), ring, projects, journal.clone());
         Ok(Endpoint { ingest: Arc::new(ingest), journal, registry, names })
@@ -256,7 +283,9 @@ async fn drain_aggregator(
         while let Some(ended) = aggregator.join_next().await {
             match ended {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the aggregator failed while stopping"),
+                Ok(Err(error)) => {
+                    tracing::error!(error = crate::shell::chain(&error), "the aggregator failed while stopping")
+                }
                 Err(error) => tracing::error!(%error, "the aggregator failed while stopping"),
             }
         }
@@ -414,7 +443,7 @@ impl Parts {
     async fn show(self, operator: MetricsListener, registry: Registry, stopped: watch::Receiver<bool>) {
         let routes = metrics::routes(registry, move || (self.find(), self.details()));
         if let Err(error) = operator.serve(routes, until(stopped)).await {
-            tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+            tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
         }
     }
 }
@@ -484,6 +513,25 @@ impl Backend {
     }
 }
 
+/// Warns of a new journal beside a ClickHouse that has counted other logs. A new log has no commit yet.
+async fn warn_of_new_log(journal: &Journal, store: &aggregate::store::SummaryStore) {
+    let is_new = matches!(journal.text(JournalSource::COMMIT), Ok(None));
+    if !is_new {
+        return;
+    }
+    match store.other_streams(journal.stream()).await {
+        Ok(0) => {}
+        Ok(others) => tracing::warn!(
+            stream = %journal.stream(),
+            others,
+            "the journal is new, but ClickHouse has counted other logs. If the data directory had a journal before, it was removed: its \
+             records that were not counted yet are lost, and the figures so far stay. Put journal.redb back before the next start if it still \
+             exists. Nothing is wrong if this is a further service of that ClickHouse, or Kafka was used before"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot check whether ClickHouse has counted other logs"),
+    }
+}
+
 async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     // The check comes before anything is written.
     let prepare = async || {
@@ -501,7 +549,10 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
             }
             Err(error) => {
                 backend.progress.store_fails.store(true, Ordering::Relaxed);
-                tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");
+                tracing::warn!(
+                    error = crate::shell::chain(&error),
+                    "ClickHouse is not ready; beacons stay in the journal"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(2)) => {}
                     () = until(stopped.clone()) => return Ok(()),
@@ -513,7 +564,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     let mut keeping = tokio::task::JoinSet::new();
     keeping.spawn(close::keep(
         client.clone(),
-        close::Logs::Journal(backend.journal.journal),
+        close::Logs::Journal(backend.journal.journal.clone()),
         backend.clock,
         backend.close_after,
         backend.retention,
@@ -521,6 +572,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         backend.writes.clone(),
     ));
     let store = aggregate::store::SummaryStore::new(client, backend.timeout).yielding().await;
+    warn_of_new_log(&backend.journal.journal, &store).await;
     let store = store.with_abort(backend.config.abort_at.clone()).with_metrics(backend.flushes);
     let store = store.held_by(backend.writes);
     aggregate::run(backend.config, source, store, backend.progress, until(stopped))

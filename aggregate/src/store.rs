@@ -1,6 +1,6 @@
 //! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
 
-use crate::fold::Rows;
+use crate::fold::{FOLD_VERSION, Rows};
 use crate::metrics::FlushMetrics;
 use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
@@ -8,7 +8,8 @@ use crate::window::WindowStart;
 use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
-use schemas::{StreamId, niceness};
+use schemas::{Hour, StreamId, niceness};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,12 @@ use std::time::{Duration, Instant};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// ClickHouse refused or went away.
-    #[error("ClickHouse, while {action}: {source}")]
+    #[error("ClickHouse, while {action}: {cause}")]
     ClickHouse {
         /// What was attempted.
         action: String,
         /// Why not.
-        source: clickhouse::error::Error,
+        cause: clickhouse::error::Error,
     },
     /// No answer in time; the outcome is unknown.
     #[error("ClickHouse gave no answer within {} ms, while {action}", timeout.as_millis())]
@@ -146,6 +147,37 @@ impl SummaryStore {
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
     }
 
+    /// How many other streams the ledger has.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn other_streams(&self, stream: StreamId) -> Result<u64, StoreError> {
+        let query = self.client.query("SELECT uniqExact(stream) FROM ledger WHERE stream != ?").bind(stream.0);
+        self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
+    }
+
+    /// Notes in the ledger that these records of `stream` are lost, so that it adds up. `appended` says how long the row is kept.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn note_loss(&self, stream: StreamId, lost: Range<u64>, appended: Hour) -> Result<(), StoreError> {
+        let row = LedgerRow {
+            stream: stream.0,
+            window_start: lost.start,
+            next_offset: lost.end,
+            appended: appended.0.saturating_mul(3600),
+            seen: 0,
+            accepted: 0,
+            duplicate: 0,
+            tallies: 0,
+            rejected_beacons: 0,
+            undecodable: 0,
+            lost: lost.end - lost.start,
+            fold_version: FOLD_VERSION,
+        };
+        self.insert::<LedgerRow>("ledger", &[row]).await
+    }
+
     /// Removes all rows of `stream` whose windows start at `offset` or later.
     pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), StoreError> {
         // The ledger last: while it has its row, a removal that was cut short is made again.
@@ -183,7 +215,7 @@ impl SummaryStore {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(StoreError::ClickHouse { action, source }),
+            Ok(Err(cause)) => Err(StoreError::ClickHouse { action, cause }),
             Err(_) => Err(StoreError::Timeout { action, timeout: self.timeout }),
         }
     }

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A transparent GIF of one pixel (GIF89a, 43 bytes).
+/// A transparent GIF of one pixel (GIF89a, 42 bytes).
 const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
 
 /// A browser takes every answer for what it says it is.
@@ -50,8 +50,8 @@ pub(crate) enum Taken {
 pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     // A beacon takes its place in the client's bucket in `take`; health checks take none; all else does so here.
     let limit = middleware::from_fn_with_state(Arc::clone(&ingest), limited::<S>);
-    let no_beacon = options(preflight).fallback(post_only).layer(limit.clone());
-    let no_pixel = MethodRouter::new().fallback(get_only).layer(limit.clone());
+    let no_beacon = options(preflight).fallback(post_only::<S>).layer(limit.clone());
+    let no_pixel = MethodRouter::new().fallback(get_only::<S>).layer(limit.clone());
     let (beacons, pixels) =
         (no_beacon.post(pageview::<S>).layer(middleware::from_fn(with_credentials)), no_pixel.get(pixel::<S>));
     let script = |text: Bytes| get(async move || script_answer(text)).layer(limit.clone());
@@ -68,7 +68,7 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     if paths.script() != OLD_SCRIPT {
         router = router.route(OLD_SCRIPT, script(Bytes::from_static(script::BEACON_JS.as_bytes())));
     }
-    router.fallback(nothing_here.layer(limit)).with_state(ingest)
+    router.fallback(nothing_here::<S>.layer(limit)).with_state(ingest)
 }
 
 /// `router` behind the limit of each client: for further routes of the same listener.
@@ -418,17 +418,20 @@ fn wrong_method(allowed: &'static str, expected: &str) -> Response {
     response
 }
 
-async fn post_only() -> Response {
-    wrong_method("POST, OPTIONS", "a beacon with POST; for a pixel use GET /v1/pageview.gif")
+async fn post_only<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
+    let pixel = ingest.config.paths.pixel();
+    wrong_method("POST, OPTIONS", &format!("a beacon with POST; for a pixel use GET {pixel}"))
 }
 
-async fn get_only() -> Response {
-    wrong_method("GET, HEAD", "a pixel with GET; for a beacon use POST /v1/pageview")
+async fn get_only<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
+    let beacon = ingest.config.paths.beacon();
+    wrong_method("GET, HEAD", &format!("a pixel with GET; for a beacon use POST {beacon}"))
 }
 
-async fn nothing_here() -> Response {
+async fn nothing_here<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
     let mut response = answer(StatusCode::NOT_FOUND);
-    tell(&mut response, "not_found", None, "an address of this service, such as POST /v1/pageview");
+    let beacon = ingest.config.paths.beacon();
+    tell(&mut response, "not_found", None, &format!("a path of this service, such as POST {beacon}"));
     response
 }
 

@@ -2,10 +2,13 @@
 
 use super::rebuild::Cut;
 use crate::config::Config;
+use crate::embedded::journal_socket::{JournalRange, RunningJournal};
+use crate::shell::open_data_directory;
 use anyhow::{Context, ensure};
-use ingest::journal::{BatchKind, Journal, JournalConfig};
+use ingest::journal::{BatchKind, Journal, JournalBatch, JournalConfig};
 use schemas::{Hour, StreamId};
 use serde::Deserialize;
+use std::fs::File;
 use std::ops::ControlFlow;
 
 /// Bytes of the journal read at once.
@@ -64,7 +67,14 @@ pub enum Log {
     #[cfg(feature = "kafka")]
     Kafka(super::topic_log::TopicLog),
     /// The journal of a service that does not run.
-    Journal(Journal),
+    Journal {
+        /// The journal.
+        journal: Journal,
+        /// Held, so that no service starts meanwhile.
+        _lock: File,
+    },
+    /// The journal of a service that runs, read through it.
+    Running(RunningJournal),
 }
 
 impl Log {
@@ -74,28 +84,30 @@ impl Log {
         if config.names_kafka() {
             return Ok(Log::Kafka(super::topic_log::TopicLog::new(config)?));
         }
-        let path = config.data().join("journal.redb");
+        let data = config.data();
+        let path = data.join("journal.redb");
         ensure!(
             path.exists(),
-            "there is no journal {} and no Kafka is named: use --data DIR of a stopped service, or --kafka-bootstrap",
+            "there is no journal {} and no Kafka is named: use --data DIR of the service, or --kafka-bootstrap",
             path.display()
         );
-        let journal = Journal::open(&path, JournalConfig::default(), || Hour(0))
-            .context("the journal cannot be read while its service runs; stop it first")?;
-        Ok(Log::Journal(journal))
+        if let Some(running) = RunningJournal::find(&data) {
+            return Ok(Log::Running(running));
+        }
+        let lock = open_data_directory(&data)?;
+        let journal = Journal::open(&path, JournalConfig::default(), || Hour(0))?;
+        Ok(Log::Journal { journal, _lock: lock })
     }
 
-    /// Whether it is a journal.
-    pub fn is_journal(&self) -> bool {
-        matches!(self, Log::Journal(_))
+    /// Whether it is the journal of a service that does not run.
+    pub fn is_of_a_stopped_service(&self) -> bool {
+        matches!(self, Log::Journal { .. })
     }
 
     /// Lets go of it.
     pub fn close(self) {
-        match self {
-            #[cfg(feature = "kafka")]
-            Log::Kafka(_) => {}
-            Log::Journal(journal) => journal.close(),
+        if let Log::Journal { journal, .. } = self {
+            journal.close();
         }
     }
 
@@ -104,11 +116,8 @@ impl Log {
         match self {
             #[cfg(feature = "kafka")]
             Log::Kafka(topic) => topic.partitions(),
-            Log::Journal(journal) => {
-                let (begin, end) = (journal.begin()?, *journal.end().borrow());
-                let cut = journal.text("aggregate")?.map(|text| parse(&text)).transpose()?.map(|(_, cut)| cut);
-                Ok(vec![Partition { number: 0, stream: Some(journal.stream()), cut, begin, end }])
-            }
+            Log::Journal { journal, .. } => Ok(vec![partition_of(&JournalRange::of(journal)?)?]),
+            Log::Running(journal) => Ok(vec![partition_of(&journal.range()?)?]),
         }
     }
 
@@ -118,44 +127,59 @@ impl Log {
         #[cfg_attr(not(feature = "kafka"), expect(unused_variables))] partition: &Partition,
         from: u64,
         to: u64,
-        mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Log::Journal(journal) => {
-                let mut next = from;
-                while next < to {
-                    let batches = journal.read(next, READ_BYTES)?;
-                    ensure!(!batches.is_empty(), "the journal has no record at offset {next}");
-                    for batch in batches {
-                        if batch.kind == BatchKind::Hole {
-                            let (offset, end) = (batch.first_offset.max(next), batch.next_offset().min(to));
-                            ensure!(offset == next, "the journal has no record at offset {next}");
-                            if offset < end {
-                                next = end;
-                                let hole = Entry { offset, next, appended: batch.appended.0, record: None };
-                                if take(hole).is_break() {
-                                    return Ok(());
-                                }
-                            }
-                            continue;
-                        }
-                        for (offset, record) in (batch.first_offset..).zip(batch.records()) {
-                            if offset < next || offset >= to {
-                                continue;
-                            }
-                            ensure!(offset == next, "the journal has no record at offset {next}");
-                            next = offset + 1;
-                            let entry = Entry { offset, next, appended: batch.appended.0, record: Some(record) };
-                            if take(entry).is_break() {
-                                return Ok(());
-                            }
-                        }
-                    }
-                }
-                Ok(())
+            Log::Journal { journal, .. } => {
+                read_journal(|offset| Ok(journal.read(offset, READ_BYTES)?), from, to, take)
             }
+            Log::Running(journal) => read_journal(|offset| journal.read(offset), from, to, take),
             #[cfg(feature = "kafka")]
             Log::Kafka(topic) => topic.read(partition.number, from, to, take),
         }
     }
+}
+
+fn partition_of(range: &JournalRange) -> anyhow::Result<Partition> {
+    let cut = range.commit.as_deref().map(parse).transpose()?.map(|(_, cut)| cut);
+    Ok(Partition { number: 0, stream: Some(range.stream()), cut, begin: range.begin, end: range.end })
+}
+
+fn read_journal(
+    read: impl Fn(u64) -> anyhow::Result<Vec<JournalBatch>>,
+    from: u64,
+    to: u64,
+    mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let mut next = from;
+    while next < to {
+        let batches = read(next)?;
+        ensure!(!batches.is_empty(), "the journal has no record at offset {next}");
+        for batch in batches {
+            if batch.kind == BatchKind::Hole {
+                let (offset, end) = (batch.first_offset.max(next), batch.next_offset().min(to));
+                ensure!(offset == next, "the journal has no record at offset {next}");
+                if offset < end {
+                    next = end;
+                    let hole = Entry { offset, next, appended: batch.appended.0, record: None };
+                    if take(hole).is_break() {
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+            for (offset, record) in (batch.first_offset..).zip(batch.records()) {
+                if offset < next || offset >= to {
+                    continue;
+                }
+                ensure!(offset == next, "the journal has no record at offset {next}");
+                next = offset + 1;
+                let entry = Entry { offset, next, appended: batch.appended.0, record: Some(record) };
+                if take(entry).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! A client connects to `control.sock` in the data directory. Once no write is under way, `serve` sends the journal's position as one line of JSON.
 //! It writes nothing to ClickHouse until the client disconnects, however the client ends. Beacons go on into the journal.
 
-use crate::embedded::journal_source::COMMIT;
+use crate::embedded::journal_source::JournalSource;
 use aggregate::window::Commit;
 use aggregate::writes::Writes;
 use anyhow::Context;
@@ -76,7 +76,7 @@ async fn answer(mut stream: UnixStream, journal: &Journal, writes: &Writes) -> a
 }
 
 fn position(journal: &Journal) -> anyhow::Result<Position> {
-    let commit = journal.text(COMMIT)?.and_then(|text| serde_json::from_str(&text).ok());
+    let commit = journal.text(JournalSource::COMMIT)?.and_then(|text| serde_json::from_str(&text).ok());
     let end = *journal.end().borrow();
     Ok(Position { stream: journal.stream().to_string(), begin: journal.begin()?, end, commit })
 }

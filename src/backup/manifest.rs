@@ -2,6 +2,7 @@
 
 use super::control::Position;
 use crate::projects::Snapshot;
+use crate::say;
 use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use clickhouse::{Client, Row};
@@ -153,30 +154,30 @@ impl Manifest {
 
     /// Prints what the backup contains and how old it is.
     pub fn print(&self, now: DateTime<Utc>) {
-        println!("created      {}, {} ago", self.created.format("%Y-%m-%d %H:%M:%S UTC"), age(now - self.created));
-        println!("written by   headcount {}, ClickHouse {}", self.headcount, self.clickhouse);
-        println!("schema       {}", self.schema_version);
+        say!("created      {}, {} ago", self.created.format("%Y-%m-%d %H:%M:%S UTC"), age(now - self.created));
+        say!("written by   headcount {}, ClickHouse {}", self.headcount, self.clickhouse);
+        say!("schema       {}", self.schema_version);
         match &self.archive {
-            Archive::Here { bytes, .. } => println!("figures      clickhouse.tar, {bytes} bytes"),
-            Archive::OnServer(name) => println!("figures      {name} in the backup directory of the ClickHouse server"),
+            Archive::Here { bytes, .. } => say!("figures      clickhouse.tar, {bytes} bytes"),
+            Archive::OnServer(name) => say!("figures      {name} in the backup directory of the ClickHouse server"),
         }
-        println!("registry     {} projects, {} tokens", self.projects, self.tokens);
+        say!("registry     {} projects, {} tokens", self.projects, self.tokens);
         for BackupMonth { month, views, closed } in &self.months {
-            println!("month        {month}: {views} views, {}", if *closed == 1 { "closed" } else { "not closed" });
+            say!("month        {month}: {views} views, {}", if *closed == 1 { "closed" } else { "not closed" });
         }
         for CountedStream { stream, next_offset } in &self.ledger {
-            println!("counted      log {stream} up to offset {next_offset}");
+            say!("counted      log {stream} up to offset {next_offset}");
         }
         if let Some(journal) = &self.journal {
-            println!("journal      {}, offsets {} to {}", journal.stream, journal.begin, journal.end);
+            say!("journal      {}, offsets {} to {}", journal.stream, journal.begin, journal.end);
         }
         if !self.sketches {
-            println!("sketches     left out; visitors of months that are not closed are missing");
+            say!("sketches     left out; visitors of months that are not closed are missing");
         }
         if !self.one_moment {
-            println!("moment       rows were written meanwhile; the log is needed to make up for the last flush");
+            say!("moment       rows were written meanwhile; the log is needed to make up for the last flush");
         }
-        println!("never in it  the visitor key, the page views of the log, the file of settings");
+        say!("never in it  the visitor key, the page views of the log, the file of settings");
     }
 }
 

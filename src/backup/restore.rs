@@ -12,7 +12,7 @@ use crate::embedded::engine::{Engine, EngineConfig};
 use crate::erased::{Entry, Erased};
 use crate::projects::Snapshot;
 use crate::registry::{Contents, RegistryCopy};
-use crate::{database, projects, retention, shell, tokens};
+use crate::{complain, database, projects, retention, say, shell, tokens};
 use aggregate::close::{Closed, Closer};
 use aggregate::due::{Decision, LogRange, listed};
 use aggregate::finished::finish;
@@ -77,14 +77,14 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         Snapshot::new(&data.join(REGISTRY)).store(&registry)?;
     }
     sync(&data)?;
-    println!(
+    say!(
         "restored the backup of {}, which is {} old, into {}",
         manifest.created.format("%Y-%m-%d %H:%M:%S UTC"),
         age(Utc::now() - manifest.created),
         data.display()
     );
     if !config.key_file().exists() {
-        println!(
+        say!(
             "note: there is no visitor key here, so the next start makes a new one: a visitor of this month who comes again counts once more"
         );
     }
@@ -179,13 +179,13 @@ async fn bring_back(
     client.query("TRUNCATE TABLE key_in_use").execute().await.context("cannot empty the table `key_in_use`")?;
     let data = config.data();
     registry.restore(&client).await?;
-    RegistryCopy::open(&data).check(true, true).run(&client).await?;
+    RegistryCopy::open(&data)?.check(true, true).run(&client).await?;
     erase_again(&client, &data, manifest).await?;
     let now = config.clock()?();
     retention::keep(&client, config.retention()?).await?;
     let removed = retention::remove_expired(&client, config.retention()?, now).await?;
     if removed > 0 {
-        println!("retention: rows past their time are removed from {removed} tables");
+        say!("retention: rows past their time are removed from {removed} tables");
     }
     close_due(&client, config, manifest).await?;
     finish(&client).await.context("cannot estimate visitors for SQL")?;
@@ -196,7 +196,7 @@ async fn bring_back(
 async fn erase_again(client: &Client, data: &Path, manifest: &Manifest) -> anyhow::Result<()> {
     let Some(erased) = Erased::load(data)? else {
         if !data.join(REGISTRY).exists() {
-            eprintln!(
+            complain!(
                 "warning: there is no erased.json in {}: projects that were erased and tokens that were revoked between {} and {} are back; \
                  erase and revoke them again",
                 data.display(),
@@ -213,12 +213,12 @@ async fn erase_again(client: &Client, data: &Path, manifest: &Manifest) -> anyho
                     slug.parse().with_context(|| format!("{slug:?} in erased.json is no project"))?;
                 let erased_ms = u64::try_from(noted.at.timestamp_millis()).unwrap_or(0);
                 let tables = projects::erase_again(client, &slug, erased_ms).await?;
-                println!("project {slug} was erased on {} and is erased again: {tables} tables", noted.at.date_naive());
+                say!("project {slug} was erased on {} and is erased again: {tables} tables", noted.at.date_naive());
             }
             Entry::Token(id) => {
                 let id = id.parse().with_context(|| format!("{id:?} in erased.json is no token's id"))?;
                 if tokens::revoke(client, id).await? {
-                    println!("token {id} was revoked on {} and is revoked again", noted.at.date_naive());
+                    say!("token {id} was revoked on {} and is revoked again", noted.at.date_naive());
                 }
             }
         }
@@ -232,7 +232,7 @@ async fn close_due(client: &Client, config: &Config, manifest: &Manifest) -> any
     let due = closer.due(config.clock()?(), config.close_after()?).await.context("cannot find what is due")?;
     let open = manifest.open_months();
     if !manifest.sketches && !open.is_empty() {
-        eprintln!("warning: this backup has no visitor sketches: reports of {} show too few visitors", open.join(", "));
+        complain!("warning: this backup has no visitor sketches: reports of {} show too few visitors", open.join(", "));
     }
     if due.is_empty() {
         return Ok(());
@@ -242,12 +242,12 @@ async fn close_due(client: &Client, config: &Config, manifest: &Manifest) -> any
         if let Some(range) = journal
             && let Decision::Wait(streams) = closer.decide(month, &[range]).await?
         {
-            println!("{month} is closed by `headcount serve` once these records are counted: {}", listed(&streams));
+            say!("{month} is closed by `headcount serve` once these records are counted: {}", listed(&streams));
             continue;
         }
         let Closed { month, projects, views, .. } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
-        println!("{month} is closed: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} is closed: {views} views of {projects} projects; its sketches are gone");
     }
     Ok(())
 }

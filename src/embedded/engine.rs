@@ -350,7 +350,7 @@ impl Engine {
                 EngineError::Locked { pid: child::holder(&path.join("engine.lock")), path, waited: child::LOCK_WAIT }
             }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
-            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, source: io::Error::other(stderr) },
+            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, cause: io::Error::other(stderr) },
             // Databases and tables are symbolic links of ClickHouse's own.
             _ if stderr.contains("FILE_ALREADY_EXISTS") && stderr.contains("Directory metadata/") => {
                 EngineError::FollowedLinks { path }
@@ -360,7 +360,7 @@ impl Engine {
                 EngineError::DiskFull { path }
             }
             _ if stderr.contains("Permission denied") || stderr.contains("Read-only file system") => {
-                EngineError::NotWritable { path, source: io::Error::other(stderr) }
+                EngineError::NotWritable { path, cause: io::Error::other(stderr) }
             }
             _ => EngineError::Ended { status, stderr },
         }))
@@ -372,7 +372,7 @@ impl Process {
         let program = match &launch.executable {
             Some(program) => program.clone(),
             None => std::env::current_exe()
-                .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), source })?,
+                .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), cause: source })?,
         };
         // The child's working directory is its data directory: ClickHouse writes a few files into it, such as `__cache__` with
         // the Protobuf schemas of queries. So no path may be relative to ours.
@@ -389,7 +389,7 @@ impl Process {
         // A group of its own: Ctrl-C in a terminal reaches us alone, and the engine lives until our last flush.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, source })?;
+        let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, cause: source })?;
         let pid = child.id().unwrap_or_default();
         let last_lines = LastLines::default();
         let stderr = child.stderr.take().expect("piped above");
@@ -506,7 +506,7 @@ fn kept_secret(data_dir: &Path) -> Result<String, EngineError> {
             replace(&path, fresh.as_bytes())?;
             Ok(fresh)
         }
-        Err(source) => Err(EngineError::NotWritable { path, source }),
+        Err(source) => Err(EngineError::NotWritable { path, cause: source }),
     }
 }
 

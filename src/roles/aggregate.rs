@@ -159,7 +159,10 @@ async fn prepared(
             Ok(client) => return Ok(Some(client)),
             Err(error) if error.is::<WrongServer>() => return Err(error),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; nothing is folded until it is");
+                tracing::warn!(
+                    error = crate::shell::chain(&error),
+                    "ClickHouse is not ready; nothing is folded until it is"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(2)) => {}
                     () = until(stopped.clone()) => return Ok(None),

@@ -63,10 +63,10 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
 
-    let registry = RegistryCopy::open(&data);
+    let registry = RegistryCopy::open(&data)?;
     let projects = Projects::new(config.host_patterns()?, config.new_names()?);
     projects.replace(registry.index());
-    let names = Snapshot::new(&data.join("admitted.json"));
+    let names = Snapshot::new(&data.join(projects::ADMITTED));
     projects.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
 
@@ -78,7 +78,8 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
     // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, registry, check, names));
+    let refresh = refresh_registry(Arc::clone(&ingest), database, registry, check, names, until(stopped.clone()));
+    let refresh = tokio::spawn(refresh);
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -108,11 +109,10 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         Ok(outcome) => outcome?,
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
-    refresh.abort();
     beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
-    let _ = refresh.await;
+    crate::serve::end_of(refresh).await;
     ingest.send_tallies().await;
     sink.close(CLOSE_WITHIN).await;
     verdict
@@ -199,6 +199,6 @@ async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped:
     metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
     let routes = metrics::routes(registry, move || (endpoint.find(), endpoint.ingest.details()));
     if let Err(error) = operator.serve(routes, until(stopped)).await {
-        tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
     }
 }

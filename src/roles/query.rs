@@ -54,7 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     beside.spawn(state.clone().keep(client, access));
     beside.spawn(async move {
         if let Err(error) = operator.serve(state.routes(registry), until(stopped)).await {
-            tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+            tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
         }
     });
     tracing::info!(%address, metrics, "headcount serves reports");

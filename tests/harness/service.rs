@@ -238,7 +238,7 @@ impl Service {
         Ok(())
     }
 
-    /// What a command of ours prints as JSON, about this data directory. The service must not run.
+    /// What a command of ours prints as JSON, about this data directory, whether the service runs or not.
     pub async fn told(&self, command: &[&str]) -> Result<Value> {
         let mut process = Command::new(binary()?);
         process.args(command).args(["--format", "json", "--data"]).arg(self.data()).kill_on_drop(true);

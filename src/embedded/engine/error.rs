@@ -24,12 +24,12 @@ pub enum EngineError {
         url: String,
     },
     /// The data directory could not be prepared.
-    #[error("the engine's directory {path} is not writable: {source}; give another --data or change its owner")]
+    #[error("the engine's directory {path} is not writable: {cause}; give another --data or change its owner")]
     NotWritable {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is no room left on the device.
     #[error(
@@ -81,12 +81,12 @@ pub enum EngineError {
         running: String,
     },
     /// The child could not be started at all.
-    #[error("starting the engine's process {program}: {source}")]
+    #[error("starting the engine's process {program}: {cause}")]
     Spawn {
         /// The program.
         program: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The child ended before it answered.
     #[error("the engine ended ({status}) before it answered; its last words:\n{stderr}")]
@@ -130,10 +130,10 @@ pub enum EngineError {
 
 impl EngineError {
     /// A failed write below `path`, told apart by its cause.
-    pub(super) fn write(path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    pub(super) fn write(path: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
-            _ => Self::NotWritable { path: path.to_owned(), source },
+            _ => Self::NotWritable { path: path.to_owned(), cause },
         }
     }
 }
