@@ -5,6 +5,7 @@
 //! killed. An engine that ends is started again (`embedded::supervisor`); the service goes on meanwhile.
 
 use crate::config::Config;
+use crate::database::DamagedStore;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_source::JournalSource;
 use crate::embedded::supervisor::Supervisor;
@@ -74,6 +75,8 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     if is_embedded {
         // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
         let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
+        database::check_store(&client, config.database(), config.clickhouse_timeout()?).await?;
+        database::verify_parts(&client, config.database(), config.clickhouse_timeout()?).await?;
         check.run(&client).await?;
         refuse_older_journal(client, &journal, config.clickhouse_timeout()?).await?;
     }
@@ -366,13 +369,14 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     // The check comes before anything is written.
     let prepare = async || {
         let client = database::prepare(&backend.server, &backend.database, backend.timeout).await?;
+        database::check_store(&client, &backend.database, backend.timeout).await?;
         backend.registry.run(&client).await?;
         anyhow::Ok(client)
     };
     let client = loop {
         match prepare().await {
             Ok(client) => break client,
-            Err(error) if error.is::<RegistryLost>() => return Err(error),
+            Err(error) if error.is::<RegistryLost>() || error.is::<DamagedStore>() => return Err(error),
             Err(error) => {
                 backend.progress.store_fails.store(true, Ordering::Relaxed);
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; beacons stay in the journal");

@@ -5,6 +5,7 @@ use super::METRICS;
 use super::figures::Figures;
 use crate::config::Config;
 use crate::config::kafka::GroupProtocol;
+use crate::database::DamagedStore;
 use crate::health::Readiness;
 use crate::metrics::{self, MetricsListener};
 use crate::shell::{harden, signal, until};
@@ -106,9 +107,15 @@ async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
 async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<Option<clickhouse::Client>> {
     let server = config.clickhouse(&projects::clickhouse_url(config).await?);
     let timeout = config.clickhouse_timeout()?;
+    let prepare = async || {
+        let client = database::prepare(&server, config.database(), timeout).await?;
+        database::check_store(&client, config.database(), timeout).await?;
+        anyhow::Ok(client)
+    };
     loop {
-        match database::prepare(&server, config.database(), timeout).await {
+        match prepare().await {
             Ok(client) => return Ok(Some(client)),
+            Err(error) if error.is::<DamagedStore>() => return Err(error),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; nothing is folded until it is");
                 tokio::select! {
