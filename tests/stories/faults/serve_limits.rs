@@ -96,7 +96,7 @@ async fn a_full_disk_of_the_journal() -> Result<()> {
 async fn a_full_disk_of_clickhouse() -> Result<()> {
     let (seed, rounds) = (seed(27), times(1, 5));
     let mut alone = Alone::stopped("27 serve: full disk, ClickHouse's", seed, &[])?;
-    let store = SmallDisk::mount(&alone.store(), 64)?;
+    let store = SmallDisk::mount(&alone.store(), 128)?;
     alone.service.start(&[]).await?;
     alone.register().await?;
     let disk = match store {
