@@ -216,6 +216,9 @@ async fn too_few_file_descriptors() -> Result<()> {
         ensure!(set.success(), "prlimit failed");
         Ok(())
     };
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let usual = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    let usual = usual.context("a limit on open files")?.to_owned();
     for _ in 0..rounds {
         load.reach(load.acknowledged() + 200).await?;
         // The lowest number that is free is the limit: no further descriptor can be had, and open ones stay open.
@@ -229,7 +232,7 @@ async fn too_few_file_descriptors() -> Result<()> {
         alone.says(0, NO_FILES.0, NO_FILES.1).await?;
         load.reach(load.acknowledged() + 100).await.context("connections that are open go on")?;
         drop(idle);
-        limit("65536")?;
+        limit(&usual)?;
     }
     load.reach(1_200).await?;
     ensure!(alone.service.log().matches(NO_FILES.0).count() == 1, "one line for one condition\n{}", alone.tail());
