@@ -378,7 +378,13 @@ fn tell_no_values() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let said = panic.payload().downcast_ref::<&'static str>().copied();
-        complain!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
+        let said = said.unwrap_or("its message has values, and is not printed");
+        // Through the log, so that a place where a panic is caught again and again (redb on a damaged file) is one line with a count.
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!("headcount panicked at {place}: {said}");
+        } else {
+            complain!("headcount panicked at {place}: {said}");
+        }
     }));
 }
 

@@ -5,6 +5,7 @@
 //! killed. An engine that ends is started again (`embedded::supervisor`); the service goes on meanwhile.
 
 use crate::config::Config;
+use crate::database::DamagedStore;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::embedded::journal_socket::JournalSocket;
 use crate::embedded::journal_source::JournalSource;
@@ -104,6 +105,8 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     if is_embedded {
         // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
         let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
+        database::check_store(&client, config.database(), config.clickhouse_timeout()?).await?;
+        database::verify_parts(&client, config.database(), config.clickhouse_timeout()?).await?;
         check.run(&client).await?;
         journal_check.run(client, config.clickhouse_timeout()?).await?;
     }
@@ -536,6 +539,7 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     // The check comes before anything is written.
     let prepare = async || {
         let client = database::prepare(&backend.server, &backend.database, backend.timeout).await?;
+        database::check_store(&client, &backend.database, backend.timeout).await?;
         backend.registry.run(&client).await?;
         backend.journal.run(client.clone(), backend.timeout).await?;
         anyhow::Ok(client)
@@ -543,7 +547,11 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
     let client = loop {
         match prepare().await {
             Ok(client) => break client,
-            Err(error) if error.is::<RegistryLost>() || error.is::<database::WrongServer>() => return Err(error),
+            Err(error)
+                if error.is::<RegistryLost>() || error.is::<database::WrongServer>() || error.is::<DamagedStore>() =>
+            {
+                return Err(error);
+            }
             Err(error) if error.is::<aggregate::AggregateError>() => {
                 return Err(error.context("the aggregator stopped"));
             }

@@ -4,7 +4,7 @@
 use super::METRICS;
 use crate::config::Config;
 use crate::config::kafka::{GroupProtocol, KafkaSettings};
-use crate::database::{Server, WrongServer};
+use crate::database::{DamagedStore, Server, WrongServer};
 use crate::health::lag::{Lag, Position};
 use crate::health::{Finding, Readiness};
 use crate::metrics::scrape::{Part, Scrape};
@@ -154,10 +154,15 @@ async fn prepared(
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Option<clickhouse::Client>> {
     let timeout = config.clickhouse_timeout()?;
+    let prepare = async || {
+        let client = database::prepare(server, config.database(), timeout).await?;
+        database::check_store(&client, config.database(), timeout).await?;
+        anyhow::Ok(client)
+    };
     loop {
-        match database::prepare(server, config.database(), timeout).await {
+        match prepare().await {
             Ok(client) => return Ok(Some(client)),
-            Err(error) if error.is::<WrongServer>() => return Err(error),
+            Err(error) if error.is::<WrongServer>() || error.is::<DamagedStore>() => return Err(error),
             Err(error) => {
                 tracing::warn!(
                     error = crate::shell::chain(&error),

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 /// How long anything may take before a story fails. Generous: machines under test are busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until `ask` gives a value; a failure tells the last state.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>

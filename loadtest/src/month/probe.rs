@@ -19,9 +19,10 @@ use crate::random::{SplitMix64, Zipf};
 use crate::role;
 
 /// How long after it was due a question may be unanswered.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Questions under way at once; more wait, and their wait is part of their time.
-const AT_ONCE: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Concurrent questions: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which is about
+/// the probe and not about the service. Further questions wait here, and their wait is part of their time.
+const AT_ONCE: usize = 2;
 /// How often it is looked whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -38,7 +39,7 @@ pub struct Probed {
     pub not_yet: u64,
     /// Questions that the service was too busy for, which are answered 429: what a slow machine makes of a rate.
     pub refused: u64,
-    /// Questions that were answered with something else, or not within 30 s of when they were due.
+    /// Questions that were answered with something else, or not within 120 s of when they were due.
     pub failed: u64,
     /// What became of the first of these.
     pub first_failure: Option<String>,

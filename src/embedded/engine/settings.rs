@@ -34,7 +34,8 @@ fn escape(text: &str) -> String {
 /// Memory is bounded by the smaller of an absolute figure and half of the machine. Rows carry sketches of up to
 /// 16 KiB, hence the small merge blocks. Merges let reports go first, but not inserts: those would pile up
 /// parts, and reports read every one. Connections beyond `max_connections` wait unanswered, so it is above what a careless program on this
-/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss.
+/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss,
+/// and refuse rows while less than 16 MiB of the disk are free: on a full disk ClickHouse has left parts with empty files, which it cannot read.
 const SERVER: &str = r#"<?xml version="1.0"?>
 <!-- Written by headcount at every start; changes are lost. -->
 <clickhouse>
@@ -85,6 +86,7 @@ const SERVER: &str = r#"<?xml version="1.0"?>
         <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
         <fsync_after_insert>1</fsync_after_insert>
         <fsync_part_directory>1</fsync_part_directory>
+        <min_free_disk_bytes_to_perform_insert>16777216</min_free_disk_bytes_to_perform_insert>
     </merge_tree>
 </clickhouse>
 "#;
