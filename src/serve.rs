@@ -287,7 +287,7 @@ async fn drain_aggregator(
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::error!(error = crate::shell::chain(&error), "the aggregator failed while stopping")
+                    tracing::error!(error = crate::shell::chain(&error), "the aggregator failed while stopping");
                 }
                 Err(error) => tracing::error!(%error, "the aggregator failed while stopping"),
             }

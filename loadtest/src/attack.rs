@@ -81,7 +81,7 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     let binary = args.common.headcount()?;
     let month = "2026-10".parse().context("a month")?;
     let readers = Readers::new(args.seed, month, 20_000_000, Form::Headcount);
-    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).from_few(args.addresses);
+    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).with_addresses(args.addresses);
     let settings: Vec<&str> = args.setting.iter().map(String::as_str).collect();
     let within = Duration::from_secs(u64::from(args.seconds + 2 * ALONE_SECONDS)) + BESIDES;
     let report = bounded(within, async {

@@ -48,7 +48,7 @@ async fn view(connection: &mut Connection, number: u64) -> Result<()> {
     };
     let from = format!("10.9.{}.{}", number % 3, number % 97 + 1);
     let headers = [("user-agent", agent), ("x-forwarded-for", from.as_str())];
-    let status = if number % 11 == 0 { 404 } else { 200 };
+    let status = if number.is_multiple_of(11) { 404 } else { 200 };
     let body = format!(
         r#"{{"project":"docs","url":"https://docs.example/page-{}.html","referrer":"https://site-{}.example/","status":{status},"language":"de"}}"#,
         number % 17,

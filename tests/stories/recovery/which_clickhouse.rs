@@ -167,7 +167,7 @@ async fn a_balancer_of_requests_is_refused_at_the_start() -> Result<()> {
     let arguments = ["-c", &file.display().to_string(), "-p", &path.to_string()].map(str::to_owned).to_vec();
     let mut nginx = Process::new("nginx", Path::new("nginx"), arguments, directory.path().join("log"));
     nginx.spawn(&[])?;
-    nginx.wait_until("nginx to listen", async || Ok(drop(Connection::open(loopback(port)).await?))).await?;
+    nginx.wait_until("nginx to listen", async || Connection::open(loopback(port)).await.map(drop)).await?;
 
     let deployment = roles_over(&first.url_at(port)?)?;
     refused_at_start(&mut deployment.query("query", &[])?, CAUSE).await?;
