@@ -32,6 +32,25 @@ const ARCHIVE: &str = "clickhouse.tar";
 const REGISTRY: &str = "projects.json";
 /// Tables with visitor sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
+/// ClickHouse's data in the data directory until a restore has ended.
+const RESTORING: &str = "clickhouse.restoring";
+
+/// Refuses a data directory in which a restore did not end: an empty ClickHouse would start in its place.
+///
+/// # Errors
+/// There is one; the message names it.
+pub fn refuse_unfinished_restore(data: &Path) -> anyhow::Result<()> {
+    let place = data.join(RESTORING);
+    if place.exists() {
+        bail!(
+            "a restore into {} did not end: run `headcount restore` again, or remove {} to start without it",
+            data.display(),
+            place.display()
+        );
+    }
+    Ok(())
+}
+
 /// How often a backup is made again because a month was closed meanwhile.
 const TRIES: usize = 3;
 
@@ -94,6 +113,30 @@ async fn write(target: &Path, config: &Config, client: &Client, sketches: bool) 
     Ok(manifest)
 }
 
+/// Removes what a backup that was killed left: neither retention nor an erasure would reach it. To be called before backups can be made.
+///
+/// # Errors
+/// ClickHouse refused, or a file cannot be removed.
+pub async fn remove_unfinished(client: &Client, config: &Config) -> anyhow::Result<()> {
+    let directory = config.engine().backups_dir();
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("headcount-") {
+            let path = entry.path();
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            tracing::warn!(file = %path.display(), "removed what a backup left that did not end");
+        }
+    }
+    let scratch = scratch_database(config.database());
+    let dropped = client.query(&format!("DROP DATABASE IF EXISTS {scratch} SYNC")).execute().await;
+    dropped.with_context(|| format!("cannot drop the database {scratch}"))
+}
+
+/// Where tables are copied without their sketches.
+fn scratch_database(database: &str) -> String {
+    format!("{database}_without_sketches")
+}
+
 fn random() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 4];
     getrandom::fill(&mut bytes).context("the operating system gave no random bytes")?;
@@ -114,7 +157,7 @@ async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) ->
         return client.query(&sql).execute().await.context(REFUSED);
     }
     // BACKUP copies whole tables, so those with sketches are copied without them first.
-    let scratch = format!("{database}_without_sketches");
+    let scratch = scratch_database(database);
     // An empty one, which reports of open months can read; closed months have none.
     let empty = VisitorSketch::new().encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let empty = format!("if(sketch = '', '', unhex('{empty}'))");
@@ -151,6 +194,10 @@ fn take(from: &Path, to: &Path) -> anyhow::Result<Archive> {
         }
         outcome => outcome,
     };
+    if moved.is_err() {
+        // It is a copy of all figures, which neither retention nor an erasure would reach.
+        let _ = fs::remove_file(from);
+    }
     moved.with_context(|| format!("cannot move ClickHouse's backup {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o600))
         .and_then(|()| File::open(to)?.sync_all())

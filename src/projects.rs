@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::{database, embedded, retention, say, tokens};
 use anyhow::{Context, bail};
+use chrono::{DateTime, TimeDelta};
 use clap::ArgMatches;
 use clickhouse::Client;
 use ingest::ignored::{IgnoredNetworks, Network};
@@ -205,7 +206,11 @@ async fn add(
     change: &settings::Change,
     config: &Config,
 ) -> anyhow::Result<()> {
-    let found = row(client, slug).await?.filter(|row| row.removed == COUNTED);
+    let before = row(client, slug).await?;
+    if let Some(row) = before.as_ref().filter(|row| row.removed == ERASED) {
+        refuse_erased(row, config)?;
+    }
+    let found = before.filter(|row| row.removed == COUNTED);
     let mut all = found.as_ref().map_or(Vec::new(), |row| row.hosts.clone());
     all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
     all.sort_unstable();
@@ -231,6 +236,22 @@ async fn add(
     }
     say!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
     say!("{}", line_to_paste(config, slug)?);
+    Ok(())
+}
+
+/// Page views of an erased project are in the log for the log's retention, and would be counted again for a project of the same slug.
+fn refuse_erased(row: &ProjectRow, config: &Config) -> anyhow::Result<()> {
+    let erased = i64::try_from(row.revision).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    let gone = erased + TimeDelta::hours(i64::from(config.log_retention_hours()?) + 1);
+    if config.clock()?() < gone {
+        bail!(
+            "the project {} was erased at {}; its page views are in the log until {}, and would be counted again. Register the slug after \
+             that, or take another one",
+            row.slug,
+            erased.format("%Y-%m-%d %H:%M UTC"),
+            gone.format("%Y-%m-%d %H:%M UTC")
+        );
+    }
     Ok(())
 }
 

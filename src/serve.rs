@@ -94,6 +94,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[0]).await?;
     let clock = config.clock()?;
+    backup::refuse_unfinished_restore(&data)?;
     let Endpoint { ingest, journal, registry, names } = Endpoint::open(&config, &data, &clock)?;
     let engine = Engine::start(&config.engine()).await?;
     let (kind, server) = (engine.kind().clone(), config.clickhouse(engine.url())?);
@@ -108,6 +109,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
         database::check_store(&client, config.database(), config.clickhouse_timeout()?).await?;
         database::verify_parts(&client, config.database(), config.clickhouse_timeout()?).await?;
         check.run(&client).await?;
+        backup::remove_unfinished(&client, &config).await?;
         journal_check.run(client, config.clickhouse_timeout()?).await?;
     }
     let (stop, stopped) = watch::channel(false);

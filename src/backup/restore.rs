@@ -52,7 +52,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
                 bail!("{} is damaged: it is not as the backup wrote it", archive.display());
             }
             let mut engine = config.engine();
-            let place = std::mem::replace(&mut engine.data_dir, data.join("clickhouse.restoring"));
+            let place = std::mem::replace(&mut engine.data_dir, data.join(super::RESTORING));
             restore_embedded(&archive, &engine, &manifest, config, &registry).await?;
             // An empty one may be there.
             let _ = fs::remove_dir(&place);

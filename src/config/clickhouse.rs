@@ -6,6 +6,10 @@ use anyhow::{Context, bail};
 use axum::extract::Query;
 use hyper::Uri;
 
+/// Beginnings and ends of the names of settings that limit what a statement may use, and so change no figure: what is over a limit fails. All
+/// others are refused: `limit`, `additional_result_filter` or `join_use_nulls` would change figures without an error.
+const LIMITS: [&str; 3] = ["max_", "min_", "use_uncompressed_cache"];
+const LIMIT_ENDS: [&str; 4] = ["_timeout", "_timeout_ms", "priority", "workload"];
 /// Settings that decide whether an acknowledged row is stored, and how: headcount sets them itself.
 const OWN: [&str; 7] = [
     "async_insert",
@@ -78,6 +82,12 @@ impl Config {
                 name if PARAMETERS.contains(&name) || name.starts_with("param_") => {
                     "it is no setting of ClickHouse".to_owned()
                 }
+                name if !LIMITS.iter().any(|start| name.starts_with(start))
+                    && !LIMIT_ENDS.iter().any(|end| name.ends_with(end)) =>
+                {
+                    "it can change figures; set it for the user in ClickHouse's own configuration if you need it"
+                        .to_owned()
+                }
                 _ => continue,
             };
             bail!("setting `clickhouse_url` ({origin}) has the parameter `{name}`, which is refused: {why}");
@@ -100,6 +110,8 @@ mod tests {
         for (refused, expected) in [
             ("http://ch:8123/?user=me", "the parameter `user`, which is refused: set `clickhouse_user` instead"),
             ("http://ch:8123/?max_threads=2&async_insert=1", "the parameter `async_insert`, which is refused"),
+            ("http://ch:8123/?limit=30", "the parameter `limit`, which is refused: it can change figures"),
+            ("http://ch:8123/?result_overflow_mode=break", "the parameter `result_overflow_mode`, which is refused"),
             ("http://ch:8123/?session_id=1", "the parameter `session_id`, which is refused: it is no setting"),
             ("http://me:hunter2@ch:8123", "names a user before the host: set `clickhouse_user`"),
             ("https://ch:8443", "https is not supported"),

@@ -30,6 +30,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long Kafka is waited for at the start. Longer would be time without beacons.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long the first read of the registry waits for the check of ClickHouse.
+const CLICKHOUSE_AT_START: Duration = Duration::from_secs(3);
+
 /// Runs until SIGTERM or SIGINT. `recover`: restore the registry of ClickHouse from this endpoint's copy, if ClickHouse has none.
 pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     harden();
@@ -79,7 +82,14 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
     let refresh = refresh_registry(Arc::clone(&ingest), database, registry, check, names, until(stopped.clone()));
-    let refresh = tokio::spawn(refresh);
+    let refresh = tokio::spawn({
+        let server = server.clone();
+        async move {
+            // The first read needs a checked server. One that is away may come later.
+            let _ = tokio::time::timeout(CLICKHOUSE_AT_START, server.bind()).await;
+            refresh.await
+        }
+    });
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }

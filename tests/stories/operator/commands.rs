@@ -115,6 +115,9 @@ async fn commands_that_bite_say_so_first() -> Result<()> {
     service.counted("docs", &running_month(), 1).await?;
     let (done, said) = typed(&service, &["project", "erase", "docs"], "docs\n").await?;
     ensure!(done && said.contains("project docs is erased"), "{said}");
+    // Its views in the log would be counted again.
+    let (done, said) = typed(&service, &["project", "add", "docs", "--host", "docs.example.org"], "").await?;
+    ensure!(!done && said.contains("was erased at") && said.contains("in the log until"), "{said}");
     let (done, said) = typed(&service, &["project", "erase", "other", "--yes"], "").await?;
     ensure!(done && said.contains("project other is erased"), "{said}");
     let (done, said) = typed(&service, &["project", "erase", "nobody", "--yes"], "").await?;

@@ -309,7 +309,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     let of_backup = std::fs::read(backup.join("projects.json"))?;
     ensure!(!String::from_utf8_lossy(&of_backup).contains(&token), "the backup has a token");
     ensure!(std::fs::read_dir(&backup)?.count() == 3, "the backup has more than three files");
-    service.done(&["project", "erase", "docs"]).await?;
+    service.done(&["project", "erase", "docs", "--yes"]).await?;
     service.done(&["token", "revoke", &id]).await?;
     service.stop().await?;
     let erased = service.data().join("erased.json");
