@@ -87,7 +87,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         async move {
             // The first read needs a checked server. One that is away may come later.
             let _ = tokio::time::timeout(CLICKHOUSE_AT_START, server.bind()).await;
-            refresh.await
+            refresh.await;
         }
     });
     let keep = tokio::spawn({
