@@ -750,7 +750,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join("headcount.toml"),
-            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?s3_secret=hunter2\"\n",
+            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?max_threads=hunter2\"\n",
         )
         .unwrap();
         let config = load(&["--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:2"]).unwrap();
