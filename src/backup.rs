@@ -238,3 +238,17 @@ fn remove_leftovers(engine: &embedded::engine::EngineConfig) -> anyhow::Result<(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_restore_is_refused_by_name() {
+        let data = tempfile::tempdir().unwrap();
+        refuse_unfinished_restore(data.path()).unwrap();
+        fs::create_dir(data.path().join(RESTORING)).unwrap();
+        let error = refuse_unfinished_restore(data.path()).unwrap_err().to_string();
+        assert!(error.contains(RESTORING) && error.contains("headcount restore"), "{error}");
+    }
+}

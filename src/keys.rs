@@ -24,7 +24,7 @@ pub fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::R
         "import" => {
             let copy = matches.get_one::<String>("file").context("no file given")?;
             let ring = KeyRing::import(Path::new(copy), &path, period, now)?;
-            say!("remove {copy} now: whoever has it can ask who was there while the period lasts");
+            say!("remove {copy} now: anyone who has it can test who was there while the period lasts");
             ring
         }
         _ => KeyRing::open_existing(&path, period, now)?,

@@ -107,7 +107,7 @@ impl TopicLog {
             };
             let message = match message {
                 Ok(message) => message,
-                // Links that break are mended by the client.
+                // The client opens broken connections again.
                 Err(KafkaError::MessageConsumption(code)) if heard.elapsed() < SILENCE && passing(code) => continue,
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot read partition {partition} at offset {next}"));

@@ -218,7 +218,7 @@ mod tests {
     async fn another_process_reads_what_the_service_has_appended() {
         let data = tempfile::tempdir().unwrap();
         let path = data.path().to_owned();
-        assert!(RunningJournal::find(&path).is_none(), "nobody listens");
+        assert!(RunningJournal::find(&path).is_none(), "no service listens");
         let journal = Journal::open(&path.join("journal.redb"), JournalConfig::default(), || Hour(9)).unwrap();
         for record in 0..5u8 {
             journal.append(0, vec![record; 3]).await.unwrap();
@@ -226,7 +226,7 @@ mod tests {
         journal.store_text(JournalSource::COMMIT, "a commit").unwrap();
         // The file of a service that was killed.
         drop(std::os::unix::net::UnixListener::bind(path.join(NAME)).unwrap());
-        assert!(RunningJournal::find(&path).is_none(), "nobody listens any more");
+        assert!(RunningJournal::find(&path).is_none(), "the listener is gone");
         let serving = tokio::spawn(JournalSocket::bind(&path).unwrap().serve(journal.clone()));
         let (stream, expected) = (journal.stream(), journal.read(2, READ_BYTES).unwrap());
         tokio::task::spawn_blocking(move || {
