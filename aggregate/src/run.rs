@@ -498,6 +498,7 @@ async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress
     let _permit = store.writes().permit().await;
     let mut pause = Duration::from_millis(100);
     while let Err(error) = store.write(rows).await {
+        Progress::add(&progress.failed_writes, 1);
         if !progress.store_fails.swap(true, Ordering::Relaxed) {
             let remedy = remedy(&error.to_string());
             tracing::warn!(%error, "rows are not stored yet; sending them again until they are. Nothing is lost: the log keeps their records. {remedy}");

@@ -156,6 +156,8 @@ impl Scrape<'_> {
             self.family(MetricType::Counter, name, help, values)
         };
         counters("rows", "Rows written.", |progress| &progress.rows)?;
+        let failed_writes = "Writes that ClickHouse did not acknowledge; they are sent again.";
+        counters("failed_writes", failed_writes, |progress| &progress.failed_writes)?;
         counters("failed_commits", "Commits that the log did not take.", |progress| &progress.failed_commits)
     }
 }
