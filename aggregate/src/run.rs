@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::source::{RecordBatch, Source, SourceError};
 use crate::start::{OlderStore, commit_of, starting_point};
 use crate::steps::{self, AbortAt, Step};
-use crate::store::{StoreError, SummaryStore};
+use crate::store::SummaryStore;
 use crate::window::{Commit, Cut, WindowStart};
 use schemas::Hour;
 use std::future::Future;
@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use storage::{CallError, FailureKind};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -62,7 +63,7 @@ pub enum AggregateError {
     Source(#[from] SourceError),
     /// ClickHouse failed at start.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] CallError),
     /// Records of an unfinished window are gone.
     #[error(
         "the log begins at offset {begin}, but the open window began at {needed}: records were removed before they \
@@ -493,6 +494,10 @@ fn remedy(error: &str) -> &'static str {
 }
 
 /// Sends the same rows until ClickHouse acknowledges them all.
+/// What the log line of a failed write ends with.
+const AGAIN: &str =
+    "rows are not stored yet; sending them again until they are. Nothing is lost: the log keeps their records.";
+
 async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress) {
     // Over all tries: a backup between two of them would have some of a flush's tables.
     let _permit = store.writes().permit().await;
@@ -501,7 +506,11 @@ async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress
         Progress::add(&progress.failed_writes, 1);
         if !progress.store_fails.swap(true, Ordering::Relaxed) {
             let remedy = remedy(&error.to_string());
-            tracing::warn!(%error, "rows are not stored yet; sending them again until they are. Nothing is lost: the log keeps their records. {remedy}");
+            if error.failure_kind() == FailureKind::Bug {
+                tracing::error!(%error, "ClickHouse refuses the rows: its schema, settings or rights do not fit this version. {AGAIN} {remedy}");
+            } else {
+                tracing::warn!(%error, "{AGAIN} {remedy}");
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

@@ -12,27 +12,7 @@ use schemas::{Hour, StreamId, niceness};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Why rows are not known to be stored.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// ClickHouse refused or went away.
-    #[error("ClickHouse, while {action}: {cause}")]
-    ClickHouse {
-        /// What was attempted.
-        action: String,
-        /// Why not.
-        cause: clickhouse::error::Error,
-    },
-    /// No answer in time; the outcome is unknown.
-    #[error("ClickHouse gave no answer within {} ms, while {action}", timeout.as_millis())]
-    Timeout {
-        /// What was attempted.
-        action: String,
-        /// How long it was waited for.
-        timeout: Duration,
-    },
-}
+use storage::CallError;
 
 /// Niceness of the threads that insert.
 const NICENESS: &str = "15";
@@ -95,7 +75,7 @@ impl SummaryStore {
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time; which rows are stored is unknown.
-    pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+    pub async fn write(&self, rows: &Rows) -> Result<(), CallError> {
         let started = Instant::now();
         let outcome = self.insert_all(rows).await;
         self.metrics.note(outcome.is_ok(), started.elapsed());
@@ -104,7 +84,7 @@ impl SummaryStore {
 
     /// Details come before totals, so that a total is never
     /// shown whose pages are not there yet; the ledger's row comes last.
-    async fn insert_all(&self, rows: &Rows) -> Result<(), StoreError> {
+    async fn insert_all(&self, rows: &Rows) -> Result<(), CallError> {
         let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
         passed(Step::Page);
@@ -125,7 +105,7 @@ impl SummaryStore {
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
-    pub async fn ledger_end(&self, stream: StreamId) -> Result<Option<LedgerEnd>, StoreError> {
+    pub async fn ledger_end(&self, stream: StreamId) -> Result<Option<LedgerEnd>, CallError> {
         let sql = "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? \
                    ORDER BY window_start DESC LIMIT 1";
         let query = self.client.query(sql).bind(stream.0).fetch_optional::<(u64, u64, u32, u32)>();
@@ -141,7 +121,7 @@ impl SummaryStore {
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
-    pub async fn counted_of(&self, stream: StreamId, window: u64) -> Result<u64, StoreError> {
+    pub async fn counted_of(&self, stream: StreamId, window: u64) -> Result<u64, CallError> {
         let sql = "SELECT max(next_offset) FROM ledger WHERE stream = ? AND window_start = ?";
         let query = self.client.query(sql).bind(stream.0).bind(window);
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
@@ -151,7 +131,7 @@ impl SummaryStore {
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
-    pub async fn other_streams(&self, stream: StreamId) -> Result<u64, StoreError> {
+    pub async fn other_streams(&self, stream: StreamId) -> Result<u64, CallError> {
         let query = self.client.query("SELECT uniqExact(stream) FROM ledger WHERE stream != ?").bind(stream.0);
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
     }
@@ -160,7 +140,7 @@ impl SummaryStore {
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
-    pub async fn note_loss(&self, stream: StreamId, lost: Range<u64>, appended: Hour) -> Result<(), StoreError> {
+    pub async fn note_loss(&self, stream: StreamId, lost: Range<u64>, appended: Hour) -> Result<(), CallError> {
         let row = LedgerRow {
             stream: stream.0,
             window_start: lost.start,
@@ -179,7 +159,7 @@ impl SummaryStore {
     }
 
     /// Removes all rows of `stream` whose windows start at `offset` or later.
-    pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), StoreError> {
+    pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), CallError> {
         // The ledger last: while it has its row, a removal that was cut short is made again.
         for table in ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "site_hourly", "ledger"] {
             let sql = format!(
@@ -191,7 +171,7 @@ impl SummaryStore {
         Ok(())
     }
 
-    async fn insert<T>(&self, table: &str, rows: &[T]) -> Result<(), StoreError>
+    async fn insert<T>(&self, table: &str, rows: &[T]) -> Result<(), CallError>
     where
         T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
     {
@@ -212,11 +192,11 @@ impl SummaryStore {
         &self,
         action: String,
         call: impl Future<Output = Result<T, clickhouse::error::Error>>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, CallError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(cause)) => Err(StoreError::ClickHouse { action, cause }),
-            Err(_) => Err(StoreError::Timeout { action, timeout: self.timeout }),
+            Ok(Err(cause)) => Err(CallError::ClickHouse { action: action.into(), cause }),
+            Err(_) => Err(CallError::Timeout { action: action.into(), timeout: self.timeout }),
         }
     }
 }

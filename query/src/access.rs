@@ -44,6 +44,7 @@ use snapshot::{Rights, Snapshot};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::{CallError, FailureKind};
 use table::{Audience, Route, Rule};
 use token::TokenId;
 use uses::Uses;
@@ -147,8 +148,10 @@ impl Access {
                     let _ = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
                 }
                 Err(error) => {
-                    if !failing {
-                        tracing::warn!(error, "who may read reports cannot be read; what was read last stays in force");
+                    if !failing && error.failure_kind() == FailureKind::Bug {
+                        tracing::error!(%error, "the rights of tokens cannot be read: ClickHouse's schema does not fit this version");
+                    } else if !failing {
+                        tracing::warn!(%error, "who may read reports cannot be read; what was read last stays in force");
                     }
                     failing = true;
                 }
@@ -158,9 +161,12 @@ impl Access {
     }
 
     /// Whether there is no token.
-    async fn refresh(&self, within: Duration) -> Result<bool, String> {
-        let read = tokio::time::timeout(within, Snapshot::read(&self.client)).await;
-        let snapshot = read.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+    async fn refresh(&self, within: Duration) -> Result<bool, CallError> {
+        let action = "reading the rights of tokens";
+        let snapshot = match tokio::time::timeout(within, Snapshot::read(&self.client)).await {
+            Ok(read) => read.map_err(|cause| CallError::ClickHouse { action: action.into(), cause })?,
+            Err(_) => return Err(CallError::Timeout { action: action.into(), timeout: within }),
+        };
         self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
         let has_no_tokens = snapshot.has_no_tokens();
         self.snapshot.store(Some(Arc::new(snapshot)));

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use storage::FailureKind;
 use tokio::sync::watch;
 use value_sums::{Threshold, values, values_one_by_one};
 
@@ -99,15 +100,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether asking again later may help.
-    pub fn is_unavailable(&self) -> bool {
+    /// What the failure means: whether the same question may be answered later.
+    pub fn failure_kind(&self) -> FailureKind {
         match self {
-            StoreError::Timeout { .. } | StoreError::Away { .. } => true,
-            StoreError::ClickHouse { source, .. } => matches!(
-                source,
-                ClickHouseError::Network(_) | ClickHouseError::TimedOut | ClickHouseError::BadResponse(_)
-            ),
-            StoreError::UnknownProject | StoreError::Sketch { .. } => false,
+            StoreError::Timeout { .. } | StoreError::Away { .. } => FailureKind::Unavailable,
+            StoreError::ClickHouse { source, .. } => storage::failure_kind(source),
+            StoreError::UnknownProject | StoreError::Sketch { .. } => FailureKind::Bug,
         }
     }
 }

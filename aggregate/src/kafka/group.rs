@@ -5,7 +5,7 @@ use super::streams::{StreamRow, Streams};
 use super::times::RecordTimes;
 use crate::progress::Progress;
 use crate::run::{AggregateConfig, AggregateError, run};
-use crate::store::{StoreError, SummaryStore};
+use crate::store::SummaryStore;
 use crate::window::Commit;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,6 +21,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use storage::CallError;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -122,7 +123,7 @@ pub enum GroupError {
     Thread(std::io::Error),
     /// ClickHouse failed for good.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] CallError),
     /// A part ended that must not.
     #[error("{0}")]
     Internal(String),
@@ -673,7 +674,7 @@ impl Part {
         Ok(stream)
     }
 
-    async fn wait_for_store(&self, error: &StoreError) {
+    async fn wait_for_store(&self, error: &CallError) {
         if !self.progress.store_fails.swap(true, Ordering::Relaxed) {
             tracing::warn!(partition = self.partition, %error, "not begun yet; trying again");
         }

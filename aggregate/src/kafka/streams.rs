@@ -1,10 +1,10 @@
 //! Which stream a partition is: the table `stream`.
 
-use crate::store::StoreError;
 use clickhouse::{Client, Row};
 use schemas::StreamId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use storage::CallError;
 
 /// A row of the table `stream`.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ impl Streams {
 
     /// Streams that this partition has been, the youngest first, each with the offset up to which the ledger has counted
     /// it.
-    pub async fn of(&self, cluster: &str, topic: &str, partition: i32) -> Result<Vec<(StreamId, u64)>, StoreError> {
+    pub async fn of(&self, cluster: &str, topic: &str, partition: i32) -> Result<Vec<(StreamId, u64)>, CallError> {
         let query = self
             .client
             .query(
@@ -51,7 +51,7 @@ impl Streams {
     }
 
     /// Notes a stream. Noting it again changes nothing.
-    pub async fn note(&self, row: &StreamRow) -> Result<(), StoreError> {
+    pub async fn note(&self, row: &StreamRow) -> Result<(), CallError> {
         let store = async {
             let mut insert = self.client.insert::<StreamRow>("stream").await?;
             insert.write(row).await?;
@@ -64,11 +64,11 @@ impl Streams {
         &self,
         action: &str,
         call: impl Future<Output = Result<T, clickhouse::error::Error>>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, CallError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(StoreError::ClickHouse { action: action.to_owned(), cause: source }),
-            Err(_) => Err(StoreError::Timeout { action: action.to_owned(), timeout: self.timeout }),
+            Ok(Err(source)) => Err(CallError::ClickHouse { action: action.to_owned().into(), cause: source }),
+            Err(_) => Err(CallError::Timeout { action: action.to_owned().into(), timeout: self.timeout }),
         }
     }
 }
