@@ -328,12 +328,7 @@ async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &
         recipient: recipient.to_owned(),
         sent: u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(u32::MAX),
     };
-    let attempt = async {
-        let mut insert = client.insert::<DeliveryRow>("delivery").await?;
-        insert.write(&row).await?;
-        insert.end().await
-    };
-    attempt
+    storage::insert(client, "delivery", &[row])
         .await
         .context("cannot note that a report was sent; it goes out again after a day, or when this process starts anew")
 }

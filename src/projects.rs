@@ -373,13 +373,7 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
     let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
     // A clock that stepped back must not lose the change.
     row.revision = now.max(row.revision + 1);
-    let store = async {
-        let client = client.clone().with_setting("async_insert", "0");
-        let mut insert = client.insert::<ProjectRow>("project").await?;
-        insert.write(&row).await?;
-        insert.end().await
-    };
-    store.await.context("cannot store the project")
+    storage::insert(client, "project", &[row]).await.context("cannot store the project")
 }
 
 /// Reads the registry. Rows that are no valid projects (written by hand) are left out and logged.

@@ -4,7 +4,7 @@
 use crate::projects::{self, Registry, Snapshot};
 use crate::shell::chain;
 use anyhow::{Context, bail};
-use clickhouse::{Client, RowOwned, RowWrite};
+use clickhouse::Client;
 use ingest::Ingest;
 use schemas::ProjectSlug;
 use schemas::tables::{ProjectRow, TokenRow};
@@ -127,27 +127,12 @@ impl Contents {
     /// # Errors
     /// ClickHouse refused or went away.
     pub async fn restore(&self, client: &Client) -> anyhow::Result<()> {
-        let client = client.clone().with_setting("async_insert", "0");
-        insert(&client, "project", &self.projects).await?;
-        insert(&client, "token", &self.tokens).await
+        let stored = async {
+            storage::insert(client, "project", &self.projects).await?;
+            storage::insert(client, "token", &self.tokens).await
+        };
+        stored.await.context("cannot restore the registry from its copy")
     }
-}
-
-async fn insert<T>(client: &Client, table: &str, rows: &[T]) -> anyhow::Result<()>
-where
-    T: RowOwned + RowWrite + for<'a> clickhouse::Row<Value<'a> = T>,
-{
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let store = async {
-        let mut insert = client.insert::<T>(table).await?;
-        for row in rows {
-            insert.write(row).await?;
-        }
-        insert.end().await
-    };
-    store.await.with_context(|| format!("cannot restore the table `{table}` from the registry's copy"))
 }
 
 /// The copy as it was at the start, and its file.

@@ -137,18 +137,9 @@ pub async fn revoke_all_of(client: &Client, project: &ProjectSlug) -> anyhow::Re
 }
 
 async fn put(client: &Client, rows: &[TokenRow]) -> anyhow::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
     let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
-    let store = async {
-        let client = client.clone().with_setting("async_insert", "0");
-        let mut insert = client.insert::<TokenRow>("token").await?;
-        for row in rows {
-            // A clock that stepped back must not lose the change.
-            insert.write(&TokenRow { revision: now.max(row.revision + 1), ..row.clone() }).await?;
-        }
-        insert.end().await
-    };
-    store.await.context("cannot store the token")
+    // A clock that stepped back must not lose the change.
+    let changed = |row: &TokenRow| TokenRow { revision: now.max(row.revision + 1), ..row.clone() };
+    let rows: Vec<TokenRow> = rows.iter().map(changed).collect();
+    storage::insert(client, "token", &rows).await.context("cannot store the token")
 }

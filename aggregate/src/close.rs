@@ -431,21 +431,11 @@ impl Closer {
         Ok(found.is_some())
     }
 
-    async fn insert<T>(&self, table: &'static str, rows: &[T]) -> Result<(), CloseError>
+    async fn insert<T>(&self, table: &str, rows: &[T]) -> Result<(), CloseError>
     where
         T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
     {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let send = async {
-            let mut insert = self.client.insert::<T>(table).await?;
-            for row in rows {
-                insert.write(row).await?;
-            }
-            insert.end().await
-        };
-        send.await.map_err(failed("writing a month's figures"))
+        storage::insert(&self.client, table, rows).await.map_err(failed("writing a month's figures"))
     }
 }
 

@@ -8,7 +8,7 @@
 //! die at any moment: what is wrong afterwards has a mark that says so.
 
 use crate::close::{CloseError, estimate, failed, merge};
-use clickhouse::{Client, Row, RowOwned, RowWrite};
+use clickhouse::{Client, Row};
 use schemas::tables::{FinishedDayRow, FinishedMonthRow};
 use schemas::{Day, VisitorSketch};
 use serde::Deserialize;
@@ -120,23 +120,9 @@ async fn estimates(
         merge(of_day, &row.sketch, &row.project)?;
     }
     // The days' marks say that all is done, so they come last.
-    insert(client, "finished_month", &months).await?;
-    insert(client, "finished_day", &days).await
-}
-
-async fn insert<T>(client: &Client, table: &'static str, rows: &[T]) -> Result<(), CloseError>
-where
-    T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
-{
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let send = async {
-        let mut insert = client.insert::<T>(table).await?;
-        for row in rows {
-            insert.write(row).await?;
-        }
-        insert.end().await
+    let stored = async {
+        storage::insert(client, "finished_month", &months).await?;
+        storage::insert(client, "finished_day", &days).await
     };
-    send.await.map_err(failed("writing visitors of days and months"))
+    stored.await.map_err(failed("writing visitors of days and months"))
 }

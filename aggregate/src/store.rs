@@ -12,7 +12,7 @@ use schemas::{Hour, StreamId, niceness};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storage::CallError;
+use storage::{CallError, in_time};
 
 /// Niceness of the threads that insert.
 const NICENESS: &str = "15";
@@ -45,7 +45,7 @@ impl SummaryStore {
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
     pub async fn yielding(self) -> Self {
         let known = self.client.query(niceness::IS_KNOWN).fetch_one::<u64>();
-        match self.bounded("asking for its settings".to_owned(), known).await {
+        match in_time(self.timeout, "asking for its settings".to_owned(), known).await {
             Ok(1..) => SummaryStore { client: self.client.with_setting(niceness::SETTING, NICENESS), ..self },
             Ok(0) | Err(_) => self,
         }
@@ -109,7 +109,7 @@ impl SummaryStore {
         let sql = "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? \
                    ORDER BY window_start DESC LIMIT 1";
         let query = self.client.query(sql).bind(stream.0).fetch_optional::<(u64, u64, u32, u32)>();
-        let row = self.bounded("reading the ledger".to_owned(), query).await?;
+        let row = in_time(self.timeout, "reading the ledger", query).await?;
         Ok(row.map(|(offset, next_offset, appended, fold_version)| LedgerEnd {
             window: WindowStart { offset, appended_hour: appended / 3600 },
             next_offset,
@@ -124,7 +124,7 @@ impl SummaryStore {
     pub async fn counted_of(&self, stream: StreamId, window: u64) -> Result<u64, CallError> {
         let sql = "SELECT max(next_offset) FROM ledger WHERE stream = ? AND window_start = ?";
         let query = self.client.query(sql).bind(stream.0).bind(window);
-        self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
+        in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
     /// How many other streams the ledger has.
@@ -133,7 +133,7 @@ impl SummaryStore {
     /// ClickHouse refused, or did not answer in time.
     pub async fn other_streams(&self, stream: StreamId) -> Result<u64, CallError> {
         let query = self.client.query("SELECT uniqExact(stream) FROM ledger WHERE stream != ?").bind(stream.0);
-        self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
+        in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
     /// Notes in the ledger that these records of `stream` are lost, so that it adds up. `appended` says how long the row is kept.
@@ -166,7 +166,7 @@ impl SummaryStore {
                 "ALTER TABLE {table} DELETE WHERE stream = ? AND window_start >= ? SETTINGS mutations_sync = 1"
             );
             let query = self.client.query(&sql).bind(stream.0).bind(offset);
-            self.bounded(format!("removing rows from {table}"), query.execute()).await?;
+            in_time(self.timeout, format!("removing rows from {table}"), query.execute()).await?;
         }
         Ok(())
     }
@@ -175,28 +175,7 @@ impl SummaryStore {
     where
         T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
     {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let send = async {
-            let mut insert = self.client.insert::<T>(table).await?;
-            for row in rows {
-                insert.write(row).await?;
-            }
-            insert.end().await
-        };
-        self.bounded(format!("inserting {} rows into {table}", rows.len()), send).await
-    }
-
-    async fn bounded<T>(
-        &self,
-        action: String,
-        call: impl Future<Output = Result<T, clickhouse::error::Error>>,
-    ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(cause)) => Err(CallError::ClickHouse { action: action.into(), cause }),
-            Err(_) => Err(CallError::Timeout { action: action.into(), timeout: self.timeout }),
-        }
+        let action = format!("inserting {} rows into {table}", rows.len());
+        in_time(self.timeout, action, storage::insert(&self.client, table, rows)).await
     }
 }

@@ -4,7 +4,7 @@ use clickhouse::{Client, Row};
 use schemas::StreamId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use storage::CallError;
+use storage::{CallError, in_time};
 
 /// A row of the table `stream`.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -46,29 +46,13 @@ impl Streams {
             .bind(cluster)
             .bind(topic)
             .bind(partition);
-        let rows = self.bounded("reading the streams of a partition", query.fetch_all::<(u64, u64)>()).await?;
+        let rows = in_time(self.timeout, "reading the streams of a partition", query.fetch_all::<(u64, u64)>()).await?;
         Ok(rows.into_iter().map(|(stream, counted)| (StreamId(stream), counted)).collect())
     }
 
     /// Notes a stream. Noting it again changes nothing.
     pub async fn note(&self, row: &StreamRow) -> Result<(), CallError> {
-        let store = async {
-            let mut insert = self.client.insert::<StreamRow>("stream").await?;
-            insert.write(row).await?;
-            insert.end().await
-        };
-        self.bounded("noting a stream", store).await
-    }
-
-    async fn bounded<T>(
-        &self,
-        action: &str,
-        call: impl Future<Output = Result<T, clickhouse::error::Error>>,
-    ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(CallError::ClickHouse { action: action.to_owned().into(), cause: source }),
-            Err(_) => Err(CallError::Timeout { action: action.to_owned().into(), timeout: self.timeout }),
-        }
+        let stored = storage::insert(&self.client, "stream", std::slice::from_ref(row));
+        in_time(self.timeout, "noting a stream", stored).await
     }
 }

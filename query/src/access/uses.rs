@@ -42,15 +42,9 @@ impl Uses {
         if waiting.is_empty() {
             return Ok(());
         }
-        let store = async {
-            let client = client.clone().with_setting("async_insert", "0");
-            let mut insert = client.insert::<TokenUseRow>("token_use").await?;
-            for (token, used) in &waiting {
-                insert.write(&TokenUseRow { id: token.to_string(), used: *used }).await?;
-            }
-            insert.end().await
-        };
-        let stored = store.await;
+        let row = |(token, &used): (&TokenId, &u32)| TokenUseRow { id: token.to_string(), used };
+        let rows: Vec<TokenUseRow> = waiting.iter().map(row).collect();
+        let stored = storage::insert(client, "token_use", &rows).await;
         let mut days = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match stored {
             Ok(()) => days.written.extend(waiting),
