@@ -1,9 +1,6 @@
 //! The schema of ClickHouse: created, checked and migrated at start.
 
-mod layout;
-mod server;
-
-pub use server::{Connect, Server, ServerConfig, WrongServer};
+pub use storage::{Connect, Server, ServerConfig, WrongServer};
 
 use anyhow::{Context, bail};
 use clickhouse::Client;

@@ -19,6 +19,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use storage::{Work, in_time};
 
 mod erase;
 mod rules;
@@ -384,10 +385,7 @@ pub async fn read(client: &Client) -> anyhow::Result<Registry> {
 /// All rows of the registry, those of removed and erased projects included.
 pub async fn read_rows(client: &Client) -> anyhow::Result<Vec<ProjectRow>> {
     let query = client.query("SELECT ?fields FROM project FINAL ORDER BY slug");
-    tokio::time::timeout(Duration::from_secs(10), query.fetch_all::<ProjectRow>())
-        .await
-        .context("ClickHouse did not answer in time")?
-        .context("cannot read the registry of projects")
+    Ok(in_time(Work::Registry.timeout(), "reading the registry of projects", query.fetch_all::<ProjectRow>()).await?)
 }
 
 /// The projects that are counted. Rows that are no valid projects are left out and logged.
@@ -429,10 +427,7 @@ pub fn removed_of(rows: &[ProjectRow]) -> Vec<ProjectSlug> {
 pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
     let query = client
         .query("SELECT DISTINCT project FROM site_hourly UNION DISTINCT SELECT DISTINCT project FROM month_closed");
-    let names = tokio::time::timeout(Duration::from_secs(30), query.fetch_all::<String>())
-        .await
-        .context("ClickHouse did not answer in time")?
-        .context("cannot read which projects have figures")?;
+    let names = in_time(Work::Maintenance.timeout(), "reading which projects have figures", query.fetch_all::<String>()).await?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 

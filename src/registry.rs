@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use storage::{Work, in_time};
 
 /// Version of the copy's format. Version 1 had no number: it was a map from slugs to hosts, or to hosts and rules of paths.
 const VERSION: u32 = 2;
@@ -53,10 +53,7 @@ impl Contents {
     /// ClickHouse refused or went away.
     pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let tokens = client.query("SELECT ?fields FROM token FINAL ORDER BY id");
-        let tokens = tokio::time::timeout(Duration::from_secs(10), tokens.fetch_all::<TokenRow>())
-            .await
-            .context("ClickHouse did not answer in time")?
-            .context("cannot read the tokens")?;
+        let tokens = in_time(Work::Registry.timeout(), "reading the tokens", tokens.fetch_all::<TokenRow>()).await?;
         Ok(Contents { version: VERSION, projects: projects::read_rows(client).await?, tokens })
     }
 

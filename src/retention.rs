@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use clickhouse::{Client, Row};
 use schemas::ProjectSlug;
 use serde::Deserialize;
+use storage::Work;
 
 /// Figures are deleted when so many months have passed since the end of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
 /// # Errors
 /// ClickHouse refused or went away.
 pub async fn remove_expired(client: &Client, retention: Retention, now: DateTime<Utc>) -> anyhow::Result<usize> {
-    let client = client.clone().with_setting("mutations_sync", "2");
+    let client = Work::Maintenance.client(client.clone());
     let (today, mut tables) = (now.date_naive(), 0);
     for (table, day) in TIMED {
         let expired = format!("toStartOfMonth({day}) + toIntervalMonth({}) <= toDate('{today}')", retention.months + 1);
@@ -105,7 +106,7 @@ pub async fn remove_expired(client: &Client, retention: Retention, now: DateTime
 
 /// Removes every row of a project. Returns how many tables had some.
 pub async fn remove(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
-    let client = client.clone().with_setting("mutations_sync", "2");
+    let client = Work::Maintenance.client(client.clone());
     let mut tables = 0;
     for table in OF_PROJECTS {
         let found = format!("SELECT 1 FROM {table} WHERE project = '{slug}' LIMIT 1");

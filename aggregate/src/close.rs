@@ -21,6 +21,7 @@ use schemas::{Hour, Month, VisitorSketch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use storage::{CallError, Work};
 
 /// Tables whose rows are of windows.
 const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"];
@@ -43,13 +44,8 @@ type Refused = BTreeMap<(String, String), u64>;
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// ClickHouse refused or went away.
-    #[error("ClickHouse, while {action}: {cause}")]
-    ClickHouse {
-        /// What was attempted.
-        action: &'static str,
-        /// Why not.
-        cause: clickhouse::error::Error,
-    },
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// A stored sketch is none.
     #[error("a stored sketch of {project} does not decode: {cause}")]
     Sketch {
@@ -103,7 +99,7 @@ struct ReasonSum {
 }
 
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
-    move |source| CloseError::ClickHouse { action, cause: source }
+    move |cause| CallError::ClickHouse { action: action.into(), cause }.into()
 }
 
 pub(crate) fn first_day(month: Month) -> u16 {
@@ -122,8 +118,7 @@ fn month_of(partition: u32) -> Option<Month> {
 impl Closer {
     /// `client` has URL, database and credentials.
     pub fn new(client: Client) -> Self {
-        let client = client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0");
-        Closer { client: client.with_setting("mutations_sync", "2") }
+        Closer { client: Work::Maintenance.client(client) }
     }
 
     /// Months that ended `after` before `now` or earlier and are not closed yet; those that are closed are swept. Months in which nothing
@@ -255,7 +250,7 @@ impl Closer {
         let sql = format!(
             "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
              WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host HAVING total > 0",
-            frontier.condition()
+            storage::contained(frontier)
         );
         let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
         let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
@@ -348,7 +343,7 @@ impl Closer {
              SELECT project, toDate(?), ?, {columns}, sum(views) FROM {from} FINAL \
              WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
-            frontier.condition()
+            storage::contained(frontier)
         );
         let query = self.client.query(&sql).bind(first_day(month)).bind(run).bind(partition(month));
         query.execute().await.map_err(failed("writing a month's breakdowns and referrers"))
@@ -378,7 +373,7 @@ impl Closer {
     /// Removes what the figures contain, the sketches of all else, and what other runs wrote. Does nothing where nothing of it is left.
     async fn sweep(&self, month: Month, winner: &MonthCloseRow) -> Result<(), CloseError> {
         const REMOVING: &str = "removing what a closed month no longer needs";
-        let (partition, contained) = (partition(month), Frontier::of(winner).condition());
+        let (partition, contained) = (partition(month), storage::contained(&Frontier::of(winner)));
         for table in TABLES {
             let time = if table == "site_hourly" { "hour" } else { "day" };
             if self.any(&format!("{table} WHERE toYYYYMM({time}) = {partition} AND {contained}")).await? {

@@ -8,14 +8,11 @@ use crate::window::WindowStart;
 use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
-use schemas::{Hour, StreamId, niceness};
+use schemas::{Hour, StreamId};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storage::{CallError, in_time};
-
-/// Niceness of the threads that insert.
-const NICENESS: &str = "15";
+use storage::{CallError, Work, in_time};
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -29,26 +26,14 @@ pub struct SummaryStore {
 
 impl SummaryStore {
     /// `client` has URL, database and credentials; each call may take `timeout`.
-    ///
-    /// Insert deduplication and asynchronous inserts are switched off: the first may drop rows that differ, the second
-    /// acknowledges before they are stored. The tables themselves fsync each part (see `schemas/sql`), so that an
-    /// acknowledged row survives a power cut. A flush has each key once, so there is nothing that ClickHouse could replace within one
-    /// insert.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        let client = client
-            .with_setting("async_insert", "0")
-            .with_setting("insert_deduplicate", "0")
-            .with_setting("optimize_on_insert", "0");
         SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default(), writes: Writes::default() }
     }
 
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
     pub async fn yielding(self) -> Self {
-        let known = self.client.query(niceness::IS_KNOWN).fetch_one::<u64>();
-        match in_time(self.timeout, "asking for its settings".to_owned(), known).await {
-            Ok(1..) => SummaryStore { client: self.client.with_setting(niceness::SETTING, NICENESS), ..self },
-            Ok(0) | Err(_) => self,
-        }
+        let client = Work::Write.client_with_priority(self.client, self.timeout).await;
+        SummaryStore { client, ..self }
     }
 
     /// The same store, for a rehearsal that dies on its way.

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use storage::FailureKind;
+use storage::{FailureKind, Work};
 use tokio::sync::watch;
 use value_sums::{Threshold, values, values_one_by_one};
 
@@ -41,17 +41,6 @@ mod value_sums;
 pub use live::Live;
 pub use projects::{ProjectViews, Visible};
 pub(crate) use scan::PageScan;
-
-/// Of every question. A key is in one partition, so no partition needs to be compared with another; the key's columns are read
-/// before the sketches; one project's rows are too few to be shared out among threads.
-const SETTINGS: [(&str, &str); 3] = [
-    ("do_not_merge_across_partitions_select_final", "1"),
-    ("optimize_move_to_prewhere_if_final", "1"),
-    ("max_threads", "2"),
-];
-
-/// Niceness of the threads that make reports before somebody asks. Inserts and merges are nicer.
-const NICENESS: &str = "5";
 
 /// Rows after which other tasks have their turn on this thread: thousands of rows may have arrived, and each has a sketch to unite.
 const ROWS_PER_STEP: usize = 64;
@@ -190,17 +179,14 @@ struct Rejections {
 impl ReportStore {
     /// Reads with `client`, whose database holds the tables of `schemas`.
     pub fn new(client: clickhouse::Client) -> Self {
-        let client = SETTINGS.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value));
-        ReportStore { client, timeout: Duration::from_secs(10), answers: None, last_closed: Arc::default() }
+        let (client, timeout) = (Work::Report.client(client), Work::Report.timeout());
+        ReportStore { client, timeout, answers: None, last_closed: Arc::default() }
     }
 
     /// The same store, whose questions let others' go first, where ClickHouse knows how.
     pub(crate) async fn yielding(self) -> Self {
-        let known = self.client.query(schemas::niceness::IS_KNOWN).fetch_one::<u64>();
-        if self.within("its settings", known).await.unwrap_or(0) == 0 {
-            return self;
-        }
-        ReportStore { client: self.client.with_setting(schemas::niceness::SETTING, NICENESS), ..self }
+        let client = Work::Background.client_with_priority(self.client, self.timeout).await;
+        ReportStore { client, ..self }
     }
 
     /// The same store, whose queries fail at once while `answers` is false, instead of at their timeout.

@@ -27,16 +27,4 @@ impl Frontier {
     pub fn contains(&self, stream: u64, window_start: u64) -> bool {
         self.0.get(&stream).is_some_and(|&first_open| window_start < first_open)
     }
-
-    /// The same as a condition of ClickHouse's on the columns `stream` and `window_start`.
-    pub fn condition(&self) -> String {
-        if self.0.is_empty() {
-            return "0".to_owned();
-        }
-        let list = |numbers: Vec<&u64>| {
-            numbers.iter().map(|number| format!("toUInt64({number})")).collect::<Vec<_>>().join(",")
-        };
-        let (streams, windows) = (list(self.0.keys().collect()), list(self.0.values().collect()));
-        format!("(window_start < transform(stream, [{streams}], [{windows}], toUInt64(0)))")
-    }
 }

@@ -7,7 +7,6 @@ pub mod beacon;
 pub mod caps;
 pub mod classes;
 pub mod close;
-pub mod niceness;
 pub mod paths;
 pub mod project;
 pub mod record;

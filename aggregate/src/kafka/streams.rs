@@ -31,7 +31,7 @@ pub struct Streams {
 impl Streams {
     /// `client` has URL, database and credentials; each call may take `timeout`.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        Streams { client: client.with_setting("async_insert", "0").with_setting("insert_deduplicate", "0"), timeout }
+        Streams { client, timeout }
     }
 
     /// Streams that this partition has been, the youngest first, each with the offset up to which the ledger has counted

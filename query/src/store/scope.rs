@@ -79,7 +79,7 @@ impl Scope<'_> {
             // All of the month is in its figures, however far it has come by this clock.
             let month = Period::whole(period.month());
             let (first, last) = (month.first_day().0, month.last_day().0);
-            let contained = Frontier::of(close).condition();
+            let contained = storage::contained(&Frontier::of(close));
             format!(" AND NOT ({day} BETWEEN toDate({first}) AND toDate({last}) AND {contained})")
         };
         self.closes().map(of_close).collect()

@@ -1,10 +1,15 @@
 //! ClickHouse as headcount uses it, in one place: clients with settings, timeout and priority of their work, the insert, and what a failed
 //! call means.
 
+mod conditions;
 mod failure;
 mod insert;
+mod layout;
+mod server;
 mod work;
 
+pub use conditions::contained;
 pub use failure::{CallError, DAMAGED, FailureKind, UNAVAILABLE, code_of, failure_kind};
 pub use insert::insert;
+pub use server::{Connect, Server, ServerConfig, WrongServer};
 pub use work::{Work, in_time};

@@ -5,8 +5,9 @@
 //! ([`DatabaseId`]), asks for it on each new connection before anything else is sent there, and stops when the answer differs. A balancer
 //! that distributes requests instead of connections is found by [`Server::bind`], which asks repeatedly, and by [`Server::watch`].
 
-use super::layout;
-use axum::body::{Body, to_bytes};
+use crate::layout;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
@@ -33,7 +34,7 @@ const PROBES: (usize, usize) = (4, 3);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Settings that every statement is sent with. Neither matters to one server. Behind a table that turns out to be distributed, they make
 /// ClickHouse fail rather than answer or write a part.
-pub const ALWAYS: [(&str, &str); 2] = [("parallel_distributed_insert_select", "0"), ("skip_unavailable_shards", "0")];
+const ALWAYS: [(&str, &str); 2] = [("parallel_distributed_insert_select", "0"), ("skip_unavailable_shards", "0")];
 
 /// A TCP connection, ready for HTTP.
 type Stream = TokioIo<TcpStream>;
@@ -64,7 +65,7 @@ impl std::fmt::Display for DatabaseId {
 pub struct WrongServer(String);
 
 impl WrongServer {
-    pub(super) fn new(message: String) -> Self {
+    pub(crate) fn new(message: String) -> Self {
         WrongServer(message)
     }
 
@@ -336,7 +337,7 @@ impl Shared {
     }
 
     /// The answer to one question, and whether the connection stays open.
-    async fn ask(&self, sender: &mut SendRequest<Body>, sql: &str) -> io::Result<(String, bool)> {
+    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, sql: &str) -> io::Result<(String, bool)> {
         let url: Uri = self.config.url.parse().map_err(io::Error::other)?;
         let host = url.authority().map(ToString::to_string).unwrap_or_default();
         let mut request = Request::post(url.path()).header(header::HOST, host);
@@ -345,7 +346,7 @@ impl Shared {
                 request = request.header(name, value);
             }
         }
-        let request = request.body(Body::from(sql.to_owned())).map_err(io::Error::other)?;
+        let request = request.body(Full::from(sql.to_owned())).map_err(io::Error::other)?;
         sender.ready().await.map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = response.status();
@@ -353,7 +354,7 @@ impl Shared {
             .headers()
             .get(header::CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-        let body = to_bytes(Body::new(response.into_body()), ANSWER_BYTES_MAX).await.map_err(io::Error::other)?;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
         if status != StatusCode::OK {
             let line: String = text.lines().next().unwrap_or_default().chars().take(300).collect();

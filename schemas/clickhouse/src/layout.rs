@@ -1,13 +1,13 @@
 //! Which tables headcount can use: those that it created itself, in a database of one server.
 
-use super::WrongServer;
+use crate::WrongServer;
 use schemas::tables::MIGRATIONS;
 
 /// Engines that the schema creates.
 const SUPPORTED: [&str; 2] = ["ReplacingMergeTree", "View"];
 
 /// The engine of the database, without a name, and of each of its tables: a line each, separated by tabs.
-pub(super) fn question(database: &str) -> String {
+pub(crate) fn question(database: &str) -> String {
     format!(
         "SELECT '' AS name, engine FROM system.databases WHERE name = '{database}' UNION ALL \
          SELECT name, engine FROM system.tables WHERE database = '{database}' FORMAT TabSeparated"
@@ -19,7 +19,7 @@ pub(super) fn question(database: &str) -> String {
 ///
 /// # Errors
 /// [`WrongServer`], with the name and the engine.
-pub(super) fn check(database: &str, lines: &str) -> Result<(), WrongServer> {
+pub(crate) fn check(database: &str, lines: &str) -> Result<(), WrongServer> {
     for (name, engine) in lines.lines().filter_map(|line| line.split_once('\t')) {
         let is_spread = ["Replicated", "Shared"].iter().any(|kind| engine.starts_with(kind));
         let found = match name {

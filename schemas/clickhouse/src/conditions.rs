@@ -1,0 +1,16 @@
+//! Conditions on the tables, as SQL.
+
+use schemas::close::Frontier;
+
+/// Rows whose window is in the figures of a closed month: [`Frontier::contains`] as a condition on the columns `stream` and `window_start`.
+/// It consists of numbers only.
+#[must_use]
+pub fn contained(frontier: &Frontier) -> String {
+    if frontier.0.is_empty() {
+        return "0".to_owned();
+    }
+    let list =
+        |numbers: Vec<&u64>| numbers.iter().map(|number| format!("toUInt64({number})")).collect::<Vec<_>>().join(",");
+    let (streams, windows) = (list(frontier.0.keys().collect()), list(frontier.0.values().collect()));
+    format!("(window_start < transform(stream, [{streams}], [{windows}], toUInt64(0)))")
+}
