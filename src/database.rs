@@ -61,9 +61,11 @@ const VERIFY_WITHIN: Duration = Duration::from_secs(300);
 /// # Errors
 /// [`DamagedStore`], or ClickHouse did not answer.
 pub async fn verify_parts(client: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
-    let size = client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = ?");
-    let bytes: u64 =
-        in_time(timeout, size.bind(database).fetch_one()).await?.context("cannot ask ClickHouse for its size")?;
+    let size =
+        client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = {database:String}");
+    let bytes: u64 = in_time(timeout, size.param("database", database).fetch_one())
+        .await?
+        .context("cannot ask ClickHouse for its size")?;
     if bytes > VERIFIED_BYTES_MAX {
         tracing::info!(
             bytes,
@@ -92,7 +94,7 @@ const NAMED_PARTS: usize = 5;
 /// Parts that were set aside because they could not be read. A merge that a power loss interrupted leaves one too, but then ClickHouse reads
 /// the parts that it was merged from, so no row is missing.
 const BROKEN_PARTS: &str = "SELECT lost.table, lost.path \
-     FROM (SELECT * FROM system.detached_parts WHERE database = ? AND startsWith(ifNull(reason, ''), 'broken')) AS lost \
+     FROM (SELECT * FROM system.detached_parts WHERE database = {database:String} AND startsWith(ifNull(reason, ''), 'broken')) AS lost \
      LEFT JOIN (SELECT * FROM system.parts WHERE active) AS part \
      ON lost.database = part.database AND lost.table = part.table AND lost.partition_id = part.partition_id \
          AND part.min_block_number >= lost.min_block_number AND part.max_block_number <= lost.max_block_number \
@@ -107,7 +109,7 @@ pub async fn check_store(client: &Client, database: &str, timeout: Duration) -> 
     if !missing.is_empty() {
         return Err(DamagedStore::Tables { database: database.to_owned(), tables: missing.join(", ") }.into());
     }
-    let broken = client.query(BROKEN_PARTS).bind(database).fetch_all::<(String, String)>();
+    let broken = client.query(BROKEN_PARTS).param("database", database).fetch_all::<(String, String)>();
     let broken = in_time(timeout, broken).await?.context("cannot ask ClickHouse for unreadable parts")?;
     if broken.is_empty() {
         Ok(())
@@ -128,7 +130,10 @@ fn named(broken: &[(String, String)]) -> String {
 
 /// Names of the tables that are there.
 async fn tables(client: &Client, database: &str) -> anyhow::Result<Vec<String>> {
-    let names = client.query("SELECT name FROM system.tables WHERE database = ?").bind(database).fetch_all();
+    let names = client
+        .query("SELECT name FROM system.tables WHERE database = {database:String}")
+        .param("database", database)
+        .fetch_all();
     names.await.context("cannot ask ClickHouse for its tables")
 }
 
@@ -174,7 +179,10 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
                 .await?
                 .with_context(|| format!("cannot bring the database {database} to schema version {version}"))?;
         }
-        let noted = client.query("INSERT INTO schema_version (version) VALUES (?)").bind(*version).execute();
+        let noted = client
+            .query("INSERT INTO schema_version (version) SELECT {version:UInt32}")
+            .param("version", version)
+            .execute();
         in_time(timeout, noted).await?.context("cannot note the schema's version")?;
         tracing::info!(database, version, "schema is up to date");
     }

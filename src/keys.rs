@@ -97,12 +97,22 @@ async fn others<S: Sink>(
         }
     };
     let (period, number, fingerprint) = ingest.key_in_use()?;
-    let sql = "INSERT INTO key_in_use (period, number, node, fingerprint, seen) SELECT ?, ?, ?, ?, now('UTC')";
-    let insert = client.query(sql).bind(period.name()).bind(number).bind(node).bind(fingerprint.0);
+    let sql = "INSERT INTO key_in_use (period, number, node, fingerprint, seen) SELECT {period:String}, {number:Int64}, {node:UInt64}, {fingerprint:UInt64}, now('UTC')";
+    let insert = client
+        .query(sql)
+        .param("period", period.name())
+        .param("number", number)
+        .param("node", node)
+        .param("fingerprint", fingerprint.0);
     insert.execute().await.context("cannot tell which key is in use")?;
     // Of the same period only: at its end the nodes step one after another.
-    let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = ? AND number = ? AND fingerprint != ? \
-               AND seen > now('UTC') - INTERVAL 2 MINUTE AND toUInt32(seen) > ?";
-    let query = client.query(sql).bind(period.name()).bind(number).bind(fingerprint.0).bind(first);
+    let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = {period:String} AND number = {number:Int64} AND fingerprint != {fingerprint:UInt64} \
+               AND seen > now('UTC') - INTERVAL 2 MINUTE AND toUInt32(seen) > {first:UInt32}";
+    let query = client
+        .query(sql)
+        .param("period", period.name())
+        .param("number", number)
+        .param("fingerprint", fingerprint.0)
+        .param("first", first);
     Ok(query.fetch_one::<Others>().await.context("cannot ask for other keys")?.nodes)
 }

@@ -207,10 +207,10 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
 /// Who has not got the month's report; of one project, if any is named.
 async fn due(client: &Client, month: Month, slug: Option<&str>) -> anyhow::Result<Vec<Due>> {
     let sql = "SELECT slug, arrayFilter(address -> (slug, address) NOT IN \
-               (SELECT project, recipient FROM delivery FINAL WHERE month = toDate(?)), recipients) AS recipients \
-               FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) AND (? = '' OR slug = ?) ORDER BY slug";
+               (SELECT project, recipient FROM delivery FINAL WHERE month = toDate({month:UInt16})), recipients) AS recipients \
+               FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) AND ({slug:String} = '' OR slug = {slug:String}) ORDER BY slug";
     let slug = slug.unwrap_or("");
-    let due = client.query(sql).bind(month.first_hour().day().0).bind(slug).bind(slug).fetch_all::<Due>();
+    let due = client.query(sql).param("month", month.first_hour().day().0).param("slug", slug).fetch_all::<Due>();
     due.await.context("cannot ask who gets reports by mail")
 }
 

@@ -344,7 +344,8 @@ pub async fn clickhouse_url(config: &Config) -> anyhow::Result<String> {
 }
 
 async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<ProjectRow>> {
-    let query = client.query("SELECT ?fields FROM project FINAL WHERE slug = ?").bind(slug.as_str());
+    let query =
+        client.query("SELECT ?fields FROM project FINAL WHERE slug = {slug:String}").param("slug", slug.as_str());
     query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
 }
 
@@ -427,7 +428,9 @@ pub fn removed_of(rows: &[ProjectRow]) -> Vec<ProjectSlug> {
 pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
     let query = client
         .query("SELECT DISTINCT project FROM site_hourly UNION DISTINCT SELECT DISTINCT project FROM month_closed");
-    let names = in_time(Work::Maintenance.timeout(), "reading which projects have figures", query.fetch_all::<String>()).await?;
+    let names =
+        in_time(Work::Maintenance.timeout(), "reading which projects have figures", query.fetch_all::<String>())
+            .await?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 

@@ -117,14 +117,14 @@ pub async fn revoke(client: &Client, id: TokenId) -> anyhow::Result<bool> {
 }
 
 async fn row(client: &Client, id: TokenId) -> anyhow::Result<Option<TokenRow>> {
-    let query = client.query("SELECT ?fields FROM token FINAL WHERE id = ?").bind(id.to_string());
+    let query = client.query("SELECT ?fields FROM token FINAL WHERE id = {id:String}").param("id", id.to_string());
     query.fetch_optional().await.context("cannot read the tokens")
 }
 
 /// The tokens of a project that are not revoked.
 pub async fn of_project(client: &Client, project: &ProjectSlug) -> anyhow::Result<Vec<TokenRow>> {
-    let sql = "SELECT ?fields FROM token FINAL WHERE admin = 0 AND project = ? AND revoked = 0";
-    let rows = client.query(sql).bind(project.as_str()).fetch_all::<TokenRow>().await;
+    let sql = "SELECT ?fields FROM token FINAL WHERE admin = 0 AND project = {project:String} AND revoked = 0";
+    let rows = client.query(sql).param("project", project.as_str()).fetch_all::<TokenRow>().await;
     rows.context("cannot read the project's tokens")
 }
 

@@ -369,10 +369,10 @@ async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: O
         };
         let (window_start, next_offset, appended, fold_version): (u64, u64, u32, u32) = client
             .query(
-                "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? ORDER BY \
+                "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = {stream:UInt64} ORDER BY \
                  window_start DESC LIMIT 1",
             )
-            .bind(stream.0)
+            .param("stream", stream.0)
             .fetch_one()
             .await
             .context("cannot read the ledger")?;

@@ -188,10 +188,11 @@ impl Closer {
 
     /// The run whose figures count.
     async fn winner(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
-        let sql = "SELECT ?fields FROM month_close FINAL WHERE month = toDate(?) ORDER BY finished, run LIMIT 1";
+        let sql =
+            "SELECT ?fields FROM month_close FINAL WHERE month = toDate({month:UInt16}) ORDER BY finished, run LIMIT 1";
         self.client
             .query(sql)
-            .bind(first_day(month))
+            .param("month", first_day(month))
             .fetch_optional()
             .await
             .map_err(failed("asking who closed a month"))
@@ -199,8 +200,8 @@ impl Closer {
 
     async fn months_with_rows(&self) -> Result<Vec<Month>, CloseError> {
         let sql = "SELECT DISTINCT toUInt32(partition) AS month FROM system.parts \
-                   WHERE database = currentDatabase() AND table IN ? ORDER BY month";
-        let months = self.client.query(sql).bind(&TABLES[..]).fetch_all::<u32>().await;
+                   WHERE database = currentDatabase() AND table IN {tables:Array(String)} ORDER BY month";
+        let months = self.client.query(sql).param("tables", &TABLES[..]).fetch_all::<u32>().await;
         Ok(months.map_err(failed("asking for months with figures"))?.into_iter().filter_map(month_of).collect())
     }
 
@@ -214,9 +215,13 @@ impl Closer {
     async fn write_sites(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(u64, u64), CloseError> {
         const READING: &str = "reading a month's hours";
         let mut refused = self.rejections(month, frontier).await?;
-        let sql = "SELECT ?fields FROM site_hourly FINAL WHERE toYYYYMM(hour) = ? ORDER BY project";
-        let mut rows =
-            self.client.query(sql).bind(partition(month)).fetch::<SiteHourlyRow>().map_err(failed(READING))?;
+        let sql = "SELECT ?fields FROM site_hourly FINAL WHERE toYYYYMM(hour) = {partition:UInt32} ORDER BY project";
+        let mut rows = self
+            .client
+            .query(sql)
+            .param("partition", partition(month))
+            .fetch::<SiteHourlyRow>()
+            .map_err(failed(READING))?;
         let (mut of_project, mut ready) = (None::<SiteMonth>, Vec::new());
         let (mut projects, mut views) = (0, 0);
         loop {
@@ -249,10 +254,10 @@ impl Closer {
     async fn rejections(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Refused>, CloseError> {
         let sql = format!(
             "SELECT project, CAST(reason AS String) AS reason, host, sum(beacons) AS total FROM rejection_daily FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, reason, host HAVING total > 0",
+             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, reason, host HAVING total > 0",
             storage::contained(frontier)
         );
-        let rows = self.client.query(&sql).bind(partition(month)).fetch_all::<ReasonSum>().await;
+        let rows = self.client.query(&sql).param("partition", partition(month)).fetch_all::<ReasonSum>().await;
         let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
         for row in rows.map_err(failed("reading a month's refusals"))? {
             refused.entry(row.project).or_default().insert((row.reason, row.host), row.total);
@@ -263,10 +268,14 @@ impl Closer {
     /// `month_closed_page`, a few projects at a time: sorting a month's pages as a whole would take all memory.
     async fn write_pages(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
         const READING: &str = "reading a month's pages";
-        let sql =
-            "SELECT project, count() AS rows FROM page_daily WHERE toYYYYMM(day) = ? GROUP BY project ORDER BY project";
-        let sizes =
-            self.client.query(sql).bind(partition(month)).fetch_all::<ProjectRows>().await.map_err(failed(READING))?;
+        let sql = "SELECT project, count() AS rows FROM page_daily WHERE toYYYYMM(day) = {partition:UInt32} GROUP BY project ORDER BY project";
+        let sizes = self
+            .client
+            .query(sql)
+            .param("partition", partition(month))
+            .fetch_all::<ProjectRows>()
+            .await
+            .map_err(failed(READING))?;
         for chunk in chunks(&sizes) {
             let [first, .., last] = chunk else {
                 let [only] = chunk else { continue };
@@ -286,9 +295,10 @@ impl Closer {
         (first, last): (&str, &str),
     ) -> Result<(), CloseError> {
         const READING: &str = "reading a month's pages";
-        let sql = "SELECT ?fields FROM page_daily FINAL WHERE project >= ? AND project <= ? AND toYYYYMM(day) = ? \
+        let sql = "SELECT ?fields FROM page_daily FINAL WHERE project >= {first:String} AND project <= {last:String} AND toYYYYMM(day) = {partition:UInt32} \
                    ORDER BY project, path, status";
-        let query = self.client.query(sql).bind(first).bind(last).bind(partition(month));
+        let query =
+            self.client.query(sql).param("first", first).param("last", last).param("partition", partition(month));
         let mut rows = query.fetch::<PageDailyRow>().map_err(failed(READING))?;
         let (mut of_page, mut ready) = (None::<(MonthClosedPageRow, VisitorSketch)>, Vec::new());
         loop {
@@ -340,12 +350,17 @@ impl Closer {
     ) -> Result<(), CloseError> {
         let sql = format!(
             "INSERT INTO {into} (project, month, run, {columns}, views) \
-             SELECT project, toDate(?), ?, {columns}, sum(views) FROM {from} FINAL \
-             WHERE toYYYYMM(day) = ? AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
+             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum(views) FROM {from} FINAL \
+             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
             storage::contained(frontier)
         );
-        let query = self.client.query(&sql).bind(first_day(month)).bind(run).bind(partition(month));
+        let query = self
+            .client
+            .query(&sql)
+            .param("month", first_day(month))
+            .param("run", run)
+            .param("partition", partition(month));
         query.execute().await.map_err(failed("writing a month's breakdowns and referrers"))
     }
 
@@ -358,15 +373,14 @@ impl Closer {
         projects: u64,
         views: u64,
     ) -> Result<(), CloseError> {
-        let list = |numbers: Vec<&u64>| format!("{numbers:?}");
-        let sql = format!(
-            "INSERT INTO month_close (month, run, finished, streams, windows, projects, views) \
-             SELECT toDate(?), ?, now64(6, 'UTC'), {}, {}, ?, ?",
-            list(frontier.0.keys().collect()),
-            list(frontier.0.values().collect())
-        );
+        let (streams, windows): (Vec<u64>, Vec<u64>) = frontier.0.iter().unzip();
+        let sql = "INSERT INTO month_close (month, run, finished, streams, windows, projects, views) \
+                   SELECT toDate({month:UInt16}), {run:UInt64}, now64(6, 'UTC'), {streams:Array(UInt64)}, \
+                   {windows:Array(UInt64)}, {projects:UInt64}, {views:UInt64}";
         let client = self.client.clone().with_setting("max_execution_time", LAST_WORD);
-        let query = client.query(&sql).bind(first_day(month)).bind(run).bind(projects).bind(views);
+        let query = client.query(sql).param("month", first_day(month)).param("run", run);
+        let query = query.param("streams", streams).param("windows", windows);
+        let query = query.param("projects", projects).param("views", views);
         query.execute().await.map_err(failed("ending the close of a month"))
     }
 
@@ -390,9 +404,15 @@ impl Closer {
         // Replaced parts stay on the disk for `old_parts_lifetime` (eight minutes), and in a table that is at rest until somebody looks
         // for them. Dropping a partition looks; there is none of this name.
         for table in SKETCHED {
-            let sql = "SELECT toUInt8(1) FROM system.parts WHERE database = currentDatabase() AND table = ? AND partition = ? \
+            let sql = "SELECT toUInt8(1) FROM system.parts WHERE database = currentDatabase() AND table = {table:String} AND partition = {partition:String} \
                        AND NOT active LIMIT 1";
-            let old = self.client.query(sql).bind(table).bind(partition.to_string()).fetch_optional::<u8>().await;
+            let old = self
+                .client
+                .query(sql)
+                .param("table", table)
+                .param("partition", partition.to_string())
+                .fetch_optional::<u8>()
+                .await;
             if old.map_err(failed(REMOVING))?.is_some() {
                 let sql = format!("ALTER TABLE {table} DROP PARTITION 0");
                 self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;

@@ -135,19 +135,18 @@ impl Closer {
     }
 
     async fn noted_ends(&self, month: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
-        let sql = "SELECT ?fields FROM month_due WHERE month = toDate(?) ORDER BY noted DESC LIMIT 1";
-        let row = self.client.query(sql).bind(first_day(month)).fetch_optional::<NotedEnds>().await;
+        let sql = "SELECT ?fields FROM month_due WHERE month = toDate({month:UInt16}) ORDER BY noted DESC LIMIT 1";
+        let row = self.client.query(sql).param("month", first_day(month)).fetch_optional::<NotedEnds>().await;
         let row = row.map_err(failed("reading what the close of a month waits for"))?;
         Ok(row.map(|row| row.streams.into_iter().zip(row.ends).collect()))
     }
 
     async fn note_ends(&self, month: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
-        let list = |numbers: Vec<&u64>| {
-            numbers.iter().map(|number| format!("toUInt64({number})")).collect::<Vec<_>>().join(",")
-        };
-        let (streams, ends) = (list(ends.keys().collect()), list(ends.values().collect()));
-        let sql = format!("INSERT INTO month_due (month, streams, ends) SELECT toDate(?), [{streams}], [{ends}]");
-        let query = self.client.query(&sql).bind(first_day(month));
+        let (streams, ends): (Vec<u64>, Vec<u64>) = ends.iter().unzip();
+        let sql = "INSERT INTO month_due (month, streams, ends) \
+                   SELECT toDate({month:UInt16}), {streams:Array(UInt64)}, {ends:Array(UInt64)}";
+        let query =
+            self.client.query(sql).param("streams", streams).param("ends", ends).param("month", first_day(month));
         query.execute().await.map_err(failed("noting what the close of a month waits for"))
     }
 

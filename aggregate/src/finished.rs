@@ -73,11 +73,11 @@ async fn changed(client: &Client, first: &str, last: &str) -> Result<Vec<Changed
     let sql = "SELECT project, day, found AS mark, toUnixTimestamp64Micro(now64(6, 'UTC')) AS looked FROM (\
                SELECT project, toDate(hour) AS day, \
                groupBitXor(sipHash64(hour, stream, window_start, next_offset)) AS found FROM site_hourly FINAL \
-               WHERE project BETWEEN ? AND ? AND toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
+               WHERE project BETWEEN {first:String} AND {last:String} AND toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
                GROUP BY project, day) AS present \
-               LEFT JOIN (SELECT project, day, mark FROM finished_day FINAL WHERE project BETWEEN ? AND ?) AS made \
+               LEFT JOIN (SELECT project, day, mark FROM finished_day FINAL WHERE project BETWEEN {first:String} AND {last:String}) AS made \
                USING (project, day) WHERE found != made.mark ORDER BY project, day";
-    let query = client.query(sql).bind(first).bind(last).bind(first).bind(last);
+    let query = client.query(sql).param("first", first).param("last", last);
     query.fetch_all().await.map_err(failed(LOOKING))
 }
 
@@ -90,8 +90,13 @@ async fn estimates(
 ) -> Result<(), CloseError> {
     const READING: &str = "reading the sketches of a month's days";
     let sql = "SELECT project, toDate(hour) AS day, sketch FROM site_hourly FINAL \
-               WHERE project IN ? AND toStartOfMonth(hour) = toDate(?) ORDER BY project, day";
-    let mut rows = client.query(sql).bind(names).bind(month).fetch::<HourSketch>().map_err(failed(READING))?;
+               WHERE project IN {projects:Array(String)} AND toStartOfMonth(hour) = toDate({month:UInt16}) ORDER BY project, day";
+    let mut rows = client
+        .query(sql)
+        .param("projects", names)
+        .param("month", month)
+        .fetch::<HourSketch>()
+        .map_err(failed(READING))?;
     let (mut days, mut months) = (Vec::new(), Vec::new());
     let mut held: Option<(String, VisitorSketch, u16, VisitorSketch)> = None;
     loop {

@@ -91,9 +91,9 @@ impl SummaryStore {
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
     pub async fn ledger_end(&self, stream: StreamId) -> Result<Option<LedgerEnd>, CallError> {
-        let sql = "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = ? \
+        let sql = "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = {stream:UInt64} \
                    ORDER BY window_start DESC LIMIT 1";
-        let query = self.client.query(sql).bind(stream.0).fetch_optional::<(u64, u64, u32, u32)>();
+        let query = self.client.query(sql).param("stream", stream.0).fetch_optional::<(u64, u64, u32, u32)>();
         let row = in_time(self.timeout, "reading the ledger", query).await?;
         Ok(row.map(|(offset, next_offset, appended, fold_version)| LedgerEnd {
             window: WindowStart { offset, appended_hour: appended / 3600 },
@@ -107,8 +107,9 @@ impl SummaryStore {
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
     pub async fn counted_of(&self, stream: StreamId, window: u64) -> Result<u64, CallError> {
-        let sql = "SELECT max(next_offset) FROM ledger WHERE stream = ? AND window_start = ?";
-        let query = self.client.query(sql).bind(stream.0).bind(window);
+        let sql =
+            "SELECT max(next_offset) FROM ledger WHERE stream = {stream:UInt64} AND window_start = {window:UInt64}";
+        let query = self.client.query(sql).param("stream", stream.0).param("window", window);
         in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
@@ -117,7 +118,10 @@ impl SummaryStore {
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
     pub async fn other_streams(&self, stream: StreamId) -> Result<u64, CallError> {
-        let query = self.client.query("SELECT uniqExact(stream) FROM ledger WHERE stream != ?").bind(stream.0);
+        let query = self
+            .client
+            .query("SELECT uniqExact(stream) FROM ledger WHERE stream != {stream:UInt64}")
+            .param("stream", stream.0);
         in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
@@ -148,9 +152,9 @@ impl SummaryStore {
         // The ledger last: while it has its row, a removal that was cut short is made again.
         for table in ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "site_hourly", "ledger"] {
             let sql = format!(
-                "ALTER TABLE {table} DELETE WHERE stream = ? AND window_start >= ? SETTINGS mutations_sync = 1"
+                "ALTER TABLE {table} DELETE WHERE stream = {{stream:UInt64}} AND window_start >= {{offset:UInt64}} SETTINGS mutations_sync = 1"
             );
-            let query = self.client.query(&sql).bind(stream.0).bind(offset);
+            let query = self.client.query(&sql).param("stream", stream.0).param("offset", offset);
             in_time(self.timeout, format!("removing rows from {table}"), query.execute()).await?;
         }
         Ok(())

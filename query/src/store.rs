@@ -320,8 +320,8 @@ impl ReportStore {
     }
 
     async fn project(&self, project: &ProjectSlug) -> Result<OfProject, StoreError> {
-        let sql = "SELECT removed, time_zone, revision FROM project FINAL WHERE slug = ?";
-        let query = self.client.query(sql).bind(project.as_str());
+        let sql = "SELECT removed, time_zone, revision FROM project FINAL WHERE slug = {project:String}";
+        let query = self.client.query(sql).param("project", project.as_str());
         match self.within("the project", query.fetch_optional::<ProjectFacts>()).await? {
             // Rows that came back of an erased project are removed soon.
             Some(facts) if facts.removed == 2 => Err(StoreError::UnknownProject),
@@ -330,9 +330,9 @@ impl ReportStore {
                 Ok(OfProject { time_zone: facts.time_zone.parse().unwrap_or(Tz::UTC), revision: facts.revision })
             }
             None => {
-                let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = ? LIMIT 1 \
-                           UNION ALL SELECT toUInt8(1) FROM month_closed WHERE project = ? LIMIT 1";
-                let query = self.client.query(sql).bind(project.as_str()).bind(project.as_str());
+                let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = {project:String} LIMIT 1 \
+                           UNION ALL SELECT toUInt8(1) FROM month_closed WHERE project = {project:String} LIMIT 1";
+                let query = self.client.query(sql).param("project", project.as_str());
                 let found = self.within("the project", query.fetch_all::<u8>()).await?;
                 if found.is_empty() {
                     Err(StoreError::UnknownProject)

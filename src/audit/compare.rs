@@ -78,28 +78,33 @@ impl Found {
 
 /// The offset up to which a stream was counted.
 pub async fn ledger_end(client: &Client, stream: StreamId) -> anyhow::Result<u64> {
-    let query = client.query("SELECT max(next_offset) FROM ledger WHERE stream = ?").bind(stream.0);
+    let query =
+        client.query("SELECT max(next_offset) FROM ledger WHERE stream = {stream:UInt64}").param("stream", stream.0);
     query.fetch_one().await.context("cannot read the ledger")
 }
 
 /// A stream's ledger by window.
 pub async fn ledger(client: &Client, stream: StreamId) -> anyhow::Result<BTreeMap<u64, LedgerRow>> {
-    let query = client.query("SELECT ?fields FROM ledger FINAL WHERE stream = ?").bind(stream.0);
+    let query =
+        client.query("SELECT ?fields FROM ledger FINAL WHERE stream = {stream:UInt64}").param("stream", stream.0);
     let rows = query.fetch_all::<LedgerRow>().await.context("cannot read the ledger")?;
     Ok(rows.into_iter().map(|row| (row.window_start, row)).collect())
 }
 
 /// One window's row of the ledger.
 pub async fn ledger_row(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<Option<LedgerRow>> {
-    let query = client.query("SELECT ?fields FROM ledger FINAL WHERE stream = ? AND window_start = ?");
-    query.bind(stream.0).bind(window).fetch_optional().await.context("cannot read the ledger")
+    let query = client
+        .query("SELECT ?fields FROM ledger FINAL WHERE stream = {stream:UInt64} AND window_start = {window:UInt64}");
+    query.param("stream", stream.0).param("window", window).fetch_optional().await.context("cannot read the ledger")
 }
 
 /// All rows of a window.
 pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<Found> {
     let ask = |table: &str| {
-        let sql = format!("SELECT ?fields FROM {table} FINAL WHERE stream = ? AND window_start = ?");
-        client.query(&sql).bind(stream.0).bind(window)
+        let sql = format!(
+            "SELECT ?fields FROM {table} FINAL WHERE stream = {{stream:UInt64}} AND window_start = {{window:UInt64}}"
+        );
+        client.query(&sql).param("stream", stream.0).param("window", window)
     };
     let mut found = Found::default();
     for row in ask("site_hourly").fetch_all::<SiteHourlyRow>().await.context("cannot read site_hourly")? {
@@ -287,9 +292,9 @@ impl Report {
     ) -> anyhow::Result<()> {
         for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "ledger"] {
             let sql = format!(
-                "SELECT DISTINCT window_start FROM {table} WHERE stream = ? AND window_start >= ? AND window_start < ?"
+                "SELECT DISTINCT window_start FROM {table} WHERE stream = {{stream:UInt64}} AND window_start >= {{from:UInt64}} AND window_start < {{counted:UInt64}}"
             );
-            let query = client.query(&sql).bind(stream.0).bind(from).bind(counted);
+            let query = client.query(&sql).param("stream", stream.0).param("from", from).param("counted", counted);
             let found = query.fetch_all::<u64>().await.with_context(|| format!("cannot read {table}"))?;
             for window in found.into_iter().filter(|window| !starts.contains(window)) {
                 self.differences.push(Difference {

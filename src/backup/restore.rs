@@ -113,7 +113,9 @@ fn refuse_filled(data: &Path) -> anyhow::Result<()> {
 
 /// The same of a server's database.
 async fn refuse_tables(server: &Client, database: &str) -> anyhow::Result<()> {
-    let query = server.query("SELECT name FROM system.tables WHERE database = ? ORDER BY name").bind(database);
+    let query = server
+        .query("SELECT name FROM system.tables WHERE database = {database:String} ORDER BY name")
+        .param("database", database);
     let found = query.fetch_all::<String>().await.context("cannot ask ClickHouse for its tables")?;
     if !found.is_empty() {
         bail!(

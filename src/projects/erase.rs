@@ -47,8 +47,8 @@ pub async fn command(client: &Client, slug: &ProjectSlug, matches: &ArgMatches, 
 /// What a project has, a line for each kind.
 async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<String>> {
     let sql = "SELECT sum(views) AS views, count() AS months, substring(toString(min(month)), 1, 7) AS first, \
-               substring(toString(max(month)), 1, 7) AS last FROM monthly_traffic WHERE project = ?";
-    let figures = client.query(sql).bind(slug.as_str()).fetch_one::<Figures>().await;
+               substring(toString(max(month)), 1, 7) AS last FROM monthly_traffic WHERE project = {project:String}";
+    let figures = client.query(sql).param("project", slug.as_str()).fetch_one::<Figures>().await;
     let figures = figures.with_context(|| format!("cannot read what there is of {slug}"))?;
     let mut lines = vec![match figures.months {
         0 => "figures: none".to_owned(),
@@ -58,8 +58,8 @@ async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<Str
         }
     }];
     lines.push(format!("valid tokens: {}", tokens::of_project(client, slug).await?.len()));
-    let sql = "SELECT uniqExact(month, recipient) FROM delivery WHERE project = ?";
-    let mails = client.query(sql).bind(slug.as_str()).fetch_one::<u64>().await;
+    let sql = "SELECT uniqExact(month, recipient) FROM delivery WHERE project = {project:String}";
+    let mails = client.query(sql).param("project", slug.as_str()).fetch_one::<u64>().await;
     lines.push(format!("notes of reports sent by mail: {}", mails.context("cannot read which reports were sent")?));
     if let Some(row) = row(client, slug).await? {
         let listed = |texts: &[String]| if texts.is_empty() { "none".to_owned() } else { texts.join(", ") };

@@ -1,6 +1,8 @@
 //! Reports of four months that are known in full, one of them closed and one running: every list paged through in every order, ranges
 //! against their months, JSON against CSV, validators.
 
+#[path = "reports/failures.rs"]
+mod failures;
 #[path = "reports/known.rs"]
 mod known;
 

@@ -41,11 +41,11 @@ impl Streams {
             .client
             .query(
                 "SELECT stream, max(ledger.next_offset) AS counted FROM stream FINAL LEFT JOIN ledger USING (stream) \
-                 WHERE cluster = ? AND topic = ? AND partition = ? GROUP BY stream ORDER BY max(born) DESC, stream",
+                 WHERE cluster = {cluster:String} AND topic = {topic:String} AND partition = {partition:Int32} GROUP BY stream ORDER BY max(born) DESC, stream",
             )
-            .bind(cluster)
-            .bind(topic)
-            .bind(partition);
+            .param("cluster", cluster)
+            .param("topic", topic)
+            .param("partition", partition);
         let rows = in_time(self.timeout, "reading the streams of a partition", query.fetch_all::<(u64, u64)>()).await?;
         Ok(rows.into_iter().map(|(stream, counted)| (StreamId(stream), counted)).collect())
     }

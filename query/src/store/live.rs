@@ -28,16 +28,16 @@ impl ReportStore {
         let [dropped, limited] = DropCause::ALL.map(DropCause::prefix);
         // The hour before may belong to yesterday.
         let sql = format!(
-            "SELECT sumIf(views, hour >= toDateTime(?, 'UTC')) AS views_today, \
-                   sumIf(views, hour >= toDateTime(?, 'UTC')) AS last_hour, \
-                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = ? AND day = toDate(?) \
+            "SELECT sumIf(views, hour >= toDateTime({{today:UInt32}}, 'UTC')) AS views_today, \
+                   sumIf(views, hour >= toDateTime({{before:UInt32}}, 'UTC')) AS last_hour, \
+                   ifNull((SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = {{project:String}} AND day = toDate({{day:UInt16}}) \
                    AND NOT startsWith(reason, '{dropped}') AND NOT startsWith(reason, '{limited}')), 0) AS refused_today \
-                   FROM site_hourly FINAL WHERE project = ? AND hour >= toDateTime(?, 'UTC')"
+                   FROM site_hourly FINAL WHERE project = {{project:String}} AND hour >= toDateTime({{first:UInt32}}, 'UTC')"
         );
         let query = self.client.query(&sql);
-        let query = query.bind(today.unix_seconds()).bind(before.unix_seconds());
-        let query = query.bind(project.as_str()).bind(hour.day().0);
-        let query = query.bind(project.as_str()).bind(today.min(before).unix_seconds());
+        let query = query.param("today", today.unix_seconds()).param("before", before.unix_seconds());
+        let query = query.param("project", project.as_str()).param("day", hour.day().0);
+        let query = query.param("first", today.min(before).unix_seconds());
         self.within("what arrives now", query.fetch_one()).await
     }
 }

@@ -15,8 +15,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 pub(super) const PAGES: [&str; 2] = ["page_daily", "month_closed_page"];
 const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
 
-/// Bytes of paths in one query: ClickHouse parses 256 KiB at most, escaping can double a path, and they are in it twice where a
-/// month is closed.
+/// Bytes of paths in one query: ClickHouse takes parameters of 128 KiB at most, and escaping can double a path.
 const PATHS_BYTES: usize = 32 * 1024;
 
 /// Views up to which a project's pages are all read with their sketches, before it is known which of them are listed: one look at the
@@ -84,20 +83,18 @@ pub(super) struct FirstPages {
 /// Where a page stands in a list by visitors: most first, then by path and status.
 type Place = (Reverse<u64>, String, u16);
 
-/// Conditions on path and status. Their values are bound by [`bound`], once for each time that they are in a query.
+/// Conditions on path and status. [`bound`] sets their parameter.
 pub(super) fn conditions(request: &PagesRequest) -> String {
-    let prefix = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, ?)");
+    let prefix = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, {prefix:String})");
     let status = request.status.map(|status| format!(" AND status = {status}")).unwrap_or_default();
     format!("{prefix}{status}")
 }
 
-pub(super) fn bound(mut query: Query, request: &PagesRequest, sql: &str) -> Query {
-    if let Some(prefix) = &request.prefix {
-        for _ in 0..sql.matches("startsWith(path, ?)").count() {
-            query = query.bind(prefix.as_str());
-        }
+pub(super) fn bound(query: Query, request: &PagesRequest) -> Query {
+    match &request.prefix {
+        Some(prefix) => query.param("prefix", prefix.as_str()),
+        None => query,
     }
-    query
 }
 
 impl ReportStore {
@@ -145,21 +142,18 @@ impl ReportStore {
         let by_views = request.sort == Sort::Views;
         if request.after.is_some() {
             sql.push_str(if by_views {
-                " HAVING (-toInt128(total), path, status) > (-toInt128(?), ?, ?)"
+                " HAVING (-toInt128(total), path, status) > (-toInt128({figure:UInt64}), {path:String}, {status:UInt16})"
             } else {
-                " HAVING (path, status) > (?, ?)"
+                " HAVING (path, status) > ({path:String}, {status:UInt16})"
             });
         }
         sql.push_str(if by_views { " ORDER BY total DESC, path, status" } else { " ORDER BY path, status" });
-        sql.push_str(" LIMIT ?");
-        let mut query = bound(self.client.query(&sql), request, &sql);
+        sql.push_str(&format!(" LIMIT {}", request.limit + 1));
+        let mut query = bound(self.client.query(&sql), request);
         if let Some(Cursor { figure, path, status, .. }) = &request.after {
-            if by_views {
-                query = query.bind(*figure);
-            }
-            query = query.bind(path.as_str()).bind(*status);
+            query = query.param("figure", figure).param("path", path.as_str()).param("status", status);
         }
-        let rows = self.within("pages", query.bind(request.limit as u64 + 1).fetch_all::<PageTotal>()).await?;
+        let rows = self.within("pages", query.fetch_all::<PageTotal>()).await?;
         let cursor = |page: &PageTotal| Cursor { sort: request.sort, ..page.by_views() };
         Ok(PageList::from_rows(rows, request.limit, cursor))
     }
@@ -296,15 +290,19 @@ impl ReportStore {
             let place = growth(&format!("toUInt64({figure})"), &format!("toUInt64({before})"));
             let key = growth("total", "before");
             sql.push_str(&format!(
-                " AND (-{key}, -toInt128(total), path, status) > (-{place}, -toInt128({figure}), ?, ?)"
+                " AND (-{key}, -toInt128(total), path, status) > (-{place}, -toInt128({figure}), {{path:String}}, {{status:UInt16}})"
             ));
         }
-        sql.push_str(&format!(" ORDER BY {} DESC, total DESC, path, status LIMIT ?", growth("total", "before")));
-        let mut query = bound(self.client.query(&sql), request, &sql);
+        sql.push_str(&format!(
+            " ORDER BY {} DESC, total DESC, path, status LIMIT {}",
+            growth("total", "before"),
+            request.limit + 1
+        ));
+        let mut query = bound(self.client.query(&sql), request);
         if let Some(Cursor { path, status, .. }) = &request.after {
-            query = query.bind(path.as_str()).bind(*status);
+            query = query.param("path", path.as_str()).param("status", status);
         }
-        let rows = self.within("pages", query.bind(request.limit as u64 + 1).fetch_all::<PageChange>()).await?;
+        let rows = self.within("pages", query.fetch_all::<PageChange>()).await?;
         let befores: ByPage<u64> = rows.iter().map(|row| ((row.path.clone(), row.status), row.before)).collect();
         let rows = rows.into_iter().map(|row| PageTotal { path: row.path, status: row.status, total: row.total });
         let cursor = |page: &PageTotal| {
@@ -323,8 +321,7 @@ impl ReportStore {
         rules: Rules,
     ) -> Result<PageList, StoreError> {
         let sql = format!("{} ORDER BY path, status", details(scope, &conditions(request)));
-        let query =
-            bound(self.client.query(&sql), request, &sql).with_setting("max_bytes_before_external_sort", SORT_BYTES);
+        let query = bound(self.client.query(&sql), request).with_setting("max_bytes_before_external_sort", SORT_BYTES);
         let range = scope.range;
         let after: Option<Place> =
             request.after.as_ref().map(|cursor| (Reverse(cursor.figure), cursor.path.clone(), cursor.status));
@@ -412,8 +409,8 @@ impl ReportStore {
     async fn page_facts(&self, scope: &Scope<'_>, paths: &BTreeSet<String>) -> Result<ByPage<PageFacts>, StoreError> {
         let mut listed = ListedPages::default();
         for chunk in chunks(paths) {
-            let sql = details(scope, " AND path IN ?");
-            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
+            let sql = details(scope, " AND path IN {paths:Array(String)}");
+            let query = self.client.query(&sql).param("paths", &chunk);
             self.each("visitors of pages", query, |row: PageDetail| listed.add(&row, scope.is_closed(row.month)))
                 .await?;
         }
@@ -428,9 +425,9 @@ impl ReportStore {
         let Some(before) = before else { return Ok(None) };
         let mut views = ByPage::new();
         for chunk in chunks(paths) {
-            let rows = before.rows(["path, status, views"; 2], PAGES, " AND path IN ?");
+            let rows = before.rows(["path, status, views"; 2], PAGES, " AND path IN {paths:Array(String)}");
             let sql = format!("SELECT path, status, sum(views) AS total FROM ({rows}) GROUP BY path, status");
-            let query = bound_paths(self.client.query(&sql), &sql, &chunk);
+            let query = self.client.query(&sql).param("paths", &chunk);
             let found = self.within("pages of the month before", query.fetch_all::<PageTotal>()).await?;
             views.extend(found.into_iter().map(|page| ((page.path, page.status), page.total)));
         }
@@ -445,7 +442,7 @@ impl ReportStore {
     ) -> Result<Vec<ValueSum>, StoreError> {
         let mut sums = Vec::new();
         for chunk in chunks(paths) {
-            sums.extend(self.referrers_where(scope, " AND path IN ?", &chunk, rules).await?);
+            sums.extend(self.referrers_where(scope, " AND path IN {paths:Array(String)}", &chunk, rules).await?);
         }
         Ok(sums)
     }
@@ -471,7 +468,7 @@ impl ReportStore {
         rules: Rules,
     ) -> Result<Vec<ValueSum>, StoreError> {
         let sql = super::values(&referrers(scope, more), Threshold::of_referrers(rules.floor));
-        let query = bound_paths(self.client.query(&sql), &sql, paths);
+        let query = self.client.query(&sql).param("paths", paths);
         self.within("referrers of pages not found", query.fetch_all()).await
     }
 }
@@ -511,11 +508,4 @@ fn chunks(paths: &BTreeSet<String>) -> Vec<Vec<&str>> {
     chunks.push(chunk);
     chunks.retain(|chunk| !chunk.is_empty());
     chunks
-}
-
-fn bound_paths(mut query: Query, sql: &str, paths: &[&str]) -> Query {
-    for _ in 0..sql.matches("path IN ?").count() {
-        query = query.bind(paths);
-    }
-    query
 }

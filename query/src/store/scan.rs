@@ -130,7 +130,7 @@ impl ReportStore {
             ("http_send_timeout", &seconds),
             ("cancel_http_readonly_queries_on_client_close", "1"),
         ];
-        let query = bound(self.client.query(&sql), request, &sql);
+        let query = bound(self.client.query(&sql), request);
         let query = settings.into_iter().fold(query, |query, (name, value)| query.with_setting(name, value));
         let mut rows =
             query.fetch::<ScannedPage>().map_err(|source| StoreError::ClickHouse { what: "pages", source })?;
@@ -170,7 +170,7 @@ fn sql(
         rows.push_str(&format!(" UNION ALL {}", before.rows([&columns; 2], PAGES, &conditions)));
     }
     if with_referrers {
-        let more = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, ?)");
+        let more = request.prefix.as_ref().map_or("", |_| " AND startsWith(path, {prefix:String})");
         rows.push_str(&format!(
             " UNION ALL SELECT toUInt16(0) AS in_month, name AS path, toUInt16(404) AS status, toUInt64(0) AS now, \
              toUInt64(0) AS then, toUInt8(0) AS counts, '' AS sketch, toUInt64(0) AS visitors, toFloat64(0) AS visitors_error, \

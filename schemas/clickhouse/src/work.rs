@@ -72,7 +72,8 @@ impl Work {
     pub async fn client_with_priority(self, client: Client, timeout: Duration) -> Client {
         let client = self.client(client);
         let Some(niceness) = self.niceness() else { return client };
-        let known = client.query("SELECT count() FROM system.settings WHERE name = {name:String}").param("name", NICENESS);
+        let known =
+            client.query("SELECT count() FROM system.settings WHERE name = {name:String}").param("name", NICENESS);
         match in_time(timeout, "reading its settings", known.fetch_one::<u64>()).await {
             Ok(1..) => client.with_setting(NICENESS, niceness),
             Ok(0) | Err(_) => client,

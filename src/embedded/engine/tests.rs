@@ -109,9 +109,9 @@ async fn an_acknowledged_insert_outlives_kill_9_of_the_engine() {
     let engine = start(dir.path()).await;
     let client = self::client(&engine);
     let found: Vec<Hour> = client
-        .query("SELECT ?fields FROM site_hourly FINAL PREWHERE project = ? WHERE hour >= ? ORDER BY hour")
-        .bind("attrs")
-        .bind(OCTOBER)
+        .query("SELECT ?fields FROM site_hourly FINAL PREWHERE project = {project:String} WHERE hour >= {hour:UInt32} ORDER BY hour")
+        .param("project", "attrs")
+        .param("hour", OCTOBER)
         .fetch_all()
         .await
         .unwrap();
@@ -122,6 +122,69 @@ async fn an_acknowledged_insert_outlives_kill_9_of_the_engine() {
     )
     .await;
     assert_eq!(views, 10);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn parameters_arrive_as_they_are_and_codes_have_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = start(dir.path()).await;
+    let client = client(&engine).with_database("default");
+    let long = "/very-long".repeat(6_000);
+    let texts = [
+        "",
+        "it's",
+        r"a\b\'c\\",
+        "tab\there",
+        "two\r\nlines\n",
+        "'; DROP TABLE x --",
+        "{a:String} ? ??",
+        "ü 漢 🦀",
+        "\\N",
+        "[]",
+        "%27&x=1+2",
+        &long,
+    ];
+    for text in texts {
+        let query = client.query("SELECT {text:String}, length({text:String})").param("text", text);
+        let found: (String, u64) = query.fetch_one().await.unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        assert_eq!((found.0.as_str(), found.1), (text, text.len() as u64));
+    }
+    let query = client.query("SELECT arrayJoin({texts:Array(String)})").param("texts", &texts[..]);
+    assert_eq!(query.fetch_all::<String>().await.unwrap(), texts);
+    let query = client.query("SELECT {a:UInt64}, {b:Int32}, {c:UInt16}, {list:Array(UInt64)}");
+    let query = query.param("a", u64::MAX).param("b", i32::MIN).param("c", u16::MAX).param("list", [0, u64::MAX]);
+    assert_eq!(
+        query.fetch_one::<(u64, i32, u16, Vec<u64>)>().await.unwrap(),
+        (u64::MAX, i32::MIN, u16::MAX, vec![0, u64::MAX])
+    );
+    // As with a closed month without streams.
+    let query = client.query("SELECT {list:Array(UInt64)}").param("list", Vec::<u64>::new());
+    assert!(query.fetch_one::<Vec<u64>>().await.unwrap().is_empty());
+
+    for (code, name) in storage::UNAVAILABLE.into_iter().chain(storage::DAMAGED) {
+        let query = client.query("SELECT toString(errorCodeToName({code:UInt32}))").param("code", code);
+        assert_eq!(query.fetch_one::<String>().await.unwrap(), name, "{code}");
+    }
+    for (sql, kind) in [
+        ("SELECT missing FROM system.one", storage::FailureKind::Bug),
+        ("SELECT 1 FROM missing", storage::FailureKind::Bug),
+        ("SELEC 1", storage::FailureKind::Bug),
+        ("SELECT 1 + [1]", storage::FailureKind::Bug),
+        ("SELECT sleep(0.2) SETTINGS max_execution_time = 0.05", storage::FailureKind::Unavailable),
+        (
+            "SELECT uniqExact(number) FROM numbers(1000000) SETTINGS max_memory_usage = 1000000",
+            storage::FailureKind::Unavailable,
+        ),
+        // After rows have arrived.
+        (
+            "SELECT throwIf(number = 200000) FROM numbers(300000) SETTINGS max_block_size = 1000",
+            storage::FailureKind::Bug,
+        ),
+    ] {
+        let error = client.query(sql).fetch_all::<u8>().await.map(|_| ()).expect_err(sql);
+        assert_eq!(storage::failure_kind(&error), kind, "{sql}: {error}");
+    }
     engine.stop().await.unwrap();
 }
 

@@ -1,0 +1,39 @@
+//! What a report request returns when ClickHouse fails: 500 for a schema that does not fit, 503 while ClickHouse is away.
+
+use super::{Reader, known};
+use anyhow::{Result, ensure};
+use harness::clickhouse::Engine;
+use harness::http::Connection;
+use harness::service::Service;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is_not() -> Result<()> {
+    let mut engine = Engine::start().await?;
+    let arguments = ["--clickhouse-url", &engine.url()?, "--clock-start", known::CLOCK];
+    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
+    let client = clickhouse::Client::default().with_url(engine.url()?).with_database("headcount");
+    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
+    client.query("ALTER TABLE rejection_daily DROP COLUMN beacons").execute().await?;
+    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let path = format!("/v1/projects/docs/reports/{}", known::MONTHS[3]);
+
+    let broken = reader.get(&path, &[]).await?;
+    let body = String::from_utf8_lossy(&broken.body).into_owned();
+    ensure!(
+        broken.status == 500 && broken.json()?["type"] == "/problems/unreadable-figures",
+        "{} {body}",
+        broken.status
+    );
+    ensure!(broken.headers["content-type"] == "application/problem+json", "{:?}", broken.headers);
+    ensure!(!broken.headers.contains_key("retry-after"), "a bug does not pass: {:?}", broken.headers);
+    ensure!(["beacons", "rejection_daily", "Code:", "DB::"].iter().all(|word| !body.contains(word)), "{body}");
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("does not fit this version")).unwrap_or_default();
+    ensure!(line.contains("ERROR") && line.contains("beacons"), "no error with its cause is logged:\n{log}");
+
+    engine.stop().await?;
+    let away = reader.get(&path, &[]).await?;
+    ensure!(away.status == 503 && away.json()?["type"] == "/problems/storage-unavailable", "{}", away.status);
+    ensure!(away.headers.contains_key("retry-after"), "{:?}", away.headers);
+    Ok(())
+}
