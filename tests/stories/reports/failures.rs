@@ -2,16 +2,14 @@
 
 use super::{Reader, known};
 use anyhow::{Result, ensure};
-use harness::clickhouse::Engine;
 use harness::http::Connection;
 use harness::service::Service;
+use std::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is_not() -> Result<()> {
-    let mut engine = Engine::start().await?;
-    let arguments = ["--clickhouse-url", &engine.url()?, "--clock-start", known::CLOCK];
-    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
-    let client = clickhouse::Client::default().with_url(engine.url()?).with_database("headcount");
+    let service = Service::started(&["--clock-start", known::CLOCK], &[("docs", "docs.example")]).await?;
+    let client = service.clickhouse()?;
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     client.query("ALTER TABLE rejection_daily DROP COLUMN beacons").execute().await?;
     let mut reader = Reader { connection: Connection::open(service.address()).await? };
@@ -31,8 +29,13 @@ async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is
     let line = log.lines().find(|line| line.contains("does not fit this version")).unwrap_or_default();
     ensure!(line.contains("ERROR") && line.contains("beacons"), "no error with its cause is logged:\n{log}");
 
-    engine.stop().await?;
-    let away = reader.get(&path, &[]).await?;
+    let noted = std::fs::read_to_string(service.data().join("clickhouse").join("engine.json"))?;
+    let engine = serde_json::from_str::<serde_json::Value>(&noted)?["pid"].to_string();
+    let signal = |name: &str| Command::new("kill").args([name, &engine]).status();
+    ensure!(signal("-STOP")?.success(), "ClickHouse does not stop");
+    let away = reader.get(&path, &[]).await;
+    signal("-CONT")?;
+    let away = away?;
     ensure!(away.status == 503 && away.json()?["type"] == "/problems/storage-unavailable", "{}", away.status);
     ensure!(away.headers.contains_key("retry-after"), "{:?}", away.headers);
     Ok(())
