@@ -155,7 +155,7 @@ async fn parameters_arrive_as_they_are_and_codes_have_their_names() {
     let query = client.query("SELECT {a:UInt64}, {b:Int32}, {c:UInt16}");
     let query = query.param("a", u64::MAX).param("b", i32::MIN).param("c", u16::MAX);
     assert_eq!(query.fetch_one::<(u64, i32, u16)>().await.unwrap(), (u64::MAX, i32::MIN, u16::MAX));
-    let query = client.query("SELECT arrayJoin({list:Array(UInt64)})").param("list", [0, u64::MAX]);
+    let query = client.query("SELECT arrayJoin({list:Array(UInt64)})").param("list", vec![0, u64::MAX]);
     assert_eq!(query.fetch_all::<u64>().await.unwrap(), [0, u64::MAX]);
     // As with a closed month without streams.
     let query = client.query("SELECT length({list:Array(UInt64)})").param("list", Vec::<u64>::new());
