@@ -25,6 +25,7 @@ mod recent_peers;
 pub mod script;
 pub mod sink;
 pub mod tally;
+mod trackers;
 pub mod visitor;
 
 pub use crate::http::{rate_limited, routes};

@@ -3,12 +3,36 @@
 //! Only what the count itself needs can refuse a beacon: the project and the page's URL. An optional fact that cannot be used is
 //! dropped, and the view is counted without it. [`Beacon::dropped`] says which.
 
-use crate::proto::Fact;
+use crate::proto::{Fact, Source};
 use crate::record::MAX_LABEL_BYTES;
 use crate::rejection::{Rejection, RejectionReason};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+
+/// What a beacon reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A page was viewed.
+    #[default]
+    View,
+    /// Something else happened on a page, such as a click. It is accepted and not counted.
+    Event,
+    /// The page tells its readers that there is no such page. It comes beside a view of the same URL.
+    ReportedMissing,
+}
+
+/// Which views of a script are arrivals, as far as its referrers show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arrivals {
+    /// A view without a referrer is a direct arrival.
+    #[default]
+    Exact,
+    /// The script leaves out referrers, so only a referrer of another site shows an arrival.
+    ForeignReferrer,
+    /// The script sends no referrers.
+    Unknown,
+}
 
 /// `POST /v1/pageview` and the query of `GET /v1/pageview.gif`: types checked, values not. Fields that are not listed
 /// here are ignored, so that an older server understands a newer script. Lengths are bounded by the request.
@@ -28,6 +52,17 @@ pub struct Beacon {
     pub language: Option<String>,
     /// 64 random bits, chosen by the script for each view.
     pub id: Option<u64>,
+    /// Which script sent it.
+    pub source: Source,
+    /// What it reports.
+    pub kind: Kind,
+    /// Which views of this script are arrivals.
+    pub arrivals: Arrivals,
+    /// Whether the script found that a program drives the browser.
+    pub automated: bool,
+    /// What the script's own service calls the project: a website's UUID, a domain, a code or a slug, by [`Beacon::source`]. They name
+    /// the project where it has them as aliases.
+    pub aliases: Vec<String>,
     /// Facts that were sent and cannot be used, each once.
     pub dropped: Vec<Fact>,
     /// Why `project` or `url` cannot be used. The beacon is refused, in the report of the project that the rest of it shows.
@@ -121,9 +156,7 @@ impl Beacon {
 
     /// Reads what [`Plain`] does not: escapes, and values of unexpected types.
     fn from_any_json(text: &str) -> Result<Self, Rejection> {
-        let object: Map<String, Value> = serde_json::from_str(text)
-            .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)))
-            .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))?;
+        let object = object(text)?;
         let mut beacon = Beacon::default();
         for field in FIELDS {
             if let Some(sent) = object.get(field).and_then(Sent::of) {
@@ -140,6 +173,19 @@ impl Beacon {
             beacon.set(field, &Sent::Text(value));
         }
         beacon
+    }
+
+    /// Takes the text of one field, for a script that gives its fields other names. The rules are those of the own fields: an empty
+    /// text is none.
+    ///
+    /// ```
+    /// use headcount_schemas::Beacon;
+    /// let mut beacon = Beacon::default();
+    /// beacon.set_text("status", "404");
+    /// assert_eq!(beacon.status, Some(404));
+    /// ```
+    pub fn set_text(&mut self, field: &str, text: &str) {
+        self.set(field, &Sent::Text(text));
     }
 
     /// Takes the value of one field. An empty text is none.
@@ -170,6 +216,13 @@ impl Beacon {
         self.refusal.get_or_insert(rejection);
     }
 
+    /// Takes the value of one field from JSON that a script with other names sent.
+    pub fn set_json(&mut self, field: &str, value: &Value) {
+        if let Some(sent) = Sent::of(value) {
+            self.set(field, &sent);
+        }
+    }
+
     /// Notes `fact` as dropped if its value cannot be used.
     fn usable<T>(&mut self, fact: Fact, value: Option<T>) -> Option<T> {
         if value.is_none() {
@@ -184,6 +237,21 @@ impl Beacon {
             self.dropped.push(fact);
         }
     }
+}
+
+/// The JSON object of a body that a script with other field names sent. What is not UTF-8 has U+FFFD in its place.
+///
+/// # Errors
+/// The body is no JSON object.
+pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, Rejection> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    object(&String::from_utf8_lossy(body))
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, Rejection> {
+    serde_json::from_str(text)
+        .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)))
+        .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))
 }
 
 /// The text without spaces, line breaks and control characters at its ends.
