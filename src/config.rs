@@ -89,6 +89,15 @@ const SETTINGS: &[Setting] = &[
         "/page.js",
         "Path of the script; /beacon.js is served too. The reports print it, so set it on every process",
     ),
+    Setting {
+        list: true,
+        ..setting(
+            "more_script_paths",
+            "PATH",
+            "",
+            "Further path that the script is served at, such as another counter's /js/script.js, /script.js or /count.js; repeatable",
+        )
+    },
     setting(
         "beacon_path",
         "PATH",
@@ -600,6 +609,7 @@ impl Config {
             per_network: self.per_network()?,
             record_format: self.record_format()?,
             paths: self.paths()?,
+            more_script_paths: self.more_script_paths()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
         })

@@ -6,7 +6,7 @@ use crate::keys::PeriodKey;
 use crate::per_network::Kind as Limited;
 use crate::sink::{Sink, SinkError};
 use crate::visitor::{coordinates, stored_id};
-use crate::{Ingest, ids, script, trackers};
+use crate::{Ingest, IngestConfig, ids, script, trackers};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited as LimitedBody};
 use schemas::beacon::{Beacon, Kind};
 use schemas::classes::BotClass;
-use schemas::paths::{OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
+use schemas::paths::{EndpointPaths, OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
 use schemas::proto::Cause;
 use schemas::rejection::NOT_COUNTED_HERE;
 use schemas::{Hour, Rejection, RejectionReason, proto, record};
@@ -71,8 +71,20 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     if paths.script() != OLD_SCRIPT {
         router = router.route(OLD_SCRIPT, script(Bytes::from_static(script::BEACON_JS.as_bytes())));
     }
+    let mut more = paths_of_more_scripts(&ingest.config);
+    more.sort_unstable_by(|left, right| left.script().cmp(right.script()));
+    more.dedup_by(|left, right| left.script() == right.script());
+    for paths in more {
+        router = router.route(paths.script(), script(script::for_paths(paths)));
+    }
     let router = router.merge(trackers::routes(&ingest));
     router.fallback(nothing_here::<S>.layer(limit)).with_state(ingest)
+}
+
+/// Further paths of the script that are no route yet.
+fn paths_of_more_scripts(config: &IngestConfig) -> Vec<&EndpointPaths> {
+    let is_route = |path: &str| path == config.paths.script() || path == OLD_SCRIPT || trackers::has_path(path);
+    config.more_script_paths.iter().filter(|paths| !is_route(paths.script())).collect()
 }
 
 /// `router` behind the limit of each client: for further routes of the same listener.

@@ -5,6 +5,7 @@
 //! answers 202 only after the sink has the record durably.
 
 pub mod accept;
+pub mod aliases;
 pub mod classify;
 pub mod client;
 mod health;
@@ -76,6 +77,8 @@ pub struct IngestConfig {
     pub record_format: RecordFormat,
     /// Where the script and the endpoint are served, besides the old paths.
     pub paths: EndpointPaths,
+    /// Further paths of the script, each with the beacons' path.
+    pub more_script_paths: Vec<EndpointPaths>,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
@@ -94,6 +97,7 @@ impl Default for IngestConfig {
             per_network: per_network::Limits::default(),
             record_format: RecordFormat::default(),
             paths: EndpointPaths::default(),
+            more_script_paths: Vec::new(),
             panic_on_path: None,
         }
     }

@@ -1,6 +1,7 @@
 //! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
 //! whole when the registry changes.
 
+use crate::aliases::Alias;
 use crate::client::ClientAddress;
 use crate::ignored::IgnoredNetworks;
 use crate::path_rules::PathRules;
@@ -49,7 +50,7 @@ pub struct ProjectSnapshot {
     /// Of those projects that have some.
     ignored_networks: HashMap<ProjectSlug, IgnoredNetworks>,
     /// Projects by what other counters call them.
-    aliases: HashMap<(Source, String), ProjectSlug>,
+    aliases: HashMap<Alias, ProjectSlug>,
     /// The first host of those projects that have aliases.
     first_host: HashMap<ProjectSlug, Host>,
 }
@@ -81,23 +82,19 @@ impl ProjectSnapshot {
         ProjectSnapshot { ignored_networks: some.collect(), ..self }
     }
 
-    /// The same, with what other counters call the projects. A name that two projects claim is nobody's.
+    /// The same, with what other counters call the projects. A name that two projects claim names none of them.
     #[must_use]
-    pub fn with_aliases(
-        mut self,
-        aliases: impl IntoIterator<Item = (ProjectSlug, Vec<Host>, Vec<(Source, String)>)>,
-    ) -> Self {
-        let mut claimed: HashMap<(Source, String), Vec<ProjectSlug>> = HashMap::new();
+    pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = (ProjectSlug, Vec<Host>, Vec<Alias>)>) -> Self {
+        let mut claimed: HashMap<Alias, Vec<ProjectSlug>> = HashMap::new();
         for (slug, hosts, names) in aliases.into_iter().filter(|(_, _, names)| !names.is_empty()) {
             self.first_host.extend(hosts.into_iter().next().map(|host| (slug.clone(), host)));
-            for (source, name) in names {
-                claimed.entry((source, name.to_lowercase())).or_default().push(slug.clone());
-            }
+            names.into_iter().for_each(|name| claimed.entry(name).or_default().push(slug.clone()));
         }
-        self.aliases = claimed
-            .into_iter()
-            .filter_map(|(name, mut slugs)| if slugs.len() == 1 { Some((name, slugs.pop()?)) } else { None })
-            .collect();
+        let by_one = |(name, slugs): (Alias, Vec<ProjectSlug>)| match <[ProjectSlug; 1]>::try_from(slugs) {
+            Ok([slug]) => Some((name, slug)),
+            Err(_) => None,
+        };
+        self.aliases = claimed.into_iter().filter_map(by_one).collect();
         self
     }
 
@@ -198,7 +195,7 @@ impl Projects {
             return None;
         }
         let snapshot = self.snapshot.load();
-        let named = aliases.iter().filter_map(|alias| snapshot.aliases.get(&(source, alias.to_lowercase())));
+        let named = aliases.iter().filter_map(|alias| snapshot.aliases.get(&Alias::new(source, alias).ok()?));
         let mut named: Vec<_> = named.collect();
         let has_host = |slug: &&ProjectSlug| snapshot.hosts_of.get(*slug).is_some_and(|hosts| hosts.contains(host));
         named.sort_by_key(|slug| !has_host(slug));
@@ -208,7 +205,7 @@ impl Projects {
     /// The first host of the project with that alias, for a beacon that names no host at all.
     pub fn host_of_alias(&self, source: Source, alias: &str) -> Option<Host> {
         let snapshot = self.snapshot.load();
-        let slug = snapshot.aliases.get(&(source, alias.to_lowercase()))?;
+        let slug = snapshot.aliases.get(&Alias::new(source, alias).ok()?)?;
         snapshot.first_host.get(slug).cloned()
     }
 

@@ -138,6 +138,11 @@ pub(crate) fn routes<S: Sink>(ingest: &Arc<Ingest<S>>) -> Router<Arc<Ingest<S>>>
     router
 }
 
+/// Whether a script posts to this path.
+pub(crate) fn has_path(path: &str) -> bool {
+    Tracker::ALL.iter().any(|tracker| tracker.paths().contains(&path))
+}
+
 async fn receive<S: Sink>(
     tracker: Tracker,
     State(ingest): State<Arc<Ingest<S>>>,

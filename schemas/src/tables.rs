@@ -7,7 +7,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 /// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 9;
+pub const SCHEMA_VERSION: u32 = 10;
 
 /// Steps from one version to the next: (version reached, statements separated by `;`).
 pub const MIGRATIONS: &[(u32, &str)] = &[
@@ -20,6 +20,7 @@ pub const MIGRATIONS: &[(u32, &str)] = &[
     (7, include_str!("../sql/0007_ignored_networks.sql")),
     (8, include_str!("../sql/0008_lost.sql")),
     (9, include_str!("../sql/0009_close_waits.sql")),
+    (10, include_str!("../sql/0010_aliases.sql")),
 ];
 
 /// The statements of one step, without comments.
@@ -214,6 +215,9 @@ pub struct ProjectRow {
     pub strip_html: u8,
     /// Networks whose views are not counted, in CIDR notation.
     pub ignore_networks: Vec<String>,
+    /// What other counters call the project, such as `umami:UUID`. Copies of versions before 10 lack this.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }
 
 /// `token`: who may read reports; the row with the largest `revision` holds.

@@ -1,7 +1,7 @@
 use super::*;
+use crate::Clock;
 use crate::keys::{KeyRing, VisitorPeriod};
 use crate::projects::{NewNames, ProjectSnapshot, Projects};
-use crate::{Clock, IngestConfig};
 use chrono::{DateTime, Utc};
 use http::Request as HttpRequest;
 use proptest::prelude::*;

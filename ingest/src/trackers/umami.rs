@@ -4,6 +4,7 @@
 //! twice. The newer scripts leave out the referrer of internal links.
 
 use super::{JSON, Sent, answer_with, origin_of, web_referrer};
+use crate::aliases::is_uuid;
 use crate::http::Taken;
 use axum::response::Response;
 use schemas::beacon::{Arrivals, Beacon, Kind, json_object};
@@ -72,13 +73,6 @@ fn id(payload: &Map<String, Value>) -> Result<(&str, bool), Rejection> {
     let (Some((name, id)), None) = (ids.next(), ids.next()) else { return Err(expected()) };
     let id = id.as_str().map(str::trim).filter(|id| is_uuid(id)).ok_or_else(expected)?;
     Ok((id, name == "website"))
-}
-
-/// Whether the text is a UUID, such as `6f9619ff-8b86-4011-b42d-00cf4fc964ff`.
-pub(super) fn is_uuid(text: &str) -> bool {
-    let groups: Vec<&str> = text.split('-').collect();
-    let is_hex = |group: &&str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
-    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]) && groups.iter().all(is_hex)
 }
 
 fn is_absolute(url: &str) -> bool {

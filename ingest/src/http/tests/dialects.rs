@@ -1,6 +1,7 @@
 //! The recorded traffic of other counters' scripts, request by request: what is counted and what is answered.
 
 use super::*;
+use crate::aliases::Alias;
 use schemas::proto::Source;
 
 const WIRE: [(&str, Source); 7] = [
@@ -44,53 +45,115 @@ fn body_of(endpoint: &Endpoint, response: Response) -> Vec<u8> {
     endpoint.runtime.block_on(response.into_body().collect()).unwrap().to_bytes().to_vec()
 }
 
+/// What came of one request.
+#[derive(Clone)]
+struct Seen {
+    status: u16,
+    headers: http::HeaderMap,
+    body: Vec<u8>,
+    people: u64,
+    robots: u64,
+    missing: u64,
+    sources: Vec<Source>,
+}
+
+fn seen(endpoint: &Endpoint, exchange: &Value) -> Seen {
+    let agent = if exchange["step"] == "robot" { "Googlebot/2.1" } else { "Mozilla/5.0 Firefox/130.0" };
+    let (request, body) = request(&exchange["request"], agent);
+    let response = endpoint.answer(request, body);
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = body_of(endpoint, response);
+    let mut seen = Seen { status, headers, body, people: 0, robots: 0, missing: 0, sources: Vec::new() };
+    for bytes in endpoint.records() {
+        match record::decode(&bytes).unwrap() {
+            Record::PageView(view) => {
+                *(if view.bot_class == BotClass::Person { &mut seen.people } else { &mut seen.robots }) += 1;
+                seen.sources.push(view.source);
+            }
+            Record::ReportedMissing(tally) if tally.path == "/missing/page" => seen.missing += tally.count,
+            Record::Rejections(tally) if tally.reason == RejectionReason::NotAView => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    seen
+}
+
+/// What of it is not as its script expects, or not counted as its reader did it.
+fn difference(exchange: &Value, seen: &Seen) -> Option<&'static str> {
+    let answer = &exchange["answer"];
+    if answer["status"] != seen.status {
+        return Some("status");
+    }
+    for (name, value) in answer["headers"].as_object().unwrap() {
+        // The page's origin by name is as good as `*`, and lets requests with credentials pass.
+        let origin = exchange["request"]["headers"].get("origin").unwrap_or(value);
+        let expected = if name == "access-control-allow-origin" { origin } else { value };
+        if seen.headers.get(name).and_then(|value| value.to_str().ok()) != expected.as_str() {
+            return Some("header");
+        }
+    }
+    let is_body = match answer["body"].as_str().unwrap() {
+        gif if gif.starts_with("base64:") => seen.body.starts_with(b"GIF89a") && seen.body.len() == 43,
+        text => seen.body == text.as_bytes(),
+    };
+    let views = match exchange["counts"].as_str().unwrap() {
+        "a view" => (1, 0),
+        "a robot's view" => (0, 1),
+        _ => (0, 0),
+    };
+    let missing = u64::from(exchange["as"] == "event 404");
+    match ((seen.people, seen.robots) == views, seen.missing == missing) {
+        _ if !is_body => Some("body"),
+        (false, _) => Some("views"),
+        (true, false) => Some("missing pages"),
+        (true, true) => None,
+    }
+}
+
+/// Each recorded request, and who sent it.
+fn exchanges() -> Vec<(Value, Source)> {
+    let of = |(wire, source): (&str, Source)| {
+        let wire: Value = serde_json::from_str(wire).unwrap();
+        wire["wire"].as_array().unwrap().iter().map(|exchange| (exchange.clone(), source)).collect::<Vec<_>>()
+    };
+    WIRE.into_iter().flat_map(of).collect()
+}
+
 #[test]
 fn recorded_traffic_is_counted_and_answered_as_its_scripts_expect() {
     let endpoint = endpoint();
-    for (wire, source) in WIRE {
-        let wire: Value = serde_json::from_str(wire).unwrap();
-        for exchange in wire["wire"].as_array().unwrap() {
-            let at = format!("{} {} {}", wire["tracker"], exchange["step"], exchange["as"]);
-            let agent = if exchange["step"] == "robot" { "Googlebot/2.1" } else { "Mozilla/5.0 Firefox/130.0" };
-            let (request, body) = request(&exchange["request"], agent);
-            let response = endpoint.answer(request, body);
-            let (answer, headers) = (&exchange["answer"], response.headers().clone());
-            assert_eq!(answer["status"], response.status().as_u16(), "{at}");
-            for (name, value) in answer["headers"].as_object().unwrap() {
-                // The page's origin by name is as good as `*`, and lets requests with credentials pass.
-                let origin = exchange["request"]["headers"].get("origin").unwrap_or(value);
-                let expected = if name == "access-control-allow-origin" { origin } else { value };
-                assert_eq!(expected, headers[name].to_str().unwrap(), "{at} {name}");
-            }
-            let body = body_of(&endpoint, response);
-            match answer["body"].as_str().unwrap() {
-                gif if gif.starts_with("base64:") => assert_eq!((&body[..6], body.len()), (&b"GIF89a"[..], 43), "{at}"),
-                text => assert_eq!(String::from_utf8(body).unwrap(), text, "{at}"),
-            }
-            let (mut people, mut robots, mut missing) = (0, 0, 0);
-            for bytes in endpoint.records() {
-                match record::decode(&bytes).unwrap() {
-                    Record::PageView(view) => {
-                        assert_eq!(view.source, source, "{at}");
-                        *(if view.bot_class == BotClass::Person { &mut people } else { &mut robots }) += 1;
-                    }
-                    Record::ReportedMissing(tally) => {
-                        assert_eq!(tally.path, "/missing/page", "{at}");
-                        missing += tally.count;
-                    }
-                    Record::Rejections(tally) => assert_eq!(tally.reason, RejectionReason::NotAView, "{at}"),
-                    Record::DroppedFacts(tally) => panic!("{at}: {tally:?}"),
-                }
-            }
-            let expected = match exchange["counts"].as_str().unwrap() {
-                "a view" => (1, 0),
-                "a robot's view" => (0, 1),
-                _ => (0, 0),
-            };
-            assert_eq!((people, robots), expected, "{at}");
-            assert_eq!(missing == 1, exchange["as"] == "event 404", "{at}");
-        }
+    for (exchange, source) in exchanges() {
+        let seen = seen(&endpoint, &exchange);
+        assert_eq!(difference(&exchange, &seen), None, "{exchange}");
+        assert!(seen.sources.iter().all(|from| *from == source), "{exchange}");
     }
+}
+
+/// The comparison above must be able to fail.
+#[test]
+fn an_endpoint_that_counts_or_answers_otherwise_is_caught() {
+    let endpoint = endpoint();
+    let caught = |which: fn(&Value) -> bool, change: fn(&mut Seen)| {
+        let found: Vec<_> = exchanges().into_iter().filter(|(exchange, _)| which(exchange)).collect();
+        assert!(!found.is_empty());
+        let differences = found.iter().map(|(exchange, _)| {
+            let mut seen = seen(&endpoint, exchange);
+            change(&mut seen);
+            difference(exchange, &seen)
+        });
+        differences.collect::<std::collections::BTreeSet<_>>()
+    };
+    let is_event = |exchange: &Value| exchange["as"].as_str().unwrap().starts_with("event");
+    assert_eq!(caught(is_event, |seen| seen.people += 1), [Some("views")].into());
+    let is_engagement = |exchange: &Value| exchange["as"] == "event engagement";
+    assert_eq!(caught(is_engagement, |seen| seen.people += 1), [Some("views")].into());
+    let is_preflight = |exchange: &Value| exchange["as"] == "preflight";
+    let plain = |seen: &mut Seen| {
+        seen.headers.insert("access-control-allow-headers", HeaderValue::from_static("content-type"));
+    };
+    assert_eq!(caught(is_preflight, plain), [Some("header")].into());
+    let is_gif = |exchange: &Value| exchange["answer"]["headers"]["content-type"] == "image/gif";
+    assert_eq!(caught(is_gif, |seen| seen.status = 204), [Some("status")].into());
 }
 
 /// A request of each script for a page on `host`.
@@ -113,7 +176,7 @@ fn views_on(host: &str) -> [(http::request::Builder, Vec<u8>); 4] {
 #[test]
 fn an_unknown_project_and_a_foreign_host_have_one_answer_in_each_dialect() {
     let endpoint = endpoint();
-    let aliases = |source: Source, name: &str| (source, name.to_owned());
+    let aliases = |source: Source, name: &str| Alias::new(source, name).unwrap();
     let hosts: Vec<schemas::Host> = vec!["docs.example".parse().unwrap()];
     let docs: ProjectSlug = "docs".parse().unwrap();
     let with_aliases = [
@@ -150,7 +213,7 @@ fn a_code_in_the_path_names_the_project_of_a_request_without_a_host() {
     let docs: ProjectSlug = "docs".parse().unwrap();
     let hosts: Vec<schemas::Host> = vec!["docs.example".parse().unwrap()];
     let named = ProjectSnapshot::new(&BTreeMap::from([(docs.clone(), hosts.clone())]));
-    let named = named.with_aliases([(docs, hosts, vec![(Source::Goatcounter, "my-code".to_owned())])]);
+    let named = named.with_aliases([(docs, hosts, vec![Alias::new(Source::Goatcounter, "my-code").unwrap()])]);
     endpoint.ingest.projects.replace(named);
     let get = |path: &str| endpoint.send(HttpRequest::get(path).header("user-agent", "Firefox"), Vec::new());
     assert_eq!(get("/count/my-code?p=/a"), 200);
