@@ -106,7 +106,8 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     access.begin().await;
     beside.spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client).only_while(supervisor.answers());
-    let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access);
+    let cache = query::ReportCache::new(config.report_cache()?, &access);
+    let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access, cache.clone());
     let untrusted_proxy = query::UntrustedProxy(Arc::new({
         let ingest = Arc::clone(&ingest);
         move || ingest.has_untrusted_proxy()
@@ -116,7 +117,7 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     let router = routes(&config, &ingest, &access)?.merge(reports).merge(health::routes(health.clone()));
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
     let metrics = operator.address();
-    beside.spawn(parts.clone().show(operator, stopped));
+    beside.spawn(parts.clone().show(operator, cache, stopped));
     beside.spawn(health.keep(move || parts.readiness()));
     tracing::info!(%address, metrics, data = %data.display(), engine = ?kind, "headcount serves beacons and reports");
 
@@ -286,7 +287,7 @@ impl Parts {
         self.journal.end().borrow().saturating_sub(self.progress.committed.load(Ordering::Relaxed))
     }
 
-    fn figures(&self) -> String {
+    fn figures(&self, cache: &query::ReportCache) -> String {
         let mut figures = Figures::default();
         figures
             .endpoint(&self.ingest)
@@ -300,18 +301,14 @@ impl Parts {
             .one("lag_records", "gauge", "Records that are not known to be in ClickHouse.", self.lag())
             .partitions(&[(String::new(), Arc::clone(&self.progress))])
             .one("clickhouse_answers", "gauge", "1 while ClickHouse answers.", u8::from(self.clickhouse_answers()))
-            .one(
-                "clickhouse_restarts_total",
-                "counter",
-                "Restarts of the embedded ClickHouse.",
-                self.engine.restarts(),
-            );
+            .one("clickhouse_restarts_total", "counter", "Restarts of the embedded ClickHouse.", self.engine.restarts())
+            .reports(cache);
         figures.text()
     }
 
-    async fn show(self, operator: MetricsListener, stopped: watch::Receiver<bool>) {
+    async fn show(self, operator: MetricsListener, cache: query::ReportCache, stopped: watch::Receiver<bool>) {
         let parts = self.clone();
-        let routes = metrics::routes(move || self.figures(), move || (parts.readiness(), parts.details()));
+        let routes = metrics::routes(move || self.figures(&cache), move || (parts.readiness(), parts.details()));
         if let Err(error) = operator.serve(routes, until(stopped)).await {
             tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
         }

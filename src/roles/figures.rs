@@ -52,6 +52,28 @@ impl Figures {
             .one("projects", "gauge", "Active registered projects.", ingest.projects.len())
     }
 
+    /// What the cache of reports has done.
+    pub fn reports(&mut self, cache: &query::ReportCache) -> &mut Self {
+        let found = cache.figures();
+        let answers = [
+            ("hit", found.hits),
+            ("miss", found.misses),
+            ("stale", found.stale - found.stale_if_error),
+            ("stale_if_error", found.stale_if_error),
+        ];
+        let answers = answers.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count));
+        self.family("report_answers_total", "counter", "Reports served, by where they come from.", answers)
+            .one("report_refreshes_total", "counter", "Refreshes of cached reports in the background.", found.refreshes)
+            .one("report_computations_total", "counter", "Reports computed, failed ones included.", found.computations)
+            .one(
+                "report_computing_seconds_total",
+                "counter",
+                "Time of these computations, their wait for a turn included.",
+                found.computing_us as f64 / 1e6,
+            )
+            .one("report_cache_bytes", "gauge", "Bytes of cached reports.", found.bytes)
+    }
+
     /// What the loop of each partition has, with the labels of that partition.
     pub fn partitions(&mut self, partitions: &[(String, Arc<Progress>)]) -> &mut Self {
         let of = |figure: fn(&Progress) -> u64| -> Vec<(String, u64)> {

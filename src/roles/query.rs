@@ -32,7 +32,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     access.begin().await;
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client.clone());
-    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
+    let cache = query::ReportCache::new(config.report_cache()?, &access);
+    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access, cache.clone());
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
     let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
@@ -43,7 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(state.clone().keep(client, access));
     beside.spawn(async move {
-        if let Err(error) = operator.serve(state.routes(), until(stopped)).await {
+        if let Err(error) = operator.serve(state.routes(cache), until(stopped)).await {
             tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
         }
     });
@@ -85,12 +86,14 @@ impl State {
         }
     }
 
-    fn routes(self) -> axum::Router {
+    fn routes(self, cache: query::ReportCache) -> axum::Router {
         let health = self.health.clone();
         let figures = move || {
             let ready = u8::from(health.get() == Readiness::Ready);
             let mut figures = Figures::default();
-            figures.one("clickhouse_answers", "gauge", "1 while reports can be read from ClickHouse.", ready);
+            figures
+                .one("clickhouse_answers", "gauge", "1 while reports can be read from ClickHouse.", ready)
+                .reports(&cache);
             figures.text()
         };
         let ready = move || {
