@@ -82,7 +82,6 @@ async fn pass(State(gate): State<Gate>, request: Request) -> Response {
 #[derive(Clone)]
 struct Bed {
     router: Router,
-    gate: Gate,
     cache: ReportCache,
 }
 
@@ -100,7 +99,7 @@ impl Served {
 }
 
 impl Bed {
-    async fn new(service: &Service, gate: &Gate, url: &str, config: CacheConfig) -> Result<Self> {
+    async fn new(service: &Service, url: &str, config: CacheConfig) -> Result<Self> {
         let now = chrono::DateTime::parse_from_rfc3339(CLOCK)?.to_utc();
         let clock: query::Clock = Arc::new(move || now);
         let of_header = |headers: &HeaderMap| headers.get("x-client").map_or(0, |value| value.len() as u64);
@@ -112,7 +111,7 @@ impl Bed {
         let store = ReportStore::new(clickhouse::Client::default().with_url(url).with_database("headcount"));
         let cache = ReportCache::new(config, &access);
         let router = query::guarded_routes(store, QueryConfig::default(), clock, &access, cache.clone());
-        Ok(Bed { router, gate: gate.clone(), cache })
+        Ok(Bed { router, cache })
     }
 
     /// The answer to a client; each number is a network of its own.
@@ -147,7 +146,7 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     known::write(&service.clickhouse()?).await?;
     let (gate, url) = Gate::before(&service).await?;
-    let bed = Bed::new(&service, &gate, &url, CacheConfig::default()).await?;
+    let bed = Bed::new(&service, &url, CacheConfig::default()).await?;
     let report = |month: &str| format!("/v1/projects/docs/reports/{month}");
     // The first computation finds out what ClickHouse knows, once.
     ensure!(bed.get(&report(MONTHS[0]), 1).await?.status == 200, "the first report");
@@ -231,7 +230,7 @@ async fn without_clickhouse_a_cached_report_is_served_stale() -> Result<()> {
     let (gate, url) = Gate::before(&service).await?;
     // Stale at once, so that nobody waits ten seconds.
     let config = CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() };
-    let bed = Bed::new(&service, &gate, &url, config).await?;
+    let bed = Bed::new(&service, &url, config).await?;
     let page = format!("/projects/docs/{}", MONTHS[2]);
     let before = bed.get(&page, 1).await?;
     ensure!(before.status == 200 && before.headers.contains_key("etag"), "{}", before.status);
