@@ -47,6 +47,9 @@ impl Gate {
     }
 }
 
+/// Headers of one connection.
+const HOP: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+
 async fn pass(State(gate): State<Gate>, request: Request) -> Response {
     if *gate.stopped.borrow() {
         return Response::builder().status(503).body(Body::from("stopped")).unwrap();
@@ -58,23 +61,25 @@ async fn pass(State(gate): State<Gate>, request: Request) -> Response {
     let forwarded = async {
         let body = to_bytes(body, 1 << 20).await?;
         let mut connection = Connection::open(gate.upstream).await?;
-        let kept = ["accept-encoding", "content-type", "authorization", "x-clickhouse-user", "x-clickhouse-key"];
-        let headers: Vec<_> =
-            kept.iter().filter_map(|&name| Some((name, parts.headers.get(name)?.to_str().ok()?))).collect();
+        let headers = parts.headers.iter().filter(|(name, _)| !HOP.contains(&name.as_str()));
+        let headers: Vec<_> = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
         connection.send(parts.method.as_str(), path, &headers, body).await
     };
     match forwarded.await {
         Ok(answer) => {
+            if answer.status != 200 {
+                eprintln!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+            }
             let mut response = Response::new(Body::from(answer.body));
             *response.status_mut() = answer.status;
-            for name in ["x-clickhouse-exception-code", "content-encoding"] {
-                if let Some(value) = answer.headers.get(name) {
-                    response.headers_mut().insert(name, value.clone());
-                }
-            }
+            let headers = answer.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
+            response.headers_mut().extend(headers.filter(|(name, _)| !HOP.contains(&name.as_str())));
             response
         }
-        Err(error) => Response::builder().status(502).body(Body::from(format!("{error:#}"))).unwrap(),
+        Err(error) => {
+            eprintln!("the gate: {error:#}");
+            Response::builder().status(502).body(Body::from(format!("{error:#}"))).unwrap()
+        }
     }
 }
 
@@ -149,7 +154,8 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     let bed = Bed::new(&service, &url, CacheConfig::default()).await?;
     let report = |month: &str| format!("/v1/projects/docs/reports/{month}");
     // The first computation finds out what ClickHouse knows, once.
-    ensure!(bed.get(&report(MONTHS[0]), 1).await?.status == 200, "the first report");
+    let first = bed.get(&report(MONTHS[0]), 1).await?;
+    ensure!(first.status == 200, "the first report: {}", String::from_utf8_lossy(&first.body));
 
     gate.selects();
     let (path, other) = (report(MONTHS[2]), report(MONTHS[3]));
