@@ -21,8 +21,16 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// One of each value of `Cache-Status`.
+    pub(crate) const ALL: [State; 4] = [
+        State::Hit,
+        State::Stale { storage_fails: false },
+        State::Miss { collapsed: false },
+        State::Miss { collapsed: true },
+    ];
+
     /// The value of `Cache-Status`.
-    const fn header(self) -> &'static str {
+    pub(crate) const fn header(self) -> &'static str {
         match self {
             State::Hit => "headcount; hit",
             State::Stale { .. } => "headcount; hit; detail=stale",
