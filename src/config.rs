@@ -8,6 +8,7 @@ pub mod features;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod paths;
+mod reports;
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
@@ -250,18 +251,22 @@ const SETTINGS: &[Setting] = &[
         "20",
         "Requests a second for reports, by token, or by client without one (ten times as many at once); 0: no limit",
     ),
+    setting("report_cache_bytes", "BYTES", "67108864", "Memory for cached reports; 0: no cache"),
+    setting("report_fresh_seconds", "SECONDS", "10", "Age up to which a cached report is served as fresh"),
     setting(
-        "report_cache_mib",
-        "N",
-        "32",
-        "Memory for reports that may be asked for again, MiB; 0: every report is made anew",
+        "report_max_stale_seconds",
+        "SECONDS",
+        "60",
+        "How much longer a cached report is served stale, while it is refreshed in the background",
     ),
     setting(
-        "report_patience",
-        "N",
-        "600",
-        "A report of a running month is told again for N times as long as it took to make, a minute at most, or five if it is one of those that are made before somebody asks, or where these are very many; 0: it always has the last rows",
+        "stale_if_error_seconds",
+        "SECONDS",
+        "3600",
+        "Age up to which a cached report is served if ClickHouse does not answer",
     ),
+    Setting { hidden: true, ..setting("report_cache_mib", "N", "", "Replaced by report_cache_bytes") },
+    Setting { hidden: true, ..setting("report_patience", "N", "", "Replaced by report_fresh_seconds") },
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
     setting(
@@ -392,6 +397,7 @@ impl Config {
         config.metrics_listen()?;
         config.http()?;
         config.query()?;
+        config.report_cache()?;
         config.access("")?;
         config.close_after()?;
         config.finished_every()?;
@@ -537,14 +543,8 @@ impl Config {
                 query::small_cells::LEAST_FLOOR
             );
         };
-        let keep_mib: u64 = self.parse("report_cache_mib", "a number of mebibytes from 0 to 65536")?;
-        if keep_mib > 65_536 {
-            bail!("setting `report_cache_mib` ({}): expected 0 to 65536", self.origin("report_cache_mib"));
-        }
-        let (rules, keep_bytes) = (query::Rules { unit, floor }, keep_mib << 20);
-        let patience = self.parse("report_patience", "a number")?;
-        let paths = self.paths()?;
-        Ok(query::QueryConfig { rules, keep_bytes, patience, paths, ..query::QueryConfig::default() })
+        let (rules, paths) = (query::Rules { unit, floor }, self.paths()?);
+        Ok(query::QueryConfig { rules, paths, ..query::QueryConfig::default() })
     }
 
     /// How often visitors are estimated for those who ask with SQL.
@@ -716,6 +716,7 @@ impl Config {
         let filter = tracing_subscriber::EnvFilter::try_new(self.text("log").unwrap_or("info"))
             .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
         crate::shell::logging::start(filter, self.text("log_format") == Some("json"));
+        self.warn_of_removed();
         Ok(())
     }
 }
@@ -796,8 +797,9 @@ mod tests {
             (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
+            (&["--report-cache-bytes", "lots"], "setting `report_cache_bytes` is \"lots\" (flag --report-cache-bytes)"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
-            (&["--report-patience", "some"], "setting `report_patience` is \"some\" (flag --report-patience)"),
+            (&["--report-fresh-seconds", "86401"], "setting `report_fresh_seconds` (flag --report-fresh-seconds)"),
             (&["--record-format", "2"], "setting `record_format` is 2 (flag --record-format): expected 3 or 4"),
             (&["--record-format", "new"], "setting `record_format`"),
             (

@@ -24,6 +24,7 @@ mod tests;
 
 pub use caller::Caller;
 
+use crate::cache::Generation;
 use crate::reports::ReportTurns;
 use crate::turns::CallerKey;
 use crate::{Clock, QueryConfig, ReportStore};
@@ -89,6 +90,8 @@ pub struct AccessConfig {
 pub struct Access {
     /// None until ClickHouse has answered once.
     snapshot: ArcSwapOption<Snapshot>,
+    /// Of the registry and the closed months: cached reports depend on it.
+    generation: Generation,
     sessions: Sessions,
     requests: Buckets,
     failures: Buckets,
@@ -105,6 +108,7 @@ impl Access {
     pub fn new(client: clickhouse::Client, config: AccessConfig, clock: Clock) -> Arc<Self> {
         Arc::new(Access {
             snapshot: ArcSwapOption::empty(),
+            generation: Generation::default(),
             sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
             requests: Buckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
             failures: Buckets::new(if config.report_rate > 0.0 {
@@ -125,6 +129,11 @@ impl Access {
     /// trying.
     pub async fn begin(&self) {
         let _ = self.refresh(FIRST).await;
+    }
+
+    /// The generation that its polls advance.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation.clone()
     }
 
     /// Whether the rights have been read.
@@ -159,11 +168,14 @@ impl Access {
 
     /// Whether there is no token.
     async fn refresh(&self, within: Duration) -> Result<bool, String> {
+        let poll = self.generation.poll();
         let read = tokio::time::timeout(within, Snapshot::read(&self.client)).await;
-        let snapshot = read.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+        let (snapshot, fingerprint) =
+            read.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
         self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
         let has_no_tokens = snapshot.has_no_tokens();
         self.snapshot.store(Some(Arc::new(snapshot)));
+        self.generation.polled(fingerprint, poll);
         Ok(has_no_tokens)
     }
 

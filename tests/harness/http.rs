@@ -80,6 +80,11 @@ pub async fn get_as(address: SocketAddr, path: &str, token: &str) -> Result<Answ
     Connection::open(address).await?.send("GET", path, &[("authorization", &authorization)], Bytes::new()).await
 }
 
+/// One request whose answer must not come from a cache: the figures as of now.
+pub async fn get_now(address: SocketAddr, path: &str) -> Result<Answer> {
+    Connection::open(address).await?.send("GET", path, &[("cache-control", "no-cache")], Bytes::new()).await
+}
+
 /// One request on a connection of its own.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::open(address).await?.send("GET", path, &[], Bytes::new()).await

@@ -19,7 +19,7 @@ async fn reports(query: &Role) -> Result<Vec<Value>> {
     let mut reports = Vec::new();
     for project in PROJECTS {
         let path = format!("/v1/projects/{project}/reports/{MONTH}?pages_limit=1000");
-        let answer = http::get(query.address, &path).await?;
+        let answer = http::get_now(query.address, &path).await?;
         ensure!(answer.status == 200, "{}", String::from_utf8_lossy(&answer.body));
         reports.push(answer.json()?);
     }

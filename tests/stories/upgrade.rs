@@ -175,7 +175,7 @@ async fn the_records_of_a_topic_are_counted() -> Result<()> {
             harness::roles::opened(query.address, project).await?;
             eventually(&format!("the figures of {project}"), async || {
                 let path = format!("/v1/projects/{project}/reports/{MONTH}?pages_limit=1000");
-                let answer = http::get(query.address, &path).await?;
+                let answer = http::get_now(query.address, &path).await?;
                 ensure!(answer.status == 200, "{}", answer.status);
                 check(&answer.json()?, truth, 0)
             })
