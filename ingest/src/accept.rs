@@ -27,6 +27,8 @@ pub struct AcceptedPage {
     pub arrival: bool,
     /// Id of the view as it was sent; 0 where none was sent. Stored as [`crate::visitor::stored_id`].
     pub event_id: u64,
+    /// Whether the browser says that a program drives it.
+    pub is_automated: bool,
     /// Facts that were sent and cannot be used; the view is counted without them.
     pub dropped: Vec<Fact>,
 }
@@ -91,6 +93,7 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         referrer_host,
         arrival,
         event_id: beacon.id.unwrap_or(0),
+        is_automated: beacon.webdriver,
         dropped: beacon.dropped,
     })
 }

@@ -28,6 +28,8 @@ pub struct Beacon {
     pub language: Option<String>,
     /// 64 random bits, chosen by the script for each view.
     pub id: Option<u64>,
+    /// Whether the browser says that a program drives it (`navigator.webdriver`). 1 means so.
+    pub webdriver: bool,
     /// Facts that were sent and cannot be used, each once.
     pub dropped: Vec<Fact>,
     /// Why `project` or `url` cannot be used. The beacon is refused, in the report of the project that the rest of it shows.
@@ -44,10 +46,11 @@ struct Plain<'a> {
     version: Option<&'a str>,
     language: Option<&'a str>,
     id: Option<&'a str>,
+    webdriver: Option<u64>,
 }
 
 /// The fields, in the order in which they are checked.
-const FIELDS: [&str; 7] = ["project", "url", "referrer", "status", "version", "language", "id"];
+const FIELDS: [&str; 8] = ["project", "url", "referrer", "status", "version", "language", "id", "webdriver"];
 
 /// The value of a field as it was sent.
 enum Sent<'a> {
@@ -93,6 +96,7 @@ impl From<Plain<'_>> for Beacon {
         if let Some(number) = plain.status {
             beacon.set("status", &Sent::Number(number as f64));
         }
+        beacon.webdriver = plain.webdriver == Some(1);
         beacon
     }
 }
@@ -160,6 +164,7 @@ impl Beacon {
             "version" => self.version = self.usable(Fact::Version, label(sent)),
             "language" => self.language = self.usable(Fact::Language, label(sent)),
             "status" => self.status = self.usable(Fact::Status, status(sent)),
+            "webdriver" => self.webdriver = is_set(sent),
             "id" => self.id = self.usable(Fact::Id, sent.text().and_then(id)),
             _ => {}
         }
@@ -231,6 +236,15 @@ fn status(sent: &Sent<'_>) -> Option<u16> {
     };
     let is_status = number.fract() == 0.0 && (100.0..=599.0).contains(&number);
     is_status.then_some(number as u16)
+}
+
+/// Whether a bit is 1, as a number or as text.
+fn is_set(sent: &Sent<'_>) -> bool {
+    match sent {
+        Sent::Text(text) => trimmed(text) == "1",
+        Sent::Number(number) => *number == 1.0,
+        Sent::Other => false,
+    }
 }
 
 /// 16 hexadecimal digits.
