@@ -8,11 +8,13 @@ mod compare;
 mod log;
 mod rebuild;
 mod record;
+#[cfg(feature = "kafka")]
+mod topic_log;
 mod totals;
 
 use crate::config::Config;
 use crate::embedded::engine::{Engine, EngineKind};
-use crate::shell::open_data_directory;
+use crate::say;
 use crate::{database, projects};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -36,7 +38,7 @@ const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(300);
 
 fn cut_of(config: &Config) -> anyhow::Result<Cut> {
-    let journal = config.kafka()?.bootstrap.is_none();
+    let journal = !config.names_kafka();
     let cut = if journal { config.aggregate_journal()? } else { config.aggregate()? }.cut;
     Ok(Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes })
 }
@@ -79,9 +81,9 @@ pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<Ex
     .context("the rebuild failed")??;
     log.close();
     if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
-        println!("{told}");
+        say!("{told}");
     } else {
-        print!("{}", totals::text(&told));
+        crate::shell::output::print(format_args!("{}", totals::text(&told)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,12 +94,11 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
         Some(text) => text.parse().with_context(|| format!("--wait is {text:?}: expected seconds"))?,
         None => 0,
     };
-    // A journal is one process's: the service is stopped, and its engine is ours for the time.
-    let _lock = if config.kafka()?.bootstrap.is_none() { Some(open_data_directory(&config.data())?) } else { None };
     let log = Log::open(config)?;
     let mut engine = None;
     let url = match config.engine().clickhouse_url {
-        None if log.is_journal() => {
+        // Of a service that does not run, ClickHouse does not either.
+        None if log.is_of_a_stopped_service() => {
             let started = Engine::start(&config.engine()).await?;
             let url = started.url().to_owned();
             engine = Some(started);
@@ -105,7 +106,7 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
         }
         _ => projects::clickhouse_url(config).await?,
     };
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     let outcome = compared(config, log, client, Duration::from_secs(wait)).await;
     if let Some(engine) = engine {
         debug_assert!(!matches!(engine.kind(), EngineKind::External));
@@ -113,9 +114,9 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
     }
     let report = outcome?;
     if matches.get_one::<String>("format").is_some_and(|format| format == "json") {
-        println!("{}", report.json());
+        say!("{}", report.json());
     } else {
-        print!("{}", report.text());
+        crate::shell::output::print(format_args!("{}", report.text()));
     }
     Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,12 +1,12 @@
 //! Closing months: by command, and by the aggregator as time passes.
 
 use crate::config::Config;
-use crate::config::kafka::KafkaSettings;
-use crate::{database, projects, retention, topic};
+use crate::say;
+use crate::{database, projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
 use aggregate::finished::finish;
-use aggregate::kafka::Streams;
+use aggregate::writes::Writes;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::ArgMatches;
@@ -27,7 +27,8 @@ pub enum Logs {
     /// The journal of `serve`.
     Journal(Journal),
     /// The topic, and which streams its partitions are.
-    Topic(Box<(KafkaSettings, Streams)>),
+    #[cfg(feature = "kafka")]
+    Topic(Box<(crate::config::kafka::KafkaSettings, aggregate::kafka::Streams)>),
 }
 
 impl Logs {
@@ -42,7 +43,8 @@ impl Logs {
                 });
                 Ok(vec![range.await?.context("cannot find the journal's beginning")?])
             }
-            Logs::Topic(topic) => topic::ranges(&topic.0, &topic.1).await,
+            #[cfg(feature = "kafka")]
+            Logs::Topic(topic) => crate::topic::ranges(&topic.0, &topic.1).await,
         }
     }
 }
@@ -59,11 +61,12 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     {
         let due = month.end_hour().start() + after;
         bail!(
-            "{month} may be closed from {} on: late page views are waited for (setting `close_after_hours`)",
-            due.to_rfc3339()
+            "{month} is due at {}: until then late page views are waited for (setting `close_after_hours`){}",
+            due.to_rfc3339(),
+            if matches.get_flag("force") { ". --force closes months that are due; it makes none due" } else { "" }
         );
     }
-    let server = config.clickhouse(&projects::clickhouse_url(config).await?);
+    let server = config.clickhouse(&projects::clickhouse_url(config).await?)?;
     let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
     let closer = Closer::new(client.clone());
     let months = match month {
@@ -71,7 +74,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
         None => closer.due(now, after).await.context("cannot find what is due")?,
     };
     if months.is_empty() {
-        println!("no month is to be closed");
+        say!("no month is to be closed");
     }
     let mut waits = Vec::new();
     for month in months {
@@ -82,14 +85,12 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
                 waits.push(format!("{month} is not closed yet: {reason}"));
                 continue;
             }
-            println!(
-                "{month} is closed by --force although {reason}. Their views are added later, their visitors never"
-            );
+            say!("{month} is closed by --force although {reason}. Their views are added later, their visitors never");
         }
         let Closed { month, projects, views, ours } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
         let how = if ours { "closed" } else { "was closed already" };
-        println!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
     }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
     if waits.is_empty() {
@@ -104,7 +105,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     if month.is_some() {
         bail!(text);
     }
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 
@@ -131,16 +132,21 @@ pub async fn keep(
     after: Duration,
     retention: retention::Retention,
     finished_every: Duration,
+    writes: Writes,
 ) {
     let closer = Closer::new(client.clone());
     let mut finished = None::<Instant>;
     let mut waiting = BTreeSet::new();
     loop {
+        let permit = writes.permit().await;
         if let Err(error) = retention::keep(&client, retention).await {
-            tracing::warn!(error = format!("{error:#}"), "what is past its time could not be removed; trying again");
+            tracing::warn!(
+                error = crate::shell::chain(&error),
+                "what is past its time could not be removed; trying again"
+            );
         }
         if let Err(error) = close_due(&closer, &logs, clock(), after, &mut waiting).await {
-            tracing::warn!(error = format!("{error:#}"), "a month could not be closed; trying again");
+            tracing::warn!(error = crate::shell::chain(&error), "a month could not be closed; trying again");
         }
         if finished.is_none_or(|at| at.elapsed() >= finished_every) {
             match finish(&client).await {
@@ -148,6 +154,7 @@ pub async fn keep(
                 Err(error) => tracing::warn!(%error, "visitors could not be estimated for SQL; trying again"),
             }
         }
+        drop(permit);
         tokio::time::sleep(if waiting.is_empty() { CHECK_INTERVAL } else { WAITING_CHECK_INTERVAL }).await;
     }
 }

@@ -3,6 +3,9 @@
 
 mod access;
 mod bounds;
+mod clickhouse;
+pub mod features;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod paths;
 
@@ -151,6 +154,12 @@ const SETTINGS: &[Setting] = &[
     setting("mail_from", "ADDRESS", "", "Address that reports are sent from"),
     setting("mail_after_hours", "HOURS", "6", "How long after a month's end its reports are sent"),
     setting("public_url", "URL", "", "Where readers of reports reach this service, for the link in mails"),
+    setting(
+        "stall_after_seconds",
+        "SECONDS",
+        "120",
+        "Seconds without a written row, while records wait, until /readyz says degraded; at least two flush_ms",
+    ),
     setting("flush_ms", "MS", "5000", "How long counted views may wait before they are written to ClickHouse"),
     setting(
         "record_format",
@@ -210,7 +219,7 @@ const SETTINGS: &[Setting] = &[
         "clickhouse_url",
         "URL",
         "",
-        "A ClickHouse server of yours; without it, the embedded one is started. CLICKHOUSE_URL works too",
+        "An existing ClickHouse server, one and not a cluster; its query part may have ClickHouse settings [default: the embedded one]. CLICKHOUSE_URL works too",
     ),
     setting("clickhouse_database", "NAME", "headcount", "Database in ClickHouse"),
     setting("clickhouse_user", "NAME", "", "User in ClickHouse"),
@@ -396,7 +405,10 @@ impl Config {
         config.access("")?;
         config.close_after()?;
         config.finished_every()?;
+        config.stall_after()?;
         config.retention()?;
+        config.require_features()?;
+        #[cfg(feature = "mail")]
         config.mail()?;
         config.host_patterns()?;
         config.paths()?;
@@ -404,9 +416,9 @@ impl Config {
         config.new_names()?;
         config.parse::<u32>("log_retention_hours", "a number of hours")?;
         config.clickhouse_timeout()?;
-        config.kafka()?;
-        config.topic_plan()?;
-        config.spill()?;
+        config.clickhouse_settings()?;
+        #[cfg(feature = "kafka")]
+        config.kafka().and(config.topic_plan()).and(config.spill())?;
         if !matches!(config.text("log_format"), Some("text" | "json")) {
             bail!("setting `log_format` ({}): expected text or json", config.origin("log_format"));
         }
@@ -423,6 +435,7 @@ impl Config {
             }
             let redact = |text: &String| match () {
                 () if setting.secret => "(not shown)".to_owned(),
+                #[cfg(feature = "kafka")]
                 () if setting.name == "kafka_property" => kafka::redacted(text),
                 () if text.contains("://") && text.contains('?') => {
                     format!("{}?(not shown)", text.split('?').next().unwrap_or(""))
@@ -690,21 +703,6 @@ impl Config {
         config
     }
 
-    /// A client of the ClickHouse at `url`, without a database: the one that is named, or else the embedded one.
-    pub fn clickhouse(&self, url: &str) -> clickhouse::Client {
-        let mut client = match self.text("clickhouse_url") {
-            Some(_) => clickhouse::Client::default().with_url(url),
-            None => crate::embedded::engine::own_client(url),
-        };
-        if let Some(user) = self.text("clickhouse_user") {
-            client = client.with_user(user);
-        }
-        if let Some(password) = self.text("clickhouse_password") {
-            client = client.with_password(password);
-        }
-        client
-    }
-
     /// Our database.
     pub fn database(&self) -> &str {
         self.text("clickhouse_database").unwrap_or("headcount")
@@ -769,7 +767,7 @@ fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
 mod tests {
     use super::*;
 
-    fn load(arguments: &[&str]) -> anyhow::Result<Config> {
+    pub(super) fn load(arguments: &[&str]) -> anyhow::Result<Config> {
         let command = clap::Command::new("t").args(super::arguments());
         Config::load(&command.try_get_matches_from(std::iter::once(&"t").chain(arguments))?)
     }
@@ -779,7 +777,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join("headcount.toml"),
-            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?password=hunter2\"\n",
+            "flush_ms = 700\nlisten = \"127.0.0.1:1\"\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]\nclickhouse_password = \"hunter2\"\nclickhouse_url = \"http://ch:8123/?max_threads=hunter2\"\n",
         )
         .unwrap();
         let config = load(&["--data", dir.path().to_str().unwrap(), "--listen", "127.0.0.1:2"]).unwrap();
@@ -810,6 +808,7 @@ mod tests {
                 "setting `ignore_networks` is \"10.0.0.0/99\" (flag --ignore-networks): expected a network such as 192.0.2.0/24",
             ),
             (&["--flush-ms", "soon"], "setting `flush_ms`"),
+            (&["--stall-after-seconds", "0"], "setting `stall_after_seconds` (flag --stall-after-seconds): expected"),
             (&["--visitor-period", "year"], "setting `visitor_period`"),
             (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),

@@ -1,15 +1,165 @@
 //! The schema of ClickHouse: created, checked and migrated at start.
 
+mod layout;
+mod server;
+
+pub use server::{Connect, Server, ServerConfig, WrongServer};
+
 use anyhow::{Context, bail};
 use clickhouse::Client;
 use schemas::tables::{MIGRATIONS, SCHEMA_VERSION, statements};
 use std::time::Duration;
 
-/// Creates the database where it is missing, brings it to this program's version, and returns a client of it.
-pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<Client> {
-    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
-        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
+/// ClickHouse has lost stored rows: figures without them would be wrong, and nothing would say so.
+#[derive(Debug, thiserror::Error)]
+pub enum DamagedStore {
+    /// Tables are gone although others of the same schema are there.
+    #[error(
+        "ClickHouse's data are damaged: the database {database} lacks {tables}, which its schema has. Stop the service and restore a backup of \
+         ClickHouse's data; an older one is enough, since what the log still holds is counted again. Without a backup, move ClickHouse's data \
+         away and start with `--recover`, which counts what the log still holds"
+    )]
+    Tables {
+        /// The database.
+        database: String,
+        /// The missing tables, separated by commas.
+        tables: String,
+    },
+    /// Stored files are not what was written.
+    #[error(
+        "ClickHouse's data are damaged: these parts of the database {database} differ from their checksums: {parts}. Check the disk. Stop the \
+         service and restore a backup of ClickHouse's data; an older one is enough, since what the log still holds is counted again. Without \
+         a backup, move ClickHouse's data away and start with `--recover`, which counts what the log still holds"
+    )]
+    Checksums {
+        /// The database.
+        database: String,
+        /// Names of the parts, with their tables, separated by commas.
+        parts: String,
+    },
+    /// ClickHouse set parts aside that it could not read.
+    #[error(
+        "ClickHouse's data are damaged: ClickHouse could not read these parts of the database {database} and set them aside, so their rows \
+         are missing from every figure: {parts}. Check the disk. Stop the service and restore a backup of ClickHouse's data; an older one is \
+         enough, since what the log still holds is counted again. To go on without these rows, move the directories named here away; \
+         `headcount audit` then names the figures that lack them, as far as the log still holds their records"
+    )]
+    Parts {
+        /// The database.
+        database: String,
+        /// Directories of the parts, with their tables, separated by commas.
+        parts: String,
+    },
+}
+
+/// Stored bytes up to which [`verify_parts`] reads them all: some seconds of reading.
+const VERIFIED_BYTES_MAX: u64 = 4 << 30;
+
+/// Verification of one table may take so long.
+const VERIFY_WITHIN: Duration = Duration::from_secs(300);
+
+/// Compares every stored file with its checksum. ClickHouse itself compares blocks of columns only, when it reads them: a flipped bit in the
+/// file that holds a part's number of rows hides rows without an error. A larger store is not read, which one line says.
+///
+/// # Errors
+/// [`DamagedStore`], or ClickHouse did not answer.
+pub async fn verify_parts(client: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
+    let size = client.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = ?");
+    let bytes: u64 =
+        in_time(timeout, size.bind(database).fetch_one()).await?.context("cannot ask ClickHouse for its size")?;
+    if bytes > VERIFIED_BYTES_MAX {
+        tracing::info!(
+            bytes,
+            "ClickHouse's stored files are too large to be verified at start; `headcount audit` compares their rows"
+        );
+        return Ok(());
     }
+    let mut broken = Vec::new();
+    for table in missing_tables(&[], SCHEMA_VERSION) {
+        let check = format!("CHECK TABLE {table} SETTINGS check_query_single_value_result = 0");
+        let checked = client.query(&check).fetch_all::<(String, bool, String)>();
+        let parts =
+            in_time(VERIFY_WITHIN, checked).await?.with_context(|| format!("cannot verify the table {table}"))?;
+        broken.extend(parts.into_iter().filter(|(_, passed, _)| !passed).map(|(part, ..)| (table.clone(), part)));
+    }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(DamagedStore::Checksums { database: database.to_owned(), parts: named(&broken) }.into())
+    }
+}
+
+/// Parts that an error message names.
+const NAMED_PARTS: usize = 5;
+
+/// Parts that were set aside because they could not be read. A merge that a power loss interrupted leaves one too, but then ClickHouse reads
+/// the parts that it was merged from, so no row is missing.
+const BROKEN_PARTS: &str = "SELECT lost.table, lost.path \
+     FROM (SELECT * FROM system.detached_parts WHERE database = ? AND startsWith(ifNull(reason, ''), 'broken')) AS lost \
+     LEFT JOIN (SELECT * FROM system.parts WHERE active) AS part \
+     ON lost.database = part.database AND lost.table = part.table AND lost.partition_id = part.partition_id \
+         AND part.min_block_number >= lost.min_block_number AND part.max_block_number <= lost.max_block_number \
+     GROUP BY lost.table, lost.path HAVING countIf(part.name != '') = 0 ORDER BY lost.table, lost.path";
+
+/// Checks that ClickHouse still has every table of the schema and has set no unreadable part aside. Call it on a prepared database.
+///
+/// # Errors
+/// [`DamagedStore`], or ClickHouse did not answer.
+pub async fn check_store(client: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
+    let missing = missing_tables(&in_time(timeout, tables(client, database)).await??, SCHEMA_VERSION);
+    if !missing.is_empty() {
+        return Err(DamagedStore::Tables { database: database.to_owned(), tables: missing.join(", ") }.into());
+    }
+    let broken = client.query(BROKEN_PARTS).bind(database).fetch_all::<(String, String)>();
+    let broken = in_time(timeout, broken).await?.context("cannot ask ClickHouse for unreadable parts")?;
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(DamagedStore::Parts { database: database.to_owned(), parts: named(&broken) }.into())
+    }
+}
+
+/// The first of these parts, each (table, part), for a message.
+fn named(broken: &[(String, String)]) -> String {
+    let mut parts: Vec<String> =
+        broken.iter().take(NAMED_PARTS).map(|(table, part)| format!("{part} (table {table})")).collect();
+    if broken.len() > parts.len() {
+        parts.push(format!("and {} more", broken.len() - parts.len()));
+    }
+    parts.join(", ")
+}
+
+/// Names of the tables that are there.
+async fn tables(client: &Client, database: &str) -> anyhow::Result<Vec<String>> {
+    let names = client.query("SELECT name FROM system.tables WHERE database = ?").bind(database).fetch_all();
+    names.await.context("cannot ask ClickHouse for its tables")
+}
+
+/// Tables that the schema has at `version` and that are not `found`. No migration has removed one yet.
+fn missing_tables(found: &[String], version: u32) -> Vec<String> {
+    let steps = MIGRATIONS.iter().filter(|(step, _)| *step <= version);
+    let created = steps.flat_map(|(_, sql)| statements(sql)).filter_map(|statement| {
+        statement
+            .strip_prefix("CREATE TABLE IF NOT EXISTS ")
+            .and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
+    });
+    created.filter(|table| !found.contains(table)).collect()
+}
+
+/// Checks the server, creates the database where it is missing, brings it to this program's version, and returns a client of it.
+///
+/// # Errors
+/// [`WrongServer`] where another attempt does not help; the database is newer than this program; or ClickHouse failed.
+pub async fn prepare(server: &Server, database: &str, timeout: Duration) -> anyhow::Result<Client> {
+    check_name(database)?;
+    // The check comes before anything is written.
+    in_time(timeout, server.check()).await??;
+    migrate(&server.unchecked(), database, timeout).await?;
+    in_time(timeout, server.bind()).await??;
+    Ok(server.client())
+}
+
+async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
     // Atomic, not the engine's `default`: that one maps files.
     let create = format!("CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic");
     in_time(timeout, server.query(&create).execute()).await?.context("cannot create the database in ClickHouse")?;
@@ -31,18 +181,29 @@ pub async fn prepare(server: &Client, database: &str, timeout: Duration) -> anyh
         in_time(timeout, noted).await?.context("cannot note the schema's version")?;
         tracing::info!(database, version, "schema is up to date");
     }
-    Ok(client)
+    Ok(())
+}
+
+/// Refuses what cannot be the name of a database.
+///
+/// # Errors
+/// It has other characters than letters, digits and underscores, or none.
+pub fn check_name(database: &str) -> anyhow::Result<()> {
+    if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
+        bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
+    }
+    Ok(())
 }
 
 /// Of the schema that the database has; 0 where it has none.
 async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
-    let known: u64 = client
-        .query("SELECT count() FROM system.tables WHERE database = ? AND name = 'schema_version'")
-        .bind(database)
-        .fetch_one()
-        .await
-        .context("cannot ask ClickHouse for its tables")?;
-    if known == 0 {
+    let found = tables(client, database).await?;
+    if !found.iter().any(|table| table == "schema_version") {
+        // The first statement of all creates it: without it, migrations would put empty tables into the place of lost ones.
+        if missing_tables(&found, SCHEMA_VERSION).len() < missing_tables(&[], SCHEMA_VERSION).len() {
+            let tables = missing_tables(&found, SCHEMA_VERSION).join(", ");
+            return Err(DamagedStore::Tables { database: database.to_owned(), tables }.into());
+        }
         return Ok(0);
     }
     client
@@ -57,5 +218,23 @@ async fn in_time<T>(timeout: Duration, question: impl Future<Output = T>) -> any
     match tokio::time::timeout(timeout, question).await {
         Ok(answer) => Ok(answer),
         Err(_) => bail!("ClickHouse did not answer within {} ms while its schema was checked", timeout.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_of_the_schema_is_expected() {
+        let all = missing_tables(&[], SCHEMA_VERSION);
+        assert!(
+            ["schema_version", "ledger", "page_daily", "token", "month_due"]
+                .iter()
+                .all(|name| all.contains(&(*name).to_owned()))
+        );
+        let found: Vec<String> = all.iter().filter(|table| *table != "ledger").cloned().collect();
+        assert_eq!(missing_tables(&found, SCHEMA_VERSION), ["ledger"]);
+        assert!(!missing_tables(&[], 1).contains(&"token".to_owned()));
     }
 }

@@ -1,6 +1,8 @@
 //! `/healthz` and `/readyz` of the public listener: a status and one word, from constants. The check runs beside them, so a request takes
 //! no lock and asks nothing. Details are on `metrics_listen` (see [`crate::metrics`]).
 
+pub mod lag;
+
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::routing::get;
@@ -25,7 +27,9 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    const ALL: [Readiness; 4] = [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
+    /// All states.
+    pub const ALL: [Readiness; 4] =
+        [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
 
     /// The one word.
     pub fn word(self) -> &'static str {
@@ -52,6 +56,27 @@ impl Readiness {
             Readiness::Refusing => "refusing\n",
             Readiness::Unavailable => "unavailable\n",
         }
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The state.
+    pub readiness: Readiness,
+    /// Why it is not [`Readiness::Ready`]; for the operator only.
+    pub reasons: Vec<String>,
+}
+
+impl Finding {
+    /// Ready, unless there are reasons against it. Reasons to refuse beacons, or to be unavailable, weigh more.
+    pub fn new(refusal: Readiness, refusing: Vec<String>, degrading: Vec<String>) -> Self {
+        let readiness = match (refusing.is_empty(), degrading.is_empty()) {
+            (false, _) => refusal,
+            (true, false) => Readiness::Degraded,
+            (true, true) => Readiness::Ready,
+        };
+        Finding { readiness, reasons: refusing.into_iter().chain(degrading).collect() }
     }
 }
 

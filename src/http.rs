@@ -22,6 +22,12 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 
+/// EMFILE: this process has no file descriptor left.
+const PROCESS_FILES: i32 = rustix::io::Errno::MFILE.raw_os_error();
+
+/// ENFILE: the machine has none left.
+const SYSTEM_FILES: i32 = rustix::io::Errno::NFILE.raw_os_error();
+
 /// Bounds of the listener.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -101,7 +107,15 @@ pub async fn serve(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a peer that left at once: neither ends the service.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if matches!(error.raw_os_error(), Some(PROCESS_FILES | SYSTEM_FILES)) {
+                        tracing::warn!(
+                            %error,
+                            "cannot accept connections: the limit on open files is reached; clients wait and try again. Raise the limit (`ulimit -n`, \
+                             or LimitNOFILE= in a systemd unit), or lower `connections`"
+                        );
+                    } else {
+                        tracing::warn!(%error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! `headcount journal salvage`: what can be read of a damaged journal, in a new file.
 
+use crate::say;
 use anyhow::Context;
 use clap::ArgMatches;
 use ingest::journal::salvage::salvage;
@@ -14,7 +15,7 @@ pub fn command(matches: &ArgMatches) -> anyhow::Result<()> {
     let path = |name: &str| matches.get_one::<PathBuf>(name).with_context(|| format!("no {name} given"));
     let (source, target) = (path("source")?, path("target")?);
     let salvaged = salvage(source, target).with_context(|| format!("cannot salvage {}", source.display()))?;
-    println!(
+    say!(
         "{}: {} records from offset {} to {}, {} lost in {} holes",
         target.display(),
         salvaged.records,
@@ -24,12 +25,12 @@ pub fn command(matches: &ArgMatches) -> anyhow::Result<()> {
         salvaged.holes.len()
     );
     for (from, to) in salvaged.holes.iter().take(PRINTED) {
-        println!("  lost: offsets {from} to {to}");
+        say!("  lost: offsets {from} to {to}");
     }
     if salvaged.holes.len() > PRINTED {
-        println!("  and {} more holes", salvaged.holes.len() - PRINTED);
+        say!("  and {} more holes", salvaged.holes.len() - PRINTED);
     }
-    println!(
+    say!(
         "Keep {0} aside, move {1} to its place and start the service. The ledger counts the holes in its column `lost`; \
          windows that were counted before stay as they are.",
         source.display(),

@@ -1,6 +1,7 @@
 //! Visitor keys: made, shown (never the key itself), taken over from another node; and nodes that have another one noticed.
 
 use crate::config::Config;
+use crate::say;
 use anyhow::Context;
 use clap::ArgMatches;
 use clickhouse::{Client, Row};
@@ -23,17 +24,17 @@ pub fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::R
         "import" => {
             let copy = matches.get_one::<String>("file").context("no file given")?;
             let ring = KeyRing::import(Path::new(copy), &path, period, now)?;
-            println!("remove {copy} now: whoever has it can ask who was there while the period lasts");
+            say!("remove {copy} now: anyone who has it can test who was there while the period lasts");
             ring
         }
         _ => KeyRing::open_existing(&path, period, now)?,
     };
     let key = ring.at(now)?;
-    println!("file         {}", path.display());
-    println!("period       {}", period_of(period, &key));
-    println!("fingerprint  {}", key.fingerprint());
+    say!("file         {}", path.display());
+    say!("period       {}", period_of(period, &key));
+    say!("fingerprint  {}", key.fingerprint());
     if action != "show" {
-        println!("Nodes that show the same period and fingerprint count a visitor once.");
+        say!("Nodes that show the same period and fingerprint count a visitor once.");
     }
     Ok(())
 }
@@ -60,9 +61,9 @@ pub async fn compare<S: Sink>(ingest: Arc<Ingest<S>>, client: Client) {
         return;
     }
     let node = u64::from_le_bytes(node);
-    let mut told = 0;
+    let (mut told, mut since) = (0, None);
     loop {
-        match others(&ingest, &client, node).await {
+        match others(&ingest, &client, node, &mut since).await {
             Ok(nodes) => {
                 ingest.set_foreign_keys(nodes);
                 if nodes > 0 && told == 0 {
@@ -80,14 +81,28 @@ pub async fn compare<S: Sink>(ingest: Arc<Ingest<S>>, client: Client) {
     }
 }
 
-async fn others<S: Sink>(ingest: &Ingest<S>, client: &Client, node: u64) -> anyhow::Result<u64> {
+/// Endpoints with another key that have said so since this one's first report, at ClickHouse's time `since`. What was said before may be the last
+/// word of a node that this one replaces, such as itself before its key was lost.
+async fn others<S: Sink>(
+    ingest: &Ingest<S>,
+    client: &Client,
+    node: u64,
+    since: &mut Option<u32>,
+) -> anyhow::Result<u64> {
+    let first = match *since {
+        Some(first) => first,
+        None => {
+            let now = client.query("SELECT toUInt32(now('UTC'))").fetch_one::<u32>();
+            *since.insert(now.await.context("cannot ask ClickHouse for the time")?)
+        }
+    };
     let (period, number, fingerprint) = ingest.key_in_use()?;
     let sql = "INSERT INTO key_in_use (period, number, node, fingerprint, seen) SELECT ?, ?, ?, ?, now('UTC')";
     let insert = client.query(sql).bind(period.name()).bind(number).bind(node).bind(fingerprint.0);
     insert.execute().await.context("cannot tell which key is in use")?;
     // Of the same period only: at its end the nodes step one after another.
     let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = ? AND number = ? AND fingerprint != ? \
-               AND seen > now('UTC') - INTERVAL 2 MINUTE";
-    let query = client.query(sql).bind(period.name()).bind(number).bind(fingerprint.0);
+               AND seen > now('UTC') - INTERVAL 2 MINUTE AND toUInt32(seen) > ?";
+    let query = client.query(sql).bind(period.name()).bind(number).bind(fingerprint.0).bind(first);
     Ok(query.fetch_one::<Others>().await.context("cannot ask for other keys")?.nodes)
 }

@@ -13,6 +13,9 @@ use clickhouse::{Client, Row};
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use query::Reports;
 use schemas::tables::DeliveryRow;
 use schemas::{Month, ProjectSlug};
@@ -44,6 +47,39 @@ pub struct MailConfig {
     /// Where the reports are, for the link; none where that is not told.
     public_url: Option<String>,
     after: Duration,
+    /// What became of mails since the start.
+    pub metrics: MailMetrics,
+}
+
+/// Attempts to send a mail, by outcome. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct MailMetrics(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Default for MailMetrics {
+    fn default() -> Self {
+        let attempts = Family::default();
+        for outcome in ["sent", "refused", "failed"] {
+            drop(attempts.get_or_create(&[("outcome", outcome)]));
+        }
+        MailMetrics(attempts)
+    }
+}
+
+impl MailMetrics {
+    /// Counts an attempt. One that failed is repeated soon, one that was refused for good after a day.
+    fn note(&self, outcome: &Result<(), Untaken>) {
+        let outcome = match outcome {
+            Ok(()) => "sent",
+            Err(untaken) if untaken.is_final() => "refused",
+            Err(_) => "failed",
+        };
+        self.0.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("mails", "Attempts to send a report by mail, by outcome", self.0.clone());
+    }
 }
 
 impl MailConfig {
@@ -62,6 +98,7 @@ impl MailConfig {
             from,
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             after,
+            metrics: MailMetrics::default(),
         })
     }
 }
@@ -156,7 +193,10 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = format!("{error:#}"), "a report could not be sent by mail; trying again");
+                    tracing::warn!(
+                        error = crate::shell::chain(&error),
+                        "a report could not be sent by mail; trying again"
+                    );
                 }
             }
         }
@@ -214,6 +254,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
                 Ok(message) => send(mail, message).await,
                 Err(error) => Err(Untaken::Unmade(error)),
             };
+            mail.metrics.note(&outcome);
             let to = to(&recipient);
             match outcome {
                 Ok(()) => {

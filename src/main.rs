@@ -1,19 +1,27 @@
 //! headcount: counts page views and visitors of documentation sites without being able to tell who the visitors are.
 //!
-//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`, `loadtest`;
+//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`;
 //! what joins them on one machine in [`serve`] and [`embedded`].
 
+// What only an absent role calls is no mistake.
+#![cfg_attr(not(all(feature = "kafka", feature = "mail")), allow(dead_code))]
+// `say!` and `complain!` instead: a reader of the output that went away is no reason to panic.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod audit;
+mod backup;
 mod close;
 mod config;
 mod database;
 mod embedded;
-mod fold;
+mod erased;
 mod health;
 mod http;
 mod journal;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod keys;
+#[cfg(feature = "mail")]
 mod mail;
 mod metrics;
 mod privacy;
@@ -25,6 +33,7 @@ mod roles;
 mod serve;
 mod shell;
 mod tokens;
+#[cfg(feature = "kafka")]
 mod topic;
 
 use anyhow::Context;
@@ -100,6 +109,20 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("backup")
+                .about("Back up figures and registry of a running service to a new directory; never the visitor key")
+                .arg(path_argument("target", "TARGET", "The new directory, which must not exist"))
+                .arg(switch("without-sketches", WITHOUT_SKETCHES))
+                .args(config::arguments()),
+        )
+        .subcommand(
+            Command::new("restore")
+                .about("Restore a backup into a data directory without figures, and close and remove what is past its time")
+                .arg(path_argument("target", "TARGET", "The directory that `headcount backup` wrote"))
+                .arg(switch("show", "Print what the backup contains and how old it is, and restore nothing"))
+                .args(config::arguments()),
+        )
+        .subcommand(
             Command::new("rebuild")
                 .about("Recompute from the log what the figures must be, without the aggregator")
                 .arg(
@@ -107,7 +130,7 @@ fn command() -> Command {
                         .long("from-log")
                         .action(ArgAction::SetTrue)
                         .required(true)
-                        .help("Read the topic, or the journal of a stopped service; nothing is changed"),
+                        .help("Read the topic, or the journal of a service, running or stopped; nothing is changed"),
                 )
                 .arg(format_flag())
                 .arg(Arg::new("project").long("project").value_name("SLUG").help("Tell of this project only"))
@@ -115,7 +138,7 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("audit")
-                .about("Compare ClickHouse with the log, row by row; ends with 1 where they differ")
+                .about("Compare ClickHouse with the log, row by row, beside the running service or without it; ends with 1 where they differ")
                 .arg(format_flag())
                 .arg(
                     Arg::new("wait")
@@ -170,7 +193,7 @@ fn command() -> Command {
                     Arg::new("force")
                         .long("force")
                         .action(ArgAction::SetTrue)
-                        .help("Close although accepted records are not counted yet; their visitors are then missing for good"),
+                        .help("Close months that are due without waiting for records that are accepted and not counted yet; their visitors are then missing for good"),
                 )
                 .arg(Arg::new("month").long("month").value_name("YYYY-MM").help("This month [default: all that are due]"))
                 .args(config::arguments()),
@@ -232,8 +255,9 @@ fn command() -> Command {
                 )
                 .subcommand(
                     Command::new("erase")
-                        .about("Stop counting a project, and remove all its figures")
+                        .about("Stop counting a project, and remove all its figures; lists them first and asks for the slug again")
                         .arg(slug())
+                        .arg(switch("yes", "Do not ask; for scripts"))
                         .args(config::arguments()),
                 ),
         )
@@ -243,15 +267,13 @@ fn command() -> Command {
                 .about("Print the settings in force with their origin (no secrets)")
                 .args(config::arguments()),
         )
-        .subcommand(loadtest::LoadtestArgs::augment_args(
-            Command::new("loadtest").about("Drive load at a service of your own and measure"),
-        ))
         .subcommand(embedded::engine::ChildArgs::augment_args(Command::new("engine-child").hide(true)))
 }
 
 fn path_argument(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(value).value_parser(clap::value_parser!(std::path::PathBuf)).help(help)
 }
+const WITHOUT_SKETCHES: &str = "Leave out the visitor sketches: for backups that are kept longer than 72 hours after a month. Visitors of months that are not closed are then missing";
 /// Help of `--recover`, which is given once, after ClickHouse's data were lost or replaced by an older copy.
 const RECOVER: &str = "After a loss of ClickHouse's data: restore the registry from its copy, and go on although the journal no longer holds all that is missing";
 const RECOVER_REGISTRY: &str = "After a loss of ClickHouse's data: restore the registry from this endpoint's copy";
@@ -356,15 +378,21 @@ fn tell_no_values() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let said = panic.payload().downcast_ref::<&'static str>().copied();
-        eprintln!("headcount panicked at {place}: {}", said.unwrap_or("its message has values, and is not printed"));
+        let said = said.unwrap_or("its message has values, and is not printed");
+        // Through the log, so that a place where a panic is caught again and again (redb on a damaged file) is one line with a count.
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!("headcount panicked at {place}: {said}");
+        } else {
+            complain!("headcount panicked at {place}: {said}");
+        }
     }));
 }
 
 fn main() -> ExitCode {
     tell_no_values();
     let matches = command().get_matches();
-    // Reports and results of load tests are for others to read; what else is written is not.
-    if !matches!(matches.subcommand_name(), Some("report" | "loadtest" | "config")) {
+    // Reports are for others to read; what else is written is not.
+    if !matches!(matches.subcommand_name(), Some("report" | "config")) {
         shell::keep_files_private();
     }
     // Before any runtime: the engine takes this thread and makes its own.
@@ -374,14 +402,13 @@ fn main() -> ExitCode {
             Err(error) => error.exit(),
         };
     }
-    match run(&matches) {
+    match run(&matches).and_then(|code| shell::output::finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             // One line per cause: what was attempted, then why it failed.
-            eprintln!("headcount: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
-            }
+            let causes = shell::causes(&error);
+            complain!("headcount: {}", causes[0]);
+            causes[1..].iter().for_each(|cause| complain!("  because: {cause}"));
             // An audit that could not be made is no audit that found differences.
             if matches.subcommand_name() == Some("audit") { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
@@ -443,19 +470,25 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             config.start_logging()?;
             runtime()?.block_on(serve::serve(config, matches.get_flag("recover")))
         }
-        Some((role @ ("ingest" | "aggregate" | "query"), matches)) => {
+        #[cfg(not(feature = "kafka"))]
+        Some((command @ ("ingest" | "aggregate" | "topic"), _)) => Err(config::features::missing(command, "kafka")),
+        #[cfg(feature = "kafka")]
+        Some(("ingest", matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;
-            if role == "aggregate" {
-                yield_to_others();
-            }
-            let runtime = runtime()?;
-            let recover = || matches.get_flag("recover");
-            match role {
-                "ingest" => runtime.block_on(roles::ingest::run(config, recover())),
-                "aggregate" => runtime.block_on(roles::aggregate::run(config, recover())),
-                _ => runtime.block_on(roles::query::run(config)),
-            }
+            runtime()?.block_on(roles::ingest::run(config, matches.get_flag("recover")))
+        }
+        #[cfg(feature = "kafka")]
+        Some(("aggregate", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            yield_to_others();
+            runtime()?.block_on(roles::aggregate::run(config, matches.get_flag("recover")))
+        }
+        Some(("query", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(roles::query::run(config))
         }
         Some(("engine", matches)) => {
             let config = Config::load(matches)?;
@@ -463,10 +496,21 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let port = matches.get_one::<u16>("engine-port").copied();
             runtime()?.block_on(roles::engine::run(&config, port, matches.get_flag("until-eof")))
         }
+        #[cfg(feature = "kafka")]
         Some(("topic", matches)) => {
             let (action, matches) = matches.subcommand().context("no topic command given")?;
             let config = Config::load(matches)?;
             runtime()?.block_on(topic::command(action, matches, &config))
+        }
+        Some(("backup", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(backup::command(matches, &config))
+        }
+        Some(("restore", matches)) => {
+            let config = Config::load(matches)?;
+            config.start_logging()?;
+            runtime()?.block_on(backup::restore::command(matches, &config))
         }
         Some(("journal", matches)) => journal::command(matches),
         Some(("project", matches)) => {
@@ -493,12 +537,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(report::command(matches, &config))
         }
         Some(("config", matches)) => {
-            print!("{}", Config::load(matches)?.describe());
+            shell::output::print(format_args!("{}", Config::load(matches)?.describe()));
             Ok(())
-        }
-        Some(("loadtest", matches)) => {
-            let args = loadtest::LoadtestArgs::from_arg_matches(matches)?;
-            runtime()?.block_on(loadtest::run(args, &mut fold::Windows::default()))
         }
         other => anyhow::bail!("no such command: {other:?}"),
     }?;

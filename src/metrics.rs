@@ -1,14 +1,22 @@
 //! The listener of `metrics_listen`: `/metrics` for Prometheus and `/readyz` with all details, for the operator. It is a listener of its
 //! own, so that nothing of the public one leads there, whatever proxy is in front and whoever the peer is.
 
+pub mod reports;
+pub mod scrape;
+
 use crate::config::Config;
-use crate::health::Readiness;
+use crate::health::Finding;
 use crate::http::{self, HttpConfig};
-use crate::roles::figures::CONTENT_TYPE;
 use axum::Router;
-use axum::http::header;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
+use prometheus_client::encoding::prometheus_text::{CONTENT_TYPE, encode};
+use prometheus_client::registry::Registry;
+use scrape::{Scrape, Scraped};
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Concurrent connections: a scraper, and an operator or two.
@@ -66,21 +74,44 @@ impl MetricsListener {
     }
 }
 
-/// `/metrics` with the text of `metrics`; `/readyz` with what `ready` says, as JSON with a member `ready` and the word as `state`.
+/// The registry of a role. All names start with `headcount_`.
+pub fn registry() -> Registry {
+    Registry::with_prefix("headcount")
+}
+
+/// Adds metrics that are read at each scrape.
+pub fn scraped(registry: &mut Registry, metrics: impl Fn(&mut Scrape<'_>) -> fmt::Result + Send + Sync + 'static) {
+    registry.register_collector(Box::new(Scraped(metrics)));
+}
+
+/// `/metrics` of `registry`; `/readyz` with what `ready` says, as JSON: its details, and the members `ready`, `state` (the word) and
+/// `reasons`.
 pub fn routes(
-    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
-    ready: impl Fn() -> (Readiness, serde_json::Map<String, serde_json::Value>) + Clone + Send + Sync + 'static,
+    registry: Registry,
+    ready: impl Fn() -> (Finding, serde_json::Map<String, serde_json::Value>) + Clone + Send + Sync + 'static,
 ) -> Router {
+    let registry = Arc::new(registry);
     let metrics = move || {
-        let text = metrics();
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
+        let registry = Arc::clone(&registry);
+        // Some metrics are read from the disk.
+        let text = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            encode(&mut text, &registry).map(|()| text)
+        });
+        async move {
+            match text.await {
+                Ok(Ok(text)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+                _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
+        }
     };
     let ready = move || {
-        let (found, mut details) = ready();
-        details.insert("ready".to_owned(), found.status().is_success().into());
-        details.insert("state".to_owned(), found.word().into());
+        let (Finding { readiness, reasons }, mut details) = ready();
+        details.insert("ready".to_owned(), readiness.status().is_success().into());
+        details.insert("state".to_owned(), readiness.word().into());
+        details.insert("reasons".to_owned(), reasons.into());
         let text = format!("{}\n", serde_json::Value::Object(details));
-        async move { (found.status(), [(header::CONTENT_TYPE, "application/json")], text) }
+        async move { (readiness.status(), [(header::CONTENT_TYPE, "application/json")], text) }
     };
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }

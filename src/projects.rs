@@ -1,8 +1,9 @@
 //! The registry of projects: the commands that change it, and the endpoint's copy of it.
 
 use crate::config::Config;
-use crate::{database, embedded, retention, tokens};
+use crate::{database, embedded, retention, say, tokens};
 use anyhow::{Context, bail};
+use chrono::{DateTime, TimeDelta};
 use clap::ArgMatches;
 use clickhouse::Client;
 use ingest::ignored::{IgnoredNetworks, Network};
@@ -19,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod erase;
 mod rules;
 mod settings;
 
@@ -149,33 +151,16 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
     let rules = rules::Change::from_arguments(matches)?;
     let change = settings::Change::from_arguments(matches)?;
     let url = clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
-        ("add", Some(slug)) => {
-            let mut all = row(&client, &slug).await?.filter(|row| row.removed == 0).map_or(Vec::new(), |row| row.hosts);
-            all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
-            all.sort_unstable();
-            all.dedup();
-            put(&client, &slug, |row| {
-                (row.hosts, row.removed) = (all.clone(), COUNTED);
-                change.apply(row);
-            })
-            .await?;
-            println!("project {slug}: {}", all.join(", "));
-            for (other, shared) in read(&client).await?.iter().filter(|(other, _)| **other != slug) {
-                for host in shared.hosts.iter().filter(|host| hosts.contains(host)) {
-                    println!("note: {host} belongs to {other} too; pages there must name their project (data-project)");
-                }
-            }
-            println!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
-            println!("{}", line_to_paste(config, &slug)?);
-        }
+        ("add", Some(slug)) => add(&client, &slug, &hosts, &change, config).await,
         ("remove", Some(slug)) => {
-            if row(&client, &slug).await?.is_none_or(|row| row.removed != COUNTED) {
+            let Some(found) = row(&client, &slug).await?.filter(|row| row.removed == COUNTED) else {
                 bail!("there is no project {slug}; `headcount project list` shows those there are");
-            }
+            };
             put(&client, &slug, |row| row.removed = REMOVED).await?;
-            println!("project {slug} is no longer counted; its figures stay");
+            say!("project {slug}: counted → not counted (hosts: {}); its figures stay", found.hosts.join(", "));
+            Ok(())
         }
         ("rules", Some(slug)) => {
             let Some(found) = row(&client, &slug).await?.filter(|row| row.removed == COUNTED) else {
@@ -183,13 +168,14 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             };
             let before = rules::described(&found);
             if rules.is_nothing() {
-                before.iter().for_each(|line| println!("{line}"));
+                before.iter().for_each(|line| say!("{line}"));
                 return Ok(());
             }
             put(&client, &slug, |row| rules.apply(row)).await?;
             let after = row(&client, &slug).await?.map_or_else(Vec::new, |row| rules::described(&row));
-            rules::differences(&before, &after).iter().for_each(|line| println!("{line}"));
-            println!("active within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
+            rules::differences(&before, &after).iter().for_each(|line| say!("{line}"));
+            say!("active within {} seconds, for page views from then on", REFRESH.as_secs() + 1);
+            Ok(())
         }
         ("set", Some(slug)) => {
             if !is_known(&client, &slug).await? {
@@ -198,51 +184,135 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             if change.is_nothing() {
                 bail!("nothing to set; `headcount project set --help` lists what there is");
             }
+            let before = row(&client, &slug).await?.unwrap_or_else(|| new_row(slug.as_str()));
             put(&client, &slug, |row| change.apply(row)).await?;
-            if let Some(row) = row(&client, &slug).await? {
-                println!("project {slug}: {}", settings::described(&row).join("; "));
-            }
-            println!("in force within {} seconds", REFRESH.as_secs() + 1);
+            let after = row(&client, &slug).await?.unwrap_or_else(|| new_row(slug.as_str()));
+            say!("project {slug}");
+            let lines = rules::differences(&settings::described(&before), &settings::described(&after));
+            lines.iter().for_each(|line| say!("  {line}"));
+            say!("active within {} seconds", REFRESH.as_secs() + 1);
+            Ok(())
         }
-        ("erase", Some(slug)) => {
-            // First the registry: from here on nothing of it is accepted, and what comes back is removed.
-            put(&client, &slug, |row| {
-                row.removed = ERASED;
-                row.hosts = Vec::new();
-                rules::clear(row);
-                (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
-            })
-            .await?;
-            tokens::revoke_all_of(&client, &slug).await?;
-            let tables = retention::remove(&client, &slug).await?;
-            println!(
-                "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \
-                 leave with the log's retention ({} hours); aggregators remove what comes of them",
-                config.log_retention_hours()?
-            );
+        ("erase", Some(slug)) => erase::command(&client, &slug, matches, config).await,
+        _ => list(&client, config).await,
+    }
+}
+
+/// Runs `headcount project add`.
+async fn add(
+    client: &Client,
+    slug: &ProjectSlug,
+    hosts: &[Host],
+    change: &settings::Change,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let before = row(client, slug).await?;
+    if let Some(row) = before.as_ref().filter(|row| row.removed == ERASED) {
+        refuse_erased(row, config)?;
+    }
+    let found = before.filter(|row| row.removed == COUNTED);
+    let mut all = found.as_ref().map_or(Vec::new(), |row| row.hosts.clone());
+    all.extend(hosts.iter().map(|host| host.as_str().to_owned()));
+    all.sort_unstable();
+    all.dedup();
+    put(client, slug, |row| {
+        (row.hosts, row.removed) = (all.clone(), COUNTED);
+        change.apply(row);
+    })
+    .await?;
+    match &found {
+        Some(before) if before.hosts != all => say!("project {slug}: {} → {}", before.hosts.join(", "), all.join(", ")),
+        _ => say!("project {slug}: {}", all.join(", ")),
+    }
+    if let Some(after) = row(client, slug).await?.filter(|_| !change.is_nothing()) {
+        let before = found.unwrap_or_else(|| new_row(slug.as_str()));
+        let lines = rules::differences(&settings::described(&before), &settings::described(&after));
+        lines.iter().for_each(|line| say!("  {line}"));
+    }
+    for (other, shared) in read(client).await?.iter().filter(|(other, _)| *other != slug) {
+        for host in shared.hosts.iter().filter(|host| hosts.contains(host)) {
+            say!("note: {host} belongs to {other} too; pages there must name their project (data-project)");
         }
-        _ => {
-            let registry = read(&client).await?;
-            if registry.is_empty() {
-                println!("no projects yet; register one with `headcount project add SLUG --host HOST`");
-            }
-            let rows = client.query("SELECT ?fields FROM project FINAL WHERE removed = 0").fetch_all::<ProjectRow>();
-            let rows = rows.await.context("cannot read the registry of projects")?;
-            for (slug, project) in registry {
-                let by_pattern = if project.hosts.is_empty() { "by a host pattern" } else { "" };
-                println!(
-                    "{slug}: {by_pattern}{}",
-                    project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", ")
-                );
-                if let Some(row) = rows.iter().find(|row| row.slug == slug.as_str()) {
-                    rules::described(row).iter().filter(|rule| rule.is_set()).for_each(|rule| println!("  {rule}"));
-                    println!("  {}", settings::described(row).join("; "));
-                }
-            }
-        }
+    }
+    say!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
+    say!("{}", line_to_paste(config, slug)?);
+    Ok(())
+}
+
+/// Page views of an erased project are in the log for the log's retention, and would be counted again for a project of the same slug.
+fn refuse_erased(row: &ProjectRow, config: &Config) -> anyhow::Result<()> {
+    let erased = i64::try_from(row.revision).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    let gone = erased + TimeDelta::hours(i64::from(config.log_retention_hours()?) + 1);
+    if config.clock()?() < gone {
+        bail!(
+            "the project {} was erased at {}; its page views are in the log until {}, and would be counted again. Register the slug after \
+             that, or take another one",
+            row.slug,
+            erased.format("%Y-%m-%d %H:%M UTC"),
+            gone.format("%Y-%m-%d %H:%M UTC")
+        );
     }
     Ok(())
 }
+
+/// Runs `headcount project list`: registered projects, then those that only a host pattern admitted.
+async fn list(client: &Client, config: &Config) -> anyhow::Result<()> {
+    let rows = read_rows(client).await?;
+    let registry = registry_of(&rows);
+    let mut admitted = with_figures(client).await?;
+    // What this endpoint admitted may have no figures yet.
+    admitted.extend(Snapshot::new(&config.data().join(ADMITTED)).load::<Vec<ProjectSlug>>());
+    admitted.retain(|slug| rows.iter().all(|row| row.slug != slug.as_str()));
+    admitted.sort_unstable();
+    admitted.dedup();
+    if registry.is_empty() && admitted.is_empty() {
+        say!("no projects yet; register one with `headcount project add SLUG --host HOST`");
+    }
+    for (slug, project) in registry {
+        let by_pattern = if project.hosts.is_empty() { "by a host pattern" } else { "" };
+        say!("{slug}: {by_pattern}{}", project.hosts.iter().map(Host::as_str).collect::<Vec<_>>().join(", "));
+        if let Some(row) = rows.iter().find(|row| row.slug == slug.as_str()) {
+            rules::described(row).iter().filter(|rule| rule.is_set()).for_each(|rule| say!("  {rule}"));
+            say!("  {}", settings::summary(row));
+        }
+    }
+    for slug in admitted {
+        say!("{slug}: by a host pattern");
+        say!("  {}", settings::summary(&new_row(slug.as_str())));
+    }
+    Ok(())
+}
+
+/// Removes a project's figures and settings, and revokes its tokens. Returns how many tables had rows of it.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
+    // First the registry: from here on nothing of it is accepted, and what comes back is removed.
+    put(client, slug, |row| {
+        row.removed = ERASED;
+        row.hosts = Vec::new();
+        rules::clear(row);
+        (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
+    })
+    .await?;
+    tokens::revoke_all_of(client, slug).await?;
+    retention::remove(client, slug).await
+}
+
+/// Erases a project that was erased at `erased` (Unix time, ms) and that a backup brought back. If it was registered again since, its settings
+/// and tokens stay.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn erase_again(client: &Client, slug: &ProjectSlug, erased: u64) -> anyhow::Result<usize> {
+    match row(client, slug).await? {
+        Some(row) if row.removed != ERASED && row.revision > erased => retention::remove(client, slug).await,
+        _ => erase(client, slug).await,
+    }
+}
+/// The copy on disk of the names that host patterns admitted, in the data directory.
+pub const ADMITTED: &str = "admitted.json";
 
 /// Whether reports of the project can be there: it is registered, or was, or has figures.
 pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<bool> {

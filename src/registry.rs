@@ -2,6 +2,7 @@
 //! outlives ClickHouse's data.
 
 use crate::projects::{self, Registry, Snapshot};
+use crate::shell::chain;
 use anyhow::{Context, bail};
 use clickhouse::{Client, RowOwned, RowWrite};
 use ingest::Ingest;
@@ -34,9 +35,23 @@ enum Stored {
     Version1(Registry),
 }
 
+/// The number that the copy begins with. A project of version 1 may be called `version`, but is no number.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The copy is one of a newer version.
+#[derive(Debug, thiserror::Error)]
+#[error("its format is {0}, this program knows {VERSION}: it was written by a newer headcount")]
+struct NewerCopy(u32);
+
 impl Contents {
     /// What ClickHouse holds.
-    async fn read(client: &Client) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let tokens = client.query("SELECT ?fields FROM token FINAL ORDER BY id");
         let tokens = tokio::time::timeout(Duration::from_secs(10), tokens.fetch_all::<TokenRow>())
             .await
@@ -45,7 +60,17 @@ impl Contents {
         Ok(Contents { version: VERSION, projects: projects::read_rows(client).await?, tokens })
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    /// The content of a copy.
+    ///
+    /// # Errors
+    /// It is no copy, or one of a newer format.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        // First of all: what a newer version stores may have any form.
+        if let Ok(Versioned { version }) = serde_json::from_str(text)
+            && version > VERSION
+        {
+            return Err(NewerCopy(version).into());
+        }
         let contents = match serde_json::from_str(text).context("neither rows of the registry nor a map of projects")? {
             Stored::Rows(contents) => contents,
             Stored::Version1(registry) => {
@@ -54,10 +79,7 @@ impl Contents {
             }
         };
         if contents.version != VERSION {
-            bail!(
-                "its format is {}, this program knows {VERSION}: it was written by a newer headcount",
-                contents.version
-            );
+            bail!("its format is {}, which no headcount has written", contents.version);
         }
         Ok(contents)
     }
@@ -68,12 +90,12 @@ impl Contents {
     }
 
     /// Projects that are counted.
-    fn counted(&self) -> usize {
+    pub fn counted(&self) -> usize {
         self.projects.iter().filter(|row| row.removed == 0).count()
     }
 
     /// Tokens that are not revoked.
-    fn valid_tokens(&self) -> usize {
+    pub fn valid_tokens(&self) -> usize {
         self.tokens.iter().filter(|row| row.revoked == 0).count()
     }
 
@@ -101,7 +123,10 @@ impl Contents {
     }
 
     /// Stores the rows in ClickHouse. Rows that are there in a newer revision stay active.
-    async fn restore(&self, client: &Client) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// ClickHouse refused or went away.
+    pub async fn restore(&self, client: &Client) -> anyhow::Result<()> {
         let client = client.clone().with_setting("async_insert", "0");
         insert(&client, "project", &self.projects).await?;
         insert(&client, "token", &self.tokens).await
@@ -133,10 +158,20 @@ pub struct RegistryCopy {
 
 impl RegistryCopy {
     /// Opens the copy in a data directory. One that cannot be read is logged, and stops the start only if ClickHouse has no registry either.
-    pub fn open(data: &Path) -> Self {
+    ///
+    /// # Errors
+    /// A newer version wrote the copy, so that this one would replace it with less than it has.
+    pub fn open(data: &Path) -> anyhow::Result<Self> {
         let path = data.join("projects.json");
         let found = match std::fs::read_to_string(&path) {
-            Ok(text) => Contents::parse(&text).map_err(|error| format!("{error:#}")),
+            Ok(text) => match Contents::parse(&text) {
+                Err(error) if error.is::<NewerCopy>() => bail!(
+                    "the registry's copy {} cannot be used, and is not replaced: {error}. Run that version; or move the file away: this \
+                     version then writes the copy from what ClickHouse has",
+                    path.display()
+                ),
+                parsed => parsed.map_err(|error| chain(&error)),
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Contents { version: VERSION, projects: Vec::new(), tokens: Vec::new() })
             }
@@ -145,7 +180,7 @@ impl RegistryCopy {
         if let Err(error) = &found {
             tracing::warn!(error, path = %path.display(), "the registry's copy cannot be read; starting without it");
         }
-        RegistryCopy { file: Snapshot::new(&path), found }
+        Ok(RegistryCopy { file: Snapshot::new(&path), found })
     }
 
     /// The projects that it has, as the endpoint needs them.
@@ -243,7 +278,7 @@ impl RegistryCheck {
     }
 }
 
-/// Keeps the endpoint's copy of the registry up to date, in memory and on disk, until it is dropped. An empty registry of ClickHouse never replaces a
+/// Keeps the endpoint's copy of the registry up to date, in memory and on disk, until `stop` resolves, and reads it once more then. An empty registry of ClickHouse never replaces a
 /// copy that has rows: that is a loss of data.
 pub async fn refresh_registry<S: ingest::sink::Sink>(
     ingest: Arc<Ingest<S>>,
@@ -251,7 +286,10 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
     copy: RegistryCopy,
     check: RegistryCheck,
     names: Snapshot,
+    stop: impl Future<Output = ()>,
 ) {
+    let mut stop = std::pin::pin!(stop);
+    let mut is_last = false;
     let mut known: Option<Contents> = None;
     let (mut failing, mut lost, mut seeded) = (false, false, false);
     let mut written = ingest.projects.admitted().len();
@@ -261,7 +299,7 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
                 failing = false;
                 let checked = check.run(&client).await;
                 if !std::mem::replace(&mut lost, true) {
-                    let error = checked.err().map(|error| format!("{error:#}"));
+                    let error = checked.err().map(|error| crate::shell::chain(&error));
                     tracing::error!(
                         error,
                         "ClickHouse has no projects and no tokens any more; the last registry stays active"
@@ -277,7 +315,7 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    let error = format!("{error:#}");
+                    let error = crate::shell::chain(&error);
                     tracing::warn!(error, "the registry cannot be read; the last one stays active");
                 }
             }
@@ -291,10 +329,17 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
         if admitted.len() != written {
             match names.store(&admitted) {
                 Ok(()) => written = admitted.len(),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "admitted names are not on disk yet"),
+                Err(error) => tracing::warn!(error = crate::shell::chain(&error), "admitted names are not on disk yet"),
             }
         }
-        tokio::time::sleep(projects::REFRESH).await;
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(projects::REFRESH) => {}
+            // A change of the last seconds is to be in the copy, too.
+            () = &mut stop => is_last = true,
+        }
     }
 }
 
@@ -311,7 +356,7 @@ fn is_lost(contents: &Contents, known: Option<&Contents>, copy: &RegistryCopy) -
 fn replace<S: ingest::sink::Sink>(ingest: &Ingest<S>, copy: &RegistryCopy, contents: &Contents) {
     // The copy first: a client that was answered by the new registry must be answered so after a crash, too.
     if let Err(error) = copy.file.store(contents) {
-        tracing::warn!(error = format!("{error:#}"), "the registry's copy on disk is out of date");
+        tracing::warn!(error = crate::shell::chain(&error), "the registry's copy on disk is out of date");
     }
     let registry = projects::registry_of(&contents.projects);
     ingest.projects.replace(projects::indexed(&registry).without(projects::removed_of(&contents.projects)));
@@ -396,6 +441,8 @@ mod tests {
         assert!(Contents::parse("{}").unwrap().is_empty());
         let newer = r#"{"version": 3, "projects": [], "tokens": []}"#;
         assert!(Contents::parse(newer).unwrap_err().to_string().contains("written by a newer headcount"));
+        let of_another_form = r#"{"version": 3, "rows": []}"#;
+        assert!(Contents::parse(of_another_form).unwrap_err().to_string().contains("written by a newer headcount"));
         assert!(Contents::parse(r#"{"docs": {"hosts": ["docs.exa"#).is_err());
     }
 }

@@ -1,12 +1,12 @@
 //! `headcount report`: a report to a file or a pipe, the same figures as on the page.
 
 use crate::config::Config;
-use crate::projects;
+use crate::shell::output::print_bytes;
+use crate::{complain, projects};
 use anyhow::{Context, anyhow};
 use clap::ArgMatches;
 use query::{PagesRequest, Problem, ReportStore, Reports, Span};
 use schemas::ProjectSlug;
-use std::io::Write as _;
 
 /// Forms of a report: name, and how it is written.
 pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
@@ -44,20 +44,11 @@ async fn written(reports: &Reports, project: &ProjectSlug, span: Span, format: &
 async fn export(reports: &Reports, project: &ProjectSlug, span: Span) -> anyhow::Result<()> {
     let mut export = reports.export(project, span, None).await.map_err(|problem| told(&problem))?;
     while let Some(chunk) = export.next().await {
-        if !print(&chunk.context("the report is not complete")?)? {
+        if !print_bytes(&chunk.context("the report is not complete")?) {
             break;
         }
     }
     Ok(())
-}
-
-/// Writes to standard output; false where nobody reads it any more (`| head`), which is no failure.
-fn print(bytes: &[u8]) -> anyhow::Result<bool> {
-    match std::io::stdout().write_all(bytes) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("cannot write the report"),
-    }
 }
 
 /// Runs `headcount report SLUG SPAN [--format md|html|csv|json]`.
@@ -66,13 +57,34 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     let project: ProjectSlug =
         text("slug").parse().with_context(|| format!("{:?} cannot be a project", text("slug")))?;
     let url = projects::clickhouse_url(config).await?;
-    let reports = reports(config.clickhouse(&url).with_database(config.database()), config)?;
+    let server = config.clickhouse(&url)?;
+    server.bind().await?;
+    let reports = reports(server.client(), config)?;
     let span: Span = match matches.get_one::<String>("span") {
         Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
         None => reports.running().previous().into(),
     };
     match text("format") {
-        "csv" => export(&reports, &project, span).await,
-        format => print(written(&reports, &project, span, format).await?.as_bytes()).map(|_| ()),
+        "csv" => export(&reports, &project, span).await?,
+        format => drop(print_bytes(written(&reports, &project, span, format).await?.as_bytes())),
     }
+    if let Some(hint) = hint(&reports, &project, span).await? {
+        complain!("{hint}");
+    }
+    Ok(())
+}
+
+/// What to say beside a report without a page view. The report itself is complete.
+async fn hint(reports: &Reports, project: &ProjectSlug, span: Span) -> anyhow::Result<Option<String>> {
+    let one = PagesRequest::default();
+    let report = reports.report(project, span, &one).await.map_err(|problem| told(&problem))?;
+    if report.totals.views > 0 {
+        return Ok(None);
+    }
+    let running = reports.running();
+    let empty = format!("note: {project} has no page view in {span}");
+    Ok(Some(match span.months().any(|month| month == running) {
+        true => format!("{empty} so far; `headcount project list` shows the hosts whose pages are counted"),
+        false => format!("{empty}; the running month is {running}: headcount report {project} {running}"),
+    }))
 }

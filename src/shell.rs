@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod logging;
+pub mod output;
 mod private;
 
 use anyhow::{Context, bail};
@@ -11,6 +12,23 @@ use tokio::sync::watch;
 
 /// Layout of the data directory; raised when an older program must not touch it.
 const DATA_VERSION: &str = "1";
+
+/// An error and its causes, one after another. A cause that the text before it has already (errors of some libraries repeat theirs) is left out.
+pub fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !texts.last().is_some_and(|last| last.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// [`causes`] in one line.
+pub fn chain(error: &anyhow::Error) -> String {
+    causes(error).join(": ")
+}
 
 /// Resolves once `stopped` is true, or its sender is gone.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
@@ -78,18 +96,41 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
         Ok(found) if found.trim() == DATA_VERSION => {}
         // Left by a disk that was full at the first start.
         Ok(found) if found.trim().is_empty() => write_version(&version)?,
-        Ok(found) => bail!(
-            "the data directory {} has version {:?}, this program knows {DATA_VERSION}: it was written by a newer \
-             headcount; run that version, or choose another directory with --data",
-            data.display(),
-            found.trim()
-        ),
+        Ok(found) => bail!(wrong_version(data, found.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             write_version(&version)?;
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", version.display())),
+        // Not even text.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => bail!(wrong_version(data, "no text")),
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "cannot read {}, which says which version of headcount wrote the data directory; it must be a file that \
+                     this user may read, with the text {DATA_VERSION}",
+                    version.display()
+                )
+            });
+        }
     }
     Ok(lock)
+}
+
+/// Why a data directory is not touched whose `version` file has `found`.
+fn wrong_version(data: &Path, found: &str) -> String {
+    let (file, data) = (data.join("version"), data.display());
+    let newer = found.parse::<u64>().is_ok_and(|found| DATA_VERSION.parse().is_ok_and(|ours: u64| found > ours));
+    if newer {
+        return format!(
+            "the data directory {data} has version {found:?}, this program knows {DATA_VERSION}: it was written by a newer \
+             headcount; run that version, or choose another directory with --data"
+        );
+    }
+    format!(
+        "the data directory {data} has version {found:?}, which no headcount has written: the file {0} is damaged, or {data} belongs to \
+         another program. If the directory is headcount's, restore its files from a backup, or check that they are whole and run: \
+         echo {DATA_VERSION} > {0}",
+        file.display()
+    )
 }
 
 fn write_version(path: &Path) -> anyhow::Result<()> {
@@ -111,7 +152,19 @@ pub fn harden() {
 
 #[cfg(test)]
 mod tests {
-    use super::ignores_hangup;
+    use super::{chain, ignores_hangup};
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_written_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("network error: {0}")]
+        struct Repeats(#[source] std::io::Error);
+        let repeated = || Repeats(std::io::Error::other("connection refused"));
+        let error = Err::<(), _>(repeated()).context("cannot read the tokens").unwrap_err();
+        assert_eq!(chain(&error), "cannot read the tokens: network error: connection refused");
+        assert_eq!(chain(&anyhow::anyhow!("one").context("two")), "two: one");
+    }
 
     #[test]
     fn an_ignored_hangup_is_known_by_its_bit() {

@@ -1,6 +1,8 @@
 //! Tokens, which open reports: the command that makes, lists and revokes them.
 
 use crate::config::Config;
+use crate::erased::{self, Entry};
+use crate::{complain, say};
 use crate::{database, projects};
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -36,15 +38,19 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
         bail!("--label is a token; labels are shown to whoever lists them");
     }
     let url = projects::clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), config.clickhouse_timeout()?).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     match (action, id) {
         ("create", _) => create(&client, project, label).await,
         ("revoke", Some(id)) => {
             let Some(row) = row(&client, id).await?.filter(|row| row.revoked == 0) else {
                 bail!("no token {id} is in force; `headcount token list` shows those there are");
             };
+            erased::note(&config.data(), Entry::Token(id.to_string()))?;
+            let opens =
+                if row.admin == 0 { format!("the reports of {}", row.project) } else { "all reports".to_owned() };
+            let label = if row.label.is_empty() { String::new() } else { format!(" ({})", row.label) };
             put(&client, &[TokenRow { revoked: 1, ..row }]).await?;
-            println!("token {id} opens nothing any more, {IN_FORCE}");
+            say!("token {id}{label}: opens {opens} → opens nothing, {IN_FORCE}");
             Ok(())
         }
         _ => list(&client).await,
@@ -70,9 +76,9 @@ async fn create(client: &Client, project: Option<ProjectSlug>, label: String) ->
     };
     put(client, &[row]).await?;
     // The token alone on standard output, for whoever puts it into a variable.
-    println!("{}", *token.text());
+    say!("{}", *token.text());
     let opens = project.map_or_else(|| "all reports".to_owned(), |slug| format!("the reports of {slug}"));
-    eprintln!("opens {opens}, {IN_FORCE}; it is shown this once and kept nowhere. Its id is {}", token.id());
+    complain!("opens {opens}, {IN_FORCE}; it is shown this once and kept nowhere. Its id is {}", token.id());
     Ok(())
 }
 
@@ -83,15 +89,15 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     let uses = query.fetch_all::<TokenUseRow>().await.context("cannot read when tokens were used")?;
     let uses: BTreeMap<String, u32> = uses.into_iter().map(|row| (row.id, row.used)).collect();
     if rows.is_empty() {
-        println!("no tokens yet; make one with `headcount token create --admin`, or `--project SLUG`");
+        say!("no tokens yet; make one with `headcount token create --admin`, or `--project SLUG`");
         return Ok(());
     }
-    println!("{:<16}  {:<24}  {:<10}  {:<10}  {:<8}  label", "id", "opens", "created", "last used", "state");
+    say!("{:<16}  {:<24}  {:<10}  {:<10}  {:<8}  label", "id", "opens", "created", "last used", "state");
     for row in rows {
         let opens = if row.admin == 0 { row.project.as_str() } else { "all reports" };
         let used = uses.get(&row.id).map_or_else(|| "never".to_owned(), |&used| day(used));
         let state = if row.revoked == 0 { "in force" } else { "revoked" };
-        println!("{:<16}  {opens:<24}  {:<10}  {used:<10}  {state:<8}  {}", row.id, day(row.created), row.label);
+        say!("{:<16}  {opens:<24}  {:<10}  {used:<10}  {state:<8}  {}", row.id, day(row.created), row.label);
     }
     Ok(())
 }
@@ -100,16 +106,31 @@ fn day(seconds: u32) -> String {
     DateTime::from_timestamp(i64::from(seconds), 0).map_or_else(String::new, |at| at.format("%Y-%m-%d").to_string())
 }
 
+/// Revokes a token, if it is known and valid.
+///
+/// # Errors
+/// ClickHouse refused or went away.
+pub async fn revoke(client: &Client, id: TokenId) -> anyhow::Result<bool> {
+    let Some(row) = row(client, id).await?.filter(|row| row.revoked == 0) else { return Ok(false) };
+    put(client, &[TokenRow { revoked: 1, ..row }]).await?;
+    Ok(true)
+}
+
 async fn row(client: &Client, id: TokenId) -> anyhow::Result<Option<TokenRow>> {
     let query = client.query("SELECT ?fields FROM token FINAL WHERE id = ?").bind(id.to_string());
     query.fetch_optional().await.context("cannot read the tokens")
 }
 
-/// Revokes all tokens of a project that is erased: one that gets its name later shall not be open to them.
-pub async fn revoke_all_of(client: &Client, project: &ProjectSlug) -> anyhow::Result<usize> {
+/// The tokens of a project that are not revoked.
+pub async fn of_project(client: &Client, project: &ProjectSlug) -> anyhow::Result<Vec<TokenRow>> {
     let sql = "SELECT ?fields FROM token FINAL WHERE admin = 0 AND project = ? AND revoked = 0";
     let rows = client.query(sql).bind(project.as_str()).fetch_all::<TokenRow>().await;
-    let rows = rows.context("cannot read the project's tokens")?;
+    rows.context("cannot read the project's tokens")
+}
+
+/// Revokes all tokens of a project that is erased: one that gets its name later shall not be open to them.
+pub async fn revoke_all_of(client: &Client, project: &ProjectSlug) -> anyhow::Result<usize> {
+    let rows = of_project(client, project).await?;
     let revoked: Vec<TokenRow> = rows.into_iter().map(|row| TokenRow { revoked: 1, ..row }).collect();
     put(client, &revoked).await?;
     Ok(revoked.len())

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
+use crate::say;
 use crate::{database, kafka, projects};
 use aggregate::due::LogRange;
 use aggregate::fold::FOLD_VERSION;
@@ -70,7 +71,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
         Ok(Some(described)) => described,
         Ok(None) => return Ok(Look::Missing),
         Err(error) => match error.downcast_ref::<KafkaError>() {
-            Some(_) => return Ok(Look::Away(format!("{error:#}"))),
+            Some(_) => return Ok(Look::Away(crate::shell::chain(&error))),
             None => return Err(error),
         },
     };
@@ -265,13 +266,13 @@ async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         Look::Missing => bail!("there is no topic {}; `headcount topic ensure` makes it", settings.topic),
         Look::There(wrong) => {
             for wrong in &wrong {
-                println!("{}: {wrong}", if wrong.fatal { "wrong" } else { "note" });
+                say!("{}: {wrong}", if wrong.fatal { "wrong" } else { "note" });
             }
             let fatal = wrong.iter().filter(|wrong| wrong.fatal).count();
             if fatal > 0 {
                 bail!("topic {} is not fit for page views: {fatal} of its settings are wrong", settings.topic);
             }
-            println!("topic {} is fit for page views", settings.topic);
+            say!("topic {} is fit for page views", settings.topic);
             Ok(())
         }
     }
@@ -311,7 +312,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
                 Err((topic, code)) => bail!("the brokers did not make topic {topic}: {code}"),
             }
         }
-        println!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
+        say!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
         // Brokers hear of it one after another.
         let deadline = tokio::time::Instant::now() + ASK;
         while matches!(look(settings, plan).await?, Look::Missing) {
@@ -328,7 +329,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: Option<i32>) -> anyhow::Result<()> {
     let url = projects::clickhouse_url(config).await?;
     let timeout = config.clickhouse_timeout()?;
-    let client = database::prepare(&config.clickhouse(&url), config.database(), timeout).await?;
+    let client = database::prepare(&config.clickhouse(&url)?, config.database(), timeout).await?;
     let streams = Streams::new(client.clone(), timeout);
     let cut = config.aggregate()?.cut;
     let asked = settings.clone();
@@ -354,16 +355,16 @@ async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: O
             streams.note(&row).await?;
             let commit =
                 Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true };
-            println!("partition {partition}: a new log, counted from offset {low}");
+            say!("partition {partition}: a new log, counted from offset {low}");
             commits.push((partition, commit));
             continue;
         }
         if committed.contains(&partition) {
-            println!("partition {partition}: has its commit, left as it is");
+            say!("partition {partition}: has its commit, left as it is");
             continue;
         }
         let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {
-            println!("partition {partition}: nothing was counted of it, so it needs no commit");
+            say!("partition {partition}: nothing was counted of it, so it needs no commit");
             continue;
         };
         let (window_start, next_offset, appended, fold_version): (u64, u64, u32, u32) = client
@@ -383,7 +384,7 @@ async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: O
         }
         let window = WindowStart { offset: window_start, appended_hour: Hour(appended / 3600).0 };
         let commit = Commit { stream, window: Some(window), next_offset, cut, fold_version, drained: false };
-        println!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
+        say!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
         commits.push((partition, commit));
     }
     let asked = settings.clone();
@@ -456,7 +457,7 @@ fn store_commits(settings: &KafkaSettings, commits: &[(i32, Commit)]) -> anyhow:
             settings.group
         )
     })?;
-    println!("group {} has its commits; start the aggregators", settings.group);
+    say!("group {} has its commits; start the aggregators", settings.group);
     Ok(())
 }
 

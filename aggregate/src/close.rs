@@ -43,20 +43,20 @@ type Refused = BTreeMap<(String, String), u64>;
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// ClickHouse refused or went away.
-    #[error("ClickHouse, while {action}: {source}")]
+    #[error("ClickHouse, while {action}: {cause}")]
     ClickHouse {
         /// What was attempted.
         action: &'static str,
         /// Why not.
-        source: clickhouse::error::Error,
+        cause: clickhouse::error::Error,
     },
     /// A stored sketch is none.
-    #[error("a stored sketch of {project} does not decode: {source}")]
+    #[error("a stored sketch of {project} does not decode: {cause}")]
     Sketch {
         /// Whose.
         project: String,
         /// Why not.
-        source: SketchDecodeError,
+        cause: SketchDecodeError,
     },
     /// The operating system gave no randomness.
     #[error("the operating system gave no random bytes: {0}")]
@@ -103,7 +103,7 @@ struct ReasonSum {
 }
 
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
-    move |source| CloseError::ClickHouse { action, source }
+    move |source| CloseError::ClickHouse { action, cause: source }
 }
 
 pub(crate) fn first_day(month: Month) -> u16 {
@@ -481,7 +481,7 @@ pub(crate) fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -
         // Another run has closed the month meanwhile, and counts.
         return Ok(());
     }
-    sketch.merge_encoded(encoded).map_err(|source| CloseError::Sketch { project: project.to_owned(), source })
+    sketch.merge_encoded(encoded).map_err(|source| CloseError::Sketch { project: project.to_owned(), cause: source })
 }
 
 /// One project's month while its hours are added up.

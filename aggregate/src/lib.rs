@@ -16,7 +16,9 @@ pub mod close;
 pub mod due;
 pub mod finished;
 pub mod fold;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod metrics;
 pub mod progress;
 mod run;
 pub mod source;
@@ -24,5 +26,6 @@ pub mod start;
 pub mod steps;
 pub mod store;
 pub mod window;
+pub mod writes;
 
 pub use run::{AggregateConfig, AggregateError, run};

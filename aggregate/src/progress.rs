@@ -21,6 +21,8 @@ pub struct Progress {
     pub undecodable: AtomicU64,
     /// Rows written since the start of the process.
     pub rows: AtomicU64,
+    /// Writes to ClickHouse that failed since the start; each was sent again.
+    pub failed_writes: AtomicU64,
     /// Commits that failed since the start.
     pub failed_commits: AtomicU64,
     /// Whether ClickHouse refuses rows at present.

@@ -483,12 +483,25 @@ fn rethrow(done: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// What helps against a refusal of rows, by ClickHouse's words.
+fn remedy(error: &str) -> &'static str {
+    if ["No space left", "NOT_ENOUGH_SPACE", "Code: 243.", "File too large"].iter().any(|words| error.contains(words)) {
+        "ClickHouse's disk is full: free space on it; the rows are stored then"
+    } else {
+        "If this lasts, check that ClickHouse runs and its disk has space"
+    }
+}
+
 /// Sends the same rows until ClickHouse acknowledges them all.
 async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress) {
+    // Over all tries: a backup between two of them would have some of a flush's tables.
+    let _permit = store.writes().permit().await;
     let mut pause = Duration::from_millis(100);
     while let Err(error) = store.write(rows).await {
+        Progress::add(&progress.failed_writes, 1);
         if !progress.store_fails.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "rows are not stored yet; sending them again until they are");
+            let remedy = remedy(&error.to_string());
+            tracing::warn!(%error, "rows are not stored yet; sending them again until they are. Nothing is lost: the log keeps their records. {remedy}");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

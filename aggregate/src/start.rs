@@ -6,7 +6,7 @@ use crate::run::AggregateError;
 use crate::source::Source;
 use crate::store::SummaryStore;
 use crate::window::{Commit, Cut, WindowStart};
-use schemas::StreamId;
+use schemas::{Hour, StreamId};
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -218,6 +218,14 @@ pub async fn starting_point<S: Source>(
                 from = lost.end,
                 "ClickHouse is older than the log, which no longer holds all that it lacks; the loss was accepted by --recover"
             );
+            // Kept as long as the rows of a window that is counted now.
+            let hour = ledger.map_or_else(|| Hour::of(chrono::Utc::now()), |ledger| Hour(ledger.window.appended_hour));
+            while !lost.is_empty()
+                && let Err(error) = store.note_loss(source.stream(), lost.clone(), hour).await
+            {
+                tracing::warn!(%error, "the loss is not in the ledger yet; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
             rewound(source, commit_of(source.stream(), None, lost.end, cut)).await?
         }
     };

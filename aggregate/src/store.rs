@@ -1,25 +1,28 @@
 //! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
 
-use crate::fold::Rows;
+use crate::fold::{FOLD_VERSION, Rows};
+use crate::metrics::FlushMetrics;
 use crate::start::LedgerEnd;
 use crate::steps::{self, AbortAt, Step};
 use crate::window::WindowStart;
+use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
-use schemas::{StreamId, niceness};
+use schemas::{Hour, StreamId, niceness};
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why rows are not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// ClickHouse refused or went away.
-    #[error("ClickHouse, while {action}: {source}")]
+    #[error("ClickHouse, while {action}: {cause}")]
     ClickHouse {
         /// What was attempted.
         action: String,
         /// Why not.
-        source: clickhouse::error::Error,
+        cause: clickhouse::error::Error,
     },
     /// No answer in time; the outcome is unknown.
     #[error("ClickHouse gave no answer within {} ms, while {action}", timeout.as_millis())]
@@ -40,6 +43,8 @@ pub struct SummaryStore {
     client: Client,
     timeout: Duration,
     abort_at: Option<Arc<AbortAt>>,
+    metrics: FlushMetrics,
+    writes: Writes,
 }
 
 impl SummaryStore {
@@ -54,7 +59,7 @@ impl SummaryStore {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "0")
             .with_setting("optimize_on_insert", "0");
-        SummaryStore { client, timeout, abort_at: None }
+        SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default(), writes: Writes::default() }
     }
 
     /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
@@ -71,9 +76,35 @@ impl SummaryStore {
         SummaryStore { abort_at, ..self }
     }
 
-    /// Inserts all rows. Safe to call again with the same rows. Details come before totals, so that a total is never
-    /// shown whose pages are not there yet; the ledger's row comes last.
+    /// The same store, which counts its flushes in `metrics`.
+    pub fn with_metrics(self, metrics: FlushMetrics) -> Self {
+        SummaryStore { metrics, ..self }
+    }
+
+    /// The same store, whose writes a backup can hold.
+    pub fn held_by(self, writes: Writes) -> Self {
+        SummaryStore { writes, ..self }
+    }
+
+    /// What holds its writes.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
+    /// Inserts all rows. Safe to call again with the same rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time; which rows are stored is unknown.
     pub async fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let outcome = self.insert_all(rows).await;
+        self.metrics.note(outcome.is_ok(), started.elapsed());
+        outcome
+    }
+
+    /// Details come before totals, so that a total is never
+    /// shown whose pages are not there yet; the ledger's row comes last.
+    async fn insert_all(&self, rows: &Rows) -> Result<(), StoreError> {
         let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
         passed(Step::Page);
@@ -116,6 +147,37 @@ impl SummaryStore {
         self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
     }
 
+    /// How many other streams the ledger has.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn other_streams(&self, stream: StreamId) -> Result<u64, StoreError> {
+        let query = self.client.query("SELECT uniqExact(stream) FROM ledger WHERE stream != ?").bind(stream.0);
+        self.bounded("reading the ledger".to_owned(), query.fetch_one::<u64>()).await
+    }
+
+    /// Notes in the ledger that these records of `stream` are lost, so that it adds up. `appended` says how long the row is kept.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn note_loss(&self, stream: StreamId, lost: Range<u64>, appended: Hour) -> Result<(), StoreError> {
+        let row = LedgerRow {
+            stream: stream.0,
+            window_start: lost.start,
+            next_offset: lost.end,
+            appended: appended.0.saturating_mul(3600),
+            seen: 0,
+            accepted: 0,
+            duplicate: 0,
+            tallies: 0,
+            rejected_beacons: 0,
+            undecodable: 0,
+            lost: lost.end - lost.start,
+            fold_version: FOLD_VERSION,
+        };
+        self.insert::<LedgerRow>("ledger", &[row]).await
+    }
+
     /// Removes all rows of `stream` whose windows start at `offset` or later.
     pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), StoreError> {
         // The ledger last: while it has its row, a removal that was cut short is made again.
@@ -153,7 +215,7 @@ impl SummaryStore {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(StoreError::ClickHouse { action, source }),
+            Ok(Err(cause)) => Err(StoreError::ClickHouse { action, cause }),
             Err(_) => Err(StoreError::Timeout { action, timeout: self.timeout }),
         }
     }

@@ -5,7 +5,7 @@ use crate::projects::{Lookup, Projects};
 use schemas::beacon::Beacon;
 use schemas::proto::Fact;
 use schemas::record::MAX_LABEL_BYTES;
-use schemas::{Host, Hour, ProjectSlug, Rejection, RejectionReason};
+use schemas::{Host, Hour, InvalidSlug, ProjectSlug, Rejection, RejectionReason};
 use url::Url;
 
 /// A page view that is welcome, before it has a visitor.
@@ -105,7 +105,7 @@ fn project_and_page(beacon: &mut Beacon) -> Result<(Option<ProjectSlug>, Url, Ho
     }
     let slug = |text: &String| {
         let parsed = text.parse::<ProjectSlug>();
-        parsed.map_err(|error| Rejection::field(RejectionReason::InvalidField, "project", error.to_string()))
+        parsed.map_err(|_| Rejection::field(RejectionReason::InvalidField, "project", InvalidSlug::EXPECTED))
     };
     let named = beacon.project.as_ref().map(slug).transpose()?;
     let url = beacon.url.as_deref().ok_or_else(|| Rejection::field(RejectionReason::MissingField, "url", URL))?;

@@ -5,9 +5,10 @@ use crate::sink::Sink;
 use serde_json::{Map, Value, json};
 
 impl<S: Sink> Ingest<S> {
-    /// Whether beacons are refused now: the log is not writable, or there is no visitor key.
-    pub fn refuses_beacons(&self) -> bool {
-        self.sink.ready().is_err() || self.key_in_use().is_err()
+    /// Why beacons are refused now, if they are: the log is not writable, or there is no visitor key.
+    pub fn refusal(&self) -> Option<String> {
+        let log = self.sink.ready().err().map(|error| error.to_string());
+        log.or_else(|| self.key_in_use().err().map(|error| error.to_string()))
     }
 
     /// Log, number of projects, refused beacons, beacons of proxies that are not trusted, and the visitor key by its fingerprint, as members of a JSON object.

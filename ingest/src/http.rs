@@ -29,20 +29,20 @@ use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A transparent GIF of one pixel (GIF89a, 43 bytes).
+/// A transparent GIF of one pixel (GIF89a, 42 bytes).
 const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;";
 
 /// A browser takes every answer for what it says it is.
 const NOSNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
 /// What became of a beacon that was not refused.
-enum Taken {
+pub(crate) enum Taken {
     /// The log has it.
     Accepted,
     /// It is no view that counts: tallied, and answered like an accepted one.
-    NotCounted,
+    NotCounted(RejectionReason),
     /// The reader wants not to be counted; nothing was read or written.
     OptedOut,
 }
@@ -51,8 +51,8 @@ enum Taken {
 pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     // A beacon takes its place in the client's bucket in `take`; health checks take none; all else does so here.
     let limit = middleware::from_fn_with_state(Arc::clone(&ingest), limited::<S>);
-    let no_beacon = options(preflight).fallback(post_only).layer(limit.clone());
-    let no_pixel = MethodRouter::new().fallback(get_only).layer(limit.clone());
+    let no_beacon = options(preflight).fallback(post_only::<S>).layer(limit.clone());
+    let no_pixel = MethodRouter::new().fallback(get_only::<S>).layer(limit.clone());
     let (beacons, pixels) =
         (no_beacon.post(pageview::<S>).layer(middleware::from_fn(with_credentials)), no_pixel.get(pixel::<S>));
     let script = |text: Bytes| get(async move || script_answer(text)).layer(limit.clone());
@@ -69,7 +69,7 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     if paths.script() != OLD_SCRIPT {
         router = router.route(OLD_SCRIPT, script(Bytes::from_static(script::BEACON_JS.as_bytes())));
     }
-    router.fallback(nothing_here.layer(limit)).with_state(ingest)
+    router.fallback(nothing_here::<S>.layer(limit)).with_state(ingest)
 }
 
 /// `router` behind the limit of each client: for further routes of the same listener.
@@ -101,9 +101,9 @@ async fn pageview<S: Sink>(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let received = async || read_body(body, &ingest).await;
-    let outcome = take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body)).await;
+    let outcome = timed(&ingest, take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body))).await;
     match outcome {
-        Ok(Taken::Accepted | Taken::NotCounted) => answer(StatusCode::ACCEPTED),
+        Ok(Taken::Accepted | Taken::NotCounted(_)) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         Err(rejection) => refusal(&rejection),
     }
@@ -115,7 +115,7 @@ async fn pixel<S: Sink>(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let outcome = take(
+    let taken = take(
         &ingest,
         peer,
         &parts,
@@ -129,10 +129,9 @@ async fn pixel<S: Sink>(
             }
             Ok(beacon)
         },
-    )
-    .await;
-    match outcome {
-        Ok(Taken::Accepted | Taken::NotCounted) => pixel_image(),
+    );
+    match timed(&ingest, taken).await {
+        Ok(Taken::Accepted | Taken::NotCounted(_)) => pixel_image(),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         // A browser that sends no `Referer` cannot do better, and a reader must not see a broken image.
         Err(rejection) if (rejection.reason, rejection.field) == (RejectionReason::MissingField, Some("url")) => {
@@ -147,6 +146,17 @@ fn pixel_image() -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/gif"));
     *response.body_mut() = Body::from(PIXEL);
     response
+}
+
+/// Counts what becomes of a beacon, and measures how long it takes.
+async fn timed<S: Sink>(
+    ingest: &Ingest<S>,
+    taken: impl Future<Output = Result<Taken, Rejection>>,
+) -> Result<Taken, Rejection> {
+    let started = Instant::now();
+    let outcome = taken.await;
+    ingest.metrics.note(&outcome, started.elapsed());
+    outcome
 }
 
 /// The way of one beacon, from the open request to the durable record.
@@ -188,7 +198,7 @@ async fn take<S: Sink>(
         let project = page.project.clone();
         if let Some(reason) = no_view(ingest, request, &project, &address) {
             ingest.tally.add(Some(project), reason, String::new(), 1);
-            return Ok(Taken::NotCounted);
+            return Ok(Taken::NotCounted(reason));
         }
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
@@ -424,17 +434,20 @@ fn wrong_method(allowed: &'static str, expected: &str) -> Response {
     response
 }
 
-async fn post_only() -> Response {
-    wrong_method("POST, OPTIONS", "a beacon with POST; for a pixel use GET /v1/pageview.gif")
+async fn post_only<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
+    let pixel = ingest.config.paths.pixel();
+    wrong_method("POST, OPTIONS", &format!("a beacon with POST; for a pixel use GET {pixel}"))
 }
 
-async fn get_only() -> Response {
-    wrong_method("GET, HEAD", "a pixel with GET; for a beacon use POST /v1/pageview")
+async fn get_only<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
+    let beacon = ingest.config.paths.beacon();
+    wrong_method("GET, HEAD", &format!("a pixel with GET; for a beacon use POST {beacon}"))
 }
 
-async fn nothing_here() -> Response {
+async fn nothing_here<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response {
     let mut response = answer(StatusCode::NOT_FOUND);
-    tell(&mut response, "not_found", None, "an address of this service, such as POST /v1/pageview");
+    let beacon = ingest.config.paths.beacon();
+    tell(&mut response, "not_found", None, &format!("a path of this service, such as POST {beacon}"));
     response
 }
 

@@ -1,8 +1,9 @@
 //! What is removed, masked and spelt alike before a path, a label or a referrer is stored.
 //!
 //! Query string and fragment never get here (a project may keep parameters of its own: [`crate::path_rules`]). A path is percent-decoded once,
-//! segment by segment, composed (Unicode NFC), its double slashes become one and `index.html` at its end is removed, so that one page has one
-//! spelling. Segments that look like they name a person or a secret are replaced:
+//! segment by segment, composed (Unicode NFC), its double slashes become one and `index.html` or `index.htm` at its end is
+//! removed, in capitals and with a slash behind it too, so that one page has one spelling. Otherwise letters keep their case and a slash at the end
+//! stays: hosts tell such pages apart. Segments that look like they name a person or a secret are replaced:
 //!
 //! | looks like | becomes | rule |
 //! |---|---|---|
@@ -59,7 +60,7 @@ pub(crate) fn composed(text: &str) -> Cow<'_, str> {
 
 /// Whether static hosts serve this file for its folder.
 pub(crate) fn is_index(segment: &str) -> bool {
-    INDEX_FILES.contains(&segment)
+    INDEX_FILES.iter().any(|file| segment.eq_ignore_ascii_case(file))
 }
 
 fn spelt(raw: &str, mask: impl Fn(&str) -> Option<&'static str> + Copy) -> String {
@@ -67,8 +68,10 @@ fn spelt(raw: &str, mask: impl Fn(&str) -> Option<&'static str> + Copy) -> Strin
     for segment in raw.split('/') {
         push_clean(&mut path, segment, mask);
     }
-    let folder = path.rfind('/').map_or(0, |slash| slash + 1);
-    if is_index(&path[folder..]) {
+    // With a slash behind it, too, as some links have it.
+    let file = path.strip_suffix('/').unwrap_or(&path);
+    let folder = file.rfind('/').map_or(0, |slash| slash + 1);
+    if is_index(&file[folder..]) {
         path.truncate(folder);
     }
     if path.len() > MAX_PATH_BYTES {

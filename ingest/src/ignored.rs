@@ -1,9 +1,12 @@
 //! Networks whose views are not counted: those of the docs' own team.
 
 use crate::client::{ClientAddress, unwrapped};
-use ipnet::{IpNet, Ipv4Net};
-use std::net::IpAddr;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+
+/// First of the IPv6 addresses that readers may have, 2000::/3.
+const PUBLIC_IPV6: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
 
 /// A list of networks.
 ///
@@ -38,18 +41,37 @@ impl IgnoredNetworks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Text that is no network.
+/// Why a text is not taken for a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("expected a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address")]
-pub struct InvalidNetwork;
+pub enum InvalidNetwork {
+    /// It is none.
+    #[error("expected a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address")]
+    Form,
+    /// No view of a reader with IPv4 would be counted. Prefixes that hold IPv4 addresses (64:ff9b::/96, ::ffff:0:0/96, 2002::/16 …) mean those.
+    #[error("it contains every IPv4 address, so no reader with IPv4 would be counted; expected a smaller network")]
+    AllOfIpv4,
+    /// No view of a reader with IPv6 would be counted.
+    #[error(
+        "it contains every public IPv6 address, so no reader with IPv6 would be counted; expected a smaller network"
+    )]
+    AllOfIpv6,
+}
 
 impl FromStr for Network {
     type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
         let single = || text.parse::<IpAddr>().map(IpNet::from);
-        let network = text.parse::<IpNet>().or_else(|_| single()).map_err(|_| InvalidNetwork)?.trunc();
-        Ok(Network(within_ipv4(network).map_or(network, IpNet::from)))
+        let network = text.parse::<IpNet>().or_else(|_| single()).map_err(|_| InvalidNetwork::Form)?.trunc();
+        let network = within_ipv4(network).map_or(network, IpNet::from);
+        match network {
+            IpNet::V4(network) if network.prefix_len() == 0 => Err(InvalidNetwork::AllOfIpv4),
+            // 2000::/3 is all that is assigned to readers.
+            IpNet::V6(network) if network.contains(&Ipv6Net::new_assert(PUBLIC_IPV6, 3)) => {
+                Err(InvalidNetwork::AllOfIpv6)
+            }
+            network => Ok(Network(network)),
+        }
     }
 }
 
@@ -87,8 +109,8 @@ mod tests {
             ("2002:c000:201::/56", "192.0.2.1", true),
             ("2001:db8::/32", "2001:db8:ffff::1", true),
             ("2001:db8::/32", "2001:db9::1", false),
-            ("::/0", "192.0.2.1", false),
-            ("0.0.0.0/0", "::ffff:192.0.2.1", true),
+            ("3fff::/16", "192.0.2.1", false),
+            ("128.0.0.0/1", "::ffff:192.0.2.1", true),
         ] {
             let networks = IgnoredNetworks::new([network.parse().unwrap()]);
             assert_eq!(networks.contains(&ClientAddress::new(client.parse().unwrap())), expected, "{network} {client}");
@@ -98,7 +120,22 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused() {
         for text in ["", "192.0.2.0/33", "2001:db8::/129", "office", "192.0.2.0/", "192.0.2"] {
-            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_all_readers_is_refused() {
+        for text in ["0.0.0.0/0", "2002::/16", "64:ff9b::/96", "::ffff:0:0/96", "::ffff:0:0:0/96"] {
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::AllOfIpv4), "{text}");
+        }
+        for text in ["::/0", "2000::/3"] {
+            assert_eq!(text.parse::<Network>(), Err(InvalidNetwork::AllOfIpv6), "{text}");
+        }
+        for (text, expected) in
+            [("0.0.0.0/1", "0.0.0.0/1"), ("2002:c000::/24", "192.0.0.0/8"), ("2001:db8::/32", "2001:db8::/32")]
+        {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), expected);
         }
     }
 }

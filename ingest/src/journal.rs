@@ -16,6 +16,7 @@
 mod format;
 pub mod salvage;
 mod store;
+pub mod wire;
 mod writer;
 
 pub use self::format::BatchKind;
@@ -25,6 +26,7 @@ use self::writer::{drop_oldest, write_batches};
 use crate::sink::{Sink, SinkError};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use schemas::{Hour, StreamId};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -89,16 +91,16 @@ pub struct JournalPressure {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Opening failed.
-    #[error("cannot open the journal {}: {source}", path.display())]
+    #[error("cannot open the journal {}: {cause}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: redb::Error,
+        cause: redb::Error,
     },
     /// Reading or writing failed.
     #[error("the journal failed: {0}")]
-    Store(#[from] redb::Error),
+    Store(redb::Error),
     /// What is stored is not what was written.
     #[error(
         "the journal {} is damaged{}: {found}. What ClickHouse has counted is safe, and no record was taken from the damaged place. \
@@ -113,6 +115,25 @@ pub enum JournalError {
         offset: Option<u64>,
         /// What was found.
         found: String,
+    },
+    /// Nothing of the file can be read.
+    #[error(
+        "the journal {} is damaged: {found}. What ClickHouse has counted is safe. `headcount journal salvage` cannot help, since nothing \
+         of the file can be read. Restore the journal and `clickhouse/` from one backup; or stop the service and move the file away: it then \
+         starts a new log, and records that were not counted yet are lost",
+        path.display()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// A running service has the file open.
+    #[error("the journal {} is open in a running service, which changes it: stop the service first", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is being opened anew after an error.
     #[error("the journal is being opened anew after an error")]
@@ -132,7 +153,7 @@ fn place(offset: Option<u64>) -> String {
 impl JournalError {
     /// Whether the file is damaged: the same call fails again.
     pub fn is_damage(&self) -> bool {
-        matches!(self, JournalError::Damaged { .. })
+        matches!(self, JournalError::Damaged { .. } | JournalError::Unreadable { .. })
     }
 }
 
@@ -206,6 +227,10 @@ struct Shared {
     holes: Vec<(u64, u64)>,
     /// Set once the file turned out to be damaged: it is not opened again.
     damaged: AtomicBool,
+    /// Set once the file at `path` is no longer the one that is open: nothing is appended.
+    gone: AtomicBool,
+    /// Device and inode of the open file.
+    file: Option<(u64, u64)>,
     /// Bytes of the stored batches.
     stored: AtomicU64,
     /// Records below this offset are counted for good: the window of the log that they are in is closed.
@@ -262,6 +287,8 @@ impl Journal {
             generation: AtomicU32::new(state.generation),
             holes: state.holes,
             damaged: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            file: std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino())),
             stored: AtomicU64::new(state.stored_bytes),
             counted_below: AtomicU64::new(0),
             droppable: AtomicBool::new(false),
@@ -338,6 +365,24 @@ impl Journal {
         }
     }
 
+    /// Checks that the file at the journal's path is still the one that is open. If it was removed or replaced, what is appended would be gone
+    /// with the process: appends are refused from then on. Blocks shortly.
+    pub fn check_file(&self) {
+        let shared = &self.shared;
+        let is_ours = std::fs::metadata(&shared.path).is_ok_and(|file| Some((file.dev(), file.ino())) == shared.file);
+        if is_ours || shared.file.is_none() || shared.damaged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let text = "the journal's file was removed or replaced while it was open";
+        *locked(&shared.failing) = Some(text.to_owned());
+        shared.gone.store(true, Ordering::Relaxed);
+        tracing::error!(
+            path = %shared.path.display(),
+            "{text}: beacons are answered 503. Records that were accepted before are counted as long as this process runs. Stop the service, \
+             put the file back if it was moved, and start it again"
+        );
+    }
+
     /// Offset of the oldest record still kept, or the end where none is.
     pub fn begin(&self) -> Result<u64, JournalError> {
         self.with_database(|database| {
@@ -347,6 +392,24 @@ impl Journal {
             Ok(first)
         })
         .map(|first| first.unwrap_or(*self.shared.end.borrow()))
+    }
+
+    /// Hour in which the oldest record still kept was appended, or none where none is kept.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn oldest_hour(&self) -> Result<Option<Hour>, JournalError> {
+        self.with_database(|database| {
+            let transaction = database.begin_read()?;
+            let batches = transaction.open_table(BATCHES)?;
+            Ok(batches.first()?.and_then(|(_, bytes)| header(bytes.value()).map(|header| header.appended)))
+        })
+    }
+
+    /// Records that wait for the next write to the disk, and their bytes.
+    pub fn queue(&self) -> (u32, usize) {
+        let gathered = locked(&self.shared.gathering);
+        (gathered.count, gathered.batch.len())
     }
 
     /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). Records
@@ -462,6 +525,9 @@ impl Journal {
 impl Sink for Journal {
     async fn append(&self, _key: u64, record: Vec<u8>) -> Result<(), SinkError> {
         let done = {
+            if self.shared.gone.load(Ordering::Relaxed) {
+                return Err(SinkError::Unavailable("the journal's file is gone".to_owned()));
+            }
             let mut gathering = locked(&self.shared.gathering);
             if gathering.closed {
                 return Err(SinkError::Closed);

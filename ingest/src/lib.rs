@@ -13,9 +13,11 @@ pub mod hygiene;
 mod ids;
 pub mod ignored;
 pub mod journal;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod keys;
 pub mod limits;
+pub mod metrics;
 pub mod path_rules;
 pub mod per_network;
 pub mod projects;
@@ -120,6 +122,8 @@ pub struct Ingest<S> {
     /// Beacons with `X-Forwarded-For` from a peer that is no trusted proxy.
     untrusted_forwarded: AtomicU64,
     recent_peers: recent_peers::RecentPeers,
+    /// Beacons by outcome, and their latency.
+    pub metrics: metrics::BeaconMetrics,
 }
 
 impl<S: Sink> Ingest<S> {
@@ -141,6 +145,7 @@ impl<S: Sink> Ingest<S> {
             foreign_keys: AtomicU64::new(0),
             untrusted_forwarded: AtomicU64::new(0),
             recent_peers: recent_peers::RecentPeers::default(),
+            metrics: metrics::BeaconMetrics::default(),
         }
     }
 

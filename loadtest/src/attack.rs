@@ -1,10 +1,9 @@
-//! `headcount loadtest attack`: somebody floods a project while readers read it. Do the readers still get through, does memory
+//! `headcount-loadtest attack`: somebody floods a project while readers read it. Do the readers still get through, does memory
 //! stay bounded, and is everything counted that was accepted?
 //!
 //! Readers and flood are two open loops of their own at the same service, each with its figures. Before and after the flood
 //! the readers are alone.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +16,14 @@ use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::service::Service;
+use crate::shared_args::CommonArgs;
 
 /// How long all else may take: starting, counting, stopping.
 const BESIDES: Duration = Duration::from_secs(300);
 /// How long readers are alone, before and after.
 const ALONE_SECONDS: u32 = 10;
 
-/// Arguments of `headcount loadtest attack`.
+/// Arguments of `headcount-loadtest attack`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AttackArgs {
     /// Requests a second that the flood is meant to have; what the machine makes of that is reported
@@ -47,15 +47,11 @@ pub struct AttackArgs {
     /// Decides every beacon
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Program that is attacked, started for that; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
     /// Further arguments of `headcount serve`, as in --setting=--client-rate=10; repeatable
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub setting: Vec<String>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
 }
 
 /// What was seen.
@@ -82,13 +78,10 @@ struct Report {
 }
 
 pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("finding the running executable")?,
-    };
+    let binary = args.common.headcount()?;
     let month = "2026-10".parse().context("a month")?;
     let readers = Readers::new(args.seed, month, 20_000_000, Form::Headcount);
-    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).from_few(args.addresses);
+    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).with_addresses(args.addresses);
     let settings: Vec<&str> = args.setting.iter().map(String::as_str).collect();
     let within = Duration::from_secs(u64::from(args.seconds + 2 * ALONE_SECONDS)) + BESIDES;
     let report = bounded(within, async {
@@ -99,10 +92,7 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     })
     .await?;
     print!("{}", render(&report));
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
-    }
+    args.common.json.write(&report)?;
     judge(&report)
 }
 

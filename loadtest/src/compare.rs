@@ -1,4 +1,4 @@
-//! `headcount loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
+//! `headcount-loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
 //! `headcount serve` and to GoatCounter, in turns; what is accepted in a second, how soon it is counted, whether all of it is,
 //! and how long a report takes then.
 
@@ -22,7 +22,8 @@ use crate::noop::NoopProcess;
 use crate::raw::{self, Raw};
 use crate::report::ask;
 use crate::service::Service;
-use crate::table::Spread;
+use crate::shared_args::CommonArgs;
+use crate::table::{self, Spread};
 use crate::target::Target;
 
 /// How long starting, asking for reports and stopping may take; and counting, after each run.
@@ -31,7 +32,7 @@ const BETWEEN_SECONDS: u32 = 120;
 /// Reports that are asked for, one after another.
 const REPORTS: usize = 50;
 
-/// Arguments of `headcount loadtest compare`.
+/// Arguments of `headcount-loadtest compare`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompareArgs {
     /// Beacons of a run
@@ -52,12 +53,8 @@ pub struct CompareArgs {
     /// Decides every beacon
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Program that is compared; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// One run of one of them.
@@ -111,10 +108,7 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
 }
 
 async fn all(args: CompareArgs) -> anyhow::Result<()> {
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("finding the running executable")?,
-    };
+    let binary = args.common.headcount()?;
     let month = "2026-10".parse().context("a month")?;
     let readers = |form| Readers::new(args.seed, month, 20_000_000, form);
     let ours = readers(Form::Headcount);
@@ -192,11 +186,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     service.stop().await?;
     noop.stop().await?;
     print!("{}", render(&report));
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
-    }
-    Ok(())
+    args.common.json.write(&report)
 }
 
 /// The running hour.
@@ -314,12 +304,8 @@ fn ahead(report: &Report) -> String {
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
     let names = ["no-op", "headcount serve", "GoatCounter"];
-    let mut out = format!("\n{:<34}", "median (range)");
-    let present: Vec<&str> = names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).collect();
-    for name in &present {
-        // Writing to a String cannot fail.
-        let _ = write!(out, " {name:>26}");
-    }
+    let present: Vec<String> =
+        names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).map(str::to_owned).collect();
     type Measure = (&'static str, usize, fn(&Run) -> Option<f64>);
     let measures: [Measure; 5] = [
         ("accepted beacons/s", 0, |run| Some(run.accepted_per_second)),
@@ -328,15 +314,15 @@ fn render(report: &Report) -> String {
         ("server CPU s/1,000", 4, |run| Some(run.cpu_seconds_per_1000)),
         ("s from last answer to counted", 2, |run| run.counted_after_seconds),
     ];
-    for (measure, decimals, of) in measures {
-        let _ = write!(out, "\n{measure:<34}");
-        for name in &present {
-            let spread = Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of));
-            let _ = write!(out, " {:>26}", spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals)));
-        }
-    }
+    let spread = |name: &String, of: fn(&Run) -> Option<f64>| {
+        Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of))
+    };
+    let rows = measures
+        .into_iter()
+        .map(|(measure, decimals, of)| (measure, decimals, present.iter().map(|name| spread(name, of)).collect()));
+    let mut out = format!("\n{}", table::text(&present, rows));
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    out.push_str("\n\n");
+    out.push('\n');
     for whole in &report.whole {
         let _ = writeln!(
             out,

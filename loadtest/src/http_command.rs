@@ -1,6 +1,5 @@
-//! `headcount loadtest http`: runs, their order, and the report.
+//! `headcount-loadtest http`: runs, their order, and the report.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
 use crate::noop::NoopProcess;
 use crate::scenario::Scenario;
+use crate::shared_args::JsonArg;
 use crate::table::{self, Line};
 use crate::target::Target;
 
@@ -27,7 +27,7 @@ pub enum Against {
     Noop,
 }
 
-/// Arguments of `headcount loadtest http`.
+/// Arguments of `headcount-loadtest http`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpArgs {
     /// Server to load, as in http://127.0.0.1:8080; it must trust this machine's X-Forwarded-For
@@ -76,9 +76,8 @@ pub struct HttpArgs {
     /// Process id of the target, to report its processor time (Linux)
     #[arg(long, value_name = "PID")]
     pub target_pid: Option<u32>,
-    /// Write every run and the table to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub json: JsonArg,
     /// Load a server that is not on this machine; must repeat the target's host
     #[arg(long, value_name = "HOST")]
     pub i_own_this_target: Option<String>,
@@ -137,10 +136,7 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
     if !args.find_knee {
         print!("\n{}", table::render(&lines));
     }
-    if let Some(path) = &args.json {
-        write_json(&args, &runs, &lines, &knees)
-            .with_context(|| format!("writing the report to {}", path.display()))?;
-    }
+    write_json(&args, &runs, &lines, &knees)?;
     if args.find_knee { Ok(()) } else { judge(&runs, args.allow_refusals) }
 }
 
@@ -258,7 +254,6 @@ pub(crate) async fn one(
 }
 
 fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side, Knee)]) -> anyhow::Result<()> {
-    let Some(path) = &args.json else { return Ok(()) };
     let report = Report {
         format: 1,
         target: &args.target,
@@ -275,10 +270,7 @@ fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side,
         table,
         knees,
     };
-    let mut text = serde_json::to_string_pretty(&report)?;
-    text.push('\n');
-    std::fs::write(path, text)?;
-    Ok(())
+    args.json.write(&report)
 }
 
 /// An error if any run had one, or posted nothing at all.
@@ -337,13 +329,13 @@ mod tests {
         #[derive(clap::Parser)]
         struct Cli {
             #[command(flatten)]
-            args: crate::LoadtestArgs,
+            args: HttpArgs,
         }
         let parse = |extra: &[&str]| {
-            let fixed = ["headcount", "http", "--target", "http://127.0.0.1:1", "--project", "p", "--page-host", "h"];
+            let fixed = ["loadtest", "--target", "http://127.0.0.1:1", "--project", "p", "--page-host", "h"];
             <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
         };
-        let crate::LoadtestCommand::Http(args) = parse(&["--against", "noop"]).unwrap().command else { unreachable!() };
+        let args = parse(&["--against", "noop"]).unwrap();
         assert_eq!((limits(&args).count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
         assert_eq!((args.against, args.rate, args.find_knee), (Some(Against::Noop), None, false));
         assert!(parse(&["--rate", "0"]).is_err());

@@ -1,4 +1,4 @@
-//! `headcount loadtest kafka`: how fast a topic of page views becomes rows in ClickHouse, and what that costs.
+//! `headcount-loadtest kafka`: how fast a topic of page views becomes rows in ClickHouse, and what that costs.
 //!
 //! The order of the modules is the order of a measurement: [`records`] (the log, a pure function of the seed, with the
 //! truth about it) → [`topic`] (a fresh topic is filled) → the contenders, one after another: [`producer`] (who only sends), [`drain`] (a consumer that
@@ -16,5 +16,5 @@ pub mod report;
 pub mod table_engine;
 pub mod topic;
 
+pub use command::KafkaArgs;
 pub(crate) use command::run;
-pub use command::{Contender, KafkaArgs};

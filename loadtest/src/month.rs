@@ -1,13 +1,11 @@
-//! `headcount loadtest month`: a month of a docs host, from its views to its closed figures, through real brokers and a real
+//! `headcount-loadtest month`: a month of a docs host, from its views to its closed figures, through real brokers and a real
 //! ClickHouse; and whether all of it was counted right.
 //!
 //! The order of the modules is the order of the measurement: [`facts`] (where shares come from) → [`plan`] (how large the
 //! month and its projects are), with [`rhythm`] and [`permute`] → [`stream`] (its views in the order of time, without
 //! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
 //! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
-//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`] and
-//! [`html`]. The same without brokers and ClickHouse: [`fold`]. The same
-//! readers over HTTP: [`beacons`].
+//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`]. The same readers over HTTP: [`beacons`].
 
 pub mod accuracy;
 pub mod beacons;
@@ -15,8 +13,6 @@ pub mod check;
 mod command;
 pub mod expected;
 pub mod facts;
-pub mod fold;
-pub mod html;
 pub mod permute;
 pub mod plan;
 pub mod probe;

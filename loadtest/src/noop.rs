@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 /// How long the reference may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Arguments of `headcount loadtest noop-server`.
+/// Arguments of `headcount-loadtest noop-server`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct NoopServerArgs {
     /// Address to listen on; port 0 takes a free one
@@ -74,14 +74,14 @@ pub struct NoopProcess {
 }
 
 impl NoopProcess {
-    /// Starts `loadtest noop-server` of the running executable.
+    /// Starts `headcount-loadtest noop-server` of the running executable.
     ///
     /// # Errors
     /// When it does not start, or does not say where it listens within 10 s.
     pub async fn start() -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding the running executable")?;
         let mut child = Command::new(&program)
-            .args(["loadtest", "noop-server", "--listen", "127.0.0.1:0"])
+            .args(["noop-server", "--listen", "127.0.0.1:0"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -4,19 +4,78 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use clickhouse::Client;
+use clickhouse::{Client, Row};
 use serde::Serialize;
 
 use crate::kafka::database::Database;
 use crate::month::beacons::Readers;
 use crate::random::mix;
-use crate::report::fill::{RAW_TABLE, RawEvent};
 use crate::service::Service;
 
 /// Rows of one insert.
-const BATCH: u32 = 50_000;
+const BATCH: usize = 50_000;
 /// Where they go, in the service's own ClickHouse: both have the same server.
 const DATABASE: &str = "headcount_loadtest_raw";
+
+/// What the raw events are in.
+pub const RAW_TABLE: &str = "CREATE TABLE IF NOT EXISTS raw_event (project String CODEC(ZSTD(1)), ts DateTime('UTC') CODEC(Delta, ZSTD(1)), \
+    path String CODEC(ZSTD(1)), status UInt16 CODEC(ZSTD(1)), visitor UInt64) \
+    ENGINE = MergeTree PARTITION BY toYYYYMM(ts) ORDER BY (project, ts)";
+
+/// One raw event.
+#[derive(Debug, Clone, Row, Serialize)]
+pub struct RawEvent {
+    /// The project's name.
+    pub project: String,
+    /// Seconds since the epoch.
+    pub ts: u32,
+    /// The page's path.
+    pub path: String,
+    /// The page's HTTP status.
+    pub status: u16,
+    /// A hash of the visitor.
+    pub visitor: u64,
+}
+
+/// Raw events on their way into the table, in batches.
+pub struct RawEvents {
+    client: Client,
+    rows: Vec<RawEvent>,
+}
+
+impl RawEvents {
+    /// Into the table of `client`'s database.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, rows: Vec::new() }
+    }
+
+    /// Adds an event to the batch.
+    pub fn push(&mut self, event: RawEvent) {
+        self.rows.push(event);
+    }
+
+    /// Inserts the batch if it is large enough.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn write_if_full(&mut self) -> anyhow::Result<()> {
+        if self.rows.len() < BATCH { Ok(()) } else { self.write().await }
+    }
+
+    /// Inserts what there is.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn write(&mut self) -> anyhow::Result<()> {
+        let attempt = "inserting raw events";
+        let mut insert = self.client.insert::<RawEvent>("raw_event").await.context(attempt)?;
+        for row in self.rows.drain(..) {
+            insert.write(&row).await.context(attempt)?;
+        }
+        insert.end().await.context(attempt)
+    }
+}
 
 /// What was seen.
 #[derive(Debug, Clone, Serialize)]
@@ -59,19 +118,15 @@ pub async fn fill(
     let client = Client::default().with_url(&url).with_database(DATABASE).with_validation(false);
     client.query(RAW_TABLE).execute().await.context("making the table of raw events")?;
     let begun = Instant::now();
-    for run in 0..runs {
-        for first in (0..count).step_by(BATCH as usize) {
-            let mut insert = client.insert::<RawEvent>("raw_event").await.context("inserting raw events")?;
-            for k in first..(first + BATCH).min(count) {
-                let (path, status, visitor) = readers.event(run, k);
-                // At any second of the hour.
-                let ts = hour.unix_seconds() + (mix(u64::from(run) << 32 | u64::from(k)) % 3_600) as u32;
-                let project = readers.slug().to_owned();
-                insert.write(&RawEvent { project, ts, path, status, visitor }).await.context("inserting raw events")?;
-            }
-            insert.end().await.context("inserting raw events")?;
-        }
+    let mut raw = RawEvents::new(client);
+    for (run, k) in (0..runs).flat_map(|run| (0..count).map(move |k| (run, k))) {
+        let (path, status, visitor) = readers.event(run, k);
+        // At any second of the hour.
+        let ts = hour.unix_seconds() + (mix(u64::from(run) << 32 | u64::from(k)) % 3_600) as u32;
+        raw.push(RawEvent { project: readers.slug().to_owned(), ts, path, status, visitor });
+        raw.write_if_full().await?;
     }
+    raw.write().await?;
     let insert_seconds = begun.elapsed().as_secs_f64();
     database.execute(&format!("OPTIMIZE TABLE {DATABASE}.raw_event FINAL")).await?;
     let views = database.number(&format!("SELECT count() FROM {DATABASE}.raw_event")).await?;

@@ -1,22 +1,21 @@
-//! `headcount loadtest report`: how fast a report is read, beside the same question to a table of raw events.
+//! `headcount-loadtest report`: how fast a report is read, beside the same question to a table of raw events.
 //!
-//! [`views`] (which views a project has: a function of the seed) → [`fill`] (rows as an aggregator writes them, and raw events, straight
-//! into ClickHouse) → [`ask`] (reports over HTTP, and `uniq()` over the events) → [`show`] (a table).
+//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, straight into ClickHouse) → [`ask`] (reports over HTTP, and `uniq()` over the events) → [`show`] (a table).
 //!
-//! It measures reading, so it writes no beacons: rows are made here, a project's day at a time, with the sketches and tables of `schemas`.
+//! It measures reading, so it writes no beacons and fills no topic: the crate `aggregate` folds the views here.
 
 use schemas::Month;
-use std::path::PathBuf;
+
+use crate::shared_args::CommonArgs;
 
 pub mod ask;
 mod command;
 pub mod fill;
 pub mod show;
-pub mod views;
 
 pub(crate) use command::run;
 
-/// Arguments of `headcount loadtest report`.
+/// Arguments of `headcount-loadtest report`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
     /// ClickHouse on this machine, as in http://127.0.0.1:8123
@@ -43,9 +42,8 @@ pub struct ReportArgs {
     /// Decides every view
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Program whose role `query` is asked; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
     /// Seconds that all of it may take
     #[arg(long, default_value_t = 7_200, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
@@ -55,7 +53,4 @@ pub struct ReportArgs {
     /// Ask a database that an earlier run left behind, filled with the same arguments
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
 }

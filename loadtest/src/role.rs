@@ -3,13 +3,15 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+/// Between two questions whether a process is ready.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a process may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -81,10 +83,26 @@ impl Role {
         get(self.port, path).await
     }
 
-    /// Whether it is ready, and its details on the operator's listener contain `detail`.
-    pub async fn is_ready(&self, detail: &str) -> bool {
-        let ready = get(self.metrics, "/readyz").await;
-        ready.is_ok_and(|body| body.contains(r#""ready":true"#) && body.contains(detail))
+    /// Waits until it is ready and its details on the operator's listener contain `detail`.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within `patience`.
+    pub async fn until_ready(&mut self, detail: &str, patience: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let ready = get(self.metrics, "/readyz").await;
+            if ready.is_ok_and(|body| body.contains(r#""ready":true"#) && body.contains(detail)) {
+                return Ok(());
+            }
+            self.alive()?;
+            ensure!(
+                begun.elapsed() < patience,
+                "headcount {} was not ready within {} s, or did not say {detail}",
+                self.name,
+                patience.as_secs()
+            );
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Whether an aggregator's group has taken it in. Until it listens there is no answer.
@@ -130,11 +148,21 @@ impl Role {
     }
 }
 
+/// The body of an answer on a port of this machine, whatever its status.
 async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let answer = String::from_utf8(answer(port, path, "").await?).context("an answer is no text")?;
     Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+/// The bytes of an answer on a port of this machine, head and body. `headers` are lines that end with CR LF.
+///
+/// # Errors
+/// When nothing listens, or the connection breaks.
+pub async fn answer(port: u16, path: &str, headers: &str) -> anyhow::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
 }

@@ -73,12 +73,7 @@ impl Service {
         let own = ["--data", &data, "--trusted-proxy", "127.0.0.1"];
         let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
         let mut role = Role::start(binary, "serve", "", &arguments)?;
-        let begun = Instant::now();
-        while !role.is_ready("").await {
-            role.alive()?;
-            ensure!(begun.elapsed() < PATIENCE, "headcount serve was not ready within {} s", PATIENCE.as_secs());
-            tokio::time::sleep(LOOK).await;
-        }
+        role.until_ready("", PATIENCE).await?;
         let registered = command(binary, "")
             .args(["project", "add", slug, "--host", page_host, "--public", "--data", &data])
             .output()
@@ -86,10 +81,7 @@ impl Service {
             .context("starting headcount project add")?;
         let said = String::from_utf8_lossy(&registered.stderr);
         ensure!(registered.status.success(), "headcount project add ended with {}: {said}", registered.status);
-        while !role.is_ready(r#""projects":1"#).await {
-            ensure!(begun.elapsed() < PATIENCE, "the service did not hear of its project");
-            tokio::time::sleep(LOOK).await;
-        }
+        role.until_ready(r#""projects":1"#, PATIENCE).await?;
         let noted = std::fs::read_to_string(directory.path().join("data/clickhouse/engine.json")).unwrap_or_default();
         let noted: serde_json::Value = serde_json::from_str(&noted).unwrap_or_default();
         let engine = noted["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
@@ -100,12 +92,6 @@ impl Service {
     #[must_use]
     pub fn target(&self) -> Target {
         Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.role.port)))
-    }
-
-    /// Its own process, without ClickHouse.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.role.pid
     }
 
     /// Peak resident memory: its own, and ClickHouse's.

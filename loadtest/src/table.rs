@@ -35,6 +35,27 @@ impl Spread {
     }
 }
 
+/// A table as text: a row for each measure (name, decimals, a cell for each column) that any column has.
+#[must_use]
+pub fn text<'a>(columns: &[String], rows: impl IntoIterator<Item = (&'a str, usize, Vec<Option<Spread>>)>) -> String {
+    let mut text = format!("{:<30}", "median (range)");
+    for column in columns {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {column:>27}");
+    }
+    for (measure, decimals, cells) in rows {
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        let _ = write!(text, "\n{measure:<30}");
+        for cell in cells {
+            let _ = write!(text, " {:>27}", cell.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals)));
+        }
+    }
+    text.push('\n');
+    text
+}
+
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {

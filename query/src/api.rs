@@ -86,7 +86,7 @@ impl FromRequestParts<Reports> for Asked {
 
 impl Asked {
     fn parameters(&self, known: &[&'static str]) -> Result<Parameters, Problem> {
-        Parameters::of(self.uri.query(), known)
+        Parameters::of(self.uri.query(), &known_of(&self.uri, known))
     }
 
     /// A CSV in a file that says what it is of, as it is read.
@@ -114,6 +114,12 @@ impl Asked {
             }
         }
     }
+}
+
+/// Parameters that a route knows: a CSV's path has `bom` too, which [`answer::bom`] takes.
+fn known_of(uri: &Uri, known: &[&'static str]) -> Vec<&'static str> {
+    let bom = uri.path().ends_with(".csv").then_some("bom");
+    known.iter().copied().chain(bom).collect()
 }
 
 /// A CSV has no place for a cursor but a header.
@@ -191,7 +197,7 @@ async fn projects(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (_, format) = format_of(uri.path(), &headers)?;
-    let parameters = Parameters::of(uri.query(), &["limit", "after", "prefix"])?;
+    let parameters = Parameters::of(uri.query(), &known_of(&uri, &["limit", "after", "prefix"]))?;
     let (limit, after) = (parameters.limit("limit")?, parameters.after_project()?);
     let prefix = parameters.text("prefix").unwrap_or("");
     let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);

@@ -75,10 +75,11 @@ async fn report_page(
     }
 }
 
-async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Response {
+async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>, uri: Uri) -> Response {
     // A redirect only repeats what is known to be a slug, so it cannot lead elsewhere.
     match project.parse::<ProjectSlug>() {
-        Ok(project) => Redirect::temporary(&format!("/projects/{project}/{}", reports.running())).into_response(),
+        Ok(project) => Redirect::temporary(&with_query(&format!("/projects/{project}/{}", reports.running()), &uri))
+            .into_response(),
         Err(_) => {
             let problem = Problem::unknown_project();
             problem.complete(page::problem(&problem).into_response())
@@ -86,10 +87,15 @@ async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>)
     }
 }
 
+/// `path` with the query of the request.
+fn with_query(path: &str, uri: &Uri) -> String {
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
 /// `/projects/docs/` leads to `/projects/docs`.
-async fn without_slash(Path(project): Path<String>) -> Response {
+async fn without_slash(Path(project): Path<String>, uri: Uri) -> Response {
     match project.parse::<ProjectSlug>() {
-        Ok(project) => Redirect::permanent(&format!("/projects/{project}")).into_response(),
+        Ok(project) => Redirect::permanent(&with_query(&format!("/projects/{project}"), &uri)).into_response(),
         Err(_) => {
             let problem = Problem::unknown_project();
             problem.complete(page::problem(&problem).into_response())

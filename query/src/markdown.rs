@@ -181,6 +181,9 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
         report.period.from.format("%Y-%m-%d %H:%M"),
         report.period.to.format("%Y-%m-%d %H:%M")
     );
+    if let Some(closes) = report.period.closes_after {
+        let _ = writeln!(out, "{}\n", closes.sentence());
+    }
     let mut rows = vec![
         vec!["Views".to_owned(), number(totals.views)],
         vec![unit(totals.visitors.unit).to_owned(), estimate(totals.visitors)],

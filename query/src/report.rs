@@ -52,6 +52,32 @@ pub struct ReportPeriod {
     pub closed: bool,
     /// `YYYY-MM`; null for a range.
     pub month: Option<String>,
+    /// What the close of the period's last open month waits for; null once all are closed.
+    pub closes_after: Option<ClosesAfter>,
+}
+
+/// What the close of an open month waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosesAfter {
+    /// Its end; then for late page views.
+    MonthEnd,
+    /// The time for late page views, and the count of all that were accepted.
+    LateViews,
+}
+
+impl ClosesAfter {
+    /// The same as a sentence.
+    pub(crate) const fn sentence(self) -> &'static str {
+        match self {
+            ClosesAfter::MonthEnd => {
+                "The month is running: it closes after its end, when the time for late page views has passed and all accepted ones are counted."
+            }
+            ClosesAfter::LateViews => {
+                "Not closed yet: a month closes when the time for late page views has passed and all accepted ones are counted. Until then figures may grow."
+            }
+        }
+    }
 }
 
 /// One month of the period.

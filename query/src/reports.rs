@@ -558,6 +558,24 @@ fn no_turn(reason: NoTurn) -> Problem {
     }
 }
 
+/// Whether ClickHouse's words are of stored data that it cannot read (its codes by number, since not every version names them) or no longer has.
+fn is_damage(cause: &str) -> bool {
+    /// CHECKSUM_DOESNT_MATCH, FILE_DOESNT_EXIST, CORRUPTED_DATA, CANNOT_DECOMPRESS, CANNOT_READ_ALL_DATA, BAD_DATA_PART_NAME,
+    /// NO_FILE_IN_DATA_PART, UNEXPECTED_FILE_IN_DATA_PART, BAD_SIZE_OF_FILE_IN_DATA_PART.
+    const CODES: [&str; 9] = [
+        "Code: 40.",
+        "Code: 107.",
+        "Code: 246.",
+        "Code: 271.",
+        "Code: 33.",
+        "Code: 233.",
+        "Code: 232.",
+        "Code: 234.",
+        "Code: 228.",
+    ];
+    CODES.iter().any(|code| cause.contains(code))
+}
+
 /// The problem that a reader sees; the cause is logged here, once.
 pub(crate) fn problem_of(error: &StoreError) -> Problem {
     if matches!(error, StoreError::UnknownProject) {
@@ -568,7 +586,15 @@ pub(crate) fn problem_of(error: &StoreError) -> Problem {
         return Problem::storage_unavailable();
     }
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    if error.is_unavailable() {
+    if is_damage(&cause) {
+        tracing::error!(
+            %error,
+            %cause,
+            "ClickHouse's data are damaged, and reports of the damaged part are refused. Check the disk, then stop the service and restore a \
+             backup of ClickHouse's data; what the log still holds is counted again"
+        );
+        Problem::storage_unavailable()
+    } else if error.is_unavailable() {
         tracing::warn!(%error, %cause, "a report could not be read");
         Problem::storage_unavailable()
     } else {

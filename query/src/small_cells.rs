@@ -11,6 +11,7 @@
 //! Suppression and why it needs a complement: Willenborg and de Waal, Elements of Statistical Disclosure Control, 2001.
 
 use crate::report::BreakdownItem;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The smallest floor that may be configured.
 pub const LEAST_FLOOR: u64 = 3;
@@ -29,6 +30,14 @@ pub struct Beneath {
 /// A figure that is shown counts at least so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floor(u64);
+
+/// Cells that reports of this process suppressed. For a metric: one number for the process, whichever report it was.
+static SUPPRESSED_CELLS: AtomicU64 = AtomicU64::new(0);
+
+/// How many cells the reports of this process have suppressed since its start, each time that they were computed.
+pub fn suppressed_cells() -> u64 {
+    SUPPRESSED_CELLS.load(Ordering::Relaxed)
+}
 
 impl Default for Floor {
     fn default() -> Self {
@@ -76,6 +85,7 @@ impl Floor {
             items.pop();
         }
         if cells > 0 {
+            SUPPRESSED_CELLS.fetch_add(cells, Ordering::Relaxed);
             items.push(BreakdownItem { value: "other".to_owned(), views, rest: true });
         }
         items

@@ -26,7 +26,7 @@ pub mod proto {
 }
 
 pub use beacon::Beacon;
-pub use project::{Host, ProjectSlug};
+pub use project::{Host, InvalidSlug, ProjectSlug};
 pub use rejection::{Rejection, RejectionReason};
 pub use sketch::{Coordinate, VisitorSketch};
 pub use stream::{StreamId, Version};

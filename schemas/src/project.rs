@@ -16,8 +16,14 @@ pub struct Host(Box<str>);
 
 /// Text that is no project slug.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("expected a project slug: 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit")]
+#[error("expected {}", InvalidSlug::EXPECTED)]
 pub struct InvalidSlug;
+
+impl InvalidSlug {
+    /// What a slug is, for messages that say `expected` themselves.
+    pub const EXPECTED: &str =
+        "a project slug: 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit";
+}
 
 /// Text that is no host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

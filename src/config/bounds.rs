@@ -5,6 +5,7 @@ use anyhow::bail;
 use ingest::journal::JournalConfig;
 use ingest::per_network::Limits;
 use ingest::projects::NewNames;
+use std::time::Duration;
 
 impl Config {
     /// How many new names host patterns may admit.
@@ -23,6 +24,16 @@ impl Config {
             agents: self.parse("agents_per_network", "a number of user agents, or 0 for no limit")?,
             ..Limits::default()
         })
+    }
+
+    /// For how long records may wait without anything being written until counting stands still. Two flushes at least: between
+    /// them nothing is written either.
+    pub fn stall_after(&self) -> anyhow::Result<Duration> {
+        let seconds: u64 = self.parse("stall_after_seconds", "a number of seconds of at least 1")?;
+        if seconds == 0 {
+            bail!("setting `stall_after_seconds` ({}): expected at least 1", self.origin("stall_after_seconds"));
+        }
+        Ok(Duration::from_secs(seconds).max(2 * self.aggregate()?.flush_every))
     }
 
     /// The bounds of the journal of `serve`.

@@ -14,12 +14,12 @@ use libloading::Library;
 #[derive(Debug, thiserror::Error)]
 pub enum ChdbError {
     /// The loader refused the file: wrong architecture, a missing dependency, a truncated download.
-    #[error("loading the ClickHouse library {path}: {source}")]
+    #[error("loading the ClickHouse library {path}: {cause}")]
     Load {
         /// The file that was asked for.
         path: PathBuf,
         /// The loader's own words.
-        source: libloading::Error,
+        cause: libloading::Error,
     },
     /// An argument holds a NUL byte, which C cannot pass on.
     #[error("an argument for the engine contains a NUL byte")]
@@ -48,7 +48,7 @@ type QueryStableV2 = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut Local
 /// # Errors
 /// [`ChdbError`]; an error of the engine carries its text, such as `Code: 210. DB::NetException: …`.
 pub fn run(library: &Path, arguments: &[String]) -> Result<(), ChdbError> {
-    let load = |source| ChdbError::Load { path: library.to_owned(), source };
+    let load = |cause| ChdbError::Load { path: library.to_owned(), cause };
     let arguments = arguments.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>()?;
     let mut argv: Vec<*mut c_char> = arguments.iter().map(|argument| argument.as_ptr().cast_mut()).collect();
     let argc = c_int::try_from(argv.len()).expect("a handful of arguments");

@@ -65,6 +65,12 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// Where the embedded engine's `BACKUP` writes to, and `RESTORE` reads from.
+    #[must_use]
+    pub fn backups_dir(&self) -> PathBuf {
+        self.data_dir.join(settings::BACKUPS)
+    }
+
     /// The defaults for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -344,13 +350,17 @@ impl Engine {
                 EngineError::Locked { pid: child::holder(&path.join("engine.lock")), path, waited: child::LOCK_WAIT }
             }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
-            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, source: io::Error::other(stderr) },
+            Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, cause: io::Error::other(stderr) },
+            // Databases and tables are symbolic links of ClickHouse's own.
+            _ if stderr.contains("FILE_ALREADY_EXISTS") && stderr.contains("Directory metadata/") => {
+                EngineError::FollowedLinks { path }
+            }
             _ if stderr.contains("Address already in use") => return Err(StartError::PortTaken),
             _ if stderr.contains("No space left on device") || stderr.contains("NOT_ENOUGH_SPACE") => {
                 EngineError::DiskFull { path }
             }
             _ if stderr.contains("Permission denied") || stderr.contains("Read-only file system") => {
-                EngineError::NotWritable { path, source: io::Error::other(stderr) }
+                EngineError::NotWritable { path, cause: io::Error::other(stderr) }
             }
             _ => EngineError::Ended { status, stderr },
         }))
@@ -362,13 +372,16 @@ impl Process {
         let program = match &launch.executable {
             Some(program) => program.clone(),
             None => std::env::current_exe()
-                .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), source })?,
+                .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), cause: source })?,
         };
-        let mut command = Command::new(&program);
-        command.arg("engine-child");
+        // The child's working directory is its data directory: ClickHouse writes a few files into it, such as `__cache__` with
+        // the Protobuf schemas of queries. So no path may be relative to ours.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut command = Command::new(absolute(&program));
+        command.arg("engine-child").current_dir(data_dir);
         match kind {
-            EngineKind::Library(path) => command.arg("--lib").arg(path),
-            EngineKind::Binary(path) => command.arg("--binary").arg(path),
+            EngineKind::Library(path) => command.arg("--lib").arg(absolute(path)),
+            EngineKind::Binary(path) => command.arg("--binary").arg(absolute(path)),
             EngineKind::External => unreachable!("a server of the operator's is never started"),
         };
         command.arg("--data").arg(data_dir).arg("--config").arg(&launch.settings);
@@ -376,7 +389,7 @@ impl Process {
         // A group of its own: Ctrl-C in a terminal reaches us alone, and the engine lives until our last flush.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, source })?;
+        let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, cause: source })?;
         let pid = child.id().unwrap_or_default();
         let last_lines = LastLines::default();
         let stderr = child.stderr.take().expect("piped above");
@@ -398,6 +411,8 @@ impl Process {
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 }
+
+pub use owner::connect;
 
 /// A client of an embedded engine at its `url`. It refuses to talk to a program of another user on the engine's port.
 #[must_use]
@@ -491,7 +506,7 @@ fn kept_secret(data_dir: &Path) -> Result<String, EngineError> {
             replace(&path, fresh.as_bytes())?;
             Ok(fresh)
         }
-        Err(source) => Err(EngineError::NotWritable { path, source }),
+        Err(source) => Err(EngineError::NotWritable { path, cause: source }),
     }
 }
 

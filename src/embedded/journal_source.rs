@@ -8,8 +8,6 @@ use schemas::{Hour, StreamId};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Name of the commit in the journal.
-const COMMIT: &str = "aggregate";
 /// Records read at once.
 const READ_BYTES: usize = 4 << 20;
 
@@ -23,10 +21,14 @@ pub struct JournalSource {
 }
 
 impl JournalSource {
+    /// Name of the aggregator's commit in the journal.
+    pub const COMMIT: &str = "aggregate";
+
     /// Records stay `retention_hours`, less if the journal needs their space, and always until their window is closed. What
     /// the last commit closed is known from here on, so a full journal has space before ClickHouse answers.
     pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
-        let commit = journal.text(COMMIT).ok().flatten().and_then(|text| serde_json::from_str::<Commit>(&text).ok());
+        let commit =
+            journal.text(Self::COMMIT).ok().flatten().and_then(|text| serde_json::from_str::<Commit>(&text).ok());
         // A commit of another log, or one that cannot be read, is an error of the loop that folds it.
         if let Some(commit) = commit.filter(|commit| commit.stream == journal.stream()) {
             journal.set_counted(commit.resume_at());
@@ -74,7 +76,7 @@ impl Source for JournalSource {
 
     async fn committed(&mut self) -> Result<Option<Commit>, SourceError> {
         let action = "read the aggregator's commit from the journal";
-        let text = self.blocking(action, |journal| journal.text(COMMIT)).await?;
+        let text = self.blocking(action, |journal| journal.text(Self::COMMIT)).await?;
         text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| SourceError {
             action,
             reason: error.to_string(),
@@ -125,7 +127,7 @@ impl Source for JournalSource {
         let before = Hour(Hour::of((self.clock)()).0.saturating_sub(self.retention_hours));
         let below = commit.resume_at();
         self.blocking(action, move |journal| {
-            journal.store_text(COMMIT, &text)?;
+            journal.store_text(Self::COMMIT, &text)?;
             // Only now: a restart begins at this commit.
             journal.set_counted(below);
             // Some at a time, each in a transaction of its own, so that appends come in between.

@@ -2,5 +2,6 @@
 
 mod chdb;
 pub mod engine;
+pub mod journal_socket;
 pub mod journal_source;
 pub mod supervisor;

@@ -98,7 +98,7 @@ pub fn clear(row: &mut ProjectRow) {
     (row.strip_trailing_slash, row.strip_html) = (0, 0);
 }
 
-/// One kind of rules and what is set of it: `mask: /users/*, /download/**`.
+/// One kind of rules or settings and what is set of it: `mask: /users/*, /download/**`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     kind: &'static str,
@@ -107,6 +107,17 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// One value, and whether it differs from a new project's.
+    pub fn of(kind: &'static str, value: impl Into<String>, is_set: bool) -> Self {
+        Rule { kind, value: value.into(), is_set }
+    }
+
+    /// Several values, or `nothing`.
+    pub fn list(kind: &'static str, texts: &[String]) -> Self {
+        let value = if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") };
+        Rule { kind, value, is_set: !texts.is_empty() }
+    }
+
     /// Whether it differs from a project without rules.
     pub fn is_set(&self) -> bool {
         self.is_set
@@ -121,20 +132,15 @@ impl fmt::Display for Rule {
 
 /// The rules of a project, one line for each kind.
 pub fn described(row: &ProjectRow) -> Vec<Rule> {
-    let list = |kind, texts: &[String]| Rule {
-        kind,
-        value: if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") },
-        is_set: !texts.is_empty(),
-    };
     let ending = |kind, strip: u8| Rule {
         kind,
         value: if strip == 1 { "strip" } else { "keep" }.to_owned(),
         is_set: strip == 1,
     };
     vec![
-        list("mask", &row.mask),
-        list("keep", &row.keep),
-        list("query-parameter", &row.query),
+        Rule::list("mask", &row.mask),
+        Rule::list("keep", &row.keep),
+        Rule::list("query-parameter", &row.query),
         ending("trailing-slash", row.strip_trailing_slash),
         ending("html", row.strip_html),
     ]

@@ -1,8 +1,9 @@
 //! What is set of a project beyond its hosts: who may read its reports, its time zone, who gets them by mail.
 
+use super::rules::Rule;
 use anyhow::{Context, bail};
 use clap::ArgMatches;
-use ingest::ignored::Network;
+use ingest::ignored::{InvalidNetwork, Network};
 use schemas::Host;
 use schemas::tables::ProjectRow;
 
@@ -37,8 +38,14 @@ impl Change {
         };
         let networks = |name: &str| -> anyhow::Result<Vec<String>> {
             let network = |text: &String| {
-                let network = text.parse::<Network>().with_context(|| format!("--{name} is {text:?}"))?;
-                Ok(network.to_string())
+                match text.parse::<Network>() {
+                    Ok(network) => Ok(network.to_string()),
+                    // One that an earlier version took can be removed.
+                    Err(InvalidNetwork::AllOfIpv4 | InvalidNetwork::AllOfIpv6) if name.starts_with("no-") => {
+                        Ok(text.clone())
+                    }
+                    Err(error) => Err(error).with_context(|| format!("--{name} is {text:?}")),
+                }
             };
             texts(name).map(network).collect()
         };
@@ -76,8 +83,19 @@ impl Change {
     }
 }
 
-/// What is set, in words.
-pub fn described(row: &ProjectRow) -> Vec<String> {
+/// What is set, one line for each kind.
+pub fn described(row: &ProjectRow) -> Vec<Rule> {
+    let zone = if row.time_zone.is_empty() { "UTC" } else { &row.time_zone };
+    vec![
+        Rule::of("reports", if row.public == 0 { "private" } else { "public" }, row.public != 0),
+        Rule::of("time zone", zone, !row.time_zone.is_empty()),
+        Rule::list("mail to", &row.recipients),
+        Rule::list("ignored networks", &row.ignore_networks),
+    ]
+}
+
+/// What is set, in one line.
+pub fn summary(row: &ProjectRow) -> String {
     let mut words = vec![if row.public == 0 { "private" } else { "public" }.to_owned()];
     words.push(format!("time zone {}", if row.time_zone.is_empty() { "UTC" } else { &row.time_zone }));
     if !row.recipients.is_empty() {
@@ -86,7 +104,7 @@ pub fn described(row: &ProjectRow) -> Vec<String> {
     if !row.ignore_networks.is_empty() {
         words.push(format!("ignores views from {}", row.ignore_networks.join(", ")));
     }
-    words
+    words.join("; ")
 }
 
 /// `name@host`, with the host in lower case. Stricter than mail is: no quotes, no comments, nothing that could end a line of a
@@ -142,18 +160,18 @@ mod tests {
     fn what_is_not_named_stays() {
         let mut row = row();
         change(&[]).unwrap().apply(&mut row);
-        assert_eq!(described(&row), ["private", "time zone UTC", "mail to b@example.org"]);
+        assert_eq!(summary(&row), "private; time zone UTC; mail to b@example.org");
         assert!(change(&[]).unwrap().is_nothing());
         let set = ["--public", "--time-zone", "Europe/Berlin", "--mail", "a@Example.ORG", "--no-mail", "b@example.org"];
         change(&set).unwrap().apply(&mut row);
-        assert_eq!(described(&row), ["public", "time zone Europe/Berlin", "mail to a@example.org"]);
+        assert_eq!(summary(&row), "public; time zone Europe/Berlin; mail to a@example.org");
         let ignored = ["--ignore-network", "192.0.2.7/24", "--ignore-network", "::ffff:192.0.2.0/120"];
         change(&ignored).unwrap().apply(&mut row);
-        assert_eq!(described(&row)[3..], ["ignores views from 192.0.2.0/24"]);
+        assert!(summary(&row).ends_with("; ignores views from 192.0.2.0/24"), "{}", summary(&row));
         change(&["--no-ignore-network", "192.0.2.0/24"]).unwrap().apply(&mut row);
-        assert_eq!(described(&row).len(), 3);
+        assert!(!summary(&row).contains("ignores"), "{}", summary(&row));
         change(&["--private", "--time-zone", ""]).unwrap().apply(&mut row);
-        assert_eq!(described(&row), ["private", "time zone UTC", "mail to a@example.org"]);
+        assert_eq!(summary(&row), "private; time zone UTC; mail to a@example.org");
     }
 
     #[test]

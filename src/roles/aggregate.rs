@@ -2,21 +2,28 @@
 //! group shares the partitions among them.
 
 use super::METRICS;
-use super::figures::Figures;
 use crate::config::Config;
-use crate::config::kafka::GroupProtocol;
-use crate::health::Readiness;
+use crate::config::kafka::{GroupProtocol, KafkaSettings};
+use crate::database::{DamagedStore, Server, WrongServer};
+use crate::health::lag::{Lag, Position};
+use crate::health::{Finding, Readiness};
+use crate::metrics::scrape::{Part, Scrape};
 use crate::metrics::{self, MetricsListener};
+use crate::serve::stalled;
 use crate::shell::{harden, signal, until};
-use crate::{close, database, mail, projects, report, topic};
-use aggregate::kafka::{GroupConfig, GroupStatus, Streams, run_group};
+use crate::{close, database, projects, topic};
+use aggregate::kafka::{GroupConfig, GroupStatus, PartitionStatus, Streams, run_group};
+use aggregate::metrics::FlushMetrics;
 use aggregate::store::SummaryStore;
+use aggregate::writes::Writes;
 use anyhow::Context;
 use axum::Router;
+use prometheus_client::registry::Registry;
 use serde_json::json;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Runs until SIGTERM or SIGINT, or until going on would give wrong figures. `recover`: go on where ClickHouse is older than the topic, which no
@@ -26,24 +33,35 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let settings = config.kafka()?;
     let client = settings.client()?;
     let operator = operator(&config).await?;
-    let metrics = operator.address();
+    let operator_address = operator.address();
     let status = Arc::new(GroupStatus::default());
     let (stop, stopped) = watch::channel(false);
-    let routes = routes(Arc::clone(&status));
+    let flushes = FlushMetrics::default();
+    #[cfg(feature = "mail")]
+    let mail = config.mail()?;
+    let member = Member::new(Arc::clone(&status), config.stall_after()?);
+    let mut registry = metrics::registry();
+    flushes.register(&mut registry);
+    #[cfg(feature = "mail")]
+    if let Some(mail) = &mail {
+        mail.metrics.register(&mut registry);
+    }
+    let routes = member.routes(registry);
     let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
-    tracing::info!(metrics, topic = settings.topic, group = settings.group, "headcount folds page views");
+    let mut checks = tokio::task::JoinSet::new();
+    checks.spawn(member.keep());
+    tracing::info!(
+        metrics = operator_address,
+        topic = settings.topic,
+        group = settings.group,
+        "headcount folds page views"
+    );
 
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
     let work = async {
-        let Some(clickhouse) = prepared(&config, &stopped).await? else { return Ok(()) };
-        let mut told = false;
-        while !topic::fit(&settings, config.topic_plan()?).await? {
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!("Kafka does not answer; nothing is folded until it does");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
-                () = until(stopped.clone()) => return Ok(()),
-            }
+        let Some(clickhouse) = prepared(&config, &server, &stopped).await? else { return Ok(()) };
+        if !has_topic(&settings, &config, &stopped).await? {
+            return Ok(());
         }
         let mut keeping = tokio::task::JoinSet::new();
         let timeout = config.clickhouse_timeout()?;
@@ -55,9 +73,16 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             config.close_after()?,
             config.retention()?,
             config.finished_every()?,
+            // No backup can hold the writes of several processes.
+            Writes::default(),
         ));
-        if let Some(mail) = config.mail()? {
-            keeping.spawn(mail::keep(clickhouse.clone(), mail, report::reports(clickhouse.clone(), &config)?));
+        #[cfg(feature = "mail")]
+        if let Some(mail) = mail {
+            keeping.spawn(crate::mail::keep(
+                clickhouse.clone(),
+                mail,
+                crate::report::reports(clickhouse.clone(), &config)?,
+            ));
         }
         let aggregate = aggregate::AggregateConfig { recover, ..config.aggregate()? };
         let group = GroupConfig {
@@ -66,7 +91,11 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
             group: settings.group.clone(),
             broker_assigns: settings.protocol == GroupProtocol::Consumer,
             times: settings.times,
-            store: SummaryStore::new(clickhouse, timeout).yielding().await.with_abort(aggregate.abort_at.clone()),
+            store: SummaryStore::new(clickhouse, timeout)
+                .yielding()
+                .await
+                .with_abort(aggregate.abort_at.clone())
+                .with_metrics(flushes),
             aggregate,
             streams,
             status: Arc::clone(&status),
@@ -76,6 +105,7 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     tokio::pin!(work);
     let verdict = tokio::select! {
         ended = &mut work => ended,
+        wrong = server.watch() => Err(wrong.into()),
         signal = signal() => {
             tracing::info!("stopping: writing and committing what is folded");
             let _ = stop.send(true);
@@ -88,6 +118,21 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
     verdict
+}
+
+/// Waits until Kafka has answered that the topic is fit. False if a stop came first.
+async fn has_topic(settings: &KafkaSettings, config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
+    let mut is_logged = false;
+    while !topic::fit(settings, config.topic_plan()?).await? {
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!("Kafka does not answer; nothing is folded until it does");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = until(stopped.clone()) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
@@ -103,14 +148,26 @@ async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
 }
 
 /// A client of the prepared database, or none if a stop came first.
-async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<Option<clickhouse::Client>> {
-    let server = config.clickhouse(&projects::clickhouse_url(config).await?);
+async fn prepared(
+    config: &Config,
+    server: &Server,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<clickhouse::Client>> {
     let timeout = config.clickhouse_timeout()?;
+    let prepare = async || {
+        let client = database::prepare(server, config.database(), timeout).await?;
+        database::check_store(&client, config.database(), timeout).await?;
+        anyhow::Ok(client)
+    };
     loop {
-        match database::prepare(&server, config.database(), timeout).await {
+        match prepare().await {
             Ok(client) => return Ok(Some(client)),
+            Err(error) if error.is::<WrongServer>() || error.is::<DamagedStore>() => return Err(error),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "ClickHouse is not ready; nothing is folded until it is");
+                tracing::warn!(
+                    error = crate::shell::chain(&error),
+                    "ClickHouse is not ready; nothing is folded until it is"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(2)) => {}
                     () = until(stopped.clone()) => return Ok(None),
@@ -120,64 +177,135 @@ async fn prepared(config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::R
     }
 }
 
-fn routes(status: Arc<GroupStatus>) -> Router {
-    let shown = Arc::clone(&status);
-    metrics::routes(move || figures(&status), move || ready(&shown))
+/// Between two notes of how far each partition is.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the operator's listener sees of this member of the group.
+#[derive(Clone)]
+struct Member {
+    status: Arc<GroupStatus>,
+    lags: Arc<Mutex<BTreeMap<i32, Lag>>>,
+    stall_after: Duration,
 }
 
-/// Ready: the group has taken this process in, and nothing it needs is failing.
-fn ready(status: &GroupStatus) -> (Readiness, serde_json::Map<String, serde_json::Value>) {
-    let partitions = status.partitions();
-    let failing = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
-    let store = partitions.values().any(|partition| failing(&partition.progress.store_fails));
-    let source = partitions.values().any(|partition| failing(&partition.progress.source_fails));
-    let found = if status.joined() && !store && !source { Readiness::Ready } else { Readiness::Unavailable };
-    let shown: serde_json::Map<String, serde_json::Value> = partitions
-        .iter()
-        .map(|(number, partition)| {
+impl Member {
+    fn new(status: Arc<GroupStatus>, stall_after: Duration) -> Self {
+        Member { status, lags: Arc::default(), stall_after }
+    }
+
+    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` where it is set up.
+    fn routes(&self, mut registry: Registry) -> Router {
+        let (scraped, shown) = (self.clone(), self.clone());
+        metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
+        metrics::routes(registry, move || shown.ready())
+    }
+
+    /// Notes the lag of each partition until it is dropped.
+    async fn keep(self) {
+        loop {
+            self.parts(&self.status.partitions());
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+    }
+
+    /// The partitions with their lag, as of now.
+    fn parts(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Vec<Part> {
+        let now = Instant::now();
+        let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        lags.retain(|number, _| partitions.contains_key(number));
+        let part = |(&number, partition): (&i32, &PartitionStatus)| {
             let progress = &partition.progress;
-            let committed = progress.committed.load(Ordering::Relaxed);
-            let (folded, again) =
-                (progress.folded.load(Ordering::Relaxed), progress.counted_before.load(Ordering::Relaxed));
-            let shown = json!({
-                "stream": partition.stream.map(|stream| stream.to_string()),
-                "counts_again_below": (folded < again).then_some(again),
-                "folded": folded,
-                "committed": committed,
-                "end": partition.end,
-                "lag": lag(partition),
-            });
-            (number.to_string(), shown)
-        })
-        .collect();
-    let details = [
-        ("group", json!(if status.joined() { "joined" } else { "not joined" })),
-        ("clickhouse", json!(if store { "refuses rows" } else { "takes rows" })),
-        ("log", json!(if source { "cannot be read" } else { "readable" })),
-        ("partitions", json!(shown)),
-    ];
-    (found, details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+            let lag = lags.entry(number).or_insert_with(|| Lag::new(now));
+            if let Some(end) = end(partition) {
+                let (committed, rows) =
+                    (progress.committed.load(Ordering::Relaxed), progress.rows.load(Ordering::Relaxed));
+                lag.note(now, Position { end, committed, rows });
+            }
+            Part {
+                labels: vec![("partition", number.to_string())],
+                progress: Arc::clone(progress),
+                lag_records: lag_records(partition),
+                lag_seconds: lag.age(now).as_secs_f64(),
+                is_stalled: lag.stalled(now, self.stall_after).is_some(),
+            }
+        };
+        partitions.iter().map(part).collect()
+    }
+
+    /// Ready: the group has taken this process in, nothing that it needs is failing, and counting goes on.
+    fn find(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Finding {
+        let mut unavailable = Vec::new();
+        if !self.status.joined() {
+            unavailable.push("the consumer group has not taken this process in".to_owned());
+        }
+        let mut degrading = Vec::new();
+        if store_fails(partitions) {
+            degrading.push("ClickHouse does not take rows".to_owned());
+        }
+        if source_fails(partitions) {
+            degrading.push("the log cannot be read".to_owned());
+        }
+        let parts = self.parts(partitions);
+        let stalled_records: Vec<u64> =
+            parts.iter().filter(|part| part.is_stalled).map(|part| part.lag_records.unwrap_or(0)).collect();
+        if !stalled_records.is_empty() {
+            let why = stalled(stalled_records.iter().sum(), self.stall_after);
+            degrading.push(format!("{why} or longer, in {} partitions", stalled_records.len()));
+        }
+        Finding::new(Readiness::Unavailable, unavailable, degrading)
+    }
+
+    fn ready(&self) -> (Finding, serde_json::Map<String, serde_json::Value>) {
+        let partitions = self.status.partitions();
+        let shown: serde_json::Map<String, serde_json::Value> =
+            partitions.iter().map(|(number, partition)| (number.to_string(), shown(partition))).collect();
+        let details = [
+            ("group", json!(if self.status.joined() { "joined" } else { "not joined" })),
+            ("clickhouse", json!(if store_fails(&partitions) { "refuses rows" } else { "takes rows" })),
+            ("log", json!(if source_fails(&partitions) { "cannot be read" } else { "readable" })),
+            ("partitions", json!(shown)),
+        ];
+        let details = details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        (self.find(&partitions), details)
+    }
+
+    fn scrape(&self, scrape: &mut Scrape<'_>) -> std::fmt::Result {
+        let partitions = self.status.partitions();
+        scrape.readiness(self.find(&partitions).readiness)?;
+        let is_joined = self.status.joined();
+        scrape.gauge("group_joined", "1 once the group has taken this process in.", is_joined)?;
+        scrape.counter("rebalances", "How often partitions came or went.", self.status.rebalances())?;
+        scrape.parts(&self.parts(&partitions))
+    }
 }
 
-/// Records that are not known to be in ClickHouse. The client hears of the log's end now and then; what was folded is there.
-fn lag(partition: &aggregate::kafka::PartitionStatus) -> Option<u64> {
+fn store_fails(partitions: &BTreeMap<i32, PartitionStatus>) -> bool {
+    partitions.values().any(|partition| partition.progress.store_fails.load(Ordering::Relaxed))
+}
+
+fn source_fails(partitions: &BTreeMap<i32, PartitionStatus>) -> bool {
+    partitions.values().any(|partition| partition.progress.source_fails.load(Ordering::Relaxed))
+}
+
+fn shown(partition: &PartitionStatus) -> serde_json::Value {
     let progress = &partition.progress;
-    let end = partition.end?.max(progress.folded.load(Ordering::Relaxed));
-    Some(end.saturating_sub(progress.committed.load(Ordering::Relaxed)))
+    let (folded, again) = (progress.folded.load(Ordering::Relaxed), progress.counted_before.load(Ordering::Relaxed));
+    json!({
+        "stream": partition.stream.map(|stream| stream.to_string()),
+        "counts_again_below": (folded < again).then_some(again),
+        "folded": folded,
+        "committed": progress.committed.load(Ordering::Relaxed),
+        "end": partition.end,
+        "lag": lag_records(partition),
+    })
 }
 
-fn figures(status: &GroupStatus) -> String {
-    let partitions = status.partitions();
-    let labels = |number: &i32| format!("{{partition=\"{number}\"}}");
-    let lag: Vec<(String, u64)> =
-        partitions.iter().filter_map(|(number, partition)| Some((labels(number), lag(partition)?))).collect();
-    let progress: Vec<_> =
-        partitions.iter().map(|(number, partition)| (labels(number), Arc::clone(&partition.progress))).collect();
-    let mut figures = Figures::default();
-    figures
-        .one("group_joined", "gauge", "1 once the group has taken this process in.", u8::from(status.joined()))
-        .one("rebalances_total", "counter", "How often partitions came or went.", status.rebalances())
-        .family("lag_records", "gauge", "Records that are not known to be in ClickHouse.", lag)
-        .partitions(&progress);
-    figures.text()
+/// The log's end. The client hears of it now and then; what was folded is there.
+fn end(partition: &PartitionStatus) -> Option<u64> {
+    Some(partition.end?.max(partition.progress.folded.load(Ordering::Relaxed)))
+}
+
+/// Records that are not known to be in ClickHouse.
+fn lag_records(partition: &PartitionStatus) -> Option<u64> {
+    Some(end(partition)?.saturating_sub(partition.progress.committed.load(Ordering::Relaxed)))
 }

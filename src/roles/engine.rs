@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::embedded::engine::Engine;
+use crate::say;
 use crate::shell::{open_data_directory, signal};
 use anyhow::bail;
 use std::io::Read;
@@ -18,7 +19,7 @@ pub async fn run(config: &Config, port: Option<u16>, until_eof: bool) -> anyhow:
     engine.port = port;
     let mut engine = Engine::start(&engine).await?;
     // For whoever started us. The URL is a password: it goes to no log.
-    println!("ClickHouse at {}", engine.url());
+    say!("ClickHouse at {}", engine.url());
     tokio::select! {
         signal = signal() => signal?,
         () = end_of_input(), if until_eof => {}

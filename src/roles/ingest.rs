@@ -3,10 +3,11 @@
 //! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
 //! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
 
-use super::figures::Figures;
 use super::{METRICS, loopback};
 use crate::config::Config;
-use crate::health::{Health, Readiness};
+use crate::database::Server;
+use crate::health::{Finding, Health, Readiness};
+use crate::metrics::scrape::Scrape;
 use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot};
 use crate::registry::{RegistryCopy, refresh_registry};
@@ -28,6 +29,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long Kafka is waited for at the start. Longer would be time without beacons.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the first read of the registry waits for the check of ClickHouse.
+const CLICKHOUSE_AT_START: Duration = Duration::from_secs(3);
 
 /// Runs until SIGTERM or SIGINT. `recover`: restore the registry of ClickHouse from this endpoint's copy, if ClickHouse has none.
 pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
@@ -62,21 +66,30 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     };
     let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
 
-    let registry = RegistryCopy::open(&data);
+    let registry = RegistryCopy::open(&data)?;
     let projects = Projects::new(config.host_patterns()?, config.new_names()?);
     projects.replace(registry.index());
-    let names = Snapshot::new(&data.join("admitted.json"));
+    let names = Snapshot::new(&data.join(projects::ADMITTED));
     projects.admit_known(names.load::<Vec<ProjectSlug>>());
     let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
 
-    let server = config.clickhouse(&projects::clickhouse_url(&config).await?);
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
     let (stop, stopped) = watch::channel(false);
-    let database = server.with_database(config.database());
+    let database = server.client();
     let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(watch_clickhouse(server.clone()));
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
     // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
-    let refresh = tokio::spawn(refresh_registry(Arc::clone(&ingest), database, registry, check, names));
+    let refresh = refresh_registry(Arc::clone(&ingest), database, registry, check, names, until(stopped.clone()));
+    let refresh = tokio::spawn({
+        let server = server.clone();
+        async move {
+            // The first read needs a checked server. One that is away may come later.
+            let _ = tokio::time::timeout(CLICKHOUSE_AT_START, server.bind()).await;
+            refresh.await;
+        }
+    });
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
@@ -84,13 +97,13 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let privacy =
         query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
     let privacy = ingest::rate_limited(privacy, &ingest);
-    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes };
-    let state = Health::new(endpoint.readiness());
+    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes, server };
+    let state = Health::new(endpoint.find().readiness);
     let router = ingest::routes(Arc::clone(&ingest)).merge(health::routes(state.clone())).merge(privacy);
     let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
     let metrics = operator.address();
     beside.spawn(operator_routes(operator, endpoint.clone(), stopped));
-    beside.spawn(state.keep(move || endpoint.readiness()));
+    beside.spawn(state.keep(move || endpoint.find().readiness));
     tracing::info!(%address, metrics, data = %data.display(), topic = settings.topic, "headcount takes beacons");
 
     let verdict = tokio::select! {
@@ -106,14 +119,23 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         Ok(outcome) => outcome?,
         Err(error) => tracing::error!(%error, "the listener failed"),
     }
-    refresh.abort();
     beside.abort_all();
     // It ends by itself: aborted, it might take tallies with it.
     let _ = keep.await;
-    let _ = refresh.await;
+    crate::serve::end_of(refresh).await;
     ingest.send_tallies().await;
     sink.close(CLOSE_WITHIN).await;
     verdict
+}
+
+/// Beacons need no ClickHouse, so where its URL leads to several servers only the registry stops being read: what another server has could
+/// refuse the beacons of all projects.
+async fn watch_clickhouse(server: Server) {
+    let error = server.watch().await;
+    tracing::error!(
+        %error,
+        "the registry is not read any more; the last one stays active, and beacons go on. Start again after the cause is removed"
+    );
 }
 
 /// Resolves if the topic turns out not to be fit, once Kafka answers.
@@ -142,42 +164,51 @@ struct Endpoint {
     sink: KafkaSink,
     /// Size of the spill, in bytes.
     spill_bytes: u64,
+    server: Server,
 }
 
 impl Endpoint {
-    fn readiness(&self) -> Readiness {
+    fn find(&self) -> Finding {
         let kafka = self.sink.figures();
-        let full = kafka.away && kafka.spill_bytes >= self.spill_bytes;
-        if full || self.ingest.refuses_beacons() {
-            Readiness::Refusing
-        } else if kafka.away || self.ingest.foreign_keys() > 0 {
-            Readiness::Degraded
-        } else {
-            Readiness::Ready
+        let mut refusing: Vec<String> = self.ingest.refusal().into_iter().collect();
+        if kafka.away && kafka.spill_bytes >= self.spill_bytes {
+            refusing.push("Kafka does not acknowledge, and the spill is full (`spill_bytes`)".to_owned());
         }
+        let mut degrading = Vec::new();
+        if kafka.away {
+            degrading.push("Kafka does not acknowledge".to_owned());
+        }
+        if let nodes @ 1.. = self.ingest.foreign_keys() {
+            degrading.push(format!("{nodes} endpoints have another visitor key"));
+        }
+        if self.server.is_wrong() {
+            degrading.push("ClickHouse is another server than before, see the log".to_owned());
+        }
+        Finding::new(Readiness::Refusing, refusing, degrading)
     }
 
-    fn figures(&self) -> String {
+    fn scrape(&self, scrape: &mut Scrape<'_>) -> std::fmt::Result {
         let kafka = self.sink.figures();
-        let mut figures = Figures::default();
-        figures
-            .one("delivered_total", "counter", "Records that Kafka acknowledged.", kafka.delivered)
-            .one("spilled_total", "counter", "Records that went to the spill instead of Kafka.", kafka.spilled)
-            .one("drained_total", "counter", "Spilled records that have arrived in Kafka.", kafka.drained)
-            .one("spill_records", "gauge", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)
-            .one("spill_bytes", "gauge", "Bytes of records in the spill.", kafka.spill_bytes)
-            .one("queue_records", "gauge", "Records that wait for Kafka's acknowledgement.", kafka.in_queue)
-            .one("kafka_away", "gauge", "1 while Kafka does not acknowledge.", u8::from(kafka.away))
-            .endpoint(&self.ingest);
-        figures.text()
+        scrape.readiness(self.find().readiness)?;
+        scrape.counter("delivered", "Records that Kafka acknowledged.", kafka.delivered)?;
+        scrape.counter("spilled", "Records that went to the spill instead of Kafka.", kafka.spilled)?;
+        scrape.counter("drained", "Spilled records that have arrived in Kafka.", kafka.drained)?;
+        scrape.gauge("spill_records", "Records in the spill that are not known to be in Kafka.", kafka.in_spill)?;
+        scrape.gauge("spill_bytes", "Bytes of records in the spill.", kafka.spill_bytes)?;
+        scrape.gauge("spill_capacity_bytes", "Bytes of records that the spill may hold.", self.spill_bytes)?;
+        scrape.gauge("queue_records", "Records that wait for Kafka's acknowledgement.", kafka.in_queue)?;
+        scrape.gauge("kafka_away", "1 while Kafka does not acknowledge.", kafka.away)?;
+        scrape.endpoint(&self.ingest)
     }
 }
 
 async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped: watch::Receiver<bool>) {
-    let shown = endpoint.clone();
-    let ready = move || (shown.readiness(), shown.ingest.details());
-    let routes = metrics::routes(move || endpoint.figures(), ready);
+    let mut registry = metrics::registry();
+    endpoint.ingest.metrics.register(&mut registry);
+    let scraped = endpoint.clone();
+    metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
+    let routes = metrics::routes(registry, move || (endpoint.find(), endpoint.ingest.details()));
     if let Err(error) = operator.serve(routes, until(stopped)).await {
-        tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
     }
 }

@@ -1,13 +1,15 @@
 //! `headcount query`: reports from ClickHouse.
 
-use super::figures::Figures;
 use super::{METRICS, loopback};
 use crate::config::Config;
-use crate::health::{Health, Readiness};
+use crate::database::WrongServer;
+use crate::health::{Finding, Health, Readiness};
 use crate::metrics::{self, MetricsListener};
+use crate::serve::measured;
 use crate::shell::{harden, limits, signal, until};
 use crate::{health, http, privacy, projects};
 use anyhow::Context;
+use prometheus_client::registry::Registry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,14 +27,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = http::bind(config.listen_or(loopback(8027))?).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&config, METRICS[2]).await?;
-    let client = config.clickhouse(&projects::clickhouse_url(&config).await?).with_database(config.database());
+    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
+    // A server that is away may come later.
+    match tokio::time::timeout(ASK, server.bind()).await {
+        Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
+        _ => {}
+    }
+    let client = server.client();
     // The URL may hold a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(client.clone(), config.access(make_one)?, config.clock()?);
     access.begin().await;
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client.clone());
+    let mut registry = metrics::registry();
     let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
+    let reports = measured(reports, &mut registry);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
     let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
@@ -43,14 +53,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(state.clone().keep(client, access));
     beside.spawn(async move {
-        if let Err(error) = operator.serve(state.routes(), until(stopped)).await {
-            tracing::error!(error = format!("{error:#}"), "the listener of `metrics_listen` failed");
+        if let Err(error) = operator.serve(state.routes(registry), until(stopped)).await {
+            tracing::error!(error = crate::shell::chain(&error), "the listener of `metrics_listen` failed");
         }
     });
     tracing::info!(%address, metrics, "headcount serves reports");
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
+        // Open requests are not waited for: no further answer of another server.
+        wrong = server.watch() => return Err(wrong.into()),
         signal = signal() => signal?,
     }
     let _ = stop.send(true);
@@ -85,18 +97,29 @@ impl State {
         }
     }
 
-    fn routes(self) -> axum::Router {
+    fn finding(&self) -> Finding {
+        let readiness = self.health.get();
+        let is_ready = readiness == Readiness::Ready;
+        let why = (!is_ready).then(|| format!("ClickHouse: {}", self.clickhouse()));
+        Finding { readiness, reasons: why.into_iter().collect() }
+    }
+
+    fn clickhouse(&self) -> String {
+        self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn routes(self, mut registry: Registry) -> axum::Router {
         let health = self.health.clone();
-        let figures = move || {
-            let ready = u8::from(health.get() == Readiness::Ready);
-            let mut figures = Figures::default();
-            figures.one("clickhouse_answers", "gauge", "1 while reports can be read from ClickHouse.", ready);
-            figures.text()
-        };
+        metrics::scraped(&mut registry, move |scrape| {
+            let found = health.get();
+            scrape.readiness(found)?;
+            let is_ready = found == Readiness::Ready;
+            scrape.gauge("clickhouse_answers", "1 while reports can be read from ClickHouse.", is_ready)
+        });
         let ready = move || {
-            let clickhouse = self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            (self.health.get(), [("clickhouse".to_owned(), clickhouse.into())].into_iter().collect())
+            let details = [("clickhouse".to_owned(), self.clickhouse().into())];
+            (self.finding(), details.into_iter().collect())
         };
-        metrics::routes(figures, ready)
+        metrics::routes(registry, ready)
     }
 }

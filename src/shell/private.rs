@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What headcount keeps in a data directory. Other files are the operator's and stay as they are; the directory's mode protects them, too.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "version",
     "lock",
     "keys",
@@ -15,6 +15,7 @@ const OURS: [&str; 9] = [
     "spill.redb",
     "projects.json",
     "admitted.json",
+    "erased.json",
     "headcount.toml",
     "clickhouse",
 ];

@@ -21,7 +21,7 @@ pub const USER_AGENT: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
 
 /// How long the browser may take for anything. Generous, since it may share two cores with a ClickHouse.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running Chromium, killed when dropped.
 pub struct Browser {

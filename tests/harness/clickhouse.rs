@@ -18,9 +18,22 @@ pub struct Engine {
 impl Engine {
     /// A started engine.
     pub async fn start() -> Result<Engine> {
+        Self::start_with(None).await
+    }
+
+    /// A started engine with data of its own, whose URL has the same path as another one's: a proxy may lead to either.
+    pub async fn start_beside(other: &Engine) -> Result<Engine> {
+        Self::start_with(Some(other.secret()?)).await
+    }
+
+    async fn start_with(secret: Option<String>) -> Result<Engine> {
         let directory = TempDir::with_prefix("headcount-engine-")?;
         let port = free_port()?;
         let data = directory.path().join("data");
+        if let Some(secret) = secret {
+            std::fs::create_dir_all(data.join("clickhouse"))?;
+            std::fs::write(data.join("clickhouse/engine.secret"), secret)?;
+        }
         let arguments = vec![
             "engine".to_owned(),
             "--data".to_owned(),
@@ -54,10 +67,19 @@ impl Engine {
         self.directory.path().join("data").join("clickhouse").join("engine.json")
     }
 
+    fn secret(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.secret"))?;
+        Ok(text.trim().to_owned())
+    }
+
     /// Its base URL, the same after each start.
     pub fn url(&self) -> Result<String> {
-        let text = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.secret"))?;
-        Ok(format!("http://127.0.0.1:{}/{}", self.port, text.trim()))
+        self.url_at(self.port)
+    }
+
+    /// Its URL through a proxy on this port of loopback.
+    pub fn url_at(&self, port: u16) -> Result<String> {
+        Ok(format!("http://127.0.0.1:{port}/{}", self.secret()?))
     }
 
     /// Where it keeps its data.

@@ -52,6 +52,8 @@ struct Counts {
 
 struct Shared {
     upstream: SocketAddr,
+    /// Takes every second connection.
+    second: Mutex<Option<SocketAddr>>,
     faults: Faults,
     counts: Counts,
     /// Raised to cut all connections.
@@ -83,6 +85,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream,
+            second: Mutex::default(),
             faults: Faults::default(),
             counts: Counts::default(),
             cut: watch::Sender::new(0),
@@ -104,6 +107,11 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on every second connection goes to another server.
+    pub fn alternate(&self, second: SocketAddr) {
+        *locked(&self.shared.second) = Some(second);
     }
 
     /// Each piece of bytes arrives so much later.
@@ -198,13 +206,14 @@ fn reset(stream: &TcpStream) {
 }
 
 async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
-    shared.counts.connections.fetch_add(1, Ordering::SeqCst);
+    let number = shared.counts.connections.fetch_add(1, Ordering::SeqCst);
     reset(&client);
     if shared.faults.refuse.load(Ordering::SeqCst) {
         shared.counts.refused.fetch_add(1, Ordering::SeqCst);
         return;
     }
-    let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return };
+    let upstream = locked(&shared.second).filter(|_| number % 2 == 1).unwrap_or(shared.upstream);
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut cut = shared.cut.subscribe();
     cut.mark_unchanged();

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 /// How long anything may take before a story fails. Generous: machines under test are busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until `ask` gives a value; a failure tells the last state.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
@@ -35,15 +35,24 @@ where
 
 /// The binary under test: `$HEADCOUNT_BIN`, else the one built beside this test.
 pub fn binary() -> Result<PathBuf> {
+    program("headcount")
+}
+
+/// The load tester, which is beside [`binary`].
+pub fn loadtest() -> Result<PathBuf> {
+    program("headcount-loadtest")
+}
+
+fn program(name: &str) -> Result<PathBuf> {
     let path = match std::env::var_os("HEADCOUNT_BIN") {
-        Some(path) => PathBuf::from(path),
+        Some(path) => PathBuf::from(path).with_file_name(name),
         None => {
             let test = std::env::current_exe()?;
             let profile = test.parent().and_then(Path::parent).context("a test lives in target/PROFILE/deps")?;
-            profile.join("headcount")
+            profile.join(name)
         }
     };
-    ensure!(path.exists(), "{} is missing; build it with `cargo build`, or run scripts/test", path.display());
+    ensure!(path.exists(), "{} is missing; run `cargo build --workspace --bins`, or scripts/test", path.display());
     Ok(path)
 }
 
@@ -198,6 +207,19 @@ impl Service {
         self.process.stop().await
     }
 
+    /// Starts the process, and does not wait for it.
+    pub fn spawn(&mut self, more: &[&str]) -> Result<()> {
+        self.process.spawn(more)
+    }
+
+    /// Waits for the end of the running process, which must be an error that names the cause.
+    pub async fn ended_with_an_error(&mut self, cause: &str) -> Result<()> {
+        let status = self.process.ended().await?;
+        let log = self.log();
+        ensure!(!status.success() && log.contains(cause), "the service ended with {status}\n{log}");
+        Ok(())
+    }
+
     /// Starts the process, which must end by itself and with an error. Returns what it has written.
     pub async fn refused(&mut self, more: &[&str]) -> Result<String> {
         let before = self.log().len();
@@ -216,7 +238,7 @@ impl Service {
         Ok(())
     }
 
-    /// What a command of ours prints as JSON, about this data directory. The service must not run.
+    /// What a command of ours prints as JSON, about this data directory, whether the service runs or not.
     pub async fn told(&self, command: &[&str]) -> Result<Value> {
         let mut process = Command::new(binary()?);
         process.args(command).args(["--format", "json", "--data"]).arg(self.data()).kill_on_drop(true);

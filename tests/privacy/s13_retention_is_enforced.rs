@@ -104,7 +104,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     let sent = "INSERT INTO delivery (project, month, recipient, sent) \
                 SELECT 'erased', toStartOfMonth(today()), 'reader@example.org', now('UTC')";
     client.query(sent).execute().await?;
-    let told = deployment.done(&["project", "erase", "erased"]).await?;
+    let told = deployment.done(&["project", "erase", "erased", "--yes"]).await?;
     ensure!(told.contains("erased") && told.contains("log"), "{told}");
     ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "and none after");
     // More of it comes out of the log, and is removed again.

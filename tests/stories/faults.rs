@@ -3,6 +3,8 @@
 //! A short form of most runs with every test run. `scripts/test --faults` runs all at length and prints their table.
 //! `HEADCOUNT_FAULTS_SEED` replays one.
 
+#[path = "faults/alone.rs"]
+mod alone;
 #[path = "faults/audit.rs"]
 mod audit;
 #[path = "faults/bed.rs"]
@@ -19,6 +21,10 @@ mod load;
 mod older_store;
 #[path = "faults/records.rs"]
 mod records;
+#[path = "faults/serve_limits.rs"]
+mod serve_limits;
+#[path = "faults/serve_store.rs"]
+mod serve_store;
 #[path = "faults/store.rs"]
 mod store;
 #[path = "faults/topics.rs"]

@@ -37,7 +37,7 @@ async fn views_of_ignored_networks_are_tallied_and_not_counted() -> Result<()> {
     let add = [&["project", "add", "docs", "--host", "docs.example", "--public"][..], &networks].concat();
     service.done(&add).await?;
     let set = service.done(&["project", "set", "docs", "--ignore-network", "192.0.2.7"]).await?;
-    ensure!(set.contains("ignores views from 192.0.2.7/32, 2001:db8:7::/48, 203.0.113.0/28"), "{set}");
+    ensure!(set.contains("→ 192.0.2.7/32, 2001:db8:7::/48, 203.0.113.0/28\n"), "{set}");
     // Waits until the endpoint has read the registry.
     service.register(&[("last", "last.example")]).await?;
     eventually("three projects to be known", async || {
@@ -62,7 +62,7 @@ async fn views_of_ignored_networks_are_tallied_and_not_counted() -> Result<()> {
     reported(&service, "other", 9, 3).await?;
 
     let removed = service.done(&["project", "set", "docs", "--no-ignore-network", "2001:db8:7::/48"]).await?;
-    ensure!(removed.contains("ignores views from 192.0.2.7/32, 203.0.113.0/28"), "{removed}");
+    ensure!(removed.contains("→ 192.0.2.7/32, 203.0.113.0/28\n"), "{removed}");
     let log = service.log();
     for reader in everywhere.iter().chain(&of_docs).chain(&counted) {
         ensure!(!log.contains(reader), "the log names {reader}");

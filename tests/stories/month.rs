@@ -2,7 +2,7 @@
 //! their error, open and closed; and a run that was interrupted goes on where it was.
 
 use anyhow::{Context, Result, ensure};
-use harness::service::{PATIENCE, binary, eventually};
+use harness::service::{PATIENCE, eventually, loadtest};
 use harness::{clickhouse, kafka};
 use serde_json::Value;
 use std::path::Path;
@@ -13,9 +13,9 @@ use tokio::process::Command;
 const SIGMAS: f64 = 4.0;
 
 async fn month(more: &[&str]) -> Result<Command> {
-    let mut command = Command::new(binary()?);
+    let mut command = Command::new(loadtest()?);
     command
-        .args(["loadtest", "month", "--preset", "small"])
+        .args(["month", "--preset", "small"])
         .args(["--kafka-bootstrap", &kafka::shared().await?])
         .args(more)
         .env("HEADCOUNT_CLICKHOUSE_URL", clickhouse::shared().await?)
@@ -65,17 +65,16 @@ fn right(figures: &Value) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_month_is_counted_to_the_last_view_and_stays_so_when_it_is_closed() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let (json, html) = (directory.path().join("month.json"), directory.path().join("month.html"));
+    let json = directory.path().join("month.json");
     let mut command =
-        month(&["--window-records", "5000", "--report-probe", "--project", "10G", "--seconds", "300"]).await?;
-    let (figures, said) = figures(command.arg("--json").arg(&json).arg("--html").arg(&html), &json).await?;
+        month(&["--window-records", "5000", "--report-probe=2", "--project", "10G", "--seconds", "300"]).await?;
+    let (figures, said) = figures(command.arg("--json").arg(&json), &json).await?;
     right(&figures)?;
     ensure!(figures["complete"] == true, "{figures}");
     let reports = &figures["reports"];
     ensure!(reports["reports"].as_u64() > Some(0) && reports["failed"] == 0, "nobody read a report: {said}");
-    ensure!(reports["rate"] == 5 && figures["counted"]["cpu"]["query"].as_f64() > Some(0.0), "{reports}: {said}");
+    ensure!(reports["rate"] == 2 && figures["counted"]["cpu"]["query"].as_f64() > Some(0.0), "{reports}: {said}");
     ensure!(said.contains("10,000,000,000 page views a month, by arithmetic"), "{said}");
-    ensure!(std::fs::read_to_string(&html)?.contains("<svg"), "a page without a chart");
     Ok(())
 }
 

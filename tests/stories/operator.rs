@@ -1,5 +1,10 @@
 //! An operator's story: what does not start says why and what to do, and what was stopped goes on where it was.
 
+#[path = "operator/commands.rs"]
+mod commands;
+#[path = "operator/health.rs"]
+mod health;
+
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
 use harness::service::{Service, binary};

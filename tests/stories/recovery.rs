@@ -1,5 +1,10 @@
 //! ClickHouse's data replaced by an older copy, or removed, beside the current journal: nothing is missing without a message.
 
+#[path = "recovery/backup.rs"]
+mod backup;
+#[path = "recovery/which_clickhouse.rs"]
+mod which_clickhouse;
+
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
 use harness::service::{Service, eventually};

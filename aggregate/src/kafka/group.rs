@@ -62,12 +62,12 @@ pub struct GroupConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     /// rdkafka failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {cause}")]
     Kafka {
         /// What was attempted.
         action: &'static str,
         /// Why not.
-        source: KafkaError,
+        cause: KafkaError,
     },
     /// A committed offset that is not ours.
     #[error("partition {partition} of topic {topic}: {reason}")]
@@ -119,7 +119,7 @@ pub enum GroupError {
     Random(getrandom::Error),
     /// A thread did not start.
     #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
+    Thread(std::io::Error),
     /// ClickHouse failed for good.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -266,15 +266,18 @@ pub async fn run_group(config: GroupConfig, shutdown: impl Future<Output = ()> +
     let runtime = Handle::current();
     let stop = Arc::new(AtomicBool::new(false));
     let (tell, mut told) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("kafka-group".to_owned()).spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            let member = std::panic::AssertUnwindSafe(|| Member::start(config, runtime)?.serve(&stop));
-            let outcome = std::panic::catch_unwind(member)
-                .unwrap_or_else(|_| Err(GroupError::Internal("the group's thread panicked".to_owned())));
-            let _ = tell.send(outcome);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("kafka-group".to_owned())
+        .spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let member = std::panic::AssertUnwindSafe(|| Member::start(config, runtime)?.serve(&stop));
+                let outcome = std::panic::catch_unwind(member)
+                    .unwrap_or_else(|_| Err(GroupError::Internal("the group's thread panicked".to_owned())));
+                let _ = tell.send(outcome);
+            }
+        })
+        .map_err(GroupError::Thread)?;
     tokio::pin!(shutdown);
     let gone = || Err(GroupError::Internal("the group's thread is gone".to_owned()));
     tokio::select! {
@@ -342,10 +345,10 @@ impl Member {
         };
         let consumer: GroupConsumer = client
             .create_with_context(context)
-            .map_err(|source| GroupError::Kafka { action: "make a Kafka consumer of these settings", source })?;
+            .map_err(|source| GroupError::Kafka { action: "make a Kafka consumer of these settings", cause: source })?;
         consumer
             .subscribe(&[config.topic.as_str()])
-            .map_err(|source| GroupError::Kafka { action: "subscribe to the topic", source })?;
+            .map_err(|source| GroupError::Kafka { action: "subscribe to the topic", cause: source })?;
         Ok(Member { config, runtime, consumer: Arc::new(consumer), tasks: BTreeMap::new() })
     }
 
@@ -364,7 +367,7 @@ impl Member {
                     break Err(GroupError::Internal(reason));
                 }
                 Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
-                    break Err(GroupError::Kafka { action: "stay in the consumer group", source });
+                    break Err(GroupError::Kafka { action: "stay in the consumer group", cause: source });
                 }
                 Some(Err(error)) => {
                     self.consumer.context().complain(&error, "while waiting for the group");
@@ -422,7 +425,7 @@ impl Member {
             match question(&self.consumer) {
                 Ok(answer) => return Ok(answer),
                 Err(source) if Instant::now() > deadline || stop.load(Ordering::SeqCst) => {
-                    return Err(GroupError::Kafka { action, source });
+                    return Err(GroupError::Kafka { action, cause: source });
                 }
                 Err(error) => self.consumer.context().complain(&error, action),
             }
@@ -472,7 +475,7 @@ impl Member {
             let at = Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX));
             starts
                 .add_partition_offset(&self.config.topic, partition, at)
-                .map_err(|source| GroupError::Kafka { action: "name an offset to begin at", source })?;
+                .map_err(|source| GroupError::Kafka { action: "name an offset to begin at", cause: source })?;
             // Before it is assigned, so that no record comes by another way.
             let queue = self.consumer.split_partition_queue(&self.config.topic, partition);
             let queue = queue.ok_or_else(|| GroupError::Internal(format!("partition {partition} has no queue")))?;
@@ -480,9 +483,9 @@ impl Member {
         }
         self.consumer
             .incremental_assign(&starts)
-            .map_err(|source| GroupError::Kafka { action: "take the partitions that the group gave", source })?;
+            .map_err(|source| GroupError::Kafka { action: "take the partitions that the group gave", cause: source })?;
         for (partition, commit, start, queue) in begun {
-            let reader = Reader::start(queue, partition, self.config.times, start)?;
+            let reader = Reader::start(queue, partition, self.config.times, start).map_err(GroupError::Thread)?;
             let (stop, stopped) = watch::channel(false);
             let part = Part {
                 cluster: cluster.clone(),
@@ -513,7 +516,7 @@ impl Member {
         self.stop_tasks(partitions, lost);
         self.consumer
             .incremental_unassign(&self.list(partitions))
-            .map_err(|source| GroupError::Kafka { action: "give partitions back", source })
+            .map_err(|source| GroupError::Kafka { action: "give partitions back", cause: source })
     }
 
     /// Ends tasks and waits for them.

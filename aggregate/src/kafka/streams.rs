@@ -67,7 +67,7 @@ impl Streams {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(StoreError::ClickHouse { action: action.to_owned(), source }),
+            Ok(Err(source)) => Err(StoreError::ClickHouse { action: action.to_owned(), cause: source }),
             Err(_) => Err(StoreError::Timeout { action: action.to_owned(), timeout: self.timeout }),
         }
     }

@@ -304,6 +304,25 @@ fn a_pixel_without_a_page_is_answered_with_the_image_and_tallied() {
 }
 
 #[test]
+fn refusals_name_the_paths_that_are_active() {
+    let endpoint = Endpoint::new();
+    let paths = &endpoint.ingest.config.paths;
+    let (beacon, pixel) = (paths.beacon().to_owned(), paths.pixel());
+    for (request, status, named) in [
+        (HttpRequest::get("/v1/pageview"), 405, &pixel),
+        (HttpRequest::post("/v1/pageview.gif"), 405, &beacon),
+        (HttpRequest::get("/elsewhere"), 404, &beacon),
+    ] {
+        let answer = endpoint.answer(request, Vec::new());
+        assert_eq!(answer.status(), status);
+        let body = endpoint.runtime.block_on(axum::body::to_bytes(answer.into_body(), 1_000)).unwrap();
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains(named.as_str()) && !body.contains("pageview"), "{body}");
+    }
+    assert_eq!(PIXEL.len(), 42);
+}
+
+#[test]
 fn a_byte_order_mark_before_the_json_is_skipped() {
     let endpoint = Endpoint::new();
     let body = format!("\u{feff}{}", json!({"url": PAGE}));

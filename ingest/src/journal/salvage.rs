@@ -11,7 +11,7 @@ use super::store::{self, change, guarded};
 use super::{JournalError, place};
 use schemas::{Hour, StreamId};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -156,7 +156,7 @@ pub(super) fn explained(path: &Path, offset: Option<u64>, found: String) -> Jour
     let survey = Survey::of(path).ok();
     let known = survey.and_then(|survey| survey.state.as_ref().map(|state| outcome(state, &survey.chosen(state))));
     match known {
-        None => JournalError::Damaged { path: path.to_owned(), offset, found },
+        None => JournalError::Unreadable { path: path.to_owned(), found },
         Some(known) => {
             let first = known.holes.first().map(|(from, _)| *from);
             let offset = offset.or(first).or(Some(known.end));
@@ -201,21 +201,25 @@ fn outcome(state: &State, chosen: &[(u64, Found)]) -> Salvaged {
 /// batches of kind hole. `source` is not changed.
 ///
 /// # Errors
-/// `target` exists, `source` has no readable state (so its stream is unknown), or a file cannot be read or written.
+/// `target` exists, a running service has `source` open, `source` has no readable state (so its stream is unknown), or a file cannot be read or written.
 pub fn salvage(source: &Path, target: &Path) -> Result<Salvaged, JournalError> {
     let failed =
-        |path: &Path, error: io::Error| JournalError::Open { path: path.to_owned(), source: redb::Error::Io(error) };
+        |path: &Path, error: io::Error| JournalError::Open { path: path.to_owned(), cause: redb::Error::Io(error) };
     if target.exists() {
         return Err(failed(target, io::Error::new(io::ErrorKind::AlreadyExists, "the file exists; name a new one")));
+    }
+    let file = File::open(source).map_err(|error| failed(source, error))?;
+    // The store locks its file as long as it is open.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(JournalError::InUse { path: source.to_owned() });
     }
     let survey = Survey::of(source).map_err(|error| failed(source, error))?;
     let Some(state) = &survey.state else {
         let found = "no copy of its state can be read, so nothing says which log it was".to_owned();
-        return Err(JournalError::Damaged { path: source.to_owned(), offset: None, found });
+        return Err(JournalError::Unreadable { path: source.to_owned(), found });
     };
     let chosen = survey.chosen(state);
     let salvaged = outcome(state, &chosen);
-    let file = File::open(source).map_err(|error| failed(source, error))?;
     let begin = State { end: state.trimmed_below, stored_bytes: 0, holes: salvaged.holes.clone(), ..state.clone() };
     let database = store::create(target, &begin)?;
     let (generation, stream) = (state.generation, StreamId(state.stream));

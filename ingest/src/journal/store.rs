@@ -145,7 +145,7 @@ pub(super) fn open(
         Ok((database, state))
     });
     opened.map_err(|failure| match failure {
-        Failure::Store(source) => JournalError::Open { path: path.to_owned(), source },
+        Failure::Store(cause) => JournalError::Open { path: path.to_owned(), cause },
         Failure::Damaged(offset, found) => salvage::explained(path, offset, found),
     })
 }
@@ -175,7 +175,7 @@ pub(super) fn create(path: &Path, state: &State) -> Result<Database, JournalErro
         Ok(database)
     };
     guarded(make).map_err(|failure| match failure {
-        Failure::Store(source) => JournalError::Open { path: path.to_owned(), source },
+        Failure::Store(cause) => JournalError::Open { path: path.to_owned(), cause },
         damaged @ Failure::Damaged(..) => damaged.of(path),
     })
 }

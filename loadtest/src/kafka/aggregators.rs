@@ -45,6 +45,24 @@ pub fn start(setting: &Setting, group: &str, database: &str, more: &[&str]) -> a
     Role::start(&setting.binary, "aggregate", &setting.clickhouse_url, &arguments)
 }
 
+/// Waits until the group has taken in the first of these.
+///
+/// # Errors
+/// When one ends, or `patience` is over.
+pub async fn joined(all: &mut [Role], patience: Duration) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        for aggregator in &mut *all {
+            aggregator.alive()?;
+            if aggregator.has_joined().await {
+                return Ok(());
+            }
+        }
+        ensure!(begun.elapsed() < patience, "no aggregator joined its group within {} s", patience.as_secs());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Runs `count` aggregators until the ledger has counted `records`, and stops them.
 ///
 /// # Errors
@@ -62,16 +80,8 @@ pub async fn measure(
     for _ in 0..count {
         all.push(start(setting, group, &database.name, &[])?);
     }
-    let assigned = 'joined: loop {
-        for aggregator in &mut all {
-            aggregator.alive()?;
-            if aggregator.has_joined().await {
-                break 'joined Instant::now();
-            }
-        }
-        ensure!(Instant::now() < deadline, "no aggregator joined its group within {} s", setting.within.as_secs());
-        tokio::time::sleep(LOOK).await;
-    };
+    joined(&mut all, setting.within).await?;
+    let assigned = Instant::now();
     let counted = format!("SELECT sum(next_offset - window_start) FROM {}.ledger FINAL", database.name);
     let mut last = 0;
     while last < records {

@@ -1,4 +1,4 @@
-//! `headcount loadtest kafka`: contenders, their order, and what is cleared away afterwards.
+//! `headcount-loadtest kafka`: contenders, their order, and what is cleared away afterwards.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,10 +12,11 @@ use super::figures::{Figures, Servers, Who};
 use super::records::{Log, Truth};
 use super::report::{self, Line};
 use super::topic::{Filled, Times};
-use super::{aggregators, database, drain, producer, table_engine, topic};
-use crate::cpu::{cpu_seconds, forget_peak, listener_pid, peak_bytes};
+use super::{aggregators, drain, producer, table_engine, topic};
+use crate::cpu::{cpu_seconds, forget_peak, peak_bytes};
 use crate::interrupt::Interrupts;
 use crate::random::mix;
+use crate::shared_args::{CommonArgs, Pids, ServerArgs};
 
 /// How long ClickHouse's merges are waited for after a run, at most.
 const REST: Duration = Duration::from_secs(60);
@@ -33,15 +34,11 @@ pub enum Contender {
     Engine,
 }
 
-/// Arguments of `headcount loadtest kafka`.
+/// Arguments of `headcount-loadtest kafka`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaArgs {
-    /// Brokers on this machine, as in 127.0.0.1:9092
-    #[arg(long, value_name = "HOST:PORT")]
-    pub kafka_bootstrap: String,
-    /// ClickHouse on this machine, as in http://127.0.0.1:8123
-    #[arg(long, value_name = "URL", env = "HEADCOUNT_CLICKHOUSE_URL", hide_env_values = true)]
-    pub clickhouse_url: String,
+    #[command(flatten)]
+    pub servers: ServerArgs,
     /// Page views in the topic
     #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1_000..=50_000_000))]
     pub views: u64,
@@ -66,21 +63,8 @@ pub struct KafkaArgs {
     /// Compare with these
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Produce, Contender::Drain, Contender::Engine])]
     pub against: Vec<Contender>,
-    /// Program whose `aggregate` is measured; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
-    /// Process id of ClickHouse; who listens on its port, if none is named
-    #[arg(long, value_name = "PID")]
-    pub clickhouse_pid: Option<u32>,
-    /// Process id of the broker; who listens on its port, if none is named
-    #[arg(long, value_name = "PID")]
-    pub kafka_pid: Option<u32>,
-    /// Write every run and the table to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Leave topic and databases behind, and say their names
-    #[arg(long)]
-    pub keep: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// What all contenders have in common.
@@ -100,13 +84,6 @@ pub struct Setting {
     pub within: Duration,
 }
 
-/// The servers whose processor time is measured.
-#[derive(Clone, Copy)]
-struct Pids {
-    kafka: Option<u32>,
-    clickhouse: Option<u32>,
-}
-
 /// The JSON file.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -124,24 +101,18 @@ struct Report<'a> {
 }
 
 pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
-    let clickhouse_port = database::only_loopback(&args.clickhouse_url)?;
-    tokio::task::block_in_place(|| topic::only_loopback(&args.kafka_bootstrap))?;
-    let kafka_port = args.kafka_bootstrap.split(',').next().and_then(|b| b.rsplit_once(':')?.1.trim().parse().ok());
-    let pids = Pids {
-        kafka: args.kafka_pid.or_else(|| listener_pid(kafka_port?)),
-        clickhouse: args.clickhouse_pid.or_else(|| listener_pid(clickhouse_port)),
-    };
+    let pids = args.servers.pids()?;
     for pid in [pids.kafka, pids.clickhouse].into_iter().flatten() {
         cpu_seconds(pid).context("looking at the servers' processes")?;
     }
     let own = std::env::current_exe().context("finding the running executable")?;
     let name = format!("{:016x}", unique());
     let setting = Setting {
-        bootstrap: args.kafka_bootstrap.clone(),
+        bootstrap: args.servers.kafka_bootstrap.clone(),
         topic: format!("headcount-loadtest-{name}"),
         partitions: args.partitions,
-        clickhouse_url: args.clickhouse_url.clone(),
-        binary: args.binary.clone().unwrap_or_else(|| own.clone()),
+        clickhouse_url: args.servers.clickhouse_url.clone(),
+        binary: args.common.headcount()?,
         within: Duration::from_secs(u64::from(args.seconds)),
     };
     let mut test = Test { args: &args, setting, own, pids, name, sending: false, groups: Vec::new(), runs: Vec::new() };
@@ -150,16 +121,16 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
         outcome = test.all() => outcome,
         () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
     };
-    if args.keep {
+    if args.servers.keep {
         println!("topic {} and databases headcount_loadtest_{}_* are left behind", test.setting.topic, test.name);
     } else {
         for number in 0..test.groups.len() {
-            Database::new(&args.clickhouse_url, test.database(number)).remove().await;
+            Database::new(&args.servers.clickhouse_url, test.database(number)).remove().await;
         }
-        topic::remove(&args.kafka_bootstrap, &test.setting.topic, &test.groups).await;
+        topic::remove(&args.servers.kafka_bootstrap, &test.setting.topic, &test.groups).await;
     }
     if test.sending {
-        topic::remove(&args.kafka_bootstrap, &test.sent_to(), &[]).await;
+        topic::remove(&args.servers.kafka_bootstrap, &test.sent_to(), &[]).await;
     }
     outcome
 }
@@ -194,7 +165,7 @@ impl Test<'_> {
         let number = self.groups.len();
         let group = format!("headcount-loadtest-{}-{number}", self.name);
         self.groups.push(group.clone());
-        (group, Database::new(&self.args.clickhouse_url, self.database(number)))
+        (group, Database::new(&self.args.servers.clickhouse_url, self.database(number)))
     }
 
     async fn all(&mut self) -> anyhow::Result<()> {
@@ -330,7 +301,7 @@ impl Test<'_> {
 
     /// So that no run's merges are in the next one's way.
     async fn clear(&self, database: &Database) {
-        if !self.args.keep {
+        if !self.args.servers.keep {
             database.remove().await;
         }
     }
@@ -366,9 +337,8 @@ impl Test<'_> {
     }
 
     fn write_json(&self, filled: &Filled, table: &[Line], remarks: &[String]) -> anyhow::Result<()> {
-        let Some(path) = &self.args.json else { return Ok(()) };
         let report = Report {
-            format: 1,
+            format: 2,
             truth: filled.truth,
             wire_bytes: filled.wire_bytes,
             partitions: self.args.partitions,
@@ -379,9 +349,7 @@ impl Test<'_> {
             table,
             remarks,
         };
-        let mut text = serde_json::to_string_pretty(&report)?;
-        text.push('\n');
-        std::fs::write(path, text).with_context(|| format!("writing the report to {}", path.display()))
+        self.args.common.json.write(&report)
     }
 }
 
@@ -394,22 +362,19 @@ mod tests {
         #[derive(clap::Parser)]
         struct Cli {
             #[command(flatten)]
-            args: crate::LoadtestArgs,
+            args: KafkaArgs,
         }
         let parse = |extra: &[&str]| {
-            let fixed =
-                ["headcount", "kafka", "--kafka-bootstrap", "127.0.0.1:1", "--clickhouse-url", "http://127.0.0.1:2"];
-            <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args.command)
+            let fixed = ["loadtest", "--kafka-bootstrap", "127.0.0.1:1", "--clickhouse-url", "http://127.0.0.1:2"];
+            <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
         };
-        let crate::LoadtestCommand::Kafka(args) = parse(&[]).unwrap() else { unreachable!() };
+        let args = parse(&[]).unwrap();
         assert_eq!((args.views, args.partitions, args.runs), (2_000_000, 4, 3));
         assert_eq!(
             (args.aggregators, args.against),
             (vec![1, 2], vec![Contender::Produce, Contender::Drain, Contender::Engine])
         );
-        let crate::LoadtestCommand::Kafka(args) = parse(&["--aggregators", "3", "--against", "drain"]).unwrap() else {
-            unreachable!()
-        };
+        let args = parse(&["--aggregators", "3", "--against", "drain"]).unwrap();
         assert_eq!((args.aggregators, args.against), (vec![3], vec![Contender::Drain]));
         for refused in [
             ["--views", "999"],
@@ -426,8 +391,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn servers_elsewhere_are_refused() {
         let args = |kafka: &str, clickhouse: &str| KafkaArgs {
-            kafka_bootstrap: kafka.to_owned(),
-            clickhouse_url: clickhouse.to_owned(),
+            servers: ServerArgs {
+                kafka_bootstrap: kafka.to_owned(),
+                clickhouse_url: clickhouse.to_owned(),
+                kafka_pid: None,
+                clickhouse_pid: None,
+                keep: false,
+            },
+            common: CommonArgs::default(),
             views: 1_000,
             partitions: 1,
             projects: 1,
@@ -436,11 +407,6 @@ mod tests {
             seconds: 1,
             aggregators: vec![1],
             against: Vec::new(),
-            binary: None,
-            clickhouse_pid: None,
-            kafka_pid: None,
-            json: None,
-            keep: false,
         };
         let refused = run(args("127.0.0.1:1", "http://192.0.2.1:8123")).await.unwrap_err().to_string();
         assert!(refused.contains("not a loopback address"), "{refused}");

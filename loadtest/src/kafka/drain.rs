@@ -15,7 +15,7 @@ use crate::cpu::{cpu_seconds, peak_bytes};
 /// Without a record for this long, the topic has ended too early.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Arguments of `headcount loadtest drain`.
+/// Arguments of `headcount-loadtest drain`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DrainArgs {
     /// Brokers on this machine
@@ -92,13 +92,13 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `loadtest drain` of `binary` and waits for what it says, at most `within`.
+/// Runs `headcount-loadtest drain` of `binary` and waits for what it says, at most `within`.
 ///
 /// # Errors
 /// When it fails, or takes longer.
 pub async fn in_a_process(binary: &std::path::Path, args: &DrainArgs, within: Duration) -> anyhow::Result<Drained> {
     let child = tokio::process::Command::new(binary)
-        .args(["loadtest", "drain", "--kafka-bootstrap", &args.kafka_bootstrap, "--topic", &args.topic])
+        .args(["drain", "--kafka-bootstrap", &args.kafka_bootstrap, "--topic", &args.topic])
         .args(["--partitions", &args.partitions.to_string(), "--records", &args.records.to_string()])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

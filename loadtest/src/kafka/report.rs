@@ -1,42 +1,45 @@
 //! The runs of all contenders in one table, and what the table does not say.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::figures::{Figures, Who};
 use super::records::Truth;
-use crate::table::Spread;
+use crate::table::{self, Spread};
 
 /// What one contender did, over all runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// Who.
     pub who: Who,
-    /// From the first assignment to the last record.
-    pub records_per_second: Spread,
-    /// Records a second divided by those of the drain of the same round.
-    pub ratio: Option<Spread>,
-    /// From the start to the first assignment.
-    pub startup_seconds: Option<Spread>,
-    /// Processor seconds of the reading processes for a million records.
-    pub reader_cpu: Option<Spread>,
-    /// The same of ClickHouse until all was counted.
-    pub clickhouse_cpu: Option<Spread>,
-    /// The same of ClickHouse until its merges had ended.
-    pub clickhouse_cpu_at_rest: Option<Spread>,
-    /// The same of the broker.
-    pub kafka_cpu: Option<Spread>,
-    /// Peak memory of the reading processes in MiB.
-    pub reader_mib: Option<Spread>,
-    /// Peak memory of ClickHouse in MiB.
-    pub clickhouse_mib: Option<Spread>,
-    /// Rows sent to ClickHouse.
-    pub rows_written: Option<Spread>,
-    /// Rows in ClickHouse.
-    pub rows: Option<Spread>,
-    /// MiB on disk.
-    pub disk_mib: Option<Spread>,
+    /// By the names of [`MEASURES`]; without those of which nothing is known.
+    pub measures: BTreeMap<&'static str, Spread>,
+}
+
+/// Name with unit, decimals shown, and the figure of a run beside the drain's run of the same round.
+type Measure = (&'static str, usize, fn(&Figures, Option<&Figures>) -> Option<f64>);
+
+const MEASURES: [Measure; 12] = [
+    ("records/s", 0, |f, _| Some(f.records_per_second())),
+    // A producer reads nothing, so it has no ratio.
+    ("ratio to the drain", 2, |f, drain| {
+        (f.who != Who::Producer).then_some(f.records_per_second() / drain?.records_per_second())
+    }),
+    ("s until assigned", 2, |f, _| f.startup_seconds),
+    ("CPU s/1 M: client", 2, |f, _| f.per_million(f.reader_cpu_seconds)),
+    ("CPU s/1 M: ClickHouse", 2, |f, _| f.per_million(f.servers.clickhouse)),
+    ("… and its merges", 2, |f, _| f.per_million(f.servers.clickhouse_at_rest)),
+    ("CPU s/1 M: Kafka", 2, |f, _| f.per_million(f.servers.kafka)),
+    ("peak MiB: client", 0, |f, _| mib(f.reader_peak_bytes)),
+    ("peak MiB: ClickHouse", 0, |f, _| mib(f.servers.clickhouse_peak_bytes)),
+    ("rows written", 0, |f, _| Some(f.rows_written? as f64)),
+    ("rows in ClickHouse", 0, |f, _| Some(f.rows? as f64)),
+    ("MiB on disk", 1, |f, _| mib(f.disk_bytes)),
+];
+
+fn mib(bytes: Option<u64>) -> Option<f64> {
+    Some(bytes? as f64 / f64::from(1 << 20))
 }
 
 /// One line a contender, in order of appearance.
@@ -48,69 +51,23 @@ pub fn lines(runs: &[Figures]) -> Vec<Line> {
             order.push(figures.who);
         }
     }
-    order.into_iter().filter_map(|who| line(who, runs)).collect()
-}
-
-fn line(who: Who, runs: &[Figures]) -> Option<Line> {
-    let of = |value: &dyn Fn(&Figures) -> Option<f64>| {
-        Spread::of(runs.iter().filter(|figures| figures.who == who).filter_map(value))
-    };
     let drain = |run: u32| runs.iter().find(|figures| figures.who == Who::Drain && figures.run == run);
-    let mib = |bytes: Option<u64>| Some(bytes? as f64 / f64::from(1 << 20));
-    let number = |rows: Option<u64>| Some(rows? as f64);
-    Some(Line {
-        who,
-        records_per_second: of(&|f| Some(f.records_per_second()))?,
-        // Who sends is no reader.
-        ratio: of(&|f| (f.who != Who::Producer).then_some(f.records_per_second() / drain(f.run)?.records_per_second())),
-        startup_seconds: of(&|f| f.startup_seconds),
-        reader_cpu: of(&|f| f.per_million(f.reader_cpu_seconds)),
-        clickhouse_cpu: of(&|f| f.per_million(f.servers.clickhouse)),
-        clickhouse_cpu_at_rest: of(&|f| f.per_million(f.servers.clickhouse_at_rest)),
-        kafka_cpu: of(&|f| f.per_million(f.servers.kafka)),
-        reader_mib: of(&|f| mib(f.reader_peak_bytes)),
-        clickhouse_mib: of(&|f| mib(f.servers.clickhouse_peak_bytes)),
-        rows_written: of(&|f| number(f.rows_written)),
-        rows: of(&|f| number(f.rows)),
-        disk_mib: of(&|f| mib(f.disk_bytes)),
-    })
+    let line = |who: Who| {
+        let of_who = || runs.iter().filter(move |figures| figures.who == who);
+        let spread = |(name, _, of): &Measure| {
+            Some((*name, Spread::of(of_who().filter_map(|figures| of(figures, drain(figures.run))))?))
+        };
+        Line { who, measures: MEASURES.iter().filter_map(spread).collect() }
+    };
+    order.into_iter().map(line).collect()
 }
 
 /// The table as text: a row a measure, a column a contender.
 #[must_use]
 pub fn render(lines: &[Line]) -> String {
-    type Cell = fn(&Line) -> Option<Spread>;
-    let measures: [(&str, usize, Cell); 12] = [
-        ("records/s", 0, |l| Some(l.records_per_second)),
-        ("ratio to the drain", 2, |l| l.ratio),
-        ("s until assigned", 2, |l| l.startup_seconds),
-        ("CPU s/1 M: client", 2, |l| l.reader_cpu),
-        ("CPU s/1 M: ClickHouse", 2, |l| l.clickhouse_cpu),
-        ("… and its merges", 2, |l| l.clickhouse_cpu_at_rest),
-        ("CPU s/1 M: Kafka", 2, |l| l.kafka_cpu),
-        ("peak MiB: client", 0, |l| l.reader_mib),
-        ("peak MiB: ClickHouse", 0, |l| l.clickhouse_mib),
-        ("rows written", 0, |l| l.rows_written),
-        ("rows in ClickHouse", 0, |l| l.rows),
-        ("MiB on disk", 1, |l| l.disk_mib),
-    ];
-    let mut text = format!("{:<22}", "median (range)");
-    for line in lines {
-        let _ = write!(text, " {:>27}", line.who.name());
-    }
-    for (measure, decimals, cell) in measures {
-        let cells: Vec<Option<Spread>> = lines.iter().map(cell).collect();
-        if cells.iter().all(Option::is_none) {
-            continue;
-        }
-        let _ = write!(text, "\n{measure:<22}");
-        for spread in cells {
-            let shown = spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals));
-            let _ = write!(text, " {shown:>27}");
-        }
-    }
-    text.push('\n');
-    text
+    let names: Vec<String> = lines.iter().map(|line| line.who.name()).collect();
+    let cells = |name: &str| lines.iter().map(|line| line.measures.get(name).copied()).collect();
+    table::text(&names, MEASURES.iter().map(|(name, decimals, _)| (*name, *decimals, cells(name))))
 }
 
 /// Whether each contender counted right, and what a reader of the table should know.
@@ -180,16 +137,17 @@ mod tests {
             [figures(Who::Drain, 0, 1.0), figures(one, 0, 2.0), figures(Who::Drain, 1, 2.0), figures(one, 1, 4.0)];
         let lines = lines(&runs);
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1].ratio, Some(Spread { median: 0.5, low: 0.5, high: 0.5 }));
-        assert_eq!(lines[0].ratio.map(|r| r.median), Some(1.0));
-        assert_eq!(lines[1].reader_cpu.map(|s| s.median), Some(1.5));
+        assert_eq!(lines[1].measures["ratio to the drain"], Spread { median: 0.5, low: 0.5, high: 0.5 });
+        assert_eq!(lines[0].measures["ratio to the drain"].median, 1.0);
+        assert_eq!(lines[1].measures["CPU s/1 M: client"].median, 1.5);
     }
 
     #[test]
     fn who_sends_has_a_rate_and_no_ratio() {
         let runs = [figures(Who::Producer, 0, 0.5), figures(Who::Drain, 0, 1.0)];
         let lines = lines(&runs);
-        assert_eq!((lines[0].records_per_second.median, lines[0].ratio), (2e6, None));
+        assert_eq!(lines[0].measures["records/s"].median, 2e6);
+        assert!(!lines[0].measures.contains_key("ratio to the drain"));
         assert!(remarks(&runs, Truth::default()).concat().contains("Bare produce sends the same records"));
     }
 

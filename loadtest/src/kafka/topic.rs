@@ -249,11 +249,6 @@ impl Sender {
         self.producer.context().acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Hears of acknowledgements.
-    pub fn listen(&self) {
-        self.producer.poll(Duration::from_millis(10));
-    }
-
     /// Waits for every acknowledgement.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Readers {
 
     /// The same views, from so few addresses.
     #[must_use]
-    pub fn from_few(mut self, addresses: u32) -> Self {
+    pub fn with_addresses(mut self, addresses: u32) -> Self {
         self.few = Some(addresses.max(1));
         self
     }
@@ -185,7 +185,7 @@ mod tests {
                 |request: &String| request.lines().find(|l| l.starts_with("x-forwarded-for")).unwrap().to_owned();
             requests(readers, 0).iter().map(line).collect()
         };
-        assert_eq!(addresses(&readers(Form::Headcount).from_few(20)).len(), 20);
+        assert_eq!(addresses(&readers(Form::Headcount).with_addresses(20)).len(), 20);
         assert!(addresses(&readers(Form::Headcount)).len() > 1_000);
     }
 }

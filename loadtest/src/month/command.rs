@@ -1,11 +1,11 @@
-//! `headcount loadtest month`: its arguments, how it may end, and what is cleared away afterwards.
+//! `headcount-loadtest month`: its arguments, how it may end, and what is cleared away afterwards.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use schemas::Month;
 
 use super::plan::{Plan, Preset, Size};
@@ -14,26 +14,22 @@ use super::project::Views;
 use super::result::MonthResult;
 use super::run::Run;
 use super::state::State;
+use super::text;
 use super::watch::Servers;
-use super::{html, text};
-use crate::cpu::listener_pid;
 use crate::interrupt::Interrupts;
 use crate::kafka::command::{Setting as Kafka, unique};
-use crate::kafka::database::{self, Database};
+use crate::kafka::database::Database;
 use crate::kafka::topic;
+use crate::shared_args::{CommonArgs, ServerArgs};
 
 /// How long comparing and closing may take, after sending and counting.
 const AFTERWARDS: Duration = Duration::from_secs(3_600);
 
-/// Arguments of `headcount loadtest month`.
+/// Arguments of `headcount-loadtest month`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MonthArgs {
-    /// Brokers on this machine, as in 127.0.0.1:9092
-    #[arg(long, value_name = "HOST:PORT")]
-    pub kafka_bootstrap: String,
-    /// ClickHouse on this machine, as in http://127.0.0.1:8123
-    #[arg(long, value_name = "URL", env = "HEADCOUNT_CLICKHOUSE_URL", hide_env_values = true)]
-    pub clickhouse_url: String,
+    #[command(flatten)]
+    pub servers: ServerArgs,
     /// How large the month is
     #[arg(long, value_enum, default_value_t = Preset::Small)]
     pub preset: Preset,
@@ -84,24 +80,8 @@ pub struct MonthArgs {
     /// Say what a month of so many page views would take, as in 10G; repeatable
     #[arg(long, value_name = "VIEWS", value_delimiter = ',')]
     pub project: Vec<Views>,
-    /// Program whose roles are measured; this one if none is named
-    #[arg(long, value_name = "FILE")]
-    pub binary: Option<PathBuf>,
-    /// Process id of ClickHouse; who listens on its port, if none is named
-    #[arg(long, value_name = "PID")]
-    pub clickhouse_pid: Option<u32>,
-    /// Process id of the broker; who listens on its port, if none is named
-    #[arg(long, value_name = "PID")]
-    pub kafka_pid: Option<u32>,
-    /// Write all figures to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a page with charts to this file
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// Leave topic and database behind, and say their names
-    #[arg(long)]
-    pub keep: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 /// The month before the one that it is now.
@@ -132,7 +112,7 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
             println!("the same command goes on from here (its state is in {})", path.display());
         }
-        _ if run.args.keep => {
+        _ if run.args.servers.keep => {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
         }
         state => {
@@ -157,8 +137,7 @@ async fn interrupted(run: &Run, interrupts: &mut Interrupts) {
 }
 
 fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
-    let clickhouse_port = database::only_loopback(&args.clickhouse_url)?;
-    tokio::task::block_in_place(|| topic::only_loopback(&args.kafka_bootstrap))?;
+    let pids = args.servers.pids()?;
     let preset = args.preset.size();
     let size = Size {
         projects: args.projects.unwrap_or(preset.projects),
@@ -176,26 +155,18 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
         name: format!("{:016x}", unique()),
     };
     let (state, resumed) = State::resume_or_begin(args.state.as_deref(), fresh)?;
-    let kafka_port = args.kafka_bootstrap.split(',').next().and_then(|b| b.rsplit_once(':')?.1.trim().parse().ok());
-    let servers = Servers {
-        kafka: args.kafka_pid.or_else(|| listener_pid(kafka_port?)),
-        clickhouse: args.clickhouse_pid.or_else(|| listener_pid(clickhouse_port)),
-        query: None,
-    };
-    let binary = match &args.binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("finding the running executable")?,
-    };
+    let servers = Servers { kafka: pids.kafka, clickhouse: pids.clickhouse, query: None };
+    let binary = args.common.headcount()?;
     Ok(Run {
         kafka: Kafka {
-            bootstrap: args.kafka_bootstrap.clone(),
+            bootstrap: args.servers.kafka_bootstrap.clone(),
             topic: state.topic(),
             partitions: args.partitions,
-            clickhouse_url: args.clickhouse_url.clone(),
+            clickhouse_url: args.servers.clickhouse_url.clone(),
             binary,
             within: Duration::from_secs(u64::from(args.seconds)),
         },
-        database: Database::new(&args.clickhouse_url, state.database()),
+        database: Database::new(&args.servers.clickhouse_url, state.database()),
         progress: Arc::new(Progress::default()),
         interrupted: AtomicBool::new(false),
         plan,
@@ -210,14 +181,7 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
 fn tell(run: &Run, result: &mut MonthResult) -> anyhow::Result<()> {
     run.describe(result);
     print!("{}", text::render(result));
-    if let Some(path) = &run.args.json {
-        let text = serde_json::to_string_pretty(result)? + "\n";
-        std::fs::write(path, text).with_context(|| format!("writing the figures to {}", path.display()))?;
-    }
-    if let Some(path) = &run.args.html {
-        std::fs::write(path, html::render(result))
-            .with_context(|| format!("writing the page to {}", path.display()))?;
-    }
+    run.args.common.json.write(result)?;
     ensure!(result.wrong.is_empty(), "{} of the figures are wrong; see above", result.wrong.len());
     let strayed = [result.open.as_ref(), result.closed.as_ref()].into_iter().flatten();
     let strayed = strayed.flat_map(|checked| &checked.accuracy).filter(|class| !class.holds).count();

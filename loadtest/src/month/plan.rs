@@ -202,6 +202,12 @@ impl Plan {
         }
     }
 
+    /// What everything follows from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The month.
     #[must_use]
     pub fn month(&self) -> Month {

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -18,11 +16,13 @@ use super::plan::Plan;
 use crate::figures::LatencyMs;
 use crate::kafka::database::Database;
 use crate::random::{SplitMix64, Zipf};
+use crate::role;
 
 /// How long after it was due a question may be unanswered.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Questions under way at once; more wait, and their wait is part of their time.
-const AT_ONCE: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Concurrent questions: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which is about
+/// the probe and not about the service. Further questions wait here, and their wait is part of their time.
+const AT_ONCE: usize = 2;
 /// How often it is looked whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -37,7 +37,9 @@ pub struct Probed {
     pub reports: u64,
     /// Questions for projects of which nothing was counted yet, which are answered 404.
     pub not_yet: u64,
-    /// Questions that were answered with something else, or not within 30 s of when they were due.
+    /// Questions that the service was too busy for, which are answered 429: what a slow machine makes of a rate.
+    pub refused: u64,
+    /// Questions that were answered with something else, or not within 120 s of when they were due.
     pub failed: u64,
     /// What became of the first of these.
     pub first_failure: Option<String>,
@@ -136,13 +138,13 @@ impl Readers {
         };
         let answer = tokio::time::timeout_at(due + PATIENCE, question).await;
         let (status, bytes) = answer.with_context(|| format!("{path} was not answered in time"))??;
-        ensure!(matches!(status, 200 | 404), "{path} was answered {status}");
-        Ok(Answer { there: status == 200, bytes, took: due.elapsed() })
+        ensure!(matches!(status, 200 | 404 | 429), "{path} was answered {status}");
+        Ok(Answer { status, bytes, took: due.elapsed() })
     }
 }
 
 struct Answer {
-    there: bool,
+    status: u16,
     bytes: u64,
     took: Duration,
 }
@@ -150,11 +152,12 @@ struct Answer {
 impl Probed {
     fn note(&mut self, answer: anyhow::Result<Answer>, histogram: &mut Histogram<u64>) {
         match answer {
-            Ok(Answer { there: true, bytes, took }) => {
+            Ok(Answer { status: 200, bytes, took }) => {
                 histogram.saturating_record((took.as_micros() as u64).max(1));
                 self.reports += 1;
                 self.largest_bytes = self.largest_bytes.max(bytes);
             }
+            Ok(Answer { status: 429, .. }) => self.refused += 1,
             Ok(_) => self.not_yet += 1,
             Err(error) => {
                 self.failed += 1;
@@ -165,12 +168,8 @@ impl Probed {
 }
 
 async fn get(port: u16, path: &str, token: Option<&str>) -> anyhow::Result<(u16, u64)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("connecting to the query service")?;
     let access = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{access}connection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
+    let answer = role::answer(port, path, &access).await.context("asking the query service")?;
     let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     ensure!(status.is_some(), "the query service answered with something that is no HTTP");
     Ok((status.unwrap_or(0), answer.len() as u64))
@@ -180,6 +179,7 @@ async fn get(port: u16, path: &str, token: Option<&str>) -> anyhow::Result<(u16,
 mod tests {
     use std::collections::HashMap;
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -230,6 +230,8 @@ mod tests {
         assert!(probed.first_failure.unwrap().ends_with("was answered 503"));
         let probed = asked(Duration::ZERO, 404).await;
         assert_eq!((probed.not_yet, probed.failed), (probed.asked, 0));
+        let probed = asked(Duration::ZERO, 429).await;
+        assert_eq!((probed.refused, probed.failed), (probed.asked, 0));
     }
 
     #[test]

@@ -177,16 +177,8 @@ impl Run {
         for _ in 0..self.args.aggregators {
             all.push(aggregators::start(&self.kafka, &self.state.group(), &self.database.name, &more)?);
         }
-        loop {
-            for role in &mut all {
-                role.alive()?;
-                if role.has_joined().await {
-                    return Ok((all, begun.elapsed().as_secs_f64()));
-                }
-            }
-            ensure!(begun.elapsed() < PATIENCE, "no aggregator joined its group within {} s", PATIENCE.as_secs());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        aggregators::joined(&mut all, PATIENCE).await?;
+        Ok((all, begun.elapsed().as_secs_f64()))
     }
 
     async fn start_reading(&self) -> anyhow::Result<Option<Reading>> {
@@ -197,12 +189,7 @@ impl Run {
         let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0", "--clock-start", &evening];
         let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
-        let begun = Instant::now();
-        while !role.is_ready("").await {
-            role.alive()?;
-            ensure!(begun.elapsed() < PATIENCE, "the query service was not ready within {} s", PATIENCE.as_secs());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        role.until_ready("", PATIENCE).await?;
         let readers = probe::Readers::new(&self.plan, role.port, rate, self.args.token.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

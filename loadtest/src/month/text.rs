@@ -237,11 +237,13 @@ fn rest(out: &mut String, result: &MonthResult) {
         });
         let _ = writeln!(
             out,
-            "{} reports read meanwhile, {} a second{latency}; the largest {} bytes; {} questions came before the first view{}",
+            "{} reports read meanwhile, {} a second{latency}; the largest {} bytes; {} questions came before the first view, {} were refused for \
+             want of time{}",
             grouped(reports.reports),
             reports.rate,
             grouped(reports.largest_bytes),
             grouped(reports.not_yet),
+            grouped(reports.refused),
             match &reports.first_failure {
                 Some(first) => format!(", {} FAILED: {first}", grouped(reports.failed)),
                 None => String::new(),

@@ -1,7 +1,6 @@
 //! Rounds of questions: reports over HTTP, and the same of raw events.
 
 use crate::kafka::database::Database;
-use crate::report::views::Crowd;
 use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt as _, Empty};
@@ -100,7 +99,7 @@ pub(crate) async fn raw(database: &Database, slug: &str, month: Month) -> anyhow
 /// When an answer fails, or tells other views than there are.
 pub async fn round(
     asked: &Asked,
-    crowd: &Arc<Crowd>,
+    projects: &Arc<Vec<(String, u64)>>,
     month: Month,
     ranks: &[usize],
     clients: u32,
@@ -109,7 +108,8 @@ pub async fn round(
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..clients {
-        let (asked, crowd, next, ranks) = (asked.clone(), Arc::clone(crowd), Arc::clone(&next), Arc::clone(&ranks));
+        let (asked, projects, next, ranks) =
+            (asked.clone(), Arc::clone(projects), Arc::clone(&next), Arc::clone(&ranks));
         tasks.spawn(async move {
             let mut side = match asked {
                 Asked::Reports(port) => Side::Reports(Client::open(port).await?),
@@ -117,14 +117,14 @@ pub async fn round(
             };
             let mut took = Vec::new();
             while let Some(&rank) = ranks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let slug = Crowd::slug(rank);
+                let (slug, expected) = &projects[rank];
                 let at = Instant::now();
                 let views = match &mut side {
-                    Side::Raw(database) => raw(database, &slug, month).await?,
-                    Side::Reports(client) => client.report(&slug, month).await?,
+                    Side::Raw(database) => raw(database, slug, month).await?,
+                    Side::Reports(client) => client.report(slug, month).await?,
                 };
                 took.push(u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
-                ensure!(views == crowd.views[rank], "{slug}: told {views} views, there are {}", crowd.views[rank]);
+                ensure!(views == *expected, "{slug}: told {views} views, there are {expected}");
             }
             anyhow::Ok(took)
         });

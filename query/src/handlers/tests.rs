@@ -43,6 +43,7 @@ async fn refusals_name_the_field_and_what_was_expected() {
         (&format!("{report}?pages_status=99"), 400, "pages_status", "from 100 to 599"),
         (&format!("{report}?pages_after=xyz"), 400, "pages_after", "`next`"),
         (&format!("{report}?limit=5"), 400, "limit", "expected none but pages_limit"),
+        (&format!("{report}.csv?x=1"), 400, "query", "pages_status, bom"),
         (&format!("{report}?%3Cscript%3E"), 400, "query", "expected none but pages_limit"),
         (&format!("{report}/pages?limit=1&limit=2"), 400, "limit", "once"),
         (&format!("{report}/pages?sort=size"), 400, "sort", "views, visitors, path or change"),
@@ -88,6 +89,12 @@ async fn a_project_leads_to_its_running_month() {
         (status, &headers[header::LOCATION]),
         (StatusCode::TEMPORARY_REDIRECT, &"/projects/sphinx/2026-11".parse().unwrap())
     );
+    for (path, expected) in [
+        ("/projects/sphinx/?x=1&y=%2F", "/projects/sphinx?x=1&y=%2F"),
+        ("/projects/sphinx?x=1", "/projects/sphinx/2026-11?x=1"),
+    ] {
+        assert_eq!(ask(path).await.1[header::LOCATION], expected, "{path}");
+    }
     assert_eq!(ask("/projects/%2F%2Fevil.example").await.0, 404);
 }
 

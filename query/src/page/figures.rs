@@ -1,7 +1,7 @@
 //! The headline figures, each with its change in words.
 
 use super::{Shown, unit_words, words};
-use crate::report::{ComparedMonth, MonthFigures, Visitors};
+use crate::report::{ClosesAfter, ComparedMonth, MonthFigures, Visitors};
 use maud::{Markup, html};
 use schemas::Month;
 use words::Figure;
@@ -115,7 +115,7 @@ fn standing(shown: &Shown<'_>) -> Markup {
             } @else if report.period.month.is_none() {
                 (open_months(&report.months)) "Each month is counted in UTC and by itself. "
             } @else {
-                "Not closed yet: a month closes when the time for late page views has passed and all accepted ones are counted. Until then figures may grow. "
+                (ClosesAfter::LateViews.sentence()) " "
             }
             @if names.is_empty() && report.period.month.is_some() { "There is no earlier month to compare with. " }
         }

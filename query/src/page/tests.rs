@@ -53,7 +53,14 @@ fn empty(to: &str) -> MonthlyReport {
     let none = || PageListFigures { items: Vec::new(), next: None };
     MonthlyReport {
         project: "sphinx".parse().unwrap(),
-        period: ReportPeriod { span: "2026-10".into(), from, to, closed: false, month: Some("2026-10".into()) },
+        period: ReportPeriod {
+            span: "2026-10".into(),
+            from,
+            to,
+            closed: false,
+            month: Some("2026-10".into()),
+            closes_after: None,
+        },
         threshold: 10,
         totals: Totals {
             views: 0,

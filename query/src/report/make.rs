@@ -26,6 +26,12 @@ impl ReportPeriod {
             to: periods().map(Period::end_hour).max().unwrap_or_default().start(),
             closed: months.iter().all(MonthFacts::is_closed),
             month: span.single().map(|month| month.to_string()),
+            closes_after: months.iter().rfind(|month| !month.is_closed()).map(|month| {
+                match month.period.is_running() {
+                    true => ClosesAfter::MonthEnd,
+                    false => ClosesAfter::LateViews,
+                }
+            }),
         }
     }
 }

@@ -509,7 +509,7 @@ fn the_json_is_as_documented() {
     assert_eq!(
         json["period"],
         serde_json::json!({"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "closed": false,
-            "month": "2026-10", "span": "2026-10"})
+            "month": "2026-10", "span": "2026-10", "closes_after": "late_views"})
     );
     assert_eq!(json["project"], "sphinx");
     assert_eq!(json["totals"]["rejected"]["foreign_host"], 3);

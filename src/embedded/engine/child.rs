@@ -4,6 +4,7 @@
 //! is, with its parent, however the parent dies. A new parent's child therefore waits at the lock until the old engine
 //! is gone, and no two ever have the same directory open.
 
+use crate::complain;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -53,7 +54,7 @@ pub fn child_main(args: &ChildArgs) -> ExitCode {
         Ok(Some(lock)) => lock,
         Ok(None) => return ExitCode::from(EXIT_LOCKED),
         Err(error) => {
-            eprintln!("locking {}: {error}", args.data.join("engine.lock").display());
+            complain!("locking {}: {error}", args.data.join("engine.lock").display());
             return ExitCode::from(EXIT_DIRECTORY);
         }
     };
@@ -70,11 +71,11 @@ fn run_library(library: &Path, args: &ChildArgs) -> ExitCode {
     match chdb::run(library, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ChdbError::Load { .. }) => {
-            eprintln!("{error}");
+            complain!("{error}");
             ExitCode::from(EXIT_LIBRARY)
         }
         Err(error) => {
-            eprintln!("{error}");
+            complain!("{error}");
             ExitCode::from(EXIT_ENGINE)
         }
     }
@@ -83,11 +84,11 @@ fn run_library(library: &Path, args: &ChildArgs) -> ExitCode {
 fn run_binary(binary: &Path, args: &ChildArgs, lock: &File) -> ExitCode {
     // The program takes this process over; the lock goes with it, if its descriptor survives the exec.
     if let Err(error) = rustix::io::fcntl_setfd(lock, rustix::io::FdFlags::empty()) {
-        eprintln!("keeping the lock over exec: {error}");
+        complain!("keeping the lock over exec: {error}");
         return ExitCode::from(EXIT_DIRECTORY);
     }
     let error = Command::new(binary).arg("local").args(local_arguments(args)).exec();
-    eprintln!("starting {}: {error}", binary.display());
+    complain!("starting {}: {error}", binary.display());
     ExitCode::from(EXIT_ENGINE)
 }
 

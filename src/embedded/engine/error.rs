@@ -24,12 +24,12 @@ pub enum EngineError {
         url: String,
     },
     /// The data directory could not be prepared.
-    #[error("the engine's directory {path} is not writable: {source}; give another --data or change its owner")]
+    #[error("the engine's directory {path} is not writable: {cause}; give another --data or change its owner")]
     NotWritable {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is no room left on the device.
     #[error(
@@ -81,12 +81,12 @@ pub enum EngineError {
         running: String,
     },
     /// The child could not be started at all.
-    #[error("starting the engine's process {program}: {source}")]
+    #[error("starting the engine's process {program}: {cause}")]
     Spawn {
         /// The program.
         program: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The child ended before it answered.
     #[error("the engine ended ({status}) before it answered; its last words:\n{stderr}")]
@@ -95,6 +95,15 @@ pub enum EngineError {
         status: ExitStatus,
         /// The last lines of its standard error.
         stderr: String,
+    },
+    /// The directory was copied by a program that followed its symbolic links.
+    #[error(
+        "the engine's directory {path} is a copy that followed symbolic links (as `cp -rL` and `rsync -L` do), so ClickHouse cannot open it. Copy it \
+         again with `cp -a` from a service that is stopped; or use `headcount backup` and `headcount restore`"
+    )]
+    FollowedLinks {
+        /// The directory.
+        path: PathBuf,
     },
     /// The child lives but does not answer.
     #[error("the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}")]
@@ -121,10 +130,10 @@ pub enum EngineError {
 
 impl EngineError {
     /// A failed write below `path`, told apart by its cause.
-    pub(super) fn write(path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    pub(super) fn write(path: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
-            _ => Self::NotWritable { path: path.to_owned(), source },
+            _ => Self::NotWritable { path: path.to_owned(), cause },
         }
     }
 }

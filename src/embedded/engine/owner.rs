@@ -3,6 +3,8 @@
 //! The engine's port and URL stay the same when it is started again. In between another user of the machine could listen on the port: it
 //! would learn the URL, which is the password, and could acknowledge rows that nothing stores. So each new connection is checked: the
 //! socket that listens there must belong to this user.
+//!
+//! Servers of the operator's are connected to without that check.
 
 use hyper::Uri;
 use hyper_util::client::legacy::Client;
@@ -11,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -19,10 +22,27 @@ use tower::Service;
 /// How long an idle connection is kept: less than the engine keeps it.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// A client without URL that connects only to engines of this user.
-pub(super) fn client() -> clickhouse::Client {
+fn connector() -> HttpConnector {
     let mut http = HttpConnector::new();
     http.set_keepalive(Some(Duration::from_secs(60)));
+    http
+}
+
+/// Opens connections: to engines of this user only, if `own_engine`, or else to any server.
+pub fn connect(own_engine: bool) -> crate::database::Connect {
+    let http = connector();
+    Arc::new(move |url| {
+        let mut http = http.clone();
+        if own_engine {
+            return OwnEngine { http }.call(url);
+        }
+        Box::pin(async move { http.call(url).await.map_err(io::Error::other) })
+    })
+}
+
+/// A client without URL that connects only to engines of this user.
+pub(super) fn client() -> clickhouse::Client {
+    let http = connector();
     let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(OwnEngine { http });
     clickhouse::Client::with_http_client(http)
 }

@@ -7,13 +7,20 @@ use std::path::{Path, PathBuf};
 
 use super::{EngineError, replace};
 
+/// The only directory below the engine's that `BACKUP` writes to and `RESTORE` reads from.
+pub(super) const BACKUPS: &str = "backups";
+
 /// Writes the server and the user configuration below `dir` and returns the former's path.
 pub(super) fn write(dir: &Path, secret: &str) -> Result<PathBuf, EngineError> {
     let server = dir.join("engine.xml");
     let users = dir.join("engine-users.xml");
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 4));
     replace(&users, USERS.replace("{threads}", &threads.to_string()).as_bytes())?;
-    let content = SERVER.replace("{users}", &escape(&users.to_string_lossy())).replace("{secret}", secret);
+    let backups = dir.join(BACKUPS);
+    let content = SERVER
+        .replace("{users}", &escape(&users.to_string_lossy()))
+        .replace("{backups}", &escape(&backups.to_string_lossy()))
+        .replace("{secret}", secret);
     replace(&server, content.as_bytes())?;
     Ok(server)
 }
@@ -27,7 +34,8 @@ fn escape(text: &str) -> String {
 /// Memory is bounded by the smaller of an absolute figure and half of the machine. Rows carry sketches of up to
 /// 16 KiB, hence the small merge blocks. Merges let reports go first, but not inserts: those would pile up
 /// parts, and reports read every one. Connections beyond `max_connections` wait unanswered, so it is above what a careless program on this
-/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss.
+/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss,
+/// and refuse rows while less than 16 MiB of the disk are free: on a full disk ClickHouse has left parts with empty files, which it cannot read.
 const SERVER: &str = r#"<?xml version="1.0"?>
 <!-- Written by headcount at every start; changes are lost. -->
 <clickhouse>
@@ -59,6 +67,7 @@ const SERVER: &str = r#"<?xml version="1.0"?>
     <asynchronous_heavy_metrics_update_period_s>3600</asynchronous_heavy_metrics_update_period_s>
     <dictionaries_lazy_load>true</dictionaries_lazy_load>
     <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
+    <backups><allowed_path>{backups}</allowed_path></backups>
     <http_handlers>
         <rule>
             <url>/ping</url>
@@ -77,6 +86,7 @@ const SERVER: &str = r#"<?xml version="1.0"?>
         <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
         <fsync_after_insert>1</fsync_after_insert>
         <fsync_part_directory>1</fsync_part_directory>
+        <min_free_disk_bytes_to_perform_insert>16777216</min_free_disk_bytes_to_perform_insert>
     </merge_tree>
 </clickhouse>
 "#;

@@ -73,7 +73,7 @@ async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
             fold_version: aggregate::fold::FOLD_VERSION,
             drained: true,
         };
-        journal.store_text(COMMIT, &serde_json::to_string(&commit).unwrap()).unwrap();
+        journal.store_text(JournalSource::COMMIT, &serde_json::to_string(&commit).unwrap()).unwrap();
         journal.trim(end / 20, Hour(u32::MAX)).unwrap();
         journal.close();
     }

@@ -21,9 +21,9 @@ async fn deployment(clickhouse: &str) -> Result<(Deployment, String)> {
     Ok((deployment, bootstrap))
 }
 
-/// Flushes that failed so far, as the aggregator's log has it; the figure that inserts were sent again.
-fn sent_again(bed: &Bed) -> u64 {
-    bed.aggregators[0].process.log().matches("rows are not stored yet").count() as u64
+/// Inserts that failed and were sent again so far.
+async fn sent_again(bed: &Bed) -> Result<u64> {
+    Ok(bed.aggregators[0].figure("failed_writes_total").await? as u64)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,11 +36,10 @@ async fn kill_9_of_clickhouse() -> Result<()> {
     let load = bed.load(seed);
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(300 + mix(seed ^ kill as u64) % 700)).await;
-        let before = sent_again(&bed);
         engine.kill().await?;
-        // Somebody notices before it is back.
+        // The aggregator notices before ClickHouse is back.
         eventually("rows to be refused", async || {
-            ensure!(sent_again(&bed) > before, "no row was refused");
+            ensure!(bed.aggregators[0].figure("store_failing").await? > 0.0, "no row was refused");
             Ok(())
         })
         .await?;
@@ -53,7 +52,7 @@ async fn kill_9_of_clickhouse() -> Result<()> {
     }
     load.reach(1_500).await?;
     let driven = load.finish().await?;
-    let again = sent_again(&bed);
+    let again = sent_again(&bed).await?;
     bed.verify(&driven).await?.row("5 kill -9 of ClickHouse during inserts", seed, &driven, kills, again).end()?;
     bed.end().await?;
     engine.stop().await
@@ -80,7 +79,7 @@ async fn clickhouse_stopped_for_a_minute() -> Result<()> {
     engine.launch().await?;
     load.reach(1_500).await?;
     let driven = load.finish().await?;
-    let again = sent_again(&bed);
+    let again = sent_again(&bed).await?;
     bed.verify(&driven).await?.row("6 ClickHouse silent, then away", seed, &driven, 2, again).end()?;
     bed.end().await?;
     engine.stop().await

@@ -126,7 +126,7 @@ async fn who_is_no_recipient_any_more_gets_nothing_from_a_pass_that_has_begun() 
     })
     .await?;
     service.done(&["project", "set", "docs", "--no-mail", SECOND]).await?;
-    service.done(&["project", "erase", "later"]).await?;
+    service.done(&["project", "erase", "later", "--yes"]).await?;
     server.takes.add_permits(9);
     eventually("the end of the pass", async || {
         ensure!(service.log().contains("reports went out by mail"), "{}", service.log());

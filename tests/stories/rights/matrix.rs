@@ -99,7 +99,7 @@ async fn callers(service: &Service) -> Result<Vec<Caller>> {
 
     service.done(&["token", "revoke", revoked.split('_').nth(1).context("an id")?]).await?;
     service.done(&["project", "remove", "removed"]).await?;
-    service.done(&["project", "erase", "erased"]).await?;
+    service.done(&["project", "erase", "erased", "--yes"]).await?;
     in_force(service, &revoked, false).await?;
     in_force(service, &of_erased, false).await?;
 

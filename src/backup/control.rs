@@ -1,0 +1,115 @@
+//! The socket by which `headcount backup` has a running `serve` hold its writes to ClickHouse.
+//!
+//! A client connects to `control.sock` in the data directory. Once no write is under way, `serve` sends the journal's position as one line of JSON.
+//! It writes nothing to ClickHouse until the client disconnects, however the client ends. Beacons go on into the journal.
+
+use crate::embedded::journal_source::JournalSource;
+use aggregate::window::Commit;
+use aggregate::writes::Writes;
+use anyhow::Context;
+use ingest::journal::Journal;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// How long a flush or a close may take before a backup gives up.
+const HOLD_WAIT: Duration = Duration::from_secs(120);
+
+/// Where a journal stands. Offsets count records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Id of the stream, in hexadecimal digits.
+    pub stream: String,
+    /// Offset of the oldest record.
+    pub begin: u64,
+    /// Offset after the newest record.
+    pub end: u64,
+    /// What the aggregator has committed.
+    pub commit: Option<Commit>,
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}
+
+/// Serves the socket until it is dropped. Without it the service works, but backups beside it are not of one moment, so it says so.
+pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
+    let path = path(&data);
+    // The lock of the data directory is ours, so this is a predecessor's.
+    let _ = std::fs::remove_file(&path);
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "`headcount backup` cannot reach this service: no socket");
+            return;
+        }
+    };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        // One backup after another.
+        if let Err(error) = answer(stream, &journal, &writes).await {
+            tracing::warn!(error = format!("{error:#}"), "a backup could not be made");
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, journal: &Journal, writes: &Writes) -> anyhow::Result<()> {
+    let held = writes.hold().await;
+    let journal = journal.clone();
+    let position = tokio::task::spawn_blocking(move || position(&journal)).await??;
+    let mut line = serde_json::to_vec(&position)?;
+    line.push(b'\n');
+    stream.write_all(&line).await.context("the backup ended before it started")?;
+    tracing::info!(end = position.end, "a backup is being made; rows are written to ClickHouse after it");
+    // Until the other side is gone.
+    let mut byte = [0];
+    while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {}
+    drop(held);
+    tracing::info!("the backup has ended; rows are written again");
+    Ok(())
+}
+
+fn position(journal: &Journal) -> anyhow::Result<Position> {
+    let commit = journal.text(JournalSource::COMMIT)?.and_then(|text| serde_json::from_str(&text).ok());
+    let end = *journal.end().borrow();
+    Ok(Position { stream: journal.stream().to_string(), begin: journal.begin()?, end, commit })
+}
+
+/// Writes to ClickHouse are held until this is dropped.
+pub struct Held {
+    /// Where the journal stands.
+    pub position: Position,
+    _stream: BufReader<UnixStream>,
+}
+
+/// Has the service that runs on a data directory hold its writes. None if none runs there.
+///
+/// # Errors
+/// The service does not answer in time.
+pub async fn hold(data: &Path) -> anyhow::Result<Option<Held>> {
+    let path = path(data);
+    let stream = match UnixStream::connect(&path).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot connect to {}", path.display())),
+    };
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    tokio::time::timeout(HOLD_WAIT, stream.read_line(&mut line))
+        .await
+        .with_context(|| {
+            format!(
+                "rows that the service writes to ClickHouse were not written within {} s, or another backup is being made; try again",
+                HOLD_WAIT.as_secs()
+            )
+        })?
+        .context("the service ended")?;
+    let position = serde_json::from_str(&line).context("the service ended, or is another version")?;
+    Ok(Some(Held { position, _stream: stream }))
+}
