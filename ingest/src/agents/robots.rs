@@ -140,13 +140,13 @@ mod tests {
     use schemas::ai_agents;
 
     /// The checksum of what decides about robots, at [`RULES_VERSION`].
-    const RULES_CHECKSUM: &str = "ba8dba3a708ec02e";
+    const RULES_CHECKSUM: &str = "7a28def909a93304";
 
     #[test]
     fn changed_rules_have_a_new_version() {
         let words: Vec<_> = WORDS.iter().map(|(word, _)| word).collect();
-        let rules =
-            format!("{CRAWLERS:?}{FIRST:?}{LIBRARIES:?}{words:?}{:?}", (signs::PLATFORMS, signs::TAILS, signs::HINTS));
+        let forms = (signs::BROWSER_STARTS, signs::BROWSER_PARTS, signs::PLATFORMS, signs::TAILS, signs::HINTS);
+        let rules = format!("{CRAWLERS:?}{FIRST:?}{LIBRARIES:?}{words:?}{forms:?}");
         let checksum = blake3::hash(rules.as_bytes()).to_hex();
         assert_eq!(
             RULES_CHECKSUM,
@@ -241,6 +241,14 @@ mod tests {
             "ELinks/0.13",
             "Dillo/3.1",
             "URL/Emacs Emacs/29.1",
+            "IBrowse/2.5 (AmigaOS 3.9; 68K)",
+            "MOT-ACME/1.0 UP.Browser/6.2 (GUI) MMP/2.0",
+            "Acme/1.0 (MRE/3.1;MAUI;WAP Browser/MAUI)",
+            "Outlook-Express/7.0 (MSIE 7.0; Windows NT 6.1)",
+            "AcmeApp/3 CFNetwork/1220.1 Darwin/20.3.0",
+            "AcmeApp/3 (iPhone; iOS 17.1; Scale/3.00)",
+            "Acme app/3 Dalvik/2.1.0 (Linux; U; Android 5.1.1)",
+            "AcmeWebView/1.5 Android/6.0.1",
             "Mozilla/5.0 (Linux; Android 13; wv) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/125.0 Mobile Safari/537.36 CamScanner/4.5",
         ] {
             assert_eq!(robot(&agent.to_ascii_lowercase()), None, "{agent}");

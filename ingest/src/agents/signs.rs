@@ -104,7 +104,27 @@ pub(super) const BROWSER_STARTS: &[&str] = &[
     "blackberry",
     "sonyericsson",
     "lg-",
+    "mot-",
     "docomo",
+    "ibrowse",
+    "amigavoyager",
+    "roku",
+    "ps4application",
+    "outlook-express",
+    "microsoft office/",
+];
+
+/// Parts of agents of browsers that begin otherwise: phones before Android, and what apps have in theirs.
+pub(super) const BROWSER_PARTS: &[&str] = &[
+    "applewebkit",
+    "midp",
+    "up.browser",
+    "wap browser",
+    "webview/",
+    "dalvik/",
+    "cfnetwork/",
+    "cronet/",
+    " (iphone; ios ",
 ];
 
 /// Words of a system or a device in the first brackets of a browser's agent.
@@ -402,12 +422,11 @@ pub(super) fn is_foreign_form(agent: &str) -> bool {
     is_compatible_beside_browser(agent) || has_program_after_browser(agent)
 }
 
-/// Whether an agent that does not begin as all do today is that of a browser: old ones, text browsers and
-/// phones. Some apps put their name before that of the browser.
+/// Whether an agent that does not begin as all do today is that of a person: old browsers, text browsers, phones, and
+/// apps, which put their name before that of the system's browser or network library.
 fn is_other_browser(agent: &str) -> bool {
     BROWSER_STARTS.iter().any(|start| agent.starts_with(start))
-        || agent.contains("midp")
-        || agent.contains("applewebkit")
+        || BROWSER_PARTS.iter().any(|part| agent.contains(part))
 }
 
 /// `(compatible; X)` beside the name of a browser of today. Konqueror and Internet Explorer named themselves so.
