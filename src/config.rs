@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
+use ingest::agents::OwnRules;
 use ingest::client::TrustedProxies;
 use ingest::ignored::IgnoredNetworks;
 use ingest::keys::VisitorPeriod;
@@ -67,6 +68,24 @@ const SETTINGS: &[Setting] = &[
             "CIDR",
             "",
             "Network whose views are not counted, such as that of the docs' own team; repeatable",
+        )
+    },
+    Setting {
+        list: true,
+        ..setting(
+            "robots_extra",
+            "LITERAL=NAME=KIND",
+            "",
+            "Robot by what its user agent contains, its name in reports and its kind, such as acmebot=Acme=seo; repeatable",
+        )
+    },
+    Setting {
+        list: true,
+        ..setting(
+            "never_robots",
+            "LITERAL",
+            "",
+            "Part of a user agent whose senders are never counted as robots; decides before all other rules; repeatable",
         )
     },
     setting(
@@ -607,6 +626,14 @@ impl Config {
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
             per_network: self.per_network()?,
+            own_rules: OwnRules::new(
+                self.parse_list("never_robots", "a part of a user agent")?,
+                self.parse_list(
+                    "robots_extra",
+                    "literal=name=kind, the kind one of search, ai_training, ai_assistant, preview, monitor, automation, feed, seo, archiver, \
+                     scanner, other_bot",
+                )?,
+            ),
             record_format: self.record_format()?,
             paths: self.paths()?,
             more_script_paths: self.more_script_paths()?,

@@ -32,7 +32,7 @@ pub struct AcceptedPage {
     /// What it reports. Only a view is counted as one.
     pub kind: Kind,
     /// Whether the script found that a program drives the browser.
-    pub automated: bool,
+    pub is_automated: bool,
     /// Facts that were sent and cannot be used; the view is counted without them.
     pub dropped: Vec<Fact>,
 }
@@ -106,7 +106,7 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         event_id: beacon.id.unwrap_or(0),
         source: beacon.source,
         kind: beacon.kind,
-        automated: beacon.automated,
+        is_automated: beacon.automated,
         dropped: beacon.dropped,
     })
 }

@@ -1,6 +1,7 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
 use crate::accept::{AcceptedPage, Refused, accept, concerned};
+use crate::agents::{AUTOMATED_BROWSER, Classes, RULES_VERSION};
 use crate::client::{ClientAddress, UserAgent};
 use crate::keys::PeriodKey;
 use crate::per_network::Kind as Limited;
@@ -219,13 +220,15 @@ pub(crate) async fn take<S: Sink>(
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
-        let reader = Reader { address, agent: UserAgent::of(headers), country: country(ingest, peer, headers) };
         if page.kind == Kind::ReportedMissing {
             let network = address.network_hashed(&ingest.client_secret);
             drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
             ingest.tally.add_missing(&project, &page.path);
             return Ok(Taken::NotCounted(RejectionReason::NotAView));
         }
+        let is_automated = page.is_automated || names_headless_browser(headers);
+        let country = country(ingest, peer, headers);
+        let reader = Reader { address, agent: UserAgent::of(headers), is_automated, country };
         let (view, over) = view_of(ingest, &key, hour, page, reader);
         let by_robot = view.bot_class() != BotClass::Person;
         let record = record::encode_page_view(view, ingest.config.record_format);
@@ -272,13 +275,19 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
     words.any(|word| PURPOSES.iter().any(|purpose| word.trim_ascii().eq_ignore_ascii_case(purpose)))
 }
 
-/// Name of the bot of views whose script found that a program drives the browser.
-const AUTOMATED: &str = "Automated browser";
+/// Whether the client hints of Chromium (`Sec-CH-UA`) name the headless one, whose user agent may be another.
+fn names_headless_browser(headers: &HeaderMap) -> bool {
+    const HEADLESS: &[u8] = b"HeadlessChrome";
+    let brands = headers.get("sec-ch-ua").map_or(&b""[..], HeaderValue::as_bytes);
+    brands.windows(HEADLESS.len()).any(|window| window == HEADLESS)
+}
 
 /// Who sent the beacon, for the length of the request.
 struct Reader<'a> {
     address: ClientAddress,
     agent: UserAgent<'a>,
+    /// Whether the browser says that a program drives it.
+    is_automated: bool,
     country: String,
 }
 
@@ -290,14 +299,14 @@ fn view_of<S: Sink>(
     mut page: AcceptedPage,
     reader: Reader<'_>,
 ) -> (proto::PageView, Vec<Limited>) {
-    let Reader { address, agent, country } = reader;
+    let Reader { address, agent, is_automated, country } = reader;
     if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
         // What the standard library says of such a slice is the string itself.
         std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
     }
     let mut classes = ingest.classifier.classify(agent);
-    if page.automated && classes.bot_class == BotClass::Person {
-        (classes.bot_class, classes.bot) = (BotClass::Automation, AUTOMATED);
+    if is_automated && classes.bot_class == BotClass::Person {
+        classes = Classes::robot(AUTOMATED_BROWSER);
     }
     let person = classes.bot_class == BotClass::Person;
     let network = address.network_hashed(&ingest.client_secret);
@@ -323,6 +332,7 @@ fn view_of<S: Sink>(
             sent => stored_id(key, project, sent),
         },
         bot: classes.bot.to_owned(),
+        rules: RULES_VERSION,
         path: page.path,
         version: page.version,
         language: page.language,

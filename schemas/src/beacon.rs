@@ -58,7 +58,7 @@ pub struct Beacon {
     pub kind: Kind,
     /// Which views of this script are arrivals.
     pub arrivals: Arrivals,
-    /// Whether the script found that a program drives the browser.
+    /// Whether the script found that a program drives the browser (`navigator.webdriver`).
     pub automated: bool,
     /// What the script's own service calls the project: a website's UUID, a domain, a code or a slug, by [`Beacon::source`]. They name
     /// the project where it has them as aliases.
@@ -79,10 +79,11 @@ struct Plain<'a> {
     version: Option<&'a str>,
     language: Option<&'a str>,
     id: Option<&'a str>,
+    webdriver: Option<u64>,
 }
 
 /// The fields, in the order in which they are checked.
-const FIELDS: [&str; 7] = ["project", "url", "referrer", "status", "version", "language", "id"];
+const FIELDS: [&str; 8] = ["project", "url", "referrer", "status", "version", "language", "id", "webdriver"];
 
 /// The value of a field as it was sent.
 enum Sent<'a> {
@@ -128,6 +129,7 @@ impl From<Plain<'_>> for Beacon {
         if let Some(number) = plain.status {
             beacon.set("status", &Sent::Number(number as f64));
         }
+        beacon.automated = plain.webdriver == Some(1);
         beacon
     }
 }
@@ -206,6 +208,7 @@ impl Beacon {
             "version" => self.version = self.usable(Fact::Version, label(sent)),
             "language" => self.language = self.usable(Fact::Language, label(sent)),
             "status" => self.status = self.usable(Fact::Status, status(sent)),
+            "webdriver" => self.automated = is_set(sent),
             "id" => self.id = self.usable(Fact::Id, sent.text().and_then(id)),
             _ => {}
         }
@@ -299,6 +302,15 @@ fn status(sent: &Sent<'_>) -> Option<u16> {
     };
     let is_status = number.fract() == 0.0 && (100.0..=599.0).contains(&number);
     is_status.then_some(number as u16)
+}
+
+/// Whether a bit is 1, as a number or as text.
+fn is_set(sent: &Sent<'_>) -> bool {
+    match sent {
+        Sent::Text(text) => trimmed(text) == "1",
+        Sent::Number(number) => *number == 1.0,
+        Sent::Other => false,
+    }
 }
 
 /// 16 hexadecimal digits.

@@ -3,6 +3,7 @@
 //!
 //! In the order of a page view's way: [`beacon`] → [`rejection`] or [`record`] → [`sketch`] → [`tables`].
 
+pub mod ai_agents;
 pub mod beacon;
 pub mod caps;
 pub mod classes;

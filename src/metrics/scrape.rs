@@ -115,6 +115,11 @@ impl Scrape<'_> {
             "Endpoints that have another visitor key: visitors who meet both count twice.",
             ingest.foreign_keys(),
         )?;
+        self.gauge(
+            "robot_rules_version",
+            "Version of the rules by which robots are found.",
+            u64::from(ingest::agents::RULES_VERSION),
+        )?;
         self.gauge("projects", "Active registered projects.", ingest.projects.len() as u64)
     }
 
