@@ -330,7 +330,7 @@ mod tests {
             let headers = &get["responses"]["200"]["headers"];
             assert_eq!(headers["Headcount-Next"].is_object(), goes_on, "{path}");
             for name in ["Age", "Cache-Status"] {
-                assert_eq!(headers[name].is_object(), path.contains("{project}"), "{path}: {name}");
+                assert!(headers[name].is_object(), "{path}: {name}");
             }
             assert!(get["responses"]["403"].is_null() && get["responses"]["404"].is_object(), "{path}");
             assert_eq!(get["security"], json!([{"bearer": []}, {"basic": []}, {}]), "{path}");

@@ -54,6 +54,11 @@ impl Connection {
         Ok(Connection { sender })
     }
 
+    /// Whether the server has closed it, as it does with one that is idle for long.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends one request and reads its answer.
     pub async fn send(
         &mut self,

@@ -17,11 +17,21 @@ const FLOOR: u64 = 10;
 
 /// Asks one service on one connection.
 struct Reader {
+    address: std::net::SocketAddr,
     connection: Connection,
 }
 
 impl Reader {
+    async fn of(service: &Service) -> Result<Self> {
+        let address = service.address();
+        Ok(Reader { address, connection: Connection::open(address).await? })
+    }
+
+    /// On the open connection, or on a new one where the story did something else for so long that the service has closed it.
     async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        if self.connection.is_closed() {
+            self.connection = Connection::open(self.address).await?;
+        }
         self.connection.send("GET", path, headers, "").await
     }
 
@@ -234,7 +244,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     let arguments = ["--clock-start", CLOCK, "--close-after-hours", "720"];
     let service = Service::started(&arguments, &[("docs", "docs.example"), ("empty", "empty.example")]).await?;
     let truths = known::write(&service.clickhouse()?).await?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
 
     // Months.
     let mut reports = BTreeMap::new();
@@ -450,7 +460,7 @@ async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Resul
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     let client = service.clickhouse()?;
     known::write_many(&client, [found, missing, values]).await?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
     let span = MONTHS[2];
     let run =
         async |format: &str| service.done(&["report", "docs", span, "--format", format, "--clock-start", CLOCK]).await;
@@ -563,7 +573,7 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     let service =
         Service::started(&["--clock-start", CLOCK, "--report-cache-bytes", "0"], &[("docs", "docs.example")]).await?;
     let client = service.clickhouse()?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
     let path = format!("/v1/projects/docs/reports/{}", MONTHS[3]);
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     let first = reader.json(&path).await?["pages"]["items"][0].take();

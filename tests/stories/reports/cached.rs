@@ -146,7 +146,9 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     known::write(&service.clickhouse()?).await?;
     let (gate, url) = Gate::before(&service).await?;
-    let bed = Bed::new(&service, &url, CacheConfig::default()).await?;
+    // On a slow machine the story takes longer than the usual ten seconds.
+    let config = CacheConfig { fresh: Duration::from_secs(3_600), ..CacheConfig::default() };
+    let bed = Bed::new(&service, &url, config).await?;
     let report = |month: &str| format!("/v1/projects/docs/reports/{month}");
     // The first computation finds out what ClickHouse knows, once.
     let first = bed.get(&report(MONTHS[0]), 1).await?;
@@ -208,9 +210,12 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
 /// printed include the command itself. (Unit tests have the poll at a known time.)
 async fn a_change_to_the_registry_ends_what_is_cached(service: &Service, bed: &Bed, path: &str) -> Result<()> {
     let is_cached = async || {
-        let answer = bed.get(path, 1).await?;
-        ensure!(answer.cache_status() == "headcount; hit", "it is not cached: {}", answer.cache_status());
-        anyhow::Ok(())
+        eventually("the report to be cached", async || {
+            let answer = bed.get(path, 1).await?;
+            ensure!(answer.cache_status().starts_with("headcount; hit"), "{}", answer.cache_status());
+            Ok(())
+        })
+        .await
     };
     let answers = async |change: &[&str], status: u16| {
         let started = Instant::now();
@@ -236,7 +241,6 @@ async fn a_change_to_the_registry_ends_what_is_cached(service: &Service, bed: &B
     is_cached().await?;
     answers(&["project", "set", "docs", "--private"], 401).await?;
     answers(&["project", "set", "docs", "--public"], 200).await?;
-    bed.get(path, 1).await?;
     is_cached().await?;
     answers(&["project", "erase", "docs", "--yes"], 401).await
 }
