@@ -3,8 +3,8 @@
 //   <script defer src="https://HOST/page.js" data-project="slug"></script>
 //
 // It reads the page's URL, its referrer, its documentation metadata, the reader's opt-out, and whether a program drives
-// the browser. It reads nothing that could tell one browser from another (screen, time zone, fonts, user agent, canvas), writes nothing to the reader's
-// machine, adds no global name, and makes no request but its beacon.
+// the browser. It reads nothing that could tell one reader's browser from another (screen, time zone, fonts, user agent,
+// canvas), writes nothing to the reader's machine, adds no global name, and makes no request but its beacon.
 //
 // Attributes of the script element, all optional:
 //   data-project, data-version, data-language   take precedence over the page's own metadata

@@ -93,6 +93,7 @@ mod tests {
             assert!(!BEACON_JS.contains(name), "the script names {name}");
         }
         // One bit that is the same in the browsers of all readers: a program drives the browser, or none does.
-        assert_eq!(BEACON_JS.matches("webdriver").count(), BEACON_JS.matches("webdriver:+navigator.webdriver").count() * 2);
+        assert_eq!(BEACON_JS.matches("webdriver").count(), 2);
+        assert!(BEACON_JS.contains("webdriver:+navigator.webdriver"));
     }
 }

@@ -425,8 +425,7 @@ pub(super) fn is_foreign_form(agent: &str) -> bool {
 /// Whether an agent that does not begin as all do today is that of a person: old browsers, text browsers, phones, and
 /// apps, which put their name before that of the system's browser or network library.
 fn is_other_browser(agent: &str) -> bool {
-    BROWSER_STARTS.iter().any(|start| agent.starts_with(start))
-        || BROWSER_PARTS.iter().any(|part| agent.contains(part))
+    BROWSER_STARTS.iter().any(|start| agent.starts_with(start)) || BROWSER_PARTS.iter().any(|part| agent.contains(part))
 }
 
 /// `(compatible; X)` beside the name of a browser of today. Konqueror and Internet Explorer named themselves so.
