@@ -126,7 +126,7 @@ pub(crate) fn routes<S: Sink>(ingest: &Arc<Ingest<S>>) -> Router<Arc<Ingest<S>>>
             }
             Tracker::GoatCounter => {
                 let others = options(async || preflight_allowing("content-type")).fallback(get_or_post_only);
-                others.layer(limit.clone()).get(handler.clone()).post(handler)
+                others.layer(limit.clone()).get(handler).post(handler)
             }
             Tracker::ReadTheDocs => MethodRouter::new().fallback(get_only).layer(limit.clone()).get(handler),
         };

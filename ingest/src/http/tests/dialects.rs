@@ -226,7 +226,7 @@ fn a_driven_browser_is_a_robot_and_arrivals_are_as_sure_as_the_script() {
     let endpoint = endpoint();
     let driven = HttpRequest::get("/count?p=/a&b=151").header("user-agent", "Mozilla/5.0 Firefox/130.0");
     assert_eq!(endpoint.send(driven.header("origin", "https://docs-goatcounter.example"), Vec::new()), 200);
-    let _ = endpoint.view(|view| assert_eq!((view.bot_class, view.bot), (BotClass::Automation, AUTOMATED)));
+    let _ = endpoint.view(|view| assert_eq!((view.bot, view.bot_class), crate::agents::AUTOMATED_BROWSER));
     for (referrer, arrival) in
         [(json!(null), false), (json!("https://docs-umami.example/"), false), (json!("https://s.example/"), true)]
     {
