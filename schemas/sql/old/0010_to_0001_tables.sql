@@ -1,0 +1,1 @@
+-- Schema version 10: a database of version 9 has the tables of 0001_tables.sql.
