@@ -252,6 +252,7 @@ ORDER BY (project, month, run)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 64, index_granularity_bytes = 131072;
 
+-- One path's month, by status. day_views: views of each day of the month; empty in months that were closed before schema version 10.
 CREATE TABLE IF NOT EXISTS month_closed_page (
     project String CODEC(ZSTD(1)),
     month Date CODEC(ZSTD(1)),
@@ -260,7 +261,8 @@ CREATE TABLE IF NOT EXISTS month_closed_page (
     status UInt16 CODEC(ZSTD(1)),
     views UInt64 CODEC(T64, ZSTD(1)),
     visitors UInt64 CODEC(T64, ZSTD(1)),
-    visitors_error Float64 CODEC(ZSTD(1))
+    visitors_error Float64 CODEC(ZSTD(1)),
+    day_views Array(UInt64) CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, path, status, run)

@@ -302,6 +302,8 @@ pub struct MonthClosedPageRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
+    /// Views of each day of the month; empty in months that were closed before schema version 10.
+    pub day_views: Vec<u64>,
 }
 
 /// `finished_day`: visitors of a day that is not closed.
