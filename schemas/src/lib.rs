@@ -8,6 +8,7 @@ pub mod beacon;
 pub mod caps;
 pub mod classes;
 pub mod close;
+pub mod migrations;
 pub mod niceness;
 pub mod paths;
 pub mod project;

@@ -1,5 +1,8 @@
 //! Data of earlier versions: every later version opens a data directory or a topic of yesterday and goes on counting.
 
+#[path = "upgrade/schema.rs"]
+mod schema;
+
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
 use harness::roles::Deployment;
