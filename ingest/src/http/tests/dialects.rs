@@ -58,7 +58,11 @@ struct Seen {
 }
 
 fn seen(endpoint: &Endpoint, exchange: &Value) -> Seen {
-    let agent = if exchange["step"] == "robot" { "Googlebot/2.1" } else { "Mozilla/5.0 Firefox/130.0" };
+    let agent = if exchange["step"] == "robot" {
+        "Googlebot/2.1"
+    } else {
+        "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+    };
     let (request, body) = request(&exchange["request"], agent);
     let response = endpoint.answer(request, body);
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -158,7 +162,7 @@ fn an_endpoint_that_counts_or_answers_otherwise_is_caught() {
 
 /// A request of each script for a page on `host`.
 fn views_on(host: &str) -> [(http::request::Builder, Vec<u8>); 4] {
-    let agent = "Mozilla/5.0 Firefox/130.0";
+    let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0";
     let origin = format!("https://{host}");
     let post = |path: &str| HttpRequest::post(path).header("user-agent", agent).header("origin", &origin);
     let umami = json!({"type": "event", "payload": {"website": "6f9619ff-8b86-4011-b42d-00cf4fc964ff", "url": format!("{origin}/x")}});
@@ -224,14 +228,16 @@ fn a_code_in_the_path_names_the_project_of_a_request_without_a_host() {
 #[test]
 fn a_driven_browser_is_a_robot_and_arrivals_are_as_sure_as_the_script() {
     let endpoint = endpoint();
-    let driven = HttpRequest::get("/count?p=/a&b=151").header("user-agent", "Mozilla/5.0 Firefox/130.0");
+    let driven = HttpRequest::get("/count?p=/a&b=151")
+        .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0");
     assert_eq!(endpoint.send(driven.header("origin", "https://docs-goatcounter.example"), Vec::new()), 200);
     let _ = endpoint.view(|view| assert_eq!((view.bot, view.bot_class), crate::agents::AUTOMATED_BROWSER));
     for (referrer, arrival) in
         [(json!(null), false), (json!("https://docs-umami.example/"), false), (json!("https://s.example/"), true)]
     {
         let body = json!({"n": "pageview", "u": "https://docs-plausible.example/a", "r": referrer}).to_string();
-        let request = HttpRequest::post("/api/event").header("user-agent", "Mozilla/5.0 Firefox/130.0");
+        let request = HttpRequest::post("/api/event")
+            .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0");
         assert_eq!(endpoint.send(request, body.into_bytes()), 202);
         let _ = endpoint.view(|view| assert_eq!(view.arrival, arrival, "{referrer}"));
     }
