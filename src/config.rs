@@ -8,11 +8,13 @@ pub mod features;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod paths;
+mod reports;
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
+use ingest::agents::OwnRules;
 use ingest::client::TrustedProxies;
 use ingest::ignored::IgnoredNetworks;
 use ingest::keys::VisitorPeriod;
@@ -68,6 +70,24 @@ const SETTINGS: &[Setting] = &[
             "Network whose views are not counted, such as that of the docs' own team; repeatable",
         )
     },
+    Setting {
+        list: true,
+        ..setting(
+            "robots_extra",
+            "LITERAL=NAME=KIND",
+            "",
+            "Robot by what its user agent contains, its name in reports and its kind, such as acmebot=Acme=seo; repeatable",
+        )
+    },
+    Setting {
+        list: true,
+        ..setting(
+            "never_robots",
+            "LITERAL",
+            "",
+            "Part of a user agent whose senders are never counted as robots; decides before all other rules; repeatable",
+        )
+    },
     setting(
         "country_header",
         "NAME",
@@ -89,6 +109,15 @@ const SETTINGS: &[Setting] = &[
         "/page.js",
         "Path of the script; /beacon.js is served too. The reports print it, so set it on every process",
     ),
+    Setting {
+        list: true,
+        ..setting(
+            "more_script_paths",
+            "PATH",
+            "",
+            "Further path that the script is served at, such as another counter's /js/script.js, /script.js or /count.js; repeatable",
+        )
+    },
     setting(
         "beacon_path",
         "PATH",
@@ -241,18 +270,22 @@ const SETTINGS: &[Setting] = &[
         "20",
         "Requests a second for reports, by token, or by client without one (ten times as many at once); 0: no limit",
     ),
+    setting("report_cache_bytes", "BYTES", "67108864", "Memory for cached reports; 0: no cache"),
+    setting("report_fresh_seconds", "SECONDS", "10", "Age up to which a cached report is served as fresh"),
     setting(
-        "report_cache_mib",
-        "N",
-        "32",
-        "Memory for reports that may be asked for again, MiB; 0: every report is made anew",
+        "report_max_stale_seconds",
+        "SECONDS",
+        "60",
+        "How much longer a cached report is served stale, while it is refreshed in the background",
     ),
     setting(
-        "report_patience",
-        "N",
-        "600",
-        "A report of a running month is told again for N times as long as it took to make, a minute at most, or five if it is one of those that are made before somebody asks, or where these are very many; 0: it always has the last rows",
+        "stale_if_error_seconds",
+        "SECONDS",
+        "3600",
+        "Age up to which a cached report is served if ClickHouse does not answer",
     ),
+    Setting { hidden: true, ..setting("report_cache_mib", "N", "", "Replaced by report_cache_bytes") },
+    Setting { hidden: true, ..setting("report_patience", "N", "", "Replaced by report_fresh_seconds") },
     setting("session_seconds", "SECONDS", "43200", "How long a browser stays signed in"),
     setting("connections", "N", "4096", "Open connections; more wait"),
     setting(
@@ -383,6 +416,7 @@ impl Config {
         config.metrics_listen()?;
         config.http()?;
         config.query()?;
+        config.report_cache()?;
         config.access("")?;
         config.close_after()?;
         config.finished_every()?;
@@ -528,14 +562,8 @@ impl Config {
                 query::small_cells::LEAST_FLOOR
             );
         };
-        let keep_mib: u64 = self.parse("report_cache_mib", "a number of mebibytes from 0 to 65536")?;
-        if keep_mib > 65_536 {
-            bail!("setting `report_cache_mib` ({}): expected 0 to 65536", self.origin("report_cache_mib"));
-        }
-        let (rules, keep_bytes) = (query::Rules { unit, floor }, keep_mib << 20);
-        let patience = self.parse("report_patience", "a number")?;
-        let paths = self.paths()?;
-        Ok(query::QueryConfig { rules, keep_bytes, patience, paths, ..query::QueryConfig::default() })
+        let (rules, paths) = (query::Rules { unit, floor }, self.paths()?);
+        Ok(query::QueryConfig { rules, paths, ..query::QueryConfig::default() })
     }
 
     /// How often visitors are estimated for those who ask with SQL.
@@ -598,8 +626,17 @@ impl Config {
             client_rate: rate("client_rate")?,
             project_rate: rate("project_rate")?,
             per_network: self.per_network()?,
+            own_rules: OwnRules::new(
+                self.parse_list("never_robots", "a part of a user agent")?,
+                self.parse_list(
+                    "robots_extra",
+                    "literal=name=kind, the kind one of search, ai_training, ai_assistant, preview, monitor, automation, feed, seo, archiver, \
+                     scanner, other_bot",
+                )?,
+            ),
             record_format: self.record_format()?,
             paths: self.paths()?,
+            more_script_paths: self.more_script_paths()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
         })
@@ -706,6 +743,7 @@ impl Config {
         let filter = tracing_subscriber::EnvFilter::try_new(self.text("log").unwrap_or("info"))
             .with_context(|| format!("setting `log` ({}): expected a filter such as info", self.origin("log")))?;
         crate::shell::logging::start(filter, self.text("log_format") == Some("json"));
+        self.warn_of_removed();
         Ok(())
     }
 }
@@ -786,8 +824,9 @@ mod tests {
             (&["--connections-per-network", "few"], "setting `connections_per_network` is \"few\""),
             (&["--report-rate", "often"], "setting `report_rate` is \"often\" (flag --report-rate)"),
             (&["--session-seconds", "0"], "setting `session_seconds`"),
+            (&["--report-cache-bytes", "lots"], "setting `report_cache_bytes` is \"lots\" (flag --report-cache-bytes)"),
             (&["--report-cache-mib", "lots"], "setting `report_cache_mib` is \"lots\" (flag --report-cache-mib)"),
-            (&["--report-patience", "some"], "setting `report_patience` is \"some\" (flag --report-patience)"),
+            (&["--report-fresh-seconds", "86401"], "setting `report_fresh_seconds` (flag --report-fresh-seconds)"),
             (&["--record-format", "2"], "setting `record_format` is 2 (flag --record-format): expected 3 or 4"),
             (&["--record-format", "new"], "setting `record_format`"),
             (

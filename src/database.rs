@@ -4,7 +4,7 @@ pub use storage::{Connect, Server, ServerConfig, WrongServer};
 
 use anyhow::{Context, bail};
 use clickhouse::Client;
-use schemas::tables::{MIGRATIONS, SCHEMA_VERSION, statements};
+use schemas::migrations::{SCHEMA_VERSION, all_statements, statements, steps_from};
 use std::time::Duration;
 
 /// ClickHouse has lost stored rows: figures without them would be wrong, and nothing would say so.
@@ -74,7 +74,7 @@ pub async fn verify_parts(client: &Client, database: &str, timeout: Duration) ->
         return Ok(());
     }
     let mut broken = Vec::new();
-    for table in missing_tables(&[], SCHEMA_VERSION) {
+    for table in missing_tables(&[]) {
         let check = format!("CHECK TABLE {table} SETTINGS check_query_single_value_result = 0");
         let checked = client.query(&check).fetch_all::<(String, bool, String)>();
         let parts =
@@ -105,7 +105,7 @@ const BROKEN_PARTS: &str = "SELECT lost.table, lost.path \
 /// # Errors
 /// [`DamagedStore`], or ClickHouse did not answer.
 pub async fn check_store(client: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
-    let missing = missing_tables(&in_time(timeout, tables(client, database)).await??, SCHEMA_VERSION);
+    let missing = missing_tables(&in_time(timeout, tables(client, database)).await??);
     if !missing.is_empty() {
         return Err(DamagedStore::Tables { database: database.to_owned(), tables: missing.join(", ") }.into());
     }
@@ -137,10 +137,9 @@ async fn tables(client: &Client, database: &str) -> anyhow::Result<Vec<String>> 
     names.await.context("cannot ask ClickHouse for its tables")
 }
 
-/// Tables that the schema has at `version` and that are not `found`. No migration has removed one yet.
-fn missing_tables(found: &[String], version: u32) -> Vec<String> {
-    let steps = MIGRATIONS.iter().filter(|(step, _)| *step <= version);
-    let created = steps.flat_map(|(_, sql)| statements(sql)).filter_map(|statement| {
+/// Tables of the schema that are not `found`. No file has removed one yet.
+fn missing_tables(found: &[String]) -> Vec<String> {
+    let created = all_statements().filter_map(|statement| {
         statement
             .strip_prefix("CREATE TABLE IF NOT EXISTS ")
             .and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
@@ -173,7 +172,7 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
              newer headcount; run that version"
         );
     }
-    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+    for (version, sql) in steps_from(found) {
         for statement in statements(sql) {
             in_time(timeout, client.query(&statement).execute())
                 .await?
@@ -205,8 +204,8 @@ async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
     let found = tables(client, database).await?;
     if !found.iter().any(|table| table == "schema_version") {
         // The first statement of all creates it: without it, migrations would put empty tables into the place of lost ones.
-        if missing_tables(&found, SCHEMA_VERSION).len() < missing_tables(&[], SCHEMA_VERSION).len() {
-            let tables = missing_tables(&found, SCHEMA_VERSION).join(", ");
+        if missing_tables(&found).len() < missing_tables(&[]).len() {
+            let tables = missing_tables(&found).join(", ");
             return Err(DamagedStore::Tables { database: database.to_owned(), tables }.into());
         }
         return Ok(0);
@@ -232,14 +231,13 @@ mod tests {
 
     #[test]
     fn every_table_of_the_schema_is_expected() {
-        let all = missing_tables(&[], SCHEMA_VERSION);
+        let all = missing_tables(&[]);
         assert!(
             ["schema_version", "ledger", "page_daily", "token", "month_due"]
                 .iter()
                 .all(|name| all.contains(&(*name).to_owned()))
         );
         let found: Vec<String> = all.iter().filter(|table| *table != "ledger").cloned().collect();
-        assert_eq!(missing_tables(&found, SCHEMA_VERSION), ["ledger"]);
-        assert!(!missing_tables(&[], 1).contains(&"token".to_owned()));
+        assert_eq!(missing_tables(&found), ["ledger"]);
     }
 }

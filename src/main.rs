@@ -241,6 +241,18 @@ fn command() -> Command {
                         .args(config::arguments()),
                 )
                 .subcommand(
+                    Command::new("alias")
+                        .about("Say what other counters call a project, whose scripts then need no change; without a name, list them")
+                        .arg(slug())
+                        .arg(many("umami", "UUID", "Its website id in Umami; repeatable"))
+                        .arg(many("plausible", "DOMAIN", "Its domain in Plausible; repeatable"))
+                        .arg(many("goatcounter", "CODE", "Its code in GoatCounter, also the end of its path /count/CODE; repeatable"))
+                        .arg(many("readthedocs", "SLUG", "Its slug in Read the Docs; repeatable"))
+                        .arg(switch("list", "List its aliases").conflicts_with("remove"))
+                        .arg(switch("remove", "Remove these aliases"))
+                        .args(config::arguments()),
+                )
+                .subcommand(
                     Command::new("remove")
                         .about("Stop counting a project; its figures stay")
                         .arg(slug())

@@ -25,6 +25,7 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
             Some(header) => format!("from the header {header}, if a trusted proxy sets it"),
             None => "not recorded".to_owned(),
         },
+        robot_rules: ingest::agents::RULES_VERSION,
         recorded: RECORDED,
         never_recorded: NEVER_RECORDED,
         not_promised: NOT_PROMISED,

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta};
 use clap::ArgMatches;
 use clickhouse::Client;
+use ingest::aliases::Alias;
 use ingest::ignored::{IgnoredNetworks, Network};
 use ingest::path_rules::{PathPattern, PathRules};
 use ingest::projects::ProjectSnapshot;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storage::{Work, in_time};
 
+mod aliases;
 mod erase;
 mod rules;
 mod settings;
@@ -43,6 +45,8 @@ pub struct Registered {
     pub strip_html: bool,
     /// Networks whose views are not counted.
     pub ignore_networks: Vec<String>,
+    /// What other counters call the project.
+    pub aliases: Vec<String>,
 }
 
 /// Copies on disk of versions before 3 of the schema have the hosts only.
@@ -71,7 +75,9 @@ impl From<StoredProject> for Registered {
         match stored {
             StoredProject::Hosts(hosts) => Registered { hosts, ..Registered::default() },
             StoredProject::Whole { hosts, mask, keep, query, strip_trailing_slash, strip_html, ignore_networks } => {
-                Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html, ignore_networks }
+                // Copies of this form are older than aliases.
+                let aliases = Vec::new();
+                Registered { hosts, mask, keep, query, strip_trailing_slash, strip_html, ignore_networks, aliases }
             }
         }
     }
@@ -101,7 +107,11 @@ pub fn indexed(registry: &Registry) -> ProjectSnapshot {
         let networks = project.ignore_networks.iter().filter_map(|text| text.parse().ok());
         (slug.clone(), IgnoredNetworks::new(networks))
     });
-    ProjectSnapshot::new(&hosts).with_rules(rules).ignoring(ignored)
+    let aliases = registry.iter().map(|(slug, project)| {
+        let aliases = project.aliases.iter().filter_map(|text| text.parse().ok()).collect();
+        (slug.clone(), project.hosts.clone(), aliases)
+    });
+    ProjectSnapshot::new(&hosts).with_rules(rules).ignoring(ignored).with_aliases(aliases)
 }
 
 /// Values of a project's column `removed`.
@@ -136,7 +146,7 @@ fn line_to_paste(config: &Config, slug: &ProjectSlug) -> anyhow::Result<String> 
     Ok(format!("in the head of each page{whose}:\n  {line}"))
 }
 
-/// Runs `headcount project add|list|set|remove|rules|erase`.
+/// Runs `headcount project add|list|set|alias|remove|rules|erase`.
 pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
     // Checked before the service is looked for: a typo is a typo, running or not.
     let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
@@ -151,6 +161,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
     };
     let rules = rules::Change::from_arguments(matches)?;
     let change = settings::Change::from_arguments(matches)?;
+    let aliases = aliases::Named::from_arguments(matches)?;
     let url = clickhouse_url(config).await?;
     let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
     match (action, slug) {
@@ -194,6 +205,7 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             say!("active within {} seconds", REFRESH.as_secs() + 1);
             Ok(())
         }
+        ("alias", Some(slug)) => aliases::command(&client, &slug, &aliases).await,
         ("erase", Some(slug)) => erase::command(&client, &slug, matches, config).await,
         _ => list(&client, config).await,
     }
@@ -294,7 +306,7 @@ pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize>
         row.removed = ERASED;
         row.hosts = Vec::new();
         rules::clear(row);
-        (row.time_zone, row.public, row.recipients, row.ignore_networks) = Default::default();
+        (row.time_zone, row.public, row.recipients, row.ignore_networks, row.aliases) = Default::default();
     })
     .await?;
     tokens::revoke_all_of(client, slug).await?;
@@ -365,6 +377,7 @@ fn new_row(slug: &str) -> ProjectRow {
         strip_trailing_slash: 0,
         strip_html: 0,
         ignore_networks: Vec::new(),
+        aliases: Vec::new(),
     }
 }
 
@@ -402,6 +415,9 @@ pub fn registry_of(rows: &[ProjectRow]) -> Registry {
                 for text in row.ignore_networks.iter().filter(|text| text.parse::<Network>().is_err()) {
                     tracing::warn!(%slug, text, "this is no network; it is left out");
                 }
+                for text in row.aliases.iter().filter(|text| text.parse::<Alias>().is_err()) {
+                    tracing::warn!(%slug, text, "this is no alias; it is left out");
+                }
                 let project = Registered {
                     hosts,
                     mask: row.mask.clone(),
@@ -410,6 +426,7 @@ pub fn registry_of(rows: &[ProjectRow]) -> Registry {
                     strip_trailing_slash: row.strip_trailing_slash == 1,
                     strip_html: row.strip_html == 1,
                     ignore_networks: row.ignore_networks.clone(),
+                    aliases: row.aliases.clone(),
                 };
                 registry.insert(slug, project);
             }

@@ -13,8 +13,7 @@ pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
 
 /// The maker of reports, as the configuration says.
 pub fn reports(client: clickhouse::Client, config: &Config) -> anyhow::Result<Reports> {
-    let of_one = query::QueryConfig { keep_bytes: 0, ..config.query()? };
-    Ok(Reports::new(ReportStore::new(client), of_one, config.clock()?))
+    Ok(Reports::new(ReportStore::new(client), config.query()?, config.clock()?))
 }
 
 /// Why there is no report, as one line.

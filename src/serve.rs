@@ -168,12 +168,13 @@ pub async fn serve(config: Config, recover: bool) -> anyhow::Result<()> {
     access.begin().await;
     beside.spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client).only_while(supervisor.answers());
-    let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access);
+    let cache = query::ReportCache::new(config.report_cache()?, &access);
+    let reports = query::guarded_routes(store, config.query()?, Arc::clone(&clock), &access, cache.clone());
     let untrusted_proxy = query::UntrustedProxy(Arc::new({
         let ingest = Arc::clone(&ingest);
         move || ingest.has_untrusted_proxy()
     }));
-    let reports = measured(reports, &mut metrics).layer(axum::Extension(untrusted_proxy));
+    let reports = measured(reports, cache, &mut metrics).layer(axum::Extension(untrusted_proxy));
     parts.register(&mut metrics);
     let health = Health::new(parts.find().readiness);
     let router = routes(&config, &ingest, &access)?.merge(reports).merge(health::routes(health.clone()));
@@ -458,8 +459,8 @@ pub(crate) fn stalled(records: u64, still: Duration) -> String {
     format!("{records} records wait, and nothing has been written to ClickHouse for {} s", still.as_secs())
 }
 
-/// The routes of reports, measured.
-pub(crate) fn measured(reports: Router, registry: &mut Registry) -> Router {
+/// The routes of reports with their cache, measured.
+pub(crate) fn measured(reports: Router, cache: query::ReportCache, registry: &mut Registry) -> Router {
     let reports_metrics = ReportMetrics::default();
     reports_metrics.register(registry);
     metrics::scraped(registry, |scrape| {
@@ -467,6 +468,7 @@ pub(crate) fn measured(reports: Router, registry: &mut Registry) -> Router {
             "Values that reports added up as \"other\", since each has too few views or gives one away that has.";
         scrape.counter("suppressed_cells", help, query::small_cells::suppressed_cells())
     });
+    metrics::scraped(registry, move |scrape| scrape.report_cache(&cache.figures()));
     reports_metrics.layer(reports)
 }
 

@@ -318,6 +318,7 @@ impl Closer {
             let Some(row) = row else { return Ok(()) };
             let (page, sketch) = of_page.get_or_insert_with(|| {
                 let (project, path, status) = (row.project.clone(), row.path.clone(), row.status);
+                let days = (month.end_hour().0 - month.first_hour().0) as usize / 24;
                 let month = first_day(month);
                 let page = MonthClosedPageRow {
                     project,
@@ -328,11 +329,13 @@ impl Closer {
                     views: 0,
                     visitors: 0,
                     visitors_error: 0.0,
+                    day_views: vec![0; days],
                 };
                 (page, VisitorSketch::new())
             });
             if frontier.contains(row.stream, row.window_start) {
                 page.views += row.views;
+                page.day_views[usize::from(row.day - page.month)] += row.views;
             }
             merge(sketch, &row.sketch, &row.project)?;
         }

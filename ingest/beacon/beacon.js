@@ -2,9 +2,9 @@
 //
 //   <script defer src="https://HOST/page.js" data-project="slug"></script>
 //
-// It reads the page's URL, its referrer, its documentation metadata and the reader's opt-out. It reads nothing that
-// could tell one browser from another (screen, time zone, fonts, user agent, canvas), writes nothing to the reader's
-// machine, adds no global name, and makes no request but its beacon.
+// It reads the page's URL, its referrer, its documentation metadata, the reader's opt-out, and whether a program drives
+// the browser. It reads nothing that could tell one reader's browser from another (screen, time zone, fonts, user agent,
+// canvas), writes nothing to the reader's machine, adds no global name, and makes no request but its beacon.
 //
 // Attributes of the script element, all optional:
 //   data-project, data-version, data-language   take precedence over the page's own metadata
@@ -71,7 +71,7 @@
     setTimeout(post, (wait + 1 + Math.random() * 2) * 1e3, body, 1);
   });
 
-  const { type, responseStatus } = performance.getEntriesByType('navigation')[0] || {};
+  const entry = performance.getEntriesByType('navigation')[0];
   let first;   // URL of the first view
   let page;    // URL of the latest view
   let from;    // referrer of the pending view, never empty; null if none is pending
@@ -98,9 +98,11 @@
       project: fact('project'),
       url,
       referrer,
+      // 1 if a program drives the browser. The browsers of readers all say no, so it distinguishes no reader from another.
+      webdriver: +navigator.webdriver,
       status: +fact('status', 'http-status', loaded && data.status) ||
         // "Not found" in VitePress, Docusaurus and docsify.
-        (document.querySelector('.NotFound,.margin-vert--xl .hero__title,[id^=_404-]') ? 404 : loaded && responseStatus),
+        (document.querySelector('.NotFound,.margin-vert--xl .hero__title,[id^=_404-]') ? 404 : loaded && entry?.responseStatus),
       version: fact('version'),
       language: fact('language') || document.documentElement.lang,
       // 63 random bits, drawn for each view: they name the view, not the reader. The highest bit makes it 16 digits.
@@ -167,10 +169,10 @@
   });
 
   if (!seen) {
-    new IntersectionObserver(([{ intersectionRect: { width } }]) => {
-      seen = width > 1;
+    new IntersectionObserver(([entry]) => {
+      seen = entry.intersectionRect.width > 1;
       show();
     }).observe(document.documentElement);
   }
-  view(/^[rb]/.test(type) ? here() : document.referrer);
+  view(/^[rb]/.test(entry?.type) ? here() : document.referrer);
 })();

@@ -2,8 +2,8 @@
 
 use crate::hygiene::{clean_label, clean_language, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
-use schemas::beacon::Beacon;
-use schemas::proto::Fact;
+use schemas::beacon::{Arrivals, Beacon, Kind};
+use schemas::proto::{Fact, Source};
 use schemas::record::MAX_LABEL_BYTES;
 use schemas::{Host, Hour, InvalidSlug, ProjectSlug, Rejection, RejectionReason};
 use url::Url;
@@ -27,6 +27,12 @@ pub struct AcceptedPage {
     pub arrival: bool,
     /// Id of the view as it was sent; 0 where none was sent. Stored as [`crate::visitor::stored_id`].
     pub event_id: u64,
+    /// Which script sent it.
+    pub source: Source,
+    /// What it reports. Only a view is counted as one.
+    pub kind: Kind,
+    /// Whether the script found that a program drives the browser.
+    pub is_automated: bool,
     /// Facts that were sent and cannot be used; the view is counted without them.
     pub dropped: Vec<Fact>,
 }
@@ -63,12 +69,14 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         rejection,
         host: String::new(),
     })?;
+    let named = named.or_else(|| projects.named_by_alias(beacon.source, &beacon.aliases, &host));
     let (project, new) = match projects.find(named.as_ref(), &host) {
         Lookup::Found(project) => (project, false),
         Lookup::New(project) => (project, true),
         not_found => {
             // Both are computed in every case, so that refusals of existing and of unknown projects take the same time.
-            let (project, page_host) = (concerned(&beacon, projects), clean_page_host(&url, &host));
+            let (concerned, page_host) = (concerned(&beacon, projects), clean_page_host(&url, &host));
+            let project = concerned.or(named.filter(|slug| projects.is_known(slug)));
             let (reason, host) = match not_found {
                 Lookup::Foreign(_) => (RejectionReason::ForeignHost, page_host),
                 Lookup::Ambiguous => (RejectionReason::AmbiguousProject, String::new()),
@@ -77,7 +85,12 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
             return Err(Refused { project, rejection: not_counted_here(reason), host });
         }
     };
-    let (arrival, referrer_host) = arrival(&mut beacon, projects, &project, &host);
+    let (from_outside, referrer_host) = arrival(&mut beacon, projects, &project, &host);
+    let arrival = match beacon.arrivals {
+        Arrivals::Exact => from_outside,
+        Arrivals::ForeignReferrer => !referrer_host.is_empty(),
+        Arrivals::Unknown => false,
+    };
     // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
     if new && !projects.admit(&project, hour.0, network) {
         return Err(not_counted_here(RejectionReason::UnknownProject).into());
@@ -91,6 +104,9 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         referrer_host,
         arrival,
         event_id: beacon.id.unwrap_or(0),
+        source: beacon.source,
+        kind: beacon.kind,
+        is_automated: beacon.automated,
         dropped: beacon.dropped,
     })
 }

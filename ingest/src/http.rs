@@ -1,12 +1,13 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
 use crate::accept::{AcceptedPage, Refused, accept, concerned};
+use crate::agents::{AUTOMATED_BROWSER, Classes, RULES_VERSION};
 use crate::client::{ClientAddress, UserAgent};
 use crate::keys::PeriodKey;
-use crate::per_network::Kind;
+use crate::per_network::Kind as Limited;
 use crate::sink::{Sink, SinkError};
 use crate::visitor::{coordinates, stored_id};
-use crate::{Ingest, ids, script};
+use crate::{Ingest, IngestConfig, ids, script, trackers};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
@@ -17,13 +18,13 @@ use axum::routing::{MethodRouter, get, options};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
-use schemas::beacon::Beacon;
+use http_body_util::{BodyExt, Limited as LimitedBody};
+use schemas::beacon::{Beacon, Kind};
 use schemas::classes::BotClass;
-use schemas::paths::{OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
+use schemas::paths::{EndpointPaths, OLD_BEACON, OLD_SCRIPT, PIXEL_SUFFIX};
 use schemas::proto::Cause;
 use schemas::rejection::NOT_COUNTED_HERE;
-use schemas::{Hour, ProjectSlug, Rejection, RejectionReason, proto, record};
+use schemas::{Hour, Rejection, RejectionReason, proto, record};
 use serde_json::json;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -39,7 +40,10 @@ const NOSNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, Head
 /// What became of a beacon that was not refused.
 pub(crate) enum Taken {
     /// The log has it.
-    Accepted,
+    Accepted {
+        /// Whether the reader is a robot: the view is counted apart from those of people.
+        by_robot: bool,
+    },
     /// It is no view that counts: tallied, and answered like an accepted one.
     NotCounted(RejectionReason),
     /// The reader wants not to be counted; nothing was read or written.
@@ -68,7 +72,20 @@ pub fn routes<S: Sink>(ingest: Arc<Ingest<S>>) -> Router {
     if paths.script() != OLD_SCRIPT {
         router = router.route(OLD_SCRIPT, script(Bytes::from_static(script::BEACON_JS.as_bytes())));
     }
+    let mut more = paths_of_more_scripts(&ingest.config);
+    more.sort_unstable_by(|left, right| left.script().cmp(right.script()));
+    more.dedup_by(|left, right| left.script() == right.script());
+    for paths in more {
+        router = router.route(paths.script(), script(script::for_paths(paths)));
+    }
+    let router = router.merge(trackers::routes(&ingest));
     router.fallback(nothing_here::<S>.layer(limit)).with_state(ingest)
+}
+
+/// Further paths of the script that are no route yet.
+fn paths_of_more_scripts(config: &IngestConfig) -> Vec<&EndpointPaths> {
+    let is_route = |path: &str| path == config.paths.script() || path == OLD_SCRIPT || trackers::has_path(path);
+    config.more_script_paths.iter().filter(|paths| !is_route(paths.script())).collect()
 }
 
 /// `router` behind the limit of each client: for further routes of the same listener.
@@ -77,7 +94,7 @@ pub fn rate_limited<S: Sink>(router: Router, ingest: &Arc<Ingest<S>>) -> Router 
 }
 
 /// Requests that are no beacons are refused like beacons, but are not counted as refused ones.
-async fn limited<S: Sink>(State(ingest): State<Arc<Ingest<S>>>, request: Request, next: Next) -> Response {
+pub(crate) async fn limited<S: Sink>(State(ingest): State<Arc<Ingest<S>>>, request: Request, next: Next) -> Response {
     if !has_room(&ingest, &request) {
         return refusal(&Rejection::new(RejectionReason::ClientRateLimited, "fewer requests from one client"));
     }
@@ -102,7 +119,7 @@ async fn pageview<S: Sink>(
     let received = async || read_body(body, &ingest).await;
     let outcome = timed(&ingest, take(&ingest, peer, &parts, received, |body| Beacon::from_json(&body))).await;
     match outcome {
-        Ok(Taken::Accepted | Taken::NotCounted(_)) => answer(StatusCode::ACCEPTED),
+        Ok(Taken::Accepted { .. } | Taken::NotCounted(_)) => answer(StatusCode::ACCEPTED),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         Err(rejection) => refusal(&rejection),
     }
@@ -130,7 +147,7 @@ async fn pixel<S: Sink>(
         },
     );
     match timed(&ingest, taken).await {
-        Ok(Taken::Accepted | Taken::NotCounted(_)) => pixel_image(),
+        Ok(Taken::Accepted { .. } | Taken::NotCounted(_)) => pixel_image(),
         Ok(Taken::OptedOut) => answer(StatusCode::NO_CONTENT),
         // A browser that sends no `Referer` cannot do better, and a reader must not see a broken image.
         Err(rejection) if (rejection.reason, rejection.field) == (RejectionReason::MissingField, Some("url")) => {
@@ -148,7 +165,7 @@ fn pixel_image() -> Response {
 }
 
 /// Counts what becomes of a beacon, and measures how long it takes.
-async fn timed<S: Sink>(
+pub(crate) async fn timed<S: Sink>(
     ingest: &Ingest<S>,
     taken: impl Future<Output = Result<Taken, Rejection>>,
 ) -> Result<Taken, Rejection> {
@@ -159,7 +176,7 @@ async fn timed<S: Sink>(
 }
 
 /// The way of one beacon, from the open request to the durable record.
-async fn take<S: Sink>(
+pub(crate) async fn take<S: Sink>(
     ingest: &Ingest<S>,
     peer: SocketAddr,
     request: &Parts,
@@ -195,7 +212,7 @@ async fn take<S: Sink>(
         let mut page = accept(beacon, &ingest.projects, hour, network)?;
         let dropped = std::mem::take(&mut page.dropped);
         let project = page.project.clone();
-        if let Some(reason) = no_view(ingest, request, &project, &address) {
+        if let Some(reason) = no_view(ingest, request, &page, &address) {
             ingest.tally.add(Some(project), reason, String::new(), 1);
             return Ok(Taken::NotCounted(reason));
         }
@@ -203,8 +220,17 @@ async fn take<S: Sink>(
         if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
-        let reader = Reader { address, agent: UserAgent::of(headers), country: country(ingest, peer, headers) };
+        if page.kind == Kind::ReportedMissing {
+            let network = address.network_hashed(&ingest.client_secret);
+            drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
+            ingest.tally.add_missing(&project, &page.path);
+            return Ok(Taken::NotCounted(RejectionReason::NotAView));
+        }
+        let is_automated = page.is_automated || names_headless_browser(headers);
+        let country = country(ingest, peer, headers);
+        let reader = Reader { address, agent: UserAgent::of(headers), is_automated, country };
         let (view, over) = view_of(ingest, &key, hour, page, reader);
+        let by_robot = view.bot_class() != BotClass::Person;
         let record = record::encode_page_view(view, ingest.config.record_format);
         let log_key = log_key(project.as_str());
         ingest.sink.append(log_key, record).await.map_err(|error| told(unavailable(&error)))?;
@@ -214,7 +240,7 @@ async fn take<S: Sink>(
         for kind in over {
             ingest.tally.add_dropped(&project, kind.fact(), Cause::Limit);
         }
-        Ok(Taken::Accepted)
+        Ok(Taken::Accepted { by_robot })
     }
     .await;
     outcome.map_err(|refused: Refused| {
@@ -227,16 +253,16 @@ async fn take<S: Sink>(
 fn no_view<S: Sink>(
     ingest: &Ingest<S>,
     request: &Parts,
-    project: &ProjectSlug,
+    page: &AcceptedPage,
     address: &ClientAddress,
 ) -> Option<RejectionReason> {
-    if request.method == Method::HEAD {
+    if request.method == Method::HEAD || page.kind == Kind::Event {
         return Some(RejectionReason::NotAView);
     }
     if is_prefetch(&request.headers) {
         return Some(RejectionReason::Prefetch);
     }
-    let is_ignored = ingest.config.ignore_networks.contains(address) || ingest.projects.ignores(project, address);
+    let is_ignored = ingest.config.ignore_networks.contains(address) || ingest.projects.ignores(&page.project, address);
     is_ignored.then_some(RejectionReason::IgnoredNetwork)
 }
 
@@ -249,10 +275,19 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
     words.any(|word| PURPOSES.iter().any(|purpose| word.trim_ascii().eq_ignore_ascii_case(purpose)))
 }
 
+/// Whether the client hints of Chromium (`Sec-CH-UA`) name the headless one, whose user agent may be another.
+fn names_headless_browser(headers: &HeaderMap) -> bool {
+    const HEADLESS: &[u8] = b"HeadlessChrome";
+    let brands = headers.get("sec-ch-ua").map_or(&b""[..], HeaderValue::as_bytes);
+    brands.windows(HEADLESS.len()).any(|window| window == HEADLESS)
+}
+
 /// Who sent the beacon, for the length of the request.
 struct Reader<'a> {
     address: ClientAddress,
     agent: UserAgent<'a>,
+    /// Whether the browser says that a program drives it.
+    is_automated: bool,
     country: String,
 }
 
@@ -263,17 +298,20 @@ fn view_of<S: Sink>(
     hour: Hour,
     mut page: AcceptedPage,
     reader: Reader<'_>,
-) -> (proto::PageView, Vec<Kind>) {
-    let Reader { address, agent, country } = reader;
+) -> (proto::PageView, Vec<Limited>) {
+    let Reader { address, agent, is_automated, country } = reader;
     if ingest.config.panic_on_path.as_deref() == Some(page.path.as_str()) {
         // What the standard library says of such a slice is the string itself.
         std::hint::black_box(&agent.text()[agent.text().len() + 1..]);
     }
-    let classes = ingest.classifier.classify(agent);
+    let mut classes = ingest.classifier.classify(agent);
+    if is_automated && classes.bot_class == BotClass::Person {
+        classes = Classes::robot(AUTOMATED_BROWSER);
+    }
     let person = classes.bot_class == BotClass::Person;
     let network = address.network_hashed(&ingest.client_secret);
     let over = ingest.per_network.limit(network, hour.0 / 24, &mut page, person.then_some((&address, agent)));
-    let agent = (!over.contains(&Kind::Reader)).then_some(agent);
+    let agent = (!over.contains(&Limited::Reader)).then_some(agent);
     let project = page.project.as_str();
     let visitor = person.then(|| coordinates(key, project, &page.path, &address, agent));
     let view = proto::PageView {
@@ -294,10 +332,12 @@ fn view_of<S: Sink>(
             sent => stored_id(key, project, sent),
         },
         bot: classes.bot.to_owned(),
+        rules: RULES_VERSION,
         path: page.path,
         version: page.version,
         language: page.language,
         referrer_host: page.referrer_host,
+        source: page.source as i32,
         ..proto::PageView::default()
     };
     (view, over)
@@ -340,15 +380,17 @@ pub(crate) fn log_key(project: &str) -> u64 {
     foldhash::quality::FixedState::with_seed(0).hash_one(project)
 }
 
-async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
+pub(crate) async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rejection> {
     let limit = ingest.config.body_bytes;
     let too_large = || Rejection::new(RejectionReason::BodyTooLarge, format!("a body of at most {limit} bytes"));
     // Before a client that expects `100 Continue` sends it.
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let collected =
-        tokio::time::timeout(Duration::from_millis(ingest.config.body_timeout_ms), Limited::new(body, limit).collect());
+    let collected = tokio::time::timeout(
+        Duration::from_millis(ingest.config.body_timeout_ms),
+        LimitedBody::new(body, limit).collect(),
+    );
     match collected.await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
@@ -358,7 +400,7 @@ async fn read_body<S: Sink>(body: Body, ingest: &Ingest<S>) -> Result<Bytes, Rej
 }
 
 /// Decoded names and values. What is not UTF-8 has U+FFFD in its place, by which [`Beacon`] knows it.
-fn query_pairs(query: &str) -> Vec<(String, String)> {
+pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
     let decode =
         |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -371,7 +413,7 @@ fn query_pairs(query: &str) -> Vec<(String, String)> {
 }
 
 /// Every answer to a page on another host: readable by it, never stored, without ETag or cookie.
-fn answer(status: StatusCode) -> Response {
+pub(crate) fn answer(status: StatusCode) -> Response {
     let mut response = status.into_response();
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -384,18 +426,22 @@ fn answer(status: StatusCode) -> Response {
     response
 }
 
-fn refusal(rejection: &Rejection) -> Response {
+pub(crate) fn refusal(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = answer(status);
     let reason = if rejection.reason.is_about_registry() { NOT_COUNTED_HERE } else { rejection.reason.name() };
     tell(&mut response, reason, rejection.field, &rejection.expected);
-    let headers = response.headers_mut();
+    set_retry_after(status, response.headers_mut());
+    response
+}
+
+/// Says when to send a beacon again that was refused only for now.
+pub(crate) fn set_retry_after(status: StatusCode, headers: &mut HeaderMap) {
     if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         // Jitter, or all who were refused together come back together.
         let seconds = 1 + u64::from(random_byte()) % 10;
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    response
 }
 
 fn random_byte() -> u8 {
@@ -411,7 +457,7 @@ fn tell(response: &mut Response, reason: &str, field: Option<&str>, expected: &s
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 }
 
-fn wrong_method(allowed: &'static str, expected: &str) -> Response {
+pub(crate) fn wrong_method(allowed: &'static str, expected: &str) -> Response {
     let mut response = answer(StatusCode::METHOD_NOT_ALLOWED);
     tell(&mut response, "method_not_allowed", None, expected);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -437,7 +483,7 @@ async fn nothing_here<S: Sink>(State(ingest): State<Arc<Ingest<S>>>) -> Response
 
 /// Lets `navigator.sendBeacon` send JSON from a page on another host. It always sends with credentials, for which a browser demands the page's
 /// origin by name and this permission (Fetch, CORS check). No beacon route reads a cookie, and the answers are the same for everyone.
-async fn with_credentials(request: Request, next: Next) -> Response {
+pub(crate) async fn with_credentials(request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = next.run(request).await;
     if let Some(origin) = origin {
@@ -451,10 +497,15 @@ async fn with_credentials(request: Request, next: Next) -> Response {
 
 /// Only for senders that choose `application/json`; the script sends text/plain and needs no preflight.
 async fn preflight() -> Response {
+    preflight_allowing("content-type")
+}
+
+/// The answer to a preflight for a POST with these request headers.
+pub(crate) fn preflight_allowing(request_headers: &'static str) -> Response {
     let mut response = answer(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(request_headers));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     response
 }

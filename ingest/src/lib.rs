@@ -1,11 +1,12 @@
 //! The beacon endpoint: the only place where a reader's address and user agent exist.
 //!
 //! The way of one beacon, in the order of [`http`]: opt-out → limits → [`schemas::Beacon`] → [`accept`] (named
-//! rejections, [`hygiene`]) → [`classify`] → [`visitor`] coordinates under the period's [`keys`] → [`sink`]. It
+//! rejections, [`hygiene`]) → [`agents`] → [`visitor`] coordinates under the period's [`keys`] → [`sink`]. It
 //! answers 202 only after the sink has the record durably.
 
 pub mod accept;
-pub mod classify;
+pub mod agents;
+pub mod aliases;
 pub mod client;
 mod health;
 pub mod http;
@@ -25,6 +26,7 @@ mod recent_peers;
 pub mod script;
 pub mod sink;
 pub mod tally;
+mod trackers;
 pub mod visitor;
 
 pub use crate::http::{rate_limited, routes};
@@ -71,10 +73,14 @@ pub struct IngestConfig {
     pub project_rate: Rate,
     /// What one client network may add to a project in a day.
     pub per_network: per_network::Limits,
+    /// The operator's own rules of who is a robot.
+    pub own_rules: agents::OwnRules,
     /// Format of the records it writes.
     pub record_format: RecordFormat,
     /// Where the script and the endpoint are served, besides the old paths.
     pub paths: EndpointPaths,
+    /// Further paths of the script, each with the beacons' path.
+    pub more_script_paths: Vec<EndpointPaths>,
     /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
@@ -91,8 +97,10 @@ impl Default for IngestConfig {
             client_rate: Rate { per_second: 100.0, burst: 1000.0 },
             project_rate: Rate { per_second: 500.0, burst: 5000.0 },
             per_network: per_network::Limits::default(),
+            own_rules: agents::OwnRules::default(),
             record_format: RecordFormat::default(),
             paths: EndpointPaths::default(),
+            more_script_paths: Vec::new(),
             panic_on_path: None,
         }
     }
@@ -107,7 +115,7 @@ pub struct Ingest<S> {
     pub projects: Projects,
     sink: S,
     tally: Tally,
-    classifier: classify::Classifier,
+    classifier: agents::Classifier,
     per_network: per_network::PerNetwork,
     /// Client networks are told apart under this secret of the process.
     client_secret: client::ClientSecret,
@@ -131,13 +139,13 @@ impl<S: Sink> Ingest<S> {
             project_buckets: Buckets::new(config.project_rate),
             in_flight: Semaphore::new(config.in_flight),
             per_network: per_network::PerNetwork::new(config.per_network),
+            classifier: agents::Classifier::new(config.own_rules.clone()),
             config,
             clock,
             keys,
             projects,
             sink,
             tally: Tally::default(),
-            classifier: classify::Classifier::default(),
             client_secret: client::ClientSecret::default(),
             foreign_keys: AtomicU64::new(0),
             untrusted_forwarded: AtomicU64::new(0),

@@ -37,7 +37,7 @@ impl BeaconMetrics {
     /// Counts a beacon that was answered after `took`.
     pub(crate) fn note(&self, outcome: &Result<Taken, Rejection>, took: Duration) {
         let name = match outcome {
-            Ok(Taken::Accepted) => "accepted",
+            Ok(Taken::Accepted { .. }) => "accepted",
             Ok(Taken::OptedOut) => "opted_out",
             Ok(Taken::NotCounted(reason)) => reason.name(),
             Err(rejection) => rejection.reason.name(),

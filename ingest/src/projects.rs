@@ -1,10 +1,12 @@
 //! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
 //! whole when the registry changes.
 
+use crate::aliases::Alias;
 use crate::client::ClientAddress;
 use crate::ignored::IgnoredNetworks;
 use crate::path_rules::PathRules;
 use arc_swap::ArcSwap;
+use schemas::proto::Source;
 use schemas::{Host, ProjectSlug};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +49,10 @@ pub struct ProjectSnapshot {
     rules: HashMap<ProjectSlug, Arc<PathRules>>,
     /// Of those projects that have some.
     ignored_networks: HashMap<ProjectSlug, IgnoredNetworks>,
+    /// Projects by what other counters call them.
+    aliases: HashMap<Alias, ProjectSlug>,
+    /// The first host of those projects that have aliases.
+    first_host: HashMap<ProjectSlug, Host>,
 }
 
 impl ProjectSnapshot {
@@ -74,6 +80,22 @@ impl ProjectSnapshot {
     pub fn ignoring(self, networks: impl IntoIterator<Item = (ProjectSlug, IgnoredNetworks)>) -> Self {
         let some = networks.into_iter().filter(|(_, networks)| !networks.is_empty());
         ProjectSnapshot { ignored_networks: some.collect(), ..self }
+    }
+
+    /// The same, with what other counters call the projects. A name that two projects claim names none of them.
+    #[must_use]
+    pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = (ProjectSlug, Vec<Host>, Vec<Alias>)>) -> Self {
+        let mut claimed: HashMap<Alias, Vec<ProjectSlug>> = HashMap::new();
+        for (slug, hosts, names) in aliases.into_iter().filter(|(_, _, names)| !names.is_empty()) {
+            self.first_host.extend(hosts.into_iter().next().map(|host| (slug.clone(), host)));
+            names.into_iter().for_each(|name| claimed.entry(name).or_default().push(slug.clone()));
+        }
+        let by_one = |(name, slugs): (Alias, Vec<ProjectSlug>)| match <[ProjectSlug; 1]>::try_from(slugs) {
+            Ok([slug]) => Some((name, slug)),
+            Err(_) => None,
+        };
+        self.aliases = claimed.into_iter().filter_map(by_one).collect();
+        self
     }
 
     /// The same, without these, though a host pattern may name them.
@@ -165,6 +187,26 @@ impl Projects {
     /// Whether the project does not count views of this client.
     pub fn ignores(&self, project: &ProjectSlug, client: &ClientAddress) -> bool {
         self.snapshot.load().ignored_networks.get(project).is_some_and(|networks| networks.contains(client))
+    }
+
+    /// The project that one of a beacon's `aliases` names: one with the page's host if there is such a one, else the first.
+    pub fn named_by_alias(&self, source: Source, aliases: &[String], host: &Host) -> Option<ProjectSlug> {
+        if aliases.is_empty() {
+            return None;
+        }
+        let snapshot = self.snapshot.load();
+        let named = aliases.iter().filter_map(|alias| snapshot.aliases.get(&Alias::new(source, alias).ok()?));
+        let mut named: Vec<_> = named.collect();
+        let has_host = |slug: &&ProjectSlug| snapshot.hosts_of.get(*slug).is_some_and(|hosts| hosts.contains(host));
+        named.sort_by_key(|slug| !has_host(slug));
+        named.first().map(|slug| (*slug).clone())
+    }
+
+    /// The first host of the project with that alias, for a beacon that names no host at all.
+    pub fn host_of_alias(&self, source: Source, alias: &str) -> Option<Host> {
+        let snapshot = self.snapshot.load();
+        let slug = snapshot.aliases.get(&Alias::new(source, alias).ok()?)?;
+        snapshot.first_host.get(slug).cloned()
     }
 
     /// Finds the project of a page on `host`, which the beacon may have named. Admits nobody.

@@ -17,6 +17,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// window: a host of one in sixteen refusals or more is named, whatever is forged beside it.
 const HOSTS: usize = 16;
 
+/// Pages reported as missing that are tallied by path between two takes. Reports of others are tallied as events, since a client can forge
+/// any number of paths.
+const MISSING_PATHS: usize = 256;
+
 /// A tally as it goes to the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TallyMessage {
@@ -24,6 +28,8 @@ pub enum TallyMessage {
     Rejections(proto::RejectionTally),
     /// Views that were counted without a fact.
     DroppedFacts(proto::DroppedFacts),
+    /// A page that readers reported as missing.
+    ReportedMissing(proto::ReportedMissing),
 }
 
 impl TallyMessage {
@@ -32,6 +38,7 @@ impl TallyMessage {
         match self {
             TallyMessage::Rejections(tally) => record::encode_rejections(tally, format),
             TallyMessage::DroppedFacts(tally) => record::encode_dropped_facts(tally, format),
+            TallyMessage::ReportedMissing(tally) => record::encode_reported_missing(tally, format),
         }
     }
 }
@@ -42,6 +49,7 @@ struct Pending {
     dropped: HashMap<(ProjectSlug, Fact, Cause), u64>,
     counts: HashMap<(Option<ProjectSlug>, RejectionReason, String), u64>,
     hosts: HashMap<ProjectSlug, Hosts>,
+    missing: HashMap<(ProjectSlug, String), u64>,
 }
 
 /// Counts since the last [`Tally::take`], and the total since the start for `/metrics` and `/readyz`.
@@ -112,6 +120,18 @@ impl Tally {
         *locked(&self.pending).dropped.entry((project.clone(), fact, cause)).or_default() += 1;
     }
 
+    /// Counts one report that the page at `path` (cleaned) is missing.
+    pub fn add_missing(&self, project: &ProjectSlug, path: &str) {
+        let mut pending = locked(&self.pending);
+        let key = (project.clone(), path.to_owned());
+        if pending.missing.len() < MISSING_PATHS || pending.missing.contains_key(&key) {
+            *pending.missing.entry(key).or_default() += 1;
+            return;
+        }
+        drop(pending);
+        self.add(Some(project.clone()), RejectionReason::NotAView, String::new(), 1);
+    }
+
     /// Refusals since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -120,7 +140,8 @@ impl Tally {
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         let pending = locked(&self.pending);
-        pending.counts.is_empty() && pending.dropped.is_empty() && locked(&self.unsent).is_empty()
+        let nothing_new = pending.counts.is_empty() && pending.dropped.is_empty() && pending.missing.is_empty();
+        nothing_new && locked(&self.unsent).is_empty()
     }
 
     /// Takes what is pending as messages for the log: those that were put back as they are, then new ones.
@@ -143,6 +164,15 @@ impl Tally {
                 hour: hour.0,
                 fact: fact as i32,
                 cause: cause as i32,
+                count,
+                id: ids::draw(),
+            })
+        }));
+        tallies.extend(pending.missing.into_iter().map(|((project, path), count)| {
+            TallyMessage::ReportedMissing(proto::ReportedMissing {
+                project: project.as_str().to_owned(),
+                hour: hour.0,
+                path,
                 count,
                 id: ids::draw(),
             })
@@ -197,9 +227,26 @@ mod tests {
     fn refusals(tallies: Vec<TallyMessage>) -> Vec<proto::RejectionTally> {
         let refusal = |tally| match tally {
             TallyMessage::Rejections(tally) => tally,
-            TallyMessage::DroppedFacts(tally) => panic!("no fact was dropped: {tally:?}"),
+            other => panic!("only beacons were refused: {other:?}"),
         };
         tallies.into_iter().map(refusal).collect()
+    }
+
+    #[test]
+    fn reports_of_missing_pages_are_tallied_by_path_and_forged_ones_stay_few() {
+        let tally = Tally::default();
+        let project: ProjectSlug = "docs".parse().unwrap();
+        (0..300).for_each(|forged| tally.add_missing(&project, &format!("/{forged}")));
+        tally.add_missing(&project, "/0");
+        let (mut paths, mut reports, mut events) = (0, 0, 0);
+        for message in tally.take(Hour(500_000)) {
+            match message {
+                TallyMessage::ReportedMissing(tally) => (paths, reports) = (paths + 1, reports + tally.count),
+                TallyMessage::Rejections(tally) => events += tally.count,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((paths, reports, events), (MISSING_PATHS, MISSING_PATHS as u64 + 1, 44));
     }
 
     #[test]

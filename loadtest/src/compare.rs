@@ -116,8 +116,8 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let ours: Arc<dyn Beacons> = Arc::new(ours);
     let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
     let noop = NoopProcess::start().await?;
-    // Each report is made anew, as the other's is; and its time is asked for, not whether one may ask so often.
-    let settings = ["--report-rate", "0", "--report-cache-mib", "0"];
+    // Each report is computed, as the other's is; and its time is asked for, not whether one may ask so often.
+    let settings = ["--report-rate", "0", "--report-cache-bytes", "0"];
     let service = Service::start(&binary, &slug, &page_host, &settings).await?;
     let goats = match &args.goatcounter {
         Some(binary) => Some(GoatCounter::start(binary).await?),

@@ -24,6 +24,7 @@ mod tests;
 
 pub use caller::Caller;
 
+use crate::cache::Generation;
 use crate::reports::ReportTurns;
 use crate::turns::CallerKey;
 use crate::{Clock, QueryConfig, ReportStore};
@@ -90,6 +91,8 @@ pub struct AccessConfig {
 pub struct Access {
     /// None until ClickHouse has answered once.
     snapshot: ArcSwapOption<Snapshot>,
+    /// Of the registry and the closed months: cached reports depend on it.
+    generation: Generation,
     sessions: Sessions,
     requests: Buckets,
     failures: Buckets,
@@ -106,6 +109,7 @@ impl Access {
     pub fn new(client: clickhouse::Client, config: AccessConfig, clock: Clock) -> Arc<Self> {
         Arc::new(Access {
             snapshot: ArcSwapOption::empty(),
+            generation: Generation::default(),
             sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
             requests: Buckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
             failures: Buckets::new(if config.report_rate > 0.0 {
@@ -126,6 +130,11 @@ impl Access {
     /// trying.
     pub async fn begin(&self) {
         let _ = self.refresh(FIRST).await;
+    }
+
+    /// The generation that its polls advance.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation.clone()
     }
 
     /// Whether the rights have been read.
@@ -163,13 +172,15 @@ impl Access {
     /// Whether there is no token.
     async fn refresh(&self, within: Duration) -> Result<bool, CallError> {
         let action = "reading the rights of tokens";
-        let snapshot = match tokio::time::timeout(within, Snapshot::read(&self.client)).await {
+        let poll = self.generation.poll();
+        let (snapshot, fingerprint) = match tokio::time::timeout(within, Snapshot::read(&self.client)).await {
             Ok(read) => read.map_err(|cause| CallError::ClickHouse { action: action.into(), cause })?,
             Err(_) => return Err(CallError::Timeout { action: action.into(), timeout: within }),
         };
         self.sessions.sweep((self.clock)().timestamp_millis(), |token| snapshot.still(token).is_some());
         let has_no_tokens = snapshot.has_no_tokens();
         self.snapshot.store(Some(Arc::new(snapshot)));
+        self.generation.polled(fingerprint, poll);
         Ok(has_no_tokens)
     }
 

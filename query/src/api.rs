@@ -1,5 +1,6 @@
 //! `/v1`: reports for programs, as JSON and CSV. Requests are read strictly, answers have validators, refusals are problems.
 
+use crate::cache::Rendered;
 use crate::csv;
 use crate::export::{Export, can_export};
 use crate::period::Span;
@@ -11,7 +12,7 @@ use answer::{Format, format_of};
 use axum::Router;
 use axum::extract::{Extension, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use parameters::Parameters;
@@ -19,6 +20,7 @@ use schemas::ProjectSlug;
 use schemas::classes::Dimension;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::future::Future;
 
 pub(crate) mod answer;
 pub(crate) mod parameters;
@@ -51,6 +53,7 @@ pub(crate) async fn no_such_method(_: Request) -> Response {
 }
 
 /// What a path of a report says, and how the answer is to be written.
+#[derive(Clone)]
 struct Asked {
     reports: Reports,
     project: ProjectSlug,
@@ -100,20 +103,51 @@ impl Asked {
         self.format == Format::Csv && !in_part && can_export(request.sort)
     }
 
-    /// As JSON, or as CSV in a file that says what it is of.
-    fn written<T: Serialize>(&self, list: &Listing<T>, name: &str, csv: impl Fn(&[T]) -> String) -> Response {
-        match self.format {
-            Format::Json => answer::json(list, &self.headers),
-            Format::Csv => {
-                let name = format!("{}-{}-{name}.csv", self.project, self.span);
-                let mut response = continued(answer::csv(csv(&list.items), &name, &self.headers), list.next.as_deref());
-                if let Some(note) = list.note {
-                    response.headers_mut().insert("headcount-note", HeaderValue::from_static(note));
-                }
-                response
-            }
-        }
+    /// The response, from the cache or rendered by `render` for the same request with other [`Reports`]. `what` names the route and has
+    /// its parameters.
+    async fn cached<F>(&self, what: String, render: impl FnOnce(Asked) -> F + Send) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Rendered, Problem>> + Send + 'static,
+    {
+        let what = format!("{:?} {} {what}", self.format, self.span);
+        let render = |reports| render(Asked { reports, ..self.clone() });
+        self.reports.cached(&self.project, what, &self.headers, render).await
     }
+
+    /// As JSON, or as CSV in a file that says what it is of.
+    fn written<T: Serialize>(
+        &self,
+        list: &Listing<T>,
+        name: &str,
+        csv: impl Fn(&[T]) -> String,
+    ) -> Result<Rendered, Problem> {
+        let is_cacheable = !list.items.is_empty();
+        if self.format == Format::Json {
+            return rendered_json(list, is_cacheable);
+        }
+        let mut headers = continued(list.next.as_deref());
+        headers.extend(list.note.map(|note| (NOTE, HeaderValue::from_static(note))));
+        Ok(self.rendered_csv(csv(&list.items), &format!("-{name}"), headers, is_cacheable))
+    }
+
+    fn rendered_csv(
+        &self,
+        text: String,
+        name: &str,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        is_cacheable: bool,
+    ) -> Rendered {
+        let file_name = Some(format!("{}-{}{name}.csv", self.project, self.span));
+        Rendered { content_type: answer::CSV, body: text.into_bytes(), headers, file_name, is_cacheable }
+    }
+}
+
+const NOTE: HeaderName = HeaderName::from_static("headcount-note");
+const NEXT: HeaderName = HeaderName::from_static("headcount-next");
+
+fn rendered_json<T: Serialize>(value: &T, is_cacheable: bool) -> Result<Rendered, Problem> {
+    let body = answer::json_bytes(value)?;
+    Ok(Rendered { content_type: answer::JSON, body, headers: Vec::new(), file_name: None, is_cacheable })
 }
 
 /// Parameters that a route knows: a CSV's path has `bom` too, which [`answer::bom`] takes.
@@ -123,29 +157,29 @@ fn known_of(uri: &Uri, known: &[&'static str]) -> Vec<&'static str> {
 }
 
 /// A CSV has no place for a cursor but a header.
-fn continued(mut response: Response, next: Option<&str>) -> Response {
-    if let Some(Ok(next)) = next.map(axum::http::HeaderValue::from_str) {
-        response.headers_mut().insert("headcount-next", next);
-    }
-    response
+fn continued(next: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
+    let value = next.and_then(|next| HeaderValue::from_str(next).ok());
+    value.map(|value| (NEXT, value)).into_iter().collect()
 }
 
 async fn report(asked: Asked) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["pages_limit", "pages_after", "pages_status"])?;
-    let (reports, project, span, headers) = (&asked.reports, &asked.project, asked.span, &asked.headers);
     let pages = parameters.pages_of_report()?;
-    let name = format!("{project}-{span}.csv");
     // A file is read as a whole, so it is one, unless a part was asked for.
     let in_part = ["pages_limit", "pages_after"].into_iter().any(|name| parameters.text(name).is_some());
-    Ok(match asked.format {
-        Format::Json => answer::json(&*reports.report(project, span, &pages).await?, headers),
-        Format::Csv if in_part => {
-            let report = reports.report(project, span, &pages).await?;
-            let next = report.pages.next.as_ref().map(Cursor::encode);
-            continued(answer::csv(csv::report(&report), &name, headers), next.as_deref())
+    if asked.format == Format::Csv && !in_part {
+        return Ok(asked.exported(asked.reports.export(&asked.project, asked.span, pages.status).await?, ""));
+    }
+    let render = async move |asked: Asked, pages: PagesRequest| {
+        let report = asked.reports.report(&asked.project, asked.span, &pages).await?;
+        let is_cacheable = report.totals.views > 0;
+        if asked.format == Format::Json {
+            return rendered_json(&report, is_cacheable);
         }
-        Format::Csv => asked.exported(reports.export(project, span, pages.status).await?, ""),
-    })
+        let next = report.pages.next.as_ref().map(Cursor::encode);
+        Ok(asked.rendered_csv(csv::report(&report), "", continued(next.as_deref()), is_cacheable))
+    };
+    asked.cached(format!("report {pages:?}"), |asked| render(asked, pages)).await
 }
 
 async fn pages(asked: Asked) -> Result<Response, Problem> {
@@ -154,8 +188,11 @@ async fn pages(asked: Asked) -> Result<Response, Problem> {
     if asked.is_whole(&parameters, &request) {
         return Ok(asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-pages"));
     }
-    let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
-    Ok(asked.written(&list, "pages", |items| csv::pages(items, request.status == Some(404))))
+    let render = async move |asked: Asked, request: PagesRequest| {
+        let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
+        asked.written(&list, "pages", |items| csv::pages(items, request.status == Some(404)))
+    };
+    asked.cached(format!("pages {request:?}"), |asked| render(asked, request)).await
 }
 
 async fn not_found(asked: Asked) -> Result<Response, Problem> {
@@ -166,8 +203,11 @@ async fn not_found(asked: Asked) -> Result<Response, Problem> {
             asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-not-found")
         );
     }
-    let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
-    Ok(asked.written(&list, "not-found", |items| csv::pages(items, true)))
+    let render = async move |asked: Asked, request: PagesRequest| {
+        let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
+        asked.written(&list, "not-found", |items| csv::pages(items, true))
+    };
+    asked.cached(format!("not-found {request:?}"), |asked| render(asked, request)).await
 }
 
 async fn breakdown(asked: Asked) -> Result<Response, Problem> {
@@ -176,18 +216,27 @@ async fn breakdown(asked: Asked) -> Result<Response, Problem> {
         Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
     })?;
     let request = asked.parameters(&["limit", "after", "prefix", "sort"])?.values()?;
-    let list = asked.reports.breakdown(&asked.project, asked.span, dimension, &request).await?;
-    Ok(asked.written(&list, dimension.name(), csv::breakdown))
+    let what = format!("breakdown {} {request:?}", dimension.name());
+    let render = async move |asked: Asked| {
+        let list = asked.reports.breakdown(&asked.project, asked.span, dimension, &request).await?;
+        asked.written(&list, dimension.name(), csv::breakdown)
+    };
+    asked.cached(what, render).await
 }
 
 async fn days(asked: Asked) -> Result<Response, Problem> {
     asked.parameters(&[])?;
-    Ok(asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days))
+    let render =
+        async |asked: Asked| asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days);
+    asked.cached("days".to_owned(), render).await
 }
 
 async fn hours(asked: Asked) -> Result<Response, Problem> {
     asked.parameters(&[])?;
-    Ok(asked.written(&asked.reports.hours(&asked.project, asked.span).await?, "hours", csv::hours))
+    let render = async |asked: Asked| {
+        asked.written(&asked.reports.hours(&asked.project, asked.span).await?, "hours", csv::hours)
+    };
+    asked.cached("hours".to_owned(), render).await
 }
 
 async fn projects(
@@ -205,7 +254,9 @@ async fn projects(
     Ok(match format {
         Format::Json => answer::json(&list, &headers),
         Format::Csv => {
-            continued(answer::csv(csv::projects(&list.items), "projects.csv", &headers), list.next.as_deref())
+            let mut response = answer::csv(csv::projects(&list.items), "projects.csv", &headers);
+            response.headers_mut().extend(continued(list.next.as_deref()));
+            response
         }
     })
 }

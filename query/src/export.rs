@@ -228,7 +228,7 @@ impl Reports {
         self.periods(span, &first.request)?;
         let store = self.yielding_store().await.clone();
         let started = start(&store, self, project, span, &first).await;
-        let scan = started.map_err(|error| self.problem(project, &error))?;
+        let scan = started.map_err(|error| problem_of(&error))?;
         let (chunks, received) = mpsc::channel(CHUNKS);
         let (reports, project) = (self.clone(), project.clone());
         let task = Task { store, reports, project, span, chunks, buffer: String::new(), _turn: turn };
@@ -255,7 +255,7 @@ impl Reports {
                 }
                 Ok(())
             };
-            reading.await.map_err(|error| self.problem(project, &error))?;
+            reading.await.map_err(|error| problem_of(&error))?;
             *list = PageListFigures { items, next: None };
         }
         Ok(report)
@@ -269,8 +269,7 @@ impl Reports {
         status: Option<u16>,
     ) -> Result<MonthlyReport, Problem> {
         let none = PagesRequest { status, ..PagesRequest::first(0) };
-        let report = self.told(project, span, &none, 0).await?;
-        let mut report = MonthlyReport::clone(&report);
+        let mut report = self.report(project, span, &none).await?;
         let every = ValuesRequest { limit: usize::MAX, ..ValuesRequest::default() };
         for dimension in Dimension::ALL {
             let Some(items) = report.breakdowns.get_mut(dimension.name()) else { continue };

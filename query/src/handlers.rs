@@ -3,7 +3,9 @@
 use crate::UntrustedProxy;
 use crate::api;
 use crate::api::parameters::{self, Parameters};
+use crate::cache::Rendered;
 use crate::page::{self, IndexAsked, ListAsked, Snippet};
+use crate::period::Span;
 use crate::problem::Problem;
 use crate::report::{MonthlyReport, PagesRequest};
 use crate::reports::{OfCaller, Reports};
@@ -15,7 +17,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use schemas::ProjectSlug;
-use std::sync::Arc;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -54,25 +55,42 @@ async fn report_page(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
+    let snippet = Snippet::from_headers(&headers, reports.paths());
+    let untrusted_proxy = proxy.is_some_and(|Extension(UntrustedProxy(is_noticed))| is_noticed());
     let answer = async {
         let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
         let (pages, asked) = list_asked(&uri)?;
-        if pages.is_plain() {
-            // The report that programs are told: one is kept, and made ready, for both.
-            let report = reports.report(&project, span, &PagesRequest::default()).await?;
-            let pages = report.pages.first(pages.limit);
-            return Ok::<_, Problem>((Arc::new(MonthlyReport { pages, ..MonthlyReport::clone(&report) }), asked));
-        }
-        Ok((reports.report(&project, span, &pages).await?, asked))
+        // Of a project without views, the page has lines for this origin.
+        let what = format!("page {span} {pages:?} {} {untrusted_proxy}", snippet.origin());
+        let of_project = project.clone();
+        let render = async move |reports: Reports| {
+            let report = page_report(&reports, &project, span, &pages).await?;
+            let html = page::report(&report, reports.running(), &asked, &snippet, untrusted_proxy);
+            Ok(Rendered {
+                content_type: "text/html; charset=utf-8",
+                body: html.into_string().into_bytes(),
+                headers: Vec::new(),
+                file_name: None,
+                is_cacheable: report.totals.views > 0,
+            })
+        };
+        reports.cached(&of_project, what, &headers, render).await
     };
-    match answer.await {
-        Ok((report, asked)) => {
-            let snippet = Snippet::from_headers(&headers, reports.paths());
-            let untrusted_proxy = proxy.is_some_and(|Extension(UntrustedProxy(is_noticed))| is_noticed());
-            page::report(&report, reports.running(), &asked, &snippet, untrusted_proxy).into_response()
-        }
-        Err(problem) => problem.complete(page::problem(&problem).into_response()),
+    answer.await.unwrap_or_else(|problem| problem.complete(page::problem(&problem).into_response()))
+}
+
+/// The report that the page shows. Without parameters it has as many pages not found as the API's.
+async fn page_report(
+    reports: &Reports,
+    project: &ProjectSlug,
+    span: Span,
+    pages: &PagesRequest,
+) -> Result<MonthlyReport, Problem> {
+    if !pages.is_plain() {
+        return reports.report(project, span, pages).await;
     }
+    let report = reports.report(project, span, &PagesRequest::default()).await?;
+    Ok(MonthlyReport { pages: report.pages.first(pages.limit), ..report })
 }
 
 async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>, uri: Uri) -> Response {

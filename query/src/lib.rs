@@ -1,6 +1,6 @@
 //! Monthly reports: reads one project's month from ClickHouse, unites its sketches, serves JSON and a page.
 //!
-//! In the order of a request's way: [`guarded_routes`] (parses) → [`store`] (asks ClickHouse) → [`report`] (adds up; pure) →
+//! In the order of a request's way: [`guarded_routes`] (parses) → [`cache`] → [`store`] (queries ClickHouse) → [`report`] (adds up; pure) →
 //! JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
 
 use axum::Router;
@@ -8,13 +8,13 @@ use schemas::paths::EndpointPaths;
 use std::sync::Arc;
 
 pub mod access;
+pub mod cache;
 pub mod csv;
 pub mod markdown;
 pub mod openapi;
 pub mod period;
 pub mod privacy;
 pub mod problem;
-mod ready;
 pub mod report;
 pub mod reports;
 pub mod small_cells;
@@ -24,9 +24,9 @@ mod turns;
 mod api;
 mod export;
 mod handlers;
-mod kept;
 mod page;
 
+pub use cache::{CacheConfig, CacheFigures, ReportCache};
 pub use export::{CutShort, Export};
 pub use period::{Period, Span};
 pub use problem::Problem;
@@ -50,23 +50,13 @@ pub struct QueryConfig {
     pub rules: Rules,
     /// Longest time for one question to ClickHouse, milliseconds.
     pub timeout_ms: u64,
-    /// Most bytes of reports that are kept for whoever asks again; 0 for none.
-    pub keep_bytes: u64,
-    /// For how many times as long as it took to make a report of a running month is told again, whatever has come since; 0 for never.
-    pub patience: u32,
     /// Where the endpoint serves its script and takes beacons, for the lines that maintainers paste into the docs.
     pub paths: EndpointPaths,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        QueryConfig {
-            rules: Rules::default(),
-            timeout_ms: 10_000,
-            keep_bytes: 32 << 20,
-            patience: 600,
-            paths: EndpointPaths::default(),
-        }
+        QueryConfig { rules: Rules::default(), timeout_ms: 10_000, paths: EndpointPaths::default() }
     }
 }
 
@@ -83,15 +73,18 @@ impl Default for QueryConfig {
 /// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
 /// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
 ///
+/// Reports and their lists are served from `cache`, but for lists of projects and whole exports.
+///
 /// And of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. Everything is behind its guard.
 pub fn guarded_routes(
     store: ReportStore,
     config: QueryConfig,
     clock: Clock,
-    access: &std::sync::Arc<access::Access>,
+    access: &Arc<access::Access>,
+    cache: ReportCache,
 ) -> Router {
     let turns = reports::ReportTurns::default();
-    let reports = Reports::sharing(turns.clone(), store.clone(), config.clone(), clock);
+    let reports = Reports::sharing(turns.clone(), store.clone(), config.clone(), clock, cache);
     access::guarded(handlers::router(reports), access, store, config, turns)
 }
 

@@ -2,6 +2,7 @@
 //! constants that requests are read with.
 
 use crate::api::answer::{tagged, validator};
+use crate::cache::State;
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
@@ -167,6 +168,10 @@ fn in_path(path: &str) -> Vec<Value> {
     all
 }
 
+fn cache_status() -> Value {
+    json!({"type": "string", "enum": State::ALL.map(State::header)})
+}
+
 fn operation(route: &Route, csv: bool) -> Value {
     let mut parameters = in_path(route.path);
     parameters.extend(route.parameters.iter().map(|name| parameter(name)));
@@ -181,6 +186,15 @@ fn operation(route: &Route, csv: bool) -> Value {
     let mut headers = json!({
         "ETag": {"description": words, "required": !has_whole_lists, "schema": {"type": "string"}},
     });
+    if route.path.contains("{project}") {
+        let words = "Seconds since the report was computed; none if it was computed for this request";
+        headers["Age"] = json!({"description": words, "schema": {"type": "integer", "minimum": 0}});
+        let words = format!(
+            "Where the report comes from (RFC 9211){words}. A request with `Cache-Control: no-cache` has it computed",
+            words = if has_whole_lists { "; none where CSV has all pages" } else { "" },
+        );
+        headers["Cache-Status"] = json!({"description": words, "required": !has_whole_lists, "schema": cache_status()});
+    }
     if let Some(after) = route.parameters.iter().find(|name| name.contains("after")) {
         let after = if *after == "pages_after" { "pages_after" } else { "after" };
         let words = format!("In CSV: the value of `{after}` with which the list goes on; none at its end");
@@ -315,6 +329,9 @@ mod tests {
             let get = &document["paths"][format!("{reports}{path}")]["get"];
             let headers = &get["responses"]["200"]["headers"];
             assert_eq!(headers["Headcount-Next"].is_object(), goes_on, "{path}");
+            for name in ["Age", "Cache-Status"] {
+                assert!(headers[name].is_object(), "{path}: {name}");
+            }
             assert!(get["responses"]["403"].is_null() && get["responses"]["404"].is_object(), "{path}");
             assert_eq!(get["security"], json!([{"bearer": []}, {"basic": []}, {}]), "{path}");
         }

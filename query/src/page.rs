@@ -154,6 +154,22 @@ pub(crate) fn report(
     )
 }
 
+/// `page`, a page of [`report`], with a line that says that it is stale since ClickHouse does not answer. None if `page` is something else.
+pub(crate) fn with_stale_notice(page: &[u8], age_seconds: u64) -> Option<Vec<u8>> {
+    const MAIN: &str = "<main id=\"content\">";
+    let (head, rest) = std::str::from_utf8(page).ok()?.split_once(MAIN)?;
+    let age = match age_seconds {
+        0..=119 => format!("{age_seconds} seconds"),
+        _ => format!("{} minutes", age_seconds / 60),
+    };
+    let notice = html! {
+        div.waiting #stale role="status" {
+            p { "ClickHouse does not answer. This report is " (age) " old; newer views are missing." }
+        }
+    };
+    Some([head, MAIN, &notice.into_string(), rest].concat().into_bytes())
+}
+
 /// A proxy that is not trusted hides who the readers are.
 fn proxy_notice() -> Markup {
     html! {

@@ -51,6 +51,8 @@ pub struct PrivacyFacts {
     pub opt_out: [&'static str; 3],
     /// Whether a country is recorded, and by whose word.
     pub country: String,
+    /// Version of the rules by which robots are found: every record has it.
+    pub robot_rules: u32,
     /// All that is recorded of a page view.
     pub recorded: &'static [&'static str],
     /// What is not, anywhere.
@@ -73,6 +75,7 @@ pub const RECORDED: &[&str] = &[
     "browser family",
     "system family",
     "kind and name of a bot",
+    "version of the rules by which robots are found",
     "whether the view came from elsewhere",
     "two coordinates of the visitor (about 16 bits each)",
     "a random id of the view",

@@ -137,6 +137,16 @@ impl Problem {
         }
     }
 
+    /// Whether the request got no turn.
+    pub(crate) fn is_no_turn(&self) -> bool {
+        *self == Problem::too_many_waiting() || *self == Problem::too_many_reports()
+    }
+
+    /// Whether the same request may succeed soon: there was no turn, or ClickHouse did not answer.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_no_turn() || *self == Problem::storage_unavailable()
+    }
+
     /// Its status.
     pub fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

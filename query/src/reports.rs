@@ -1,9 +1,8 @@
 //! Reports for the rest of the program: handlers, the command line, mail.
 
-use crate::kept::{KeptReports, Key, Patience, Versions};
+use crate::cache::{self, Answer, Key, Rendered, ReportCache};
 use crate::period::{Period, Span};
 use crate::problem::Problem;
-use crate::ready::{LARGE_VIEWS, MOST, Made, Next, REST, Ready, Subject};
 use crate::report::breakdowns::page_of;
 use crate::report::{
     BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageCounts, PageFigures, PagesRequest, ReportPeriod, Rules,
@@ -14,7 +13,9 @@ use crate::store::{Asked, Live, ProjectViews, ReportStore, StoreError, Visible};
 use crate::turns::{CallerKey, NoTurn, Turn, TurnLimits, Turns};
 use crate::{Clock, QueryConfig};
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use schemas::classes::Dimension;
 use schemas::close::READ_WITHIN;
@@ -23,8 +24,7 @@ use schemas::{Hour, Month, ProjectSlug};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 use storage::FailureKind;
 use tokio::sync::OnceCell;
 use utoipa::ToSchema;
@@ -34,13 +34,6 @@ const REPORT_TURNS: usize = 8;
 
 /// Exports read concurrently. Each keeps a query open for as long as its client takes, so they have turns of their own.
 const EXPORT_TURNS: usize = 4;
-
-/// The caller that refreshes cached reports in the background.
-const PREFETCH: CallerKey = CallerKey::Program("prefetch");
-
-/// For how long whoever makes reports ready leaves it be while others read, and how many times at most.
-const BUSY: Duration = Duration::from_millis(20);
-const MOST_BUSY: u32 = 10;
 
 /// A part of a report, a page of it at a time.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -111,210 +104,64 @@ impl FromRequestParts<Reports> for OfCaller {
     }
 }
 
-/// What makes them, for a request or before it.
+/// What computes them.
 struct Maker {
     store: ReportStore,
     /// The same store with threads that let others go first.
     yielding: OnceCell<ReportStore>,
-    kept: KeptReports,
-    ready: Mutex<Ready>,
+    cache: ReportCache,
     turns: ReportTurns,
     rules: Rules,
     /// What maintainers paste into the docs names these.
     paths: EndpointPaths,
-    patience: u32,
     clock: Clock,
-}
-
-/// One whole report.
-struct Wanted {
-    project: ProjectSlug,
-    span: Span,
-    periods: Vec<Period>,
-    pages: PagesRequest,
-}
-
-impl Maker {
-    /// The report that is kept, if it may be told; else it is made, and then how long that took is said, too. A month that is over is told
-    /// only as it is.
-    async fn told(
-        &self,
-        store: &ReportStore,
-        wanted: &Wanted,
-        patience: Patience,
-    ) -> Result<(Arc<MonthlyReport>, Option<Duration>), StoreError> {
-        let (asked, key, begun) = (wanted.asked(self.rules), wanted.key(), Instant::now());
-        let mut known = None;
-        if self.kept.has(&key) {
-            let now = known.insert(store.known(&asked).await?);
-            let all_but_rows = now.mark(&wanted.periods, Versions::default());
-            if wanted.is_running()
-                && let Some(report) = self.kept.lately(&key, &all_but_rows, patience, Instant::now())
-            {
-                return Ok((report, None));
-            }
-            let looked = Instant::now();
-            let mark = now.mark(&wanted.periods, store.versions(&asked, now).await?);
-            if let Some(report) = self.kept.get(&key, &mark, looked) {
-                return Ok((report, None));
-            }
-        }
-        let (known, facts, versions) = store.report(&asked, known, &wanted.pages, wanted.pages.limit).await?;
-        let report = Arc::new(MonthlyReport::of(wanted.project.clone(), wanted.span, &facts, self.rules));
-        let took = self.kept.put(key, known.mark(&wanted.periods, versions), begun, &report);
-        Ok((report, Some(took)))
-    }
-
-    fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cost(&self, report: &MonthlyReport, took: Duration) -> Made {
-        let views = report.totals.views;
-        // One without views is not told longer than it is true.
-        let told = if views == 0 { Duration::ZERO } else { Patience { times: self.patience, longer: 1.0 }.of(took) };
-        Made { took, told, views }
-    }
-
-    /// Notes that somebody was told this one, which was made for that if it says how long it `took`.
-    fn note(self: &Arc<Self>, wanted: &Wanted, report: &MonthlyReport, took: Option<Duration>) {
-        let Some(subject) = wanted.subject().filter(|_| self.patience > 0 && self.kept.keeps()) else { return };
-        let now = Instant::now();
-        let Some(took) = took else { return self.ready().read(&subject, now) };
-        if self.ready().made(subject, self.cost(report, took), now) {
-            tokio::spawn(Keeper { maker: Arc::downgrade(self), is_over: false }.keep());
-        }
-    }
-
-    /// Finds the largest projects of the running month, to make their reports before anybody reads them. It fails quietly: they are looked
-    /// for again.
-    async fn look_for_largest(&self, store: &ReportStore) {
-        let (month, begun) = (Hour::of((self.clock)()).month(), Instant::now());
-        let found = in_time(store.largest(month, LARGE_VIEWS, MOST)).await;
-        let (took, now) = (begun.elapsed(), Instant::now());
-        let Ok(found) = found else { return self.ready().look_again(took, now) };
-        let found = found.into_iter().map(|(project, views)| ((project, month), views)).collect();
-        self.ready().found(found, took, now);
-    }
-
-    /// It fails quietly: the next reader finds out. Where a month of it is closed meanwhile, its mark says so and it is not told.
-    async fn make_ready(&self, store: &ReportStore, subject: Subject) {
-        let (project, month) = subject.clone();
-        let span = Span::from(month);
-        let periods = span.periods((self.clock)()).unwrap_or_default();
-        let wanted = Wanted { project, span, periods, pages: PagesRequest::default() };
-        match in_time(self.told(store, &wanted, Patience::NONE)).await {
-            Ok((report, took)) if wanted.is_running() => {
-                let made = took.map(|took| self.cost(&report, took));
-                self.ready().made_before(&subject, made, Instant::now());
-            }
-            Ok(_) => self.ready().failed(&subject),
-            Err(error) => {
-                self.ready().failed(&subject);
-                if matches!(error, StoreError::UnknownProject) {
-                    self.kept.forget(&wanted.project);
-                }
-            }
-        }
-    }
-}
-
-/// Makes those that are to be ready, one after the other, as long as anybody reads anything. Whatever ends it, another may begin.
-struct Keeper {
-    maker: Weak<Maker>,
-    is_over: bool,
-}
-
-impl Keeper {
-    async fn keep(mut self) {
-        let Some(store) = self.maker.upgrade().map(|maker| maker.store.clone()) else { return };
-        let store = store.yielding().await;
-        let mut times_busy = 0;
-        while let Some(maker) = self.maker.upgrade() {
-            let next = maker.ready().next(Instant::now());
-            let wait = match next {
-                Next::Over => {
-                    self.is_over = true;
-                    break;
-                }
-                Next::Wait(wait) => wait,
-                _ if times_busy < MOST_BUSY && maker.turns.reports.is_busy() => {
-                    times_busy += 1;
-                    BUSY
-                }
-                next => {
-                    times_busy = 0;
-                    match maker.turns.reports.take(PREFETCH).await {
-                        Ok(_turn) => {
-                            let begun = Instant::now();
-                            match next {
-                                Next::Make(subject) => maker.make_ready(&store, subject).await,
-                                _ => maker.look_for_largest(&store).await,
-                            }
-                            begun.elapsed() * REST
-                        }
-                        Err(_) => BUSY,
-                    }
-                }
-            };
-            drop(maker);
-            tokio::time::sleep(wait).await;
-        }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // Where it is over, another may have begun already.
-        if !self.is_over
-            && let Some(maker) = self.maker.upgrade()
-        {
-            maker.ready().left();
-        }
-    }
-}
-
-impl Wanted {
-    fn asked(&self, rules: Rules) -> Asked<'_> {
-        Asked { project: &self.project, span: self.span, periods: &self.periods, rules }
-    }
-
-    /// Rules are the same for all; up to which hour it goes is in its mark.
-    fn key(&self) -> Key {
-        (self.project.clone(), format!("{} {:?}", self.span, self.pages))
-    }
-
-    fn is_running(&self) -> bool {
-        self.periods.iter().any(|period| period.is_running())
-    }
-
-    /// The project and the month, if it is what is made before somebody asks.
-    fn subject(&self) -> Option<Subject> {
-        let month = self.span.single().filter(|_| self.is_running() && self.pages == PagesRequest::default())?;
-        Some((self.project.clone(), month))
-    }
 }
 
 impl Reports {
     /// Reads with `store`, for the program itself and with turns of its own; `clock` says which months have started.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
-        Reports::sharing(ReportTurns::default(), store, config, clock)
+        Reports::sharing(ReportTurns::default(), store, config, clock, ReportCache::off())
     }
 
-    /// The same, sharing these turns.
-    pub(crate) fn sharing(turns: ReportTurns, store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
+    /// The same, sharing these turns and this cache.
+    pub(crate) fn sharing(
+        turns: ReportTurns,
+        store: ReportStore,
+        config: QueryConfig,
+        clock: Clock,
+        cache: ReportCache,
+    ) -> Self {
         let maker = Maker {
             store: store.with_timeout_ms(config.timeout_ms),
             yielding: OnceCell::new(),
-            kept: KeptReports::new(config.keep_bytes),
-            ready: Mutex::default(),
+            cache,
             turns,
             rules: config.rules,
             paths: config.paths,
-            patience: config.patience,
             clock,
         };
         Reports { maker: Arc::new(maker), caller: CallerKey::Program("report") }
+    }
+
+    /// The response to a request with the headers `asked`: from the cache, or rendered by `render`. `what` is everything of the request
+    /// that the response depends on. The caller may read the project.
+    ///
+    /// # Errors
+    /// `render` failed, and no cached answer may be served instead.
+    pub(crate) async fn cached<F>(
+        &self,
+        project: &ProjectSlug,
+        what: String,
+        asked: &HeaderMap,
+        render: impl FnOnce(Reports) -> F + Send,
+    ) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Rendered, Problem>> + Send + 'static,
+    {
+        let key = Key { project: project.clone(), what };
+        let render = |caller| render(self.clone().for_caller(caller));
+        let answer: Answer = self.maker.cache.answer(key, self.caller, cache::is_no_cache(asked), render).await?;
+        Ok(answer.response(asked))
     }
 
     /// The same reports for another caller.
@@ -347,29 +194,13 @@ impl Reports {
         project: &ProjectSlug,
         span: Span,
         pages: &PagesRequest,
-    ) -> Result<Arc<MonthlyReport>, Problem> {
-        self.told(project, span, pages, self.maker.patience).await
-    }
-
-    /// With a `patience` of 0 it is told as it is.
-    pub(crate) async fn told(
-        &self,
-        project: &ProjectSlug,
-        span: Span,
-        pages: &PagesRequest,
-        patience: u32,
-    ) -> Result<Arc<MonthlyReport>, Problem> {
+    ) -> Result<MonthlyReport, Problem> {
         let periods = self.periods(span, pages)?;
-        let wanted = Wanted { project: project.clone(), span, periods, pages: pages.clone() };
-        let longer = self.maker.ready().longer(wanted.subject().as_ref());
+        let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let store = self.store().await;
-        let told = self.maker.told(store, &wanted, Patience { times: patience, longer });
-        let (report, took) = self.read(project, told).await?;
-        if patience > 0 {
-            self.maker.note(&wanted, &report, took);
-        }
-        Ok(report)
+        let facts = self.read(store.report(&asked, pages, pages.limit)).await?;
+        Ok(MonthlyReport::of(project.clone(), span, &facts, self.maker.rules))
     }
 
     /// How many pages there are, of which `report` may list the first only.
@@ -390,7 +221,7 @@ impl Reports {
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let store = self.store().await;
-        self.read(project, store.page_counts(&asked)).await
+        self.read(store.page_counts(&asked)).await
     }
 
     /// Its pages.
@@ -407,7 +238,7 @@ impl Reports {
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let store = self.store().await;
-        let facts = self.read(project, store.pages(&asked, request)).await?;
+        let facts = self.read(store.pages(&asked, request)).await?;
         let single = span.single().and(periods.first().copied());
         let with_referrers = request.status == Some(404);
         let list = make::page_list(&facts.pages, &facts.listed, single, self.maker.rules, with_referrers);
@@ -423,7 +254,7 @@ impl Reports {
     pub(crate) async fn live(&self, project: &ProjectSlug) -> Result<Live, Problem> {
         let _turn = self.turn().await?;
         let store = self.store().await;
-        self.read(project, store.live(project, self.now())).await
+        self.read(store.live(project, self.now())).await
     }
 
     /// Values of one dimension.
@@ -441,7 +272,7 @@ impl Reports {
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let store = self.store().await;
-        let facts = self.read(project, store.breakdown(&asked, dimension)).await?;
+        let facts = self.read(store.breakdown(&asked, dimension)).await?;
         let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.maker.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         let note = note_of(&periods, request.sort == ValueSort::Value, request.after.is_some() || next.is_some());
@@ -493,24 +324,12 @@ impl Reports {
         let asked = self.asked(project, span, &periods);
         let _turn = self.turn().await?;
         let store = self.store().await;
-        self.read(project, store.months(&asked)).await
+        self.read(store.months(&asked)).await
     }
 
     /// What `reading` finds, if it does before a close removes what it began to read.
-    pub(crate) async fn read<T>(
-        &self,
-        project: &ProjectSlug,
-        reading: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, Problem> {
-        in_time(reading).await.map_err(|error| self.problem(project, &error))
-    }
-
-    /// The problem with `project`. Of one that is gone, as after it was erased, nothing is kept.
-    pub(crate) fn problem(&self, project: &ProjectSlug, error: &StoreError) -> Problem {
-        if matches!(error, StoreError::UnknownProject) {
-            self.maker.kept.forget(project);
-        }
-        problem_of(error)
+    pub(crate) async fn read<T>(&self, reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, Problem> {
+        in_time(reading).await.map_err(|error| problem_of(&error))
     }
 
     pub(crate) fn asked<'a>(&self, project: &'a ProjectSlug, span: Span, periods: &'a [Period]) -> Asked<'a> {
@@ -533,9 +352,13 @@ impl Reports {
         self.maker.yielding.get_or_init(|| self.maker.store.clone().yielding()).await
     }
 
-    /// The store for this caller: queries for callers without a token let those of others go first.
+    /// The store for this caller: queries for callers without a token, and in the background, let those of others go first.
     async fn store(&self) -> &ReportStore {
-        if self.caller.is_anonymous() { self.yielding_store().await } else { &self.maker.store }
+        if self.caller.is_anonymous() || self.caller == cache::REFRESH {
+            self.yielding_store().await
+        } else {
+            &self.maker.store
+        }
     }
 
     async fn turn(&self) -> Result<Turn, Problem> {

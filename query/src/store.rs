@@ -3,11 +3,9 @@
 //! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
 //! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
 //!
-//! A report is two looks, each of several questions at once: is there such a project, which months are closed, and the totals; the
-//! lists, of what the totals have counted. Of a project with very many views a third says what is known of the pages listed. Where the
-//! report was made before, one that asks whether anything has changed since comes first.
+//! A report is three steps, each of several concurrent queries: is there such a project, and which months are closed; the totals; the
+//! lists, of what the totals have counted. Of a project with very many views a fourth reads what is known of the pages listed.
 
-use crate::kept::{Mark, Versions};
 use crate::period::{Period, Span};
 use crate::report::facts::ValueSum;
 use crate::report::{MonthFacts, PagesRequest, ReportFacts, Rules};
@@ -25,7 +23,6 @@ use scope::{Scope, first_day, of_project};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use storage::{FailureKind, Work};
 use tokio::sync::watch;
@@ -109,8 +106,6 @@ pub struct ReportStore {
     timeout: Duration,
     /// Whether ClickHouse answers, where a supervisor knows.
     answers: Option<watch::Receiver<bool>>,
-    /// Of the months that were asked for, as they were found the last time.
-    last_closed: Arc<Mutex<Closes>>,
 }
 
 /// One project's months, and those that they are compared with.
@@ -138,49 +133,32 @@ pub(crate) struct Known {
     project: OfProject,
 }
 
-impl Known {
-    /// The mark of a report of these periods that is made of these rows.
-    pub(crate) fn mark(&self, periods: &[Period], rows: Versions) -> Mark {
-        Mark {
-            periods: periods.to_vec(),
-            rows,
-            runs: self.closed.iter().map(|(&month, close)| (month, close.run)).collect(),
-            revision: self.project.revision,
-            time_zone: self.project.time_zone,
-        }
-    }
-}
-
 /// What a project's registration says, if it has one.
 #[derive(Clone, Copy)]
 struct OfProject {
     time_zone: Tz,
-    revision: u64,
 }
 
 #[derive(Row, Deserialize)]
 struct ProjectFacts {
     removed: u8,
     time_zone: String,
-    revision: u64,
 }
 
-/// A refused beacons' sum with the versions of its rows.
+/// A sum of refused beacons.
 #[derive(Row, Deserialize)]
 struct Rejections {
     month: u16,
     reason: String,
     host: String,
     total: u64,
-    rows: u64,
-    sum: u64,
 }
 
 impl ReportStore {
     /// Reads with `client`, whose database holds the tables of `schemas`.
     pub fn new(client: clickhouse::Client) -> Self {
         let (client, timeout) = (Work::Report.client(client), Work::Report.timeout());
-        ReportStore { client, timeout, answers: None, last_closed: Arc::default() }
+        ReportStore { client, timeout, answers: None }
     }
 
     /// The same store, whose questions let others' go first, where ClickHouse knows how.
@@ -202,29 +180,17 @@ impl ReportStore {
         self
     }
 
-    /// What a whole report rests on.
-    pub(crate) async fn known(&self, asked: &Asked<'_>) -> Result<Known, StoreError> {
-        self.known_of(asked, &asked.compared()).await
-    }
-
-    /// Everything that a whole report needs, with the versions of what was read, and what it rests on, `known` if that was asked for
-    /// already.
+    /// Everything that a whole report needs.
     pub(crate) async fn report(
         &self,
         asked: &Asked<'_>,
-        known: Option<Known>,
         pages: &PagesRequest,
         not_found_limit: usize,
-    ) -> Result<(Known, ReportFacts, Versions), StoreError> {
+    ) -> Result<ReportFacts, StoreError> {
         let compared = asked.compared();
+        let known = self.known_of(asked, &compared).await?;
         // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
-        let (known, (mut facts, mut versions, rejections)) = match known {
-            Some(known) => {
-                let counted = self.counted(asked, &known.closed, compared).await?;
-                (known, counted)
-            }
-            None => self.known_and_counted(asked, compared).await?,
-        };
+        let (mut facts, rejections) = self.counted(asked, &known.closed, compared).await?;
         let (scope, before) = scopes(asked, &compared, &known.closed);
         facts.time_zone = known.project.time_zone;
         let views = facts.months.iter().map(MonthFacts::views).sum();
@@ -235,15 +201,14 @@ impl ReportStore {
         let values = self.all_values(&scope, asked.rules.floor, views);
         let (first, values, masked) = tokio::try_join!(first, values, self.masked_pages(&scope, views))?;
         (facts.values, facts.masked) = (values, masked);
-        for Rejections { month, reason, host, total, rows, sum } in rejections {
-            versions.add(rows, sum);
+        for Rejections { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);
             }
         }
         let (lists, listed) = self.listed_first(&scope, before.as_ref(), first, asked.rules).await?;
         ([facts.pages, facts.not_found], facts.listed) = (lists, listed);
-        Ok((known, facts, versions))
+        Ok(facts)
     }
 
     /// What is counted, of months of which these are closed.
@@ -252,40 +217,16 @@ impl ReportStore {
         asked: &Asked<'_>,
         closed: &Closes,
         compared: [Option<Period>; 2],
-    ) -> Result<(ReportFacts, Versions, Vec<Rejections>), StoreError> {
+    ) -> Result<(ReportFacts, Vec<Rejections>), StoreError> {
         let (scope, _) = scopes(asked, &compared, closed);
-        let ((facts, versions), rejections) =
-            tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))?;
-        Ok((facts, versions, rejections))
-    }
-
-    /// Both at once, since nearly always the same months are closed as the last time: if not, what is counted is read again.
-    async fn known_and_counted(
-        &self,
-        asked: &Asked<'_>,
-        compared: [Option<Period>; 2],
-    ) -> Result<(Known, (ReportFacts, Versions, Vec<Rejections>)), StoreError> {
-        let assumed = self.last_closed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // What comes of a wrong assumption is not even an error.
-        let counted = async { Ok(self.counted(asked, &assumed, compared).await) };
-        let (known, counted) = tokio::try_join!(self.known_of(asked, &compared), counted)?;
-        let alike = |period: &Period| {
-            let month = first_day(period.month());
-            assumed.get(&month) == known.closed.get(&month)
-        };
-        let counted = if asked.periods.iter().chain(compared.iter().flatten()).all(alike) {
-            counted?
-        } else {
-            self.counted(asked, &known.closed, compared).await?
-        };
-        Ok((known, counted))
+        tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))
     }
 
     /// The months' totals alone: days and hours.
     pub(crate) async fn months(&self, asked: &Asked<'_>) -> Result<ReportFacts, StoreError> {
         let known = self.known_of(asked, &[None, None]).await?;
         let (scope, _) = scopes(asked, &[None, None], &known.closed);
-        self.totals(asked, &scope, [None, None]).await.map(|(facts, _)| facts)
+        self.totals(asked, &scope, [None, None]).await
     }
 
     /// One list of pages.
@@ -320,25 +261,19 @@ impl ReportStore {
     }
 
     async fn project(&self, project: &ProjectSlug) -> Result<OfProject, StoreError> {
-        let sql = "SELECT removed, time_zone, revision FROM project FINAL WHERE slug = {project:String}";
+        let sql = "SELECT removed, time_zone FROM project FINAL WHERE slug = {project:String}";
         let query = self.client.query(sql).param("project", project.as_str());
         match self.within("the project", query.fetch_optional::<ProjectFacts>()).await? {
             // Rows that came back of an erased project are removed soon.
             Some(facts) if facts.removed == 2 => Err(StoreError::UnknownProject),
             // A zone that this version does not know was written by a later one.
-            Some(facts) => {
-                Ok(OfProject { time_zone: facts.time_zone.parse().unwrap_or(Tz::UTC), revision: facts.revision })
-            }
+            Some(facts) => Ok(OfProject { time_zone: facts.time_zone.parse().unwrap_or(Tz::UTC) }),
             None => {
                 let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = {project:String} LIMIT 1 \
                            UNION ALL SELECT toUInt8(1) FROM month_closed WHERE project = {project:String} LIMIT 1";
                 let query = self.client.query(sql).param("project", project.as_str());
                 let found = self.within("the project", query.fetch_all::<u8>()).await?;
-                if found.is_empty() {
-                    Err(StoreError::UnknownProject)
-                } else {
-                    Ok(OfProject { time_zone: Tz::UTC, revision: 0 })
-                }
+                if found.is_empty() { Err(StoreError::UnknownProject) } else { Ok(OfProject { time_zone: Tz::UTC }) }
             }
         }
     }
@@ -350,20 +285,6 @@ impl ReportStore {
         Ok(Known { closed, project })
     }
 
-    /// Of the rows that a report would be made of now.
-    pub(crate) async fn versions(&self, asked: &Asked<'_>, known: &Known) -> Result<Versions, StoreError> {
-        let compared = asked.compared();
-        let (scope, _) = scopes(asked, &compared, &known.closed);
-        let sql = format!(
-            "SELECT sum(of_table) AS rows, sum(versions) AS sum FROM (\
-             SELECT count() AS of_table, sum(next_offset) AS versions FROM site_hourly FINAL {} \
-             UNION ALL SELECT count() AS of_table, sum(next_offset) AS versions FROM rejection_daily FINAL {})",
-            with_compared(&scope, compared).hours(),
-            scope.days()
-        );
-        self.within("whether anything changed", self.client.query(&sql).fetch_one()).await
-    }
-
     /// Who closed the months, of those that anybody did.
     async fn closed(&self, months: &[u16]) -> Result<Closes, StoreError> {
         let days: Vec<String> = months.iter().map(|month| format!("toDate({month})")).collect();
@@ -373,11 +294,7 @@ impl ReportStore {
         );
         let query = self.client.query(&sql);
         let rows = self.within("whether the months are closed", query.fetch_all::<MonthCloseRow>()).await?;
-        let closed: Closes = rows.into_iter().map(|row| (row.month, row)).collect();
-        let mut last = self.last_closed.lock().unwrap_or_else(PoisonError::into_inner);
-        last.retain(|month, _| !months.contains(month));
-        last.extend(closed.clone());
-        Ok(closed)
+        Ok(rows.into_iter().map(|row| (row.month, row)).collect())
     }
 
     /// Hours, bots, visitors: of the report's months, and of those they are compared with.
@@ -386,7 +303,7 @@ impl ReportStore {
         asked: &Asked<'_>,
         scope: &Scope<'_>,
         compared: [Option<Period>; 2],
-    ) -> Result<(ReportFacts, Versions), StoreError> {
+    ) -> Result<ReportFacts, StoreError> {
         let mut facts = ReportFacts::new(asked.periods);
         facts.compared = compared.map(|period| period.map(MonthFacts::new));
         scope.close(&mut facts);
@@ -401,14 +318,14 @@ impl ReportStore {
         let ReportFacts { months, compared, .. } = &mut facts;
         let first = if whole { None } else { asked.periods.first().map(|period| period.first_hour()) };
         let months = compared.iter_mut().flatten().chain(months).collect();
-        let (closed, versions) = tokio::try_join!(closed, self.hours(&all, months, first))?;
+        let (closed, ()) = tokio::try_join!(closed, self.hours(&all, months, first))?;
         for row in closed {
             let hour = schemas::Day(row.month).first_hour();
             if let Some(month) = of_hour(facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()), hour) {
                 month.add_closed(&row);
             }
         }
-        Ok((facts, versions))
+        Ok(facts)
     }
 
     /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected. Hours before `first_sketch`
@@ -418,7 +335,7 @@ impl ReportStore {
         scope: &Scope<'_>,
         mut months: Vec<&mut MonthFacts>,
         first_sketch: Option<Hour>,
-    ) -> Result<Versions, StoreError> {
+    ) -> Result<(), StoreError> {
         let sketch = match first_sketch {
             None => "sketch".to_owned(),
             Some(first) => format!("if(hour < toDateTime({}, 'UTC'), '', sketch) AS sketch", first.unix_seconds()),
@@ -428,9 +345,7 @@ impl ReportStore {
              bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
             scope.hours()
         );
-        let mut versions = Versions::default();
         let take = |row: SiteHourlyRow| {
-            versions.add(1, row.next_offset);
             let hour = Hour::from_unix_seconds(row.hour);
             // Of months that are compared with in part all rows come.
             let of_row = |month: &&mut &mut MonthFacts| {
@@ -447,8 +362,7 @@ impl ReportStore {
                 None => Ok(()),
             }
         };
-        self.each("hours", self.client.query(&sql), take).await?;
-        Ok(versions)
+        self.each("hours", self.client.query(&sql), take).await
     }
 
     async fn values(
@@ -485,8 +399,8 @@ impl ReportStore {
 
     async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<Rejections>, StoreError> {
         let sql = format!(
-            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total, count() AS rows, sum(next_offset) AS sum FROM (\
-             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons, next_offset \
+            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total FROM (\
+             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons \
              FROM rejection_daily FINAL {}) GROUP BY in_month, name, host",
             scope.days()
         );

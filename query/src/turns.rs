@@ -182,11 +182,6 @@ impl Turns {
         Arc::new(Turns { limits, state: Mutex::default() })
     }
 
-    /// Whether a turn is held.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.lock().held_in_all > 0
-    }
-
     /// Waits for a turn of `caller`.
     ///
     /// # Errors

@@ -3,12 +3,36 @@
 //! Only what the count itself needs can refuse a beacon: the project and the page's URL. An optional fact that cannot be used is
 //! dropped, and the view is counted without it. [`Beacon::dropped`] says which.
 
-use crate::proto::Fact;
+use crate::proto::{Fact, Source};
 use crate::record::MAX_LABEL_BYTES;
 use crate::rejection::{Rejection, RejectionReason};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+
+/// What a beacon reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A page was viewed.
+    #[default]
+    View,
+    /// Something else happened on a page, such as a click. It is accepted and not counted.
+    Event,
+    /// The page tells its readers that there is no such page. It comes beside a view of the same URL.
+    ReportedMissing,
+}
+
+/// Which views of a script are arrivals, as far as its referrers show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arrivals {
+    /// A view without a referrer is a direct arrival.
+    #[default]
+    Exact,
+    /// The script leaves out referrers, so only a referrer of another site shows an arrival.
+    ForeignReferrer,
+    /// The script sends no referrers.
+    Unknown,
+}
 
 /// `POST /v1/pageview` and the query of `GET /v1/pageview.gif`: types checked, values not. Fields that are not listed
 /// here are ignored, so that an older server understands a newer script. Lengths are bounded by the request.
@@ -28,6 +52,17 @@ pub struct Beacon {
     pub language: Option<String>,
     /// 64 random bits, chosen by the script for each view.
     pub id: Option<u64>,
+    /// Which script sent it.
+    pub source: Source,
+    /// What it reports.
+    pub kind: Kind,
+    /// Which views of this script are arrivals.
+    pub arrivals: Arrivals,
+    /// Whether the script found that a program drives the browser (`navigator.webdriver`).
+    pub automated: bool,
+    /// What the script's own service calls the project: a website's UUID, a domain, a code or a slug, by [`Beacon::source`]. They name
+    /// the project where it has them as aliases.
+    pub aliases: Vec<String>,
     /// Facts that were sent and cannot be used, each once.
     pub dropped: Vec<Fact>,
     /// Why `project` or `url` cannot be used. The beacon is refused, in the report of the project that the rest of it shows.
@@ -44,10 +79,11 @@ struct Plain<'a> {
     version: Option<&'a str>,
     language: Option<&'a str>,
     id: Option<&'a str>,
+    webdriver: Option<u64>,
 }
 
 /// The fields, in the order in which they are checked.
-const FIELDS: [&str; 7] = ["project", "url", "referrer", "status", "version", "language", "id"];
+const FIELDS: [&str; 8] = ["project", "url", "referrer", "status", "version", "language", "id", "webdriver"];
 
 /// The value of a field as it was sent.
 enum Sent<'a> {
@@ -93,6 +129,7 @@ impl From<Plain<'_>> for Beacon {
         if let Some(number) = plain.status {
             beacon.set("status", &Sent::Number(number as f64));
         }
+        beacon.automated = plain.webdriver == Some(1);
         beacon
     }
 }
@@ -121,9 +158,7 @@ impl Beacon {
 
     /// Reads what [`Plain`] does not: escapes, and values of unexpected types.
     fn from_any_json(text: &str) -> Result<Self, Rejection> {
-        let object: Map<String, Value> = serde_json::from_str(text)
-            .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)))
-            .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))?;
+        let object = object(text)?;
         let mut beacon = Beacon::default();
         for field in FIELDS {
             if let Some(sent) = object.get(field).and_then(Sent::of) {
@@ -140,6 +175,19 @@ impl Beacon {
             beacon.set(field, &Sent::Text(value));
         }
         beacon
+    }
+
+    /// Takes the text of one field, for a script that gives its fields other names. The rules are those of the own fields: an empty
+    /// text is none.
+    ///
+    /// ```
+    /// use headcount_schemas::Beacon;
+    /// let mut beacon = Beacon::default();
+    /// beacon.set_text("status", "404");
+    /// assert_eq!(beacon.status, Some(404));
+    /// ```
+    pub fn set_text(&mut self, field: &str, text: &str) {
+        self.set(field, &Sent::Text(text));
     }
 
     /// Takes the value of one field. An empty text is none.
@@ -160,6 +208,7 @@ impl Beacon {
             "version" => self.version = self.usable(Fact::Version, label(sent)),
             "language" => self.language = self.usable(Fact::Language, label(sent)),
             "status" => self.status = self.usable(Fact::Status, status(sent)),
+            "webdriver" => self.automated = is_set(sent),
             "id" => self.id = self.usable(Fact::Id, sent.text().and_then(id)),
             _ => {}
         }
@@ -168,6 +217,13 @@ impl Beacon {
     /// The first refusal is the one that the sender is answered.
     fn refuse(&mut self, rejection: Rejection) {
         self.refusal.get_or_insert(rejection);
+    }
+
+    /// Takes the value of one field from JSON that a script with other names sent.
+    pub fn set_json(&mut self, field: &str, value: &Value) {
+        if let Some(sent) = Sent::of(value) {
+            self.set(field, &sent);
+        }
     }
 
     /// Notes `fact` as dropped if its value cannot be used.
@@ -184,6 +240,21 @@ impl Beacon {
             self.dropped.push(fact);
         }
     }
+}
+
+/// The JSON object of a body that a script with other field names sent. What is not UTF-8 has U+FFFD in its place.
+///
+/// # Errors
+/// The body is no JSON object.
+pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, Rejection> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    object(&String::from_utf8_lossy(body))
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, Rejection> {
+    serde_json::from_str(text)
+        .or_else(|_| serde_json::from_str(&without_lone_surrogates(text)))
+        .map_err(|_| Rejection::new(RejectionReason::MalformedJson, "one JSON object with at least `url`"))
 }
 
 /// The text without spaces, line breaks and control characters at its ends.
@@ -231,6 +302,15 @@ fn status(sent: &Sent<'_>) -> Option<u16> {
     };
     let is_status = number.fract() == 0.0 && (100.0..=599.0).contains(&number);
     is_status.then_some(number as u16)
+}
+
+/// Whether a bit is 1, as a number or as text.
+fn is_set(sent: &Sent<'_>) -> bool {
+    match sent {
+        Sent::Text(text) => trimmed(text) == "1",
+        Sent::Number(number) => *number == 1.0,
+        Sent::Other => false,
+    }
 }
 
 /// 16 hexadecimal digits.

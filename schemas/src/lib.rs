@@ -3,10 +3,12 @@
 //!
 //! In the order of a page view's way: [`beacon`] → [`rejection`] or [`record`] → [`sketch`] → [`tables`].
 
+pub mod ai_agents;
 pub mod beacon;
 pub mod caps;
 pub mod classes;
 pub mod close;
+pub mod migrations;
 pub mod paths;
 pub mod project;
 pub mod record;

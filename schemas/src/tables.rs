@@ -1,37 +1,10 @@
-//! Tables of ClickHouse: their definition and their rows. See `sql/` for the columns' meaning.
+//! Rows of the tables of ClickHouse. [`crate::migrations`] creates them; see `sql/` for the columns' meaning.
 //!
 //! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the
 //! engine is `ReplacingMergeTree(next_offset)` and a reader uses `FINAL`.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
-
-/// The version that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 9;
-
-/// Steps from one version to the next: (version reached, statements separated by `;`).
-pub const MIGRATIONS: &[(u32, &str)] = &[
-    (1, include_str!("../sql/0001_first_tables.sql")),
-    (2, include_str!("../sql/0002_streams.sql")),
-    (3, include_str!("../sql/0003_privacy.sql")),
-    (4, include_str!("../sql/0004_reports.sql")),
-    (5, include_str!("../sql/0005_finished_numbers.sql")),
-    (6, include_str!("../sql/0006_path_endings.sql")),
-    (7, include_str!("../sql/0007_ignored_networks.sql")),
-    (8, include_str!("../sql/0008_lost.sql")),
-    (9, include_str!("../sql/0009_close_waits.sql")),
-];
-
-/// The statements of one step, without comments.
-pub fn statements(sql: &str) -> impl Iterator<Item = String> {
-    let code: String =
-        sql.lines().filter(|line| !line.trim_start().starts_with("--")).map(|line| format!("{line}\n")).collect();
-    code.split(';')
-        .map(|statement| statement.trim().to_owned())
-        .filter(|s| !s.is_empty())
-        .collect::<Vec<_>>()
-        .into_iter()
-}
 
 /// `site_hourly`: one project's hour.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -214,6 +187,9 @@ pub struct ProjectRow {
     pub strip_html: u8,
     /// Networks whose views are not counted, in CIDR notation.
     pub ignore_networks: Vec<String>,
+    /// What other counters call the project, such as `umami:UUID`. Copies of versions before 10 lack this.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }
 
 /// `token`: who may read reports; the row with the largest `revision` holds.
@@ -329,6 +305,8 @@ pub struct MonthClosedPageRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
+    /// Views of each day of the month; empty in months that were closed before schema version 10.
+    pub day_views: Vec<u64>,
 }
 
 /// `finished_day`: visitors of a day that is not closed.

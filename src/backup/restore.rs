@@ -21,7 +21,7 @@ use chrono::Utc;
 use clap::ArgMatches;
 use clickhouse::Client;
 use ingest::journal::Journal;
-use schemas::tables::SCHEMA_VERSION;
+use schemas::migrations::SCHEMA_VERSION;
 use schemas::{Hour, ProjectSlug};
 use std::fs;
 use std::path::{Path, PathBuf};

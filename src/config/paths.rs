@@ -1,10 +1,23 @@
 //! Settings of where the script and the beacon endpoint are served.
 
 use super::Config;
+use anyhow::Context;
 use anyhow::anyhow;
 use schemas::paths::{EndpointPaths, ServedPath};
 
 impl Config {
+    /// Further paths of the script; none may be the beacons'.
+    pub(super) fn more_script_paths(&self) -> anyhow::Result<Vec<EndpointPaths>> {
+        let beacon = self.paths()?.beacon().parse::<ServedPath>()?;
+        let scripts: Vec<ServedPath> = self.parse_list("more_script_paths", "a path such as /js/script.js")?;
+        let at = |script| EndpointPaths::new(script, beacon.clone());
+        scripts
+            .into_iter()
+            .map(at)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("setting `more_script_paths` ({})", self.origin("more_script_paths")))
+    }
+
     /// The paths of script and beacons.
     ///
     /// # Errors

@@ -115,7 +115,35 @@ impl Scrape<'_> {
             "Endpoints that have another visitor key: visitors who meet both count twice.",
             ingest.foreign_keys(),
         )?;
+        self.gauge(
+            "robot_rules_version",
+            "Version of the rules by which robots are found.",
+            u64::from(ingest::agents::RULES_VERSION),
+        )?;
         self.gauge("projects", "Active registered projects.", ingest.projects.len() as u64)
+    }
+
+    /// Metrics of the cache of reports.
+    ///
+    /// # Errors
+    /// As of [`Scrape::family`].
+    pub fn report_cache(&mut self, found: &query::CacheFigures) -> fmt::Result {
+        let answers = [
+            ("hit", found.hits),
+            ("miss", found.misses),
+            ("stale", found.stale - found.stale_if_error),
+            ("stale_if_error", found.stale_if_error),
+        ];
+        let answers = answers.map(|(state, count)| (vec![("state", state.to_owned())], count));
+        let help = "Reports answered with the cache, by state: hit, miss, stale, stale_if_error.";
+        self.family(MetricType::Counter, "report_cache_answers", help, answers)?;
+        let help = "Refreshes of cached reports in the background.";
+        self.counter("report_cache_refreshes", help, found.refreshes)?;
+        self.counter("report_computations", "Computations of reports, failed ones included.", found.computations)?;
+        let help = "Time of these computations, their wait for a turn included.";
+        let seconds = found.computing_us as f64 / 1e6;
+        self.family(MetricType::Counter, "report_computing_seconds", help, [(Labels::new(), seconds)])?;
+        self.gauge("report_cache_bytes", "Bytes of cached reports.", found.bytes)
     }
 
     /// Metrics of counting, for each of these parts of the log.

@@ -104,6 +104,9 @@ pub fn summary(row: &ProjectRow) -> String {
     if !row.ignore_networks.is_empty() {
         words.push(format!("ignores views from {}", row.ignore_networks.join(", ")));
     }
+    if !row.aliases.is_empty() {
+        words.push(format!("aliases {}", row.aliases.join(", ")));
+    }
     words.join("; ")
 }
 
@@ -153,6 +156,7 @@ mod tests {
             strip_trailing_slash: 0,
             strip_html: 0,
             ignore_networks: Vec::new(),
+            aliases: Vec::new(),
         }
     }
 

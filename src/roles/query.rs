@@ -40,9 +40,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     access.begin().await;
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client.clone());
+    let cache = query::ReportCache::new(config.report_cache()?, &access);
     let mut registry = metrics::registry();
-    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access);
-    let reports = measured(reports, &mut registry);
+    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access, cache.clone());
+    let reports = measured(reports, cache, &mut registry);
     let told = query::privacy::routes(privacy::of_reports(&config)?);
     let (stop, stopped) = watch::channel(false);
     let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };

@@ -42,6 +42,8 @@ impl Browser {
         let profile = tempfile::Builder::new().prefix("headcount-browser-").tempdir()?;
         let mut process = Command::new(&program)
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+            // As a reader's browser, which no program drives: `navigator.webdriver` is false.
+            .arg("--disable-blink-features=AutomationControlled")
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .args(["--disable-dev-shm-usage", "--disable-default-apps", "--no-default-browser-check", "--mute-audio"])
             .arg(format!("--user-agent={user_agent}"))

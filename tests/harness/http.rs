@@ -54,6 +54,11 @@ impl Connection {
         Ok(Connection { sender })
     }
 
+    /// Whether the server has closed it, as it does with one that is idle for long.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends one request and reads its answer.
     pub async fn send(
         &mut self,
@@ -78,6 +83,11 @@ impl Connection {
 pub async fn get_as(address: SocketAddr, path: &str, token: &str) -> Result<Answer> {
     let authorization = format!("Bearer {token}");
     Connection::open(address).await?.send("GET", path, &[("authorization", &authorization)], Bytes::new()).await
+}
+
+/// One request whose answer must not come from a cache: the figures as of now.
+pub async fn get_now(address: SocketAddr, path: &str) -> Result<Answer> {
+    Connection::open(address).await?.send("GET", path, &[("cache-control", "no-cache")], Bytes::new()).await
 }
 
 /// One request on a connection of its own.

@@ -106,7 +106,6 @@ impl Deployment {
         // Stories ask again and again until something has happened.
         process.variable("HEADCOUNT_REPORT_RATE", "0");
         process.variable("HEADCOUNT_PROJECT_RATE", "0");
-        process.variable("HEADCOUNT_REPORT_PATIENCE", "0");
         Ok(Role { process, address, metrics })
     }
 

@@ -239,7 +239,7 @@ impl Traffic<'_> {
                 if random.below(100) < 22 {
                     let bot = random.named(BOTS);
                     *values.entry((day, "bot", bot)).or_default() += 1;
-                    if let Some(class) = schemas::classes::class_of_bot(bot) {
+                    if let Some(class) = ingest::agents::kind_of_robot(bot) {
                         site.bots[class.counted_as() as usize - 1] += 1;
                     }
                 }

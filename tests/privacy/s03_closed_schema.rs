@@ -121,8 +121,14 @@ async fn what_the_endpoint_writes_is_of_these_fields() -> Result<()> {
     let body =
         r#"{"project":"docs","url":"https://docs.example/a?q=1#f","referrer":"https://search.example/?q=secret"}"#;
     for _ in 0..20 {
-        let answer =
-            connection.send("POST", "/v1/pageview", &[("user-agent", "Mozilla/5.0 Firefox/140.0")], body).await?;
+        let answer = connection
+            .send(
+                "POST",
+                "/v1/pageview",
+                &[("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")],
+                body,
+            )
+            .await?;
         ensure!(answer.status == 202, "{}", String::from_utf8_lossy(&answer.body));
     }
     let after = schemas::Hour::of(chrono::Utc::now());

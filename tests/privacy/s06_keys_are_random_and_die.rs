@@ -27,7 +27,10 @@ async fn read_pages(service: &Service, count: usize) -> Result<()> {
     for number in 0..count {
         let body = format!(r#"{{"project":"docs","url":"https://docs.example/{}"}}"#, number % 20);
         let from = format!("198.51.100.{}", number % 250);
-        let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", from.as_str())];
+        let headers = [
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            ("x-forwarded-for", from.as_str()),
+        ];
         let answer = connection.send("POST", "/v1/pageview", &headers, body).await?;
         ensure!(answer.status == 202, "{}", String::from_utf8_lossy(&answer.body));
     }

@@ -19,7 +19,7 @@ async fn reports(query: &Role) -> Result<Vec<Value>> {
     let mut reports = Vec::new();
     for project in PROJECTS {
         let path = format!("/v1/projects/{project}/reports/{MONTH}?pages_limit=1000");
-        let answer = http::get(query.address, &path).await?;
+        let answer = http::get_now(query.address, &path).await?;
         ensure!(answer.status == 200, "{}", String::from_utf8_lossy(&answer.body));
         reports.push(answer.json()?);
     }
@@ -124,6 +124,12 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let after = reports(&query).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &after).await?;
     ensure!(count(&deployment, "finished_day").await? == 0, "a closed month's visitors are in its figures alone");
+    let sql = "month_closed_page WHERE arraySum(day_views) != views OR length(day_views) != toDayOfMonth(toLastDayOfMonth(month))";
+    ensure!(count(&deployment, sql).await? == 0, "the days of a page do not add up to its month");
+    ensure!(
+        count(&deployment, "month_closed_page WHERE arrayCount(x -> x > 0, day_views) > 9").await? > 0,
+        "days of a page"
+    );
     let after: Vec<Value> = after.into_iter().map(as_if_open).collect::<Result<_>>()?;
     for (before, after) in before.iter().zip(&after) {
         for (part, was) in before.as_object().context("a report")? {

@@ -41,8 +41,11 @@ async fn nothing_below_the_floor_is_told() -> Result<()> {
     for number in 0..views {
         let country = countries[(mix(number).leading_zeros() as usize).min(8)];
         let from = format!("198.51.100.{}", number % 200);
-        let headers =
-            [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-country", country), ("x-forwarded-for", from.as_str())];
+        let headers = [
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            ("x-country", country),
+            ("x-forwarded-for", from.as_str()),
+        ];
         let path = u64::from(mix(number ^ 7).leading_zeros()).min(12);
         let status = if path > 6 { 404 } else { 200 };
         let body = format!(r#"{{"project":"docs","url":"https://docs.example/{path}.html","status":{status}}}"#);

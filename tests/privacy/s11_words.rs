@@ -87,7 +87,7 @@ async fn the_service_says_views_and_its_own_setting() -> Result<()> {
     let arguments = ["--clock-start", "2026-01-15T10:00:00Z", "--small-cell-floor", "7"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
     let beacon = r#"{"project":"docs","url":"https://docs.example/"}"#;
-    let agent = [("user-agent", "Mozilla/5.0 Firefox/140.0")];
+    let agent = [("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")];
     let mut connection = http::Connection::open(service.address()).await?;
     let answer = connection.send("POST", "/v1/pageview", &agent, beacon).await?;
     ensure!(answer.status == 202, "{}", answer.status);

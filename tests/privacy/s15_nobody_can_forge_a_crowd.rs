@@ -15,7 +15,7 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     // A forger with many IP addresses and agents forges many visitors, one each.
     let forged = 1_500u32;
     for number in 0..forged {
-        let agent = format!("Mozilla/5.0 Forged/{number}");
+        let agent = format!("Mozilla/5.0 (X11; Linux x86_64; rv:{number}.0) Gecko/20100101 Firefox/{number}.0");
         let from = format!("198.51.{}.{}", number / 250, number % 250);
         let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", from.as_str())];
         // A caller may say what they like of coordinates: nothing of it is read.
@@ -41,7 +41,10 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     one_network(&service, &mut connection).await?;
     // One forger with one address and one agent is one visitor, however often.
     for _ in 0..300 {
-        let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", "203.0.113.9")];
+        let headers = [
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            ("x-forwarded-for", "203.0.113.9"),
+        ];
         let body = r#"{"project":"docs","url":"https://docs.example/"}"#;
         ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
     }
@@ -54,7 +57,7 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
 async fn one_network(service: &Service, connection: &mut Connection) -> Result<()> {
     let (agents, most) = (3_000, 512.0 + 1.0);
     for number in 0..agents {
-        let agent = format!("Mozilla/5.0 Forged/{number}");
+        let agent = format!("Mozilla/5.0 (X11; Linux x86_64; rv:{number}.0) Gecko/20100101 Firefox/{number}.0");
         let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", "203.0.113.9")];
         let body = r#"{"project":"alone","url":"https://alone.example/"}"#;
         ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");

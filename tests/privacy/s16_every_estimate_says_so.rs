@@ -28,7 +28,10 @@ async fn estimates_come_with_their_error_and_unit() -> Result<()> {
         let mut connection = Connection::open(service.address()).await?;
         for number in 0..120 {
             let from = format!("198.51.100.{number}");
-            let headers = [("user-agent", "Mozilla/5.0 Firefox/140.0"), ("x-forwarded-for", from.as_str())];
+            let headers = [
+                ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+                ("x-forwarded-for", from.as_str()),
+            ];
             let body = r#"{"project":"docs","url":"https://docs.example/"}"#;
             ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
         }

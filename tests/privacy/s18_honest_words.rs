@@ -27,6 +27,7 @@ async fn the_running_service_tells_its_own_settings() -> Result<()> {
         ("small_cell_floor", 7),
         ("close_after_hours", 48),
         ("retention_months", 13),
+        ("robot_rules", u64::from(ingest::agents::RULES_VERSION)),
         ("log_retention_hours", 72),
         ("precision", 14),
         ("coordinate_bits", 16),

@@ -254,6 +254,20 @@ async fn whoever_does_not_want_to_be_counted_is_not() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_browser_that_a_program_drives_is_marked_by_one_bit() -> Result<()> {
+    let stage = Stage::new().await?;
+    let page = stage.browser.new_page().await?;
+    page.navigate(&stage.url("/one.html")).await?;
+    stage.views(1).await?;
+    page.on_new_document("Object.defineProperty(navigator, 'webdriver', { value: true })").await?;
+    page.navigate(&stage.url("/two.html")).await?;
+    let views = stage.views(2).await?;
+    assert_eq!(views[0]["webdriver"], Value::Null, "the browser of a reader sends nothing of it");
+    assert_eq!(views[1]["webdriver"], json!(1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_beacon_that_failed_is_sent_once_more_under_the_same_id() -> Result<()> {
     for failure in [Failure::Status(503), Failure::Status(429), Failure::Reset] {
         let stage = Stage::new().await?;

@@ -7,6 +7,8 @@ mod blocklist;
 mod chosen;
 #[path = "first_party/document.rs"]
 mod document;
+#[path = "first_party/moving.rs"]
+mod moving;
 #[path = "first_party/policy.rs"]
 mod policy;
 #[path = "first_party/proxies.rs"]

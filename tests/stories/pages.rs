@@ -260,9 +260,7 @@ async fn photographs(browser: &Browser, service: &Service) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_view_is_seen_to_arrive() -> Result<()> {
-    // A report with views would be told for a minute.
-    let arguments = ["--clock-start", NOW, "--report-patience", "1000000"];
-    let service = Service::started(&arguments, &[("fresh", "fresh.example.org")]).await?;
+    let service = Service::started(&["--clock-start", NOW], &[("fresh", "fresh.example.org")]).await?;
     let browser = Browser::launch().await?;
     let page = browser.new_page().await?;
     page.watch_console().await?;

@@ -1,6 +1,8 @@
 //! Reports of four months that are known in full, one of them closed and one running: every list paged through in every order, ranges
 //! against their months, JSON against CSV, validators.
 
+#[path = "reports/cached.rs"]
+mod cached;
 #[path = "reports/failures.rs"]
 mod failures;
 #[path = "reports/known.rs"]
@@ -17,17 +19,35 @@ const FLOOR: u64 = 10;
 
 /// Asks one service on one connection.
 struct Reader {
+    address: std::net::SocketAddr,
     connection: Connection,
 }
 
 impl Reader {
+    async fn of(service: &Service) -> Result<Self> {
+        let address = service.address();
+        Ok(Reader { address, connection: Connection::open(address).await? })
+    }
+
+    /// On the open connection, or on a new one where the story did something else for so long that the service has closed it.
     async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        if self.connection.is_closed() {
+            self.connection = Connection::open(self.address).await?;
+        }
         self.connection.send("GET", path, headers, "").await
     }
 
     async fn json(&mut self, path: &str) -> Result<Value> {
         let answer = self.get(path, &[]).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    /// The figures as of now: rows that the story has written just before are in them.
+    async fn computed_json(&mut self, path: &str) -> Result<Value> {
+        let answer = self.get(path, &[("cache-control", "no-cache")]).await?;
+        ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        ensure!(answer.headers["cache-status"] == "headcount; fwd=miss", "{path}: {:?}", answer.headers);
         answer.json()
     }
 
@@ -226,7 +246,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     let arguments = ["--clock-start", CLOCK, "--close-after-hours", "720"];
     let service = Service::started(&arguments, &[("docs", "docs.example"), ("empty", "empty.example")]).await?;
     let truths = known::write(&service.clickhouse()?).await?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
 
     // Months.
     let mut reports = BTreeMap::new();
@@ -442,7 +462,7 @@ async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Resul
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     let client = service.clickhouse()?;
     known::write_many(&client, [found, missing, values]).await?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
     let span = MONTHS[2];
     let run =
         async |format: &str| service.done(&["report", "docs", span, "--format", format, "--clock-start", CLOCK]).await;
@@ -513,30 +533,30 @@ async fn lists_do_not_depend_on_how_they_are_read(
     };
     values("'language', concat('l', toString(number)), if(number = 0, 50, 4)", 860, 4).await?;
     known::write_hour(client, at, 1, 87).await?;
-    let before = reader.json(&path).await?;
+    let before = reader.computed_json(&path).await?;
     let languages = json!([{"value": "l0", "views": 50}, {"value": "other", "views": 12, "rest": true}]);
     ensure!(before["breakdowns"]["language"] == languages, "{}", before["breakdowns"]["language"]);
     // More values than are read one by one, each below the floor.
     values("'country', toString(number), 1", 880, 20_001).await?;
     known::write_hour(client, at, 1, 88).await?;
-    let mut crowded = reader.json(&path).await?;
+    let mut crowded = reader.computed_json(&path).await?;
     let countries = json!([{"value": "other", "views": 20_001, "rest": true}]);
     ensure!(crowded["breakdowns"]["country"].take() == countries, "{}", crowded["breakdowns"]["country"]);
     let mut fewer = before["breakdowns"].clone();
     fewer["country"].take();
     ensure!(crowded["breakdowns"] == fewer, "{fewer}\n{}", crowded["breakdowns"]);
-    let before = reader.json(&path).await?;
-    // More paths with referrers than are read at once, and a view more, so that it is made anew. None of them is listed.
+    let before = reader.computed_json(&path).await?;
+    // More paths with referrers than are read at once, and a view more. None of them is listed.
     let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899 \
                FROM numbers(20001)";
     client.query(sql).bind(day).execute().await?;
     known::write_hour(client, at, 1, 89).await?;
-    let crowded = reader.json(&path).await?;
+    let crowded = reader.computed_json(&path).await?;
     ensure!(number(&crowded["totals"]["views"])? == number(&before["totals"]["views"])? + 1, "{}", crowded["totals"]);
     ensure!(crowded["not_found"] == before["not_found"], "{}\n{}", before["not_found"], crowded["not_found"]);
     let before = crowded;
     known::write_hour(client, at, 2_000_000, 90).await?;
-    let after = reader.json(&path).await?;
+    let after = reader.computed_json(&path).await?;
     ensure!(
         number(&after["totals"]["views"])? == number(&before["totals"]["views"])? + 2_000_000,
         "{}",
@@ -548,13 +568,14 @@ async fn lists_do_not_depend_on_how_they_are_read(
     Ok(())
 }
 
-/// A report that is kept while nothing changes is made anew when a late view comes, be it one of the month before: in the hours that
-/// are compared, or after them, where only its pages are told.
+/// A computed report has late views, also those of the month before: in the hours that are compared, or after them, where only its pages
+/// show them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()> {
-    let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
+    let service =
+        Service::started(&["--clock-start", CLOCK, "--report-cache-bytes", "0"], &[("docs", "docs.example")]).await?;
     let client = service.clickhouse()?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
     let path = format!("/v1/projects/docs/reports/{}", MONTHS[3]);
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     let first = reader.json(&path).await?["pages"]["items"][0].take();
@@ -570,9 +591,7 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
         anyhow::Ok([number(&report["totals"]["views"])?, number(&before["views"])?, pages])
     };
     ensure!(told().await? == [30, 20, 27], "{:?}", told().await?);
-    // No hour changes, so what is told is what was kept: the page's row is not looked at.
     known::write_page(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
-    ensure!(told().await? == [30, 20, 27], "it is not kept: {:?}", told().await?);
     known::write_hour(&client, "2026-02-01T06:00:00Z", 5, 3).await?;
     ensure!(told().await? == [30, 25, 32], "a late view in the hours that are compared: {:?}", told().await?);
     known::write_views(&client, "2026-02-21T06:00:00Z", 4, 5).await?;
@@ -586,8 +605,8 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
 /// gone, it is read again, be it of the month asked for or of one that it is compared with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
-    // Nothing is kept, so each is read anew.
-    let arguments = ["--clock-start", CLOCK, "--report-cache-mib", "0", "--close-after-hours", "720"];
+    // Each is computed.
+    let arguments = ["--clock-start", CLOCK, "--report-cache-bytes", "0", "--close-after-hours", "720"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
     let client = service.clickhouse()?;
     let at = "2026-02-01T05:00:00Z";
@@ -629,81 +648,6 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
     ensure!(pages().await?[0]["views"] == 35, "open: {}", pages().await?);
     known::write_close(&client, "2026-03-01T05:00:00Z", 10, 1_774_000_000_000_000, 30).await?;
     ensure!(pages().await? == serde_json::json!([]), "counted beside the close: {}", pages().await?);
-    Ok(())
-}
-
-/// A report of the running month is told for a while though views have come, and made anew meanwhile; one of a month that is over is not,
-/// nor is any after its project was changed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_month_is_told_a_little_longer_than_it_is_true() -> Result<()> {
-    let arguments = ["--clock-start", CLOCK, "--report-patience", "1000000"];
-    let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
-    let client = service.clickhouse()?;
-    let [over, running] = [MONTHS[2], MONTHS[3]];
-    let told = async |month: &str| {
-        let report = http::get(service.address(), &format!("/v1/projects/docs/reports/{month}")).await?.json()?;
-        number(&report["totals"]["views"])
-    };
-    known::write_views(&client, "2026-02-01T05:00:00Z", 20, 1).await?;
-    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
-    ensure!((told(over).await?, told(running).await?) == (20, 30), "{}, {}", told(over).await?, told(running).await?);
-    known::write_views(&client, "2026-02-02T05:00:00Z", 5, 3).await?;
-    known::write_views(&client, "2026-03-01T06:00:00Z", 5, 4).await?;
-    ensure!(told(over).await? == 25, "a month that is over: {}", told(over).await?);
-    ensure!(told(running).await? == 30, "it was not told longer: {}", told(running).await?);
-    service.done(&["project", "set", "docs", "--time-zone", "Europe/Berlin"]).await?;
-    ensure!(told(running).await? == 35, "its project was changed: {}", told(running).await?);
-    known::write_views(&client, "2026-03-01T07:00:00Z", 5, 5).await?;
-    ensure!(told(running).await? == 35, "it was not told longer: {}", told(running).await?);
-    // A minute would be the longest, and then the reader would wait; at half of it, it is made anew by itself.
-    let anew = eventually("the report to be made anew", async || {
-        ensure!(told(running).await? == 40, "{}", told(running).await?);
-        Ok(())
-    });
-    tokio::time::timeout(std::time::Duration::from_secs(45), anew).await.context("nobody makes it anew")??;
-    // The page shows a part of the same report.
-    known::write_views(&client, "2026-03-01T08:00:00Z", 5, 6).await?;
-    let page = http::get(service.address(), &format!("/projects/docs/{running}")).await?;
-    let page = String::from_utf8_lossy(&page.body).into_owned();
-    ensure!(page.contains(">40<"), "the page has a report of its own: {page}");
-    Ok(())
-}
-
-/// The reports of projects with very many views are made before anybody has read them, as long as anybody reads anything: a view that comes
-/// just before the first reader is not told then.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_reader_of_a_large_project_does_not_wait() -> Result<()> {
-    const LARGE: [&str; 8] = ["large-0", "large-1", "large-2", "large-3", "large-4", "large-5", "large-6", "large-7"];
-    let arguments = ["--clock-start", CLOCK, "--report-patience", "1000000"];
-    let hosts = LARGE.map(|project| format!("{project}.example"));
-    let mut projects: Vec<_> = LARGE.into_iter().zip(hosts.iter().map(String::as_str)).collect();
-    projects.push(("docs", "docs.example"));
-    let service = Service::started(&arguments, &projects).await?;
-    let client = service.clickhouse()?;
-    let told = async |project: &str| {
-        let path = format!("/v1/projects/{project}/reports/{}", MONTHS[3]);
-        let report = http::get(service.address(), &path).await?.json()?;
-        number(&report["totals"]["views"]).with_context(|| format!("{project}: {report}"))
-    };
-    known::write_views(&client, "2026-03-01T05:00:00Z", 30, 1).await?;
-    let like_docs = |of: &str, from: &str| format!("INSERT INTO site_hourly SELECT {of} FROM site_hourly {from}");
-    let of = "* EXCEPT number REPLACE (concat('large-', toString(number)) AS project, 200000 AS views)";
-    let large = like_docs(of, &format!("CROSS JOIN numbers({}) AS n WHERE site_hourly.project = 'docs'", LARGE.len()));
-    client.query(&large).execute().await?;
-    ensure!(told("docs").await? == 30, "{}", told("docs").await?);
-    // Each project is read once, right after a view of it came.
-    let mut told_first = Vec::new();
-    for project in LARGE {
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-        let of = "* REPLACE (5 AS views, 990 AS window_start, 999 AS next_offset)";
-        client.query(&like_docs(of, &format!("WHERE project = '{project}'"))).execute().await?;
-        told_first.push(told(project).await?);
-        if told_first.last() == Some(&200_000) {
-            break;
-        }
-        ensure!(told_first.last() == Some(&200_005), "{told_first:?}");
-    }
-    ensure!(told_first.last() == Some(&200_000), "none was made before it was read: {told_first:?}");
     Ok(())
 }
 

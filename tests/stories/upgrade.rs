@@ -1,5 +1,8 @@
 //! Data of earlier versions: every later version opens a data directory or a topic of yesterday and goes on counting.
 
+#[path = "upgrade/schema.rs"]
+mod schema;
+
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
 use harness::roles::Deployment;
@@ -175,7 +178,7 @@ async fn the_records_of_a_topic_are_counted() -> Result<()> {
             harness::roles::opened(query.address, project).await?;
             eventually(&format!("the figures of {project}"), async || {
                 let path = format!("/v1/projects/{project}/reports/{MONTH}?pages_limit=1000");
-                let answer = http::get(query.address, &path).await?;
+                let answer = http::get_now(query.address, &path).await?;
                 ensure!(answer.status == 200, "{}", answer.status);
                 check(&answer.json()?, truth, 0)
             })

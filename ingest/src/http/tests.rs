@@ -1,16 +1,19 @@
 use super::*;
+use crate::Clock;
 use crate::keys::{KeyRing, VisitorPeriod};
 use crate::projects::{NewNames, ProjectSnapshot, Projects};
-use crate::{Clock, IngestConfig};
 use chrono::{DateTime, Utc};
 use http::Request as HttpRequest;
 use proptest::prelude::*;
+use schemas::ProjectSlug;
 use schemas::proto::Fact;
 use schemas::record::{PageViewRef, Record};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tower::ServiceExt;
+
+mod dialects;
 
 const PAGE: &str = "https://docs.example/a";
 

@@ -78,7 +78,7 @@ async fn measure(args: &ReportArgs, database: &Database) -> anyhow::Result<Resul
     // Every second of a client's is measured here, not how many there may be.
     let arguments = ["--clickhouse-database", &database.name, "--clock-start", &now.to_rfc3339(), "--report-rate", "0"];
     let mut lines = Vec::new();
-    for (name, more) in [("report", [].as_slice()), ("report, none kept", &["--report-cache-mib", "0"])] {
+    for (name, more) in [("report", [].as_slice()), ("report, no cache", &["--report-cache-bytes", "0"])] {
         let arguments: Vec<String> = arguments.iter().chain(more).map(|&argument| argument.to_owned()).collect();
         let mut role = Role::start(&binary, "query", &args.clickhouse_url, &arguments)?;
         role.until_ready("", PATIENCE).await?;

@@ -9,7 +9,7 @@ use aggregate::window::WindowStart;
 use anyhow::Context as _;
 use clickhouse::Client;
 use schemas::StreamId;
-use schemas::tables::MIGRATIONS;
+use schemas::migrations::all_statements;
 
 use crate::kafka::database::Database;
 use crate::month::plan::Plan;
@@ -27,7 +27,7 @@ const INSERT_TIMEOUT: Duration = Duration::from_secs(120);
 /// When ClickHouse refuses.
 pub async fn prepare(database: &Database, client: &Client) -> anyhow::Result<()> {
     database.execute(&format!("CREATE DATABASE IF NOT EXISTS {}", database.name)).await?;
-    for statement in MIGRATIONS.iter().flat_map(|(_, sql)| schemas::tables::statements(sql)) {
+    for statement in all_statements() {
         client.query(&statement.replace('?', "??")).execute().await.context("making headcount's tables")?;
     }
     client.query(RAW_TABLE).execute().await.context("making the table of raw events")

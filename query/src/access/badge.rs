@@ -3,6 +3,7 @@
 use super::Access;
 use super::refusals::Refusal;
 use super::table::Audience;
+use crate::cache::ReportCache;
 use crate::problem::Problem;
 use crate::report::PagesRequest;
 use crate::reports::{ReportTurns, Reports};
@@ -84,8 +85,7 @@ struct Asked {
 
 pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access>, turns: ReportTurns) -> Router {
     let rules = config.rules;
-    let config = QueryConfig { keep_bytes: 0, ..config };
-    let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock));
+    let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock), ReportCache::off());
     let badges = Badges { reports, rules, access, known: Known::new(WAIT) };
     Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
 }

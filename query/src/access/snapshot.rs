@@ -1,6 +1,7 @@
 //! Which tokens are in force and which projects are public: one moment's copy, replaced as a whole.
 
 use super::token::{Token, TokenHash, TokenId};
+use crate::cache::Fingerprint;
 use clickhouse::Client;
 use clickhouse::error::Error as ClickHouseError;
 use schemas::ProjectSlug;
@@ -38,13 +39,14 @@ impl Snapshot {
         Snapshot { tokens: tokens.collect(), public: public.collect() }
     }
 
-    /// Reads both tables.
-    pub(super) async fn read(client: &Client) -> Result<Self, ClickHouseError> {
+    /// Reads both tables, and the fingerprint of what cached reports depend on.
+    pub(super) async fn read(client: &Client) -> Result<(Self, Fingerprint), ClickHouseError> {
         let tokens = client.query("SELECT ?fields FROM token FINAL WHERE revoked = 0");
         // Figures of a removed project stay, and so does who may read them; an erased one has none.
         let public = client.query("SELECT slug, revision FROM project FINAL WHERE public = 1 AND removed < 2");
+        let fingerprint = client.query(Fingerprint::SQL).fetch_one::<Fingerprint>().await?;
         let tokens = tokens.fetch_all::<TokenRow>().await?;
-        Ok(Snapshot::of(tokens, &public.fetch_all::<(String, u64)>().await?))
+        Ok((Snapshot::of(tokens, &public.fetch_all::<(String, u64)>().await?), fingerprint))
     }
 
     /// The rights of a token whose secret is right.

@@ -76,18 +76,24 @@ pub(crate) fn format_of<'a>(segment: &'a str, headers: &HeaderMap) -> Result<(&'
     }
 }
 
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const CSV: &str = "text/csv; charset=utf-8; header=present";
+
 /// The value as JSON.
 pub(crate) fn json<T: Serialize>(value: &T, asked: &HeaderMap) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => validated("application/json", body, None, asked),
-        Err(error) => {
-            tracing::error!(%error, "a report could not be written");
-            Problem::unreadable_figures().into_response()
-        }
+    match json_bytes(value) {
+        Ok(body) => validated(JSON, body, None, asked),
+        Err(problem) => problem.into_response(),
     }
 }
 
-const CSV: &str = "text/csv; charset=utf-8; header=present";
+/// The bytes of the value as JSON.
+pub(crate) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "a report could not be written");
+        Problem::unreadable_figures()
+    })
+}
 
 /// CSV that a browser saves as `name`, sent as it is read. It has no validator, since its end is not known when its head is sent.
 pub(crate) fn stream(body: Body, name: &str) -> Response {
@@ -168,6 +174,8 @@ pub(crate) async fn with_byte_order_mark(mut request: Request, next: Next) -> Re
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
+    // The mark is put before the plain body.
+    request.headers_mut().remove(header::ACCEPT_ENCODING);
     let response = next.run(request).await;
     if response.status() != StatusCode::OK {
         return response;

@@ -5,6 +5,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
 use chrono::DateTime;
 use serde_json::Value;
+use std::sync::Arc;
 use tower::ServiceExt as _;
 
 /// Nothing listens on port 1, so ClickHouse is away.

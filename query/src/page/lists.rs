@@ -3,7 +3,8 @@
 use super::{Shown, chart, words};
 use crate::report::BreakdownItem;
 use maud::{Markup, html};
-use schemas::classes::{BotClass, ClassName as _, Dimension, class_of_bot};
+use schemas::ai_agents;
+use schemas::classes::{BotClass, ClassName as _, Dimension};
 
 /// Values of a list shown; the API has all of them.
 const VALUES_SHOWN: usize = 7;
@@ -97,7 +98,7 @@ fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Mark
 }
 
 fn is_ai(bot: &str) -> bool {
-    class_of_bot(bot).is_some_and(|class| class.counted_as() == BotClass::AiCrawler)
+    ai_agents::kind_of(bot).is_some()
 }
 
 /// People, and kinds of programs; AI crawlers by name.

@@ -34,6 +34,7 @@ pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
                         }
                         None => { p { "This process serves reports only and has no key." } }
                     }
+                    p { "Robots are found by version " (facts.robot_rules) " of the rules." }
                     p { "Not counted at all, if they wish: " (facts.opt_out.join(", ")) "." }
                 }
                 section {

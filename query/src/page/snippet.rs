@@ -16,10 +16,15 @@ impl Snippet {
     /// The origin as the asking browser knows it. Only what parses as a host is repeated. The scheme is the proxy's
     /// word, else https where no port is named: the service itself speaks http on a port.
     pub(crate) fn from_headers(headers: &HeaderMap, paths: &EndpointPaths) -> Self {
-        Snippet { origin: Snippet::origin(headers), paths: paths.clone() }
+        Snippet { origin: Snippet::origin_of(headers), paths: paths.clone() }
     }
 
-    fn origin(headers: &HeaderMap) -> String {
+    /// The origin that its lines name.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn origin_of(headers: &HeaderMap) -> String {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST.as_str()).and_then(|host| host.parse::<Host>().ok());
         let Some(host) = host else { return "https://headcount.example.org".to_owned() };

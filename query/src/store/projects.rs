@@ -1,6 +1,6 @@
 //! Which projects there are, with their views of this month and the last.
 
-use super::scope::{Scope, first_day, partition};
+use super::scope::{Scope, first_day};
 use super::{ReportStore, StoreError};
 use crate::period::Period;
 use clickhouse::Row;
@@ -99,23 +99,6 @@ impl ReportStore {
             project,
         });
         Ok(listed.collect())
-    }
-
-    /// Up to `limit` projects with `views` page views by people in an open `month` and more, those with the most first, and how many they
-    /// have. It is an estimate: rows that were replaced may be in it.
-    pub(crate) async fn largest(
-        &self,
-        month: Month,
-        views: u64,
-        limit: usize,
-    ) -> Result<Vec<(ProjectSlug, u64)>, StoreError> {
-        let sql = format!(
-            "SELECT project, sum(views) AS total FROM site_hourly WHERE _partition_id = '{}' AND project != '' \
-             GROUP BY project HAVING total >= {views} ORDER BY total DESC, project LIMIT {limit}",
-            partition(month)
-        );
-        let found = self.within("the largest projects", self.client.query(&sql).fetch_all::<(String, u64)>()).await?;
-        Ok(found.into_iter().filter_map(|(project, views)| Some((project.parse().ok()?, views))).collect())
     }
 
     async fn views_of(&self, slugs: &[ProjectSlug], months: [Month; 2]) -> Result<Vec<Views>, StoreError> {

@@ -1,7 +1,7 @@
 //! Which tables headcount can use: those that it created itself, in a database of one server.
 
 use crate::WrongServer;
-use schemas::tables::MIGRATIONS;
+use schemas::migrations::FILES;
 
 /// Engines that the schema creates.
 const SUPPORTED: [&str; 2] = ["ReplacingMergeTree", "View"];
@@ -41,7 +41,7 @@ pub(crate) fn check(database: &str, lines: &str) -> Result<(), WrongServer> {
 
 /// Whether the schema creates a table or view of this name.
 fn is_ours(name: &str) -> bool {
-    let created = MIGRATIONS.iter().flat_map(|(_, sql)| sql.split("CREATE ").skip(1));
+    let created = FILES.iter().flat_map(|(_, sql)| sql.split("CREATE ").skip(1));
     let mut names = created.filter_map(|rest| rest.split_once("IF NOT EXISTS ")?.1.split([' ', '\n', '(']).next());
     names.any(|created| created == name)
 }

@@ -356,7 +356,8 @@ impl Verdict {
 
 /// Views of a project by people and bots, as reports have them.
 pub async fn views(address: std::net::SocketAddr, project: &str) -> Result<u64> {
-    let answer = http::get(address, &format!("/v1/projects/{project}/reports/{}", month())).await?;
+    let path = format!("/v1/projects/{project}/reports/{}", month());
+    let answer = http::get_now(address, &path).await?;
     ensure!(answer.status == 200, "{}", answer.status);
     let report = answer.json()?;
     let bots: u64 = report["totals"]["bots"].as_object().context("bots")?.values().filter_map(Value::as_u64).sum();

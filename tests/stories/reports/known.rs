@@ -335,6 +335,7 @@ async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Res
             status,
             visitors: sketch.estimate().value.round() as u64,
             visitors_error: sketch.estimate().error,
+            day_views: Vec::new(),
         })
         .collect();
     insert(client, "month_closed_page", &pages).await?;
