@@ -212,11 +212,47 @@ async fn what_cannot_be_computed_is_served_stale_for_an_hour() {
         assert!(served == Ok(FAILS) || served == Ok(STALE), "{served:?}");
         settle().await;
     }
-    assert_eq!(bed.computed.load(Ordering::Relaxed), tried + 59, "once a minute, in the background");
+    assert_eq!(bed.computed.load(Ordering::Relaxed), tried + 59, "once a minute");
     advance(60 * SECOND);
     assert_eq!(bed.served().await, Err(Problem::storage_unavailable()), "an hour is over");
     bed.fails(None);
     assert!(matches!(bed.served().await, Ok((_, MISS))));
+}
+
+#[tokio::test]
+async fn a_failure_of_long_ago_serves_no_old_answer() {
+    let bed = Bed::new(CacheConfig::default());
+    bed.polled(1);
+    assert_eq!(bed.served().await, body(1, MISS));
+    bed.fails(Some(Problem::storage_unavailable()));
+    advance(15 * SECOND);
+    assert_eq!(bed.served().await, body(1, STALE));
+    settle().await;
+    bed.fails(None);
+    advance(3_000 * SECOND);
+    bed.polled(1);
+    assert_eq!(bed.served().await, body(3, MISS), "ClickHouse has answered for long");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_computation_ends_it_for_all_its_callers() {
+    let bed = Bed::new(CacheConfig::default());
+    let go = Arc::new(Notify::new());
+    let ask = || {
+        let (go, cache) = (Arc::clone(&go), bed.cache.clone());
+        let compute = async move |_| {
+            go.notified().await;
+            panic!("a figure that nobody expected")
+        };
+        tokio::spawn(async move { cache.answer(key("docs"), READER, false, compute).await.map(|answer| text(&answer)) })
+    };
+    let callers = [ask(), ask()];
+    settle().await;
+    go.notify_one();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Err(Problem::unreadable_figures()));
+    }
+    assert_eq!(bed.served().await, body(1, MISS), "the next request computes");
 }
 
 #[tokio::test]
