@@ -491,7 +491,7 @@ impl Config {
         self.parse_each(name, self.values[name].text.iter().flat_map(|text| text.split(',')), expected)
     }
 
-    /// As [`Settings::parse_list`], of items that may contain commas, as parts of user agents do.
+    /// As `parse_list`, of items that may contain commas, as parts of user agents do.
     fn parse_items<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<Vec<T>> {
         self.parse_each(name, self.values[name].text.iter().map(String::as_str), expected)
     }

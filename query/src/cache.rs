@@ -12,7 +12,7 @@
 //! Concurrent requests for the same answer share one computation. It ends when the last of its clients leaves. Turns are taken by the
 //! computation, so a cached answer never waits for one.
 //!
-//! Each entry belongs to the [`Generation`] in which its computation started. A change to the registry or to the closed months starts a new
+//! Each entry belongs to the `Generation` in which its computation started. A change to the registry or to the closed months starts a new
 //! generation, and no entry of an earlier one is served.
 
 use crate::problem::Problem;
