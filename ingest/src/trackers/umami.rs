@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use url::Url;
 
-/// The same for all readers: nobody is known again by it. On one line, since the scripts up to 2.15 send all of it back in a header.
+/// The same for all readers, so it identifies none. On one line, since the scripts up to 2.15 send all of it back in a header.
 const ACCEPTED: &str = r#"{"cache":"a.b.c","sessionId":"00000000-0000-4000-8000-000000000000","visitId":"00000000-0000-4000-8000-000000000000"}"#;
 
 /// The answer to robots.
