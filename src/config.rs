@@ -488,7 +488,20 @@ impl Config {
     }
 
     fn parse_list<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<Vec<T>> {
-        let items = self.values[name].text.iter().flat_map(|text| text.split(','));
+        self.parse_each(name, self.values[name].text.iter().flat_map(|text| text.split(',')), expected)
+    }
+
+    /// As `parse_list`, of items that may contain commas, as parts of user agents do.
+    fn parse_items<T: FromStr>(&self, name: &str, expected: &str) -> anyhow::Result<Vec<T>> {
+        self.parse_each(name, self.values[name].text.iter().map(String::as_str), expected)
+    }
+
+    fn parse_each<'a, T: FromStr>(
+        &self,
+        name: &str,
+        items: impl Iterator<Item = &'a str>,
+        expected: &str,
+    ) -> anyhow::Result<Vec<T>> {
         items
             .map(str::trim)
             .filter(|item| !item.is_empty())
@@ -627,8 +640,8 @@ impl Config {
             project_rate: rate("project_rate")?,
             per_network: self.per_network()?,
             own_rules: OwnRules::new(
-                self.parse_list("never_robots", "a part of a user agent")?,
-                self.parse_list(
+                self.parse_items("never_robots", "a part of a user agent")?,
+                self.parse_items(
                     "robots_extra",
                     "literal=name=kind, the kind one of search, ai_training, ai_assistant, preview, monitor, automation, feed, seo, archiver, \
                      scanner, other_bot",

@@ -7,6 +7,17 @@ use clickhouse::Client;
 use schemas::migrations::{SCHEMA_VERSION, all_statements, statements, steps_from};
 use std::time::Duration;
 
+/// The database has tables of a later program.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database {database} has schema version {found}, this program knows {SCHEMA_VERSION}: it was written by a newer headcount; run \
+     that version"
+)]
+pub struct NewerSchema {
+    database: String,
+    found: u32,
+}
+
 /// ClickHouse has lost stored rows: figures without them would be wrong, and nothing would say so.
 #[derive(Debug, thiserror::Error)]
 pub enum DamagedStore {
@@ -167,10 +178,7 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
     let client = server.clone().with_database(database);
     let found = in_time(timeout, version(&client, database)).await??;
     if found > SCHEMA_VERSION {
-        bail!(
-            "the database {database} has schema version {found}, this program knows {SCHEMA_VERSION}: it was written by a \
-             newer headcount; run that version"
-        );
+        return Err(NewerSchema { database: database.to_owned(), found }.into());
     }
     for (version, sql) in steps_from(found) {
         for statement in statements(sql) {

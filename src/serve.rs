@@ -552,7 +552,10 @@ async fn aggregate(backend: Backend, source: JournalSource, stopped: watch::Rece
         match prepare().await {
             Ok(client) => break client,
             Err(error)
-                if error.is::<RegistryLost>() || error.is::<database::WrongServer>() || error.is::<DamagedStore>() =>
+                if error.is::<RegistryLost>()
+                    || error.is::<database::WrongServer>()
+                    || error.is::<database::NewerSchema>()
+                    || error.is::<DamagedStore>() =>
             {
                 return Err(error);
             }

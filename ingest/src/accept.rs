@@ -69,14 +69,14 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         rejection,
         host: String::new(),
     })?;
-    let named = named.or_else(|| projects.named_by_alias(beacon.source, &beacon.aliases, &host));
-    let (project, new) = match projects.find(named.as_ref(), &host) {
+    let by_alias = projects.named_by_alias(beacon.source, &beacon.aliases, &host);
+    let (project, new) = match projects.find_named(named.as_ref(), by_alias.as_ref(), &host) {
         Lookup::Found(project) => (project, false),
         Lookup::New(project) => (project, true),
         not_found => {
             // Both are computed in every case, so that refusals of existing and of unknown projects take the same time.
             let (concerned, page_host) = (concerned(&beacon, projects), clean_page_host(&url, &host));
-            let project = concerned.or(named.filter(|slug| projects.is_known(slug)));
+            let project = concerned.or(named.or(by_alias).filter(|slug| projects.is_known(slug)));
             let (reason, host) = match not_found {
                 Lookup::Foreign(_) => (RejectionReason::ForeignHost, page_host),
                 Lookup::Ambiguous => (RejectionReason::AmbiguousProject, String::new()),

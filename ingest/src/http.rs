@@ -221,6 +221,14 @@ pub(crate) async fn take<S: Sink>(
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         if page.kind == Kind::ReportedMissing {
+            // Robots report no page: what they find missing is not what readers miss.
+            let is_robot = ingest.classifier.classify(UserAgent::of(headers)).bot_class != BotClass::Person
+                || page.is_automated
+                || names_headless_browser(headers);
+            if is_robot {
+                ingest.tally.add(Some(project), RejectionReason::NotAView, String::new(), 1);
+                return Ok(Taken::NotCounted(RejectionReason::NotAView));
+            }
             let network = address.network_hashed(&ingest.client_secret);
             drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
             ingest.tally.add_missing(&project, &page.path);

@@ -209,6 +209,22 @@ impl Projects {
         snapshot.first_host.get(slug).cloned()
     }
 
+    /// Finds the project of a page on `host`, which the beacon may have named by slug or by alias. An alias of a project without that host
+    /// is as one that no project has: the host decides, and the answer does not show that the alias exists.
+    pub fn find_named(&self, slug: Option<&ProjectSlug>, by_alias: Option<&ProjectSlug>, host: &Host) -> Lookup {
+        if slug.is_some() {
+            return self.find(slug, host);
+        }
+        let by_alias = by_alias.map(|slug| self.find(Some(slug), host));
+        if let Some(Lookup::Found(project)) = by_alias {
+            return Lookup::Found(project);
+        }
+        match self.find(None, host) {
+            Lookup::Unknown => by_alias.unwrap_or(Lookup::Unknown),
+            of_host => of_host,
+        }
+    }
+
     /// Finds the project of a page on `host`, which the beacon may have named. Admits nobody.
     pub fn find(&self, named: Option<&ProjectSlug>, host: &Host) -> Lookup {
         let snapshot = self.snapshot.load();

@@ -120,8 +120,10 @@ pub(crate) fn routes<S: Sink>(ingest: &Arc<Ingest<S>>) -> Router<Arc<Ingest<S>>>
         };
         let methods: MethodRouter<Arc<Ingest<S>>> = match tracker {
             Tracker::Plausible | Tracker::Umami => {
-                let headers = if tracker == Tracker::Umami { "content-type, x-umami-cache" } else { "content-type" };
-                let others = options(async move || preflight_allowing(headers)).fallback(post_only);
+                let allowed =
+                    if tracker == Tracker::Umami { umami::allowed_headers } else { |_: &HeaderMap| "content-type" };
+                let preflight = async move |headers: HeaderMap| preflight_allowing(allowed(&headers));
+                let others = options(preflight).fallback(post_only);
                 others.layer(limit.clone()).post(handler)
             }
             Tracker::GoatCounter => {

@@ -12,7 +12,7 @@
 //! Concurrent requests for the same answer share one computation. It ends when the last of its clients leaves. Turns are taken by the
 //! computation, so a cached answer never waits for one.
 //!
-//! Each entry belongs to the [`Generation`] in which its computation started. A change to the registry or to the closed months starts a new
+//! Each entry belongs to the `Generation` in which its computation started. A change to the registry or to the closed months starts a new
 //! generation, and no entry of an earlier one is served.
 
 use crate::problem::Problem;
@@ -24,8 +24,9 @@ use quick_cache::sync::Cache;
 use schemas::ProjectSlug;
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 mod answer;
@@ -273,18 +274,22 @@ impl ReportCache {
         rendering: impl Future<Output = Result<Rendered, Problem>> + Send + 'static,
     ) -> impl Future<Output = Outcome> + Send + 'static {
         let (cache, generation, started) = (self.clone(), self.0.generation.number(), clock::now());
-        async move {
+        let outcome = async move {
             let rendered = rendering.await;
             cache.0.counters.computed(clock::since(started));
             let _refreshed = refreshed;
             match rendered {
                 Ok(rendered) => Ok(cache.store(key, Entry::new(rendered, generation, started))),
                 Err(problem) => {
-                    cache.failed(&key, &problem);
+                    cache.failed(&key, started, &problem);
                     Err(problem)
                 }
             }
-        }
+        };
+        // A panic must end here: a shared future that panicked never wakes its other waiters, and panics where it is looked up.
+        AssertUnwindSafe(outcome)
+            .catch_unwind()
+            .map(|ended| ended.unwrap_or_else(|_| Err(Problem::unreadable_figures())))
     }
 
     fn store(&self, key: Key, entry: Entry) -> Arc<Entry> {
@@ -300,13 +305,14 @@ impl ReportCache {
         entry
     }
 
-    /// Notes on the entry that ClickHouse does not answer; removes it where the report is gone.
-    fn failed(&self, key: &Key, problem: &Problem) {
+    /// Notes on the entry that ClickHouse does not answer; removes it where the report is gone. An entry that was computed after the
+    /// failed computation had `started` is newer than the failure.
+    fn failed(&self, key: &Key, started: Instant, problem: &Problem) {
         let Some(entries) = &self.0.entries else { return };
         if problem.status == 404 {
             entries.remove(key);
         } else if *problem == Problem::storage_unavailable()
-            && let Some(entry) = entries.peek(key)
+            && let Some(entry) = entries.peek(key).filter(|entry| entry.computed <= started)
         {
             entry.note_storage_failure();
         }

@@ -18,7 +18,7 @@ pub enum Kind {
     View,
     /// Something else happened on a page, such as a click. It is accepted and not counted.
     Event,
-    /// The page tells its readers that there is no such page. It comes beside a view of the same URL.
+    /// The page says that it is missing. It comes beside a view of the same URL.
     ReportedMissing,
 }
 

@@ -4,7 +4,7 @@
 use super::METRICS;
 use crate::config::Config;
 use crate::config::kafka::{GroupProtocol, KafkaSettings};
-use crate::database::{DamagedStore, Server, WrongServer};
+use crate::database::{DamagedStore, NewerSchema, Server, WrongServer};
 use crate::health::lag::{Lag, Position};
 use crate::health::{Finding, Readiness};
 use crate::metrics::scrape::{Part, Scrape};
@@ -162,7 +162,9 @@ async fn prepared(
     loop {
         match prepare().await {
             Ok(client) => return Ok(Some(client)),
-            Err(error) if error.is::<WrongServer>() || error.is::<DamagedStore>() => return Err(error),
+            Err(error) if error.is::<WrongServer>() || error.is::<NewerSchema>() || error.is::<DamagedStore>() => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::warn!(
                     error = crate::shell::chain(&error),

@@ -140,12 +140,20 @@ mod tests {
     use schemas::ai_agents;
 
     /// The checksum of what decides about robots, at [`RULES_VERSION`].
-    const RULES_CHECKSUM: &str = "7a28def909a93304";
+    const RULES_CHECKSUM: &str = "8e54d2259784e2a3";
 
     #[test]
     fn changed_rules_have_a_new_version() {
         let words: Vec<_> = WORDS.iter().map(|(word, _)| word).collect();
-        let forms = (signs::BROWSER_STARTS, signs::BROWSER_PARTS, signs::PLATFORMS, signs::TAILS, signs::HINTS);
+        let forms = (
+            signs::BROWSER_STARTS,
+            signs::BROWSER_PARTS,
+            signs::PLATFORMS,
+            signs::TAILS,
+            signs::HINTS,
+            signs::ENGINES,
+            signs::COMPATIBLE,
+        );
         let rules = format!("{CRAWLERS:?}{FIRST:?}{LIBRARIES:?}{words:?}{forms:?}");
         let checksum = blake3::hash(rules.as_bytes()).to_hex();
         assert_eq!(
@@ -262,6 +270,17 @@ mod tests {
         assert_eq!(robot(&desktop.to_ascii_lowercase()), None);
         for agent in ["-", "undefined", "acme/1.0", "Mozilla/5.0", "Mozilla/5.0 (Acme)", "Mozilla/5.0 Acme/1.0"] {
             assert!(robot(&agent.to_ascii_lowercase()).is_some(), "{agent}");
+        }
+        for agent in [
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64)",
+            "Mozilla/5.0 (X11; Linux x86_64) Acme/2.0",
+            "Mozilla/4.0 (compatible; Acme)",
+            "Mozilla/5.0 (Windows NT 10.0; compatible; Acme/1.0)",
+        ] {
+            assert!(robot(&agent.to_ascii_lowercase()).is_some(), "{agent}");
+        }
+        for tail in [" QuarkPC/4.2.7.457", " ArkWeb/4.1.6.1", " Lark/7.20.0"] {
+            assert_eq!(robot(&format!("{desktop}{tail}").to_ascii_lowercase()), None, "{tail}");
         }
         for tail in [" (compatible; Safari Acme)", " Acme/1.0"] {
             assert!(robot(&format!("{desktop}{tail}").to_ascii_lowercase()).is_some(), "{tail}");

@@ -359,7 +359,36 @@ pub(super) const TAILS: &[&str] = &[
     "figma",
     "joplin",
     "mail",
+    "arkweb",
+    "quark",
+    "lark",
+    "feishu",
+    "mypal",
+    "serpent",
+    "ghostery",
 ];
+
+/// What agents of browsers on a desktop name beside the system: an engine, or a browser that leaves it out.
+pub(super) const ENGINES: &[&str] = &[
+    "applewebkit",
+    "gecko",
+    "khtml",
+    "trident",
+    "msie",
+    "presto",
+    "goanna",
+    "servo",
+    "ladybird",
+    "ucbrowser",
+    "firefox/",
+    "chrome/",
+    "safari/",
+    "opera",
+];
+
+/// Browsers of people that said `compatible;`.
+pub(super) const COMPATIBLE: &[&str] =
+    &["msie", "trident", "konqueror", "ms-office", "ibrowse", "abrowse", "owb", "google desktop"];
 
 /// Words of an agent of a robot without a name, and the kind that they mean; the first in this order wins.
 pub(super) const HINTS: &[(&str, BotClass)] = &[
@@ -416,10 +445,12 @@ pub(super) fn is_foreign_form(agent: &str) -> bool {
         return !agent.starts_with("mozilla/5.0 linux; ") || !agent.contains("applewebkit");
     };
     let brackets = rest.split(')').next().unwrap_or(rest);
-    if agent.starts_with("mozilla/5.0 (") && !PLATFORM_WORDS.is_match(brackets) {
+    if agent.starts_with("mozilla/5.0 (")
+        && (!PLATFORM_WORDS.is_match(brackets) || is_desktop_without_engine(agent, brackets))
+    {
         return true;
     }
-    is_compatible_beside_browser(agent) || has_program_after_browser(agent)
+    is_compatible_program(agent) || has_program_after_browser(agent)
 }
 
 /// Whether an agent that does not begin as all do today is that of a person: old browsers, text browsers, phones, and
@@ -428,12 +459,15 @@ fn is_other_browser(agent: &str) -> bool {
     BROWSER_STARTS.iter().any(|start| agent.starts_with(start)) || BROWSER_PARTS.iter().any(|part| agent.contains(part))
 }
 
-/// `(compatible; X)` beside the name of a browser of today. Konqueror and Internet Explorer named themselves so.
-fn is_compatible_beside_browser(agent: &str) -> bool {
-    let of_today = ["chrome/", "safari/", "firefox/"];
-    agent.contains("compatible;")
-        && of_today.iter().any(|name| agent.contains(name))
-        && !["msie", "konqueror", "trident"].iter().any(|name| agent.contains(name))
+/// A desktop's system and no engine: what programs send that call themselves a browser.
+fn is_desktop_without_engine(agent: &str, brackets: &str) -> bool {
+    ["windows nt", "x11", "macintosh"].iter().any(|system| brackets.contains(system))
+        && !ENGINES.iter().any(|engine| agent.contains(engine))
+}
+
+/// `(compatible; X)`. Konqueror, Internet Explorer and some of their time named themselves so.
+fn is_compatible_program(agent: &str) -> bool {
+    agent.contains("compatible;") && !COMPATIBLE.iter().any(|name| agent.contains(name))
 }
 
 /// A program's name after that of the browser, on a desktop: apps on phones have theirs there.

@@ -18,7 +18,7 @@ const PIXEL: &[u8; 43] = b"GIF89a\x01\x00\x01\x00\x80\x01\x00\x00\x00\x00\xff\xf
 const PATH_BYTES_MAX: usize = 2048;
 
 /// From here on `b` says that a program drives the browser; smaller ones are of servers that look at agents.
-const AUTOMATED_MIN: u8 = 150;
+const AUTOMATED_MIN: u32 = 150;
 
 pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
     let pairs = query_pairs(sent.query);
@@ -36,7 +36,7 @@ pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
         "true" | "1" | "on" | "t" | "yes" => true,
         _ => return Err(invalid("e", "true or false")),
     };
-    let automated = match value("b").parse::<u8>() {
+    let automated = match value("b").parse::<u32>() {
         Ok(0) => false,
         Ok(AUTOMATED_MIN..) => true,
         Err(_) if value("b").is_empty() => false,

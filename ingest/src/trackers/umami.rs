@@ -7,6 +7,7 @@ use super::{JSON, Sent, answer_with, origin_of, web_referrer};
 use crate::aliases::is_uuid;
 use crate::http::Taken;
 use axum::response::Response;
+use http::{HeaderMap, header};
 use schemas::beacon::{Arrivals, Beacon, Kind, json_object};
 use schemas::proto::Source;
 use schemas::{Rejection, RejectionReason};
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use url::Url;
 
-/// The same for all readers: nobody is known again by it. On one line, since the scripts up to 2.15 send all of it back in a header.
+/// The same for all readers, so it identifies none. On one line, since the scripts up to 2.15 send all of it back in a header.
 const ACCEPTED: &str = r#"{"cache":"a.b.c","sessionId":"00000000-0000-4000-8000-000000000000","visitId":"00000000-0000-4000-8000-000000000000"}"#;
 
 /// The answer to robots.
@@ -29,7 +30,7 @@ pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
     let text = |name: &str| payload.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
     let (website, is_website) = id(payload)?;
     let kind = match object.get("type").and_then(Value::as_str) {
-        Some("event") if is_website && text("name").is_none() => Kind::View,
+        Some("event") if is_website && has_no_name(payload) => Kind::View,
         Some("event" | "identify" | "performance") => Kind::Event,
         _ => return Err(invalid("type", "event, identify or performance")),
     };
@@ -60,6 +61,25 @@ pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
         }
     }
     Ok(beacon)
+}
+
+/// The headers that a preflight allows. Scripts after 3.1.0 name website and host in headers, too, and ask for these.
+pub(super) fn allowed_headers(preflight: &HeaderMap) -> &'static str {
+    let asked =
+        preflight.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or("");
+    let names_website = asked.split(',').any(|name| {
+        ["x-umami-website-id", "x-umami-hostname"].iter().any(|header| name.trim().eq_ignore_ascii_case(header))
+    });
+    if names_website {
+        "content-type, x-umami-cache, x-umami-website-id, x-umami-hostname"
+    } else {
+        "content-type, x-umami-cache"
+    }
+}
+
+/// Whether this is a view: an event has a name.
+fn has_no_name(payload: &Map<String, Value>) -> bool {
+    payload.get("name").is_none_or(|name| name.is_null() || name.as_str().is_some_and(|name| name.trim().is_empty()))
 }
 
 /// The one id that a payload has, and whether it is a website's: views are of websites only.

@@ -17,6 +17,9 @@ const GZIP_MIN_BYTES: usize = 1_024;
 /// Time between a failed refresh and the next one.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for which a failure says that ClickHouse does not answer. After it a request computes the answer again.
+const FAILURE_MAX_AGE: Duration = Duration::from_secs(10);
+
 /// A rendered answer.
 pub(crate) struct Rendered {
     pub(crate) content_type: &'static str,
@@ -48,8 +51,13 @@ impl Form {
         }
         let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
         encoder.write_all(body).ok()?;
-        encoder.finish().ok().map(|compressed| Form::plain(compressed.into()))
+        encoder.finish().ok().map(|compressed| Form::plain(exact(compressed)))
     }
+}
+
+/// The bytes without spare capacity, which the cache's bound does not count.
+fn exact(bytes: Vec<u8>) -> Bytes {
+    bytes.into_boxed_slice().into()
 }
 
 /// Where the refresh of an entry is.
@@ -79,7 +87,7 @@ impl Entry {
     pub(crate) fn new(rendered: Rendered, generation: u64, computed: Instant) -> Self {
         let Rendered { content_type, body, headers, file_name, is_cacheable } = rendered;
         let gzip = Form::gzip(&body);
-        let plain = Form::plain(body.into());
+        let plain = Form::plain(exact(body));
         let refresh = Mutex::default();
         Entry { content_type, headers, file_name, plain, gzip, is_cacheable, generation, computed, refresh }
     }
@@ -93,9 +101,9 @@ impl Entry {
         size_of::<Entry>() + self.plain.body.len() + self.gzip.as_ref().map_or(0, |gzip| gzip.body.len())
     }
 
-    /// Whether ClickHouse did not answer when this was computed again.
+    /// Whether ClickHouse did not answer when this was last recomputed, a moment ago.
     pub(crate) fn storage_fails(&self) -> bool {
-        self.lock().failed.is_some()
+        self.lock().failed.is_some_and(|failed| clock::since(failed) < FAILURE_MAX_AGE)
     }
 
     pub(crate) fn note_storage_failure(&self) {

@@ -196,7 +196,7 @@ async fn what_cannot_be_computed_is_served_stale_for_an_hour() {
     assert_eq!(bed.served().await, body(1, MISS));
     bed.fails(Some(Problem::storage_unavailable()));
     advance(20 * SECOND);
-    assert_eq!(bed.served().await, body(1, STALE), "nobody knows yet");
+    assert_eq!(bed.served().await, body(1, STALE), "no failure is known yet");
     settle().await;
     assert_eq!(bed.served().await, body(1, FAILS));
     let tried = bed.computed.load(Ordering::Relaxed);
@@ -212,11 +212,47 @@ async fn what_cannot_be_computed_is_served_stale_for_an_hour() {
         assert!(served == Ok(FAILS) || served == Ok(STALE), "{served:?}");
         settle().await;
     }
-    assert_eq!(bed.computed.load(Ordering::Relaxed), tried + 59, "once a minute, in the background");
+    assert_eq!(bed.computed.load(Ordering::Relaxed), tried + 59, "once a minute");
     advance(60 * SECOND);
     assert_eq!(bed.served().await, Err(Problem::storage_unavailable()), "an hour is over");
     bed.fails(None);
     assert!(matches!(bed.served().await, Ok((_, MISS))));
+}
+
+#[tokio::test]
+async fn a_failure_of_long_ago_serves_no_old_answer() {
+    let bed = Bed::new(CacheConfig::default());
+    bed.polled(1);
+    assert_eq!(bed.served().await, body(1, MISS));
+    bed.fails(Some(Problem::storage_unavailable()));
+    advance(15 * SECOND);
+    assert_eq!(bed.served().await, body(1, STALE));
+    settle().await;
+    bed.fails(None);
+    advance(3_000 * SECOND);
+    bed.polled(1);
+    assert_eq!(bed.served().await, body(3, MISS), "ClickHouse has answered for long");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_computation_ends_it_for_all_its_callers() {
+    let bed = Bed::new(CacheConfig::default());
+    let go = Arc::new(Notify::new());
+    let ask = || {
+        let (go, cache) = (Arc::clone(&go), bed.cache.clone());
+        let compute = async move |_| {
+            go.notified().await;
+            panic!("an unexpected figure")
+        };
+        tokio::spawn(async move { cache.answer(key("docs"), READER, false, compute).await.map(|answer| text(&answer)) })
+    };
+    let callers = [ask(), ask()];
+    settle().await;
+    go.notify_one();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Err(Problem::unreadable_figures()));
+    }
+    assert_eq!(bed.served().await, body(1, MISS), "the next request computes");
 }
 
 #[tokio::test]
@@ -304,10 +340,10 @@ async fn some_answers_are_not_stored() {
     }
     // A client that wants no stored answer gets none, and leaves one for others.
     assert_eq!(bed.served().await, body(1, MISS));
-    let anew = async |_| Ok(rendered("anew"));
-    let answer = bed.cache.answer(key("docs"), READER, true, anew).await.unwrap();
-    assert_eq!((text(&answer), answer.state), ("anew".to_owned(), MISS));
-    assert_eq!(bed.served().await, Ok(("anew".to_owned(), State::Hit)));
+    let recomputed = async |_| Ok(rendered("recomputed"));
+    let answer = bed.cache.answer(key("docs"), READER, true, recomputed).await.unwrap();
+    assert_eq!((text(&answer), answer.state), ("recomputed".to_owned(), MISS));
+    assert_eq!(bed.served().await, Ok(("recomputed".to_owned(), State::Hit)));
     advance(20 * SECOND);
     let fails = async |_| Err(Problem::storage_unavailable());
     let answer = bed.cache.answer(key("docs"), READER, true, fails).await;

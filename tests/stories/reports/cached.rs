@@ -250,7 +250,7 @@ async fn without_clickhouse_a_cached_report_is_served_stale() -> Result<()> {
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     known::write(&service.clickhouse()?).await?;
     let (gate, url) = Gate::before(&service).await?;
-    // Stale at once, so that nobody waits ten seconds.
+    // Stale at once, so that the story need not wait ten seconds.
     let config = CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() };
     let bed = Bed::new(&service, &url, config).await?;
     let page = format!("/projects/docs/{}", MONTHS[2]);

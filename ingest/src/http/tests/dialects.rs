@@ -244,6 +244,54 @@ fn a_driven_browser_is_a_robot_and_arrivals_are_as_sure_as_the_script() {
 }
 
 #[test]
+fn an_alias_of_a_project_without_the_pages_host_is_as_no_alias() {
+    let endpoint = Endpoint::new();
+    let projects = [("docs", "docs.example"), ("secret", "secret.example")];
+    let hosts = projects.map(|(slug, host)| (slug.parse().unwrap(), vec![host.parse().unwrap()]));
+    let snapshot = ProjectSnapshot::new(&BTreeMap::from(hosts));
+    let names = ["plausible:docs", "umami:6f9619ff-8b86-4011-b42d-00cf4fc964ff", "readthedocs:docs"];
+    let aliases = names.map(|name| name.parse().unwrap()).to_vec();
+    let secret = ("secret".parse().unwrap(), vec!["secret.example".parse().unwrap()], aliases);
+    let answers = |snapshot: ProjectSnapshot| {
+        endpoint.ingest.projects.replace(snapshot);
+        views_on("docs.example").map(|(request, body)| {
+            let response = endpoint.answer(request, body);
+            (response.status(), response.headers().clone(), body_of(&endpoint, response), endpoint.records().len())
+        })
+    };
+    let without = answers(snapshot.clone());
+    assert!(without.iter().all(|(.., records)| *records == 1), "the host decides: {without:?}");
+    assert_eq!(answers(snapshot.with_aliases([secret])), without);
+}
+
+#[test]
+fn a_robot_reports_no_missing_page() {
+    let endpoint = endpoint();
+    let report =
+        json!({"n": "404", "u": "https://docs-plausible.example/gone", "d": "docs-plausible.example"}).to_string();
+    let robot = HttpRequest::post("/api/event").header("user-agent", "Googlebot/2.1");
+    let headless = HttpRequest::post("/api/event")
+        .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0")
+        .header("sec-ch-ua", "\"HeadlessChrome\";v=\"142\"");
+    for request in [robot, headless] {
+        assert_eq!(endpoint.send(request, report.clone().into_bytes()), 202);
+        let is_report = |bytes: &Vec<u8>| matches!(record::decode(bytes), Ok(Record::ReportedMissing(_)));
+        assert!(!endpoint.records().iter().any(is_report));
+    }
+}
+
+#[test]
+fn newer_scripts_of_umami_pass_their_preflight() {
+    let endpoint = endpoint();
+    let request = HttpRequest::options("/api/send")
+        .header("origin", "https://docs.example")
+        .header("access-control-request-headers", "content-type,x-umami-hostname,x-umami-website-id");
+    let response = endpoint.answer(request, Vec::new());
+    let allowed = response.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert_eq!(allowed, "content-type, x-umami-cache, x-umami-website-id, x-umami-hostname");
+}
+
+#[test]
 fn a_preflight_of_each_origin_allows_the_headers_of_umami() {
     let endpoint = endpoint();
     for (path, headers) in [("/api/send", "content-type, x-umami-cache"), ("/api/event", "content-type")] {
