@@ -85,7 +85,7 @@ pub const UNAVAILABLE: [(u16, &str); 33] = [
 ];
 
 /// Codes of stored data that ClickHouse cannot read or no longer has.
-pub const DAMAGED: [(u16, &str); 9] = [
+pub const DAMAGED: [(u16, &str); 10] = [
     (33, "CANNOT_READ_ALL_DATA"),
     (40, "CHECKSUM_DOESNT_MATCH"),
     (107, "FILE_DOESNT_EXIST"),
