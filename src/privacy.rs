@@ -31,7 +31,8 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
 
 /// Where countries come from.
 fn country(config: &Config) -> String {
-    let header = config.text("country_header").map(|name| format!("from the header {name}, if a trusted proxy sets it"));
+    let header =
+        config.text("country_header").map(|name| format!("from the header {name}, if a trusted proxy sets it"));
     let database = config.text("country_database").map(|_| "from a file on the server, by IP address".to_owned());
     match (header, database) {
         (Some(header), Some(database)) => format!("{header}; else {database}"),

@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_code_has_two_letters() {
-        for (text, code) in [("DE", Some("DE")), ("de", Some("DE")), ("XX", None), ("T1", None), ("", None), ("DEU", None)] {
+        for (text, code) in
+            [("DE", Some("DE")), ("de", Some("DE")), ("XX", None), ("T1", None), ("", None), ("DEU", None)]
+        {
             assert_eq!(country_code(text.as_bytes()).as_deref(), code, "{text}");
         }
     }
