@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use ingest::IngestConfig;
 use ingest::agents::OwnRules;
 use ingest::client::TrustedProxies;
+use ingest::country::Countries;
 use ingest::ignored::IgnoredNetworks;
 use ingest::keys::VisitorPeriod;
 use ingest::limits::Rate;
@@ -93,6 +94,12 @@ const SETTINGS: &[Setting] = &[
         "NAME",
         "",
         "Header in which a trusted proxy names the reader's country, such as CF-IPCountry",
+    ),
+    setting(
+        "country_database",
+        "FILE",
+        "",
+        "Database of countries by IP address (MaxMind DB format), for beacons without country_header; read again when it changes",
     ),
     Setting {
         list: true,
@@ -634,6 +641,7 @@ impl Config {
                 )?,
             ),
             country_header: self.text("country_header").map(str::to_ascii_lowercase),
+            countries: self.countries()?,
             body_timeout_ms: self.parse("body_timeout_ms", "milliseconds")?,
             in_flight: self.parse("in_flight", "a number of beacons")?,
             client_rate: rate("client_rate")?,
@@ -652,6 +660,16 @@ impl Config {
             more_script_paths: self.more_script_paths()?,
             panic_on_path: self.text("panic_on_path").map(str::to_owned),
             ..IngestConfig::default()
+        })
+    }
+
+    fn countries(&self) -> anyhow::Result<Option<Countries>> {
+        let Some(path) = self.text("country_database") else { return Ok(None) };
+        Countries::open(Path::new(path)).map(Some).map_err(|error| {
+            anyhow::anyhow!(
+                "setting `country_database` is {path:?} ({}): {error}; expected a file in the MaxMind DB format with countries",
+                self.origin("country_database")
+            )
         })
     }
 

@@ -21,15 +21,23 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
         log_retention_hours: config.log_retention_hours()?,
         retention_months: config.retention()?.months,
         opt_out: ["Sec-GPC: 1", "DNT: 1", "localStorage headcount-ignore = true"],
-        country: match config.ingest()?.country_header {
-            Some(header) => format!("from the header {header}, if a trusted proxy sets it"),
-            None => "not recorded".to_owned(),
-        },
+        country: country(config),
         robot_rules: ingest::agents::RULES_VERSION,
         recorded: RECORDED,
         never_recorded: NEVER_RECORDED,
         not_promised: NOT_PROMISED,
     })
+}
+
+/// Where countries come from.
+fn country(config: &Config) -> String {
+    let header =
+        config.text("country_header").map(|name| format!("from the header {name}, if a trusted proxy sets it"));
+    let database = config.text("country_database").map(|_| "from a file on the server, by IP address".to_owned());
+    match (header, database) {
+        (Some(header), Some(database)) => format!("{header}; else {database}"),
+        (header, database) => header.or(database).unwrap_or_else(|| "not recorded".to_owned()),
+    }
 }
 
 /// For a process that serves reports only.

@@ -3,6 +3,7 @@
 use crate::accept::{AcceptedPage, Refused, accept, concerned};
 use crate::agents::{AUTOMATED_BROWSER, Classes, RULES_VERSION};
 use crate::client::{ClientAddress, UserAgent};
+use crate::country::country_code;
 use crate::keys::PeriodKey;
 use crate::per_network::Kind as Limited;
 use crate::sink::{Sink, SinkError};
@@ -235,7 +236,7 @@ pub(crate) async fn take<S: Sink>(
             return Ok(Taken::NotCounted(RejectionReason::NotAView));
         }
         let is_automated = page.is_automated || names_headless_browser(headers);
-        let country = country(ingest, peer, headers);
+        let country = country(ingest, peer, headers, &address);
         let reader = Reader { address, agent: UserAgent::of(headers), is_automated, country };
         let (view, over) = view_of(ingest, &key, hour, page, reader);
         let by_robot = view.bot_class() != BotClass::Person;
@@ -366,19 +367,16 @@ fn opted_out(headers: &HeaderMap) -> bool {
     [SEC_GPC, DNT].iter().any(|name| headers.get(name).is_some_and(|value| value.as_bytes().trim_ascii() == b"1"))
 }
 
-/// The country that a trusted proxy found, from the header the configuration names.
-fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap) -> String {
-    let Some(name) = &ingest.config.country_header else { return String::new() };
-    if !ingest.config.trusted_proxies.contains(peer.ip()) {
-        return String::new();
-    }
-    match headers.get(name).map(HeaderValue::as_bytes) {
-        // XX (unknown) and T1 (Tor) are not countries.
-        Some(code) if code.len() == 2 && code.iter().all(u8::is_ascii_alphabetic) && code != b"XX" => {
-            String::from_utf8_lossy(code).to_ascii_uppercase()
-        }
-        _ => String::new(),
-    }
+/// The reader's country from a trusted proxy's header, else from the database of countries, or nothing. A proxy that does not know the country
+/// has the last word: a reader behind Tor is not where the database says.
+fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap, address: &ClientAddress) -> String {
+    let config = &ingest.config;
+    let name = config.country_header.as_ref().filter(|_| config.trusted_proxies.contains(peer.ip()));
+    let country = match name.and_then(|name| headers.get(name)) {
+        Some(code) => country_code(code.as_bytes()),
+        None => config.countries.as_ref().and_then(|countries| countries.find(address)),
+    };
+    country.unwrap_or_default()
 }
 
 /// The key that chooses a record's partition: a repeat meets its twin there. A project's records are all in one, since each

@@ -8,6 +8,7 @@ pub mod accept;
 pub mod agents;
 pub mod aliases;
 pub mod client;
+pub mod country;
 mod health;
 pub mod http;
 pub mod hygiene;
@@ -61,6 +62,8 @@ pub struct IngestConfig {
     pub ignore_networks: ignored::IgnoredNetworks,
     /// Header in which a trusted proxy names the client's country (ISO 3166-1 alpha-2).
     pub country_header: Option<String>,
+    /// Countries of IP addresses, where no trusted proxy names one.
+    pub countries: Option<country::Countries>,
     /// Longest body in bytes.
     pub body_bytes: usize,
     /// How long a body may take, in milliseconds.
@@ -91,6 +94,7 @@ impl Default for IngestConfig {
             trusted_proxies: client::TrustedProxies::default(),
             ignore_networks: ignored::IgnoredNetworks::default(),
             country_header: None,
+            countries: None,
             body_bytes: 16 << 10,
             body_timeout_ms: 10_000,
             in_flight: 8192,
@@ -259,6 +263,9 @@ impl<S: Sink> Ingest<S> {
                 tracing::error!(%error, "the visitor key could not be replaced at its period's end");
             }
             self.send_tallies().await;
+            if let Some(countries) = &self.config.countries {
+                countries.refresh().await;
+            }
         }
     }
 }
