@@ -9,9 +9,9 @@ use std::path::Path;
 const CLOCK: &str = "2026-03-14T10:00:00Z";
 const MONTH: &str = "2026-03";
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
-/// Networks of universities that have been in their countries for decades, and one of documentation (RFC 5737).
+/// Networks of a university and of research, which have been in their countries for decades, and one of documentation (RFC 5737).
 const GERMAN: &str = "141.20.1.1";
-const JAPANESE: &str = "2001:200::1";
+const FRENCH: &str = "2001:660::1";
 const NOWHERE: &str = "192.0.2.1";
 
 /// Views as a breakdown shows them.
@@ -53,13 +53,13 @@ async fn countries_come_from_the_header_of_a_trusted_proxy_or_from_the_database(
     let country = ["--country-header", "x-country", "--country-database", file];
     let service = Service::started(&[&arguments[..], &country].concat(), &[("docs", "docs.example")]).await?;
 
-    for reader in [GERMAN, JAPANESE, NOWHERE] {
+    for reader in [GERMAN, FRENCH, NOWHERE] {
         views(&service, &[("x-forwarded-for", reader)]).await?;
     }
     views(&service, &[("x-forwarded-for", GERMAN), ("x-country", "NL")]).await?;
     // Tor has no country, wherever its last node is.
     views(&service, &[("x-forwarded-for", GERMAN), ("x-country", "T1")]).await?;
-    let mut expected = vec![json!(["", 2 * VIEWS]), json!(["DE", VIEWS]), json!(["JP", VIEWS]), json!(["NL", VIEWS])];
+    let mut expected = vec![json!(["", 2 * VIEWS]), json!(["DE", VIEWS]), json!(["FR", VIEWS]), json!(["NL", VIEWS])];
     let found = countries(&service, 5 * VIEWS).await?;
     ensure!(found == json!(expected), "{found}");
 
@@ -69,8 +69,8 @@ async fn countries_come_from_the_header_of_a_trusted_proxy_or_from_the_database(
         Ok(())
     })
     .await?;
-    views(&service, &[("x-forwarded-for", JAPANESE)]).await?;
-    expected[2] = json!(["JP", 2 * VIEWS]);
+    views(&service, &[("x-forwarded-for", FRENCH)]).await?;
+    expected[2] = json!(["FR", 2 * VIEWS]);
     expected.swap(1, 2);
     let found = countries(&service, 6 * VIEWS).await?;
     ensure!(found == json!(expected), "{found}");
@@ -82,7 +82,7 @@ async fn countries_come_from_the_header_of_a_trusted_proxy_or_from_the_database(
     })
     .await?;
     let log = service.log();
-    ensure!([GERMAN, JAPANESE, NOWHERE].iter().all(|reader| !log.contains(reader)), "the log names a reader");
+    ensure!([GERMAN, FRENCH, NOWHERE].iter().all(|reader| !log.contains(reader)), "the log names a reader");
     let mut connection = Connection::open(service.address()).await?;
     let privacy = connection.send("GET", "/privacy", &[("accept", "application/json")], "").await?.json()?;
     let words = "from the header x-country, if a trusted proxy sets it; else from a file on the server, by IP address";
