@@ -5,7 +5,7 @@ use crate::period::{Period, Span};
 use crate::small_cells::Floor;
 use schemas::Coordinate;
 use schemas::VisitorSketch;
-use schemas::classes::Dimension;
+use schemas::classes::{Dimension, Source};
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 
 const PAST: &str = "2026-11-23T13:30:00Z";
@@ -48,6 +48,7 @@ fn site(at: &str, (stream, window_start): (u64, u64), views: u64, sketch: Vec<u8
         stream,
         window_start,
         next_offset: window_start + 10,
+        source: Source::Beacon,
     }
 }
 
