@@ -83,6 +83,7 @@ fn empty(to: &str) -> MonthlyReport {
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
         masked_pages: MaskedPages::default(),
+        counted_by: vec![],
         breakdowns: BTreeMap::new(),
     }
 }
