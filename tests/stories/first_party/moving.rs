@@ -195,7 +195,9 @@ async fn an_alias_names_the_project_and_two_projects_may_not_have_it() -> Result
 /// reader whom both have counted is one visitor.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
-    let mut service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
+    let mut service = Service::new(&[])?;
+    service.start(&["--clock-start", CLOCK]).await?;
+    service.register(&[("docs", "docs.example")]).await?;
     let mut connection = Connection::open(service.address()).await?;
     for number in 0..14 {
         let referrer = if number == 0 { "https://ref.example/" } else { "https://docs.example/" };
