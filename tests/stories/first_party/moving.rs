@@ -232,6 +232,9 @@ async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
     })
     .await?;
     check(&closed)?;
+    let sql = "SELECT views, visits, assumeNotNull(visitors) FROM monthly_traffic WHERE project = 'docs'";
+    let traffic: (u64, u64, u64) = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(traffic == (14, 1, 1), "SQL says {traffic:?}");
     let markdown = service.done(&["report", "docs", MONTH, "--format", "md", "--clock-start", AFTER_CLOSE]).await?;
     let rows = "\n## Counted by\n\n| Tracker | Views |\n|---|---:|\n| headcount's script or pixel | 10 |\n| Plausible's script | 4 |\n";
     ensure!(markdown.contains(rows), "{markdown}");
