@@ -14,6 +14,7 @@
 
 use chrono::{DateTime, Utc};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
+use schemas::classes::Source;
 use schemas::close::{Frontier, SETTLE};
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
@@ -498,6 +499,7 @@ struct SiteMonth {
     first: Hour,
     figures: MonthClosedRow,
     of_days: Vec<VisitorSketch>,
+    of_sources: BTreeMap<Source, u64>,
 }
 
 impl SiteMonth {
@@ -509,7 +511,8 @@ impl SiteMonth {
             day_bots: vec![0; hours / 24],
             ..MonthClosedRow::default()
         };
-        SiteMonth { project, first: month.first_hour(), figures, of_days: vec![VisitorSketch::new(); hours / 24] }
+        let of_days = vec![VisitorSketch::new(); hours / 24];
+        SiteMonth { project, first: month.first_hour(), figures, of_days, of_sources: BTreeMap::new() }
     }
 
     fn add(&mut self, row: &SiteHourlyRow, ended: bool) -> Result<(), CloseError> {
@@ -521,6 +524,7 @@ impl SiteMonth {
             return Ok(());
         }
         figures.hour_views[hour] += row.views;
+        *self.of_sources.entry(row.source).or_default() += row.views;
         figures.hour_visits[hour] += row.visits;
         figures.bots_search += row.bots_search;
         figures.bots_ai_crawler += row.bots_ai_crawler;
@@ -542,6 +546,10 @@ impl SiteMonth {
         self.of_days.iter().for_each(|day| of_month.merge(day));
         (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
         (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
+        for (source, views) in self.of_sources.into_iter().filter(|(_, views)| *views > 0) {
+            self.figures.source_names.push(source.name().to_owned());
+            self.figures.source_views.push(views);
+        }
         for ((reason, host), beacons) in rejected {
             self.figures.rejected_reasons.push(reason);
             self.figures.rejected_hosts.push(host);

@@ -9,12 +9,12 @@ mod cells;
 mod freeze;
 mod texts;
 
-use capped::{CappedCounts, Overflow};
+use capped::{CappedCounts, Name, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
-use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
+use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, Source, System};
 use schemas::proto::{Cause, Fact};
 use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
 use schemas::referrer::NAMED;
@@ -27,20 +27,21 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone: no row is
 /// part of another one's sum, or their difference would show a value below the threshold.
 const NOT_FOUND: u16 = 404;
 
-/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default.
+/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default. All sources
+/// together have these limits, since a client can forge its source, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
+    /// Referrers of a missing page (by source), and hosts of refused beacons of one reason, that have a row of their own.
     pub names: usize,
-    /// Pages (path and status) of a project and day.
+    /// Pages (path, status and source) of a project and day.
     pub pages: u32,
-    /// Values of one dimension of a project and day.
+    /// Values (by source) of one dimension of a project and day.
     pub values: u32,
 }
 
@@ -59,33 +60,40 @@ struct ProjectDayKey {
 #[derive(Default)]
 struct ProjectDay {
     /// Where the hour of the last view is among the sites: views come nearly in order of time.
-    last_hour: Option<(Hour, u32)>,
-    /// Found by value and dimension.
+    last_hour: Option<(Hour, Source, u32)>,
+    /// Found by value, dimension and source.
     counts: HashTable<Count>,
-    /// How many values of each dimension these are, without the empty one.
+    /// How many values of each dimension these are, without the empty ones.
     values: [u32; Dimension::ALL.len()],
     /// Pages of the day, without those of the overflow.
     pages: u32,
 }
 
 impl ProjectDay {
-    /// The count of a value, begun if it is new; of the empty value if the dimension has as many as it may.
+    /// The count of a value from one source, begun if it is new; of the empty value if the dimension has as many as it may.
     #[inline]
-    fn count(&mut self, hasher: &FixedState, dimension: Dimension, value: Text, most: u32) -> &mut Count {
-        let hash = |value: Text, dimension: Dimension| hasher.hash_one(value.number() << 8 | dimension as u64);
-        let values = &mut self.values[dimension as usize];
-        let known = |counts: &HashTable<Count>| {
-            let same = |count: &Count| count.value == value && count.dimension == dimension;
-            counts.find(hash(value, dimension), same).is_some()
+    fn count(
+        &mut self,
+        hasher: &FixedState,
+        (dimension, source): (Dimension, Source),
+        value: Text,
+        most: u32,
+    ) -> &mut Count {
+        let hash = |value: Text, dimension: Dimension, source: Source| {
+            hasher.hash_one(value.number() << 16 | (source as u64) << 8 | dimension as u64)
         };
+        let is =
+            |count: &Count, value: Text| count.value == value && count.dimension == dimension && count.source == source;
+        let values = &mut self.values[dimension as usize];
+        let known =
+            |counts: &HashTable<Count>| counts.find(hash(value, dimension, source), |count| is(count, value)).is_some();
         let value = if *values < most || known(&self.counts) { value } else { Text::EMPTY };
-        let same = |count: &Count| count.value == value && count.dimension == dimension;
-        let of = |count: &Count| hash(count.value, count.dimension);
+        let of = |count: &Count| hash(count.value, count.dimension, count.source);
         let new = || {
             *values += u32::from(value != Text::EMPTY);
-            Count { value, dimension, dirty: false, views: 0 }
+            Count { value, dimension, source, dirty: false, views: 0 }
         };
-        self.counts.entry(hash(value, dimension), same, of).or_insert_with(new).into_mut()
+        self.counts.entry(hash(value, dimension, source), |count| is(count, value), of).or_insert_with(new).into_mut()
     }
 }
 
@@ -93,14 +101,16 @@ impl ProjectDay {
 struct Count {
     value: Text,
     dimension: Dimension,
+    source: Source,
     dirty: bool,
     views: u64,
 }
 
-/// A project's hour. The project is where its day is among the project-days.
+/// A project's hour, by source. The project is where its day is among the project-days.
 struct SiteKey {
     project_day: u32,
     hour: Hour,
+    source: Source,
 }
 
 #[derive(Default)]
@@ -116,6 +126,13 @@ struct PageKey {
     project_day: u32,
     path: Text,
     status: u16,
+    source: Source,
+}
+
+/// A missing page, of all sources.
+struct MissingPageKey {
+    project_day: u32,
+    path: Text,
 }
 
 #[derive(Default)]
@@ -252,8 +269,7 @@ pub struct WindowState {
     dirty_counts: usize,
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
-    /// Found by where the page is among the pages.
-    not_found: Cells<u32, CappedCounts>,
+    not_found: Cells<MissingPageKey, CappedCounts>,
     rejections: Cells<RejectionKey, CappedCounts>,
     /// Changed referrers and hosts in these two.
     dirty_capped: usize,
@@ -378,11 +394,11 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
-        let site = self.site(project_day, view.hour);
+        let site = self.site(project_day, view.hour, view.source);
         if view.bot_class != BotClass::Person {
             site.bots[view.bot_class.counted_as() as usize] += 1;
             let bot = self.texts.intern(view.bot);
-            self.count(project_day, &[(Dimension::Bot, bot)]);
+            self.count(project_day, view.source, &[(Dimension::Bot, bot)]);
             return;
         }
         site.views += 1;
@@ -390,7 +406,7 @@ impl WindowState {
         if let Some(coordinate) = view.site_coordinate {
             site.sketch.insert(coordinate);
         }
-        let position = self.page(project_day, view.path, view.status);
+        let position = self.page(project_day, view.path, view.status, view.source);
         let page = self.pages.change(position);
         page.views += 1;
         if let Some(coordinate) = view.page_coordinate {
@@ -400,7 +416,7 @@ impl WindowState {
             self.missing_page(project_day, position, view);
         } else if view.arrival {
             let host = self.texts.intern(view.referrer_host);
-            self.count(project_day, &[(Dimension::Referrer, host)]);
+            self.count(project_day, view.source, &[(Dimension::Referrer, host)]);
         }
         let values = [
             (Dimension::Country, self.texts.intern(view.country)),
@@ -410,7 +426,7 @@ impl WindowState {
             (Dimension::Version, self.texts.intern(view.version)),
             (Dimension::Language, self.texts.intern(view.language)),
         ];
-        self.count(project_day, &values);
+        self.count(project_day, view.source, &values);
     }
 
     /// Counts a tally in the ledger, as a repeat if its id came before. An id of 0 is none.
@@ -448,7 +464,8 @@ impl WindowState {
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
-        let host = self.texts.intern(tally.host);
+        // Tallies carry no source.
+        let host = Name { text: self.texts.intern(tally.host), source: Source::Beacon };
         self.dirty_capped += self.rejections.change(position).count(host, tally.count, &self.hosts, self.limits.names);
     }
 
@@ -465,70 +482,75 @@ impl WindowState {
     }
 
     #[inline]
-    fn site(&mut self, project_day: u32, hour: Hour) -> &mut SiteCell {
+    fn site(&mut self, project_day: u32, hour: Hour, source: Source) -> &mut SiteCell {
         let last_hour = &mut self.project_days.peek(project_day).last_hour;
         let position = match *last_hour {
-            Some((last, position)) if last == hour => position,
+            Some((last, of, position)) if last == hour && of == source => position,
             _ => {
-                let hash = self.hasher.hash_one((project_day, hour));
-                let same = |key: &SiteKey| key.project_day == project_day && key.hour == hour;
+                let hash = self.hasher.hash_one((project_day, hour, source));
+                let same = |key: &SiteKey| key.project_day == project_day && key.hour == hour && key.source == source;
                 let found = self.sites.find(hash, same);
-                found.unwrap_or_else(|| self.sites.begin(hash, SiteKey { project_day, hour }))
+                found.unwrap_or_else(|| self.sites.begin(hash, SiteKey { project_day, hour, source }))
             }
         };
-        *last_hour = Some((hour, position));
+        *last_hour = Some((hour, source, position));
         self.sites.change(position)
     }
 
     /// Counts the referrer of a view of a missing page.
     fn missing_page(&mut self, project_day: u32, page: u32, view: &PageViewRef<'_>) {
-        let referrer = if view.arrival {
+        let text = if view.arrival {
             let host = self.texts.intern(view.referrer_host);
             // It is one of the dimension's values, though its row is elsewhere: a count of 0 has no row.
             let day = self.project_days.peek(project_day);
-            let counted = day.count(&self.hasher, Dimension::Referrer, host, self.limits.values).value;
+            let of = (Dimension::Referrer, view.source);
+            let counted = day.count(&self.hasher, of, host, self.limits.values).value;
             if counted == host { host } else { self.referrers.overflow() }
         } else {
             self.referrers.internal()
         };
-        let hash = self.hasher.hash_one(page);
-        let position = self.not_found.find(hash, |&held| held == page);
-        let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
+        let path = self.pages.key(page).path;
+        let hash = self.hasher.hash_one((project_day, path));
+        let same = |key: &MissingPageKey| key.project_day == project_day && key.path == path;
+        let position = self.not_found.find(hash, same);
+        let position = position.unwrap_or_else(|| self.not_found.begin(hash, MissingPageKey { project_day, path }));
+        let referrer = Name { text, source: view.source };
         self.dirty_capped += self.not_found.change(position).count(referrer, 1, &self.referrers, self.limits.names);
     }
 
     /// Position of a page.
     #[inline]
-    fn page(&mut self, project_day: u32, path: &str, status: u16) -> u32 {
-        let hash = self.hasher.hash_one((project_day, status, path.as_bytes()));
+    fn page(&mut self, project_day: u32, path: &str, status: u16, source: Source) -> u32 {
+        let hash = self.hasher.hash_one((project_day, status, source, path.as_bytes()));
         let texts = &self.texts;
         let same = |key: &PageKey| {
-            key.project_day == project_day && key.status == status && texts.get(key.path) == path.as_bytes()
+            (key.project_day, key.status, key.source) == (project_day, status, source)
+                && texts.get(key.path) == path.as_bytes()
         };
-        self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status))
+        self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status, source))
     }
 
     /// Position of a page that was not found: a new one, or the overflow if the day has as many pages as it may.
     #[cold]
-    fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16) -> u32 {
+    fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16, source: Source) -> u32 {
         if path != MORE_PATH {
             let pages = &mut self.project_days.peek(project_day).pages;
             if *pages >= self.limits.pages {
                 // Its sketch has the coordinates of readers of several paths: one of each for a reader.
-                return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 });
+                return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 }, source);
             }
             *pages += 1;
         }
         let path = self.texts.intern(path);
-        self.pages.begin(hash, PageKey { project_day, path, status })
+        self.pages.begin(hash, PageKey { project_day, path, status, source })
     }
 
-    /// Counts one view for each of these values.
+    /// Counts one view from `source` for each of these values.
     #[inline]
-    fn count(&mut self, project_day: u32, values: &[(Dimension, Text)]) {
+    fn count(&mut self, project_day: u32, source: Source, values: &[(Dimension, Text)]) {
         let day = self.project_days.change(project_day);
         for &(dimension, value) in values {
-            let count = day.count(&self.hasher, dimension, value, self.limits.values);
+            let count = day.count(&self.hasher, (dimension, source), value, self.limits.values);
             count.views += 1;
             self.dirty_counts += usize::from(!count.dirty);
             count.dirty = true;

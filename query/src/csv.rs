@@ -325,6 +325,9 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
     }
+    for of in &report.counted_by {
+        long.number(["counted_by", of.source, "", "views"], of.views);
+    }
     let masked = report.masked_pages;
     for (figure, count) in [("rows", masked.rows), ("views", masked.views)] {
         long.number(["masked_pages", "", "", figure], count);

@@ -3,7 +3,7 @@
 use crate::page::words::{self, number, percent};
 use crate::report::{
     BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost,
-    VisitorUnit, Visitors,
+    SourceViews, VisitorUnit, Visitors,
 };
 use std::fmt::Write as _;
 
@@ -146,6 +146,16 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     more(out, hosts.len(), hosts.len() as u64);
 }
 
+/// Only if there are several: of one tracker all figures are.
+fn counted_by(out: &mut String, sources: &[SourceViews]) {
+    if sources.len() < 2 {
+        return;
+    }
+    let _ = writeln!(out, "\n## Counted by\n");
+    let row = |of: &SourceViews| vec![words::source(of.source).to_owned(), number(of.views)];
+    table(out, &["Tracker", "Views"], sources.iter().map(row));
+}
+
 fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
     if facts.is_empty() {
         return;
@@ -227,6 +237,7 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
         table(&mut out, &["Reason", "Beacons"], rows.map(|(reason, count)| vec![plain(reason), number(*count)]));
     }
     rejected_hosts(&mut out, &report.rejected_hosts);
+    counted_by(&mut out, &report.counted_by);
     dropped_facts(&mut out, &report.dropped_facts);
     masked_pages(&mut out, report);
     let _ = writeln!(

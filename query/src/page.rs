@@ -217,6 +217,7 @@ fn sections(shown: &Shown<'_>) -> Markup {
         (masked(shown))
         (lists::lists(shown))
         (lists::programs(shown))
+        (lists::trackers(shown))
         (refused(shown))
         (dropped(shown))
     }

@@ -150,6 +150,16 @@ pub struct DroppedFact {
     pub views: u64,
 }
 
+/// Page views that one tracker sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SourceViews {
+    /// `headcount` (its own script and pixel), `plausible`, `umami`, `goatcounter`, `readthedocs` (the scripts of these), `log` (a web
+    /// server's log) or `import`.
+    pub source: &'static str,
+    /// Its page views by people; part of all other figures. They have no threshold: the site chooses its trackers, not the reader.
+    pub views: u64,
+}
+
 /// Rows of the list of pages whose path has a masked segment (`:token`, `:id`, `:email`, `:address`, `:masked`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MaskedPages {
@@ -293,6 +303,8 @@ pub struct MonthlyReport {
     pub not_found: PageListFigures,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
+    /// Views by the tracker that sent them, most first. A reader whom two trackers count is one visitor, with the views of both.
+    pub counted_by: Vec<SourceViews>,
     /// Views that were counted without one of their facts, most first; empty where none were.
     pub dropped_facts: Vec<DroppedFact>,
     /// Pages that are counted together under a masked path; `headcount project rules` keeps paths as they are.

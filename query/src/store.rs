@@ -342,7 +342,7 @@ impl ReportStore {
         };
         let sql = format!(
             "SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, \
-             bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
+             bots_other, {sketch}, stream, window_start, next_offset, source FROM site_hourly FINAL {}",
             scope.hours()
         );
         let take = |row: SiteHourlyRow| {

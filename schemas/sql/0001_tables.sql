@@ -4,6 +4,10 @@
 -- then add up views and merge sketches over streams and windows. Parts are fsynced before an insert is acknowledged, since the commit to the log
 -- follows the acknowledgement.
 --
+-- source, the last column of their keys, is the tracker that sent the views: headcount's own script or pixel, the script of another counter, a
+-- web server's log, an import. Refused beacons have none. Rows that are older than schema version 10 have the first. Views of sources are added up and their
+-- sketches are merged, so a reader of two sources is one visitor.
+--
 -- A report reads one project, which has few rows in nearly all cases. So granules are smaller than the usual 8,192 rows, and parts are compact at
 -- any size: all columns are in one file, and the blocks of a granule are stored side by side. A wide part has a file for each column, each to be
 -- opened, and blocks of 64 KiB, each decompressed as a whole. Small blocks need ZSTD(3). Granules cannot be changed once a table exists.
@@ -90,10 +94,13 @@ CREATE TABLE IF NOT EXISTS site_hourly (
     sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(Delta, ZSTD(3)),
-    next_offset UInt64 CODEC(Delta, ZSTD(3))
+    next_offset UInt64 CODEC(Delta, ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (project, hour, stream, window_start)
+PRIMARY KEY (project, hour, stream, window_start)
+ORDER BY (project, hour, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -108,10 +115,13 @@ CREATE TABLE IF NOT EXISTS page_daily (
     sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, path, status, day, stream, window_start)
+PRIMARY KEY (project, path, status, day, stream, window_start)
+ORDER BY (project, path, status, day, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -126,10 +136,13 @@ CREATE TABLE IF NOT EXISTS breakdown_daily (
     views UInt64 CODEC(T64, ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, stream, window_start, dimension, value, day)
+PRIMARY KEY (project, stream, window_start, dimension, value, day)
+ORDER BY (project, stream, window_start, dimension, value, day, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 2048, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -143,10 +156,13 @@ CREATE TABLE IF NOT EXISTS not_found_daily (
     views UInt64 CODEC(T64, ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, day, path, referrer, stream, window_start)
+PRIMARY KEY (project, day, path, referrer, stream, window_start)
+ORDER BY (project, day, path, referrer, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -226,7 +242,8 @@ CREATE TABLE IF NOT EXISTS month_close (
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One project's month. day_bots is empty in months that were closed before schema version 5. open_views are those of windows that are not in
--- the figures, as of the close: what exceeds them is late.
+-- the figures, as of the close: what exceeds them is late. source_views are the views of each of source_names; both are empty in months that were
+-- closed before schema version 10, whose views are all of headcount's own script.
 CREATE TABLE IF NOT EXISTS month_closed (
     project String CODEC(ZSTD(1)),
     month Date CODEC(ZSTD(1)),
@@ -247,7 +264,9 @@ CREATE TABLE IF NOT EXISTS month_closed (
     rejected_reasons Array(String) CODEC(ZSTD(1)),
     rejected_hosts Array(String) CODEC(ZSTD(1)),
     rejected_beacons Array(UInt64) CODEC(ZSTD(1)),
-    open_views UInt64 CODEC(ZSTD(1))
+    open_views UInt64 CODEC(ZSTD(1)),
+    source_names Array(String) CODEC(ZSTD(1)),
+    source_views Array(UInt64) CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, run)

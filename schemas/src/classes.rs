@@ -1,7 +1,7 @@
 //! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are what reports show.
 
 use crate::proto::Fact;
-pub use crate::proto::{BotClass, Browser, Device, System};
+pub use crate::proto::{BotClass, Browser, Device, Source, System};
 
 /// What reports count page views by. No crossing of two dimensions is ever stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,6 +147,37 @@ impl BotClass {
             | BotClass::Automation
             | BotClass::OtherBot => self,
         }
+    }
+}
+
+impl Source {
+    /// All of them, by number.
+    pub const ALL: [Source; 7] = [
+        Source::Beacon,
+        Source::Plausible,
+        Source::Umami,
+        Source::Goatcounter,
+        Source::Readthedocs,
+        Source::Log,
+        Source::Import,
+    ];
+
+    /// The name in ClickHouse and in reports, such as `plausible`; `headcount` for its own script and pixel.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Beacon => "headcount",
+            Source::Plausible => "plausible",
+            Source::Umami => "umami",
+            Source::Goatcounter => "goatcounter",
+            Source::Readthedocs => "readthedocs",
+            Source::Log => "log",
+            Source::Import => "import",
+        }
+    }
+
+    /// The source of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.name() == name)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the
 //! engine is `ReplacingMergeTree(next_offset)` and a reader uses `FINAL`.
 
+use crate::proto::Source;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ pub struct SiteHourlyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `page_daily`: one path's day, apart by status. Views of people only.
@@ -62,6 +66,9 @@ pub struct PageDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `breakdown_daily`: one value of one dimension on one day.
@@ -83,6 +90,9 @@ pub struct BreakdownDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `not_found_daily`: where the readers of a page that is not there came from, on one day.
@@ -104,6 +114,9 @@ pub struct NotFoundDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons
@@ -284,6 +297,10 @@ pub struct MonthClosedRow {
     pub rejected_beacons: Vec<u64>,
     /// Views in windows that are not in these figures, as of the close.
     pub open_views: u64,
+    /// [`Source::name`] of the trackers that sent the views; empty in months that were closed before schema version 10.
+    pub source_names: Vec<String>,
+    /// Page views by people, for each of these.
+    pub source_views: Vec<u64>,
 }
 
 /// `month_closed_page`: one path's month, apart by status.
@@ -352,4 +369,38 @@ pub struct FinishedMonthRow {
     pub visitors_error: f64,
     /// ClickHouse's clock before its rows were read, microseconds since the epoch: who read later knows more.
     pub updated: i64,
+}
+
+/// A source as its number, which the column's `Enum8` has too.
+mod source_number {
+    use crate::proto::Source;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i8(*source as i8)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+        let number = i8::deserialize(deserializer)?;
+        Source::try_from(i32::from(number)).map_err(|_| Error::custom(format!("{number} is the number of no source")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrations::{FILES, FROM_BEFORE};
+
+    /// The columns are an `Enum8` of the record's numbers and the report's names.
+    #[test]
+    fn columns_have_the_names_and_numbers_of_sources() {
+        let values: Vec<String> =
+            Source::ALL.iter().map(|source| format!("'{}' = {}", source.name(), *source as i32)).collect();
+        let column = format!("source Enum8({})", values.join(", "));
+        for (name, sql) in [FILES[0], FROM_BEFORE] {
+            let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(sql.matches(&column).count(), 4, "{column} in {name}");
+        }
+    }
 }

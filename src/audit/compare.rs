@@ -118,18 +118,23 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
             row.bots_automation,
             row.bots_other,
         ];
-        found.put(Key::Site(row.project, row.hour / 3600), counts, Some(row.sketch), row.next_offset);
+        found.put(
+            Key::Site(row.project, row.hour / 3600, row.source as i32),
+            counts,
+            Some(row.sketch),
+            row.next_offset,
+        );
     }
     for row in ask("page_daily").fetch_all::<PageDailyRow>().await.context("cannot read page_daily")? {
-        let key = Key::Page(row.project, row.day, row.path, row.status);
+        let key = Key::Page(row.project, row.day, row.path, row.status, row.source as i32);
         found.put(key, vec![row.views], Some(row.sketch), row.next_offset);
     }
     for row in ask("breakdown_daily").fetch_all::<BreakdownDailyRow>().await.context("cannot read breakdown_daily")? {
-        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value);
+        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32);
         found.put(key, vec![row.views], None, row.next_offset);
     }
     for row in ask("not_found_daily").fetch_all::<NotFoundDailyRow>().await.context("cannot read not_found_daily")? {
-        let key = Key::NotFound(row.project, row.day, row.path, row.referrer);
+        let key = Key::NotFound(row.project, row.day, row.path, row.referrer, row.source as i32);
         found.put(key, vec![row.views], None, row.next_offset);
     }
     for row in ask("rejection_daily").fetch_all::<RejectionDailyRow>().await.context("cannot read rejection_daily")? {

@@ -26,7 +26,7 @@ impl Totals {
     pub fn add(&mut self, window: &Window) {
         for (key, cell) in &window.cells {
             match key {
-                Key::Site(project, hour) => {
+                Key::Site(project, hour, _) => {
                     let sum = self.hours.entry((project.clone(), *hour)).or_default();
                     sum.counts.resize(cell.counts.len(), 0);
                     for (sum, count) in sum.counts.iter_mut().zip(&cell.counts) {
@@ -37,7 +37,7 @@ impl Totals {
                         *best = (*best).max(rank);
                     }
                 }
-                Key::Breakdown(project, _, dimension, value) => {
+                Key::Breakdown(project, _, dimension, value, _) => {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }

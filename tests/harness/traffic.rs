@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result};
 use chrono::{Datelike as _, Weekday};
 use clickhouse::{Client, RowOwned, RowWrite};
+use schemas::classes::Source;
 use schemas::tables::{BreakdownDailyRow, PageDailyRow, SiteHourlyRow};
 use schemas::{Coordinate, Day, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
@@ -275,6 +276,7 @@ impl Traffic<'_> {
                 stream,
                 window_start,
                 next_offset,
+                source: Source::Beacon,
             }
         });
         insert(client, "site_hourly", hourly).await?;
@@ -283,7 +285,7 @@ impl Traffic<'_> {
             let sum = missing.entry((day, path)).or_default();
             sum.0 += views;
             sum.1.merge(sketch);
-            let sql = "INSERT INTO not_found_daily VALUES (?, toDate(?), ?, ?, ?, ?, 0, 1)";
+            let sql = "INSERT INTO not_found_daily VALUES (?, toDate(?), ?, ?, ?, ?, 0, 1, 'headcount')";
             let query = client.query(sql).bind(self.project).bind(day).bind(path).bind(referrer).bind(*views);
             query.bind(STREAM).execute().await?;
         }
@@ -298,6 +300,7 @@ impl Traffic<'_> {
                 stream,
                 window_start,
                 next_offset,
+                source: Source::Beacon,
             }
         };
         insert(client, "page_daily", pages.into_iter().map(page(200)).chain(missing.into_iter().map(page(404))))
@@ -311,6 +314,7 @@ impl Traffic<'_> {
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         };
         insert(client, "breakdown_daily", values.into_iter().map(breakdown)).await
     }

@@ -526,7 +526,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     let day = schemas::Hour::of(at.parse()?).day().0;
     let values = async |of: &str, window: u64, count: u64| {
         let sql = format!(
-            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {} FROM numbers({count})",
+            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {}, 'headcount' FROM numbers({count})",
             window + 9
         );
         anyhow::Ok(client.query(&sql).bind(day).execute().await?)
@@ -547,7 +547,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     ensure!(crowded["breakdowns"] == fewer, "{fewer}\n{}", crowded["breakdowns"]);
     let before = reader.computed_json(&path).await?;
     // More paths with referrers than are read at once, and a view more. None of them is listed.
-    let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899 \
+    let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899, 'headcount' \
                FROM numbers(20001)";
     client.query(sql).bind(day).execute().await?;
     known::write_hour(client, at, 1, 89).await?;

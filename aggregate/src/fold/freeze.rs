@@ -38,6 +38,7 @@ impl WindowState {
                 stream,
                 window_start,
                 next_offset,
+                source: key.source,
             });
         });
         self.pages.freeze(|key, cell| {
@@ -52,22 +53,22 @@ impl WindowState {
                 stream,
                 window_start,
                 next_offset,
+                source: key.source,
             });
         });
-        let pages = &self.pages;
-        self.not_found.freeze(|&page, named| {
-            let page = pages.key(page);
+        self.not_found.freeze(|page, named| {
             let (project, day) = project_of(page.project_day);
             named.freeze(|referrer, views| {
                 rows.not_found.push(NotFoundDailyRow {
                     project: project.clone(),
                     day,
                     path: texts.to_string(page.path),
-                    referrer: texts.to_string(referrer),
+                    referrer: texts.to_string(referrer.text),
                     views,
                     stream,
                     window_start,
                     next_offset,
+                    source: referrer.source,
                 });
             });
         });
@@ -83,6 +84,7 @@ impl WindowState {
                     stream,
                     window_start,
                     next_offset,
+                    source: count.source,
                 });
             }
         });
@@ -93,7 +95,7 @@ impl WindowState {
                     project: texts.to_string(key.project),
                     day: key.day.0,
                     reason: key.reason.name(),
-                    host: texts.to_string(host),
+                    host: texts.to_string(host.text),
                     beacons,
                     stream,
                     window_start,

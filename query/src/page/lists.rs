@@ -97,6 +97,33 @@ fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Mark
     }
 }
 
+/// Views by tracker, if there are several.
+pub(super) fn trackers(shown: &Shown<'_>) -> Markup {
+    let sources = &shown.report.counted_by;
+    let largest = sources.first().map_or(0, |of| of.views);
+    html! {
+        @if sources.len() > 1 {
+            section.sources {
+                h2 { "Counted by" }
+                p.note { "Part of all figures above. A page with two scripts sends each view twice; its reader is one visitor." }
+                div.lists {
+                    section {
+                        ul.list {
+                            @for of in sources {
+                                li.row {
+                                    (chart::trace(of.views, largest))
+                                    span.name { (words::source(of.source)) }
+                                    span { (words::number(of.views)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn is_ai(bot: &str) -> bool {
     ai_agents::kind_of(bot).is_some()
 }

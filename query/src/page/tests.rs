@@ -2,7 +2,8 @@ use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
     BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
-    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, SourceViews, Totals,
+    Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -83,6 +84,7 @@ fn empty(to: &str) -> MonthlyReport {
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
         masked_pages: MaskedPages::default(),
+        counted_by: vec![],
         breakdowns: BTreeMap::new(),
     }
 }
@@ -273,6 +275,16 @@ fn what_was_counted_otherwise_is_explained() {
     }
     let page = words_of(&render(&full()));
     assert!(!page.contains("/:more") && !page.contains("counted without a fact") && !page.contains("Masked"), "{page}");
+}
+
+#[test]
+fn trackers_are_listed_if_there_are_several() {
+    let mut report = full();
+    report.counted_by = vec![SourceViews { source: "umami", views: 1204 }];
+    assert!(!words_of(&render(&report)).contains("Counted by"));
+    report.counted_by.push(SourceViews { source: "headcount", views: 12 });
+    let page = words_of(&render(&report));
+    assert!(page.contains("Umami's script1,204") && page.contains("headcount's script or pixel12"), "{page}");
 }
 
 #[test]

@@ -176,6 +176,20 @@ pub(crate) fn bot_class(name: &str) -> &str {
     }
 }
 
+/// A tracker in words.
+pub(crate) fn source(name: &str) -> &str {
+    match name {
+        "headcount" => "headcount's script or pixel",
+        "plausible" => "Plausible's script",
+        "umami" => "Umami's script",
+        "goatcounter" => "GoatCounter's script",
+        "readthedocs" => "The script of Read the Docs",
+        "log" => "The web server's log",
+        "import" => "An import",
+        other => other,
+    }
+}
+
 /// Why beacons were refused, and what to do about it.
 pub(crate) fn rejection(name: &str) -> &str {
     let Some(reason) = RejectionReason::ALL.iter().find(|reason| reason.name() == name) else { return name };

@@ -9,7 +9,7 @@ use crate::small_cells::{Beneath, Floor};
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use clickhouse::Row;
-use schemas::classes::{BotClass, ClassName};
+use schemas::classes::{BotClass, ClassName, Source};
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 use schemas::{Hour, VisitorSketch};
@@ -78,6 +78,8 @@ pub struct MonthFacts {
     pub(super) hours: BTreeMap<Hour, Sum>,
     day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
     pub(super) bots: BTreeMap<&'static str, u64>,
+    /// Page views of people by the tracker that sent them.
+    pub(super) sources: BTreeMap<Source, u64>,
     /// Refused beacons by (reason, host).
     pub(super) rejections: BTreeMap<(String, String), u64>,
     closed: Option<ClosedVisitors>,
@@ -92,6 +94,7 @@ impl MonthFacts {
             hours: BTreeMap::new(),
             day_sketches: BTreeMap::new(),
             bots: BTreeMap::new(),
+            sources: BTreeMap::new(),
             rejections: BTreeMap::new(),
             closed: None,
         }
@@ -133,6 +136,7 @@ impl MonthFacts {
             row.bots_automation,
             row.bots_other,
         ]);
+        self.add_closed_sources(row);
         for (at, (reason, beacons)) in row.rejected_reasons.iter().zip(&row.rejected_beacons).enumerate() {
             // Months that were closed before hosts were noted have none.
             let host = row.rejected_hosts.get(at).cloned().unwrap_or_default();
@@ -142,6 +146,19 @@ impl MonthFacts {
         closed.of_month = (row.visitors, row.visitors_error);
         closed.of_days = row.day_visitors.iter().copied().zip(row.day_errors.iter().copied()).collect();
         closed.open_views[0] = row.open_views;
+    }
+
+    /// Months that were closed before sources were stored are all of headcount's own script.
+    fn add_closed_sources(&mut self, row: &MonthClosedRow) {
+        if row.source_names.is_empty() {
+            *self.sources.entry(Source::Beacon).or_default() += row.hour_views.iter().sum::<u64>();
+        }
+        for (name, views) in row.source_names.iter().zip(&row.source_views) {
+            // No other name is stored: the schema's version is checked at the start.
+            if let Some(source) = Source::from_name(name) {
+                *self.sources.entry(source).or_default() += views;
+            }
+        }
     }
 
     fn add_bots(&mut self, views: [u64; 6]) {
@@ -183,6 +200,7 @@ impl MonthFacts {
         let sum = self.hours.entry(Hour::from_unix_seconds(row.hour)).or_default();
         sum.views += row.views;
         sum.visits += row.visits;
+        *self.sources.entry(row.source).or_default() += row.views;
         self.add_bots([
             row.bots_search,
             row.bots_ai_crawler,

@@ -9,7 +9,7 @@ use super::*;
 use crate::period::{Period, Span};
 use chrono::{Datelike, Timelike};
 use chrono_tz::Tz;
-use schemas::classes::Dimension;
+use schemas::classes::{Dimension, Source};
 
 /// `now` against `before`, as a fraction of it.
 fn change(now: u64, before: u64) -> Option<f64> {
@@ -144,6 +144,19 @@ fn visits_at_missing_pages(facts: &ReportFacts) -> u64 {
     facts.months.iter().map(of_month).sum()
 }
 
+/// Views by source, added up over the months, most first.
+fn counted_by(months: &[MonthFacts]) -> Vec<SourceViews> {
+    let mut sums = BTreeMap::new();
+    for (source, views) in months.iter().flat_map(|month| &month.sources).filter(|(_, views)| **views > 0) {
+        *sums.entry(*source).or_default() += views;
+    }
+    let mut sources: Vec<_> =
+        sums.into_iter().map(|(source, views): (Source, u64)| SourceViews { source: source.name(), views }).collect();
+    // Stable: equals stay in the order of their numbers.
+    sources.sort_by_key(|of| std::cmp::Reverse(of.views));
+    sources
+}
+
 /// All values of one dimension.
 pub(crate) fn breakdown(sums: &[super::facts::ValueSum], dimension: Dimension, rules: Rules) -> Vec<BreakdownItem> {
     folded(sums, rules.floor).remove(dimension.name()).unwrap_or_default()
@@ -212,6 +225,7 @@ impl MonthlyReport {
             pages: page_list(&facts.pages, &facts.listed, period, rules, false),
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
+            counted_by: counted_by(&facts.months),
             dropped_facts: dropped_facts(&facts.months),
             masked_pages: facts.masked,
             breakdowns: Dimension::ALL

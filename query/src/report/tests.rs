@@ -5,7 +5,7 @@ use crate::period::{Period, Span};
 use crate::small_cells::Floor;
 use schemas::Coordinate;
 use schemas::VisitorSketch;
-use schemas::classes::Dimension;
+use schemas::classes::{Dimension, Source};
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 
 const PAST: &str = "2026-11-23T13:30:00Z";
@@ -48,6 +48,7 @@ fn site(at: &str, (stream, window_start): (u64, u64), views: u64, sketch: Vec<u8
         stream,
         window_start,
         next_offset: window_start + 10,
+        source: Source::Beacon,
     }
 }
 
@@ -132,6 +133,34 @@ fn days_and_hours_without_views_are_there() {
     }
     let running = report("2026-11", &nothing("2026-11", PAST));
     assert_eq!((running.days.len(), running.hours.len()), (23, 22 * 24 + 14));
+}
+
+/// A closed month has its sources by name; rows that came late are added. A month that was closed before has headcount's own script only.
+#[test]
+fn views_of_sources_add_up_over_closed_and_late_rows() {
+    let span = "2026-09..2026-10";
+    let mut facts = nothing(span, PAST);
+    facts.months.iter_mut().for_each(MonthFacts::close);
+    facts.months[0].add_closed(&MonthClosedRow {
+        hour_views: vec![1; 720],
+        hour_visits: vec![0; 720],
+        ..Default::default()
+    });
+    facts.months[1].add_closed(&MonthClosedRow {
+        hour_views: vec![2; 744],
+        hour_visits: vec![0; 744],
+        source_names: vec!["headcount".to_owned(), "umami".to_owned()],
+        source_views: vec![1_000, 488],
+        ..Default::default()
+    });
+    let late = site("2026-10-31T23:00:00Z", (1, 0), 7, readers(0, 7));
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Goatcounter, ..late.clone() }).unwrap();
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Umami, ..late.clone() }).unwrap();
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Plausible, views: 0, ..late }).unwrap();
+    let report = report(span, &facts);
+    let found: Vec<_> = report.counted_by.iter().map(|of| (of.source, of.views)).collect();
+    assert_eq!(found, [("headcount", 1_720), ("umami", 495), ("goatcounter", 7)]);
+    assert_eq!(report.totals.views, found.iter().map(|(_, views)| views).sum::<u64>());
 }
 
 #[test]

@@ -112,6 +112,9 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
     }
+    for of in items(&report["counted_by"]) {
+        row(["counted_by", &text(&of["source"]), "", "views"], &of["views"], &none, &none);
+    }
     for figure in ["rows", "views"] {
         row(["masked_pages", "", "", figure], &report["masked_pages"][figure], &none, &none);
     }
@@ -147,6 +150,20 @@ fn without_facts(report: &Value) -> Vec<String> {
         format!("{} {were} counted ", grouped(&of["views"]))
     };
     items(&report["dropped_facts"]).map(sentence).collect()
+}
+
+/// Trackers and their views, if there are several.
+fn trackers(report: &Value) -> Vec<Vec<String>> {
+    let row = |of: &Value| {
+        let name = match text(&of["source"]).as_str() {
+            "headcount" => "headcount's script or pixel".to_owned(),
+            "plausible" => "Plausible's script".to_owned(),
+            other => other.to_owned(),
+        };
+        vec![name, grouped(&of["views"])]
+    };
+    let rows: Vec<_> = items(&report["counted_by"]).map(row).collect();
+    if rows.len() > 1 { rows } else { Vec::new() }
 }
 
 /// Every list is there, row by row.
@@ -201,6 +218,7 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
     let named = |of: &Value| members(of).map(|(name, count)| vec![name.clone(), grouped(count)]).collect::<Vec<_>>();
     compare("Bots, not among the views", named(&totals["bots"]).into_iter().filter(|row| row[1] != "0").collect())?;
     compare("Refused beacons", named(&totals["rejected"]))?;
+    compare("Counted by", trackers(report))?;
     for sentence in without_facts(report) {
         ensure!(written.contains(&format!("\n- {sentence}")), "{sentence}: {written}");
     }
@@ -304,6 +322,9 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
     for (class, views) in members(&totals["bots"]).filter(|(_, views)| **views != 0) {
         let name = if class == "search" { "Search engines" } else { class };
         has(format!("{name} {}", grouped(views)))?;
+    }
+    for tracker in trackers(report) {
+        has(tracker.join(" "))?;
     }
     for sentence in without_facts(report) {
         ensure!(rows.iter().any(|row| row.starts_with(&sentence)), "{sentence}: {rows:?}");

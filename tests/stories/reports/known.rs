@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clickhouse::Client;
+use schemas::classes::Source;
 use schemas::tables::{
     BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow,
 };
@@ -83,6 +84,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
                 stream: 1,
                 window_start: day * 10,
                 next_offset: day * 10 + 9,
+                source: Source::Beacon,
             });
             *by_day.entry(day).or_default() += views;
             *truth.pages.entry((path(at), status)).or_default() += views;
@@ -115,6 +117,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
             stream: 1,
             window_start: day * 10,
             next_offset: day * 10 + 9,
+            source: Source::Beacon,
         });
         truth.views += views;
         truth.visits += views / 3;
@@ -135,6 +138,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
                     stream: 1,
                     window_start: day * 10,
                     next_offset: day * 10 + 9,
+                    source: Source::Beacon,
                 });
             }
         }
@@ -167,7 +171,7 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
                 }
                 let rest = views - views / 2;
                 for (referrer, views) in [("blog.example", views / 2), (":internal", rest / 2), ("", rest - rest / 2)] {
-                    let sql = "INSERT INTO not_found_daily VALUES ('docs', toDate(?), ?, ?, ?, 1, 0, 9)";
+                    let sql = "INSERT INTO not_found_daily VALUES ('docs', toDate(?), ?, ?, ?, 1, 0, 9, 'headcount')";
                     client.query(sql).bind(day).bind(path).bind(referrer).bind(views).execute().await?;
                 }
             }
@@ -193,6 +197,7 @@ fn site_row(hour: Hour, views: u64, window: u64) -> SiteHourlyRow {
         stream: 1,
         window_start: window * 10,
         next_offset: window * 10 + 9,
+        source: Source::Beacon,
     }
 }
 
@@ -214,6 +219,7 @@ pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> R
         stream: 1,
         window_start: window * 10,
         next_offset: window * 10 + 9,
+        source: Source::Beacon,
     };
     insert(client, "page_daily", &[row]).await
 }
@@ -263,6 +269,7 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         }
     };
     let pages: Vec<PageDailyRow> = (0..found + missing).map(page).collect();
@@ -278,13 +285,14 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         }
     };
     insert(client, "breakdown_daily", &(0..values).map(value).collect::<Vec<_>>()).await?;
     insert(client, "page_daily", &pages).await?;
     let hour = site_row(day.first_hour(), pages.iter().map(|page| page.views).sum(), 0);
     insert(client, "site_hourly", &[hour]).await?;
-    let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9 FROM page_daily \
+    let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9, source FROM page_daily \
                WHERE status = 404";
     client.query(sql).execute().await?;
     Ok(())
