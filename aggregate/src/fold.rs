@@ -7,19 +7,24 @@
 mod capped;
 mod cells;
 mod freeze;
+mod robots;
 mod texts;
 
 use capped::{CappedCounts, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use robots::{RobotKey, RobotPageKey};
 use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
 use schemas::proto::{Cause, Fact};
 use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
 use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    SiteHourlyRow,
+};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
 use texts::{Text, Texts};
@@ -27,7 +32,7 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone: no row is
 /// part of another one's sum, or their difference would show a value below the threshold.
@@ -38,9 +43,9 @@ const NOT_FOUND: u16 = 404;
 pub struct Limits {
     /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
     pub names: usize,
-    /// Pages (path and status) of a project and day.
+    /// Pages (path and status) of a project and day; as many of robots (path and group).
     pub pages: u32,
-    /// Values of one dimension of a project and day.
+    /// Values of one dimension of a project and day; also names of its robots.
     pub values: u32,
 }
 
@@ -66,6 +71,10 @@ struct ProjectDay {
     values: [u32; Dimension::ALL.len()],
     /// Pages of the day, without those of the overflow.
     pages: u32,
+    /// Robots (kind and name) of the day, without those that have no name.
+    robots: u32,
+    /// Pages (path and group of robots) that robots opened, without those of the overflow.
+    robot_pages: u32,
 }
 
 impl ProjectDay {
@@ -89,7 +98,7 @@ impl ProjectDay {
     }
 }
 
-/// Views by people (by bots for [`Dimension::Bot`]) of one value of one dimension.
+/// Views by people of one value of one dimension.
 struct Count {
     value: Text,
     dimension: Dimension,
@@ -107,8 +116,6 @@ struct SiteKey {
 struct SiteCell {
     views: u64,
     visits: u64,
-    /// Indexed by the number of the class that the bot is counted as; that of people stays 0.
-    bots: [u64; 7],
     sketch: VisitorSketch,
 }
 
@@ -208,6 +215,10 @@ pub struct Rows {
     pub page: Vec<PageDailyRow>,
     /// `breakdown_daily`.
     pub breakdown: Vec<BreakdownDailyRow>,
+    /// `robot_daily`.
+    pub robot: Vec<RobotDailyRow>,
+    /// `robot_page_daily`.
+    pub robot_page: Vec<RobotPageDailyRow>,
     /// `not_found_daily`.
     pub not_found: Vec<NotFoundDailyRow>,
     /// `rejection_daily`.
@@ -222,6 +233,8 @@ impl Rows {
         self.site.len()
             + self.page.len()
             + self.breakdown.len()
+            + self.robot.len()
+            + self.robot_page.len()
             + self.not_found.len()
             + self.rejection.len()
             + usize::from(self.ledger.is_some())
@@ -257,6 +270,8 @@ pub struct WindowState {
     rejections: Cells<RejectionKey, CappedCounts>,
     /// Changed referrers and hosts in these two.
     dirty_capped: usize,
+    robots: Cells<RobotKey, u64>,
+    robot_pages: Cells<RobotPageKey, u64>,
 }
 
 impl WindowState {
@@ -288,6 +303,8 @@ impl WindowState {
             not_found: Cells::default(),
             rejections: Cells::default(),
             dirty_capped: 0,
+            robots: Cells::default(),
+            robot_pages: Cells::default(),
         }
     }
 
@@ -308,7 +325,8 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped
+        let of_robots = self.robots.dirty() + self.robot_pages.dirty();
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped + of_robots
     }
 
     /// Whether records were folded since the last freeze.
@@ -316,10 +334,11 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
+    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        self.sites.len() + self.pages.len() + counts + self.capped().map(CappedCounts::len).sum::<usize>()
+        let of_robots = self.robots.len() + self.robot_pages.len();
+        self.sites.len() + self.pages.len() + counts + of_robots + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -330,7 +349,8 @@ impl WindowState {
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
         let in_capped: usize = self.capped().map(CappedCounts::memory_bytes).sum();
-        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
+        let of_robots = self.robots.memory_bytes() + self.robot_pages.memory_bytes();
+        of_robots + counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
     }
 
     fn capped(&self) -> impl Iterator<Item = &CappedCounts> {
@@ -378,11 +398,11 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
+        // An hour has a row even if robots alone were there: every hour in which something was counted has one.
         let site = self.site(project_day, view.hour);
         if view.bot_class != BotClass::Person {
-            site.bots[view.bot_class.counted_as() as usize] += 1;
-            let bot = self.texts.intern(view.bot);
-            self.count(project_day, &[(Dimension::Bot, bot)]);
+            self.robot(project_day, view.bot_class, view.bot);
+            self.robot_page(project_day, view.bot_class.group(), view.path);
             return;
         }
         site.views += 1;

@@ -1,7 +1,9 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
 use super::log::Entry;
-use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
+use super::record::{
+    self, BOT_CLASSES, BOT_CLASSES_BEFORE_5, BOT_GROUPS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS,
+};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
@@ -31,6 +33,10 @@ pub enum Key {
     NotFound(String, u16, String, String),
     /// `rejection_daily`: project, day, reason, host.
     Rejection(String, u16, String, String),
+    /// `robot_daily`: project, day, kind, name.
+    Robot(String, u16, String, String),
+    /// `robot_page_daily`: project, day, path, group of robots.
+    RobotPage(String, u16, String, String),
 }
 
 impl Key {
@@ -42,6 +48,8 @@ impl Key {
             Key::Breakdown(..) => "breakdown_daily",
             Key::NotFound(..) => "not_found_daily",
             Key::Rejection(..) => "rejection_daily",
+            Key::Robot(..) => "robot_daily",
+            Key::RobotPage(..) => "robot_page_daily",
         }
     }
 
@@ -65,7 +73,9 @@ impl Key {
         | Key::Page(project, ..)
         | Key::Breakdown(project, ..)
         | Key::NotFound(project, ..)
-        | Key::Rejection(project, ..)) = self;
+        | Key::Rejection(project, ..)
+        | Key::Robot(project, ..)
+        | Key::RobotPage(project, ..)) = self;
         project
     }
 
@@ -76,7 +86,9 @@ impl Key {
             Key::Page(_, day, ..)
             | Key::Breakdown(_, day, ..)
             | Key::NotFound(_, day, ..)
-            | Key::Rejection(_, day, ..) => Hour(u32::from(*day) * 24).month(),
+            | Key::Rejection(_, day, ..)
+            | Key::Robot(_, day, ..)
+            | Key::RobotPage(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -133,6 +145,10 @@ pub struct Window {
     names: BTreeMap<Key, Vec<(String, u64)>>,
     /// Pages of a project and day: path and status.
     pages: BTreeMap<(String, u16), BTreeSet<(String, u16)>>,
+    /// Pages of a project and day that robots opened: path and group.
+    robot_pages: BTreeMap<(String, u16), BTreeSet<(String, &'static str)>>,
+    /// Robots of a project and day: kind and name.
+    robots: BTreeMap<(String, u16), BTreeSet<(&'static str, String)>>,
     /// Values of a project and day, by dimension.
     values: BTreeMap<(String, u16, &'static str), BTreeSet<String>>,
     ids: BTreeSet<(String, u64)>,
@@ -266,10 +282,32 @@ impl Window {
         self.count_name(&group, referrer, 1, ":more");
     }
 
+    /// Counts a view by a robot, and its page.
+    fn robot(&mut self, view: &PageView, day: u16) {
+        let (kind, group) = (BOT_CLASSES[view.bot_class as usize], BOT_GROUPS[view.bot_class as usize]);
+        let (mut name, mut path) = (view.bot.clone(), view.path.clone());
+        let of_day = (view.project.clone(), day);
+        let robots = self.robots.entry(of_day.clone()).or_default();
+        if robots.contains(&(kind, name.clone())) || robots.len() < VALUES {
+            robots.insert((kind, name.clone()));
+        } else {
+            name.clear();
+        }
+        self.cell(Key::Robot(of_day.0.clone(), day, kind.to_owned(), name), 1).counts[0] += 1;
+        let pages = self.robot_pages.entry(of_day.clone()).or_default();
+        if path != "/:more" && !pages.contains(&(path.clone(), group)) {
+            if pages.len() < PAGES {
+                pages.insert((path.clone(), group));
+            } else {
+                "/:more".clone_into(&mut path);
+            }
+        }
+        self.cell(Key::RobotPage(of_day.0, day, path, group.to_owned()), 1).counts[0] += 1;
+    }
+
     fn view(&mut self, view: PageView) {
         let day = (view.hour / 24) as u16;
-        // views, visits, then bots by class from 1 on.
-        let site = self.cell(Key::Site(view.project.clone(), view.hour), 8);
+        let site = self.cell(Key::Site(view.project.clone(), view.hour), 2);
         let mut values = Vec::new();
         if view.bot_class == 0 {
             site.counts[0] += 1;
@@ -293,9 +331,13 @@ impl Window {
                 ("version", view.version),
                 ("language", view.language),
             ]);
-        } else {
-            site.counts[1 + BOT_COLUMNS[view.bot_class as usize]] += 1;
+        } else if self.rules < 5 {
+            // Kinds and names were counted apart.
+            let kind = BOT_CLASSES_BEFORE_5[view.bot_class as usize].to_owned();
+            self.cell(Key::Robot(view.project.clone(), day, kind, String::new()), 1).counts[0] += 1;
             values.push(("bot", view.bot));
+        } else {
+            self.robot(&view, day);
         }
         for (dimension, value) in values {
             let value = if self.value_is_named(&view.project, day, dimension, &value) { value } else { String::new() };
@@ -308,13 +350,13 @@ impl Window {
 // The fold's caps; written here once more on purpose.
 /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
 const NAMES: usize = 32;
-/// Pages of a project and day.
+/// Pages of a project and day; as many of robots.
 const PAGES: usize = 200_000;
-/// Values of one dimension of a project and day.
+/// Values of one dimension of a project and day; also robots.
 const VALUES: usize = 10_000;
 
 /// The newest rules.
-pub const RULES: u32 = 4;
+pub const RULES: u32 = 5;
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.

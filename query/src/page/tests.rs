@@ -1,8 +1,9 @@
 use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
-    BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
-    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, Totals, Visitors,
+    AiPage, BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, RobotFigures, RobotKind,
+    Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -83,6 +84,7 @@ fn empty(to: &str) -> MonthlyReport {
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
         masked_pages: MaskedPages::default(),
+        robots: RobotFigures::default(),
         breakdowns: BTreeMap::new(),
     }
 }
@@ -133,6 +135,23 @@ fn full() -> MonthlyReport {
     let values = |_| (0..30).map(|at| item(&format!("{HOSTILE}{at}"), 1000 - at, false)).collect();
     report.breakdowns = Dimension::ALL.into_iter().map(|dimension| (dimension.name(), values(dimension))).collect();
     report.breakdowns.insert("bot", vec![item("GPTBot", 1200, false), item("Googlebot", 7, false)]);
+    let robots = |kind: &str, views, change, names| RobotKind {
+        kind: kind.to_owned(),
+        views,
+        views_before: Some(1000),
+        change,
+        names,
+    };
+    report.robots = RobotFigures {
+        total: 1508,
+        kinds: vec![
+            robots("ai_training", 1200, Some(0.2), vec![item("GPTBot", 1100, false), item("ClaudeBot", 100, false)]),
+            robots("ai_assistant", 300, Some(-0.7), vec![item("Claude-User", 288, false), item("other", 12, true)]),
+            robots("search", 7, None, vec![item("", 7, false)]),
+            robots("preview", 1, None, vec![item("other", 1, true)]),
+        ],
+        ai_pages: vec![AiPage { path: "/en/stable/".into(), views: 900 }, AiPage { path: long(0), views: 1 }],
+    };
     let host =
         |host: &str, beacons, rest| RejectedHost { reason: "foreign_host".into(), host: host.into(), beacons, rest };
     report.rejected_hosts = vec![host("docs.example.org", 312, false), host("$(reboot)", 40, false), host("", 8, true)];
@@ -276,11 +295,18 @@ fn what_was_counted_otherwise_is_explained() {
 }
 
 #[test]
-fn ai_crawlers_stand_apart_and_by_name() {
+fn robots_come_after_people_and_ai_before_other_robots() {
     let page = words_of(&render(&full()));
-    assert!(page.contains("1,208 times, AI crawlers 1,200 of them"), "{page}");
-    assert!(page.contains("AI crawlersviewsGPTBot1,200"), "{page}");
-    assert!(page.contains("Others by nameviewsGooglebot7"), "{page}");
+    let people =
+        "Of all views 31,000,000 (100.0\u{a0}%) were by people and 1,508 (0.0\u{a0}%) by robots, 1,500 of them by AI";
+    assert!(page.contains(people), "{page}");
+    let ai =
+        "AI training+20.0\u{a0}%1,200GPTBot1,100ClaudeBot100AI assistants−70.0\u{a0}%300Claude-User288All others12";
+    assert!(page.contains(ai), "{page}");
+    assert!(page.contains("Pages that AI fetches mostviews/en/stable/900"), "{page}");
+    assert!(page.contains("Search engines7No name recorded7Link previews1All others1"), "{page}");
+    let without = MonthlyReport { robots: RobotFigures::default(), ..full() };
+    assert!(!words_of(&render(&without)).contains("robots"));
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! Robots apart from people: by kind with the names of each, AI first, and the pages that AI fetches most.
+
+use super::{Shown, chart, lists, words};
+use crate::report::robots::is_ai;
+use crate::report::{BreakdownItem, RobotFigures, RobotKind};
+use maud::{Markup, html};
+use schemas::classes::Dimension;
+
+/// Names shown beneath a kind of AI.
+const AI_NAMES: usize = 5;
+/// Names shown beneath each other kind.
+const OTHER_NAMES: usize = 3;
+
+/// People and robots beside each other; nothing if there were no robots.
+pub(super) fn robots(shown: &Shown<'_>) -> Markup {
+    let (people, robots) = (shown.report.totals.views, &shown.report.robots);
+    if robots.total == 0 {
+        return html! {};
+    }
+    let (ai, others): (Vec<&RobotKind>, Vec<&RobotKind>) = robots.kinds.iter().partition(|kind| is_ai(&kind.kind));
+    let of_ai: u64 = ai.iter().map(|kind| kind.views).sum();
+    let largest = robots.kinds.iter().map(|kind| kind.views).max().unwrap_or(0);
+    html! {
+        section.programs {
+            h2 { "People and robots" }
+            p.note {
+                "Of all views " b { (words::number(people)) } " (" (share(people, people + robots.total)) ") were by people and "
+                b { (words::number(robots.total)) } " (" (share(robots.total, people + robots.total)) ") by robots"
+                @if of_ai > 0 { ", " b { (words::number(of_ai)) } " of them by AI (" (share(of_ai, people + robots.total)) " of all views)" }
+                ". No other figure of this report contains views by robots. Robots that run no scripts send no beacons and are not in this list."
+            }
+            div.lists {
+                @if !ai.is_empty() {
+                    section {
+                        div.head { h3 { "AI by kind and name" } span.unit { "views" } }
+                        (kinds(&ai, largest, AI_NAMES))
+                    }
+                }
+                (ai_pages(robots))
+                @if !others.is_empty() {
+                    section {
+                        div.head { h3 { "Other robots by kind and name" } span.unit { "views" } }
+                        (kinds(&others, largest, OTHER_NAMES))
+                        (lists::full(shown, Dimension::Bot, "Robots"))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn share(views: u64, all: u64) -> String {
+    words::percent(views as f64 / all.max(1) as f64)
+}
+
+/// Each kind, and beneath it at most `most` names.
+fn kinds(kinds: &[&RobotKind], largest: u64, most: usize) -> Markup {
+    html! {
+        ul.list {
+            @for kind in kinds {
+                li.row {
+                    (chart::trace(kind.views, largest))
+                    span.name { b { (words::bot_class(&kind.kind)) } }
+                    @if let Some(change) = kind.change { span.change { (words::change_short(change)) } }
+                    span { (words::number(kind.views)) }
+                }
+                (names(&kind.names, most))
+            }
+        }
+    }
+}
+
+fn names(items: &[BreakdownItem], most: usize) -> Markup {
+    // "1 more" would take the line that the name itself could have.
+    let shown = if items.len() == most + 1 { items.len() } else { most.min(items.len()) };
+    let (listed, rest) = items.split_at(shown);
+    let rest_views: u64 = rest.iter().map(|item| item.views).sum();
+    html! {
+        @for item in listed {
+            li.row.under {
+                span.name {
+                    @if item.rest { "All others" } @else if item.value.is_empty() { "No name recorded" } @else { bdi { (words::shortened(&item.value)) } }
+                }
+                span { (words::number(item.views)) }
+            }
+        }
+        @if !rest.is_empty() {
+            li.row.under.more {
+                span.name {
+                    @if rest.iter().any(|item| item.rest) { "All others" } @else { (words::number(rest.len() as u64)) " more" }
+                }
+                span { (words::number(rest_views)) }
+            }
+        }
+    }
+}
+
+fn ai_pages(robots: &RobotFigures) -> Markup {
+    let largest = robots.ai_pages.first().map_or(0, |page| page.views);
+    html! {
+        @if !robots.ai_pages.is_empty() {
+            section {
+                div.head { h3 { "Pages that AI fetches most" } span.unit { "views" } }
+                ul.list {
+                    @for page in &robots.ai_pages {
+                        li.row {
+                            (chart::trace(page.views, largest))
+                            span.name { bdi { (words::shortened(&page.path)) } }
+                            span { (words::number(page.views)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
