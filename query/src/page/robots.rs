@@ -6,10 +6,8 @@ use crate::report::{BreakdownItem, RobotFigures, RobotKind};
 use maud::{Markup, html};
 use schemas::classes::Dimension;
 
-/// Names shown beneath a kind of AI.
-const AI_NAMES: usize = 5;
-/// Names shown beneath each other kind.
-const OTHER_NAMES: usize = 3;
+/// Names shown beneath a kind; the API has all of them.
+const NAMES_SHOWN: usize = 5;
 
 /// People and robots beside each other; nothing if there were no robots.
 pub(super) fn robots(shown: &Shown<'_>) -> Markup {
@@ -32,15 +30,15 @@ pub(super) fn robots(shown: &Shown<'_>) -> Markup {
             div.lists {
                 @if !ai.is_empty() {
                     section {
-                        div.head { h3 { "AI by kind and name" } span.unit { "views" } }
-                        (kinds(&ai, largest, AI_NAMES))
+                        div.head { h3 { "AI" } span.unit { "views" } }
+                        (kinds(&ai, largest))
                     }
                 }
                 (ai_pages(robots))
                 @if !others.is_empty() {
                     section {
-                        div.head { h3 { "Other robots by kind and name" } span.unit { "views" } }
-                        (kinds(&others, largest, OTHER_NAMES))
+                        div.head { h3 { "Other robots" } span.unit { "views" } }
+                        (kinds(&others, largest))
                         (lists::full(shown, Dimension::Bot, "Robots"))
                     }
                 }
@@ -53,46 +51,40 @@ fn share(views: u64, all: u64) -> String {
     words::percent(views as f64 / all.max(1) as f64)
 }
 
-/// Each kind, and beneath it at most `most` names.
-fn kinds(kinds: &[&RobotKind], largest: u64, most: usize) -> Markup {
+/// Each kind, and beneath it its names.
+fn kinds(kinds: &[&RobotKind], largest: u64) -> Markup {
     html! {
         ul.list {
             @for kind in kinds {
                 li.row {
                     (chart::trace(kind.views, largest))
-                    span.name { b { (words::bot_class(&kind.kind)) } }
+                    span.name { (words::bot_class(&kind.kind)) }
                     @if let Some(change) = kind.change { span.change { (words::change_short(change)) } }
                     span { (words::number(kind.views)) }
+                    @if !kind.names.is_empty() { span.from { (names(&kind.names)) } }
                 }
-                (names(&kind.names, most))
             }
         }
     }
 }
 
-fn names(items: &[BreakdownItem], most: usize) -> Markup {
-    // "1 more" would take the line that the name itself could have.
-    let shown = if items.len() == most + 1 { items.len() } else { most.min(items.len()) };
+/// `GPTBot 1,200, ClaudeBot 300, 4 more 40`.
+fn names(items: &[BreakdownItem]) -> String {
+    // "1 more" would take the place that the name itself could have.
+    let shown = if items.len() == NAMES_SHOWN + 1 { items.len() } else { NAMES_SHOWN.min(items.len()) };
     let (listed, rest) = items.split_at(shown);
-    let rest_views: u64 = rest.iter().map(|item| item.views).sum();
-    html! {
-        @for item in listed {
-            li.row.under {
-                span.name {
-                    @if item.rest { "All others" } @else if item.value.is_empty() { "No name recorded" } @else { bdi { (words::shortened(&item.value)) } }
-                }
-                span { (words::number(item.views)) }
-            }
-        }
-        @if !rest.is_empty() {
-            li.row.under.more {
-                span.name {
-                    @if rest.iter().any(|item| item.rest) { "All others" } @else { (words::number(rest.len() as u64)) " more" }
-                }
-                span { (words::number(rest_views)) }
-            }
-        }
+    let name = |item: &BreakdownItem| match (item.rest, item.value.as_str()) {
+        (true, _) => format!("other {}", words::number(item.views)),
+        (_, "") => format!("no name recorded {}", words::number(item.views)),
+        (_, name) => format!("{} {}", words::shortened(name), words::number(item.views)),
+    };
+    let mut names: Vec<String> = listed.iter().map(name).collect();
+    if !rest.is_empty() {
+        let views = words::number(rest.iter().map(|item| item.views).sum());
+        let any_suppressed = rest.iter().any(|item| item.rest);
+        names.push(if any_suppressed { format!("other {views}") } else { format!("{} more {views}", rest.len()) });
     }
+    names.join(", ")
 }
 
 fn ai_pages(robots: &RobotFigures) -> Markup {

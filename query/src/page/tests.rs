@@ -150,7 +150,7 @@ fn full() -> MonthlyReport {
             robots("search", 7, None, vec![item("", 7, false)]),
             robots("preview", 1, None, vec![item("other", 1, true)]),
         ],
-        ai_pages: vec![AiPage { path: "/en/stable/".into(), views: 900 }, AiPage { path: long(0), views: 1 }],
+        ai_pages: (0..10).map(|at| AiPage { path: long(at), views: 900 - at as u64 }).collect(),
     };
     let host =
         |host: &str, beacons, rest| RejectedHost { reason: "foreign_host".into(), host: host.into(), beacons, rest };
@@ -221,9 +221,18 @@ fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
 }
 
 #[test]
-fn the_worst_page_its_style_and_its_script_stay_below_60_kilobytes() {
-    let bytes = render(&full()).len() + STYLE.len() + SCRIPT.len();
-    assert!(bytes < 60_000, "{bytes} bytes");
+fn the_worst_page_its_style_and_its_script_stay_below_65_kilobytes() {
+    let mut report = full();
+    let kinds = ["monitor", "automation", "other_bot", "feed", "seo", "archiver", "scanner"];
+    report.robots.kinds.extend(kinds.map(|kind| RobotKind {
+        kind: kind.to_owned(),
+        views: 1_000_000,
+        views_before: Some(900_000),
+        change: Some(0.11),
+        names: (0..9).map(|at| BreakdownItem { value: format!("Robot{at}"), views: 100_000, rest: false }).collect(),
+    }));
+    let bytes = render(&report).len() + STYLE.len() + SCRIPT.len();
+    assert!(bytes < 65_000, "{bytes} bytes");
 }
 
 #[test]
@@ -297,14 +306,12 @@ fn what_was_counted_otherwise_is_explained() {
 #[test]
 fn robots_come_after_people_and_ai_before_other_robots() {
     let page = words_of(&render(&full()));
-    let people =
-        "Of all views 31,000,000 (100.0\u{a0}%) were by people and 1,508 (0.0\u{a0}%) by robots, 1,500 of them by AI";
+    let people = "Of all views 31,000,000 (100.0 %) were by people and 1,508 (0.0 %) by robots, 1,500 of them by AI";
     assert!(page.contains(people), "{page}");
-    let ai =
-        "AI training+20.0\u{a0}%1,200GPTBot1,100ClaudeBot100AI assistants−70.0\u{a0}%300Claude-User288All others12";
+    let ai = "AIviewsAI training+20 %1,200GPTBot 1,100, ClaudeBot 100AI assistants−70 %300Claude-User 288, other 12";
     assert!(page.contains(ai), "{page}");
-    assert!(page.contains("Pages that AI fetches mostviews/en/stable/900"), "{page}");
-    assert!(page.contains("Search engines7No name recorded7Link previews1All others1"), "{page}");
+    assert!(page.contains("Pages that AI fetches mostviews/&lt;script"), "{page}");
+    assert!(page.contains("Search engines7no name recorded 7Link previews1other 1"), "{page}");
     let without = MonthlyReport { robots: RobotFigures::default(), ..full() };
     assert!(!words_of(&render(&without)).contains("robots"));
 }

@@ -315,7 +315,7 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
             .collect();
         has(format!("{} {} {}", text(&page["path"]), grouped(&page["views"]), from.join(", ")))?;
     }
-    for (dimension, values) in members(&report["breakdowns"]) {
+    for (dimension, values) in members(&report["breakdowns"]).filter(|(dimension, _)| *dimension != "bot") {
         let blank = match dimension.as_str() {
             "version" => "No version told",
             "language" => "No language told",
@@ -332,7 +332,10 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
         }
     }
     for of_kind in items(&report["robots"]["kinds"]) {
-        has(format!("{} {}", kind_in_words(&of_kind["kind"]), grouped(&of_kind["views"])))?;
+        let name = |item: &Value| if item["rest"] == true { "other".to_owned() } else { text(&item["value"]) };
+        let names = items(&of_kind["names"]).map(|item| format!("{} {}", name(item), grouped(&item["views"])));
+        let names = names.collect::<Vec<_>>().join(", ");
+        has(format!("{} {} {names}", kind_in_words(&of_kind["kind"]), grouped(&of_kind["views"])))?;
     }
     for page in items(&report["robots"]["ai_pages"]) {
         has(format!("{} {}", text(&page["path"]), grouped(&page["views"])))?;
