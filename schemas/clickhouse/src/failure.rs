@@ -85,14 +85,15 @@ pub const UNAVAILABLE: [(u16, &str); 33] = [
 ];
 
 /// Codes of stored data that ClickHouse cannot read or no longer has.
-pub const DAMAGED: [(u16, &str); 9] = [
+pub const DAMAGED: [(u16, &str); 10] = [
     (33, "CANNOT_READ_ALL_DATA"),
     (40, "CHECKSUM_DOESNT_MATCH"),
     (107, "FILE_DOESNT_EXIST"),
+    (226, "NO_FILE_IN_DATA_PART"),
+    (227, "UNEXPECTED_FILE_IN_DATA_PART"),
     (228, "BAD_SIZE_OF_FILE_IN_DATA_PART"),
-    (232, "NO_FILE_IN_DATA_PART"),
+    (232, "NO_SUCH_DATA_PART"),
     (233, "BAD_DATA_PART_NAME"),
-    (234, "UNEXPECTED_FILE_IN_DATA_PART"),
     (246, "CORRUPTED_DATA"),
     (271, "CANNOT_DECOMPRESS"),
 ];

@@ -2,7 +2,6 @@
 
 use super::{Reader, known};
 use anyhow::{Result, ensure};
-use harness::http::Connection;
 use harness::service::Service;
 use std::process::Command;
 
@@ -12,7 +11,7 @@ async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is
     let client = service.clickhouse()?;
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     client.query("ALTER TABLE rejection_daily DROP COLUMN beacons").execute().await?;
-    let mut reader = Reader { connection: Connection::open(service.address()).await? };
+    let mut reader = Reader::of(&service).await?;
     let path = format!("/v1/projects/docs/reports/{}", known::MONTHS[3]);
 
     let broken = reader.get(&path, &[]).await?;
