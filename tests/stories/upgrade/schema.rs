@@ -64,8 +64,8 @@ const ROBOTS_OF_VERSION_9: &str = "
         ('docs', '2026-06-02 02:00:00', 0, 0, 11, 1, 10, 19);
     INSERT INTO breakdown_daily (project, day, dimension, value, views, stream, window_start, next_offset) VALUES
         ('docs', '2026-06-01', 'bot', 'Googlebot', 15, 1, 0, 9);
-    INSERT INTO month_closed (project, month, run, bots_preview, bots_other, day_bots) VALUES
-        ('docs', '2026-05-01', 7, 13, 17, arrayResize([30], 31));
+    INSERT INTO month_closed (project, month, run, bots_preview, bots_other, day_bots, day_visitors, day_errors) VALUES
+        ('docs', '2026-05-01', 7, 13, 17, arrayResize([30], 31), arrayResize([0], 31), arrayResize([0.], 31));
     INSERT INTO month_close (month, run, finished, streams, windows, projects, views) VALUES
         ('2026-05-01', 7, '2026-06-05 00:00:00', [1], [0], 1, 0)";
 
