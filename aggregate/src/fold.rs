@@ -7,19 +7,24 @@
 mod capped;
 mod cells;
 mod freeze;
+mod robots;
 mod texts;
 
 use capped::{CappedCounts, Name, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use robots::{RobotKey, RobotPageKey};
 use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, Source, System};
 use schemas::proto::{Cause, Fact};
 use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
 use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    SiteHourlyRow,
+};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
 use texts::{Text, Texts};
@@ -39,9 +44,9 @@ const NOT_FOUND: u16 = 404;
 pub struct Limits {
     /// Referrers of a missing page (by source), and hosts of refused beacons of one reason, that have a row of their own.
     pub names: usize,
-    /// Pages (path, status and source) of a project and day.
+    /// Pages (path, status and source) of a project and day; as many of robots (path, group and source).
     pub pages: u32,
-    /// Values (by source) of one dimension of a project and day.
+    /// Values (by source) of one dimension of a project and day; also names of its robots.
     pub values: u32,
 }
 
@@ -67,6 +72,10 @@ struct ProjectDay {
     values: [u32; Dimension::ALL.len()],
     /// Pages of the day, without those of the overflow.
     pages: u32,
+    /// Robots (kind and name) of the day, without those that have no name.
+    robots: u32,
+    /// Pages (path and group of robots) that robots opened, without those of the overflow.
+    robot_pages: u32,
 }
 
 impl ProjectDay {
@@ -97,7 +106,7 @@ impl ProjectDay {
     }
 }
 
-/// Views by people (by bots for [`Dimension::Bot`]) of one value of one dimension.
+/// Views by people of one value of one dimension.
 struct Count {
     value: Text,
     dimension: Dimension,
@@ -117,8 +126,6 @@ struct SiteKey {
 struct SiteCell {
     views: u64,
     visits: u64,
-    /// Indexed by the number of the class that the bot is counted as; that of people stays 0.
-    bots: [u64; 7],
     sketch: VisitorSketch,
 }
 
@@ -225,6 +232,10 @@ pub struct Rows {
     pub page: Vec<PageDailyRow>,
     /// `breakdown_daily`.
     pub breakdown: Vec<BreakdownDailyRow>,
+    /// `robot_daily`.
+    pub robot: Vec<RobotDailyRow>,
+    /// `robot_page_daily`.
+    pub robot_page: Vec<RobotPageDailyRow>,
     /// `not_found_daily`.
     pub not_found: Vec<NotFoundDailyRow>,
     /// `rejection_daily`.
@@ -239,6 +250,8 @@ impl Rows {
         self.site.len()
             + self.page.len()
             + self.breakdown.len()
+            + self.robot.len()
+            + self.robot_page.len()
             + self.not_found.len()
             + self.rejection.len()
             + usize::from(self.ledger.is_some())
@@ -273,6 +286,8 @@ pub struct WindowState {
     rejections: Cells<RejectionKey, CappedCounts>,
     /// Changed referrers and hosts in these two.
     dirty_capped: usize,
+    robots: Cells<RobotKey, u64>,
+    robot_pages: Cells<RobotPageKey, u64>,
 }
 
 impl WindowState {
@@ -304,6 +319,8 @@ impl WindowState {
             not_found: Cells::default(),
             rejections: Cells::default(),
             dirty_capped: 0,
+            robots: Cells::default(),
+            robot_pages: Cells::default(),
         }
     }
 
@@ -324,7 +341,8 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped
+        let of_robots = self.robots.dirty() + self.robot_pages.dirty();
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped + of_robots
     }
 
     /// Whether records were folded since the last freeze.
@@ -332,10 +350,11 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
+    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        self.sites.len() + self.pages.len() + counts + self.capped().map(CappedCounts::len).sum::<usize>()
+        let of_robots = self.robots.len() + self.robot_pages.len();
+        self.sites.len() + self.pages.len() + counts + of_robots + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -346,7 +365,8 @@ impl WindowState {
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
         let in_capped: usize = self.capped().map(CappedCounts::memory_bytes).sum();
-        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
+        let of_robots = self.robots.memory_bytes() + self.robot_pages.memory_bytes();
+        of_robots + counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
     }
 
     fn capped(&self) -> impl Iterator<Item = &CappedCounts> {
@@ -394,11 +414,11 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
+        // An hour has a row even if robots alone were there: every hour in which something was counted has one.
         let site = self.site(project_day, view.hour, view.source);
         if view.bot_class != BotClass::Person {
-            site.bots[view.bot_class.counted_as() as usize] += 1;
-            let bot = self.texts.intern(view.bot);
-            self.count(project_day, view.source, &[(Dimension::Bot, bot)]);
+            self.robot(project_day, view.bot_class, view.bot, view.source);
+            self.robot_page(project_day, view.bot_class.group(), view.path, view.source);
             return;
         }
         site.views += 1;

@@ -18,18 +18,6 @@ pub struct SiteHourlyRow {
     pub views: u64,
     /// Of these, arrivals from outside the project.
     pub visits: u64,
-    /// Views by search engines.
-    pub bots_search: u64,
-    /// Views by AI crawlers and AI assistants.
-    pub bots_ai_crawler: u64,
-    /// Views by link previews.
-    pub bots_preview: u64,
-    /// Views by uptime monitors.
-    pub bots_monitor: u64,
-    /// Views by automation and headless browsers.
-    pub bots_automation: u64,
-    /// Views by other bots, feed readers, SEO tools, archivers and scanners among them.
-    pub bots_other: u64,
     /// Encoded [`crate::sketch::VisitorSketch`] of the project's visitors.
     #[serde(with = "serde_bytes")]
     pub sketch: Vec<u8>,
@@ -82,7 +70,55 @@ pub struct BreakdownDailyRow {
     pub dimension: String,
     /// The value; empty for unknown, or for direct arrivals.
     pub value: String,
-    /// Views (for `referrer` visits of pages that are not missing, for `bot` bots' views).
+    /// Views (for `referrer` visits of pages that are not missing; for `bot`, which schema versions before 10 wrote, views by robots).
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
+}
+
+/// `robot_daily`: views by robots of one kind and name on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RobotDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// [`crate::classes::BotClass`] by its name, such as `ai_training`.
+    pub kind: String,
+    /// Name of the robot; empty if it is unknown.
+    pub name: String,
+    /// Page views.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
+}
+
+/// `robot_page_daily`: views of one path by one group of robots on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RobotPageDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path.
+    pub path: String,
+    /// [`crate::classes::RobotGroup::name`].
+    pub robot_group: String,
+    /// Page views.
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -267,18 +303,6 @@ pub struct MonthClosedRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
-    /// Views by search engines.
-    pub bots_search: u64,
-    /// Views by AI crawlers.
-    pub bots_ai_crawler: u64,
-    /// Views by link previews.
-    pub bots_preview: u64,
-    /// Views by uptime monitors.
-    pub bots_monitor: u64,
-    /// Views by automation and headless browsers.
-    pub bots_automation: u64,
-    /// Views by other bots.
-    pub bots_other: u64,
     /// Page views by people in each hour of the month.
     pub hour_views: Vec<u64>,
     /// Of these, arrivals from outside the project.

@@ -1,7 +1,9 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
 use super::log::Entry;
-use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
+use super::record::{
+    self, BOT_CLASSES, BOT_CLASSES_BEFORE_5, BOT_GROUPS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS,
+};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
@@ -31,6 +33,10 @@ pub enum Key {
     NotFound(String, u16, String, String, i32),
     /// `rejection_daily`: project, day, reason, host.
     Rejection(String, u16, String, String),
+    /// `robot_daily`: project, day, kind, name, source.
+    Robot(String, u16, String, String, i32),
+    /// `robot_page_daily`: project, day, path, group of robots, source.
+    RobotPage(String, u16, String, String, i32),
 }
 
 impl Key {
@@ -42,6 +48,8 @@ impl Key {
             Key::Breakdown(..) => "breakdown_daily",
             Key::NotFound(..) => "not_found_daily",
             Key::Rejection(..) => "rejection_daily",
+            Key::Robot(..) => "robot_daily",
+            Key::RobotPage(..) => "robot_page_daily",
         }
     }
 
@@ -59,7 +67,7 @@ impl Key {
                 *of = source;
             }
             Key::Rejection(.., last) => name.clone_into(last),
-            Key::Site(..) | Key::Page(..) | Key::Breakdown(..) => {}
+            Key::Site(..) | Key::Page(..) | Key::Breakdown(..) | Key::Robot(..) | Key::RobotPage(..) => {}
         }
         key
     }
@@ -70,7 +78,9 @@ impl Key {
         | Key::Page(project, ..)
         | Key::Breakdown(project, ..)
         | Key::NotFound(project, ..)
-        | Key::Rejection(project, ..)) = self;
+        | Key::Rejection(project, ..)
+        | Key::Robot(project, ..)
+        | Key::RobotPage(project, ..)) = self;
         project
     }
 
@@ -81,7 +91,9 @@ impl Key {
             Key::Page(_, day, ..)
             | Key::Breakdown(_, day, ..)
             | Key::NotFound(_, day, ..)
-            | Key::Rejection(_, day, ..) => Hour(u32::from(*day) * 24).month(),
+            | Key::Rejection(_, day, ..)
+            | Key::Robot(_, day, ..)
+            | Key::RobotPage(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -141,6 +153,10 @@ pub struct Window {
     names: BTreeMap<Key, Vec<(Name, u64)>>,
     /// Pages of a project and day: path, status and source.
     pages: BTreeMap<(String, u16), BTreeSet<(String, u16, i32)>>,
+    /// Pages of a project and day that robots opened: path, group and source.
+    robot_pages: BTreeMap<(String, u16), BTreeSet<(String, &'static str, i32)>>,
+    /// Robots of a project and day: kind, name and source.
+    robots: BTreeMap<(String, u16), BTreeSet<(&'static str, String, i32)>>,
     /// Values of a project and day with their sources, by dimension.
     values: BTreeMap<(String, u16, &'static str), BTreeSet<Name>>,
     ids: BTreeSet<(String, u64)>,
@@ -288,10 +304,32 @@ impl Window {
         self.count_name(&group, (referrer, source), 1, ":more");
     }
 
+    /// Counts a view by a robot, and its page.
+    fn robot(&mut self, view: &PageView, day: u16) {
+        let (kind, group) = (BOT_CLASSES[view.bot_class as usize], BOT_GROUPS[view.bot_class as usize]);
+        let (mut name, mut path) = (view.bot.clone(), view.path.clone());
+        let (of_day, source) = ((view.project.clone(), day), self.source_of(view));
+        let robots = self.robots.entry(of_day.clone()).or_default();
+        if robots.contains(&(kind, name.clone(), source)) || robots.len() < VALUES {
+            robots.insert((kind, name.clone(), source));
+        } else {
+            name.clear();
+        }
+        self.cell(Key::Robot(of_day.0.clone(), day, kind.to_owned(), name, source), 1).counts[0] += 1;
+        let pages = self.robot_pages.entry(of_day.clone()).or_default();
+        if path != "/:more" && !pages.contains(&(path.clone(), group, source)) {
+            if pages.len() < PAGES {
+                pages.insert((path.clone(), group, source));
+            } else {
+                "/:more".clone_into(&mut path);
+            }
+        }
+        self.cell(Key::RobotPage(of_day.0, day, path, group.to_owned(), source), 1).counts[0] += 1;
+    }
+
     fn view(&mut self, view: PageView) {
         let (day, source) = ((view.hour / 24) as u16, self.source_of(&view));
-        // views, visits, then bots by class from 1 on.
-        let site = self.cell(Key::Site(view.project.clone(), view.hour, source), 8);
+        let site = self.cell(Key::Site(view.project.clone(), view.hour, source), 2);
         let mut values = Vec::new();
         if view.bot_class == 0 {
             site.counts[0] += 1;
@@ -315,9 +353,13 @@ impl Window {
                 ("version", view.version),
                 ("language", view.language),
             ]);
-        } else {
-            site.counts[1 + BOT_COLUMNS[view.bot_class as usize]] += 1;
+        } else if self.rules < 5 {
+            // Kinds and names were counted apart.
+            let kind = BOT_CLASSES_BEFORE_5[view.bot_class as usize].to_owned();
+            self.cell(Key::Robot(view.project.clone(), day, kind, String::new(), 0), 1).counts[0] += 1;
             values.push(("bot", view.bot));
+        } else {
+            self.robot(&view, day);
         }
         for (dimension, value) in values {
             let named = self.value_is_named((&view.project, day), dimension, (&value, source));
@@ -331,9 +373,9 @@ impl Window {
 // The fold's caps, of all sources together; written here once more on purpose.
 /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
 const NAMES: usize = 32;
-/// Pages of a project and day.
+/// Pages of a project and day; as many of robots.
 const PAGES: usize = 200_000;
-/// Values of one dimension of a project and day.
+/// Values of one dimension of a project and day; also robots.
 const VALUES: usize = 10_000;
 
 /// The newest rules.

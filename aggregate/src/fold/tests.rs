@@ -67,7 +67,11 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
     apply(&mut state, &refused(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
-    assert_eq!((site.views, site.visits, site.bots_search, site.next_offset), (2, 1, 1, 17));
+    assert_eq!((site.views, site.visits, site.next_offset), (2, 1, 17));
+    let [robot] = &second.robot[..] else { panic!("{:?}", second.robot) };
+    assert_eq!((robot.kind.as_str(), robot.name.as_str(), robot.views), ("search", "Googlebot", 1));
+    let [page] = &second.robot_page[..] else { panic!("{:?}", second.robot_page) };
+    assert_eq!((page.path.as_str(), page.robot_group.as_str(), page.views), ("/x", "search", 1));
     assert_eq!(VisitorSketch::decode(&site.sketch).unwrap().occupied(), 2);
     assert_eq!(second.page.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["/y"]);
     assert_eq!((second.rejection[0].reason.as_str(), second.rejection[0].beacons), ("unknown_project", 12));
@@ -313,9 +317,8 @@ type Sums = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 fn remember(rows: Rows, sums: &mut Sums) {
     let mut keep = |key: String, counts: Vec<u64>, sketch: Vec<u8>| sums.insert(key, (counts, sketch));
     for row in rows.site {
-        let bots = [row.bots_search, row.bots_ai_crawler, row.bots_preview, row.bots_monitor];
-        let counts = [&[row.views, row.visits][..], &bots, &[row.bots_automation, row.bots_other]].concat();
-        keep(format!("site {} {} {}", row.project, row.hour / 3600, row.source.name()), counts, row.sketch);
+        let key = format!("site {} {} {}", row.project, row.hour / 3600, row.source.name());
+        keep(key, vec![row.views, row.visits], row.sketch);
     }
     for row in rows.page {
         let key = format!("page {} {} {} {} {}", row.project, row.day, row.path, row.status, row.source.name());
@@ -324,6 +327,14 @@ fn remember(rows: Rows, sums: &mut Sums) {
     for row in rows.breakdown {
         let (dimension, source) = (row.dimension, row.source.name());
         let key = format!("breakdown {} {} {dimension} {:?} {source}", row.project, row.day, row.value);
+        keep(key, vec![row.views], vec![]);
+    }
+    for row in rows.robot {
+        keep(format!("robot {} {} {} {:?} {}", row.project, row.day, row.kind, row.name, row.source.name()), vec![row.views], vec![]);
+    }
+    for row in rows.robot_page {
+        let (group, source) = (row.robot_group, row.source.name());
+        let key = format!("robot page {} {} {} {group} {source}", row.project, row.day, row.path);
         keep(key, vec![row.views], vec![]);
     }
     for row in rows.not_found {
@@ -398,6 +409,7 @@ fn name_row(
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let (mut names, mut pages) = (Names::default(), BTreeMap::<_, BTreeSet<_>>::new());
     let mut values = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut robots = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
@@ -454,8 +466,30 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                     add(format!("breakdown {} {day} {dimension} {value:?} {source}", view.project), 0, 1, 1);
                 };
                 if view.bot_class != BotClass::Person {
-                    value("bot", view.bot);
-                    add(site.clone(), 1 + view.bot_class.counted_as() as usize, 8, 1);
+                    let kind = view.bot_class.class_name();
+                    let group = match kind {
+                        "search" | "ai_training" | "ai_assistant" => kind,
+                        _ => "other",
+                    };
+                    let all = robots.entry((view.project.to_owned(), day)).or_default();
+                    let known = |all: &BTreeSet<_>, of: &((&'static str, &str), String), most: u32| {
+                        all.contains(of) || all.len() < most as usize
+                    };
+                    let mut robot = ((kind, source), view.bot.to_owned());
+                    if known(&all.0, &robot, SMALL.values) {
+                        all.0.insert(robot.clone());
+                    } else {
+                        robot.1.clear();
+                    }
+                    let mut page = ((group, source), view.path.to_owned());
+                    if known(&all.1, &page, SMALL.pages) {
+                        all.1.insert(page.clone());
+                    } else {
+                        page.1 = "/:more".to_owned();
+                    }
+                    add(format!("robot {} {day} {kind} {:?} {source}", view.project, robot.1), 0, 1, 1);
+                    add(format!("robot page {} {day} {} {group} {source}", view.project, page.1), 0, 1, 1);
+                    add(site.clone(), 0, 2, 0);
                     counts.get_mut(&site).unwrap().1.get_or_insert_default();
                     continue;
                 }
@@ -468,8 +502,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 value("os", view.system.class_name());
                 value("version", view.version);
                 value("language", view.language);
-                add(site.clone(), 0, 8, 1);
-                add(site.clone(), 1, 8, u64::from(view.arrival));
+                add(site.clone(), 0, 2, 1);
+                add(site.clone(), 1, 2, u64::from(view.arrival));
                 let all = pages.entry((view.project.to_owned(), day)).or_default();
                 let (mut path, mut status) = (view.path, view.status);
                 if !all.contains(&(path.to_owned(), status, source)) && all.len() == SMALL.pages as usize {
@@ -550,7 +584,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
         encoded(match classes.3 {
             0 => view,
             bot_class => {
-                let bot = "Firefox".to_owned();
+                let bot = ["Firefox", "GPTBot"][page % 2].to_owned();
                 proto::PageView { bot_class, bot, site_coordinate: 0, page_coordinate: 0, ..view }
             }
         })

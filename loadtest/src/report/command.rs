@@ -19,14 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Tables that a report is read from.
-const SUMMARIES: [&str; 7] = [
+const SUMMARIES: [&str; 11] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
     "not_found_daily",
+    "robot_daily",
+    "robot_page_daily",
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
+    "month_closed_robot",
+    "month_closed_robot_page",
 ];
 /// How long ClickHouse's merges are waited for.
 const REST: Duration = Duration::from_secs(300);

@@ -163,15 +163,21 @@ pub(super) fn shortened(text: &str) -> String {
     format!("{head}…{tail}")
 }
 
-/// A class of bots in words.
+/// A kind of robots in words.
 pub(crate) fn bot_class(name: &str) -> &str {
     match name {
         "search" => "Search engines",
         "ai_crawler" => "AI crawlers",
+        "ai_training" => "AI training",
+        "ai_assistant" => "AI assistants",
+        "feed" => "Feed readers",
+        "seo" => "SEO tools",
+        "archiver" => "Archivers",
+        "scanner" => "Scanners",
         "preview" => "Link previews",
         "monitor" => "Uptime monitors",
         "automation" => "Automation and headless browsers",
-        "other_bot" => "Other bots",
+        "other_bot" => "Other robots",
         other => other,
     }
 }

@@ -3,13 +3,14 @@
 
 use super::MaskedPages;
 use super::pages::PageList;
+use super::robots::RobotFacts;
 use super::visitors::{PageVisitors, VisitorUnit, Visitors};
 use crate::period::Period;
 use crate::small_cells::{Beneath, Floor};
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use clickhouse::Row;
-use schemas::classes::{BotClass, ClassName, Source};
+use schemas::classes::Source;
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 use schemas::{Hour, VisitorSketch};
@@ -77,7 +78,6 @@ pub struct MonthFacts {
     pub has_rows: bool,
     pub(super) hours: BTreeMap<Hour, Sum>,
     day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
-    pub(super) bots: BTreeMap<&'static str, u64>,
     /// Page views of people by the tracker that sent them.
     pub(super) sources: BTreeMap<Source, u64>,
     /// Refused beacons by (reason, host).
@@ -93,7 +93,6 @@ impl MonthFacts {
             has_rows: false,
             hours: BTreeMap::new(),
             day_sketches: BTreeMap::new(),
-            bots: BTreeMap::new(),
             sources: BTreeMap::new(),
             rejections: BTreeMap::new(),
             closed: None,
@@ -128,14 +127,6 @@ impl MonthFacts {
                 sum.visits += visits;
             }
         }
-        self.add_bots([
-            row.bots_search,
-            row.bots_ai_crawler,
-            row.bots_preview,
-            row.bots_monitor,
-            row.bots_automation,
-            row.bots_other,
-        ]);
         self.add_closed_sources(row);
         for (at, (reason, beacons)) in row.rejected_reasons.iter().zip(&row.rejected_beacons).enumerate() {
             // Months that were closed before hosts were noted have none.
@@ -158,20 +149,6 @@ impl MonthFacts {
             if let Some(source) = Source::from_name(name) {
                 *self.sources.entry(source).or_default() += views;
             }
-        }
-    }
-
-    fn add_bots(&mut self, views: [u64; 6]) {
-        let classes = [
-            BotClass::Search,
-            BotClass::AiCrawler,
-            BotClass::Preview,
-            BotClass::Monitor,
-            BotClass::Automation,
-            BotClass::OtherBot,
-        ];
-        for (class, views) in classes.into_iter().zip(views) {
-            *self.bots.entry(class.class_name()).or_default() += views;
         }
     }
 
@@ -201,14 +178,6 @@ impl MonthFacts {
         sum.views += row.views;
         sum.visits += row.visits;
         *self.sources.entry(row.source).or_default() += row.views;
-        self.add_bots([
-            row.bots_search,
-            row.bots_ai_crawler,
-            row.bots_preview,
-            row.bots_monitor,
-            row.bots_automation,
-            row.bots_other,
-        ]);
     }
 
     pub(super) fn of_hour(&self, hour: Hour) -> Sum {
@@ -356,6 +325,8 @@ pub struct ReportFacts {
     pub listed: ListedPages,
     /// Rows with a masked path.
     pub masked: MaskedPages,
+    /// Views by robots.
+    pub robots: RobotFacts,
     /// The project's.
     pub time_zone: Tz,
 }
@@ -371,6 +342,7 @@ impl ReportFacts {
             not_found: PageList::default(),
             listed: ListedPages::default(),
             masked: MaskedPages::default(),
+            robots: RobotFacts::default(),
             time_zone: Tz::UTC,
         }
     }
