@@ -200,9 +200,11 @@ impl ReportStore {
         let before = before.map(|scope| if has_rows { scope } else { scope.of(Vec::new()) });
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
         let values = self.all_values(&scope, asked.rules.floor, views);
-        let robots = self.robots(&scope, before.as_ref(), asked.rules.floor);
-        let (first, values, masked, robots) =
-            tokio::try_join!(first, values, self.masked_pages(&scope, views), robots)?;
+        // On the heap: together they would take much of a thread's stack.
+        let (first, values) = (Box::pin(first), Box::pin(values));
+        let masked = Box::pin(self.masked_pages(&scope, views));
+        let robots = Box::pin(self.robots(&scope, before.as_ref(), asked.rules.floor));
+        let (first, values, masked, robots) = tokio::try_join!(first, values, masked, robots)?;
         (facts.values, facts.masked, facts.robots) = (values, masked, robots);
         for Rejections { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
