@@ -241,6 +241,31 @@ async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], S
     Ok(figures)
 }
 
+/// The closed month is of before schema version 10: a kind without names, and names without kinds.
+fn robots_are_apart(report: &Value, is_closed: bool) -> Result<()> {
+    let (robots, bots) = (&report["robots"], &report["totals"]["bots"]);
+    let kinds = robots["kinds"].as_array().context("kinds")?;
+    let sum: u64 = kinds.iter().filter_map(|kind| kind["views"].as_u64()).sum();
+    ensure!(sum > 0 && robots["total"] == sum, "{robots}");
+    if is_closed {
+        ensure!(sum == 5 && kinds[0]["kind"] == "ai_crawler" && bots["ai_crawler"] == 5, "{robots} {bots}");
+        return Ok(());
+    }
+    let of = |name: &str| kinds.iter().find(|kind| kind["kind"] == name).cloned().unwrap_or_default();
+    let [search, training, assistant] = ["search", "ai_training", "ai_assistant"].map(of);
+    ensure!(search["views"] == training["views"] && bots["search"] == search["views"], "{robots} {bots}");
+    ensure!(
+        training["names"][0]["value"] == "GPTBot" && training["names"][0]["views"] == training["views"],
+        "{robots}"
+    );
+    let of_ai = training["views"].as_u64().zip(assistant["views"].as_u64()).map(|(first, second)| first + second);
+    ensure!(bots["ai_crawler"].as_u64() == of_ai, "{robots} {bots}");
+    let pages: Vec<_> = robots["ai_pages"].as_array().into_iter().flatten().map(|page| &page["path"]).collect();
+    ensure!(pages == ["/ai_training", "/ai_assistant"], "{robots}");
+    ensure!(robots["ai_pages"][0]["views"] == training["views"], "{robots}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     let arguments = ["--clock-start", CLOCK, "--close-after-hours", "720"];
@@ -255,6 +280,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         let truth = &truths[month];
         ensure!(report["totals"]["views"] == truth.views && report["totals"]["visits"] == truth.visits, "{month}");
         ensure!(report["period"]["closed"] == (month == MONTHS[0]), "{}", report["period"]);
+        robots_are_apart(&report, month == MONTHS[0]).with_context(|| format!("robots of {month}"))?;
         let week: u64 = report["week"]
             .as_array()
             .context("week")?

@@ -4,7 +4,8 @@ use anyhow::Result;
 use clickhouse::Client;
 use schemas::classes::Source;
 use schemas::tables::{
-    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow,
+    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
+    RobotPageDailyRow, SiteHourlyRow,
 };
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
@@ -178,20 +179,31 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
 
 /// Views by robots in each of these hours: 3 by one search engine, 4 by AI.
 async fn write_robots(client: &Client, hours: &[SiteHourlyRow]) -> Result<()> {
+    let kinds = [("search", "Googlebot", 3), ("ai_training", "GPTBot", 3), ("ai_assistant", "Claude-User", 1)];
+    let (mut names, mut pages) = (Vec::new(), Vec::new());
     for row in hours {
         let day = Hour::from_unix_seconds(row.hour).day().0;
-        for (kind, name, views) in
-            [("search", "Googlebot", 3), ("ai_training", "GPTBot", 3), ("ai_assistant", "Claude-User", 1)]
-        {
-            let sql = "INSERT INTO robot_daily VALUES ('docs', toDate(?), ?, ?, ?, ?, ?, ?, 'headcount')";
-            let query = client.query(sql).bind(day).bind(kind).bind(name).bind(views);
-            query.bind(row.stream).bind(row.window_start).bind(row.next_offset).execute().await?;
-            let sql = "INSERT INTO robot_page_daily VALUES ('docs', toDate(?), ?, ?, ?, ?, ?, ?, 'headcount')";
-            let query = client.query(sql).bind(day).bind(format!("/{kind}")).bind(kind).bind(views);
-            query.bind(row.stream).bind(row.window_start).bind(row.next_offset).execute().await?;
+        let SiteHourlyRow { stream, window_start, next_offset, source, .. } = *row;
+        for (kind, name, views) in kinds {
+            let (project, kind) = (row.project.clone(), kind.to_owned());
+            let (path, robot_group) = (format!("/{kind}"), kind.clone());
+            pages.push(RobotPageDailyRow {
+                project: project.clone(),
+                day,
+                path,
+                robot_group,
+                views,
+                stream,
+                window_start,
+                next_offset,
+                source,
+            });
+            let name = name.to_owned();
+            names.push(RobotDailyRow { project, day, kind, name, views, stream, window_start, next_offset, source });
         }
     }
-    Ok(())
+    insert(client, "robot_daily", &names).await?;
+    insert(client, "robot_page_daily", &pages).await
 }
 
 fn site_row(hour: Hour, views: u64, window: u64) -> SiteHourlyRow {
