@@ -109,10 +109,9 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
 
 async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let binary = args.common.headcount()?;
-    let month = "2026-10".parse().context("a month")?;
-    let readers = |form| Readers::new(args.seed, month, 20_000_000, form);
+    let readers = |form| Readers::of_one(args.seed, form);
     let ours = readers(Form::Headcount);
-    let (slug, page_host) = (ours.slug().to_owned(), ours.page_host());
+    let (slug, page_host) = (ours.slug().to_owned(), ours.page_host().to_owned());
     let ours: Arc<dyn Beacons> = Arc::new(ours);
     let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
     let noop = NoopProcess::start().await?;
@@ -216,11 +215,8 @@ async fn one(
         rate: None,
     };
     let before = cpu()?;
-    let (beacons, target) = (Arc::clone(beacons), target.clone());
-    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &target, number, limits))
-        .await
-        .context("the load test's thread panicked")?
-        .with_context(|| format!("run {} of {who}", number + 1))?;
+    let observed =
+        drive::drive(beacons, target, number, limits).await.with_context(|| format!("run {} of {who}", number + 1))?;
     let (spent, accepted) = (cpu()? - before, accepted(&observed));
     ensure!(
         accepted == observed.due && accepted > 0,

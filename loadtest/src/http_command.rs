@@ -11,8 +11,8 @@ use crate::drive::{self, Beacons, Limits};
 use crate::figures::{Figures, Side};
 use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
+use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
-use crate::scenario::Scenario;
 use crate::shared_args::JsonArg;
 use crate::table::{self, Line};
 use crate::target::Target;
@@ -51,12 +51,6 @@ pub struct HttpArgs {
     /// Runs against the target, and as many against the reference
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub runs: u32,
-    /// Visitors (address and user agent) the beacons come from
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    pub visitors: u32,
-    /// Pages the beacons are of; the most viewed gets about 1/8 of the views of 1,000 pages
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub paths: u32,
     /// Decides every beacon, its id included: with a seed used before, a target that knows ids sees duplicates
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -95,8 +89,6 @@ struct Report<'a> {
     seconds: u32,
     connections: u32,
     client_threads: u32,
-    visitors: u32,
-    paths: u32,
     seed: u64,
     /// Processors this process may use.
     processors: Option<usize>,
@@ -108,7 +100,7 @@ struct Report<'a> {
 
 pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
     let target = Target::parse(&args.target, args.i_own_this_target.as_deref())?;
-    let scenario = Scenario::new(args.seed, &args.project, &args.page_host, args.visitors, args.paths)?;
+    let readers = Readers::of_one(args.seed, Form::Headcount).with_names(&args.project, &args.page_host)?;
     if let Some(pid) = args.target_pid {
         cpu_seconds(pid).context("--target-pid")?;
     }
@@ -117,7 +109,7 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
         None => None,
     };
     println!("{}", Machine::this().line());
-    let (beacons, mut knees): (Arc<dyn Beacons>, _) = (Arc::new(scenario), Vec::new());
+    let (beacons, mut knees): (Arc<dyn Beacons>, _) = (Arc::new(readers), Vec::new());
     if args.find_knee {
         let mut run = 0;
         for side in sides(&target, args.target_pid, noop.as_ref()) {
@@ -243,10 +235,8 @@ pub(crate) async fn one(
         Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
     };
     let before = cpu()?;
-    let (beacons, to) = (Arc::clone(beacons), target.clone());
-    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &to, run, limits))
+    let observed = drive::drive(beacons, target, run, limits)
         .await
-        .context("the load test's thread panicked")?
         .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
     let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
     let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
@@ -261,8 +251,6 @@ fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side,
         seconds: args.seconds,
         connections: args.connections,
         client_threads: args.client_threads,
-        visitors: args.visitors,
-        paths: args.paths,
         seed: args.seed,
         processors: std::thread::available_parallelism().ok().map(usize::from),
         rate: args.rate,

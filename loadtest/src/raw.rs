@@ -18,7 +18,7 @@ const BATCH: usize = 50_000;
 const DATABASE: &str = "headcount_loadtest_raw";
 
 /// What the raw events are in.
-pub const RAW_TABLE: &str = "CREATE TABLE IF NOT EXISTS raw_event (project String CODEC(ZSTD(1)), ts DateTime('UTC') CODEC(Delta, ZSTD(1)), \
+const RAW_TABLE: &str = "CREATE TABLE IF NOT EXISTS raw_event (project String CODEC(ZSTD(1)), ts DateTime('UTC') CODEC(Delta, ZSTD(1)), \
     path String CODEC(ZSTD(1)), status UInt16 CODEC(ZSTD(1)), visitor UInt64) \
     ENGINE = MergeTree PARTITION BY toYYYYMM(ts) ORDER BY (project, ts)";
 
@@ -44,10 +44,13 @@ pub struct RawEvents {
 }
 
 impl RawEvents {
-    /// Into the table of `client`'s database.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client, rows: Vec::new() }
+    /// Creates the table in `client`'s database.
+    ///
+    /// # Errors
+    /// When ClickHouse refuses.
+    pub async fn create(client: Client) -> anyhow::Result<Self> {
+        client.query(RAW_TABLE).execute().await.context("making the table of raw events")?;
+        Ok(Self { client, rows: Vec::new() })
     }
 
     /// Adds an event to the batch.
@@ -111,14 +114,11 @@ pub async fn fill(
     count: u32,
     hour: schemas::Hour,
 ) -> anyhow::Result<Filled> {
-    let url = service.clickhouse_url()?;
-    let summary_bytes = Database::new(&url, "headcount".to_owned()).held(&[]).await?.disk_bytes;
-    let database = Database::new(&url, DATABASE.to_owned());
+    let summary_bytes = service.database("headcount")?.held(&[]).await?.disk_bytes;
+    let database = service.database(DATABASE)?;
     database.execute(&format!("CREATE DATABASE IF NOT EXISTS {DATABASE}")).await?;
-    let client = Client::default().with_url(&url).with_database(DATABASE).with_validation(false);
-    client.query(RAW_TABLE).execute().await.context("making the table of raw events")?;
     let begun = Instant::now();
-    let mut raw = RawEvents::new(client);
+    let mut raw = RawEvents::create(database.client()).await?;
     for (run, k) in (0..runs).flat_map(|run| (0..count).map(move |k| (run, k))) {
         let (path, status, visitor) = readers.event(run, k);
         // At any second of the hour.

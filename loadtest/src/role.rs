@@ -148,21 +148,42 @@ impl Role {
     }
 }
 
-/// The body of an answer on a port of this machine, whatever its status.
-async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let answer = String::from_utf8(answer(port, path, "").await?).context("an answer is no text")?;
-    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+/// An answer to GET.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its HTTP status.
+    pub status: u16,
+    head: String,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
-/// The bytes of an answer on a port of this machine, head and body. `headers` are lines that end with CR LF.
+impl Answer {
+    /// Whether the service's cache had it (`Cache-Status`, RFC 9211).
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.head.lines().any(|line| line.starts_with("cache-status: headcount; hit"))
+    }
+}
+
+/// The body of an answer on a port of this machine, whatever its status.
+async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    String::from_utf8(answer(port, path, "").await?.body).context("an answer is no text")
+}
+
+/// An answer on a port of this machine. `headers` are lines that end with CR LF.
 ///
 /// # Errors
-/// When nothing listens, or the connection breaks.
-pub async fn answer(port: u16, path: &str, headers: &str) -> anyhow::Result<Vec<u8>> {
+/// When nothing listens, the connection breaks, or the answer is no HTTP.
+pub async fn answer(port: u16, path: &str, headers: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer is no HTTP")?;
+    let body = answer.split_off(end + 4);
+    let head = String::from_utf8_lossy(&answer).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("an answer has no status")?;
+    Ok(Answer { status, head, body })
 }

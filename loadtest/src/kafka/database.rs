@@ -52,6 +52,12 @@ impl Database {
         Self { client: Client::default().with_url(url).with_validation(false), name }
     }
 
+    /// A client of the database.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone().with_database(&self.name)
+    }
+
     /// Runs a statement. It may contain question marks.
     ///
     /// # Errors

@@ -71,9 +71,6 @@ pub struct MonthArgs {
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true, default_missing_value = "5",
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub report_probe: Option<u32>,
-    /// Token for these reports; the month's projects are registered as public
-    #[arg(long, value_name = "TOKEN", env = "HEADCOUNT_LOADTEST_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
     /// Leave the month open
     #[arg(long)]
     pub no_close: bool,

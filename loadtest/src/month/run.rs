@@ -190,7 +190,7 @@ impl Run {
         let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
         role.until_ready("", PATIENCE).await?;
-        let readers = probe::Readers::new(&self.plan, role.port, rate, self.args.token.clone());
+        let readers = probe::Readers::by_traffic(Arc::clone(&self.plan), role.port, rate);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let asking = tokio::spawn(async move { readers.ask(&stopped).await });

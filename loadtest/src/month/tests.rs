@@ -19,17 +19,8 @@ fn plan(projects: u32, views: u64) -> Plan {
 }
 
 /// Every view of the month, in order, with its hour.
-fn each(plan: &Plan, mut of: impl FnMut(&super::stream::Place, &super::view::View, u32)) {
-    let shares = Shares::default();
-    let (views, mut stretch) = (Views::new(plan, &shares), Stretch::default());
-    for hour in 0..plan.hours() {
-        for part in 0..plan.parts(hour) {
-            plan.fill(hour, part, &mut stretch);
-            for place in stretch.views() {
-                of(place, &views.view(place, hour), hour);
-            }
-        }
-    }
+fn each(plan: &Plan, of: impl FnMut(&super::stream::Place, &super::view::View, u32)) {
+    plan.each(0..plan.hours(), of);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use schemas::{Coordinate, Hour};
 
 use super::facts::{BOTS, DEVICES, LANGUAGES, READERS, REFERRERS, REGIONS, VERSIONS, by_share};
 use super::plan::Plan;
-use super::stream::{Kind, Place};
+use super::stream::{Kind, Place, Stretch};
 use crate::random::{SplitMix64, mix};
 
 /// One view in so many is of a page that is not there.
@@ -272,6 +272,18 @@ impl<'a> Views<'a> {
     }
 }
 
+impl Plan {
+    /// Hands out every view of these hours of the month, in the order of time, with its place and its hour.
+    pub fn each(&self, hours: std::ops::Range<u32>, mut of: impl FnMut(&Place, &View, u32)) {
+        let (shares, mut stretch) = (Shares::default(), Stretch::default());
+        let views = Views::new(self, &shares);
+        for (hour, part) in hours.flat_map(|hour| (0..self.parts(hour)).map(move |part| (hour, part))) {
+            self.fill(hour, part, &mut stretch);
+            stretch.views().iter().for_each(|place| of(place, &views.view(place, hour), hour));
+        }
+    }
+}
+
 /// Writes records, with one message that is filled anew for each.
 pub struct Encoder {
     record: LogRecord,
@@ -330,16 +342,16 @@ fn fill(message: &mut PageView, plan: &Plan, view: &View) {
 }
 
 impl View {
-    /// The beacon's body, as the script writes it. `host` is the host of all projects' hosts.
-    pub fn write_body(&self, plan: &Plan, host: &str, path: &mut String, body: &mut Vec<u8>) {
-        let (slug, status) = (plan.slug(self.project), self.page.status());
+    /// The beacon's body, as the script writes it for a project whose pages are on `host`.
+    pub fn write_body(&self, slug: &str, host: &str, path: &mut String, body: &mut Vec<u8>) {
+        let status = self.page.status();
         self.page.write_path(path);
         body.clear();
         // Writing to a vector cannot fail.
-        let _ = write!(body, r#"{{"project":"{slug}","url":"https://{slug}.{host}{path}","#);
+        let _ = write!(body, r#"{{"project":"{slug}","url":"https://{host}{path}","#);
         let _ = match (self.referrer, self.arrival) {
             ("", true) => write!(body, r#""referrer":"","#),
-            ("", false) => write!(body, r#""referrer":"https://{slug}.{host}/","#),
+            ("", false) => write!(body, r#""referrer":"https://{host}/","#),
             (referrer, _) => write!(body, r#""referrer":"https://{referrer}/","#),
         };
         let (version, language) = (self.page.version(), self.page.language());
