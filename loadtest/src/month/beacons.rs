@@ -8,7 +8,7 @@ use schemas::Hour;
 
 use super::plan::{Plan, Size};
 use super::stream::{Kind, Place};
-use super::view::{Encoder, Shares, View, Views};
+use super::view::View;
 use crate::drive::Beacons;
 use crate::random::{SplitMix64, Zipf, mix};
 
@@ -35,7 +35,6 @@ pub struct Readers {
     projects: Zipf,
     /// The host of each project's pages.
     hosts: Vec<String>,
-    shares: Shares,
     form: Form,
     /// How many IP addresses all readers share; without it each has its own.
     addresses: Option<u32>,
@@ -49,7 +48,7 @@ impl Readers {
         let projects = Zipf::new(plan.projects.len(), 1.0);
         let hosts = plan.slugs.iter().map(|slug| page_host(slug)).collect();
         let seed = plan.seed;
-        Self { plan, projects, hosts, shares: Shares::default(), form, addresses: None, seed }
+        Self { plan, projects, hosts, form, addresses: None, seed }
     }
 
     /// Readers of one project.
@@ -97,14 +96,15 @@ impl Readers {
         let project = self.projects.sample(&mut rng) as u32;
         let ticket = rng.below(self.plan.projects[project as usize].visits.into()) as u32;
         let index = rng.below(self.plan.views.draw(rng.clone().next_u64() as u32).into()) as u8;
-        let view = Views::new(&self.plan, &self.shares).view(&Place::new(project, ticket, index, Kind::Reader), 0);
+        let view = self.plan.view(&Place::new(project, ticket, index, Kind::Reader), 0);
         View { id, ..view }
     }
 
     /// Key and record of view `k` of run `run`, as an endpoint appends them to the log in `hour`.
-    pub fn record<'a>(&self, encoder: &'a mut Encoder, (run, k): (u32, u32), hour: Hour) -> (u64, &'a [u8]) {
+    #[must_use]
+    pub fn record(&self, run: u32, k: u32, hour: Hour) -> (u64, Vec<u8>) {
         let view = View { hour, ..self.view(run, k) };
-        (view.key, encoder.encode(&self.plan, &view))
+        (view.key, view.record(&self.plan))
     }
 
     /// What a table of raw events stores of beacon `k` of run `run`: path, status, and a hash of its reader.

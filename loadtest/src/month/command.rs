@@ -143,7 +143,7 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
     ensure!(size.views >= 1_000, "a month has at least a thousand page views here");
     let plan = Arc::new(Plan::new(args.seed, args.month.unwrap_or_else(last_month), size));
     let fresh = State {
-        format: 2,
+        format: 3,
         month: plan.month().to_string(),
         seed: args.seed,
         size,

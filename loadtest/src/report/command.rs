@@ -75,7 +75,7 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
     let directory = service.stop().await?;
     append_backlog(&directory.journal(), &readers, args.backlog, Hour(end.0 - HOURS_LEFT - 1)).await?;
     let service = open(binary, directory, Hour(end.0 - HOURS_LEFT), args.projects).await?;
-    let catch_up = load.catch_up(&service).await.context("reports in a catch-up")?;
+    let catch_up = load.catch_up(&service, &steady).await.context("reports in a catch-up")?;
     service.stop().await?;
     Ok(Figures {
         machine: Machine::this(),

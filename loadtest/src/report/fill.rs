@@ -14,7 +14,6 @@ use serde::Serialize;
 use crate::kafka::database::Database;
 use crate::month::plan::Plan;
 use crate::month::result::{bytes, rows};
-use crate::month::view::Encoder;
 use crate::month::watch::tables;
 use crate::random::mix;
 use crate::raw::{RawEvent, RawEvents};
@@ -73,7 +72,6 @@ async fn month(
     offset: &mut u64,
     mut raw: Option<&mut RawEvents>,
 ) -> anyhow::Result<Vec<u64>> {
-    let mut encoder = Encoder::default();
     let mut counts = vec![0; plan.size().projects as usize];
     for from in (0..hours).step_by(crate::WINDOW_HOURS as usize) {
         let appended_hour = plan.month().first_hour().0 + from;
@@ -83,7 +81,7 @@ async fn month(
             if place.repeat || outcome.is_err() {
                 return;
             }
-            outcome = window.apply(*offset, encoder.encode(plan, view));
+            outcome = window.apply(*offset, &view.record(plan));
             *offset += 1;
             let Some(visitor) = view.visitor else { return };
             counts[view.project as usize] += 1;

@@ -20,7 +20,6 @@ use crate::kafka::database::Database;
 use crate::month::beacons::Readers;
 use crate::month::plan::Plan;
 use crate::month::probe::{self, Probed, report_path};
-use crate::month::view::Encoder;
 use crate::random::{SplitMix64, Zipf};
 use crate::service::Service;
 
@@ -45,6 +44,8 @@ pub struct UnderLoad {
     pub posted: figures::Figures,
     /// Reports.
     pub reports: Probed,
+    /// Records in the ledger before it.
+    pub before: u64,
     /// Records that were folded and written meanwhile.
     pub counted: u64,
 }
@@ -66,23 +67,23 @@ impl Load<'_> {
     /// When a report or a beacon fails, or the service ends.
     pub async fn steady(&self, service: &Service) -> anyhow::Result<UnderLoad> {
         let until = Duration::from_secs(self.args.load_seconds.into());
-        self.phase(service, 0, async |elapsed, _| Ok(elapsed >= until)).await
+        self.phase(service, 0, |elapsed, _| elapsed >= until).await
     }
 
-    /// Reports while beacons come, until the backlog is counted.
+    /// Reports while beacons come, until the backlog is counted, which was appended after `steady`.
     ///
     /// # Errors
     /// When a report or a beacon fails, or the service ends.
-    pub async fn catch_up(&self, service: &Service) -> anyhow::Result<UnderLoad> {
-        let backlog = u64::from(self.args.backlog);
-        self.phase(service, CATCH_UP_RUN, async |_, counted| Ok(counted >= backlog)).await
+    pub async fn catch_up(&self, service: &Service, steady: &UnderLoad) -> anyhow::Result<UnderLoad> {
+        let all = steady.before + steady.posted.accepted() + u64::from(self.args.backlog);
+        self.phase(service, CATCH_UP_RUN, |_, counted| counted >= all).await
     }
 
     async fn phase(
         &self,
         service: &Service,
         first_run: u32,
-        is_over: impl AsyncFn(Duration, u64) -> anyhow::Result<bool>,
+        is_over: impl Fn(Duration, u64) -> bool,
     ) -> anyhow::Result<UnderLoad> {
         let database = service.database("headcount")?;
         let (begun, before) = (Instant::now(), counted(&database).await?);
@@ -101,7 +102,7 @@ impl Load<'_> {
         for run in first_run.. {
             observed.add(drive::drive(&beacons, &service.target(), run, limits).await?);
             now = counted(&database).await?;
-            if is_over(begun.elapsed(), now - before).await? {
+            if is_over(begun.elapsed(), now) {
                 break;
             }
         }
@@ -111,7 +112,7 @@ impl Load<'_> {
         let posted = figures::Figures::new(Side::Target, 0, &observed, None, None);
         ensure!(posted.errors() == 0, "beacons were not accepted: {}", posted.outcome());
         ensure!(reports.failed == 0, "reports failed, the first: {:?}", reports.first_failure);
-        Ok(UnderLoad { seconds, posted, reports, counted: now - before })
+        Ok(UnderLoad { seconds, posted, reports, before, counted: now - before })
     }
 
     /// Questions for the report of each project once, so that the cache has none of them: in an order that is drawn by traffic.
@@ -144,12 +145,10 @@ async fn counted(database: &Database) -> anyhow::Result<u64> {
 pub async fn append_backlog(journal: &Path, readers: &Readers, count: u32, hour: Hour) -> anyhow::Result<()> {
     let config = JournalConfig { queue_bytes: QUEUE_BYTES, ..JournalConfig::default() };
     let journal = Journal::open(journal, config, move || hour).context("opening the log")?;
-    let mut encoder = Encoder::default();
     for from in (0..count).step_by(BATCH as usize) {
         let mut appends = JoinSet::new();
         for k in from..(from + BATCH).min(count) {
-            let (key, record) = readers.record(&mut encoder, (BACKLOG_RUN, k), hour);
-            let (journal, record) = (journal.clone(), record.to_vec());
+            let ((key, record), journal) = (readers.record(BACKLOG_RUN, k, hour), journal.clone());
             appends.spawn(async move { journal.append(key, record).await });
         }
         while let Some(appended) = appends.join_next().await {
