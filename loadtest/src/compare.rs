@@ -23,12 +23,14 @@ use crate::raw::{self, Raw};
 use crate::report::ask;
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
-use crate::table::{self, Spread};
+use crate::table::{self, Measure, Spread, Table};
 use crate::target::Target;
 
 /// How long starting, asking for reports and stopping may take; and counting, after each run.
 const BESIDES: Duration = Duration::from_secs(900);
 const BETWEEN_SECONDS: u32 = 120;
+/// The other counter.
+const GOATCOUNTER: &str = "GoatCounter";
 /// Reports that are asked for, one after another.
 const REPORTS: usize = 50;
 
@@ -133,7 +135,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     };
     println!("{}\n", report.machine.line());
     let mut of_service = Whole { who: "headcount serve", ..Whole::default() };
-    let mut of_goats = Whole { who: "GoatCounter", ..Whole::default() };
+    let mut of_goats = Whole { who: GOATCOUNTER, ..Whole::default() };
     let mut pairs = HashSet::new();
     for number in 0..args.runs {
         let cpu = || cpu_seconds(noop.pid);
@@ -148,7 +150,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
 
         if let Some(goats) = &goats {
             let cpu = || cpu_seconds(goats.pid);
-            let (mut run, seen) = one(&args, "GoatCounter", &theirs, &goats.target(), number, &cpu).await?;
+            let (mut run, seen) = one(&args, GOATCOUNTER, &theirs, &goats.target(), number, &cpu).await?;
             of_goats.accepted += accepted(&seen);
             ensure!(accepted(&seen) == u64::from(args.count), "GoatCounter did not accept all: raise --seconds");
             first_views(theirs.as_ref(), number, args.count, &mut pairs);
@@ -260,63 +262,27 @@ async fn asked(report: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<S
     Spread::of(times).context("reports were asked for")
 }
 
-/// In what each of the two is ahead of the other, by their medians.
-fn ahead(report: &Report) -> String {
-    let [ours, theirs] = ["headcount serve", "GoatCounter"];
-    let median = |who: &str, of: fn(&Run) -> Option<f64>| {
-        Some(Spread::of(report.runs.iter().filter(|run| run.who == who).filter_map(of))?.median)
-    };
-    type Of<T> = (&'static str, fn(&T) -> Option<f64>);
-    // Less is better, but for the first.
-    let of_runs: [Of<Run>; 4] = [
-        ("accepted beacons a second", |run| Some(-run.accepted_per_second)),
-        ("latency (p99)", |run| Some(run.p99_ms)),
-        ("processor time", |run| Some(run.cpu_seconds_per_1000)),
-        ("time until counted", |run| run.counted_after_seconds),
-    ];
-    let of_whole: [Of<Whole>; 3] = [
-        ("memory", |whole| Some(whole.peak_bytes as f64)),
-        ("disk", |whole| Some(whole.disk_bytes as f64)),
-        ("time of a report", |whole| whole.report_ms.map(|spread| spread.median)),
-    ];
-    let whole = |who: &str, of: fn(&Whole) -> Option<f64>| of(report.whole.iter().find(|whole| whole.who == who)?);
-    let pairs = of_runs.iter().map(|(name, of)| (*name, median(ours, *of), median(theirs, *of)));
-    let pairs = pairs.chain(of_whole.iter().map(|(name, of)| (*name, whole(ours, *of), whole(theirs, *of))));
-    let (mut we, mut they) = (Vec::new(), Vec::new());
-    for (name, our, their) in pairs {
-        match (our, their) {
-            (Some(our), Some(their)) if our < their => we.push(name),
-            (Some(our), Some(their)) if their < our => they.push(name),
-            _ => {}
-        }
+const MEASURES: [Measure<Run>; 5] = [
+    ("accepted beacons/s", 0, |run, _| Some(run.accepted_per_second)),
+    ("p50 ms", 2, |run, _| Some(run.p50_ms)),
+    ("p99 ms", 2, |run, _| Some(run.p99_ms)),
+    ("server CPU s/1,000", 4, |run, _| Some(run.cpu_seconds_per_1000)),
+    ("s from last answer to counted", 2, |run, _| run.counted_after_seconds),
+];
+
+impl table::Run for Run {
+    fn column(&self) -> String {
+        self.who.to_owned()
     }
-    let list = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    if report.whole.iter().all(|whole| whole.who != theirs) {
-        return format!("GoatCounter took no part. {}", goatcounter::HOW);
+
+    fn round(&self) -> u32 {
+        0
     }
-    format!("headcount is ahead in: {}. GoatCounter is ahead in: {}.", list(we), list(they))
 }
 
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
-    let names = ["no-op", "headcount serve", "GoatCounter"];
-    let present: Vec<String> =
-        names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).map(str::to_owned).collect();
-    type Measure = (&'static str, usize, fn(&Run) -> Option<f64>);
-    let measures: [Measure; 5] = [
-        ("accepted beacons/s", 0, |run| Some(run.accepted_per_second)),
-        ("p50 ms", 2, |run| Some(run.p50_ms)),
-        ("p99 ms", 2, |run| Some(run.p99_ms)),
-        ("server CPU s/1,000", 4, |run| Some(run.cpu_seconds_per_1000)),
-        ("s from last answer to counted", 2, |run| run.counted_after_seconds),
-    ];
-    let spread = |name: &String, of: fn(&Run) -> Option<f64>| {
-        Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of))
-    };
-    let rows = measures
-        .into_iter()
-        .map(|(measure, decimals, of)| (measure, decimals, present.iter().map(|name| spread(name, of)).collect()));
-    let mut out = format!("\n{}", table::text(&present, rows));
+    let mut out = format!("\n{}", Table::of(&report.runs, "", &MEASURES).render());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     out.push('\n');
     for whole in &report.whole {
@@ -336,7 +302,9 @@ fn render(report: &Report) -> String {
     if let Some(raw) = &report.raw {
         let _ = writeln!(out, "{}", raw.line());
     }
-    let _ = writeln!(out, "\n{}", ahead(report));
+    if report.whole.iter().all(|whole| whole.who != GOATCOUNTER) {
+        let _ = writeln!(out, "\nGoatCounter took no part. {}", goatcounter::HOW);
+    }
     out.push_str(
         "\n- headcount answers when the view is on disk. GoatCounter answers when it is in memory and writes every ten seconds: what \
          was answered since is lost with the process. Its figure above is of acceptance, not of durability.\n\
@@ -350,35 +318,4 @@ fn render(report: &Report) -> String {
          own files.\n",
     );
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(who: &'static str, rate: f64, p99_ms: f64) -> Run {
-        let counted_after_seconds = None;
-        Run { who, accepted_per_second: rate, p50_ms: 1.0, p99_ms, cpu_seconds_per_1000: 0.1, counted_after_seconds }
-    }
-
-    #[test]
-    fn whoever_is_ahead_is_named_whether_or_not_it_is_us() {
-        let whole = |who, peak_bytes| Whole { who, peak_bytes, ..Whole::default() };
-        let mut report = Report {
-            format: 1,
-            machine: Machine::default(),
-            count: 1,
-            connections: 1,
-            runs: vec![run("headcount serve", 100.0, 3.0), run("GoatCounter", 200.0, 9.0)],
-            whole: vec![whole("headcount serve", 300), whole("GoatCounter", 80)],
-            raw: None,
-        };
-        let told = ahead(&report);
-        assert_eq!(
-            told,
-            "headcount is ahead in: latency (p99). GoatCounter is ahead in: accepted beacons a second, memory."
-        );
-        report.whole.pop();
-        assert!(ahead(&report).contains("took no part"));
-    }
 }

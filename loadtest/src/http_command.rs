@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::cpu::cpu_seconds;
+use crate::cpu::{cpu_seconds, listener_pid};
 use crate::drive::{self, Beacons, Limits};
 use crate::figures::{Figures, Side};
 use crate::knee::{self, Knee, Limit};
@@ -14,21 +15,14 @@ use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
 use crate::shared_args::JsonArg;
-use crate::table::{self, Line};
+use crate::table::{self, Measure, Table};
 use crate::target::Target;
 
 /// A target this near to a server that does nothing shows nothing of its own.
 const NEAR_NOOP: f64 = 0.9;
 
-/// What the target is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Against {
-    /// A server on the same HTTP shell that answers 202 and does nothing
-    Noop,
-}
-
 /// Arguments of `headcount-loadtest http`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct HttpArgs {
     /// Server to load, as in http://127.0.0.1:8080; it must trust this machine's X-Forwarded-For
     #[arg(long, value_name = "URL")]
@@ -64,78 +58,77 @@ pub struct HttpArgs {
     /// beginning at --rate (1,000 if none is given); --count bounds a stage
     #[arg(long)]
     pub find_knee: bool,
-    /// Alternate with runs against a reference, and report the ratio
-    #[arg(long, value_enum)]
-    pub against: Option<Against>,
-    /// Process id of the target, to report its processor time (Linux)
-    #[arg(long, value_name = "PID")]
-    pub target_pid: Option<u32>,
+    /// Alternate with runs against a server on the same HTTP shell that answers 202 and does nothing, and report the ratio
+    #[arg(long)]
+    pub noop: bool,
     #[command(flatten)]
     pub json: JsonArg,
-    /// Load a server that is not on this machine; must repeat the target's host
-    #[arg(long, value_name = "HOST")]
-    pub i_own_this_target: Option<String>,
-    /// Succeed although beacons were answered with something else than 202
-    #[arg(long)]
-    pub allow_refusals: bool,
 }
 
-/// The JSON file.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    format: u32,
-    target: &'a str,
-    count: Option<u32>,
-    seconds: u32,
-    connections: u32,
-    client_threads: u32,
-    seed: u64,
-    /// Processors this process may use.
-    processors: Option<usize>,
-    rate: Option<u32>,
-    runs: &'a [Figures],
-    table: &'a [Line],
-    knees: &'a [(Side, Knee)],
+const MEASURES: [Measure<Figures>; 10] = [
+    ("requests/s", 0, |f, _| Some(f.requests_per_second)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.requests_per_second / noop?.requests_per_second)),
+    ("p50 ms", 2, |f, _| Some(f.latency_ms?.p50)),
+    ("p90 ms", 2, |f, _| Some(f.latency_ms?.p90)),
+    ("p99 ms", 2, |f, _| Some(f.latency_ms?.p99)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.latency_ms?.p99 / noop?.latency_ms?.p99)),
+    ("p99.9 ms", 2, |f, _| Some(f.latency_ms?.p99_9)),
+    ("max ms", 2, |f, _| Some(f.latency_ms?.max)),
+    ("server CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.server),
+    ("client CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.client),
+];
+
+impl table::Run for Figures {
+    fn column(&self) -> String {
+        self.side.name().to_owned()
+    }
+
+    fn round(&self) -> u32 {
+        self.run
+    }
 }
 
 pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
-    let target = Target::parse(&args.target, args.i_own_this_target.as_deref())?;
+    let target = Target::parse(&args.target)?;
     let readers = Readers::of_one(args.seed, Form::Headcount).with_names(&args.project, &args.page_host)?;
-    if let Some(pid) = args.target_pid {
-        cpu_seconds(pid).context("--target-pid")?;
-    }
-    let noop = match args.against {
-        Some(Against::Noop) => Some(NoopProcess::start().await?),
-        None => None,
-    };
+    let noop = if args.noop { Some(NoopProcess::start().await?) } else { None };
     println!("{}", Machine::this().line());
-    let (beacons, mut knees): (Arc<dyn Beacons>, _) = (Arc::new(readers), Vec::new());
+    let beacons: Arc<dyn Beacons> = Arc::new(readers);
+    let (mut knees, mut runs) = (Vec::new(), Vec::new());
     if args.find_knee {
         let mut run = 0;
-        for side in sides(&target, args.target_pid, noop.as_ref()) {
-            let knee = knee(&args, &side, &beacons, &mut run).await?;
-            knees.push((side.0, knee));
+        for server in sides(&target, noop.as_ref()) {
+            knees.push((server.0, knee(&args, &server, &beacons, &mut run).await?));
         }
         if let Some(line) = beside(&knees) {
             println!("{line}");
         }
+    } else {
+        runs = measure(&args, &target, noop.as_ref(), beacons).await?;
     }
-    let runs = if args.find_knee { Vec::new() } else { measure(&args, &target, noop.as_ref(), beacons).await? };
     if let Some(noop) = noop {
         noop.stop().await?;
     }
-    let lines = table::lines(&runs);
+    let table = Table::of(&runs, Side::Noop.name(), &MEASURES);
     if !args.find_knee {
-        print!("\n{}", table::render(&lines));
+        print!("\n{}", table.render());
     }
-    write_json(&args, &runs, &lines, &knees)?;
-    if args.find_knee { Ok(()) } else { judge(&runs, args.allow_refusals) }
+    args.json.write(&json!({
+        "format": 2,
+        "machine": Machine::this(),
+        "arguments": args,
+        "runs": runs,
+        "table": table,
+        "knees": knees,
+    }))?;
+    if args.find_knee { Ok(()) } else { judge(&runs) }
 }
 
 /// Whom to load, where, and as which process.
 type Server = (Side, Target, Option<u32>);
 
-fn sides(target: &Target, pid: Option<u32>, noop: Option<&NoopProcess>) -> Vec<Server> {
+fn sides(target: &Target, noop: Option<&NoopProcess>) -> Vec<Server> {
+    let pid = target.addresses.first().and_then(|address| listener_pid(address.port()));
     let reference = noop.map(|noop| (Side::Noop, Target::at(noop.address), Some(noop.pid)));
     reference.into_iter().chain([(Side::Target, target.clone(), pid)]).collect()
 }
@@ -204,7 +197,7 @@ async fn measure(
     noop: Option<&NoopProcess>,
     beacons: Arc<dyn Beacons>,
 ) -> anyhow::Result<Vec<Figures>> {
-    let sides = sides(target, args.target_pid, noop);
+    let sides = sides(target, noop);
     let mut runs = Vec::new();
     for run in 0..args.runs {
         for server in &sides {
@@ -243,26 +236,8 @@ pub(crate) async fn one(
     Ok(Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
 }
 
-fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side, Knee)]) -> anyhow::Result<()> {
-    let report = Report {
-        format: 1,
-        target: &args.target,
-        count: args.count,
-        seconds: args.seconds,
-        connections: args.connections,
-        client_threads: args.client_threads,
-        seed: args.seed,
-        processors: std::thread::available_parallelism().ok().map(usize::from),
-        rate: args.rate,
-        runs,
-        table,
-        knees,
-    };
-    args.json.write(&report)
-}
-
 /// An error if any run had one, or posted nothing at all.
-fn judge(runs: &[Figures], allow_refusals: bool) -> anyhow::Result<()> {
+fn judge(runs: &[Figures]) -> anyhow::Result<()> {
     let answered: u64 = runs.iter().map(|f| f.answered).sum();
     if answered == 0 {
         bail!("no beacon was answered");
@@ -273,7 +248,7 @@ fn judge(runs: &[Figures], allow_refusals: bool) -> anyhow::Result<()> {
         .map(|f| format!("run {} {}: {}", f.run + 1, f.side.name(), f.outcome()))
         .collect();
     let errors: u64 = runs.iter().map(Figures::errors).sum();
-    if errors > 0 && !allow_refusals {
+    if errors > 0 {
         bail!("{errors} beacons were not answered 202 ({})", faulty.join("; "));
     }
     Ok(())
@@ -295,12 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn refusals_fail_the_command_unless_allowed() {
-        assert!(judge(&[run_with(&[202, 202])], false).is_ok());
-        let error = judge(&[run_with(&[202, 429])], false).unwrap_err().to_string();
+    fn refusals_fail_the_command() {
+        assert!(judge(&[run_with(&[202, 202])]).is_ok());
+        let error = judge(&[run_with(&[202, 429])]).unwrap_err().to_string();
         assert_eq!(error, "1 beacons were not answered 202 (run 1 target: 202 × 1, 429 × 1)");
-        assert!(judge(&[run_with(&[202, 429])], true).is_ok());
-        assert!(judge(&[run_with(&[])], true).is_err());
+        assert!(judge(&[run_with(&[])]).is_err());
     }
 
     #[test]
@@ -323,9 +297,9 @@ mod tests {
             let fixed = ["loadtest", "--target", "http://127.0.0.1:1", "--project", "p", "--page-host", "h"];
             <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
         };
-        let args = parse(&["--against", "noop"]).unwrap();
+        let args = parse(&["--noop"]).unwrap();
         assert_eq!((limits(&args).count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
-        assert_eq!((args.against, args.rate, args.find_knee), (Some(Against::Noop), None, false));
+        assert_eq!((args.noop, args.rate, args.find_knee), (true, None, false));
         assert!(parse(&["--rate", "0"]).is_err());
         assert!(parse(&["--count", "5000001"]).is_err());
         assert!(parse(&["--connections", "0"]).is_err());

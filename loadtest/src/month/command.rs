@@ -15,7 +15,6 @@ use super::result::MonthResult;
 use super::run::Run;
 use super::state::State;
 use super::text;
-use super::watch::Servers;
 use crate::interrupt::Interrupts;
 use crate::kafka::command::{Setting as Kafka, unique};
 use crate::kafka::database::Database;
@@ -109,9 +108,6 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
             println!("the same command goes on from here (its state is in {})", path.display());
         }
-        _ if run.args.servers.keep => {
-            println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
-        }
         state => {
             run.database.remove().await;
             topic::remove(&run.kafka.bootstrap, &run.kafka.topic, &[run.state.group()]).await;
@@ -134,7 +130,7 @@ async fn interrupted(run: &Run, interrupts: &mut Interrupts) {
 }
 
 fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
-    let pids = args.servers.pids()?;
+    let servers = args.servers.pids()?;
     let preset = args.preset.size();
     let size = Size {
         projects: args.projects.unwrap_or(preset.projects),
@@ -152,7 +148,6 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
         name: format!("{:016x}", unique()),
     };
     let (state, resumed) = State::resume_or_begin(args.state.as_deref(), fresh)?;
-    let servers = Servers { kafka: pids.kafka, clickhouse: pids.clickhouse, query: None };
     let binary = args.common.headcount()?;
     Ok(Run {
         kafka: Kafka {

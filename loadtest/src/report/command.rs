@@ -67,7 +67,8 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
         }
         selects_each = Some(selects(&database, service.port(), &projects, args.month).await?);
     }
-    eprintln!("measured at rest");
+    // With an empty cache.
+    let service = open(binary, service.stop().await?, Hour(end.0 - HOURS_LEFT - 1), args.projects).await?;
 
     let readers = Arc::new(Readers::new(Plan::clone(&plan), Form::Headcount));
     let load = Load { args, plan: &plan, readers: &readers };
