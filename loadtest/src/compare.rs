@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use schemas::Hour;
 use serde::Serialize;
 
 use crate::cpu::{cpu_seconds, peak_bytes};
@@ -19,8 +18,6 @@ use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
-use crate::raw::{self, Raw};
-use crate::report::ask;
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
 use crate::table::{self, Measure, Spread, Table};
@@ -95,7 +92,6 @@ struct Report {
     connections: u32,
     runs: Vec<Run>,
     whole: Vec<Whole>,
-    raw: Option<Raw>,
 }
 
 /// Answered with success: 202 by us, 200 by GoatCounter.
@@ -113,13 +109,12 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let binary = args.common.headcount()?;
     let readers = |form| Readers::of_one(args.seed, form);
     let ours = readers(Form::Headcount);
-    let (slug, page_host) = (ours.slug().to_owned(), ours.page_host().to_owned());
-    let ours: Arc<dyn Beacons> = Arc::new(ours);
     let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
     let noop = NoopProcess::start().await?;
     // Each report is computed, as the other's is; and its time is asked for, not whether one may ask so often.
     let settings = ["--report-rate", "0", "--report-cache-bytes", "0"];
-    let service = Service::start(&binary, &slug, &page_host, &settings).await?;
+    let service = Service::start(&binary, ours.slug(), ours.page_host(), &settings).await?;
+    let ours: Arc<dyn Beacons> = Arc::new(ours);
     let goats = match &args.goatcounter {
         Some(binary) => Some(GoatCounter::start(binary).await?),
         None => None,
@@ -131,7 +126,6 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
         connections: args.connections,
         runs: Vec::new(),
         whole: Vec::new(),
-        raw: None,
     };
     println!("{}\n", report.machine.line());
     let mut of_service = Whole { who: "headcount serve", ..Whole::default() };
@@ -166,16 +160,6 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     (of_service.disk_bytes, of_service.journal_bytes) = (service.disk_bytes(), Some(service.journal_bytes()));
     let (own, engine) = service.peaks()?;
     of_service.peak_bytes = own + engine.unwrap_or(0);
-    // Last of what is asked of this service: the table of raw events is in its ClickHouse.
-    let hour = now();
-    let filled = raw::fill(&service, &readers(Form::Headcount), args.runs, args.count, hour).await?;
-    let expected = filled.raw.views;
-    let question = async || {
-        let views = ask::raw(&filled.database, &slug, hour.month()).await?;
-        ensure!(views == expected, "{views} raw events are counted of {expected}");
-        Ok(())
-    };
-    report.raw = Some(Raw { question_ms: Some(asked(question).await?), ..filled.raw.clone() });
     report.whole.push(of_service);
     if let Some(goats) = goats {
         of_goats.expected = pairs.len() as u64;
@@ -188,12 +172,6 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     noop.stop().await?;
     print!("{}", render(&report));
     args.common.json.write(&report)
-}
-
-/// The running hour.
-fn now() -> Hour {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX))
 }
 
 fn tell(report: &mut Report, run: Run) {
@@ -298,9 +276,6 @@ fn render(report: &Report) -> String {
             mib(whole.peak_bytes),
             whole.report_ms.map_or_else(|| "–".to_owned(), |spread| spread.show(1))
         );
-    }
-    if let Some(raw) = &report.raw {
-        let _ = writeln!(out, "{}", raw.line());
     }
     if report.whole.iter().all(|whole| whole.who != GOATCOUNTER) {
         let _ = writeln!(out, "\nGoatCounter took no part. {}", goatcounter::HOW);

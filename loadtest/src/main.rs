@@ -24,7 +24,6 @@ mod machine;
 mod month;
 mod noop;
 mod random;
-mod raw;
 mod report;
 mod role;
 mod service;

@@ -12,6 +12,7 @@ pub mod ask;
 mod command;
 pub mod fill;
 mod load;
+mod raw;
 mod show;
 
 pub(crate) use command::run;

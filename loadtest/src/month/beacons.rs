@@ -107,13 +107,6 @@ impl Readers {
         (view.key, view.record(&self.plan))
     }
 
-    /// What a table of raw events stores of beacon `k` of run `run`: path, status, and a hash of its reader.
-    #[must_use]
-    pub fn event(&self, run: u32, k: u32) -> (String, u16, u64) {
-        let view = self.view(run, k);
-        (view.page.path(), view.page.status(), mix(self.seed ^ u64::from(view.visitor.unwrap_or(0)) << 8))
-    }
-
     fn address(&self, view: &View, k: u32) -> Ipv6Addr {
         let reader = match self.addresses {
             Some(few) => (SplitMix64::nth(self.seed, u64::from(k)) as u32 % few) | (1 << 31),

@@ -79,7 +79,7 @@ impl Side {
 }
 
 /// The same question of the raw events: totals, days, and the hundred most viewed pages, each with `uniq()`. Returns the views.
-pub(crate) async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u64> {
+async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u64> {
     let (from, to) = (month.first_hour().unix_seconds(), month.end_hour().unix_seconds());
     let rows = format!(
         "FROM {}.raw_event WHERE project = '{slug}' AND ts >= toDateTime({from}, 'UTC') AND ts < toDateTime({to}, 'UTC')",

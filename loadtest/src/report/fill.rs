@@ -11,12 +11,12 @@ use clickhouse::Client;
 use schemas::StreamId;
 use serde::Serialize;
 
+use super::raw::{RawEvent, RawEvents};
 use crate::kafka::database::Database;
 use crate::month::plan::Plan;
 use crate::month::result::{bytes, rows};
 use crate::month::watch::tables;
 use crate::random::mix;
-use crate::raw::{RawEvent, RawEvents};
 
 /// The stream of the log that the rows are of.
 const STREAM: StreamId = StreamId(1);
