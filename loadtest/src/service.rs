@@ -210,17 +210,9 @@ impl Service {
     /// # Errors
     /// When they do not come, or too many do.
     pub async fn counted(&self, views: u64) -> anyhow::Result<Duration> {
-        let begun = Instant::now();
-        loop {
-            // Until the first view there is no report.
-            let told = self.report().await.ok().and_then(|report| report["totals"]["views"].as_u64()).unwrap_or(0);
-            ensure!(told <= views, "the report has {told} views, {views} were accepted");
-            if told == views {
-                return Ok(begun.elapsed());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "the report has {told} views of {views} that were accepted");
-            tokio::time::sleep(LOOK).await;
-        }
+        let (counted, took) = self.settled(views, views).await;
+        ensure!(counted == views, "the report has {counted} views, {views} were accepted");
+        Ok(took)
     }
 
     /// Views by people that the report has when it has `most`, or at least `accepted` and no more for `STILL`, or it is too late; and

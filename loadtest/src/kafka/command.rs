@@ -15,21 +15,10 @@ use super::report;
 use super::topic::{Filled, Times};
 use super::{aggregators, drain, producer, table_engine, topic};
 use crate::cpu::{Each, Servers, cpu_seconds, forget_peak, peak_bytes};
-use crate::interrupt::Interrupts;
+use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::random::mix;
 use crate::shared_args::{CommonArgs, ServerArgs};
-
-/// What the aggregator is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
-pub enum Contender {
-    /// A producer that sends the same records, made beforehand, to a topic of its own
-    Produce,
-    /// A consumer that reads everything and does nothing
-    Drain,
-    /// ClickHouse's own Kafka table engine, with materialized views
-    Engine,
-}
 
 /// Arguments of `headcount-loadtest kafka`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
@@ -57,9 +46,6 @@ pub struct KafkaArgs {
     /// Processes of `headcount aggregate` in one group; a list makes a contender of each number
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=16))]
     pub aggregators: Vec<u32>,
-    /// Compare with these
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Produce, Contender::Drain, Contender::Engine])]
-    pub against: Vec<Contender>,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -96,11 +82,8 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
     };
     let mut test =
         Test { args: &args, setting, own, servers, name, sending: false, groups: Vec::new(), runs: Vec::new() };
-    let mut interrupts = Interrupts::listen()?;
-    let outcome = tokio::select! {
-        outcome = test.all() => outcome,
-        () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
-    };
+    // Each run has its own bound.
+    let outcome = bounded(Duration::MAX, test.all()).await;
     for number in 0..test.groups.len() {
         Database::new(&args.servers.clickhouse_url, test.database(number)).remove().await;
     }
@@ -146,17 +129,9 @@ impl Test<'_> {
 
     async fn all(&mut self) -> anyhow::Result<()> {
         let filled = self.fill().await?;
-        let mut order = Vec::new();
-        if self.args.against.contains(&Contender::Produce) {
-            order.push(Who::Producer);
-        }
-        if self.args.against.contains(&Contender::Drain) {
-            order.push(Who::Drain);
-        }
-        order.extend(self.args.aggregators.iter().map(|&processes| Who::Aggregators(processes)));
-        if self.args.against.contains(&Contender::Engine) {
-            order.push(Who::TableEngine);
-        }
+        let aggregators = self.args.aggregators.iter().map(|&processes| Who::Aggregators(processes));
+        let order: Vec<Who> =
+            [Who::Producer, Who::Drain].into_iter().chain(aggregators).chain([Who::TableEngine]).collect();
         for run in 0..self.args.runs {
             for &who in &order {
                 let figures = self
@@ -345,12 +320,8 @@ mod tests {
         };
         let args = parse(&[]).unwrap();
         assert_eq!((args.views, args.partitions, args.runs), (2_000_000, 4, 3));
-        assert_eq!(
-            (args.aggregators, args.against),
-            (vec![1, 2], vec![Contender::Produce, Contender::Drain, Contender::Engine])
-        );
-        let args = parse(&["--aggregators", "3", "--against", "drain"]).unwrap();
-        assert_eq!((args.aggregators, args.against), (vec![3], vec![Contender::Drain]));
+        assert_eq!(args.aggregators, [1, 2]);
+        assert_eq!(parse(&["--aggregators", "3"]).unwrap().aggregators, [3]);
         for refused in [
             ["--views", "999"],
             ["--views", "50000001"],
@@ -375,7 +346,6 @@ mod tests {
             runs: 1,
             seconds: 1,
             aggregators: vec![1],
-            against: Vec::new(),
         };
         let refused = run(args("127.0.0.1:1", "http://192.0.2.1:8123")).await.unwrap_err().to_string();
         assert!(refused.contains("not a loopback address"), "{refused}");
