@@ -11,7 +11,7 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{Figures, Side};
+use crate::figures::{Figures, TARGET};
 use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
@@ -139,7 +139,7 @@ async fn measure(
     let unanswered = all.into_iter().map(|observed| observed.unanswered + observed.transport_errors).sum();
     let (counted, counted_after) = service.settled(accepted, accepted + unanswered).await;
     let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;
-    let figures = |observed: &Observed| Figures::new(Side::Target, 0, observed, None, None);
+    let figures = |observed: &Observed| Figures::new(TARGET, 0, observed, None, None);
     Ok(Report {
         format: 1,
         machine: Machine::this(),
@@ -162,7 +162,7 @@ async fn measure(
 }
 
 async fn posted(service: &Service, beacons: &Arc<dyn Beacons>, run: u32, limits: Limits) -> anyhow::Result<Observed> {
-    let observed = drive::drive(beacons, &service.target(), run, limits).await?;
+    let observed = drive::observe(beacons, &service.target(), run, limits).await?;
     ensure!(!observed.answers.is_empty(), "no beacon was answered: {:?}", observed.first_error);
     Ok(observed)
 }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn report(accepted: u64, unanswered: u64, counted: u64) -> Report {
-        let figures = || Figures::new(Side::Target, 0, &Observed::default(), None, None);
+        let figures = || Figures::new(TARGET, 0, &Observed::default(), None, None);
         Report {
             format: 1,
             machine: Machine::default(),

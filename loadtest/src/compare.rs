@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{Figures, Side};
+use crate::figures::{Figures, TARGET};
 use crate::goatcounter::{self, GoatCounter};
 use crate::interrupt::bounded;
 use crate::machine::Machine;
@@ -195,8 +195,9 @@ async fn one(
         rate: None,
     };
     let before = cpu()?;
-    let observed =
-        drive::drive(beacons, target, number, limits).await.with_context(|| format!("run {} of {who}", number + 1))?;
+    let observed = drive::observe(beacons, target, number, limits)
+        .await
+        .with_context(|| format!("run {} of {who}", number + 1))?;
     let (spent, accepted) = (cpu()? - before, accepted(&observed));
     ensure!(
         accepted == observed.due && accepted > 0,
@@ -205,7 +206,7 @@ async fn one(
         observed.transport_errors + observed.unanswered,
         observed.first_error
     );
-    let latency = Figures::new(Side::Target, number, &observed, None, None).latency_ms;
+    let latency = Figures::new(TARGET, number, &observed, None, None).latency_ms;
     let run = Run {
         who,
         accepted_per_second: accepted as f64 / observed.elapsed.as_secs_f64(),

@@ -117,7 +117,7 @@ impl Observed {
 ///
 /// # Errors
 /// As of [`run`].
-pub async fn drive(
+pub async fn observe(
     beacons: &Arc<dyn Beacons>,
     target: &Target,
     number: u32,

@@ -10,26 +10,10 @@ use crate::drive::Observed;
 /// The answer that counts as success.
 pub const ACCEPTED: u16 = 202;
 
-/// Which server a run was against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The reference that does nothing.
-    Noop,
-    /// The server under test.
-    Target,
-}
-
-impl Side {
-    /// As it is spelled in the report.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Noop => "noop",
-            Self::Target => "target",
-        }
-    }
-}
+/// The side of the reference that does nothing.
+pub const NOOP: &str = "noop";
+/// The side of the server under test.
+pub const TARGET: &str = "target";
 
 /// Latency of the answered requests of a run, whatever their status, in milliseconds; three significant digits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -54,8 +38,8 @@ pub struct CpuPer1000 {
 /// One run in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// Which server.
-    pub side: Side,
+    /// Which server: [`NOOP`] or [`TARGET`].
+    pub side: &'static str,
     /// Number of the pair, from 0.
     pub run: u32,
     /// Beacons that were due: shares are of these.
@@ -90,7 +74,13 @@ impl Figures {
     /// The figures of a run that observed `observed`, in which the server and the client used so many seconds of
     /// processor time.
     #[must_use]
-    pub fn new(side: Side, run: u32, observed: &Observed, server_cpu: Option<f64>, client_cpu: Option<f64>) -> Self {
+    pub fn new(
+        side: &'static str,
+        run: u32,
+        observed: &Observed,
+        server_cpu: Option<f64>,
+        client_cpu: Option<f64>,
+    ) -> Self {
         let answered = observed.answers.len() as u64;
         let mut statuses = BTreeMap::new();
         for (_, status) in &observed.answers {
@@ -204,7 +194,7 @@ mod tests {
             elapsed: Duration::from_secs(4),
             ..Default::default()
         };
-        let figures = Figures::new(Side::Target, 0, &observed, Some(0.5), Some(0.25));
+        let figures = Figures::new(TARGET, 0, &observed, Some(0.5), Some(0.25));
         assert_eq!(figures.requests_per_second, 250.0);
         assert_eq!((figures.errors(), figures.accepted_share()), (1_002, 0.499));
         assert_eq!(figures.cpu_seconds_per_1000, Some(CpuPer1000 { server: Some(0.5), client: Some(0.25) }));
@@ -224,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_run_without_answers_has_no_latency_and_no_nan() {
-        let figures = Figures::new(Side::Noop, 0, &Observed::default(), Some(0.0), None);
+        let figures = Figures::new(NOOP, 0, &Observed::default(), Some(0.0), None);
         assert_eq!((figures.requests_per_second, figures.latency_ms, figures.cpu_seconds_per_1000), (0.0, None, None));
         assert_eq!(figures.outcome(), "nothing was posted");
     }

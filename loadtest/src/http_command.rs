@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cpu::{cpu_seconds, listener_pid};
 use crate::drive::{self, Beacons, Limits};
-use crate::figures::{Figures, Side};
+use crate::figures::{Figures, NOOP, TARGET};
 use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
@@ -80,7 +80,7 @@ const MEASURES: [Measure<Figures>; 10] = [
 
 impl table::Run for Figures {
     fn column(&self) -> String {
-        self.side.name().to_owned()
+        self.side.to_owned()
     }
 
     fn round(&self) -> u32 {
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
     if let Some(noop) = noop {
         noop.stop().await?;
     }
-    let table = Table::of(&runs, Side::Noop.name(), &MEASURES);
+    let table = Table::of(&runs, NOOP, &MEASURES);
     if !args.find_knee {
         print!("\n{}", table.render());
     }
@@ -125,12 +125,12 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
 }
 
 /// Whom to load, where, and as which process.
-type Server = (Side, Target, Option<u32>);
+type Server = (&'static str, Target, Option<u32>);
 
 fn sides(target: &Target, noop: Option<&NoopProcess>) -> Vec<Server> {
     let pid = target.addresses.first().and_then(|address| listener_pid(address.port()));
-    let reference = noop.map(|noop| (Side::Noop, Target::at(noop.address), Some(noop.pid)));
-    reference.into_iter().chain([(Side::Target, target.clone(), pid)]).collect()
+    let reference = noop.map(|noop| (NOOP, Target::at(noop.address), Some(noop.pid)));
+    reference.into_iter().chain([(TARGET, target.clone(), pid)]).collect()
 }
 
 fn limits(args: &HttpArgs) -> Limits {
@@ -159,7 +159,7 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
             println!(
                 "{:<6} {rate:>8.0} beacons/s due: {verdict}, p99 {p99:.1} ms, {}; client: {:.2} processors of {}, lag p99 {:.1} ms, {} \
                  waited for a connection",
-                server.0.name(),
+                server.0,
                 figures.outcome(),
                 figures.client_processors().unwrap_or(f64::NAN),
                 args.client_threads,
@@ -175,16 +175,16 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
         None => "; nothing was too much",
     };
     match found.rate {
-        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second{limit}\n", server.0.name()),
-        None => println!("{:<6} did not even keep up with the lowest rate{limit}\n", server.0.name()),
+        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second{limit}\n", server.0),
+        None => println!("{:<6} did not even keep up with the lowest rate{limit}\n", server.0),
     }
     Ok(found)
 }
 
 /// What the knee of a server that does nothing says of the target's.
-fn beside(knees: &[(Side, Knee)]) -> Option<String> {
-    let of = |side: Side| knees.iter().find(|(found, _)| *found == side)?.1.rate;
-    let (noop, target) = (of(Side::Noop)?, of(Side::Target)?);
+fn beside(knees: &[(&'static str, Knee)]) -> Option<String> {
+    let of = |side: &str| knees.iter().find(|(found, _)| *found == side)?.1.rate;
+    let (noop, target) = (of(NOOP)?, of(TARGET)?);
     let share = target / noop;
     let hidden = if share >= NEAR_NOOP { ": what was measured is the client, or the way to any server" } else { "" };
     Some(format!("the target's knee is at {:.0} % of the no-op server's, {noop:.0} a second{hidden}", share * 100.0))
@@ -205,7 +205,7 @@ async fn measure(
             println!(
                 "run {} {:<6} {:>8.0} requests/s in {:.1} s: {}",
                 run + 1,
-                server.0.name(),
+                server.0,
                 figures.requests_per_second,
                 figures.seconds,
                 figures.outcome()
@@ -228,12 +228,12 @@ pub(crate) async fn one(
         Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
     };
     let before = cpu()?;
-    let observed = drive::drive(beacons, target, run, limits)
+    let observed = drive::observe(beacons, target, run, limits)
         .await
-        .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
-    let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
+        .with_context(|| format!("run {} against the {}", run + 1, side))?;
+    let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side))?;
     let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
-    Ok(Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
+    Ok(Figures::new(side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
 }
 
 /// An error if any run had one, or posted nothing at all.
@@ -245,7 +245,7 @@ fn judge(runs: &[Figures]) -> anyhow::Result<()> {
     let faulty: Vec<String> = runs
         .iter()
         .filter(|f| f.errors() > 0)
-        .map(|f| format!("run {} {}: {}", f.run + 1, f.side.name(), f.outcome()))
+        .map(|f| format!("run {} {}: {}", f.run + 1, f.side, f.outcome()))
         .collect();
     let errors: u64 = runs.iter().map(Figures::errors).sum();
     if errors > 0 {
@@ -266,7 +266,7 @@ mod tests {
             elapsed: Duration::from_secs(1),
             ..Default::default()
         };
-        Figures::new(Side::Target, 0, &observed, None, Some(0.1))
+        Figures::new(TARGET, 0, &observed, None, Some(0.1))
     }
 
     #[test]
@@ -280,10 +280,10 @@ mod tests {
     #[test]
     fn a_knee_near_the_no_op_servers_is_none_of_the_targets() {
         let knee = |rate| Knee { rate: Some(rate), limit: None, stages: Vec::new() };
-        let told = |target| beside(&[(Side::Noop, knee(80_000.0)), (Side::Target, knee(target))]).unwrap();
+        let told = |target| beside(&[(NOOP, knee(80_000.0)), (TARGET, knee(target))]).unwrap();
         assert_eq!(told(40_000.0), "the target's knee is at 50 % of the no-op server's, 80000 a second");
         assert!(told(79_000.0).contains("what was measured is the client"));
-        assert_eq!(beside(&[(Side::Target, knee(1.0))]), None);
+        assert_eq!(beside(&[(TARGET, knee(1.0))]), None);
     }
 
     #[test]

@@ -131,7 +131,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router()).await });
         let beacons: Arc<dyn Beacons> = Arc::new(Readers::of_one(1, Form::Headcount));
         let limits = Limits { count: 200, time: Duration::from_secs(20), connections: 8, threads: 1, rate: None };
-        let seen = drive::drive(&beacons, &target, 0, limits).await.unwrap();
+        let seen = drive::observe(&beacons, &target, 0, limits).await.unwrap();
         assert_eq!(seen.answers.iter().filter(|a| a.1 == 202).count(), 200, "{:?}", seen.first_error);
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::ReportArgs;
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{self, Side};
+use crate::figures::{self, TARGET};
 use crate::kafka::database::Database;
 use crate::month::beacons::Readers;
 use crate::month::plan::Plan;
@@ -100,7 +100,7 @@ impl Load<'_> {
         };
         let (mut observed, mut now) = (Observed::default(), before);
         for run in first_run.. {
-            observed.add(drive::drive(&beacons, &service.target(), run, limits).await?);
+            observed.add(drive::observe(&beacons, &service.target(), run, limits).await?);
             now = counted(&database).await?;
             if is_over(begun.elapsed(), now) {
                 break;
@@ -109,7 +109,7 @@ impl Load<'_> {
         let seconds = begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         let reports = asking.await.context("the task that requests reports panicked")??;
-        let posted = figures::Figures::new(Side::Target, 0, &observed, None, None);
+        let posted = figures::Figures::new(TARGET, 0, &observed, None, None);
         ensure!(posted.errors() == 0, "beacons were not accepted: {}", posted.outcome());
         ensure!(reports.failed == 0, "reports failed, the first: {:?}", reports.first_failure);
         Ok(UnderLoad { seconds, posted, reports, before, counted: now - before })
