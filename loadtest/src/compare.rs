@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{Figures, TARGET};
+use crate::figures::{Figures, MEASURES, NOOP};
 use crate::goatcounter::{self, GoatCounter};
 use crate::interrupt::bounded;
 use crate::machine::Machine;
@@ -20,7 +20,7 @@ use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
-use crate::table::{self, Measure, Spread, Table};
+use crate::table::{Spread, Table};
 use crate::target::Target;
 
 /// How long starting, asking for reports and stopping may take; and counting, after each run.
@@ -56,18 +56,6 @@ pub struct CompareArgs {
     pub common: CommonArgs,
 }
 
-/// One run of one of them.
-#[derive(Debug, Clone, Serialize)]
-struct Run {
-    who: &'static str,
-    accepted_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    cpu_seconds_per_1000: f64,
-    /// From the last answer until all that was accepted is in what a report is made of.
-    counted_after_seconds: Option<f64>,
-}
-
 /// One of them, over all runs.
 #[derive(Debug, Clone, Default, Serialize)]
 struct Whole {
@@ -90,7 +78,7 @@ struct Report {
     machine: Machine,
     count: u32,
     connections: u32,
-    runs: Vec<Run>,
+    runs: Vec<Figures>,
     whole: Vec<Whole>,
 }
 
@@ -133,7 +121,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let mut pairs = HashSet::new();
     for number in 0..args.runs {
         let cpu = || cpu_seconds(noop.pid);
-        let (run, _) = one(&args, "no-op", &ours, &Target::at(noop.address), number, &cpu).await?;
+        let (run, _) = one(&args, NOOP, &ours, &Target::at(noop.address), number, &cpu).await?;
         tell(&mut report, run);
 
         let (mut run, seen) =
@@ -174,8 +162,9 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     args.common.json.write(&report)
 }
 
-fn tell(report: &mut Report, run: Run) {
-    println!("{:<16} {:>8.0} accepted/s, p99 {:.1} ms", run.who, run.accepted_per_second, run.p99_ms);
+fn tell(report: &mut Report, run: Figures) {
+    let p99 = run.latency_ms.map_or(f64::NAN, |latency| latency.p99);
+    println!("{:<16} {:>8.0} accepted/s, p99 {:.1} ms", run.side, run.requests_per_second, p99);
     report.runs.push(run);
 }
 
@@ -186,7 +175,7 @@ async fn one(
     target: &Target,
     number: u32,
     cpu: &dyn Fn() -> anyhow::Result<f64>,
-) -> anyhow::Result<(Run, Observed)> {
+) -> anyhow::Result<(Figures, Observed)> {
     let limits = Limits {
         count: args.count,
         time: Duration::from_secs(u64::from(args.seconds)),
@@ -206,15 +195,7 @@ async fn one(
         observed.transport_errors + observed.unanswered,
         observed.first_error
     );
-    let latency = Figures::new(TARGET, number, &observed, None, None).latency_ms;
-    let run = Run {
-        who,
-        accepted_per_second: accepted as f64 / observed.elapsed.as_secs_f64(),
-        p50_ms: latency.map_or(0.0, |latency| latency.p50),
-        p99_ms: latency.map_or(0.0, |latency| latency.p99),
-        cpu_seconds_per_1000: spent * 1_000.0 / accepted as f64,
-        counted_after_seconds: None,
-    };
+    let run = Figures::new(who, number, &observed, Some(spent), None);
     Ok((run, observed))
 }
 
@@ -241,27 +222,9 @@ async fn asked(report: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<S
     Spread::of(times).context("reports were asked for")
 }
 
-const MEASURES: [Measure<Run>; 5] = [
-    ("accepted beacons/s", 0, |run, _| Some(run.accepted_per_second)),
-    ("p50 ms", 2, |run, _| Some(run.p50_ms)),
-    ("p99 ms", 2, |run, _| Some(run.p99_ms)),
-    ("server CPU s/1,000", 4, |run, _| Some(run.cpu_seconds_per_1000)),
-    ("s from last answer to counted", 2, |run, _| run.counted_after_seconds),
-];
-
-impl table::Run for Run {
-    fn column(&self) -> String {
-        self.who.to_owned()
-    }
-
-    fn round(&self) -> u32 {
-        0
-    }
-}
-
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
-    let mut out = format!("\n{}", Table::of(&report.runs, "", &MEASURES).render());
+    let mut out = format!("\n{}", Table::of(&report.runs, NOOP, &MEASURES).render());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     out.push('\n');
     for whole in &report.whole {

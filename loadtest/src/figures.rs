@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::drive::Observed;
+use crate::table::{Measure, Run};
 
 /// The answer that counts as success.
 pub const ACCEPTED: u16 = 202;
@@ -68,6 +69,8 @@ pub struct Figures {
     pub client_lag_ms: Option<LatencyMs>,
     /// Processor time.
     pub cpu_seconds_per_1000: Option<CpuPer1000>,
+    /// From the last answer until all that was accepted is in the report; none where that is not measured.
+    pub counted_after_seconds: Option<f64>,
 }
 
 impl Figures {
@@ -105,6 +108,7 @@ impl Figures {
             client_lag_ms: milliseconds(observed.lags.iter().copied()),
             cpu_seconds_per_1000: (answered > 0)
                 .then(|| CpuPer1000 { server: server_cpu.map(per_1000), client: client_cpu.map(per_1000) }),
+            counted_after_seconds: None,
         }
     }
 
@@ -148,6 +152,31 @@ impl Figures {
             parts.push(format!("due and unsent × {}", self.unsent));
         }
         if parts.is_empty() { "nothing was posted".to_owned() } else { parts.join(", ") }
+    }
+}
+
+/// What tables of runs show.
+pub const MEASURES: [Measure<Figures>; 11] = [
+    ("requests/s", 0, |f, _| Some(f.requests_per_second)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.requests_per_second / noop?.requests_per_second)),
+    ("p50 ms", 2, |f, _| Some(f.latency_ms?.p50)),
+    ("p90 ms", 2, |f, _| Some(f.latency_ms?.p90)),
+    ("p99 ms", 2, |f, _| Some(f.latency_ms?.p99)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.latency_ms?.p99 / noop?.latency_ms?.p99)),
+    ("p99.9 ms", 2, |f, _| Some(f.latency_ms?.p99_9)),
+    ("max ms", 2, |f, _| Some(f.latency_ms?.max)),
+    ("server CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.server),
+    ("client CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.client),
+    ("s from last answer to counted", 2, |f, _| f.counted_after_seconds),
+];
+
+impl Run for Figures {
+    fn column(&self) -> String {
+        self.side.to_owned()
+    }
+
+    fn round(&self) -> u32 {
+        self.run
     }
 }
 

@@ -9,13 +9,13 @@ use serde_json::json;
 
 use crate::cpu::{cpu_seconds, listener_pid};
 use crate::drive::{self, Beacons, Limits};
-use crate::figures::{Figures, NOOP, TARGET};
+use crate::figures::{Figures, MEASURES, NOOP, TARGET};
 use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
 use crate::shared_args::JsonArg;
-use crate::table::{self, Measure, Table};
+use crate::table::Table;
 use crate::target::Target;
 
 /// A target this near to a server that does nothing shows nothing of its own.
@@ -63,29 +63,6 @@ pub struct HttpArgs {
     pub noop: bool,
     #[command(flatten)]
     pub json: JsonArg,
-}
-
-const MEASURES: [Measure<Figures>; 10] = [
-    ("requests/s", 0, |f, _| Some(f.requests_per_second)),
-    ("… of the no-op server's", 2, |f, noop| Some(f.requests_per_second / noop?.requests_per_second)),
-    ("p50 ms", 2, |f, _| Some(f.latency_ms?.p50)),
-    ("p90 ms", 2, |f, _| Some(f.latency_ms?.p90)),
-    ("p99 ms", 2, |f, _| Some(f.latency_ms?.p99)),
-    ("… of the no-op server's", 2, |f, noop| Some(f.latency_ms?.p99 / noop?.latency_ms?.p99)),
-    ("p99.9 ms", 2, |f, _| Some(f.latency_ms?.p99_9)),
-    ("max ms", 2, |f, _| Some(f.latency_ms?.max)),
-    ("server CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.server),
-    ("client CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.client),
-];
-
-impl table::Run for Figures {
-    fn column(&self) -> String {
-        self.side.to_owned()
-    }
-
-    fn round(&self) -> u32 {
-        self.run
-    }
 }
 
 pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
