@@ -187,25 +187,29 @@ mod tests {
         Readers::by_traffic(Arc::new(plan), port, rate)
     }
 
-    /// A service that answers nothing before `stalled` is over, and then with `status`. Asks it for 600 ms.
+    /// A service that answers nothing for `stalled` from the first question on, and then with `status`. Asks it until it has answered thirty.
     async fn asked(stalled: Duration, status: u16) -> Probed {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let until = Instant::now() + stalled;
+        let mut until = None;
+        let (answered, mut count) = tokio::sync::watch::channel(0);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                let until = *until.get_or_insert_with(|| Instant::now() + stalled);
+                let answered = answered.clone();
                 tokio::spawn(async move {
                     let mut request = [0; 4096];
                     let _ = stream.read(&mut request).await;
                     tokio::time::sleep_until(until).await;
                     let _ = stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n{{}}").as_bytes()).await;
+                    answered.send_modify(|answered| *answered += 1);
                 });
             }
         });
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let asking = tokio::spawn(async move { readers(30, port, 50).ask(&stopped).await });
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        count.wait_for(|answered| *answered >= 30).await.unwrap();
         stop.store(true, Ordering::Relaxed);
         asking.await.unwrap().unwrap()
     }
@@ -213,11 +217,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_service_that_stalls_is_asked_on_and_every_question_waited() {
         let probed = asked(Duration::from_millis(400), 200).await;
-        // Thirty were due, if this machine's clock was kept.
-        assert!((20..=31).contains(&probed.asked) && probed.reports == probed.asked, "{probed:?}");
-        // Two in three were due in the stall. One client after another would have asked one question in it.
+        assert!(probed.asked >= 30 && probed.reports == probed.asked, "{probed:?}");
+        // Twenty were due in the stall. One client after another would have asked one question in it.
         let latency = probed.latency_ms.unwrap();
-        assert!(latency.max >= 350.0 && latency.p50 >= 40.0, "{latency:?}");
+        assert!(latency.max >= 350.0 && latency.p90 >= 40.0, "{latency:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
