@@ -1,22 +1,22 @@
-//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits mended.
+//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits fixed.
 
-use crate::config::Config;
+mod reset;
+
+pub use reset::reset;
+
+use crate::config::commands::TopicCommand;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
+use crate::kafka;
 use crate::say;
-use crate::{database, kafka, projects};
 use aggregate::due::LogRange;
-use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::RecordTimes;
-use aggregate::kafka::{CommitText, StreamRow, Streams};
-use aggregate::window::{Commit, WindowStart};
+use aggregate::kafka::{CommitText, Streams};
 use anyhow::{Context, bail};
-use clap::ArgMatches;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use schemas::{Hour, StreamId};
 use std::fmt;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
             None => return Err(error),
         },
     };
-    Ok(Look::There(check(&described, settings.times, plan)))
+    Ok(Look::There(check(&described, settings.record_times(), plan)))
 }
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
@@ -240,23 +240,10 @@ pub async fn fit(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<bo
     }
 }
 
-/// Runs `headcount topic ensure|check|reset`.
-pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
-    let settings = config.kafka()?;
-    let plan = config.topic_plan()?;
-    match action {
-        "ensure" => ensure(&settings, plan).await,
-        "check" => {
-            report(&settings, plan).await?;
-            Ok(())
-        }
-        _ => {
-            let partition = matches.get_one::<String>("partition").map(|text| {
-                text.parse::<i32>().map_err(|_| anyhow::anyhow!("--partition is {text:?}: expected its number"))
-            });
-            reset(&settings, config, matches.get_flag("new-log"), partition.transpose()?).await
-        }
-    }
+/// Runs `headcount topic ensure|check`.
+pub async fn command(action: &str, settings: &TopicCommand) -> anyhow::Result<()> {
+    let plan = settings.topic.plan(&settings.log, &settings.windows);
+    if action == "ensure" { ensure(&settings.kafka, plan).await } else { report(&settings.kafka, plan).await }
 }
 
 /// Prints how the topic is, and fails where it is not fit.
@@ -284,14 +271,14 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         bail!("cannot reach Kafka: {why}");
     }
     if let Look::Missing = found {
-        let retention_ms = match settings.times {
+        let retention_ms = match settings.record_times() {
             RecordTimes::Append => i64::from(plan.retention_hours) * 3_600_000,
             RecordTimes::Create => -1,
         };
         let retention_ms = retention_ms.to_string();
         let insync = if plan.replication >= 3 { "2" } else { "1" };
         let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
-            .set("message.timestamp.type", settings.times.topic_setting())
+            .set("message.timestamp.type", settings.record_times().topic_setting())
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention_ms)
             .set("retention.bytes", "-1")
@@ -323,72 +310,6 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         }
     }
     report(settings, plan).await
-}
-
-/// Writes commits anew, for a log that was made anew or for offsets that were lost.
-async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: Option<i32>) -> anyhow::Result<()> {
-    let url = projects::clickhouse_url(config).await?;
-    let timeout = config.clickhouse_timeout()?;
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), timeout).await?;
-    let streams = Streams::new(client.clone(), timeout);
-    let cut = config.aggregate()?.cut;
-    let asked = settings.clone();
-    let (cluster, marks, committed) = tokio::task::spawn_blocking(move || brokers_view(&asked)).await??;
-    if let Some(only) = only.filter(|only| !marks.iter().any(|(partition, ..)| partition == only)) {
-        bail!("topic {} has no partition {only}; it has {}", settings.topic, marks.len());
-    }
-    let mut commits = Vec::new();
-    for &(partition, low, high) in marks.iter().filter(|(partition, ..)| only.is_none_or(|only| only == *partition)) {
-        let known = streams.of(&cluster, &settings.topic, partition).await?;
-        if new_log {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-            let stream = StreamId(u64::from_le_bytes(bytes));
-            let born = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(0);
-            let row = StreamRow {
-                stream: stream.0,
-                cluster: cluster.clone(),
-                topic: settings.topic.clone(),
-                partition,
-                born,
-            };
-            streams.note(&row).await?;
-            let commit =
-                Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true };
-            say!("partition {partition}: a new log, counted from offset {low}");
-            commits.push((partition, commit));
-            continue;
-        }
-        if committed.contains(&partition) {
-            say!("partition {partition}: has its commit, left as it is");
-            continue;
-        }
-        let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {
-            say!("partition {partition}: nothing was counted of it, so it needs no commit");
-            continue;
-        };
-        let (window_start, next_offset, appended, fold_version): (u64, u64, u32, u32) = client
-            .query(
-                "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = {stream:UInt64} ORDER BY \
-                 window_start DESC LIMIT 1",
-            )
-            .param("stream", stream.0)
-            .fetch_one()
-            .await
-            .context("cannot read the ledger")?;
-        if low > window_start || high < next_offset {
-            bail!(
-                "partition {partition} has offsets {low} to {high}, but stream {stream} was counted from {window_start} to \
-                 {counted} in its last window: this is another log. Use --new-log --partition {partition}"
-            );
-        }
-        let window = WindowStart { offset: window_start, appended_hour: Hour(appended / 3600).0 };
-        let commit = Commit { stream, window: Some(window), next_offset, cut, fold_version, drained: false };
-        say!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
-        commits.push((partition, commit));
-    }
-    let asked = settings.clone();
-    tokio::task::spawn_blocking(move || store_commits(&asked, &commits)).await?
 }
 
 type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
@@ -437,28 +358,6 @@ pub async fn ranges(settings: &KafkaSettings, streams: &Streams) -> anyhow::Resu
         }
     }
     Ok(ranges)
-}
-
-fn store_commits(settings: &KafkaSettings, commits: &[(i32, Commit)]) -> anyhow::Result<()> {
-    if commits.is_empty() {
-        return Ok(());
-    }
-    let consumer = consumer(settings)?;
-    let mut list = TopicPartitionList::new();
-    for (partition, commit) in commits {
-        let mut element = list.add_partition(&settings.topic, *partition);
-        element.set_offset(Offset::Offset(i64::try_from(commit.next_offset)?))?;
-        element.set_metadata(CommitText::write(commit));
-    }
-    consumer.commit(&list, CommitMode::Sync).with_context(|| {
-        format!(
-            "the brokers did not take the commits; stop every aggregator of group {} first, and wait until the group has \
-             noticed (its session time-out, 45 seconds)",
-            settings.group
-        )
-    })?;
-    say!("group {} has its commits; start the aggregators", settings.group);
-    Ok(())
 }
 
 #[cfg(test)]
