@@ -10,15 +10,13 @@ use clickhouse::Client;
 use ingest::aliases::Alias;
 use ingest::ignored::{IgnoredNetworks, Network};
 use ingest::path_rules::{PathPattern, PathRules};
+use ingest::private_file;
 use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
 use schemas::{Host, ProjectSlug};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storage::{Work, in_time};
@@ -488,17 +486,12 @@ impl Snapshot {
         &self.path
     }
 
-    /// Writes a file beside it, which only this user may read, and renames that.
+    /// Replaces it.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn store<T: Serialize>(&self, content: &T) -> anyhow::Result<()> {
-        let (fresh, text) = (self.path.with_extension("new"), serde_json::to_vec_pretty(content)?);
-        let write = || {
-            // One that an earlier process left may have other modes.
-            let _ = std::fs::remove_file(&fresh);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &self.path)
-        };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
+        let text = serde_json::to_vec_pretty(content)?;
+        private_file::replace(&self.path, &text).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

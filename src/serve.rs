@@ -50,10 +50,7 @@ const AWAY_MAX: Duration = Duration::from_secs(2);
 pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> {
     harden();
     settings.check()?;
-    limits::check_open_files(settings.connections.http().connections)?;
-    if settings.store.engine().clickhouse_url.is_none() {
-        limits::check_address_space()?;
-    }
+    check_limits(&settings)?;
     let data = settings.store.data();
     let _lock = open_data_directory(data)?;
     let listener = http::bind(settings.listen.listen).await?;
@@ -92,8 +89,8 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let mut aggregator = JoinSet::new();
     aggregator.spawn(backend.run(source, drained));
     let Endpoint { ingest, journal, registry, names } = endpoint;
-    let refresh =
-        refresh_registry(Arc::clone(&ingest), server.client(), registry, check, names, until(stopped.clone()));
+    let client = server.client();
+    let refresh = refresh_registry(Arc::clone(&ingest), client, registry, check, names, until(stopped.clone()));
     let refresh = tokio::spawn(refresh);
     let keep = tokio::spawn({
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
@@ -126,6 +123,15 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     journal.close();
     supervisor.stop().await;
     verdict
+}
+
+/// Checks that the process may open enough files, and use enough addresses for the embedded ClickHouse.
+fn check_limits(settings: &ServeCommand) -> anyhow::Result<()> {
+    limits::check_open_files(settings.connections.http().connections)?;
+    if settings.store.engine().clickhouse_url.is_none() {
+        limits::check_address_space()?;
+    }
+    Ok(())
 }
 
 /// Checks of the embedded ClickHouse that come before beacons are accepted.

@@ -114,101 +114,88 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     Ok(Some(Described { replication, settings }))
 }
 
+/// What is wrong with a topic. Settings that lose page views or give wrong figures are fatal.
 fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     let text = |name: &str| topic.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
     let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
-    let mut wrong = Vec::new();
-    let mut expect = |right: bool, setting, found: String, expected: &str, because, fatal| {
-        if !right {
-            wrong.push(Wrong { setting, found, expected: expected.to_owned(), because, fatal });
-        }
-    };
-    let told = |name: &str| text(name).unwrap_or("not told").to_owned();
     let is = |name: &str, value: &str| text(name) == Some(value);
-    expect(
-        is("message.timestamp.type", times.topic_setting()),
-        "message.timestamp.type",
-        told("message.timestamp.type"),
-        times.topic_setting(),
-        match times {
-            RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
-            RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
-        },
-        true,
-    );
-    expect(
-        is("cleanup.policy", "delete"),
-        "cleanup.policy",
-        told("cleanup.policy"),
-        "delete",
-        "compaction removes page views",
-        true,
-    );
-    expect(
-        !is("unclean.leader.election.enable", "true"),
-        "unclean.leader.election.enable",
-        told("unclean.leader.election.enable"),
-        "false",
-        "a leader that lags behind loses acknowledged page views",
-        true,
-    );
-    let needed_hours = i64::from(4 * plan.window_hours).max(24);
-    let retention_ms = number("retention.ms");
-    let (enough, expected, because) = match times {
+    let (retention_is_right, retention, why_retention) = retention(number("retention.ms"), times, plan);
+    let settings = [
+        (
+            is("message.timestamp.type", times.topic_setting()),
+            "message.timestamp.type",
+            times.topic_setting().to_owned(),
+            match times {
+                RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
+                RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
+            },
+        ),
+        (is("cleanup.policy", "delete"), "cleanup.policy", "delete".to_owned(), "compaction removes page views"),
+        (
+            !is("unclean.leader.election.enable", "true"),
+            "unclean.leader.election.enable",
+            "false".to_owned(),
+            "a leader that lags behind loses acknowledged page views",
+        ),
+        (retention_is_right, "retention.ms", retention, why_retention),
+        (
+            number("retention.bytes").is_none_or(|bytes| bytes < 0),
+            "retention.bytes",
+            "-1".to_owned(),
+            "a burst would push out records that are not counted yet",
+        ),
+        (
+            number("max.message.bytes").is_none_or(|bytes| u64::try_from(bytes).is_ok_and(|b| b >= LARGEST_RECORD)),
+            "max.message.bytes",
+            format!("{LARGEST_RECORD} or more"),
+            "long page views would be refused for ever",
+        ),
+    ];
+    let found = |name: &str| text(name).unwrap_or("not reported").to_owned();
+    let wrong = settings.into_iter().filter(|(right, ..)| !right);
+    let wrong = wrong.map(|(_, setting, expected, because)| Wrong {
+        setting,
+        found: found(setting),
+        expected,
+        because,
+        fatal: true,
+    });
+    wrong.chain(replicas(topic.replication, number("min.insync.replicas").unwrap_or(1))).collect()
+}
+
+/// Whether records are stored long enough, what is expected, and why.
+fn retention(retention_ms: Option<i64>, times: RecordTimes, plan: TopicPlan) -> (bool, String, &'static str) {
+    let needed_ms = i64::from(4 * plan.window_hours).max(24) * 3_600_000;
+    match times {
         RecordTimes::Append => (
-            retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
-            format!("{} or more (four windows, and at least a day)", needed_hours * 3_600_000),
-            "records must stay until their window is counted, with time to mend what has failed",
+            retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_ms),
+            format!("{needed_ms} or more (four windows, and at least a day)"),
+            "records must stay until their window is counted, with time to fix what has failed",
         ),
         RecordTimes::Create => (
             retention_ms.is_some_and(|ms| ms < 0),
             "-1".to_owned(),
             "by the sender's clock a record may be old when it comes, and brokers would delete it before it is counted",
         ),
+    }
+}
+
+/// What is wrong with the number of replicas.
+fn replicas(replication: usize, insync: i64) -> impl Iterator<Item = Wrong> {
+    let wrong = |right: bool, setting, found: String, expected: &str, because, fatal| {
+        (!right).then(|| Wrong { setting, found, expected: expected.to_owned(), because, fatal })
     };
-    expect(enough, "retention.ms", told("retention.ms"), &expected, because, true);
-    expect(
-        number("retention.bytes").is_none_or(|bytes| bytes < 0),
-        "retention.bytes",
-        told("retention.bytes"),
-        "-1",
-        "a burst would push out records that are not counted yet",
-        true,
-    );
-    expect(
-        number("max.message.bytes").is_none_or(|bytes| u64::try_from(bytes).is_ok_and(|b| b >= LARGEST_RECORD)),
-        "max.message.bytes",
-        told("max.message.bytes"),
-        &format!("{LARGEST_RECORD} or more"),
-        "long page views would be refused for ever",
-        true,
-    );
-    let insync = number("min.insync.replicas").unwrap_or(1);
-    expect(
-        topic.replication < 3 || insync >= 2,
-        "min.insync.replicas",
-        insync.to_string(),
-        "2 or more",
-        "with fewer, one broker's disk may be all that has an acknowledged page view",
-        true,
-    );
-    expect(
-        insync < i64::try_from(topic.replication).unwrap_or(0) || topic.replication == 1,
-        "min.insync.replicas",
-        insync.to_string(),
-        "fewer than the copies",
-        "with every copy needed, one broker away stops all writing",
-        false,
-    );
-    expect(
-        topic.replication >= 3,
-        "replication",
-        topic.replication.to_string(),
-        "3",
-        "a broker's disk that is lost takes the page views that are not counted yet with it",
-        false,
-    );
-    wrong
+    let few = "with fewer, one broker's disk may be all that has an acknowledged page view";
+    let all = "with every copy needed, one broker away stops all writing";
+    let one = "a broker's disk that is lost takes the page views that are not counted yet with it";
+    let is_less = insync < i64::try_from(replication).unwrap_or(0) || replication == 1;
+    [
+        wrong(replication < 3 || insync >= 2, "min.insync.replicas", insync.to_string(), "2 or more", few, true),
+        wrong(is_less, "min.insync.replicas", insync.to_string(), "fewer than the copies", all, false),
+        wrong(replication >= 3, "replication", replication.to_string(), "3", one, false),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What is asked of the brokers at a role's start: waits for them, if `wait`, and fails where the topic is not fit.
