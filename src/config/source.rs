@@ -10,6 +10,7 @@ use clap::builder::{Resettable, ValueParser};
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use schemas::paths::ServedPath;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -160,8 +161,9 @@ impl Origins {
                 );
             }
         }
-        if let Ok(paths) = PathSettings::from_arg_matches(matches) {
-            paths.endpoint().map_err(|error| {
+        // Where the command does not use the setting, its value is a text.
+        if let Ok(Some(_)) = matches.try_get_one::<ServedPath>("script_path") {
+            PathSettings::from_arg_matches(matches)?.endpoint().map_err(|error| {
                 let (script, beacon) = (self.of("script_path"), self.of("beacon_path"));
                 anyhow!("settings `script_path` ({script}) and `beacon_path` ({beacon}): {error}")
             })?;

@@ -67,6 +67,11 @@ fn a_command_ignores_settings_of_others() {
     let line = parse(project, arguments.map(OsString::from).into()).unwrap();
     let settings: commands::ProjectCommand = take(&line.matches).unwrap();
     assert_eq!(settings.log.log_retention_hours, 7);
+    let token = with::<commands::StoreCommand>(Command::new("t"));
+    let line = parse(token, ["t", "--script-path", "wrong", "--clickhouse-user", "me"].map(OsString::from).into());
+    assert!(take::<commands::StoreCommand>(&line.unwrap().matches).is_ok());
+    let salvage = parse(Command::new("t"), vec![OsString::from("t")]).unwrap();
+    assert_eq!(salvage.origins.of("listen"), "default");
 }
 
 #[test]
