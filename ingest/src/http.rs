@@ -222,17 +222,8 @@ pub(crate) async fn take<S: Sink>(
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         if page.kind == Kind::ReportedMissing {
-            // Robots report no page: what they find missing is not what readers miss.
-            let is_robot = ingest.classifier.classify(UserAgent::of(headers)).bot_class != BotClass::Person
-                || page.is_automated
-                || names_headless_browser(headers);
-            if is_robot {
-                ingest.tally.add(Some(project), RejectionReason::NotAView, String::new(), 1);
-                return Ok(Taken::NotCounted(RejectionReason::NotAView));
-            }
             let network = address.network_hashed(&ingest.client_secret);
-            drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
-            ingest.tally.add_missing(&project, &page.path);
+            note_missing(ingest, headers, page, (network, hour));
             return Ok(Taken::NotCounted(RejectionReason::NotAView));
         }
         let is_automated = page.is_automated || names_headless_browser(headers);
@@ -256,6 +247,24 @@ pub(crate) async fn take<S: Sink>(
         ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
+}
+
+/// Tallies a page that a script reports as missing. Robots report no page: what they find missing is not what readers miss.
+fn note_missing<S: Sink>(
+    ingest: &Ingest<S>,
+    headers: &HeaderMap,
+    mut page: AcceptedPage,
+    (network, hour): (u64, Hour),
+) {
+    let is_robot = ingest.classifier.classify(UserAgent::of(headers)).bot_class != BotClass::Person
+        || page.is_automated
+        || names_headless_browser(headers);
+    if is_robot {
+        ingest.tally.add(Some(page.project), RejectionReason::NotAView, String::new(), 1);
+        return;
+    }
+    drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
+    ingest.tally.add_missing(&page.project, &page.path);
 }
 
 /// Why an acceptable beacon is not counted, if it is not.

@@ -1,8 +1,8 @@
 //! Experiments 1 to 4: aggregators that are killed, aborted, stopped as zombies, and come and go.
 
 use crate::bed::{Bed, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use harness::{clickhouse, kafka};

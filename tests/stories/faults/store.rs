@@ -1,11 +1,11 @@
 //! Experiments 5 to 8: ClickHouse killed, stopped and silent, acknowledgements lost, an insert delivered once more.
 
 use crate::bed::{Bed, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
 use harness::clickhouse::{self, Engine};
 use harness::kafka;
 use harness::proxy::Proxy;
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use std::net::{Ipv4Addr, SocketAddr};

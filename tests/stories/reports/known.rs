@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clickhouse::Client;
 use schemas::classes::Source;
+use harness::random::mix;
 use schemas::tables::{
     BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
     RobotPageDailyRow, SiteHourlyRow,
@@ -19,14 +20,6 @@ const RUN: u64 = 7;
 const PATHS: u64 = 230;
 /// Paths with characters that patterns, CSV and spreadsheets take for their own.
 const ODD: [&str; 6] = ["/100%_done/", "/a,b", "/say \"x\"", "/%41", "/ünï/漢字", "/x_y"];
-
-/// A number without pattern (splitmix64, Steele et al. 2014).
-pub fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 fn path(at: u64) -> String {
     match ODD.get(at as usize) {
