@@ -46,15 +46,15 @@ fn classification(bench: &mut Criterion) {
         bench.iter(|| {
             each(&|agent| {
                 black_box(classifier.classify(agent));
-            })
+            });
         });
     });
     group.bench_function("first time", |bench| {
         bench.iter(|| {
             each(&|agent| {
                 black_box(classify(agent, &rules));
-            })
-        })
+            });
+        });
     });
     group.finish();
 }

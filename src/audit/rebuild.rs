@@ -121,6 +121,9 @@ impl Cell {
 /// A referrer, host or value, and its source.
 type Name = (String, i32);
 
+/// What a project had on a day, by project and day since the epoch.
+type OfDay<T> = BTreeMap<(String, u16), BTreeSet<T>>;
+
 /// A window, as far as it was read.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
@@ -152,11 +155,11 @@ pub struct Window {
     /// were taken in. The keys have an empty name and source 0.
     names: BTreeMap<Key, Vec<(Name, u64)>>,
     /// Pages of a project and day: path, status and source.
-    pages: BTreeMap<(String, u16), BTreeSet<(String, u16, i32)>>,
+    pages: OfDay<(String, u16, i32)>,
     /// Pages of a project and day that robots opened: path, group and source.
-    robot_pages: BTreeMap<(String, u16), BTreeSet<(String, &'static str, i32)>>,
+    robot_pages: OfDay<(String, &'static str, i32)>,
     /// Robots of a project and day: kind, name and source.
-    robots: BTreeMap<(String, u16), BTreeSet<(&'static str, String, i32)>>,
+    robots: OfDay<(&'static str, String, i32)>,
     /// Values of a project and day with their sources, by dimension.
     values: BTreeMap<(String, u16, &'static str), BTreeSet<Name>>,
     ids: BTreeSet<(String, u64)>,

@@ -46,7 +46,7 @@ pub async fn reset(matches: &ArgMatches, settings: &TopicResetCommand) -> anyhow
             commits.push((partition, reset.new_log(partition, low).await?));
         } else if committed.contains(&partition) {
             say!("partition {partition}: has its commit, left as it is");
-        } else if let Some(commit) = reset.from_ledger(partition, low, high).await? {
+        } else if let Some(commit) = reset.commit_of_ledger(partition, low, high).await? {
             commits.push((partition, commit));
         }
     }
@@ -74,7 +74,7 @@ impl Reset<'_> {
     }
 
     /// The commit that the ledger has of a partition with the offsets `low` to `high`; none if nothing was counted of it.
-    async fn from_ledger(&self, partition: i32, low: u64, high: u64) -> anyhow::Result<Option<Commit>> {
+    async fn commit_of_ledger(&self, partition: i32, low: u64, high: u64) -> anyhow::Result<Option<Commit>> {
         let known = self.streams.of(&self.cluster, &self.settings.topic, partition).await?;
         let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {
             say!("partition {partition}: nothing was counted of it, so it needs no commit");

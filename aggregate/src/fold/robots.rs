@@ -29,7 +29,9 @@ impl WindowState {
         let mut name = self.texts.intern(name);
         let hash = |hasher: &FixedState, name: Text| hasher.hash_one((project_day, kind as i32, name, source as i32));
         let find = |robots: &Cells<RobotKey, u64>, hash: u64, name: Text| {
-            robots.find(hash, |key| (key.project_day, key.kind, key.name, key.source) == (project_day, kind, name, source))
+            robots.find(hash, |key| {
+                (key.project_day, key.kind, key.name, key.source) == (project_day, kind, name, source)
+            })
         };
         let mut found = find(&self.robots, hash(&self.hasher, name), name);
         if found.is_none() && name != Text::EMPTY {

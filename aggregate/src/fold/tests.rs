@@ -330,7 +330,11 @@ fn remember(rows: Rows, sums: &mut Sums) {
         keep(key, vec![row.views], vec![]);
     }
     for row in rows.robot {
-        keep(format!("robot {} {} {} {:?} {}", row.project, row.day, row.kind, row.name, row.source.name()), vec![row.views], vec![]);
+        keep(
+            format!("robot {} {} {} {:?} {}", row.project, row.day, row.kind, row.name, row.source.name()),
+            vec![row.views],
+            vec![],
+        );
     }
     for row in rows.robot_page {
         let (group, source) = (row.robot_group, row.source.name());

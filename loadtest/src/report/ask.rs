@@ -43,7 +43,7 @@ pub enum Side {
     /// The same, with its cache.
     Cached(u16),
     /// ClickHouse, for the totals, the days and the hundred most viewed pages of the raw events, each with `uniq()`.
-    Raw(Database),
+    Raw(Box<Database>),
 }
 
 impl Side {

@@ -62,7 +62,9 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
     let stored = stored(&database).await?;
     let (mut lines, mut selects_each) = (Vec::new(), None);
     if args.reports > 0 {
-        for side in [Side::Computed(service.port()), Side::Cached(service.port()), Side::Raw(database.clone())] {
+        for side in
+            [Side::Computed(service.port()), Side::Cached(service.port()), Side::Raw(Box::new(database.clone()))]
+        {
             lines.extend(rounds(args, &side, &projects).await.with_context(|| side.name())?);
         }
         selects_each = Some(selects(&database, service.port(), &projects, args.month).await?);

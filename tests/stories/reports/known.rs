@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clickhouse::Client;
-use schemas::classes::Source;
 use harness::random::mix;
+use schemas::classes::Source;
 use schemas::tables::{
     BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
     RobotPageDailyRow, SiteHourlyRow,
