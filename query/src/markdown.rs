@@ -122,7 +122,8 @@ fn robots(out: &mut String, robots: &RobotFigures) {
             (name, _) => plain(name),
         };
         let names = kind.names.iter().take(SHOWN);
-        let names = names.map(|item| vec![String::new(), name(item), number(item.views), String::new()]);
+        let names = names
+            .map(|item| vec![words::bot_class(&kind.kind).to_owned(), name(item), number(item.views), change(None)]);
         let all =
             vec![words::bot_class(&kind.kind).to_owned(), "all".to_owned(), number(kind.views), change(kind.change)];
         std::iter::once(all).chain(names).collect::<Vec<_>>()

@@ -231,7 +231,8 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
     let robots = items(&report["robots"]["kinds"]).flat_map(|of_kind| {
         let name = |item: &Value| if item["rest"] == true { "other".to_owned() } else { text(&item["value"]) };
         let names = items(&of_kind["names"]);
-        let names = names.map(|item| vec![String::new(), name(item), grouped(&item["views"]), String::new()]);
+        let names = names
+            .map(|item| vec![kind_in_words(&of_kind["kind"]), name(item), grouped(&item["views"]), "–".to_owned()]);
         let all = vec![kind_in_words(&of_kind["kind"]), "all".to_owned(), grouped(&of_kind["views"]), change(of_kind)];
         std::iter::once(all).chain(names).collect::<Vec<_>>()
     });
