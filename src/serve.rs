@@ -8,6 +8,7 @@ mod aggregator;
 mod journal_check;
 mod parts;
 
+#[cfg(feature = "kafka")]
 pub use parts::stalled;
 
 use crate::config::commands::ServeCommand;

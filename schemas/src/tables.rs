@@ -422,9 +422,10 @@ mod tests {
         let values: Vec<String> =
             Source::ALL.iter().map(|source| format!("'{}' = {}", source.name(), *source as i32)).collect();
         let column = format!("source Enum8({})", values.join(", "));
-        for (name, sql) in [FILES[0], FROM_BEFORE] {
+        // Old databases get the table of robots' pages from the first file, too.
+        for ((name, sql), tables) in [(FILES[0], 6), (FROM_BEFORE, 5)] {
             let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert_eq!(sql.matches(&column).count(), 4, "{column} in {name}");
+            assert_eq!(sql.matches(&column).count(), tables, "{column} in {name}");
         }
     }
 }
