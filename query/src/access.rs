@@ -1,10 +1,10 @@
-//! Who may read which report.
+//! Access control: which caller may read which report.
 //!
-//! A request's way: `guard` finds the route's row in [`table`] → what the request shows of itself (`credentials`) → whose that is
-//! (`snapshot`, `sessions`) → whether there is room (`limits`) → whether they may (`decide`, pure) → the route, with a [`Caller`].
+//! The way of a request: `guard` finds the route's row in [`table`] → the credentials in the request (`credentials`) → the identity that
+//! they belong to (`snapshot`, `sessions`) → the rate limits (`limits`) → the decision (`decide`, pure) → the route, with a [`Caller`].
 //!
-//! Nothing of a project is asked for before this is decided, and deciding looks at the snapshot only: an answer to somebody who may
-//! not read a project is the same, made by the same steps, whether the project exists or not.
+//! The guard queries nothing about a project before the decision, and the decision reads the snapshot only. A caller without access gets
+//! the same response, by the same steps, whether the project exists or not.
 
 mod badge;
 mod caller;
@@ -50,22 +50,23 @@ use table::{Audience, Route, Rule};
 use token::TokenId;
 use uses::Uses;
 
-/// How often the rights are read.
+/// Interval between two reads of the rights.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// How long reading them may take.
+/// Longest time for one read of them.
 const ASK: Duration = Duration::from_secs(10);
 
-/// And at the start, when beacons wait for the listener.
+/// The same for the first read, while beacons wait for the listener.
 const FIRST: Duration = Duration::from_secs(2);
 
-/// Failed attempts of one client: so many at once, then one every ten seconds. (Unless there are no limits at all.)
+/// Failed attempts of one client: a burst of ten, then one every ten seconds. (No limit if `report_rate` is 0.)
 const FAILURES: Rate = Rate { per_second: 0.1, burst: 10.0 };
 
-/// A question about the far end of a connection and the headers that came over it.
+/// A function of a connection's peer and of the headers of a request that came over it.
 pub type Asked<T> = Arc<dyn Fn(IpAddr, &HeaderMap) -> T + Send + Sync>;
 
-/// What is known of the far end of a connection, by the word of proxies that are trusted. The reader's address stays where this was made.
+/// What is known about the client of a connection, also from headers that trusted proxies set. The client's IP address does not leave these
+/// functions.
 #[derive(Clone)]
 pub struct Edge {
     /// A hash of the client's network under a secret that lives in memory only.
@@ -77,21 +78,22 @@ pub struct Edge {
 /// Bounds and trust.
 #[derive(Clone)]
 pub struct AccessConfig {
-    /// Requests a second of one token, or of one client without; ten times as many at once. 0: no limit, nor one of failed attempts.
+    /// Requests per second of one token, or of one client without a token; bursts of ten times as many. 0: no limit, and none of failed
+    /// attempts.
     pub report_rate: f64,
-    /// How long a page stays signed in.
+    /// How long a page's session lasts.
     pub session_seconds: u64,
-    /// Who asks.
+    /// How the client of a request is identified.
     pub edge: Edge,
-    /// What the log says where there is no token yet: how to make one.
+    /// Logged while there is no token: how to create one.
     pub no_token: String,
 }
 
-/// Who may read what, shared by all requests.
+/// The rights of all callers, shared by all requests.
 pub struct Access {
-    /// None until ClickHouse has answered once.
+    /// None until the first successful read from ClickHouse.
     snapshot: ArcSwapOption<Snapshot>,
-    /// Of the registry and the closed months: cached reports depend on it.
+    /// Generation of the registry and the closed months: cached reports depend on it.
     generation: Generation,
     sessions: Sessions,
     requests: Buckets,
@@ -105,7 +107,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Nobody's rights are known before [`Access::keep`] runs.
+    /// No rights are known before the first read, by [`Access::begin`] or [`Access::keep`].
     pub fn new(client: clickhouse::Client, config: AccessConfig, clock: Clock) -> Arc<Self> {
         Arc::new(Access {
             snapshot: ArcSwapOption::empty(),
@@ -126,8 +128,8 @@ impl Access {
         })
     }
 
-    /// Reads the rights once, so that a service that has just begun to listen knows them. Where ClickHouse is away, [`Access::keep`] goes on
-    /// trying.
+    /// Reads the rights once, so that the service knows them soon after it starts to listen. If ClickHouse is away, [`Access::keep`]
+    /// retries.
     pub async fn begin(&self) {
         let _ = self.refresh(FIRST).await;
     }
@@ -142,7 +144,7 @@ impl Access {
         self.snapshot.load().is_some()
     }
 
-    /// Keeps the rights up to date until it is dropped. Where ClickHouse is away, those that were read last stay in force.
+    /// Keeps the rights up to date until it is dropped. While ClickHouse is away, the rights of the last successful read stay active.
     pub async fn keep(self: Arc<Self>) {
         let (mut failing, mut told) = (false, false);
         loop {
@@ -153,7 +155,7 @@ impl Access {
                         tracing::info!("{}", self.no_token);
                         told = true;
                     }
-                    // Best effort: what cannot be written now waits for the next time.
+                    // Best effort: what cannot be written now is written with the next refresh.
                     let _ = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
                 }
                 Err(error) => {
@@ -169,7 +171,7 @@ impl Access {
         }
     }
 
-    /// Whether there is no token.
+    /// Returns true if there is no token.
     async fn refresh(&self, within: Duration) -> Result<bool, CallError> {
         let action = "reading the rights of tokens";
         let poll = self.generation.poll();
@@ -184,7 +186,7 @@ impl Access {
         Ok(has_no_tokens)
     }
 
-    /// The token of an open session, if it is still in force.
+    /// The token of an open session, if it is still active.
     fn session(&self, cookie: &str) -> Option<(TokenId, Rights)> {
         let token = self.sessions.token_of(cookie, (self.clock)().timestamp_millis())?;
         Some((token, self.snapshot.load().as_ref()?.still(token)?.clone()))
@@ -206,7 +208,7 @@ impl Access {
                 Some(rights) => Identity::Known(token.id(), rights.clone()),
                 None => Identity::Wrong,
             },
-            // An old cookie is no attempt at anything.
+            // An expired cookie does not count as a failed attempt.
             Shown::Cookie(cookie) => {
                 self.session(cookie).map_or(Identity::Nobody, |(token, rights)| Identity::Known(token, rights))
             }
@@ -237,17 +239,17 @@ impl Access {
     }
 }
 
-/// Whose request it is.
+/// The identity behind a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Identity {
     Nobody,
-    /// Whoever showed a token that opens nothing: wrong, revoked, or none by its form.
+    /// The client sent a token without rights: a wrong, a revoked or a malformed one.
     Wrong,
     Known(TokenId, Rights),
 }
 
 impl Identity {
-    /// How limits and turns tell the caller apart; `client` is the hash of its network.
+    /// The key by which limits and turns distinguish callers; `client` is the hash of its network.
     fn key(&self, client: u64) -> CallerKey {
         match self {
             Identity::Known(token, _) => CallerKey::Token(*token),
@@ -256,7 +258,7 @@ impl Identity {
     }
 }
 
-/// Whether `identity` may have a route of `rule` for `project`, which is none where the path names what cannot be one.
+/// Decides whether `identity` may use a route of `rule` for `project`. `project` is none if the path has no valid slug.
 fn decide(
     rule: Rule,
     project: Option<&ProjectSlug>,
@@ -293,12 +295,12 @@ pub(crate) fn guarded(
     router
         .merge(sign_in::routes(Arc::clone(access)))
         .merge(badge::routes(store, config, Arc::clone(access), turns))
-        // After routing, so that the guard sees the path as the router understood it, and not as another reading of it.
+        // After routing, so that the guard sees the path as the router parsed it.
         .layer(middleware::from_fn_with_state(Arc::clone(access), guard))
 }
 
-/// `router`, whose routes are open to all and need no guard, behind the rate limit of each client's network. For routes of the program
-/// beside the reports: `/privacy`, and the answer to unknown paths.
+/// `router` behind the rate limit of each client's network. Its routes are open to all and need no guard: `/privacy`, and the response to
+/// unknown paths.
 pub fn rate_limited(router: Router, access: &Arc<Access>) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::clone(access), limit))
 }
@@ -340,7 +342,7 @@ async fn guard(
     });
     let mut response = match admit(&access, route, project.as_ref(), &request, https, client) {
         Ok((caller, key)) => {
-            // What everybody may have needs no secrecy; what it says of caching itself holds.
+            // Responses of open routes need not be private; their own `Cache-Control` stays.
             kind.private = !matches!(route.rule, Rule::Open | Rule::Badge);
             request.extensions_mut().insert(caller.visible());
             request.extensions_mut().insert(caller);
@@ -354,7 +356,7 @@ async fn guard(
     response
 }
 
-/// The caller, or the answer to a request that may not go on.
+/// The caller, or the response to a request that is refused.
 fn admit(
     access: &Access,
     route: &Route,
@@ -366,7 +368,7 @@ fn admit(
     let shown = Shown::by(request.headers(), https);
     if route.rule == Rule::Open {
         let key = access.open_caller(&shown, client);
-        // The form of /sign-in has limits of its own: by its token, or by its failure. So no neighbour in one network locks others out.
+        // `POST /sign-in` has limits of its own, by its token or by its failure. So one client cannot lock out others in its network.
         let is_form = route.path == "/sign-in" && request.method() == Method::POST;
         let room = if is_form { Ok(()) } else { access.room_of(key) };
         return room.map(|()| (Caller::Anonymous, key)).map_err(|refusal| Box::new(refusal.answer(route.audience)));

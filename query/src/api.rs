@@ -1,4 +1,4 @@
-//! `/v1`: reports for programs, as JSON and CSV. Requests are read strictly, answers have validators, refusals are problems.
+//! `/v1`: reports for programs, as JSON and CSV. Requests are parsed strictly, responses have validators, refusals are problems.
 
 use crate::cache::Rendered;
 use crate::csv;
@@ -25,8 +25,8 @@ use std::future::Future;
 pub(crate) mod answer;
 pub(crate) mod parameters;
 
-/// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell whose report is asked for. The
-/// list shows what the request's extension [`Visible`] says; without one, none.
+/// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell which project is requested. The list
+/// shows the projects of the request's extension [`Visible`]; without the extension, none.
 pub(crate) fn router() -> Router<Reports> {
     let route = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
     Router::new()
@@ -47,18 +47,18 @@ pub(crate) fn router() -> Router<Reports> {
         .route(&route("/hours.csv"), get(hours))
 }
 
-/// A method that a route has not.
+/// Response to a method that a route does not support.
 pub(crate) async fn no_such_method(_: Request) -> Response {
     Problem::method_not_allowed().into_response()
 }
 
-/// What a path of a report says, and how the answer is to be written.
+/// A request for a report: the parts of its path, and the form of the response.
 #[derive(Clone)]
 struct Asked {
     reports: Reports,
     project: ProjectSlug,
     span: Span,
-    /// The dimension's name, where the path has one.
+    /// The dimension's name, if the path has one.
     dimension: String,
     format: Format,
     uri: Uri,
@@ -71,12 +71,12 @@ impl FromRequestParts<Reports> for Asked {
     async fn from_request_parts(parts: &mut Parts, reports: &Reports) -> Result<Self, Problem> {
         let Ok(OfCaller(of_caller)) = OfCaller::from_request_parts(parts, reports).await;
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, reports).await;
-        // What is not UTF-8 is nobody's project.
+        // A path that is not UTF-8 names no project.
         let Path(path) = path.map_err(|_| Problem::unknown_project())?;
         let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
         let (_, format) = format_of(uri.path(), &headers)?;
         let text = |name: &str| path.get(name).map_or("", String::as_str);
-        // The form is at the path's end, and only there. A project is what the guard took it for, whatever its name ends with.
+        // `.csv` counts only at the path's end. The project's name stays as the guard parsed it, whatever it ends with.
         let stem = |text: &str| {
             let is_end = uri.path().ends_with(text);
             text.strip_suffix(".csv").filter(|_| is_end).unwrap_or(text).to_owned()
@@ -92,19 +92,19 @@ impl Asked {
         Parameters::of(self.uri.query(), &known_of(&self.uri, known))
     }
 
-    /// A CSV in a file that says what it is of, as it is read.
+    /// An export as a CSV file with a descriptive name, streamed.
     fn exported(&self, export: Export, name: &str) -> Response {
         answer::stream(export.into_body(), &format!("{}-{}{name}.csv", self.project, self.span))
     }
 
-    /// Whether a list of pages is sent to its end: as CSV, where no part of it was asked for.
+    /// Whether a list of pages is sent as a whole: as CSV, if the request has neither `limit` nor `after`.
     fn is_whole(&self, parameters: &Parameters, request: &PagesRequest) -> bool {
         let in_part = ["limit", "after"].into_iter().any(|name| parameters.text(name).is_some());
         self.format == Format::Csv && !in_part && can_export(request.sort)
     }
 
-    /// The response, from the cache or rendered by `render` for the same request with other [`Reports`]. `what` names the route and has
-    /// its parameters.
+    /// The response, from the cache or rendered by `render` for the same request with other [`Reports`]. `what` names the route and
+    /// contains its parameters.
     async fn cached<F>(&self, what: String, render: impl FnOnce(Asked) -> F + Send) -> Result<Response, Problem>
     where
         F: Future<Output = Result<Rendered, Problem>> + Send + 'static,
@@ -114,7 +114,7 @@ impl Asked {
         self.reports.cached(&self.project, what, &self.headers, render).await
     }
 
-    /// As JSON, or as CSV in a file that says what it is of.
+    /// As JSON, or as a CSV file with a descriptive name.
     fn written<T: Serialize>(
         &self,
         list: &Listing<T>,
@@ -156,7 +156,7 @@ fn known_of(uri: &Uri, known: &[&'static str]) -> Vec<&'static str> {
     known.iter().copied().chain(bom).collect()
 }
 
-/// A CSV has no place for a cursor but a header.
+/// In CSV the cursor is a header.
 fn continued(next: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     let value = next.and_then(|next| HeaderValue::from_str(next).ok());
     value.map(|value| (NEXT, value)).into_iter().collect()
@@ -165,7 +165,7 @@ fn continued(next: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
 async fn report(asked: Asked) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["pages_limit", "pages_after", "pages_status"])?;
     let pages = parameters.pages_of_report()?;
-    // A file is read as a whole, so it is one, unless a part was asked for.
+    // A CSV file has all pages, unless the request asks for a part.
     let in_part = ["pages_limit", "pages_after"].into_iter().any(|name| parameters.text(name).is_some());
     if asked.format == Format::Csv && !in_part {
         return Ok(asked.exported(asked.reports.export(&asked.project, asked.span, pages.status).await?, ""));

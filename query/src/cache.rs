@@ -46,10 +46,10 @@ pub(crate) use generation::{Fingerprint, Generation};
 /// The caller whose turns refreshes in the background take.
 pub(crate) const REFRESH: CallerKey = CallerKey::Program("refresh");
 
-/// Refreshes that run concurrently. A stale answer that finds none free leaves the refresh to the next one.
+/// Refreshes that run concurrently. If none is free, the refresh is left to the next stale response.
 const REFRESHES: usize = 2;
 
-/// Bytes of a usual entry: from it follows how many places the cache starts with.
+/// Bytes of a typical entry; determines the initial capacity of the cache.
 const TYPICAL_BYTES: u64 = 32 << 10;
 
 /// How long answers are served from the cache.
@@ -83,7 +83,7 @@ impl CacheConfig {
     }
 }
 
-/// What an answer is of: the project, and everything of the request that makes answers differ (form, span, parameters).
+/// What an answer depends on: the project, and everything in the request that changes the answer (form, span, parameters).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) project: ProjectSlug,
@@ -101,7 +101,7 @@ impl Weighter<Key, Arc<Entry>> for ByBytes {
 
 type Outcome = Result<Arc<Entry>, Problem>;
 
-/// A computation that runs. Callers without a token do not share one with callers that have one, since their turns differ.
+/// A running computation. Callers without a token do not share one with callers that have one, since their turns differ.
 type FlightKey = (Key, bool);
 
 struct Flight {
@@ -115,7 +115,7 @@ pub struct ReportCache(Arc<Parts>);
 
 struct Parts {
     config: CacheConfig,
-    /// None where nothing is cached.
+    /// None if nothing is cached.
     entries: Option<Cache<Key, Arc<Entry>, ByBytes>>,
     flights: Mutex<HashMap<FlightKey, Flight>>,
     refreshes: Arc<Semaphore>,
@@ -154,7 +154,7 @@ impl ReportCache {
     }
 
     /// The answer of `key` for `caller`: from the cache, or by `compute`, which is given the caller whose turn it takes. `recompute`: the
-    /// client wants no stored answer.
+    /// client requests an answer that is not from the cache.
     ///
     /// # Errors
     /// The computation failed, and no entry may be served instead.
@@ -214,8 +214,7 @@ impl ReportCache {
         entry.age() < longest && self.0.generation.is_still(entry.generation, longest)
     }
 
-    /// Computes the answer, or joins the computation that runs, and says whether it joined. An own computation is not shared where
-    /// `may_share` is false.
+    /// Computes the answer, or joins a running computation; returns whether it joined. A computation is not shared if `may_share` is false.
     async fn computed<F, C>(
         &self,
         key: &Key,
@@ -233,7 +232,7 @@ impl ReportCache {
         }
         let (flight, unused) = self.join(key, caller, move || compute(caller));
         match (flight.await, unused) {
-            // The caller that computes had no turn; this one may have.
+            // The computing caller had no turn; this caller may have one.
             (Err(problem), Some(compute)) if problem.is_no_turn() => {
                 let outcome = self.computation(key.clone(), None, compute()).await;
                 outcome.map(|entry| (entry, false))
@@ -242,7 +241,7 @@ impl ReportCache {
         }
     }
 
-    /// The computation of `key` that runs, and `compute` unused; or a new one.
+    /// The running computation of `key`, with `compute` unused; or a new computation.
     fn join<F, C>(&self, key: &Key, caller: CallerKey, compute: C) -> (Shared<BoxFuture<'static, Outcome>>, Option<C>)
     where
         F: Future<Output = Result<Rendered, Problem>> + Send + 'static,
@@ -266,7 +265,7 @@ impl ReportCache {
         (shared, None)
     }
 
-    /// Runs `rendering` and stores what comes of it. `refreshed` is the entry that it replaces in the background.
+    /// Runs `rendering` and stores its result. `refreshed` is the entry that it replaces in the background.
     fn computation(
         &self,
         key: Key,
@@ -297,7 +296,7 @@ impl ReportCache {
         if let Some(entries) = &self.0.entries
             && entry.is_cacheable
             && self.may_serve(&entry)
-            // A computation that took longer may end after one that started later.
+            // A longer computation may finish after one that started later.
             && entries.peek(&key).is_none_or(|stored| stored.computed <= entry.computed)
         {
             entries.insert(key, Arc::clone(&entry));
@@ -305,8 +304,8 @@ impl ReportCache {
         entry
     }
 
-    /// Notes on the entry that ClickHouse does not answer; removes it where the report is gone. An entry that was computed after the
-    /// failed computation had `started` is newer than the failure.
+    /// Marks the entry if ClickHouse does not answer; removes it if the report no longer exists. `started` is the start of the failed
+    /// computation: an entry that was computed later is not affected.
     fn failed(&self, key: &Key, started: Instant, problem: &Problem) {
         let Some(entries) = &self.0.entries else { return };
         if problem.status == 404 {
@@ -318,7 +317,7 @@ impl ReportCache {
         }
     }
 
-    /// Computes the answer in the background, unless that is done already or has failed just now.
+    /// Computes the answer in the background, unless that is done already or has just failed.
     fn refresh<F, C>(&self, key: Key, entry: &Arc<Entry>, compute: C)
     where
         F: Future<Output = Result<Rendered, Problem>> + Send + 'static,

@@ -1,18 +1,19 @@
-//! The same figures as CSV (RFC 4180, UTF-8, a header row). An estimate has columns for its error and its unit.
+//! Reports as CSV (RFC 4180, UTF-8, a header row). An estimate has columns for its error and its unit.
 //!
-//! A spreadsheet runs what begins like a formula. Texts come from strangers' beacons, so what begins like one gets an apostrophe in
-//! front, which spreadsheets take as "this is text". Where a cell begins is the spreadsheet's opinion: one that is set to semicolons or
-//! tabs splits there, whatever is quoted between commas. So every place at which a text could be split counts as a beginning. Numbers
-//! are numbers.
+//! Spreadsheets execute cells that start like a formula. Texts in a report come from beacons, which anyone can send. A text that starts
+//! like a formula gets an apostrophe in front, which spreadsheets read as "this is text".
+//!
+//! The spreadsheet decides where a cell starts: with semicolons or tabs as separators it splits quoted text, too. So every place at which a
+//! text could be split counts as a start. Numbers stay numbers.
 
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, PageVisitors, Visitors};
 use crate::store::ProjectViews;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// At which a spreadsheet may split, beside commas: those are always quoted.
+/// Separators at which a spreadsheet may split, besides commas: texts with commas are always quoted.
 const SEPARATORS: [char; 5] = [';', '\t', '\r', '\n', '|'];
 
-/// With which a formula begins; in full width, too, which some take for the same.
+/// Characters that start a formula, also in full width, which some spreadsheets treat alike.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// Rows under a header.
@@ -25,7 +26,7 @@ impl Table {
         table
     }
 
-    /// Quotes more than RFC 4180 asks for: what another separator than the comma would split.
+    /// Quotes more than RFC 4180 requires: also texts that a separator other than the comma would split.
     fn bare() -> Self {
         Table(String::new())
     }
@@ -49,7 +50,7 @@ impl Table {
     }
 }
 
-/// A text that no spreadsheet runs.
+/// A text that no spreadsheet executes.
 fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 1);
     if text.starts_with(['\t', '\r', '\n']) {
@@ -60,7 +61,7 @@ fn text(text: &str) -> String {
         if begins && FORMULA.contains(&c) {
             out.push('\'');
         }
-        // Blanks and quotes may be taken away before it is looked at what begins.
+        // A spreadsheet may strip blanks and quotes before it checks for a formula.
         begins = SEPARATORS.contains(&c) || (begins && (c.is_whitespace() || c == '"'));
         out.push(c);
     }
@@ -93,8 +94,8 @@ fn page_visitors(figures: PageVisitors) -> [String; 4] {
     }
 }
 
-/// One row a page. Referrers of a page not found are in one cell, as `host views` with ` | ` between them: nobody's spreadsheet splits
-/// there unasked.
+/// One row per page. Referrers of a page not found share one cell, as `host views` separated by ` | `: spreadsheets do not split there by
+/// default.
 pub fn pages(items: &[PageFigures], with_referrers: bool) -> String {
     pages_header(with_referrers) + &pages_rows(items, with_referrers)
 }
@@ -141,7 +142,7 @@ pub(crate) fn pages_rows(items: &[PageFigures], with_referrers: bool) -> String 
     table.text()
 }
 
-/// One row a value; `rest` is true where it adds up the others.
+/// One row per value; `rest` is true for the sum of the others.
 pub fn breakdown(items: &[BreakdownItem]) -> String {
     let mut table = Table::new(&["value", "views", "rest"]);
     for item in items {
@@ -150,7 +151,7 @@ pub fn breakdown(items: &[BreakdownItem]) -> String {
     table.text()
 }
 
-/// One row a day.
+/// One row per day.
 pub fn days(items: &[DayFigures]) -> String {
     let mut table = Table::new(&["day", "views", "visits", "visitors", "visitors_error", "visitors_unit"]);
     for day in items {
@@ -161,7 +162,7 @@ pub fn days(items: &[DayFigures]) -> String {
     table.text()
 }
 
-/// One row an hour.
+/// One row per hour.
 pub fn hours(items: &[HourFigures]) -> String {
     let mut table = Table::new(&["hour", "views", "visits"]);
     for hour in items {
@@ -170,7 +171,7 @@ pub fn hours(items: &[HourFigures]) -> String {
     table.text()
 }
 
-/// One row a project.
+/// One row per project.
 pub fn projects(items: &[ProjectViews]) -> String {
     let mut table = Table::new(&["project", "views_this_month", "views_last_month"]);
     for item in items {
@@ -180,7 +181,7 @@ pub fn projects(items: &[ProjectViews]) -> String {
     table.text()
 }
 
-/// The whole report in long form: one row a figure.
+/// The whole report in long form: one row per figure.
 struct Long(Table);
 
 impl Long {
@@ -229,8 +230,8 @@ impl Long {
     }
 }
 
-/// The whole report, one row a figure: section, key, item, measure, value, and for an estimate its error and unit. What the report is of
-/// comes first. Lists of pages are those of the report. `week` is in its time zone, all else in UTC.
+/// The whole report, one row per figure: section, key, item, measure, value, and for an estimate its error and unit. The first rows
+/// describe the report. Lists of pages are those of the report. `week` is in the project's time zone, all else in UTC.
 pub fn report(report: &MonthlyReport) -> String {
     let [pages, not_found] = [("pages", &report.pages), ("not_found", &report.not_found)]
         .map(|(section, list)| report_pages(section, &list.items));
@@ -356,7 +357,7 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
 mod tests {
     use super::*;
 
-    /// What a spreadsheet makes of a row that splits at `separator`: quotes hold where a cell begins with one.
+    /// The cells into which a spreadsheet splits a row at `separator`: quotes apply to cells that start with one.
     fn cells(row: &str, separator: char) -> Vec<String> {
         let (mut cells, mut quoted) = (vec![String::new()], false);
         for c in row.chars() {

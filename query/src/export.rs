@@ -1,8 +1,8 @@
 //! Exports: a whole report, or a whole list of pages, as CSV that is written while its rows arrive.
 //!
-//! One task reads rows and writes chunks, and waits while the client has not taken the last few. So an export takes constant memory in
-//! this process, however many pages the project has. The task ends when its client leaves, and after [`EXPORT_WITHIN`] in any case. An
-//! export that ends early is an error to the client: the body is cut, so that no part of a report passes for the whole.
+//! One task reads rows and writes chunks, and waits while the client has not read the last few. So an export takes constant memory in this
+//! process, however many pages the project has. The task ends when its client disconnects, and after [`EXPORT_WITHIN`] in any case. If an
+//! export fails, its body ends with an error, so that the client does not take a part for the whole.
 
 use crate::csv;
 use crate::period::Span;
@@ -19,27 +19,27 @@ use schemas::close::READ_WITHIN;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long an export may take, the client's share included: a list of 40 MB needs a client that takes 350 kB a second. Its turn and its
-/// query in ClickHouse are held as long.
+/// Longest time of an export, including the client's reading: a list of 40 MB needs a client that reads 350 kB a second. The export holds
+/// its turn and its query in ClickHouse as long.
 const EXPORT_WITHIN: Duration = Duration::from_secs(120);
 
-/// Bytes of a chunk, about.
+/// Approximate bytes of a chunk.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Chunks that wait for the client.
 const CHUNKS: usize = 4;
 
-/// Pages after which other tasks have their turn on this thread.
+/// Pages after which the task yields to other tasks on this thread.
 const PAGES_PER_STEP: usize = 64;
 
-/// The export ended before its end: ClickHouse failed, or the client took longer than the bound. Its cause is logged.
+/// The export failed before its end: ClickHouse failed, or the client exceeded the time limit. The cause is logged.
 #[derive(Debug, thiserror::Error)]
 #[error("the export was cut short")]
 pub struct CutShort;
 
 /// A CSV, chunk by chunk.
 pub struct Export {
-    /// None is the end; without it, the export was cut.
+    /// None is the end; without it, the export is incomplete.
     chunks: mpsc::Receiver<Option<Bytes>>,
 }
 
@@ -53,21 +53,21 @@ impl Export {
         }
     }
 
-    /// As the body of a response, which fails where the export is cut.
+    /// As the body of a response, which fails if the export is incomplete.
     pub(crate) fn into_body(self) -> Body {
         let step = async |mut export: Export| export.next().await.map(|chunk| (chunk, export));
         Body::from_stream(futures_util::stream::unfold(self, step))
     }
 }
 
-/// Which list of pages, and how its rows are written.
+/// A list of pages, and how its rows are written.
 struct Part {
     request: PagesRequest,
     with_referrers: bool,
     rows: fn(&[PageFigures]) -> String,
 }
 
-/// What an export consists of, in order: a text, the parts, a text. The first part has started.
+/// The contents of an export, in order: a text, the parts, a text. The first part has started.
 struct Parts {
     head: String,
     first: (PageScan, Part),
@@ -89,7 +89,7 @@ struct Task {
 /// Why a task ends early.
 enum Ended {
     Failed(StoreError),
-    /// The client has left.
+    /// The client has disconnected.
     Left,
 }
 
@@ -167,7 +167,7 @@ async fn start(
     span: Span,
     part: &Part,
 ) -> Result<PageScan, StoreError> {
-    // The months were checked when the export started, and more of them have started since at most.
+    // The months were validated when the export started; since then, at most more of them have started.
     let periods = reports.periods(span, &part.request).map_err(|_| StoreError::UnknownProject)?;
     let asked = reports.asked(project, span, &periods);
     let late = StoreError::Timeout { what: "pages", timeout_ms: READ_WITHIN.as_millis() as u64 };
@@ -198,7 +198,7 @@ impl Reports {
         self.run(project, span, turn, (head, tail), all, vec![not_found]).await
     }
 
-    /// A whole list of pages as CSV: `limit` and `after` do not count.
+    /// A whole list of pages as CSV; `limit` and `after` are ignored.
     ///
     /// # Errors
     /// As [`Reports::pages`], and when there is no turn.
@@ -236,7 +236,7 @@ impl Reports {
         Ok(Export { chunks: received })
     }
 
-    /// The same as a value, in memory: for `headcount report --format json`.
+    /// The same as a value in memory, for `headcount report --format json`.
     ///
     /// # Errors
     /// As [`Reports::report`].
@@ -261,7 +261,7 @@ impl Reports {
         Ok(report)
     }
 
-    /// The report with every value and without pages, computed now, since its lists are.
+    /// The report with every value and without pages. It is not from the cache, since its lists are not either.
     async fn without_pages(
         &self,
         project: &ProjectSlug,

@@ -1,4 +1,4 @@
-//! The shell: requests are parsed, the store is asked, the answer is written.
+//! HTTP handlers: they parse requests, query the store and write responses.
 
 use crate::UntrustedProxy;
 use crate::api;
@@ -40,7 +40,7 @@ pub(crate) fn style_route() -> Router {
     assets().layer(middleware::from_fn(protective_headers))
 }
 
-/// The pages' style and script.
+/// The stylesheet and the script of the pages.
 fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let file = |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
     Router::new()
@@ -60,7 +60,7 @@ async fn report_page(
     let answer = async {
         let (project, span) = (parameters::project(&project)?, parameters::span(&span)?);
         let (pages, asked) = list_asked(&uri)?;
-        // Of a project without views, the page has lines for this origin.
+        // If the project has no views, the page shows lines for this origin.
         let what = format!("page {span} {pages:?} {} {untrusted_proxy}", snippet.origin());
         let of_project = project.clone();
         let render = async move |reports: Reports| {
@@ -79,7 +79,7 @@ async fn report_page(
     answer.await.unwrap_or_else(|problem| problem.complete(page::problem(&problem).into_response()))
 }
 
-/// The report that the page shows. Without parameters it has as many pages not found as the API's.
+/// The report for the page. Without parameters it lists as many pages not found as the API does.
 async fn page_report(
     reports: &Reports,
     project: &ProjectSlug,
@@ -94,7 +94,7 @@ async fn page_report(
 }
 
 async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>, uri: Uri) -> Response {
-    // A redirect only repeats what is known to be a slug, so it cannot lead elsewhere.
+    // The redirect contains a validated slug only, so it cannot lead to another site.
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::temporary(&with_query(&format!("/projects/{project}/{}", reports.running()), &uri))
             .into_response(),
@@ -110,7 +110,7 @@ fn with_query(path: &str, uri: &Uri) -> String {
     uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
-/// `/projects/docs/` leads to `/projects/docs`.
+/// `/projects/docs/` redirects to `/projects/docs`.
 async fn without_slash(Path(project): Path<String>, uri: Uri) -> Response {
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::permanent(&with_query(&format!("/projects/{project}"), &uri)).into_response(),
@@ -121,8 +121,8 @@ async fn without_slash(Path(project): Path<String>, uri: Uri) -> Response {
     }
 }
 
-/// What the page's list of pages was asked for. A page is for people: what it does not know in its address is ignored, and a path
-/// may begin without its slash.
+/// The parameters of the page's list of pages. The page is for people, so unknown parameters in its URL are ignored, and a path prefix may
+/// lack its slash.
 fn list_asked(uri: &Uri) -> Result<(PagesRequest, ListAsked), Problem> {
     const KNOWN: [&str; 4] = ["prefix", "sort", "status", "after"];
     let pairs = uri.query().unwrap_or("").split('&').filter(|pair| {

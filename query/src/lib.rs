@@ -35,22 +35,22 @@ pub use reports::Reports;
 pub use store::{ReportStore, Visible};
 pub use turns::CallerKey;
 
-/// What time it is. An argument, so that tests decide.
+/// The current time. An argument, so that tests can set it.
 pub type Clock = Arc<dyn Fn() -> chrono::DateTime<chrono::Utc> + Send + Sync>;
 
-/// Whether most beacons of late came from one proxy that is not trusted: an extension of requests, for the page of a project without views.
-/// A process without the beacon endpoint does not know.
+/// Whether most recent beacons came from one proxy that is not trusted: an extension of requests, for the page of a project without views.
+/// A process without the beacon endpoint cannot know.
 #[derive(Clone)]
 pub struct UntrustedProxy(pub Arc<dyn Fn() -> bool + Send + Sync>);
 
-/// How reports are made.
+/// How reports are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryConfig {
-    /// What a visitor figure counts, which follows from how long `ingest` keeps a key, and what is too small to be told.
+    /// What a visitor figure counts (it follows from how long `ingest` keeps a key), and the threshold below which figures are suppressed.
     pub rules: Rules,
-    /// Longest time for one question to ClickHouse, milliseconds.
+    /// Longest time of one query to ClickHouse, in milliseconds.
     pub timeout_ms: u64,
-    /// Where the endpoint serves its script and takes beacons, for the lines that maintainers paste into the docs.
+    /// The paths of the endpoint's script and beacons, for the lines that maintainers paste into the docs.
     pub paths: EndpointPaths,
 }
 
@@ -60,9 +60,9 @@ impl Default for QueryConfig {
     }
 }
 
-/// The report's routes. `{span}` is `YYYY-MM` or `YYYY-MM..YYYY-MM`; each of `/v1` is CSV with `.csv` at its end, or for who
-/// accepts `text/csv`.
-/// - `GET /v1/projects`: those there are; `limit`, `after`.
+/// The report's routes. `{span}` is `YYYY-MM` or `YYYY-MM..YYYY-MM`. Each route of `/v1` responds with CSV if the path ends with `.csv`, or
+/// if the client accepts `text/csv`.
+/// - `GET /v1/projects`: the projects; `limit`, `after`.
 /// - `GET /v1/projects/{project}/reports/{span}`: the whole report; `pages_limit` (1 to 1000, default 100), `pages_after`,
 ///   `pages_status`.
 /// - `GET …/{span}/pages`: `limit`, `after`, `prefix`, `status`, `sort`; `…/not-found`: `limit`, `after`, `prefix`, `sort`.
@@ -70,12 +70,12 @@ impl Default for QueryConfig {
 /// - `GET /v1/openapi.json`: all of that as OpenAPI.
 /// - `GET /projects/{project}/{span}`: the report as a page.
 /// - `GET /projects/{project}`: redirects to the running month's page.
-/// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first one.
-/// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' style, and a script that they work without.
+/// - `GET /projects/{project}/live`: whether a view has arrived, for the page that waits for the first view.
+/// - `GET /assets/report.css`, `GET /assets/report.js`: the pages' stylesheet and their optional script.
 ///
-/// Reports and their lists are served from `cache`, but for lists of projects and whole exports.
+/// Reports and their lists are served from `cache`, except lists of projects and whole exports.
 ///
-/// And of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. Everything is behind its guard.
+/// The routes of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. The guard protects all routes.
 pub fn guarded_routes(
     store: ReportStore,
     config: QueryConfig,
@@ -88,13 +88,13 @@ pub fn guarded_routes(
     access::guarded(handlers::router(reports), access, store, config, turns)
 }
 
-/// A report as one HTML file that needs nothing else: no script, no style sheet, no request. For a file, or for mail. `counts` tells
-/// how many pages there are, since the file lists the first only.
+/// A report as one self-contained HTML file: no script, no stylesheet, no request. For a file, or for mail. `counts` has the total number
+/// of pages, since the file lists only the first.
 pub fn html(report: &MonthlyReport, running: schemas::Month, counts: PageCounts) -> String {
     page::standalone(report, running, counts).into_string()
 }
 
-/// The line that counts a page, for its head: `script` is the URL of the service's script.
+/// The HTML line that counts a page, for its head: `script` is the URL of the service's script.
 pub fn script_line(script: &str, project: &schemas::ProjectSlug) -> String {
     page::html_line(script, project.as_str())
 }
@@ -104,7 +104,7 @@ pub fn style_route() -> Router {
     handlers::style_route()
 }
 
-/// The problem for what no route is there for: a fallback.
+/// The problem for unknown routes: a fallback.
 pub async fn no_such_route() -> axum::response::Response {
     axum::response::IntoResponse::into_response(Problem::no_such_route())
 }

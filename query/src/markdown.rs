@@ -8,10 +8,10 @@ use crate::report::{
 use schemas::classes::Dimension;
 use std::fmt::Write as _;
 
-/// Rows of a list; where there are more, the text says so.
+/// Most rows of a list; if there are more, the text says so.
 const SHOWN: usize = 25;
 
-/// A text of strangers' making, as Markdown shows it: nothing in it is markup, and it stays on its line.
+/// Untrusted text as Markdown: nothing in it is markup, and it stays on its line.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -79,7 +79,7 @@ fn compared(out: &mut String, month: Option<&ComparedMonth>, when: &str) {
         out,
         "Against {}{} ({when}): views {} (then {}), visits {} (then {}), visitors {}.",
         month.month,
-        // A running month is compared with a part, and parts have no visitors.
+        // A running month is compared with a part of a month, and parts have no visitors.
         month.visitors.map_or_else(|| month.to.format(", up to %Y-%m-%d %H:%M").to_string(), |_| String::new()),
         change(month.views_change),
         number(month.views),
@@ -172,7 +172,7 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     more(out, hosts.len(), hosts.len() as u64);
 }
 
-/// Only if there are several: of one tracker all figures are.
+/// Only if there are several trackers: with one, all figures are its.
 fn counted_by(out: &mut String, sources: &[SourceViews]) {
     if sources.len() < 2 {
         return;
@@ -205,7 +205,7 @@ fn masked_pages(out: &mut String, report: &MonthlyReport) {
     );
 }
 
-/// The report. `counts` tells how many pages there are, of which the first are shown.
+/// The report. `counts` has the total number of pages, of which the first are shown.
 pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut out = String::new();
     let totals = &report.totals;
@@ -249,7 +249,7 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
     pages(&mut out, "Pages", &found, counts.pages.saturating_sub(counts.not_found), totals.visitors.unit);
     pages(&mut out, "Pages not found", &missing, counts.not_found, totals.visitors.unit);
-    // The names of robots are beneath their kinds.
+    // The names of robots are listed with their kinds.
     for (dimension, items) in report.breakdowns.iter().filter(|(name, _)| **name != Dimension::Bot.name()) {
         breakdown(&mut out, dimension, items);
     }

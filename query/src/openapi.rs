@@ -1,5 +1,5 @@
-//! `GET /v1/openapi.json`: what `/v1` has, as OpenAPI 3.1. Schemas come from the types that are written, limits and names from the
-//! constants that requests are read with.
+//! `GET /v1/openapi.json`: the routes of `/v1` as OpenAPI 3.1. Schemas come from the response types, limits and names from the constants
+//! with which requests are parsed.
 
 use crate::api::answer::{tagged, validator};
 use crate::cache::State;
@@ -28,7 +28,7 @@ use utoipa::{OpenApi, ToSchema};
 )))]
 struct Schemas;
 
-/// One route: where, what, with which parameters, and the name of the schema that it answers with. Each is there as CSV, too.
+/// One route: its path, its summary, its parameters, and the name of its response schema. Each is also available as CSV.
 struct Route {
     path: &'static str,
     summary: &'static str,
@@ -85,7 +85,7 @@ const ROUTES: [Route; 7] = [
     },
 ];
 
-/// As utoipa names a generic type's schema.
+/// The name that utoipa gives to the schema of a generic type.
 fn listing(item: &str) -> String {
     format!("Listing_{item}")
 }
@@ -145,7 +145,7 @@ fn slug() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"})
 }
 
-/// What stands in braces in a path.
+/// The parameters in a path's braces.
 fn in_path(path: &str) -> Vec<Value> {
     let of = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema});
     let dimensions: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
@@ -179,7 +179,7 @@ fn operation(route: &Route, csv: bool) -> Value {
         parameters.push(parameter("bom"));
     }
     let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference(&name::<Problem>())}}});
-    // Lists of pages are sent as CSV to their end while they are read, and then have no validator.
+    // Lists of pages as CSV are streamed as a whole, without a validator.
     let has_whole_lists = route.parameters.iter().any(|name| matches!(*name, "limit_pages" | "pages_limit"));
     let words = if has_whole_lists { "; none where CSV has all pages" } else { "" };
     let words = format!("A strong validator, for If-None-Match{words}");
@@ -221,7 +221,7 @@ fn operation(route: &Route, csv: bool) -> Value {
     if !csv {
         responses["406"] = problem("Neither JSON nor CSV is accepted");
     }
-    // The list of projects is of what the caller may read, so somebody has to ask.
+    // The list of projects depends on the caller's rights, so it requires credentials.
     let of_project = route.path.contains("{project}");
     let mut security = vec![json!({"bearer": []}), json!({"basic": []})];
     if of_project {
@@ -248,7 +248,7 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// The document as it is sent, and its validator. Both are the same for as long as the process runs, and shared by all responses.
+/// The serialised document and its validator. Both are constant while the process runs, and shared by all responses.
 static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
     let text = document().to_string();
     let tag = validator(text.as_bytes());

@@ -1,7 +1,7 @@
-//! The pages: HTML of one style sheet, and one script file that only adds comfort. Nothing comes from elsewhere.
+//! The pages: HTML with one stylesheet, and one optional script. Nothing is loaded from other sites.
 //!
-//! [`report`] is the page that a maintainer opens; [`standalone`] the same as a file of its own, to be sent by mail. The
-//! rooms below it are its sections, in their order on the page.
+//! [`report`] is the page that a maintainer opens; [`standalone`] is the same as a self-contained file, for mail. The modules below it are
+//! its sections, in their order on the page.
 
 use crate::problem::Problem;
 use crate::report::{MonthlyReport, PageCounts, VisitorUnit};
@@ -31,8 +31,7 @@ pub(crate) use paths::ListAsked;
 pub(crate) use privacy::privacy;
 pub(crate) use snippet::{Snippet, html_line};
 
-/// The style, a file of its own so that the policy can forbid everything inline. Without comments and indentation, which readers
-/// need not wait for.
+/// The stylesheet. It is a file, so that the policy can forbid inline styles. Comments and indentation are stripped, to send fewer bytes.
 pub(crate) static STYLE: LazyLock<String> = LazyLock::new(|| {
     let source = include_str!("../assets/report.css");
     let parts = source.split("/*").enumerate();
@@ -42,7 +41,7 @@ pub(crate) static STYLE: LazyLock<String> = LazyLock::new(|| {
     packed(&plain) + &chart::lengths()
 });
 
-/// The script, which every page works without. Its comments have lines of their own.
+/// The optional script. Its comments are on lines of their own.
 pub(crate) static SCRIPT: LazyLock<String> = LazyLock::new(|| packed(include_str!("../assets/report.js")));
 
 fn packed(text: &str) -> String {
@@ -50,29 +49,29 @@ fn packed(text: &str) -> String {
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Pages listed on the page; the API and the links below the list have the others.
+/// Pages listed on the page; the API and the links below the list lead to the others.
 pub(crate) const PAGES_SHOWN: usize = 20;
 
-/// Projects listed at once.
+/// Projects on one page of the list.
 pub(crate) const PROJECTS_SHOWN: usize = 50;
 
-/// Months that the link to a longer time leads to.
+/// Months in the range to which the link to a longer period leads.
 const LONGER: usize = 12;
 
 /// A report and how it is shown.
 struct Shown<'a> {
     report: &'a MonthlyReport,
-    /// The present month.
+    /// The current month.
     running: Month,
     list: &'a ListAsked,
-    /// A file of its own: it cannot lead anywhere, and has no forms.
+    /// A self-contained file: it has no links and no forms.
     alone: bool,
-    /// How many pages there are; told where the file is alone.
+    /// How many pages there are; shown in a self-contained file.
     counts: PageCounts,
 }
 
 impl Shown<'_> {
-    /// The one month that it is about, unless it is about several.
+    /// The report's month; none for a range.
     fn month(&self) -> Option<Month> {
         self.report.period.month.as_ref()?.parse().ok()
     }
@@ -81,7 +80,7 @@ impl Shown<'_> {
         self.month() == Some(self.running)
     }
 
-    /// Whether pages can be compared with the month before: parts of months cannot.
+    /// Whether pages can be compared with the month before: not in a running month, since parts of months cannot be compared.
     fn compares(&self) -> bool {
         self.month().is_some_and(|month| month < self.running)
     }
@@ -111,8 +110,8 @@ impl Shown<'_> {
     }
 }
 
-/// The report's page. `running` is the present month: there is no page after it.
-/// `untrusted_proxy` says whether most beacons of late came from one proxy that is not trusted.
+/// The report's page. `running` is the current month: there is no page after it. `untrusted_proxy` says whether most recent beacons came
+/// from one proxy that is not trusted.
 pub(crate) fn report(
     report: &MonthlyReport,
     running: Month,
@@ -155,7 +154,7 @@ pub(crate) fn report(
     )
 }
 
-/// `page`, a page of [`report`], with a line that says that it is stale since ClickHouse does not answer. None if `page` is something else.
+/// `page`, a page of [`report`], with a notice that it is stale since ClickHouse does not answer. None if `page` is something else.
 pub(crate) fn with_stale_notice(page: &[u8], age_seconds: u64) -> Option<Vec<u8>> {
     const MAIN: &str = "<main id=\"content\">";
     let (head, rest) = std::str::from_utf8(page).ok()?.split_once(MAIN)?;
@@ -171,7 +170,7 @@ pub(crate) fn with_stale_notice(page: &[u8], age_seconds: u64) -> Option<Vec<u8>
     Some([head, MAIN, &notice.into_string(), rest].concat().into_bytes())
 }
 
-/// A proxy that is not trusted hides who the readers are.
+/// Behind an untrusted proxy, visitors cannot be distinguished.
 fn proxy_notice() -> Markup {
     html! {
         div.waiting {
@@ -183,7 +182,7 @@ fn proxy_notice() -> Markup {
     }
 }
 
-/// The whole report as one HTML file without a script, a link or a request: for a file, or for mail.
+/// The whole report as one HTML file without scripts, links or requests: for a file, or for mail.
 pub(crate) fn standalone(report: &MonthlyReport, running: Month, counts: PageCounts) -> Markup {
     let list = ListAsked::default();
     let shown = Shown { report, running, list: &list, alone: true, counts };
@@ -234,7 +233,7 @@ fn first_day(shown: &Shown<'_>) -> Option<chrono::NaiveDate> {
     (!shown.alone && shown.is_running() && new && only).then_some(last.day)
 }
 
-/// Refused beacons in sentences; none where there are none.
+/// Refused beacons in sentences; none if no beacon was refused.
 fn refusals(shown: &Shown<'_>) -> Option<Markup> {
     let report = shown.report;
     let mut reasons: Vec<(&str, u64)> = report.totals.rejected.iter().map(|(r, n)| (r.as_str(), *n)).collect();
@@ -269,7 +268,7 @@ fn dropped(shown: &Shown<'_>) -> Markup {
     }
 }
 
-/// Pages that are counted together, since their paths are masked.
+/// Pages that are counted together because their paths are masked.
 fn masked(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
     html! {
@@ -285,12 +284,12 @@ fn masked(shown: &Shown<'_>) -> Markup {
     }
 }
 
-/// Links to other times.
+/// Links to other periods.
 fn months(shown: &Shown<'_>) -> Markup {
     let (project, running) = (&shown.report.project, shown.running);
     let link = |month: Month| format!("/projects/{project}/{month}");
     let earlier = |month: Month, count: usize| (0..count).fold(month, |month, _| month.previous());
-    // The reader knows the year where it is the page's own.
+    // The year is left out if it is that of the page's month.
     let year = shown.month().map(Month::year);
     let name = |month: Month| {
         if year == Some(month.year()) { words::month_name(month).to_owned() } else { words::month(month) }
@@ -332,7 +331,7 @@ fn honest(shown: &Shown<'_>) -> Markup {
     }
 }
 
-/// A page that says why there is none.
+/// An error page.
 pub(crate) fn problem(problem: &Problem) -> Markup {
     document(
         &Frame::plain(problem.title),
@@ -349,14 +348,14 @@ pub(crate) fn problem(problem: &Problem) -> Markup {
 /// What surrounds a page's own content.
 struct Frame<'a> {
     title: &'a str,
-    /// With the script.
+    /// Whether the page loads the script.
     script: bool,
-    /// A file of its own, with the style in it.
+    /// Whether the page is self-contained, with the stylesheet in it.
     alone: bool,
 }
 
 impl<'a> Frame<'a> {
-    /// A page of this title and nothing else.
+    /// A page with this title, without the script.
     fn plain(title: &'a str) -> Self {
         Frame { title, script: false, alone: false }
     }
@@ -375,7 +374,7 @@ fn document(frame: &Frame<'_>, body: Markup) -> Markup {
                 @if frame.alone {
                     style { (PreEscaped(STYLE.as_str())) }
                 } @else {
-                    // Keeps browsers from asking for a /favicon.ico.
+                    // Keeps browsers from requesting /favicon.ico.
                     link rel="icon" href="data:,";
                     link rel="stylesheet" href="/assets/report.css";
                 }

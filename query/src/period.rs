@@ -1,4 +1,4 @@
-//! The months, and the part of a month, that a report speaks of.
+//! The months, and the part of a month, that a report covers.
 
 use chrono::{DateTime, Utc};
 use schemas::{Day, Hour, Month};
@@ -15,13 +15,13 @@ pub struct Span {
     last: Month,
 }
 
-/// Text that is no span; names what was expected.
+/// The text is not a span; names what was expected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidSpan {
     /// Neither form.
     #[error("expected a month as YYYY-MM, or a range of months as YYYY-MM..YYYY-MM, from 1970-01 to 2148-12")]
     Form,
-    /// The range ends before it begins.
+    /// The range ends before it starts.
     #[error("expected a range of months whose first is not after its last")]
     Backwards,
     /// The range is longer than [`MAX_MONTHS`].
@@ -52,7 +52,7 @@ impl Span {
         self.last
     }
 
-    /// The month, where it is one.
+    /// The month, if the span is a single month.
     pub fn single(self) -> Option<Month> {
         (self.first == self.last).then_some(self.first)
     }
@@ -62,8 +62,8 @@ impl Span {
         std::iter::successors(Some(self.first), |month| Some(month.next())).take_while(move |month| *month <= self.last)
     }
 
-    /// The parts of its months that have begun at `now`. Months that have not are an error where none has: a range may reach into
-    /// the future, a report cannot.
+    /// The parts of its months that have started at `now`. Future months of a range are left out. It is an error if the first month has not
+    /// started.
     pub fn periods(self, now: DateTime<Utc>) -> Result<Vec<Period>, NotBegun> {
         let mut periods = vec![Period::of(self.first, now)?];
         periods.extend(self.months().skip(1).map_while(|month| Period::of(month, now).ok()));
@@ -101,7 +101,7 @@ impl FromStr for Span {
     }
 }
 
-/// Whether it is a month after those that can be stored, such as `9999-12`.
+/// Whether the text is a month after those that can be stored, such as `9999-12`.
 fn is_after_all(text: &str) -> bool {
     let this_century = |(year, month): (&str, &str)| {
         year.len() == 4 && year > "2148" && format!("2000-{month}").parse::<Month>().is_ok()
@@ -109,23 +109,23 @@ fn is_after_all(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && text.split_once('-').is_some_and(this_century)
 }
 
-/// A month up to now: whole hours, the running one included.
+/// A month up to now, in whole hours, including the running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
     month: Month,
     /// First hour that is not part of the period.
     end: Hour,
-    /// Whether the month, or the part of it, has not ended yet. In its last hour a month is running although no hour is to come.
+    /// Whether the month has not ended yet. In its last hour a month is still running, although its period has all its hours.
     is_running: bool,
 }
 
-/// The month begins after now.
+/// The month starts in the future.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} has not started")]
 pub struct NotBegun(pub Month);
 
 impl Period {
-    /// The part of `month` that has begun at `now`.
+    /// The part of `month` that has started at `now`.
     pub fn of(month: Month, now: DateTime<Utc>) -> Result<Self, NotBegun> {
         let current = Hour::of(now);
         if month.first_hour() > current {
@@ -140,7 +140,7 @@ impl Period {
         Period { month, end: month.end_hour(), is_running: false }
     }
 
-    /// As many hours of another month, from its beginning: what may be compared. All of it where this one is whole.
+    /// The same number of hours from the start of another month, for comparison. All of that month if this period is a whole month.
     #[must_use]
     pub fn alike(self, other: Month) -> Self {
         let end = if self.is_running() {
@@ -181,7 +181,7 @@ impl Period {
         self.first_hour().day()
     }
 
-    /// Last day, which may be under way.
+    /// Last day, which may not have ended.
     pub fn last_day(self) -> Day {
         Hour(self.end.0 - 1).day()
     }

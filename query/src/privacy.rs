@@ -1,5 +1,5 @@
-//! `GET /privacy`: what this very service does with what it sees, from its running configuration, so that anyone can hold it to its
-//! word. A page for people; JSON for whoever asks for `application/json`.
+//! `GET /privacy`: what this service does with the data of visitors, from its running configuration, so that anyone can verify it. HTML for
+//! people; JSON for clients that accept `application/json`.
 
 use crate::access::headers;
 use crate::page;
@@ -11,29 +11,29 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The key that coordinates are made with.
+/// The key with which coordinates are computed.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeyFacts {
-    /// `month` or `day`: how long a key lives, and a reader is the same visitor.
+    /// `month` or `day`: how long a key lives, and for how long a reader is the same visitor.
     pub lives_for: &'static str,
     /// The running period.
     pub period: String,
-    /// When it began.
+    /// When it started.
     pub began: DateTime<Utc>,
     /// When it ends: then the key is replaced and erased.
     pub ends: DateTime<Utc>,
-    /// When this process last replaced and erased a key; null where its period has not ended since the process began.
+    /// When this process last replaced and erased a key; null if no period has ended since the process started.
     pub last_destroyed: Option<DateTime<Utc>>,
 }
 
-/// What the service is set to.
+/// The configuration of the service.
 #[derive(Clone, Debug, Serialize)]
 pub struct PrivacyFacts {
-    /// Who is counted: visitors of a whole project, and of one path.
+    /// The scopes of visitor counts: a whole project, and one path.
     pub scopes: [&'static str; 2],
     /// Registers of a sketch are 2 to the power of this.
     pub precision: u32,
-    /// Bits of entropy that are kept of a reader, at most.
+    /// Most bits of entropy that are stored of a reader.
     pub coordinate_bits: u32,
     /// The key; null where this process has none (it serves reports only).
     pub key: Option<KeyFacts>,
@@ -47,17 +47,17 @@ pub struct PrivacyFacts {
     pub log_retention_hours: u32,
     /// Months after their month's end until figures are deleted.
     pub retention_months: u32,
-    /// Whose wish not to be counted is followed.
+    /// Which signals of a wish not to be counted are honoured.
     pub opt_out: [&'static str; 3],
-    /// Whether a country is recorded, and where it comes from.
+    /// Whether a country is recorded, and its source.
     pub country: String,
-    /// Version of the rules by which robots are found: every record has it.
+    /// Version of the rules that detect robots; every record contains it.
     pub robot_rules: u32,
-    /// All that is recorded of a page view.
+    /// All facts that are recorded of a page view.
     pub recorded: &'static [&'static str],
-    /// What is not, anywhere.
+    /// Facts that are recorded nowhere.
     pub never_recorded: &'static [&'static str],
-    /// What is not promised.
+    /// What the service does not promise.
     pub not_promised: &'static [&'static str],
 }
 
@@ -81,7 +81,7 @@ pub const RECORDED: &[&str] = &[
     "a random id of the view",
 ];
 
-/// What no record has.
+/// Facts that no record contains.
 pub const NEVER_RECORDED: &[&str] = &[
     "IP address",
     "user agent",
@@ -100,7 +100,7 @@ pub const WITHOUT_THRESHOLD: &[&str] = &[
     "views of a missing page that came from the project's own pages",
 ];
 
-/// Where the promises end.
+/// The limits of the promises.
 pub const NOT_PROMISED: &[&str] = &[
     "While a period lasts, the operator of the service, who has its key, can test whether a given IP address and user agent was there.",
     "In a small audience a coordinate is a pseudonym until its month is closed.",
@@ -113,7 +113,7 @@ pub const NOT_PROMISED: &[&str] = &[
     "Working without cookies is not the same as needing no consent: that is for the site to judge.",
 ];
 
-/// What is true at the moment of asking.
+/// Returns the facts at the time of the request.
 pub type Asked = Arc<dyn Fn() -> PrivacyFacts + Send + Sync>;
 
 /// `GET /privacy`.
@@ -129,7 +129,7 @@ pub fn routes(facts: Asked) -> Router {
 
 fn answer(facts: &PrivacyFacts, asked: &HeaderMap) -> Response {
     let accept = asked.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    // A browser names text/html; programs that name nothing get the page as well.
+    // Browsers accept text/html by name; programs that name no type get HTML as well.
     let program = accept.contains("application/json") && !accept.contains("text/html");
     let mut response = if program { Json(facts).into_response() } else { page::privacy(facts).into_response() };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,17 +1,17 @@
-//! Requests that get no report: one value, told as problem JSON (RFC 9457) or as a page.
+//! Requests that get no report: one value, rendered as problem JSON (RFC 9457) or as a page.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::borrow::Cow;
 
-/// Seconds after which a caller may try again: ClickHouse is away, or there was no turn.
+/// Seconds after which a caller may retry: ClickHouse is away, or there was no turn.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// Why there is no report, in the members of RFC 9457. Never carries what was sent.
+/// Why there is no report, in the members of RFC 9457. Never contains text of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Names the kind; a path of this service's documentation.
+    /// Identifies the kind; a path in this service's documentation.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The kind in words.
@@ -21,13 +21,13 @@ pub struct Problem {
     /// What was expected, or what to do.
     #[schema(value_type = String)]
     pub detail: Cow<'static, str>,
-    /// The part of the request at fault, where one is.
+    /// The part of the request at fault, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'static str>,
 }
 
 impl Problem {
-    /// 400: `field` is not what it should be.
+    /// 400: `field` is invalid.
     pub fn invalid_field(field: &'static str, expected: impl Into<Cow<'static, str>>) -> Self {
         Problem {
             kind: "/problems/invalid-field",
@@ -38,7 +38,7 @@ impl Problem {
         }
     }
 
-    /// 404: nobody registered that project, or whoever asks may not read it; which of the two is not told.
+    /// 404: the project is not registered, or the caller has no access to it. The response does not say which.
     pub fn unknown_project() -> Self {
         Problem {
             kind: "/problems/unknown-project",
@@ -49,7 +49,7 @@ impl Problem {
         }
     }
 
-    /// 404: the month lies in the future.
+    /// 404: the month is in the future.
     pub fn month_not_begun(detail: String) -> Self {
         Problem {
             kind: "/problems/month-not-begun",
@@ -60,7 +60,7 @@ impl Problem {
         }
     }
 
-    /// 404: nothing is there.
+    /// 404: no such route.
     pub fn no_such_route() -> Self {
         Problem {
             kind: "/problems/no-such-route",
@@ -71,7 +71,7 @@ impl Problem {
         }
     }
 
-    /// 405: the path is right, the method is not.
+    /// 405: the route does not support the method.
     pub fn method_not_allowed() -> Self {
         Problem {
             kind: "/problems/method-not-allowed",
@@ -104,7 +104,7 @@ impl Problem {
         }
     }
 
-    /// 503: others are being served, and the wait for a turn was too long.
+    /// 503: other requests hold all turns, and the wait for a turn was too long.
     pub fn too_many_reports() -> Self {
         Problem {
             kind: "/problems/too-many-reports",
@@ -115,7 +115,7 @@ impl Problem {
         }
     }
 
-    /// 429: requests of this caller wait already, as many as may.
+    /// 429: the caller has as many waiting requests as it may have.
     pub fn too_many_waiting() -> Self {
         Problem {
             kind: "/problems/too-many-waiting",
@@ -126,7 +126,7 @@ impl Problem {
         }
     }
 
-    /// 500: what ClickHouse answered makes no sense to this version.
+    /// 500: this version cannot interpret ClickHouse's response.
     pub fn unreadable_figures() -> Self {
         Problem {
             kind: "/problems/unreadable-figures",
@@ -142,7 +142,7 @@ impl Problem {
         *self == Problem::too_many_waiting() || *self == Problem::too_many_reports()
     }
 
-    /// Whether the same request may succeed soon: there was no turn, or ClickHouse did not answer.
+    /// Whether a retry may succeed soon: there was no turn, or ClickHouse did not answer.
     pub(crate) fn is_passing(&self) -> bool {
         self.is_no_turn() || *self == Problem::storage_unavailable()
     }
@@ -152,7 +152,7 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Adds what the status asks for to an answer that tells this problem.
+    /// Adds the headers that the status requires to a response for this problem.
     pub(crate) fn complete(&self, mut response: Response) -> Response {
         *response.status_mut() = self.status_code();
         if matches!(self.status, 429 | 503) {

@@ -1,7 +1,7 @@
-//! The monthly report: facts of ClickHouse in, figures out. Pure.
+//! The monthly report: facts from ClickHouse in, figures out. Pure.
 //!
-//! [`facts`] takes the rows, `make` makes the figures ([`MonthlyReport::of`]), [`breakdowns`] folds small cells and adds months
-//! up, [`pages`] says which pages are listed. What is here is the report itself, as JSON has it: new fields may come, none change
+//! [`facts`] collects the rows, `make` computes the figures ([`MonthlyReport::of`]), [`breakdowns`] suppresses small cells and adds up
+//! months, [`pages`] determines which pages are listed. This module has the report itself, as in JSON: new fields may be added, none change
 //! their meaning.
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -32,25 +32,25 @@ pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 /// One value's views in a breakdown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BreakdownItem {
-    /// The value; empty for unknown, and for direct arrivals where the dimension is `referrer`.
+    /// The value; empty if unknown, and for direct arrivals in the dimension `referrer`.
     pub value: String,
     /// Views (visits for `referrer`, views by robots for `bot`).
     pub views: u64,
-    /// True for the last item where it adds up all values that are not listed, small cells among them.
+    /// True for the last item if it adds up all values that are not listed, including small cells.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rest: bool,
 }
 
-/// From when to when.
+/// The time that the report covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ReportPeriod {
-    /// As asked for: `YYYY-MM`, or `YYYY-MM..YYYY-MM` with both months included.
+    /// As requested: `YYYY-MM`, or `YYYY-MM..YYYY-MM` with both months included.
     pub span: String,
     /// First instant.
     pub from: DateTime<Utc>,
-    /// First instant after: the month's end, or the end of the running hour.
+    /// First instant after the period: the month's end, or the end of the running hour.
     pub to: DateTime<Utc>,
-    /// True once the sketches of every month in it are destroyed and the figures are final.
+    /// True if the sketches of all its months are destroyed and the figures are final.
     pub closed: bool,
     /// `YYYY-MM`; null for a range.
     pub month: Option<String>,
@@ -62,7 +62,7 @@ pub struct ReportPeriod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosesAfter {
-    /// Its end; then for late page views.
+    /// The month's end; after it the close waits for late page views.
     MonthEnd,
     /// The time for late page views, and the count of all that were accepted.
     LateViews,
@@ -93,7 +93,7 @@ pub struct MonthFigures {
     pub visits: u64,
     /// Visitors of the month.
     pub visitors: Visitors,
-    /// True once its sketches are destroyed and its figures are final.
+    /// True if its sketches are destroyed and its figures are final.
     pub closed: bool,
 }
 
@@ -102,23 +102,23 @@ pub struct MonthFigures {
 pub struct ComparedMonth {
     /// `YYYY-MM`.
     pub month: String,
-    /// Up to when it was counted for this: its end, or, where the report's month is running, as many hours as that has.
+    /// End of the hours that were compared: the month's end, or, if the report's month is running, as many hours as that month has so far.
     pub to: DateTime<Utc>,
     /// Its page views by people.
     pub views: u64,
     /// Its arrivals.
     pub visits: u64,
-    /// Its visitors; null where only a part of it is compared, since parts have no figure of their own.
+    /// Its visitors; null if only a part of it is compared, since parts have no visitor figure.
     pub visitors: Option<Visitors>,
-    /// Difference of views as a fraction of the earlier ones: 0.25 for a quarter more; null where there were none.
+    /// Difference of views as a fraction of the earlier ones: 0.25 for a quarter more; null if there were none.
     pub views_change: Option<f64>,
     /// The same of arrivals.
     pub visits_change: Option<f64>,
-    /// The same of visitors; null where either has no figure.
+    /// The same of visitors; null if either month has no visitor figure.
     pub visitors_change: Option<f64>,
 }
 
-/// What one month is compared with. Null where nothing was counted, as before the project was.
+/// The months with which a report's month is compared; null for a month without views.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Comparison {
     /// The month before.
@@ -132,11 +132,11 @@ pub struct Comparison {
 pub struct RejectedHost {
     /// The reason's name.
     pub reason: String,
-    /// The page's host; empty where it is not known.
+    /// The page's host; empty if unknown.
     pub host: String,
     /// Refused beacons.
     pub beacons: u64,
-    /// True where it adds up all hosts that are not listed, small cells among them.
+    /// True if it adds up all hosts that are not listed, including small cells.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rest: bool,
 }
@@ -148,7 +148,7 @@ pub struct DroppedFact {
     pub fact: String,
     /// Why the fact was dropped.
     pub cause: DropCause,
-    /// Page views counted without it. They are part of all other figures; of a view several facts can be dropped.
+    /// Page views counted without it. They are part of all other figures. One view can lack several facts.
     pub views: u64,
 }
 
@@ -171,21 +171,21 @@ pub struct MaskedPages {
     pub views: u64,
 }
 
-/// The month in figures.
+/// The totals of the period.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Totals {
     /// Page views by people.
     pub views: u64,
-    /// Of these, arrivals from outside the project.
+    /// Arrivals from outside the project; part of `views`.
     pub visits: u64,
-    /// Of the visits, those that arrived at pages with status 404: `visits` minus the sum of all referrers. The breakdown `referrer` has
-    /// the arrivals at all other pages. Rows folded before fold version 4 count both there; of their months this is smaller, or 0.
+    /// Visits at pages with status 404: `visits` minus the sum of all referrers. The breakdown `referrer` has the arrivals at all other
+    /// pages. Rows folded before fold version 4 count both there; for their months this figure is smaller, or 0.
     pub visits_at_missing_pages: u64,
-    /// Visitors of the whole period: a union, not the sum of days. Of a range of months the sum over months, in `visitor-months`.
+    /// Visitors of the whole period: a union, not the sum of days. For a range of months, the sum over months, in `visitor-months`.
     pub visitors: Visitors,
-    /// Views for each visitor, to one decimal; null where there was nobody.
+    /// Views per visitor, to one decimal; null without visitors.
     pub views_per_visitor: Option<f64>,
-    /// Of a closed month, views that came after the close: part of `views`, but nobody is counted as their visitor.
+    /// Views of a closed month that arrived after the close: part of `views`, but they add no visitors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_views: Option<u64>,
     /// Views by robots, by the six classes that all versions have; not part of `views`. `robots` has all kinds: `ai_training` and
@@ -209,7 +209,7 @@ pub struct DayFigures {
     pub visitors: Visitors,
 }
 
-/// One hour. Without visitors: nobody plans by them, and 744 figures more would be 744 chances to subtract.
+/// One hour. Without visitors: they are not needed for planning, and 744 more figures would give 744 more chances to subtract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HourFigures {
     /// Start of the hour.
@@ -229,18 +229,17 @@ pub struct PageFigures {
     pub status: u16,
     /// Page views by people.
     pub views: u64,
-    /// Visitors of the page, unless they are fewer than the threshold. In a range the sum over those months in which
-    /// they are told.
+    /// Visitors of the page, unless they are fewer than the threshold. In a range, the sum over the months in which they are shown.
     pub visitors: PageVisitors,
-    /// Of a range, the months in which its visitors are withheld and so not in the sum; absent where there are none.
+    /// In a range, the number of months in which its visitors are withheld and not in the sum; absent if there are none.
     #[serde(skip_serializing_if = "is_zero")]
     pub months_withheld: u64,
     /// Its views in the whole month before; null for a range of months.
     pub views_before: Option<u64>,
-    /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
+    /// Difference to `views_before` as a fraction of it; null if that is null or 0, or the month is running.
     pub change: Option<f64>,
-    /// Of a page not found: the hosts of pages that led here, `:internal` for one of the same project (without a threshold),
-    /// `:more` for hosts beyond the first 32, empty where it is not known.
+    /// For a page not found: the hosts of the pages that linked to it. `:internal` is a page of the same project (without a threshold),
+    /// `:more` adds up hosts beyond the first 32, and an empty value is unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<BreakdownItem>,
 }
@@ -253,7 +252,7 @@ fn is_zero(count: &u64) -> bool {
 /// One page of the list of pages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PageListFigures {
-    /// In the order asked for: by views, most first, where nothing was asked; equals by path.
+    /// In the requested order; by default by views, most first, equals by path.
     pub items: Vec<PageFigures>,
     /// Cursor for `after`; null at the end.
     #[schema(value_type = Option<String>)]
@@ -261,7 +260,7 @@ pub struct PageListFigures {
 }
 
 impl PageListFigures {
-    /// The first `most` of a list by views.
+    /// The first `most` pages of a list by views.
     pub(crate) fn first(&self, most: usize) -> Self {
         let Some(last) = self.items.get(most.wrapping_sub(1)).filter(|_| most < self.items.len()) else {
             return self.clone();
@@ -280,16 +279,16 @@ pub struct MonthlyReport {
     /// Project slug.
     #[schema(value_type = String)]
     pub project: ProjectSlug,
-    /// From when to when.
+    /// The time that the report covers.
     pub period: ReportPeriod,
-    /// Values with fewer views than this are suppressed: they are added up in the last item of their list. Of a page with fewer visitors
-    /// these are withheld. It counts views, not readers. Page views, hours, days and totals have no threshold.
+    /// Threshold of views, not of readers. Values with fewer views are suppressed: the last item of their list adds them up. Visitors of a
+    /// page are withheld if they are fewer than this. Page views, hours, days and totals have no threshold.
     pub threshold: u64,
-    /// All of it in figures.
+    /// The totals of the period.
     pub totals: Totals,
     /// Every month of the period.
     pub months: Vec<MonthFigures>,
-    /// How it differs from earlier months; nulls for a range.
+    /// Comparison with earlier months; nulls for a range.
     pub comparison: Comparison,
     /// IANA name of the project's time zone, which `week` is in. Everything else is in UTC.
     pub time_zone: String,
@@ -302,15 +301,15 @@ pub struct MonthlyReport {
     pub hours: Vec<HourFigures>,
     /// Pages of every status.
     pub pages: PageListFigures,
-    /// Pages with status 404, and where their readers came from.
+    /// Pages with status 404, and their referrers.
     pub not_found: PageListFigures,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
-    /// Views by the tracker that sent them, most first. A reader whom two trackers count is one visitor, with the views of both.
+    /// Views by tracker, most first. A reader whom two trackers count is one visitor, with the views of both.
     pub counted_by: Vec<SourceViews>,
-    /// Views that were counted without one of their facts, most first; empty where none were.
+    /// Views that were counted without one of their facts, most first.
     pub dropped_facts: Vec<DroppedFact>,
-    /// Pages that are counted together under a masked path; `headcount project rules` keeps paths as they are.
+    /// Pages that are counted together under a masked path; `headcount project rules` keeps paths unmasked.
     pub masked_pages: MaskedPages,
     /// Views by robots, which are in no other figure but `totals.bots` and the breakdown `bot`.
     pub robots: RobotFigures,

@@ -32,41 +32,41 @@ use utoipa::ToSchema;
 /// Reports computed concurrently. Each holds a month's rows, and shares the engine with the aggregator's inserts.
 const REPORT_TURNS: usize = 8;
 
-/// Exports read concurrently. Each keeps a query open for as long as its client takes, so they have turns of their own.
+/// Exports read concurrently. Each keeps a query open while its client reads, so exports have separate turns.
 const EXPORT_TURNS: usize = 4;
 
-/// A part of a report, a page of it at a time.
+/// A part of a report, in pages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Listing<T> {
     /// Project slug.
     #[schema(value_type = String)]
     pub project: ProjectSlug,
-    /// From when to when.
+    /// The time that the list covers.
     pub period: ReportPeriod,
-    /// The items, in the order asked for.
+    /// The items, in the requested order.
     pub items: Vec<T>,
-    /// Value of `after` with which the list goes on; null at the end.
+    /// Value of `after` for the next page; null at the end.
     pub next: Option<String>,
-    /// Of a list that is read in parts while its month is running: what the parts together may lack. Absent where they are complete.
+    /// For a list that is read in pages while its month is running: what the pages together may lack. Absent if they are complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
 }
 
-/// What parts of a list may lack whose order changes as views arrive.
+/// What may be missing from a list in pages if its order changes as views arrive.
 const MOVING: &str = "the month is running: an item that gains views between two requests may come twice or not at all; a list by name \
                       (sort=path, sort=value) has all that were there at its first request";
 
-/// [`MOVING`], where it is true: of a part of a list of a running month by a figure.
+/// [`MOVING`], if it applies: to a page of a running month's list by a figure.
 fn note_of(periods: &[Period], by_name: bool, is_part: bool) -> Option<&'static str> {
     (is_part && !by_name && periods.iter().any(|period| period.is_running())).then_some(MOVING)
 }
 
-/// Projects, a page of them at a time.
+/// Projects, in pages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ProjectListing {
     /// By name.
     pub items: Vec<ProjectViews>,
-    /// Value of `after` with which the list goes on; null at the end.
+    /// Value of `after` for the next page; null at the end.
     pub next: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl Default for ReportTurns {
     }
 }
 
-/// The reports for the caller of a request, as the guard found it out.
+/// The reports for the caller that the guard identified.
 pub(crate) struct OfCaller(pub(crate) Reports);
 
 impl FromRequestParts<Reports> for OfCaller {
@@ -104,26 +104,26 @@ impl FromRequestParts<Reports> for OfCaller {
     }
 }
 
-/// What computes them.
+/// The parts shared by the reports of all callers.
 struct Maker {
     store: ReportStore,
-    /// The same store with threads that let others go first.
+    /// The same store with queries of lower priority.
     yielding: OnceCell<ReportStore>,
     cache: ReportCache,
     turns: ReportTurns,
     rules: Rules,
-    /// What maintainers paste into the docs names these.
+    /// Maintainers paste these paths into the docs.
     paths: EndpointPaths,
     clock: Clock,
 }
 
 impl Reports {
-    /// Reads with `store`, for the program itself and with turns of its own; `clock` says which months have started.
+    /// Reads with `store`, for the program itself and with separate turns; `clock` determines which months have started.
     pub fn new(store: ReportStore, config: QueryConfig, clock: Clock) -> Self {
         Reports::sharing(ReportTurns::default(), store, config, clock, ReportCache::off())
     }
 
-    /// The same, sharing these turns and this cache.
+    /// The same, with shared turns and a shared cache.
     pub(crate) fn sharing(
         turns: ReportTurns,
         store: ReportStore,
@@ -143,8 +143,8 @@ impl Reports {
         Reports { maker: Arc::new(maker), caller: CallerKey::Program("report") }
     }
 
-    /// The response to a request with the headers `asked`: from the cache, or rendered by `render`. `what` is everything of the request
-    /// that the response depends on. The caller may read the project.
+    /// The response to a request with the headers `asked`: from the cache, or rendered by `render`. `what` contains everything in the
+    /// request on which the response depends. The caller's access to the project has been verified.
     ///
     /// # Errors
     /// `render` failed, and no cached answer may be served instead.
@@ -170,7 +170,7 @@ impl Reports {
         Reports { caller, ..self }
     }
 
-    /// Where the endpoint serves its script and takes beacons.
+    /// The paths of the endpoint's script and beacons.
     pub(crate) fn paths(&self) -> &EndpointPaths {
         &self.maker.paths
     }
@@ -180,7 +180,7 @@ impl Reports {
         (self.maker.clock)()
     }
 
-    /// The present month.
+    /// The current month.
     pub fn running(&self) -> Month {
         Hour::of(self.now()).month()
     }
@@ -188,7 +188,7 @@ impl Reports {
     /// The whole report of `project` in `span`; `pages` says which pages it lists.
     ///
     /// # Errors
-    /// When the project is not known, the span has not begun, `pages` asks for what the span has not, or the storage does not answer.
+    /// The project is unknown, the span has not started, `pages` requests what the span does not have, or the storage does not answer.
     pub async fn report(
         &self,
         project: &ProjectSlug,
@@ -203,7 +203,7 @@ impl Reports {
         Ok(MonthlyReport::of(project.clone(), span, &facts, self.maker.rules))
     }
 
-    /// How many pages there are, of which `report` may list the first only.
+    /// How many pages there are; `report` may list only the first of them.
     ///
     /// # Errors
     /// As [`Reports::report`].
@@ -224,7 +224,7 @@ impl Reports {
         self.read(store.page_counts(&asked)).await
     }
 
-    /// Its pages.
+    /// A list of pages.
     ///
     /// # Errors
     /// As [`Reports::report`].
@@ -257,7 +257,7 @@ impl Reports {
         self.read(store.live(project, self.now())).await
     }
 
-    /// Values of one dimension.
+    /// The values of one dimension.
     ///
     /// # Errors
     /// As [`Reports::report`].
@@ -299,10 +299,10 @@ impl Reports {
         Ok(Listing { project: project.clone(), period, items, next: None, note: None })
     }
 
-    /// Projects that may be seen and whose names begin with `prefix`.
+    /// The `visible` projects whose names start with `prefix`.
     ///
     /// # Errors
-    /// When the storage does not answer.
+    /// The storage does not answer.
     pub async fn projects(
         &self,
         visible: &Visible,
@@ -327,7 +327,7 @@ impl Reports {
         self.read(store.months(&asked)).await
     }
 
-    /// What `reading` finds, if it does before a close removes what it began to read.
+    /// The result of `reading`, if it finishes before a close may remove the rows that it reads.
     pub(crate) async fn read<T>(&self, reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, Problem> {
         in_time(reading).await.map_err(|error| problem_of(&error))
     }
@@ -336,7 +336,7 @@ impl Reports {
         Asked { project, span, periods, rules: self.maker.rules }
     }
 
-    /// The months that have begun, if `pages` can be told of them.
+    /// The months of the span that have started, if they support the order of `pages`.
     pub(crate) fn periods(&self, span: Span, pages: &PagesRequest) -> Result<Vec<Period>, Problem> {
         let periods = span.periods(self.now()).map_err(|error| Problem::month_not_begun(error.to_string()))?;
         let compares = span.single().is_some() && !periods.iter().any(|period| period.is_running());
@@ -347,12 +347,12 @@ impl Reports {
         Ok(periods)
     }
 
-    /// The store with threads that let others go first.
+    /// The store with queries of lower priority.
     pub(crate) async fn yielding_store(&self) -> &ReportStore {
         self.maker.yielding.get_or_init(|| self.maker.store.clone().yielding()).await
     }
 
-    /// The store for this caller: queries for callers without a token, and in the background, let those of others go first.
+    /// The store for this caller: queries in the background and for callers without a token have lower priority.
     async fn store(&self) -> &ReportStore {
         if self.caller.is_anonymous() || self.caller == cache::REFRESH {
             self.yielding_store().await
@@ -382,13 +382,13 @@ fn no_turn(reason: NoTurn) -> Problem {
     }
 }
 
-/// The problem that a reader sees; the cause is logged here, once.
+/// The problem that the client sees; the cause is logged here, once.
 pub(crate) fn problem_of(error: &StoreError) -> Problem {
     if matches!(error, StoreError::UnknownProject) {
         return Problem::unknown_project();
     }
     if matches!(error, StoreError::Away { .. }) {
-        // Who knows that it is away has logged so.
+        // The supervisor of the connection has logged that ClickHouse is away.
         return Problem::storage_unavailable();
     }
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();

@@ -1,37 +1,37 @@
 //! Small cells: values with few views, which a report suppresses.
 //!
-//! A value of a breakdown with fewer views than the threshold is added up in "other". A dimension's total is always shown, so one value
-//! suppressed alone would come out by subtraction: then the next smallest goes with it (in the field's words, complementary suppression),
-//! and so it goes on while "other" itself is below the threshold. Of a page, the visitors are withheld if they are fewer than the
-//! threshold. It counts views, not readers: one reader who opens twelve pages passes it.
+//! A value of a breakdown with fewer views than the threshold is added up in "other". The total of a dimension is always shown, so a value
+//! suppressed alone could be recovered by subtraction. The next smallest value is therefore suppressed with it (complementary suppression),
+//! until "other" reaches the threshold. The visitors of a page are withheld if they are fewer than the threshold. The threshold counts
+//! views, not readers: one reader who opens twelve pages passes it.
 //!
-//! Every output is made of a report that went through here, one month at a time: whoever adds up several months adds up
-//! what is left. Ranges folded after adding could be subtracted from each other.
+//! Every output is based on a report with suppressed cells, one month at a time: sums over several months add up what is shown. If
+//! suppression came after adding up, ranges could be subtracted from each other.
 //!
 //! Suppression and why it needs a complement: Willenborg and de Waal, Elements of Statistical Disclosure Control, 2001.
 
 use crate::report::BreakdownItem;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The smallest floor that may be configured.
+/// The smallest threshold that may be configured.
 pub const LEAST_FLOOR: u64 = 3;
 
-/// Values below the floor, added up by who read them.
+/// Values below the threshold, added up by the code that read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beneath {
-    /// How many.
+    /// How many values.
     pub cells: u64,
     /// Their views together.
     pub views: u64,
-    /// Views of the largest.
+    /// Views of the largest value.
     pub largest: u64,
 }
 
-/// A figure that is shown counts at least so many.
+/// The threshold: the smallest figure that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floor(u64);
 
-/// Cells that reports of this process suppressed. For a metric: one number for the process, whichever report it was.
+/// Cells that reports of this process suppressed. For a metric, without a label for the report.
 static SUPPRESSED_CELLS: AtomicU64 = AtomicU64::new(0);
 
 /// How many cells the reports of this process have suppressed since its start, each time that they were computed.
@@ -46,7 +46,7 @@ impl Default for Floor {
 }
 
 impl Floor {
-    /// None below [`LEAST_FLOOR`].
+    /// None if `floor` is below [`LEAST_FLOOR`].
     pub fn new(floor: u64) -> Option<Self> {
         (floor >= LEAST_FLOOR).then_some(Floor(floor))
     }
@@ -56,25 +56,26 @@ impl Floor {
         self.0
     }
 
-    /// Whether a figure is too small to be shown.
+    /// Whether a figure is below the threshold.
     pub fn withholds(self, figure: u64) -> bool {
         figure < self.0
     }
 
-    /// Folds one dimension. `items` come in any order; an item marked `rest` is folded already and stays so. The result is
-    /// sorted by views, most first, and the folded ones are one item at its end.
+    /// Suppresses the small cells of one dimension. `items` come in any order; an item marked `rest` is suppressed already and stays so.
+    /// The result is sorted by views, most first, with the suppressed values as one item at its end.
     pub fn fold(self, items: Vec<BreakdownItem>) -> Vec<BreakdownItem> {
         self.fold_above(items, Beneath::default())
     }
 
-    /// Folds one dimension of which only some values came as `items`, and the others, each below the floor, added up as
-    /// `beneath`. The result is that of [`Floor::fold`] with all values.
+    /// Suppresses the small cells of one dimension, of which only some values are in `items`. `beneath` adds up the others, each of which
+    /// is below the threshold. The result equals that of [`Floor::fold`] with all values.
     pub fn fold_above(self, mut items: Vec<BreakdownItem>, beneath: Beneath) -> Vec<BreakdownItem> {
         items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
         let Beneath { mut cells, mut views, mut largest } = beneath;
         while let Some(last) = items.last() {
-            // So many cells below the floor cannot add up to more, nor two of which one is below the smallest that is shown. A reader
-            // of such a sum would know all of them. Equals go together, lest their order tell.
+            // Upper bound of "other" with this many cells below the threshold, or with two cells of which one is below the smallest shown
+            // value. A sum that reaches its bound reveals all of them. Equal values are suppressed together, so that their order reveals
+            // nothing.
             let most = (cells * (self.0 - 1)).max((self.0 - 1) + (last.views - 1));
             let too_telling =
                 cells > 0 && (cells < 2 || self.withholds(views) || views >= most || last.views == largest);

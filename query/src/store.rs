@@ -1,10 +1,10 @@
 //! Reads one project's months from ClickHouse.
 //!
-//! Rows are absolute facts per (key, stream, window), replaced by later ones; merges are never guaranteed, so every
-//! read says `FINAL` and then adds up over streams and windows. Counters are added up by ClickHouse, sketches here.
+//! Rows are absolute facts per (key, stream, window), replaced by later ones. Merges are never guaranteed, so every read uses `FINAL` and
+//! then adds up over streams and windows. Counters are added up by ClickHouse, sketches by this process.
 //!
-//! A report is three steps, each of several concurrent queries: is there such a project, and which months are closed; the totals; the
-//! lists, of what the totals have counted. Of a project with very many views a fourth reads what is known of the pages listed.
+//! A report is read in three steps, each of several concurrent queries: whether the project exists and which months are closed; the totals;
+//! the lists of what the totals have counted. For a project with very many views, a fourth step reads the facts of the listed pages.
 
 use crate::period::{Period, Span};
 use crate::report::facts::ValueSum;
@@ -40,13 +40,13 @@ pub use live::Live;
 pub use projects::{ProjectViews, Visible};
 pub(crate) use scan::PageScan;
 
-/// Rows after which other tasks have their turn on this thread: thousands of rows may have arrived, and each has a sketch to unite.
+/// Rows after which the task yields to other tasks on this thread: thousands of rows may have arrived, and each has a sketch to merge.
 const ROWS_PER_STEP: usize = 64;
 
-/// Values of a report that are read one by one at most. Of more, those below the floor are added up by ClickHouse.
+/// Most values of a report that are read one by one. If there are more, ClickHouse adds up those below the threshold.
 const MOST_VALUES: usize = 20_000;
 
-/// Why a month could not be read.
+/// Why the figures could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Never registered, and no page view was ever counted for it.
@@ -60,7 +60,7 @@ pub enum StoreError {
         /// The time allowed.
         timeout_ms: u64,
     },
-    /// ClickHouse is known to be away; it was not asked, or the query was given up.
+    /// ClickHouse is known to be away; the query was not sent, or was given up.
     #[error("reading {what}: ClickHouse is away")]
     Away {
         /// What was read.
@@ -75,7 +75,7 @@ pub enum StoreError {
         #[source]
         source: ClickHouseError,
     },
-    /// A stored sketch is none.
+    /// A stored sketch is invalid.
     #[error("reading {what}: a stored sketch does not decode")]
     Sketch {
         /// What was read.
@@ -87,7 +87,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What the failure means: whether the same question may be answered later.
+    /// The kind of the failure: whether a retry may succeed.
     pub fn failure_kind(&self) -> FailureKind {
         match self {
             StoreError::Timeout { .. } | StoreError::Away { .. } => FailureKind::Unavailable,
@@ -97,29 +97,29 @@ impl StoreError {
     }
 }
 
-/// Who closed the months that are closed, by their first day.
+/// The close of each closed month, by the month's first day.
 type Closes = BTreeMap<u16, MonthCloseRow>;
 
-/// The reader of reports.
+/// Reads the figures of reports.
 #[derive(Clone)]
 pub struct ReportStore {
     client: clickhouse::Client,
     timeout: Duration,
-    /// Whether ClickHouse answers, where a supervisor knows.
+    /// Whether ClickHouse answers, if a supervisor monitors it.
     answers: Option<watch::Receiver<bool>>,
 }
 
-/// One project's months, and those that they are compared with.
+/// A requested project and months.
 pub(crate) struct Asked<'a> {
     pub(crate) project: &'a ProjectSlug,
     pub(crate) span: Span,
-    /// The parts of the span's months that have begun.
+    /// The parts of the span's months that have started.
     pub(crate) periods: &'a [Period],
     pub(crate) rules: Rules,
 }
 
 impl Asked<'_> {
-    /// The month before, and the same month a year before; of a single month only.
+    /// The month before, and the same month a year before; none for a range.
     fn compared(&self) -> [Option<Period>; 2] {
         let (Some(month), Some(period)) = (self.span.single(), self.periods.first()) else { return [None, None] };
         let (year, number) = (month.year(), month.number());
@@ -128,13 +128,13 @@ impl Asked<'_> {
     }
 }
 
-/// What a whole report rests on, but for its rows.
+/// The closes and the registration on which a whole report depends.
 pub(crate) struct Known {
     closed: Closes,
     project: OfProject,
 }
 
-/// What a project's registration says, if it has one.
+/// The facts of a project's registration, with defaults for a project without one.
 #[derive(Clone, Copy)]
 struct OfProject {
     time_zone: Tz,
@@ -162,26 +162,26 @@ impl ReportStore {
         ReportStore { client, timeout, answers: None }
     }
 
-    /// The same store, whose questions let others' go first, where ClickHouse knows how.
+    /// The same store with queries of lower priority, if ClickHouse supports that.
     pub(crate) async fn yielding(self) -> Self {
         let client = Work::Background.client_with_priority(self.client, self.timeout).await;
         ReportStore { client, ..self }
     }
 
-    /// The same store, whose queries fail at once while `answers` is false, instead of at their timeout.
+    /// The same store, whose queries fail immediately while `answers` is false, instead of after their timeout.
     #[must_use]
     pub fn only_while(self, answers: watch::Receiver<bool>) -> Self {
         ReportStore { answers: Some(answers), ..self }
     }
 
-    /// Allows every question `timeout_ms`.
+    /// Limits every query to `timeout_ms`.
     #[must_use]
     pub fn with_timeout_ms(mut self, timeout_ms: u64) -> Self {
         self.timeout = Duration::from_millis(timeout_ms);
         self
     }
 
-    /// Everything that a whole report needs.
+    /// All facts of a whole report.
     pub(crate) async fn report(
         &self,
         asked: &Asked<'_>,
@@ -190,17 +190,17 @@ impl ReportStore {
     ) -> Result<ReportFacts, StoreError> {
         let compared = asked.compared();
         let known = self.known_of(asked, &compared).await?;
-        // Totals first, since the aggregator writes them last: whatever they count is then there to be listed.
+        // Totals first, since the aggregator writes them last: the rows that they count are then already there to be listed.
         let (mut facts, rejections) = self.counted(asked, &known.closed, compared).await?;
         let (scope, before) = scopes(asked, &compared, &known.closed);
         facts.time_zone = known.project.time_zone;
         let views = facts.months.iter().map(MonthFacts::views).sum();
-        // Of a month without rows nothing has to be looked for.
+        // A month without rows needs no queries.
         let has_rows = facts.compared[0].as_ref().is_some_and(|month| month.has_rows);
         let before = before.map(|scope| if has_rows { scope } else { scope.of(Vec::new()) });
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
         let values = self.all_values(&scope, asked.rules.floor, views);
-        // On the heap: together they would take much of a thread's stack.
+        // On the heap: together the futures would take much of a thread's stack.
         let (first, values) = (Box::pin(first), Box::pin(values));
         let masked = Box::pin(self.masked_pages(&scope, views));
         let robots = Box::pin(self.robots(&scope, before.as_ref(), asked.rules.floor));
@@ -216,7 +216,7 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// What is counted, of months of which these are closed.
+    /// The totals, for months of which `closed` are closed.
     async fn counted(
         &self,
         asked: &Asked<'_>,
@@ -227,7 +227,7 @@ impl ReportStore {
         tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))
     }
 
-    /// The months' totals alone: days and hours.
+    /// The months' totals alone, for days and hours.
     pub(crate) async fn months(&self, asked: &Asked<'_>) -> Result<ReportFacts, StoreError> {
         let known = self.known_of(asked, &[None, None]).await?;
         let (scope, _) = scopes(asked, &[None, None], &known.closed);
@@ -262,8 +262,8 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// Ok if `project` was ever registered, or has figures: those of a project known by its host's pattern only have
-    /// no registration, and those of a removed project stay. One that was erased is unknown.
+    /// Ok if `project` was ever registered or has figures. A project that is known only by its host's pattern has figures without a
+    /// registration; a removed project keeps its figures. An erased project is unknown.
     pub async fn require_project(&self, project: &ProjectSlug) -> Result<(), StoreError> {
         self.project(project).await.map(|_| ())
     }
@@ -272,9 +272,9 @@ impl ReportStore {
         let sql = "SELECT removed, time_zone FROM project FINAL WHERE slug = {project:String}";
         let query = self.client.query(sql).param("project", project.as_str());
         match self.within("the project", query.fetch_optional::<ProjectFacts>()).await? {
-            // Rows that came back of an erased project are removed soon.
+            // Rows of an erased project that were written again are removed soon.
             Some(facts) if facts.removed == 2 => Err(StoreError::UnknownProject),
-            // A zone that this version does not know was written by a later one.
+            // A later version may have stored a time zone that this version does not know.
             Some(facts) => Ok(OfProject { time_zone: facts.time_zone.parse().unwrap_or(Tz::UTC) }),
             None => {
                 let sql = "SELECT toUInt8(1) FROM site_hourly WHERE project = {project:String} LIMIT 1 \
@@ -293,7 +293,7 @@ impl ReportStore {
         Ok(Known { closed, project })
     }
 
-    /// Who closed the months, of those that anybody did.
+    /// The closes of those `months` that are closed.
     async fn closed(&self, months: &[u16]) -> Result<Closes, StoreError> {
         let days: Vec<String> = months.iter().map(|month| format!("toDate({month})")).collect();
         let sql = format!(
@@ -305,7 +305,7 @@ impl ReportStore {
         Ok(rows.into_iter().map(|row| (row.month, row)).collect())
     }
 
-    /// Hours and visitors: of the report's months, and of those they are compared with.
+    /// Hours and visitors, of the report's months and of those they are compared with.
     async fn totals(
         &self,
         asked: &Asked<'_>,
@@ -316,7 +316,7 @@ impl ReportStore {
         facts.compared = compared.map(|period| period.map(MonthFacts::new));
         scope.close(&mut facts);
         let all = with_compared(scope, compared);
-        // What is compared with a running month is a part, and a part has no visitors.
+        // A running month is compared with a part of a month, and a part has no visitors.
         let whole = asked.periods.iter().all(|period| !period.is_running());
         let closed = async {
             let Some(condition) = all.closed_rows() else { return Ok(Vec::new()) };
@@ -336,8 +336,8 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// Adds every hour to its month as it arrives, so that sketches are united and dropped, not collected. Hours before `first_sketch`
-    /// come without theirs.
+    /// Adds every hour to its month as it arrives, so that sketches are merged and dropped, not collected. Hours before `first_sketch` come
+    /// without their sketches.
     async fn hours(
         &self,
         scope: &Scope<'_>,
@@ -354,7 +354,7 @@ impl ReportStore {
         );
         let take = |row: SiteHourlyRow| {
             let hour = Hour::from_unix_seconds(row.hour);
-            // Of months that are compared with in part all rows come.
+            // All rows of the months to compare with are read, even if only a part is compared.
             let of_row = |month: &&mut &mut MonthFacts| {
                 month.period.first_hour() <= hour && hour < month.period.month().end_hour()
             };
@@ -414,7 +414,7 @@ impl ReportStore {
         self.within("refused beacons", self.client.query(&sql).fetch_all()).await
     }
 
-    /// Hands every row to `take` as it arrives, so that sketches are united and dropped, not collected.
+    /// Passes every row to `take` as it arrives, so that sketches are merged and dropped, not collected.
     async fn each<T>(
         &self,
         what: &'static str,
@@ -471,17 +471,17 @@ fn of_hour<'m>(mut months: impl Iterator<Item = &'m mut MonthFacts>, hour: Hour)
     months.find(|month| month.period.first_hour() <= hour && hour < month.period.end_hour())
 }
 
-/// The span's months, and the month before them where it is spoken of.
+/// The span's months, and the month before them if it is compared.
 fn scopes<'a>(asked: &Asked<'a>, compared: &[Option<Period>; 2], closed: &'a Closes) -> (Scope<'a>, Option<Scope<'a>>) {
     let range = asked.span.single().is_none();
     let scope = Scope { whose: of_project(asked.project), periods: asked.periods.to_vec(), range, closed };
-    // Pages are kept by day, or by month once it is closed, so the month before is always taken whole.
+    // Pages are stored by day, or by month once it is closed, so the month before is always read whole.
     let before = compared[0].map(|period| scope.of(vec![Period::whole(period.month())]));
     (scope, before)
 }
 
-/// The same with the months compared with. They are taken whole, though only a part may be compared: of the month before, pages are told
-/// of all of it, and have to be made anew when any of it changes.
+/// The same scope with the months to compare with. They are read whole, though only a part may be compared: pages of the month before are
+/// read for all of it, unless it has no rows.
 fn with_compared<'a>(scope: &Scope<'a>, compared: [Option<Period>; 2]) -> Scope<'a> {
     let whole = compared.into_iter().rev().flatten().map(|period| Period::whole(period.month()));
     scope.of(whole.chain(scope.periods.iter().copied()).collect())

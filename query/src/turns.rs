@@ -1,17 +1,17 @@
-//! Turns: how many reports are computed concurrently, and whose come first.
+//! Turns: how many reports are computed concurrently, and in which order.
 //!
-//! A report costs work of ClickHouse and of this process. So a bounded number of them is computed at a time, and the turns are shared
-//! fairly between *callers*, not between requests: a caller that sends twenty-four requests at a time makes its own requests wait, and
-//! no other caller's.
+//! A report costs work of ClickHouse and of this process. So a bounded number of reports is computed at a time. Turns are shared fairly
+//! between *callers*, not between requests: a caller that sends twenty-four requests at a time delays its own requests, not those of other
+//! callers.
 //!
-//! - Each caller holds a part of the turns at most, and has at most [`MAX_WAITING`] requests that wait; a further one is refused.
+//! - Each caller holds at most a part of the turns, and has at most [`MAX_WAITING`] waiting requests; further ones are refused.
 //! - Waiting callers are served round robin, each one request at a time. So a caller with one request waits for about one turn of each
 //!   other caller at most.
-//! - Callers without a token hold half of the turns together at most. An IP address costs nothing, so however many of them there are,
-//!   callers with a token find turns that only they take.
-//! - A wait has a bound ([`WAIT`]).
+//! - Callers without a token together hold at most half of the turns. An IP address costs nothing. However many such callers there are, the
+//!   other half of the turns remains for callers with a token.
+//! - The wait has a time limit ([`WAIT`]).
 //!
-//! A request that its caller gives up leaves the queue, or gives its turn back, when its future is dropped.
+//! A request that its caller gives up leaves the queue, or returns its turn, when its future is dropped.
 
 use crate::access::token::TokenId;
 use std::collections::{HashMap, VecDeque};
@@ -19,13 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Requests of one caller that wait at a time.
+/// Most waiting requests of one caller.
 const MAX_WAITING: usize = 8;
 
 /// How long a request waits for its turn, unless [`TurnLimits`] say otherwise.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Who sends a request, as limits and turns tell callers apart.
+/// The sender of a request, by which limits and turns distinguish callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerKey {
     /// A part of this program, by its name.
@@ -37,7 +37,7 @@ pub enum CallerKey {
 }
 
 impl CallerKey {
-    /// Whether the caller has shown no valid token.
+    /// Whether the caller sent no valid token.
     pub(crate) fn is_anonymous(self) -> bool {
         matches!(self, CallerKey::Network(_))
     }
@@ -59,7 +59,7 @@ pub(crate) struct TurnLimits {
 }
 
 impl TurnLimits {
-    /// `turns` of which a known caller holds half at most, one network a quarter, and all networks half.
+    /// `turns`, of which a known caller holds at most half, one network at most a quarter, and all networks together at most half.
     pub(crate) const fn of(turns: usize) -> Self {
         TurnLimits { turns, per_known: turns / 2, per_network: turns / 4, anonymous: turns / 2, wait: WAIT }
     }
@@ -68,9 +68,9 @@ impl TurnLimits {
 /// Why a request gets no turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoTurn {
-    /// Its caller has [`MAX_WAITING`] requests that wait already.
+    /// Its caller has [`MAX_WAITING`] waiting requests already.
     TooManyWaiting,
-    /// No turn within the wait's bound.
+    /// No turn within the time limit.
     TooLong,
 }
 
@@ -98,7 +98,7 @@ struct Waiting {
     notify: oneshot::Sender<Turn>,
 }
 
-/// A turn; dropping it gives it back.
+/// A turn; dropping it returns it.
 pub(crate) struct Turn {
     turns: Arc<Turns>,
     caller: CallerKey,
@@ -139,7 +139,7 @@ impl State {
         room && held < most
     }
 
-    /// The next request that may have a turn, which it holds then. Its caller goes to the end of the order.
+    /// The next request that may have a turn, which then counts as held. Its caller goes to the end of the order.
     fn next(&mut self, limits: TurnLimits) -> Option<(CallerKey, Waiting)> {
         let at = self.order.iter().position(|&caller| self.may_hold(caller, limits))?;
         let caller = self.order.remove(at)?;
@@ -164,7 +164,7 @@ impl State {
     }
 }
 
-/// Takes a request out of the queue, however it ends.
+/// Removes a request from the queue on drop.
 struct Place<'a> {
     turns: &'a Turns,
     caller: CallerKey,
@@ -185,11 +185,11 @@ impl Turns {
     /// Waits for a turn of `caller`.
     ///
     /// # Errors
-    /// When too many requests of this caller wait, or the wait is too long.
+    /// Too many requests of this caller wait, or the wait exceeds its limit.
     pub(crate) async fn take(self: &Arc<Self>, caller: CallerKey) -> Result<Turn, NoTurn> {
         let (id, notified) = {
             let mut state = self.lock();
-            // No caller waits that may hold a turn: `grant` has run after every change.
+            // No waiting caller may hold a turn at this point: `grant` has run after every change.
             if state.may_hold(caller, self.limits) {
                 state.hold(caller);
                 return Ok(Turn { turns: Arc::clone(self), caller });
@@ -206,7 +206,7 @@ impl Turns {
             (id, notified)
         };
         let _place = Place { turns: self, caller, id };
-        // A turn that comes when the wait has just ended is in the channel, and is given back with it.
+        // A turn that is granted just after the limit stays in the channel, and is returned with it.
         tokio::time::timeout(self.limits.wait, notified).await.ok().and_then(Result::ok).ok_or(NoTurn::TooLong)
     }
 
@@ -214,10 +214,10 @@ impl Turns {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free turns to requests that wait.
+    /// Grants free turns to waiting requests.
     fn grant(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let next: Vec<_> = std::iter::from_fn(|| state.next(self.limits)).collect();
-        // A turn whose request has just left comes back here and is dropped, which takes the lock.
+        // A turn whose request has just been dropped returns here, and its drop takes the lock.
         drop(state);
         for (caller, waiting) in next {
             let _ = waiting.notify.send(Turn { turns: Arc::clone(self), caller });

@@ -24,10 +24,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a badge's path ends with.
+/// Suffix of a badge's path.
 pub(super) const SUFFIX: &str = ".svg";
 
-/// Figures kept.
+/// Most cached figures.
 const FIGURES: usize = 10_000;
 
 /// How long a badge waits for another request that reads the same figures.
@@ -41,11 +41,11 @@ struct Figures {
     views: u64,
 }
 
-/// What figures are of: the project, as what it is registered as, and the hour in which they were read. In the next they are read
-/// again, since late views still come in and a month is closed.
+/// Key of a cached figure: the project, the revision of its registration, and the hour in which the figure was read. In the next hour it is
+/// read again, since late views still arrive and months are closed.
 type Of = (ProjectSlug, u64, Hour);
 
-/// Figures read lately.
+/// Cached figures.
 struct Known {
     wait: Duration,
     figures: Cache<Of, Figures>,
@@ -57,7 +57,7 @@ impl Known {
         Known { wait, figures: Cache::new(FIGURES) }
     }
 
-    /// The figures, read by `read` where they are not known; other requests for the same figures wait for these meanwhile.
+    /// The cached figures, else those that `read` returns. Concurrent requests for the same figures wait for one `read`.
     async fn figures(&self, of: &Of, read: impl Future<Output = Result<Figures, Problem>>) -> Result<Figures, Problem> {
         let found = tokio::time::timeout(self.wait, self.figures.get_value_or_guard_async(of)).await;
         let place = match found.map_err(|_| Problem::too_many_reports())? {
@@ -65,7 +65,7 @@ impl Known {
             Err(place) => place,
         };
         let figures = read.await?;
-        // No place any more: others pushed it out, and these are read again when they are asked for.
+        // If the cache has evicted the placeholder, the figures are not stored, and the next request reads them again.
         let _ = place.insert(figures);
         Ok(figures)
     }
@@ -90,7 +90,7 @@ pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access
     Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
 }
 
-/// The guard has seen that the project is public.
+/// The guard has verified that the project is public.
 async fn badge(
     State(badges): State<Arc<Badges>>,
     Extension(caller): Extension<CallerKey>,
@@ -113,7 +113,7 @@ async fn badge(
     let rules = badges.rules;
     let (label, figure, plus_minus) = match (views, rules.unit) {
         (true, _) => ("views last month", figures.views, 0),
-        // One month's sum over months is its visitors.
+        // For a single month, the sum over months equals its visitors.
         (false, VisitorUnit::Visitors | VisitorUnit::VisitorMonths) => {
             ("visitors last month", figures.visitors, figures.plus_minus)
         }
@@ -131,7 +131,7 @@ async fn badge(
 impl Badges {
     async fn figures(&self, project: &ProjectSlug, caller: CallerKey) -> Result<Figures, Problem> {
         let now = self.reports.now();
-        // The guard has seen a revision; it is gone only if the project became private just now.
+        // The guard has found a revision. It can be missing only if the project became private since then.
         let revision = self.access.snapshot.load().as_ref().and_then(|snapshot| snapshot.public_revision(project));
         let of = (project.clone(), revision.ok_or_else(Problem::unknown_project)?, Hour::of(now));
         let read = async {
@@ -146,12 +146,12 @@ impl Badges {
     }
 }
 
-/// The month before the running one.
+/// The last whole month.
 fn last_whole(now: chrono::DateTime<chrono::Utc>) -> Month {
     Hour(Hour::of(now).month().first_hour().0 - 1).month()
 }
 
-/// `12.3k ± 0.1k`: three digits or so, with the error in the same unit and never as nothing.
+/// `12.3k ± 0.1k`: about three digits, with the error in the same unit and never 0.
 fn short(figure: u64, plus_minus: u64) -> String {
     let (unit, name) = match figure {
         0..=999 => (1.0, ""),
@@ -165,7 +165,7 @@ fn short(figure: u64, plus_minus: u64) -> String {
         return text;
     }
     let step = if decimals == 1 { 0.1 } else { 1.0 };
-    // The little that a binary fraction is too large is no reason to say 0.2.
+    // Binary fractions make the quotient slightly too large; that must not round 0.1 up to 0.2.
     let error = ((plus_minus as f64 / unit / step - 1e-9).ceil() * step).max(step);
     format!("{text} ± {error:.decimals$}{name}")
 }
@@ -188,7 +188,7 @@ fn width(text: &str) -> u32 {
     (text.chars().map(of).sum::<u32>() * 11).div_ceil(1000)
 }
 
-/// Two flat fields. `textLength` keeps the text in them whatever font the reader has.
+/// Two flat fields. `textLength` makes the text fit them in any font.
 fn svg(label: &str, told: &str) -> String {
     const PAD: u32 = 6;
     let (left, right) = (width(label), width(told));
@@ -241,12 +241,12 @@ mod tests {
         let fast = of("fast", 1, 9);
         let told = async {
             assert_eq!(known.figures(&fast, async { Ok(figures(7)) }).await, Ok(figures(7)));
-            // Known now; not read again in this hour, but in the next, and when the project is registered as something else.
+            // Cached within the hour. Read again in the next hour, or after its registration has changed.
             assert_eq!(known.figures(&fast, never()).await, Ok(figures(7)));
             for other in [of("fast", 2, 9), of("fast", 1, 10)] {
                 assert_eq!(known.figures(&other, async { Ok(figures(8)) }).await, Ok(figures(8)));
             }
-            // Who asks for the slow one waits for whoever did before, not for ever.
+            // A request for the slow figure waits for the earlier request, up to the bound.
             known.figures(&slow, async { Ok(figures(9)) }).await
         };
         tokio::select! {
@@ -254,9 +254,9 @@ mod tests {
             _ = known.figures(&slow, never()) => panic!("it never ends"),
             told = told => assert_eq!(told, Err(Problem::too_many_reports())),
         }
-        // Whoever read it has gone: the next reads it.
+        // The request that was reading was dropped: the next one reads.
         assert_eq!(known.figures(&slow, async { Ok(figures(9)) }).await, Ok(figures(9)));
-        // A failure is no figure.
+        // Failures are not cached.
         let failed = async { Err(Problem::storage_unavailable()) };
         assert!(known.figures(&of("away", 1, 9), failed).await.is_err());
         assert_eq!(known.figures(&of("away", 1, 9), async { Ok(figures(3)) }).await, Ok(figures(3)));

@@ -1,17 +1,17 @@
-//! Who asks.
+//! The caller of a request.
 
 use super::snapshot::Rights;
 use crate::store::Visible;
 use schemas::ProjectSlug;
 
-/// Who asks, as the guard found out. Every request that passed it has one among its extensions.
+/// The caller, as the guard identified it. Every request that passed the guard has one among its extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Somebody without a token: may read what is public.
+    /// A caller without a token: may read public reports.
     Anonymous,
-    /// Who has the token of one project.
+    /// The holder of one project's token.
     Reader(ProjectSlug),
-    /// Who may read all reports.
+    /// The holder of a token for all reports.
     Admin,
 }
 
@@ -23,7 +23,8 @@ impl Caller {
         }
     }
 
-    /// Whether an index lists the project for this caller. (A public one is read by everybody, and listed for its own.)
+    /// Whether an index lists the project for this caller. (Public projects can be read by all, but are listed only for holders of a token
+    /// for them.)
     pub fn lists(&self, project: &ProjectSlug) -> bool {
         match self {
             Caller::Anonymous => false,
@@ -32,7 +33,7 @@ impl Caller {
         }
     }
 
-    /// What a list of projects has for this caller.
+    /// The projects that a list shows to this caller.
     pub fn visible(&self) -> Visible {
         match self {
             Caller::Anonymous => Visible::Only(Vec::new()),
@@ -41,7 +42,7 @@ impl Caller {
         }
     }
 
-    /// The only project that is listed for this caller, where it is one.
+    /// The only project listed for this caller, if there is exactly one.
     pub fn only(&self) -> Option<&ProjectSlug> {
         match self {
             Caller::Reader(own) => Some(own),
@@ -49,7 +50,7 @@ impl Caller {
         }
     }
 
-    /// Whether there is something to sign out of, or a token at least.
+    /// Whether the caller has a session to sign out of, or a token.
     pub fn is_known(&self) -> bool {
         *self != Caller::Anonymous
     }

@@ -1,14 +1,14 @@
-//! What a request shows of itself: a token in `Authorization`, or a session's cookie.
+//! The credentials in a request: a token in `Authorization`, or a session cookie.
 
 use super::token::Token;
 use axum::http::{HeaderMap, header};
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-/// Cookie of a session where the reader came over TLS: browsers take a name like this only with `Secure`, `Path=/` and without
-/// `Domain`, so that no neighbouring host can plant one.
+/// Session cookie of clients that came over TLS. Browsers accept the prefix `__Host-` only with `Secure`, `Path=/` and without `Domain`, so
+/// no neighbouring host can set such a cookie.
 const COOKIE_TLS: &str = "__Host-headcount";
-/// And where not.
+/// Session cookie of clients without TLS.
 const COOKIE: &str = "headcount_session";
 
 /// The session cookie's name.
@@ -16,17 +16,17 @@ pub(super) fn cookie_name(https: bool) -> &'static str {
     if https { COOKIE_TLS } else { COOKIE }
 }
 
-/// What a request shows.
+/// The credentials found.
 pub(super) enum Shown {
     Nothing,
-    /// An `Authorization` that is no token of ours by its form.
+    /// An `Authorization` header without a well-formed token.
     NoToken,
     Token(Token),
     Cookie(Zeroizing<String>),
 }
 
 impl Shown {
-    /// `Authorization` is looked at first: a program that sends one means it.
+    /// `Authorization` takes precedence over the cookie: a program sends it on purpose.
     pub(super) fn by(headers: &HeaderMap, https: bool) -> Self {
         let mut sent = headers.get_all(header::AUTHORIZATION).iter();
         match (sent.next(), sent.next()) {
@@ -37,8 +37,8 @@ impl Shown {
     }
 }
 
-/// `Bearer TOKEN`, or `Basic` with the token as password (or as name, if there is no password): tools that know nothing but a
-/// name and a password can read reports, too.
+/// `Bearer TOKEN`, or `Basic` with the token as password (or as name, if there is no password), for tools that support only a name and a
+/// password.
 fn token(authorization: &str) -> Option<Token> {
     let (scheme, value) = authorization.split_once(' ')?;
     let value = value.trim_matches(' ');
@@ -53,7 +53,7 @@ fn token(authorization: &str) -> Option<Token> {
     Token::parse(if password.is_empty() { name } else { password })
 }
 
-/// The session's number.
+/// The session's id.
 pub(super) fn session_cookie(headers: &HeaderMap, https: bool) -> Option<Zeroizing<String>> {
     let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = pairs.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));

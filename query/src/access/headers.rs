@@ -1,25 +1,25 @@
-//! What every answer of this crate says to the browser beside its content.
+//! Security and caching headers of every response of this crate.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-/// Everything from here, nothing inline, nothing framed.
+/// Everything from this origin, nothing inline, nothing framed.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const PERMISSIONS: &str = "camera=(), geolocation=(), microphone=(), payment=(), usb=()";
 
-/// A year, as it is said where a proxy that is trusted says that it was asked over TLS.
+/// One year; sent only if a trusted proxy reports that the request came over TLS.
 const ONLY_TLS: &str = "max-age=31536000";
 
-/// What decides about an answer's headers.
+/// What determines the headers of a response.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Kind {
-    /// Only for who asked: no cache in between may keep it.
+    /// Only for this caller: shared caches must not store it.
     pub(crate) private: bool,
-    /// Other sites may show it: a badge.
+    /// Other sites may embed it: a badge.
     pub(crate) elsewhere: bool,
-    /// The reader is known to have come over TLS.
+    /// The client is known to have come over TLS.
     pub(crate) https: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn protect(response: &mut Response, kind: Kind) {
     if kind.https {
         set(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
     }
-    // The form of /sign-in says otherwise, see there.
+    // The form at /sign-in sets its own policy.
     headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     let said = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or("");
     let kept_private = said.contains("private") || said.contains("no-store");

@@ -1,14 +1,14 @@
-//! Token buckets: how much one caller may ask for.
+//! Token buckets: the request rate of each caller.
 
 use crate::turns::CallerKey;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
-/// Buckets kept before full ones are dropped; a full bucket says nothing that a fresh one does not.
+/// Most buckets before full ones are dropped; a full bucket equals a new one.
 const BUCKETS: usize = 65_536;
 
-/// Requests a second, and at once.
+/// Requests per second, and the burst.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rate {
     /// 0 switches the limit off.
@@ -21,7 +21,7 @@ struct Bucket {
     at_ms: i64,
 }
 
-/// One bucket a caller. Callers are known by a hash under a random secret that lives in memory only.
+/// One bucket per caller. Callers are identified by a hash under a random secret that exists in memory only.
 pub(super) struct Buckets {
     rate: Rate,
     secret: foldhash::quality::RandomState,
@@ -33,7 +33,7 @@ impl Buckets {
         Buckets { rate, secret: foldhash::quality::RandomState::default(), buckets: Mutex::default() }
     }
 
-    /// Takes one for `caller`; where none is left, says after how many seconds there will be.
+    /// Takes one for `caller`. If none is left, returns the seconds until there is one.
     pub(super) fn take(&self, caller: CallerKey, now_ms: i64) -> Result<(), u64> {
         let rate = self.rate;
         if rate.per_second <= 0.0 {
@@ -47,7 +47,7 @@ impl Buckets {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS && !buckets.contains_key(&hash) {
             buckets.retain(|_, bucket| refilled(bucket) < rate.burst);
-            // Under a flood from many addresses, forgetting is fairer than growing without bound.
+            // Under a flood from many networks, forgetting is fairer than growing without bound.
             if buckets.len() >= BUCKETS {
                 buckets.clear();
             }

@@ -1,4 +1,4 @@
-//! Requests that the guard does not let through, and what they are told. The same words whether a project is there or not.
+//! Requests that the guard refuses, and their responses. The response is the same whether the project exists or not.
 
 use super::credentials::Shown;
 use super::table::{Audience, Route};
@@ -7,20 +7,20 @@ use crate::problem::Problem;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-/// Why a request is not let through.
+/// Why the guard refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No token, or one that opens nothing.
+    /// No token, or one without rights.
     NotSignedIn,
-    /// A token that is in force, for something else; or a project that nobody may read.
+    /// A valid token without access to the project, or a badge of a project that is not public.
     NotYours,
-    /// Too many requests; there is room after so many seconds.
+    /// Too many requests; the next is accepted after this many seconds.
     TooMany { seconds: u64 },
-    /// ClickHouse was away ever since the start, so nobody's rights are known.
+    /// ClickHouse has not answered since the start, so no rights are known.
     RightsUnknown,
-    /// A form that another site sent.
+    /// A form sent from another site.
     OtherSite,
-    /// No route is there.
+    /// No such route.
     Nothing,
 }
 
@@ -60,7 +60,7 @@ impl Refusal {
         }
     }
 
-    /// The answer, as the audience reads it.
+    /// The response, in the form for its audience.
     pub(super) fn answer(self, audience: Audience) -> Response {
         let problem = self.problem();
         let mut response = match audience {
@@ -75,17 +75,16 @@ impl Refusal {
     }
 }
 
-/// Where a reader who is not signed in goes, or the 401.
+/// The response to a request without a session: a redirect to the form, or 401.
 pub(super) fn not_signed_in(route: &Route, method: &Method, uri: &Uri, headers: &HeaderMap, shown: &Shown) -> Response {
     let looks = matches!(*method, Method::GET | Method::HEAD);
-    // A program that sent a token shall hear that it was wrong, not be led to a form.
+    // A program that sent a wrong token gets the 401, not a redirect to the form.
     let sent_a_token = matches!(shown, Shown::NoToken | Shown::Token(_));
     if route.audience == Audience::People && looks && !sent_a_token {
         return Redirect::to(&super::sign_in::path_back_to(uri)).into_response();
     }
     let mut response = Refusal::NotSignedIn.answer(Audience::Programs);
-    // Programs without a form of ours are told that a name and a password do. Browsers are not: they would ask for them in a
-    // window of their own, in the middle of a page.
+    // The challenge offers `Basic` to programs only. A browser would open its own password dialog in the middle of a page.
     let browser = headers.contains_key(HeaderName::from_static("sec-fetch-site"));
     let challenge =
         if browser { "Bearer realm=\"headcount\"" } else { "Bearer realm=\"headcount\", Basic realm=\"headcount\"" };

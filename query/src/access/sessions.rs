@@ -1,8 +1,7 @@
-//! Sessions of the page: who signed in with a token has a cookie with a random number, so that the token itself is not
-//! kept in the browser.
+//! Sessions of the page: after a sign-in with a token the browser stores a random id in a cookie, not the token.
 //!
-//! In memory only. A restart ends all of them, and so does a token's end. (Several processes behind one address each know
-//! their own; send a browser to the same one, or let programs use their token.)
+//! Sessions are in memory only. They end with a restart, and with the revocation of their token. (Several processes behind one host name
+//! each know only their own sessions; route a browser to the same process, or let programs use their token.)
 
 use super::token::TokenId;
 use data_encoding::HEXLOWER;
@@ -10,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
-/// Sessions kept at once. With more, the one that ends first makes room.
+/// Most open sessions. Beyond that, the session that expires first is dropped.
 const AT_ONCE: usize = 10_000;
 const ID_BYTES: usize = 16;
 const CONTEXT: &str = "headcount 2026 session of a page v1";
@@ -20,16 +19,15 @@ struct Session {
     ends_ms: i64,
 }
 
-/// The open sessions, by the hash of their number: what is looked up in a table takes time by what is in it, and a hash
-/// tells nothing of the number.
+/// The open sessions, by the hash of their id: the time of a map lookup depends on the keys, and a hash reveals nothing about the id.
 pub(super) struct Sessions {
     lifetime_ms: i64,
     open: Mutex<HashMap<[u8; 32], Session>>,
 }
 
-/// The number as the cookie has it.
+/// The hash of an id as the cookie has it.
 fn hash(cookie: &str) -> Option<[u8; 32]> {
-    // Other lengths are not ours, and need not be hashed.
+    // Ids of another length are not from this service and need no hash.
     (cookie.len() == 2 * ID_BYTES).then(|| blake3::derive_key(CONTEXT, cookie.as_bytes()))
 }
 
@@ -42,7 +40,7 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session of `token`'s and returns the cookie's value.
+    /// Starts a session of `token` and returns the cookie's value.
     pub(super) fn begin(&self, token: TokenId, now_ms: i64) -> Result<Zeroizing<String>, getrandom::Error> {
         let mut id = Zeroizing::new([0; ID_BYTES]);
         getrandom::fill(&mut *id)?;
@@ -61,7 +59,7 @@ impl Sessions {
         Ok(cookie)
     }
 
-    /// Whose session the cookie is, while it lasts.
+    /// The token of the session, until it expires.
     pub(super) fn token_of(&self, cookie: &str, now_ms: i64) -> Option<TokenId> {
         let hash = hash(cookie)?;
         self.open().get(&hash).filter(|session| session.ends_ms > now_ms).map(|session| session.token)
@@ -74,7 +72,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions that are over, and those of tokens that `in_force` does not know.
+    /// Removes expired sessions, and sessions of tokens that are not `in_force`.
     pub(super) fn sweep(&self, now_ms: i64, in_force: impl Fn(TokenId) -> bool) {
         self.open().retain(|_, session| session.ends_ms > now_ms && in_force(session.token));
     }

@@ -1,6 +1,6 @@
 //! Signing in to the page and out again.
 //!
-//! Cookies are for maintainers who sign in here, and for nobody else: the beacon's routes neither set nor read one.
+//! Only maintainers who sign in here get a cookie. The beacon's routes neither set nor read one.
 
 use super::Access;
 use super::credentials::{self, Shown};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
-/// The form has a token and a path.
+/// Longest body: the form has a token and a path.
 const FORM_BYTES: usize = 8 << 10;
 const FORM_WITHIN: Duration = Duration::from_secs(10);
 const MAX_NEXT_BYTES: usize = 2048;
@@ -33,7 +33,7 @@ pub(super) fn routes(access: Arc<Access>) -> Router {
         .with_state(access)
 }
 
-/// How the request reached us; the guard adds it.
+/// How the request arrived; the guard adds it.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) client: u64,
@@ -60,7 +60,7 @@ impl Drop for Sent {
     }
 }
 
-/// `/sign-in?next=` and the path that was asked for.
+/// `/sign-in?next=` with the path that was requested.
 pub(super) fn path_back_to(uri: &Uri) -> String {
     let wanted = uri.path_and_query().map_or("/", |path| path.as_str());
     match local(wanted) {
@@ -80,8 +80,8 @@ pub(super) fn path_back_to(uri: &Uri) -> String {
     }
 }
 
-/// `next` where it is a path of this service, else the index. A browser reads `//host`, `/\host` and, since it drops tabs and line
-/// ends, `/<tab>/host` as another host.
+/// `next` if it is a path of this service, else the index. Browsers interpret `//host`, `/\host` and (since they drop tabs and line ends)
+/// `/<tab>/host` as another host.
 fn local(next: &str) -> &str {
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let elsewhere = !next.starts_with('/') || next.starts_with("//");
@@ -129,7 +129,7 @@ async fn sign_in(
     let now = (access.clock)();
     let token = Token::parse(sent.token.trim()).filter(|token| snapshot.rights_of(token).is_some());
     let Some(token) = token else {
-        // Only who fails waits: a token cannot be guessed, so this is against load, and nobody can lock out others.
+        // Only failures are limited: a token cannot be guessed, so the limit is against load, and no client can lock out others.
         let wrong =
             || asked(&sent.next, Some("This token opens nothing. It may have been revoked."), StatusCode::FORBIDDEN);
         return failed(&access, arrival, wrong);
@@ -150,7 +150,7 @@ async fn sign_in(
     response
 }
 
-/// The answer to a form that signs nobody in. Its client may send some of them only.
+/// The response to a failed sign-in. The number of failures of one client is limited.
 fn failed(access: &Access, arrival: Arrival, answer: impl FnOnce() -> Response) -> Response {
     let now_ms = (access.clock)().timestamp_millis();
     match access.failures.take(CallerKey::Network(arrival.client), now_ms) {
@@ -175,11 +175,11 @@ async fn sign_out(
     response
 }
 
-/// Whether a form was sent by a page of ours, by the word of the browser. A program says neither header and has no cookies that
-/// another site could use.
+/// Whether a form was sent by a page of this service, from the headers that browsers set. Programs send neither header, and have no cookies
+/// that another site could use.
 ///
-/// Our pages say `Referrer-Policy: no-referrer`, at which browsers send `Origin: null` with their forms. /sign-in says `same-origin`
-/// instead. To sign out, `null` is enough: the cookie is `SameSite=Strict`, so a form of another site comes without it.
+/// Pages send `Referrer-Policy: no-referrer`, for which browsers send `Origin: null` with forms; /sign-in sends `same-origin` instead. For
+/// signing out, `null` is sufficient: the cookie is `SameSite=Strict`, so a form of another site comes without it.
 fn from_here(headers: &HeaderMap, null_will_do: bool) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {

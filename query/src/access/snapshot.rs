@@ -1,4 +1,4 @@
-//! Which tokens are in force and which projects are public: one moment's copy, replaced as a whole.
+//! The active tokens and the public projects: a copy at one moment, replaced as a whole.
 
 use super::token::{Token, TokenHash, TokenId};
 use crate::cache::Fingerprint;
@@ -8,12 +8,12 @@ use schemas::ProjectSlug;
 use schemas::tables::TokenRow;
 use std::collections::HashMap;
 
-/// What a token opens.
+/// What a token gives access to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rights {
     /// The reports of every project.
     Admin,
-    /// Those of one.
+    /// The reports of one project.
     Project(ProjectSlug),
 }
 
@@ -21,12 +21,12 @@ pub(super) enum Rights {
 #[derive(Default)]
 pub(super) struct Snapshot {
     tokens: HashMap<TokenId, (TokenHash, Rights)>,
-    /// With the revision of their registration, which changes with whatever is said of them.
+    /// With the revision of their registration, which changes with every change to it.
     public: HashMap<ProjectSlug, u64>,
 }
 
 impl Snapshot {
-    /// Indexes what the tables say. Rows that are no tokens (written by hand) open nothing.
+    /// Indexes the rows of the tables. Rows that are not valid tokens (written by hand) give no access.
     pub(super) fn of(tokens: Vec<TokenRow>, public: &[(String, u64)]) -> Self {
         let tokens = tokens.into_iter().filter(|row| row.revoked == 0).filter_map(|row| {
             let rights = match row.admin {
@@ -42,26 +42,26 @@ impl Snapshot {
     /// Reads both tables, and the fingerprint of what cached reports depend on.
     pub(super) async fn read(client: &Client) -> Result<(Self, Fingerprint), ClickHouseError> {
         let tokens = client.query("SELECT ?fields FROM token FINAL WHERE revoked = 0");
-        // Figures of a removed project stay, and so does who may read them; an erased one has none.
+        // A removed project keeps its figures and its readers; an erased one has no figures.
         let public = client.query("SELECT slug, revision FROM project FINAL WHERE public = 1 AND removed < 2");
         let fingerprint = client.query(Fingerprint::SQL).fetch_one::<Fingerprint>().await?;
         let tokens = tokens.fetch_all::<TokenRow>().await?;
         Ok((Snapshot::of(tokens, &public.fetch_all::<(String, u64)>().await?), fingerprint))
     }
 
-    /// The rights of a token whose secret is right.
+    /// The rights of a token with the right secret.
     pub(super) fn rights_of(&self, token: &Token) -> Option<&Rights> {
-        // Hashed before it is looked up: an id that is not there takes as long as one that is.
+        // Hashed before the lookup, so that an unknown id takes as long as a known one.
         let hash = token.hash();
         self.tokens.get(&token.id()).filter(|(stored, _)| *stored == hash).map(|(_, rights)| rights)
     }
 
-    /// The rights of a token that has been shown before, if it is still in force.
+    /// The rights of a token that was verified before, if it is still active.
     pub(super) fn still(&self, token: TokenId) -> Option<&Rights> {
         self.tokens.get(&token).map(|(_, rights)| rights)
     }
 
-    /// Whether anybody may read the project's reports.
+    /// Whether all callers may read the project's reports.
     pub(super) fn is_public(&self, project: &ProjectSlug) -> bool {
         self.public_revision(project).is_some()
     }
@@ -71,7 +71,7 @@ impl Snapshot {
         self.public.get(project).copied()
     }
 
-    /// Whether no token is in force.
+    /// Whether no token is active.
     pub(super) fn has_no_tokens(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(snapshot.rights_of(&reader), Some(&Rights::Project("docs".parse().unwrap())));
         assert_eq!(snapshot.rights_of(&admin), Some(&Rights::Admin));
         assert_eq!((snapshot.rights_of(&revoked), snapshot.rights_of(&nobody)), (None, None));
-        // The id of one with the secret of another.
+        // The id of one token with the secret of another.
         let (head, tail) = (reader.text(), admin.text());
         let mixed = Token::parse(&format!("{}{}", &head[..20], &tail[20..])).unwrap();
         assert!(mixed.id() == reader.id() && snapshot.rights_of(&mixed).is_none());

@@ -1,22 +1,22 @@
-//! The one table of routes, and who may have which. What is not in it nobody may have.
+//! The table of routes and who may use them. A route that is not in it is refused.
 
-/// Who may have a route.
+/// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Everybody.
+    /// All callers.
     Open,
-    /// Whoever has a token that is in force.
+    /// Callers with an active token.
     SignedIn,
-    /// Whoever may read the reports of the project in the path.
+    /// Callers who may read the reports of the project in the path.
     OfProject,
-    /// Everybody, of public projects; the project in the path ends with `.svg`.
+    /// All callers, for public projects; the project in the path ends with `.svg`.
     Badge,
 }
 
-/// Who asks there, which decides how a refusal is told.
+/// The clients of a route, which determine the form of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// People with a browser: who is not signed in is led to `/sign-in`.
+    /// People with a browser: without a session they are redirected to `/sign-in`.
     People,
     /// Programs: problem JSON.
     Programs,
@@ -25,11 +25,11 @@ pub enum Audience {
 /// A route's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The path as the router has it. Names of parameters do not matter, `{project}` excepted.
+    /// The path as the router has it. Names of parameters do not matter, except `{project}`.
     pub path: &'static str,
-    /// Who may have it.
+    /// Who may use it.
     pub rule: Rule,
-    /// Who asks there.
+    /// Its clients.
     pub audience: Audience,
 }
 
@@ -45,7 +45,7 @@ const fn programs(path: &'static str, rule: Rule) -> Route {
     Route { path, rule, audience: Audience::Programs }
 }
 
-/// All routes of this crate but `/privacy`, which is open. Each has a row in `tests/stories/rights.rs`, too.
+/// All routes of this crate except `/privacy`, which is open. Each has a row in `tests/stories/rights.rs`, too.
 pub const ROUTES: &[Route] = &[
     open("/assets/report.css"),
     open("/assets/report.js"),
@@ -72,7 +72,7 @@ pub const ROUTES: &[Route] = &[
     programs("/v1/projects/{project}/reports/{span}/breakdowns/{dimension}", Rule::OfProject),
 ];
 
-/// The row of a path as the router matched it.
+/// The row of a path in the form that the router matched.
 pub(super) fn row_of(matched: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| alike(route.path, matched))
 }

@@ -1,4 +1,4 @@
-//! The guard before a router of its own and without ClickHouse: what is decided, and that deciding asks nobody.
+//! The guard before a test router and without ClickHouse: its decisions, and that they query nothing.
 
 use super::*;
 use axum::body::{Body, to_bytes};
@@ -105,12 +105,12 @@ async fn who_may_not_read_learns_nothing_and_nobody_is_asked() {
             let headers: Vec<(&str, &str)> =
                 authorization.iter().map(|value| ("authorization", value.as_str())).collect();
             let mut answers = Vec::new();
-            // One that exists, one that does not, and one that cannot.
+            // A project that exists, one that does not, and names that cannot be a project.
             for project in ["other", "nowhere", "Not%20a%20slug", "%FF"] {
                 let (status, headers, body) = ask(&bed, &path.replace("PROJECT", project), &headers).await;
                 assert!(!status.is_success(), "{path} {project} {authorization:?}");
                 let mut headers = headers;
-                // The way back repeats what the reader wrote.
+                // The redirect contains the requested path.
                 headers.remove(header::LOCATION);
                 answers.push((status, headers, body));
             }
@@ -127,7 +127,7 @@ async fn who_may_not_read_learns_nothing_and_nobody_is_asked() {
         let (status, _, body) = ask(&bed, path, &[("authorization", authorization)]).await;
         assert_eq!((status, body.as_str()), (StatusCode::OK, expected), "{path}");
     }
-    // All of that without a word to ClickHouse.
+    // None of that connected to ClickHouse.
     let asked = silent.accept();
     assert_eq!(asked.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
@@ -168,11 +168,11 @@ async fn people_are_led_to_the_form_and_programs_are_told() {
     let (status, headers, _) = ask(&bed, "/v1/projects/docs/reports/2026-01", &[]).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer realm=\"headcount\", Basic realm=\"headcount\"");
-    // No browser shall ask for a password in the middle of a page.
+    // Browsers must not ask for a password in the middle of a page.
     let browser = [("sec-fetch-site", "same-origin")];
     let (_, headers, _) = ask(&bed, "/v1/projects/docs/reports/2026-01", &browser).await;
     assert_eq!(headers[header::WWW_AUTHENTICATE], "Bearer realm=\"headcount\"");
-    // A token that is wrong is told to whoever sent it, on a page, too.
+    // A client with a wrong token gets 401 on a page, too.
     assert_eq!(ask(&bed, "/projects/docs/2026-01", &[("authorization", "Bearer x")]).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(send(&bed, "POST", "/projects/docs/2026-01", &[], "").await.0, StatusCode::UNAUTHORIZED);
 }
@@ -190,7 +190,7 @@ async fn a_session_ends_with_its_time_its_token_and_at_signing_out() {
     let pair = cookie.split(';').next().unwrap();
     assert_eq!(ask(&bed, report, &[("cookie", pair)]).await.0, StatusCode::OK);
     assert_eq!(ask(&bed, "/v1/projects/other/reports/2026-01", &[("cookie", pair)]).await.0, StatusCode::NOT_FOUND);
-    // Over TLS the cookie has another name, and only that one counts.
+    // Over TLS the cookie has another name, and only that one is accepted.
     assert_eq!(ask(&bed, report, &[("cookie", pair), ("x-tls", "1")]).await.0, StatusCode::UNAUTHORIZED);
     let tls = signed_in(&bed, &bed.reader, &[("x-tls", "1")]).await;
     assert!(tls.starts_with("__Host-headcount=") && tls.ends_with("; Secure"), "{tls}");
@@ -198,7 +198,7 @@ async fn a_session_ends_with_its_time_its_token_and_at_signing_out() {
     let (status, headers, _) = ask(&bed, report, &[("cookie", tls), ("x-tls", "1")]).await;
     assert_eq!(status, StatusCode::OK);
     assert!(headers.contains_key(header::STRICT_TRANSPORT_SECURITY));
-    // A program's token counts, whatever cookie comes with it.
+    // A program's token takes precedence over any cookie.
     let both = [("cookie", pair), ("authorization", "Bearer x")];
     assert_eq!(ask(&bed, report, &both).await.0, StatusCode::UNAUTHORIZED);
 
@@ -235,7 +235,7 @@ async fn room_is_given_by_token_and_by_client_and_failures_have_less() {
     assert_eq!(ask(&bed, "/projects/open/2026-01", &[("x-other-client", "1")]).await.0, StatusCode::OK);
     assert_eq!(ask(&bed, report, &[("authorization", &admin)]).await.0, StatusCode::OK);
 
-    // Ten attempts that fail, and then one every ten seconds; the right token is let in all the same.
+    // Ten failed attempts, then one every ten seconds; the right token is accepted all the same.
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for _ in 0..10 {
         assert_eq!(send(&bed, "POST", "/sign-in", &form, "token=hc_guess").await.0, StatusCode::FORBIDDEN);

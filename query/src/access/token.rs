@@ -1,4 +1,4 @@
-//! What a token is: a public half that names it, and a secret half of which only a hash is stored.
+//! Tokens: a public id, and a secret of which only a hash is stored.
 
 use blake3::Hash;
 use data_encoding::HEXLOWER;
@@ -6,19 +6,19 @@ use std::fmt;
 use std::str::FromStr;
 use zeroize::Zeroizing;
 
-/// What every token begins with, so that scanners for leaked secrets can know one.
+/// Prefix of every token, so that scanners for leaked secrets can recognise one.
 const PREFIX: &str = "hc_";
 const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 20;
 
-/// Context of the hash; another one would make all tokens void.
+/// Context of the hash; changing it would invalidate all tokens.
 const CONTEXT: &str = "headcount 2026 token of reports v1";
 
-/// A token's public half. It may be listed, logged and told.
+/// A token's public id. It may be listed, logged and displayed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; ID_BYTES]);
 
-/// Text that is no token's id.
+/// The text is not a token's id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected a token's id: 16 hexadecimal digits, as `headcount token list` shows them")]
 pub struct InvalidTokenId;
@@ -44,8 +44,7 @@ impl fmt::Debug for TokenId {
     }
 }
 
-/// A whole token, for as long as a request or a command needs it. Neither printable nor serialisable, and gone from
-/// memory when dropped.
+/// A whole token, for the duration of a request or a command. Neither printable nor serialisable; its memory is wiped on drop.
 pub struct Token {
     id: TokenId,
     secret: Zeroizing<[u8; SECRET_BYTES]>,
@@ -57,31 +56,30 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is stored of a token's secret.
+/// The stored hash of a token.
 ///
-/// A plain BLAKE3, not a slow hash: the secret is 160 random bits, not a password, so whoever has the hash cannot try
-/// them all, however fast each try is. And a slow hash at every request would be a way to keep the service busy.
-/// Comparing takes the same time wherever the two differ.
+/// A plain BLAKE3, not a slow hash: the secret has 160 random bits, so an attacker with the hash cannot try them all, however fast each try
+/// is. A slow hash at every request would let clients overload the service. Comparison takes constant time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TokenHash(Hash);
 
 impl TokenHash {
-    /// As the table has it.
+    /// As the table stores it.
     pub fn to_hex(self) -> String {
         self.0.to_hex().to_string()
     }
 
-    /// What [`TokenHash::to_hex`] wrote.
+    /// Parses what [`TokenHash::to_hex`] wrote.
     pub fn from_hex(text: &str) -> Option<Self> {
         Hash::from_hex(text).ok().map(TokenHash)
     }
 }
 
 impl Token {
-    /// A new one, from the operating system's generator.
+    /// A new token, from the operating system's random number generator.
     ///
     /// # Errors
-    /// The generator does not answer.
+    /// The random number generator fails.
     pub fn draw() -> Result<Self, getrandom::Error> {
         let (mut id, mut secret) = ([0; ID_BYTES], Zeroizing::new([0; SECRET_BYTES]));
         getrandom::fill(&mut id)?;
@@ -89,7 +87,7 @@ impl Token {
         Ok(Token { id: TokenId(id), secret })
     }
 
-    /// Reads `hc_ID_SECRET`. There is one way to write a token: lower case, nothing around it.
+    /// Parses `hc_ID_SECRET`. A token has exactly one text form: lower case, without surrounding characters.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
         if secret.len() != 2 * SECRET_BYTES {
@@ -100,18 +98,18 @@ impl Token {
         Some(Token { id: id.parse().ok()?, secret: bytes })
     }
 
-    /// The text that is shown once.
+    /// The full text, displayed once.
     pub fn text(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(HEXLOWER.encode(&*self.secret));
         Zeroizing::new(format!("{PREFIX}{}_{}", self.id, *secret))
     }
 
-    /// Its public half.
+    /// The public id.
     pub fn id(&self) -> TokenId {
         self.id
     }
 
-    /// What is stored of it.
+    /// The hash to store.
     pub fn hash(&self) -> TokenHash {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         hasher.update(&self.id.0).update(&*self.secret);
@@ -154,7 +152,7 @@ mod tests {
         let other = format!("hc_{}1_{}", "0".repeat(15), "0".repeat(40));
         let hash = |text: &str| Token::parse(text).unwrap().hash().to_hex();
         assert_ne!(hash(&zeros), hash(&other));
-        // Stored hashes outlive this code.
+        // Stored hashes must stay valid in later versions.
         assert_eq!(hash(&zeros), "dc6e7446c1247585aa7d0dbf1394a7a71f44d68b30910a63f836de81b1cc4406");
     }
 

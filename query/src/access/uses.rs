@@ -1,5 +1,5 @@
-//! On which day a token was used last, so that a maintainer sees which are no longer needed. Best effort, and no finer than a
-//! day: when somebody reads a report is nobody's business.
+//! The day of each token's last use, so that a maintainer sees which tokens are no longer needed. Best effort, and no finer than a day, for
+//! the privacy of those who read reports.
 
 use super::token::TokenId;
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
-/// Days that this process knows of, each written once.
+/// Days that this process has noted, each written once.
 #[derive(Default)]
 pub(super) struct Uses(Mutex<Days>);
 
@@ -23,7 +23,7 @@ struct Days {
 }
 
 impl Uses {
-    /// The token was used at `now`.
+    /// Notes that the token was used at `now`.
     pub(super) fn note(&self, token: TokenId, now: DateTime<Utc>) {
         let day = u32::try_from(now.timestamp() / DAY * DAY).unwrap_or(0);
         let mut days = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ impl Uses {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting)
     }
 
-    /// Writes what is not written yet: at most one row a token and day.
+    /// Writes what is not written yet: at most one row per token and day.
     pub(super) async fn write(&self, client: &Client) -> Result<(), ClickHouseError> {
         let waiting = self.take();
         if waiting.is_empty() {
@@ -50,7 +50,7 @@ impl Uses {
             Ok(()) => days.written.extend(waiting),
             Err(_) => {
                 for (token, used) in waiting {
-                    // What was noted meanwhile is newer.
+                    // A use noted meanwhile is newer.
                     days.waiting.entry(token).or_insert(used);
                 }
             }

@@ -1,4 +1,4 @@
-//! How an answer is written: JSON or CSV, with a validator that spares sending it again.
+//! The form of a response: JSON or CSV, with a validator for conditional requests.
 
 use crate::problem::Problem;
 use axum::body::{Body, Bytes};
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Serialize;
 
-/// What an answer is written as.
+/// The format of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Json,
@@ -26,7 +26,7 @@ impl Format {
         }
     }
 
-    /// The one that the caller accepts most; JSON where they are equal.
+    /// The format with the highest quality in `Accept`; JSON if both are equal.
     pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
         let lines: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect();
         let ranges = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
@@ -68,7 +68,7 @@ fn quality_of(format: Format, ranges: &[&str]) -> f32 {
     found.1
 }
 
-/// The last segment of a path without `.csv`, and what to answer with.
+/// The last segment of a path without `.csv`, and the format of the response.
 pub(crate) fn format_of<'a>(segment: &'a str, headers: &HeaderMap) -> Result<(&'a str, Format), Problem> {
     match segment.strip_suffix(".csv") {
         Some(stem) => Ok((stem, Format::Csv)),
@@ -95,7 +95,7 @@ pub(crate) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Problem> {
     })
 }
 
-/// CSV that a browser saves as `name`, sent as it is read. It has no validator, since its end is not known when its head is sent.
+/// CSV that a browser saves as `name`, streamed. It has no validator, since its content is not known when its headers are sent.
 pub(crate) fn stream(body: Body, name: &str) -> Response {
     let mut response = ([(header::CONTENT_TYPE, CSV)], body).into_response();
     let headers = response.headers_mut();
@@ -111,8 +111,8 @@ pub(crate) fn csv(text: String, name: &str, asked: &HeaderMap) -> Response {
     validated(CSV, text.into_bytes(), Some(name), asked)
 }
 
-/// The body with its validator; without the body where the caller has it already. A validator is a value that a browser stores
-/// and sends back: it is of what is told, the same for everybody, and never given where readers of docs come by.
+/// The body with its validator, or 304 if the client has it already. Browsers store a validator and send it back, so it could identify a
+/// visitor. It depends on the body only, is the same for all clients, and is never sent to visitors of docs.
 pub(crate) fn validated(content_type: &'static str, body: Vec<u8>, name: Option<&str>, asked: &HeaderMap) -> Response {
     let tag = validator(&body);
     tagged(content_type, body.into(), &tag, name, asked)
@@ -123,7 +123,7 @@ pub(crate) fn validator(body: &[u8]) -> String {
     format!("\"{}\"", &blake3::hash(body).to_hex()[..32])
 }
 
-/// [`validated`], of a body whose validator is known.
+/// [`validated`], for a body with a known validator.
 pub(crate) fn tagged(
     content_type: &'static str,
     body: Bytes,
@@ -153,10 +153,10 @@ pub(crate) fn tagged(
     response
 }
 
-/// U+FEFF in UTF-8, by which spreadsheets know the encoding.
+/// U+FEFF in UTF-8, by which spreadsheets recognise the encoding.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// `?bom=1` of a path that ends with `.csv`: the answer begins with a byte order mark. Routes do not see the parameter.
+/// `?bom=1` of a path that ends with `.csv`: the response starts with a byte order mark. Routes do not see the parameter.
 pub(crate) async fn with_byte_order_mark(mut request: Request, next: Next) -> Response {
     let uri = request.uri();
     let is_bom = |pair: &&str| pair.split('=').next() == Some("bom");
@@ -174,7 +174,7 @@ pub(crate) async fn with_byte_order_mark(mut request: Request, next: Next) -> Re
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
-    // The mark is put before the plain body.
+    // The byte order mark must precede an uncompressed body.
     request.headers_mut().remove(header::ACCEPT_ENCODING);
     let response = next.run(request).await;
     if response.status() != StatusCode::OK {

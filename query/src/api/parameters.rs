@@ -1,4 +1,4 @@
-//! Parameters of a request: read strictly, so that a misspelt one is told and not ignored.
+//! Parameters of a request. They are parsed strictly: a misspelt one is an error, not ignored.
 
 use crate::period::{InvalidSpan, Span};
 use crate::problem::Problem;
@@ -8,7 +8,7 @@ use crate::report::{Cursor, PagesRequest, Sort, ValueSort, ValuesRequest};
 use percent_encoding::percent_decode_str;
 use schemas::ProjectSlug;
 
-/// Names that any of our routes knows, so that a problem can name the one at fault without repeating what was sent.
+/// Names that any route accepts, so that a problem can name the parameter at fault without repeating the request's text.
 const NAMES: [&str; 9] =
     ["bom", "limit", "after", "prefix", "status", "sort", "pages_limit", "pages_after", "pages_status"];
 
@@ -16,7 +16,7 @@ const NAMES: [&str; 9] =
 pub(crate) struct Parameters(Vec<(&'static str, String)>);
 
 impl Parameters {
-    /// Reads `query`, in which only `known` ones may be.
+    /// Parses `query`, which may contain `known` parameters only.
     pub(crate) fn of(query: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
         let mut found: Vec<(&'static str, String)> = Vec::new();
         for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
@@ -132,25 +132,25 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
         [] => "expected no parameters here".to_owned(),
         known => format!("expected none but {}", known.join(", ")),
     };
-    // What is not a name of ours may be anything, and is not repeated.
+    // An unknown name can be any text and is not repeated.
     let name = decoded(name);
     let field = NAMES.into_iter().find(|ours| name.as_deref() == Some(*ours)).unwrap_or("query");
     Problem::invalid_field(field, expected)
 }
 
 fn decoded(text: &str) -> Option<String> {
-    // As forms write a space.
+    // Forms encode a space as `+`.
     let text = text.replace('+', " ");
     percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
 }
 
 fn number<T: std::str::FromStr + PartialOrd>(text: &str, within: std::ops::RangeInclusive<T>) -> Option<T> {
-    // A sign would parse, too.
+    // `parse` would accept a sign.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| digits && within.contains(number))
 }
 
-/// A project in a path. What cannot be a slug is nobody's project; the answer need not tell the two apart.
+/// A project in a path. Text that is not a slug is an unknown project: the response is the same.
 pub(crate) fn project(text: &str) -> Result<ProjectSlug, Problem> {
     text.parse().map_err(|_| Problem::unknown_project())
 }

@@ -21,7 +21,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// One of each value of `Cache-Status`.
+    /// One state for each value of `Cache-Status`.
     pub(crate) const ALL: [State; 4] = [
         State::Hit,
         State::Stale { storage_fails: false },
@@ -52,7 +52,7 @@ impl Answer {
         Answer { entry: Arc::clone(entry), state }
     }
 
-    /// The response to a request with the headers `asked`. A page that is served because ClickHouse does not answer says so.
+    /// The response to a request with the headers `asked`. A stale page has a notice while ClickHouse does not answer.
     pub(crate) fn response(&self, asked: &HeaderMap) -> Response {
         let (entry, age) = (&self.entry, self.entry.age().as_secs());
         let is_notice = self.state == State::Stale { storage_fails: true };
@@ -77,7 +77,7 @@ impl Answer {
     }
 }
 
-/// Whether the client accepts gzip by name. `*` alone is not enough: clients that send it rarely mean it.
+/// Whether the client accepts gzip by name. `*` alone is not enough: clients rarely send it to request gzip.
 fn accepts_gzip(asked: &HeaderMap) -> bool {
     let lines = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|coding| {
@@ -88,7 +88,7 @@ fn accepts_gzip(asked: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the client wants no stored answer: `Cache-Control: no-cache`, as browsers send it for a forced reload.
+/// Whether the client requests an answer that is not from the cache: `Cache-Control: no-cache`, as browsers send it for a forced reload.
 pub(crate) fn is_no_cache(asked: &HeaderMap) -> bool {
     let lines = asked.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))

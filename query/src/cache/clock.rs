@@ -1,5 +1,5 @@
-//! The time of the cache. Unit tests have a clock that stands still until they advance it, one in each thread. (That of tokio would need
-//! a feature with which the whole workspace is compiled twice, and the cache has no timers.)
+//! The time of the cache. Unit tests have a paused clock, one in each thread. (tokio's paused clock would need a feature with which the
+//! whole workspace is compiled twice, and the cache has no timers.)
 
 use std::time::{Duration, Instant};
 

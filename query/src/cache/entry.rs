@@ -17,7 +17,7 @@ const GZIP_MIN_BYTES: usize = 1_024;
 /// Time between a failed refresh and the next one.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time for which a failure says that ClickHouse does not answer. After it a request computes the answer again.
+/// Time for which an entry counts ClickHouse as away after a failure. Then a request computes the answer again.
 const FAILURE_MAX_AGE: Duration = Duration::from_secs(10);
 
 /// A rendered answer.
@@ -44,7 +44,7 @@ impl Form {
         Form { tag: validator(&body), body }
     }
 
-    /// Compressed, where that is worth it.
+    /// Compressed, if the body is large enough.
     fn gzip(body: &[u8]) -> Option<Self> {
         if body.len() < GZIP_MIN_BYTES {
             return None;
@@ -60,15 +60,15 @@ fn exact(bytes: Vec<u8>) -> Bytes {
     bytes.into_boxed_slice().into()
 }
 
-/// Where the refresh of an entry is.
+/// State of an entry's refresh.
 #[derive(Default)]
 struct Refresh {
     is_running: bool,
-    /// When ClickHouse did not answer the last time, if that was after the entry was computed.
+    /// Time of the last failure of ClickHouse, if that was after the entry was computed.
     failed: Option<Instant>,
 }
 
-/// An answer as it is stored.
+/// A stored answer.
 pub(crate) struct Entry {
     pub(crate) content_type: &'static str,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -76,7 +76,7 @@ pub(crate) struct Entry {
     pub(crate) plain: Form,
     pub(crate) gzip: Option<Form>,
     pub(crate) is_cacheable: bool,
-    /// In which its computation started.
+    /// The generation in which its computation started.
     pub(crate) generation: u64,
     /// When its computation started: the figures are as of then.
     pub(crate) computed: Instant,
@@ -96,12 +96,12 @@ impl Entry {
         clock::since(self.computed)
     }
 
-    /// Bytes that it takes in memory, about.
+    /// Approximate size in memory.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Entry>() + self.plain.body.len() + self.gzip.as_ref().map_or(0, |gzip| gzip.body.len())
     }
 
-    /// Whether ClickHouse did not answer when this was last recomputed, a moment ago.
+    /// Whether ClickHouse failed to answer at the last refresh, a moment ago.
     pub(crate) fn storage_fails(&self) -> bool {
         self.lock().failed.is_some_and(|failed| clock::since(failed) < FAILURE_MAX_AGE)
     }
@@ -110,7 +110,7 @@ impl Entry {
         self.lock().failed = Some(clock::now());
     }
 
-    /// Whether a refresh may start; then it has.
+    /// Whether a refresh may start; marks it as running if so.
     pub(crate) fn start_refresh(&self) -> bool {
         let mut refresh = self.lock();
         let may = !refresh.is_running && refresh.failed.is_none_or(|failed| clock::since(failed) >= RETRY_INTERVAL);

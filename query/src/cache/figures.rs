@@ -1,4 +1,4 @@
-//! What the cache has done, counted.
+//! Counters of the cache.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

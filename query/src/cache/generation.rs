@@ -1,4 +1,4 @@
-//! The generation of what is cached: it changes when the registry or the closed months do.
+//! The generation of cached reports: it changes with the registry and with the closed months.
 
 use super::clock;
 use clickhouse::Row;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::time::Instant;
 
-/// Checksums of what reports depend on beside their rows. Equal ones mean that nothing changed.
+/// Checksums of what reports depend on besides their rows. Equal checksums mean that nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Deserialize)]
 pub(crate) struct Fingerprint {
     /// Of the projects and the revision of each: a removal and an erasure are new revisions, too.
@@ -26,11 +26,11 @@ impl Fingerprint {
 struct Polled {
     number: u64,
     fingerprint: Option<Fingerprint>,
-    /// When the last poll that was answered started.
+    /// When the last successful poll started.
     at: Instant,
 }
 
-/// The present generation; a clone is the same.
+/// The current generation; a clone shares it.
 #[derive(Clone)]
 pub(crate) struct Generation(Arc<Mutex<Polled>>);
 
@@ -41,12 +41,12 @@ impl Default for Generation {
 }
 
 impl Generation {
-    /// When a poll starts.
+    /// The start time of a poll.
     pub(crate) fn poll(&self) -> Instant {
         clock::now()
     }
 
-    /// A poll that started at `started` has read `fingerprint`.
+    /// Records that a poll which started at `started` has read `fingerprint`.
     pub(crate) fn polled(&self, fingerprint: Fingerprint, started: Instant) {
         let mut polled = self.lock();
         if polled.fingerprint != Some(fingerprint) {
@@ -56,12 +56,12 @@ impl Generation {
         polled.at = started;
     }
 
-    /// The number of the present generation.
+    /// The number of the current generation.
     pub(crate) fn number(&self) -> u64 {
         self.lock().number
     }
 
-    /// Whether `number` is the present generation, and a poll was answered `within` this time.
+    /// Whether `number` is the current generation, and a poll succeeded `within` this time.
     pub(crate) fn is_still(&self, number: u64, within: Duration) -> bool {
         let polled = self.lock();
         polled.number == number && clock::since(polled.at) < within

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 const SECOND: Duration = Duration::from_secs(1);
 const READER: CallerKey = CallerKey::Network(7);
 
-/// A cache, the generation that invalidates it, and a report whose every computation has the next number.
+/// A cache, the generation that invalidates it, and a report. The report's computations are numbered.
 struct Bed {
     cache: ReportCache,
     generation: Generation,
@@ -39,7 +39,7 @@ impl Bed {
         self.cache.answer(key(slug), READER, false, compute).await
     }
 
-    /// The body and where it comes from.
+    /// The body and its state.
     async fn served(&self) -> Result<(String, State), Problem> {
         let answer = self.answer("docs").await?;
         Ok((text(&answer), answer.state))
@@ -76,7 +76,7 @@ fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// Lets tasks in the background run until they wait; time stands still meanwhile.
+/// Lets background tasks run until they wait; the clock is paused meanwhile.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -159,7 +159,7 @@ async fn a_computation_ends_with_its_last_client_and_no_earlier() {
     assert_eq!(dropped.load(Ordering::Relaxed), 0, "the second client still waits");
     second.abort();
     settle().await;
-    // The unused closure of the second request, and the computation.
+    // The second request's unused closure, and the computation.
     assert_eq!(dropped.load(Ordering::Relaxed), 2);
     assert_eq!(bed.served().await, body(1, MISS));
 }
@@ -177,7 +177,7 @@ async fn a_caller_does_not_inherit_that_another_had_no_turn() {
         tokio::spawn(async move { cache.answer(key("docs"), CallerKey::Network(1), false, compute).await })
     };
     settle().await;
-    // One that has a token does not even wait for it.
+    // A caller with a token does not even wait for it.
     let known = CallerKey::Program("test");
     let answer = bed.cache.answer(key("docs"), known, true, async |_| Ok(rendered("own"))).await.unwrap();
     assert_eq!((text(&answer), answer.state), ("own".to_owned(), MISS));
@@ -271,10 +271,10 @@ async fn a_failure_in_the_foreground_falls_back_too_and_a_recovery_ends_it() {
     bed.fails(Some(Problem::too_many_reports()));
     advance(100 * SECOND);
     assert_eq!(bed.served().await, body(3, STALE));
-    // What is not ClickHouse's absence is an error.
+    // Failures other than an absent ClickHouse are errors.
     bed.fails(Some(Problem::unreadable_figures()));
     assert_eq!(bed.served().await, Err(Problem::unreadable_figures()));
-    // A project that is gone takes its entry along.
+    // An unknown project removes its entry.
     bed.fails(Some(Problem::unknown_project()));
     assert_eq!(bed.served().await, Err(Problem::unknown_project()));
     bed.fails(Some(Problem::storage_unavailable()));
@@ -296,7 +296,7 @@ async fn a_new_generation_ends_every_entry_and_every_computation_of_an_earlier_o
     bed.generation.polled(Fingerprint { registry: 2, closes: 1 }, clock::now());
     assert_eq!(bed.served().await, body(4, MISS), "a month was closed");
 
-    // One that started before the change is for those that asked then, and is not stored.
+    // A computation that started before the change serves the requests of that time, and is not stored.
     let go = Arc::new(Notify::new());
     let compute = {
         let go = Arc::clone(&go);
@@ -338,7 +338,7 @@ async fn some_answers_are_not_stored() {
         let answer = bed.cache.answer(key("docs"), READER, false, empty).await.unwrap();
         assert_eq!(answer.state, MISS);
     }
-    // A client that wants no stored answer gets none, and leaves one for others.
+    // A client that requests a recomputed answer gets one, and it is stored for others.
     assert_eq!(bed.served().await, body(1, MISS));
     let recomputed = async |_| Ok(rendered("recomputed"));
     let answer = bed.cache.answer(key("docs"), READER, true, recomputed).await.unwrap();

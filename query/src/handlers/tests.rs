@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt as _;
 
-/// Nothing listens on port 1, so ClickHouse is away.
+/// No server listens on port 1, so ClickHouse is away.
 fn without_clickhouse() -> Router {
     let store = ReportStore::new(clickhouse::Client::default().with_url("http://127.0.0.1:1"));
     let now = DateTime::parse_from_rfc3339("2026-11-23T13:30:00Z").unwrap().to_utc();
@@ -114,7 +114,7 @@ async fn every_answer_forbids_what_the_page_does_not_need() {
 
 #[tokio::test]
 async fn clickhouse_that_hangs_is_given_up() {
-    // Accepts connections into its backlog and never answers.
+    // Accepts connections into its backlog and never responds.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = clickhouse::Client::default().with_url(format!("http://{}", silent.local_addr().unwrap()));
     let store = ReportStore::new(client).with_timeout_ms(50);
@@ -139,7 +139,7 @@ async fn other_methods_and_forms_are_problems_too() {
     let (status, headers, problem) = send(Request::get(path).header(header::ACCEPT, "image/png")).await;
     assert_eq!((status, problem["field"].as_str()), (406, Some("accept")));
     assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
-    // Its end says what it is, whatever is accepted; that the store is away is told as ever.
+    // The suffix determines the format, whatever `Accept` says; an absent store is reported as usual.
     let (status, ..) = send(Request::get(format!("{path}.csv")).header(header::ACCEPT, "image/png")).await;
     assert_eq!(status, 503);
     let (status, headers, problem) = send(Request::head(path)).await;

@@ -1,10 +1,9 @@
-//! Who is asked for a token, and who is told that theirs does not reach so far.
+//! The form that requests a token, and the page for a token without access.
 
 use super::{Frame, document};
 use maud::{Markup, html};
 
-/// The form that asks for a token. `next` is the path that the reader wanted; `error` says in a sentence why the last token was
-/// not taken.
+/// The sign-in form. `next` is the path that was requested; `error` says in a sentence why the last token was refused.
 pub(crate) fn sign_in(next: &str, error: Option<&str>) -> Markup {
     document(
         &Frame::plain("Sign in"),
@@ -26,8 +25,7 @@ pub(crate) fn sign_in(next: &str, error: Option<&str>) -> Markup {
     )
 }
 
-/// What someone gets who is known, but may not read what was asked for. The same words whether or not the project is
-/// there.
+/// The page for a caller with a token but without access. It is the same whether or not the project exists.
 pub(crate) fn not_allowed() -> Markup {
     document(
         &Frame::plain("Not for this token"),

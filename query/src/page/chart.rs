@@ -1,6 +1,5 @@
-//! Charts as inline SVG. Sizes are presentation attributes and colours come from classes, because the policy forbids
-//! inline styles. Charts stretch to their box, so their labels are HTML or an SVG of its own beside them. Bars of one
-//! kind are one path, which keeps pages small.
+//! Charts as inline SVG. Sizes are presentation attributes and colours come from classes, because the policy forbids inline styles. Charts
+//! stretch to their box, so their labels are HTML, or a separate SVG beside them. Bars of one kind are one path, which keeps pages small.
 
 use maud::{Markup, html};
 use std::fmt::Write as _;
@@ -11,9 +10,9 @@ pub(super) struct Column {
     pub(super) value: u64,
     /// The bar in front of it.
     pub(super) inner: u64,
-    /// Below it, where there is room.
+    /// Shown below the column if there is room.
     pub(super) label: Option<String>,
-    /// Its ground is tinted.
+    /// The column's background is tinted.
     pub(super) weekend: bool,
 }
 
@@ -25,7 +24,7 @@ const HEIGHT: f64 = 100.0;
 /// Side of a cell of a heat map, its gap included.
 const CELL: usize = 10;
 
-/// Steps of colour in a heat map, besides that of nothing.
+/// Steps of colour in a heat map, besides the colour for zero.
 const LEVELS: u64 = 7;
 
 /// The smallest round number that no value exceeds; below ten every number is round.
@@ -45,9 +44,8 @@ pub(super) fn scale(columns: &[Column]) -> u64 {
     }
 }
 
-/// A column chart up to `top` with its labels. `label` says in a sentence what it shows, for those who do not see it.
-/// All `columns` are drawn; those still to come are empty. `table` is the id of the table that has its figures, a row for a column:
-/// what a script shows under the pointer comes from there.
+/// A column chart up to `top` with its labels. `label` describes the chart in a sentence, for screen readers. All `columns` are drawn;
+/// future ones are empty. `table` is the id of the table with its figures, one row per column; the script shows them under the pointer.
 pub(super) fn columns(label: &str, table: &str, columns: &[Column], top: u64) -> Markup {
     let width = columns.len().max(1) * PITCH;
     let path = |value: fn(&Column) -> u64| {
@@ -86,7 +84,8 @@ pub(super) fn columns(label: &str, table: &str, columns: &[Column], top: u64) ->
     }
 }
 
-/// Rows of cells, darker where there is more; `table` has them turned, hours down. Steps are equal in the square root, so that quiet hours differ too.
+/// A heat map, darker for larger values; `table` has it transposed, hours down. Steps are equal in the square root, so that quiet hours
+/// differ too.
 pub(super) fn heat<const COLUMNS: usize>(label: &str, table: &str, rows: &[[u64; COLUMNS]]) -> Markup {
     let largest = rows.iter().flatten().copied().max().unwrap_or(0);
     let mut paths = vec![String::new(); LEVELS as usize + 1];
@@ -113,8 +112,8 @@ fn level(value: u64, largest: u64) -> usize {
     ((share * LEVELS as f64).ceil() as usize).clamp(1, LEVELS as usize)
 }
 
-/// A line under a row of a list, `value` of `largest` long, to a hundredth: its width is a class, since nothing may be inline, and
-/// an element of two letters is what a list of a hundred rows can afford.
+/// A line under a row of a list, as long as `value` is of `largest`, to a hundredth. Its width is a class, since inline styles are
+/// forbidden. The element's name is short because a list may have a hundred rows.
 pub(super) fn trace(value: u64, largest: u64) -> Markup {
     html! { @if value > 0 { i class=(format!("t w{}", hundredths(value, largest))) {} } }
 }
@@ -131,7 +130,7 @@ fn hundredths(value: u64, largest: u64) -> u64 {
     ((value as f64 / largest.max(1) as f64 * 100.0).round() as u64).clamp(1, 100)
 }
 
-/// The style of all lengths that a [`trace`] may have.
+/// The style of all lengths of a [`trace`].
 pub(super) fn lengths() -> String {
     (1..=100).fold(String::new(), |mut style, length| {
         let _ = writeln!(style, ".w{length}{{width:{length}%}}");

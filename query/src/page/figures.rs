@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use schemas::Month;
 use words::Figure;
 
-/// Below this many digits a figure has room for its largest type.
+/// Below this value a figure has room for its largest type.
 const ROOMY: u64 = 10_000_000;
 
 pub(super) fn figures(shown: &Shown<'_>) -> Markup {
@@ -74,7 +74,7 @@ pub(super) fn plus_minus(visitors: Visitors) -> Markup {
     html! { span.error { "±\u{a0}" (words::number(visitors.plus_minus())) } }
 }
 
-/// Months to compare with, each with its name: the one before without its year, which the reader knows.
+/// Months to compare with, each with its name: the one before without its year, which is clear from the page.
 fn compared<'a>(shown: &Shown<'a>) -> Vec<(String, &'a ComparedMonth)> {
     let comparison = &shown.report.comparison;
     let month = |compared: &ComparedMonth| compared.month.parse::<Month>().ok();
@@ -97,7 +97,7 @@ fn changes(
     html! { @if !sentences.is_empty() { ul.changes { @for sentence in sentences { li { (sentence) } } } } }
 }
 
-/// How far the figures reach, what they are compared with, and whether they may still change.
+/// The period that the figures cover, what they are compared with, and whether they may still change.
 fn standing(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
     let names: Vec<String> = compared(shown).into_iter().map(|(name, _)| name).collect();

@@ -6,14 +6,14 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::Month;
 
-/// What the list of projects was asked for.
+/// Parameters of the list of projects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IndexAsked<'a> {
-    /// How slugs begin; empty for all.
+    /// Prefix of the slugs; empty for all.
     pub(crate) prefix: &'a str,
-    /// This is not the list's beginning.
+    /// Whether this is not the start of the list.
     pub(crate) continued: bool,
-    /// Where the list goes on, if it does.
+    /// Cursor of the next page of the list, if there is one.
     pub(crate) next: Option<&'a str>,
 }
 

@@ -1,11 +1,11 @@
-//! Who and what: one short list a dimension.
+//! The breakdowns: one short list per dimension.
 
 use super::{Shown, chart, words};
 use crate::report::BreakdownItem;
 use maud::{Markup, html};
 use schemas::classes::Dimension;
 
-/// Values of a list shown; the API has all of them.
+/// Most values shown of a list; the API has all of them.
 const VALUES_SHOWN: usize = 7;
 
 struct List {
@@ -14,7 +14,7 @@ struct List {
     unit: &'static str,
     /// What an empty value means.
     blank: &'static str,
-    /// What a script may look names up of.
+    /// The kind of names that the script may look up.
     names: Option<&'static str>,
 }
 
@@ -35,7 +35,7 @@ const LISTS: &[List] = &[
     list(Dimension::Device, "Devices", "Unknown"),
 ];
 
-/// All lists that have something.
+/// All lists that are not empty.
 pub(super) fn lists(shown: &Shown<'_>) -> Markup {
     let items = |list: &List| shown.report.breakdowns.get(list.dimension.name()).map_or(&[][..], Vec::as_slice);
     let filled: Vec<_> = LISTS.iter().map(|list| (list, items(list))).filter(|(_, items)| !items.is_empty()).collect();
@@ -54,7 +54,7 @@ pub(super) fn lists(shown: &Shown<'_>) -> Markup {
     }
 }
 
-/// Where the whole list is.
+/// Link to the whole list.
 pub(super) fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Markup {
     let path = format!("{}/breakdowns/{}", shown.api(), dimension.name());
     html! {
@@ -68,7 +68,7 @@ pub(super) fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Ma
 }
 
 fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Markup {
-    // "1 more" would take the line that the value itself could have.
+    // "1 more" would take the line in which the value itself fits.
     let shown = if items.len() == VALUES_SHOWN + 1 { items.len() } else { VALUES_SHOWN.min(items.len()) };
     let (listed, rest) = items.split_at(shown);
     let largest = items.iter().map(|item| item.views).max().unwrap_or(0);

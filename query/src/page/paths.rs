@@ -1,4 +1,4 @@
-//! The list of pages, its form and its order, and the pages that were not found.
+//! The list of pages with its form and its order, and the pages that were not found.
 
 use super::figures::plus_minus;
 use super::{Shown, chart, unit_words, words};
@@ -7,24 +7,24 @@ use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::caps::MORE_PATH;
 
-/// Pages not found shown; the API has all of them.
+/// Most pages not found that are shown; the API has all of them.
 const NOT_FOUND_SHOWN: usize = 8;
 
-/// What the list of pages was asked for, as the address has it.
+/// Parameters of the list of pages in the page's URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListAsked {
-    /// How paths begin; empty for all.
+    /// Prefix of the paths; empty for all.
     pub(crate) prefix: String,
     /// In which order.
     pub(crate) sort: Sort,
     /// Only this HTTP status.
     pub(crate) status: Option<u16>,
-    /// This is not the list's beginning.
+    /// Whether this is not the start of the list.
     pub(crate) continued: bool,
 }
 
 impl ListAsked {
-    /// The address of this list with another order, or further on.
+    /// The URL of this list in another order, or of its next page.
     fn link(&self, base: &str, sort: Sort, after: Option<&str>) -> String {
         let mut pairs = Vec::new();
         if !self.prefix.is_empty() {
@@ -81,7 +81,7 @@ pub(super) fn pages(shown: &Shown<'_>) -> Markup {
     }
 }
 
-/// Of how many a list is the first, in a file that leads nowhere else.
+/// The total number of items of a shortened list, in a self-contained file.
 fn first_of(shown: &Shown<'_>, listed: usize, there: u64) -> Markup {
     html! {
         @if shown.alone && (listed as u64) < there {
@@ -90,7 +90,7 @@ fn first_of(shown: &Shown<'_>, listed: usize, there: u64) -> Markup {
     }
 }
 
-/// What [`MORE_PATH`] is, where it is listed.
+/// Explains [`MORE_PATH`], if it is listed.
 fn more_paths(listed: &[PageFigures]) -> Markup {
     html! {
         @if listed.iter().any(|page| page.path == MORE_PATH) {
@@ -102,7 +102,7 @@ fn more_paths(listed: &[PageFigures]) -> Markup {
     }
 }
 
-/// The orders that this report has.
+/// The orders that this report supports.
 fn orders(shown: &Shown<'_>) -> impl Iterator<Item = Sort> {
     let compares = shown.compares();
     Sort::ALL.into_iter().filter(move |sort| compares || *sort != Sort::Change)

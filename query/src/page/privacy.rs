@@ -1,10 +1,10 @@
-//! What the service does with what it sees.
+//! The page about privacy.
 
 use super::{Frame, document, words};
 use crate::privacy::PrivacyFacts;
 use maud::{Markup, html};
 
-/// What the service does with what it sees.
+/// What the service does with the data of visitors.
 pub(crate) fn privacy(facts: &PrivacyFacts) -> Markup {
     let list = |items: &[&str]| {
         html! { ul.plain { @for item in items { li { (item) } } } }

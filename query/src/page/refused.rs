@@ -1,11 +1,11 @@
-//! Refused beacons, in sentences that say what to do.
+//! Refused beacons, in sentences that say how to fix the cause.
 
 use super::words;
 use crate::report::RejectedHost;
 use maud::{Markup, html};
 use schemas::{Host, RejectionReason};
 
-/// `reasons` are all refusals; those of `hosts` are among them and get a sentence for each host.
+/// `reasons` are all refusals; `hosts` are the part of them that is listed by host, with a sentence for each host.
 pub(super) fn sentences(project: &str, reasons: &[(&str, u64)], hosts: &[RejectedHost]) -> Markup {
     html! {
         ul.refused {
@@ -19,7 +19,7 @@ pub(super) fn sentences(project: &str, reasons: &[(&str, u64)], hosts: &[Rejecte
     }
 }
 
-/// Prefetches and the like are answered as if they were counted, so they are not refused.
+/// Prefetches and the like get a success response, so they are not called refused.
 fn outcome(reason: &str) -> &'static str {
     let known = RejectionReason::ALL.iter().find(|known| known.name() == reason);
     if known.is_some_and(|reason| reason.status() < 400) { " not counted. " } else { " refused. " }
@@ -27,7 +27,7 @@ fn outcome(reason: &str) -> &'static str {
 
 fn of_host(project: &str, refused: &RejectedHost) -> Markup {
     let times = times(refused.beacons);
-    // What is copied into a shell has to be a host there too: the text came from outside.
+    // The text came from outside: only a valid plain host may appear in a command that is copied into a shell.
     let plain = |host: &Host| host.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b));
     let host = refused.host.parse::<Host>().ok().filter(|host| !refused.rest && plain(host));
     html! {

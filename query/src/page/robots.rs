@@ -1,4 +1,4 @@
-//! Robots apart from people: by kind with the names of each, AI first, and the pages that AI fetches most.
+//! Robots, apart from people: by kind with the names of each, AI first, and the pages that AI fetches most.
 
 use super::{Shown, chart, lists, words};
 use crate::report::robots::is_ai;
@@ -51,7 +51,7 @@ fn share(views: u64, all: u64) -> String {
     words::percent(views as f64 / all.max(1) as f64)
 }
 
-/// Each kind, and beneath it its names.
+/// Each kind with its names.
 fn kinds(kinds: &[&RobotKind], largest: u64) -> Markup {
     html! {
         ul.list {
@@ -70,7 +70,7 @@ fn kinds(kinds: &[&RobotKind], largest: u64) -> Markup {
 
 /// `GPTBot 1,200, ClaudeBot 300, 4 more 40`.
 fn names(items: &[BreakdownItem]) -> String {
-    // "1 more" would take the place that the name itself could have.
+    // "1 more" would take the place in which the name itself fits.
     let shown = if items.len() == NAMES_SHOWN + 1 { items.len() } else { NAMES_SHOWN.min(items.len()) };
     let (listed, rest) = items.split_at(shown);
     let name = |item: &BreakdownItem| match (item.rest, item.value.as_str()) {

@@ -1,4 +1,4 @@
-//! What a maintainer pastes into the docs, and whether it works.
+//! What a maintainer pastes into the docs, and a check of whether it works.
 
 use super::words;
 use axum::http::{HeaderMap, header};
@@ -6,20 +6,20 @@ use maud::{Markup, html};
 use schemas::Host;
 use schemas::paths::EndpointPaths;
 
-/// Where this service is reached, for the line that a maintainer pastes into the docs.
+/// The URL of this service, for the line that a maintainer pastes into the docs.
 pub(crate) struct Snippet {
     pub(super) origin: String,
     paths: EndpointPaths,
 }
 
 impl Snippet {
-    /// The origin as the asking browser knows it. Only what parses as a host is repeated. The scheme is the proxy's
-    /// word, else https where no port is named: the service itself speaks http on a port.
+    /// The origin as the requesting browser knows it. It is used only if it parses as a host. The scheme is that of `X-Forwarded-Proto`,
+    /// else http for `localhost` and for a host with a port (the service itself speaks http on a port), else https.
     pub(crate) fn from_headers(headers: &HeaderMap, paths: &EndpointPaths) -> Self {
         Snippet { origin: Snippet::origin_of(headers), paths: paths.clone() }
     }
 
-    /// The origin that its lines name.
+    /// The origin in its lines.
     pub(crate) fn origin(&self) -> &str {
         &self.origin
     }
@@ -74,8 +74,7 @@ pub(crate) fn html_line(script: &str, project: &str) -> String {
     format!("<script defer src=\"{script}\" data-project=\"{project}\"></script>")
 }
 
-/// A project without a view: what to paste, and a look at whether it works. `refused` are the beacons that came and were
-/// not taken, in sentences.
+/// The page of a project without views: what to paste, and a check of whether it works. `refused` describes refused beacons in sentences.
 pub(super) fn begin(project: &str, refused: Option<Markup>, snippet: &Snippet, again: &str) -> Markup {
     html! {
         section.begin {
@@ -112,7 +111,7 @@ pub(super) fn begin(project: &str, refused: Option<Markup>, snippet: &Snippet, a
     }
 }
 
-/// A month without views of a project that may have others.
+/// The page of a month without views, for a project that may have views in others.
 pub(super) fn silent_month(title: &str, running: &str) -> Markup {
     html! {
         section {
@@ -122,7 +121,7 @@ pub(super) fn silent_month(title: &str, running: &str) -> Markup {
     }
 }
 
-/// The first day of a project: figures are few, and what is worth a look.
+/// The first day of a project: the figures are small. Says what to check.
 pub(super) fn first_day(since: chrono::NaiveDate, threshold: u64) -> Markup {
     html! {
         div.waiting.screen {

@@ -168,7 +168,7 @@ fn render(figures: &MonthlyReport) -> String {
     shown(figures, &ListAsked::default())
 }
 
-/// What a reader reads: without elements, with spaces that may break.
+/// The page's visible text: without elements, with spaces that may break.
 fn words_of(page: &str) -> String {
     let mut text = String::new();
     let mut inside = false;

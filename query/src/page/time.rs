@@ -16,7 +16,7 @@ fn visitors_words(visitors: Visitors) -> String {
     format!("{} ± {}", words::number(visitors.estimate), words::number(visitors.plus_minus()))
 }
 
-/// Views and visitors by day, the days to come left empty.
+/// Views and visitors by day, with future days empty.
 pub(super) fn days(shown: &Shown<'_>, month: Month) -> Markup {
     let report = shown.report;
     let unit = unit_words(report.totals.visitors.unit).0.to_lowercase();
@@ -88,7 +88,7 @@ pub(super) fn months(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
     let named = |text: &str| text.parse::<Month>().map_or_else(|_| text.to_owned(), words::month);
     let months = &report.months;
-    // As many labels as a phone has room for.
+    // As many labels as fit on a phone.
     let every = months.len().div_ceil(6).max(1);
     let columns: Vec<Column> = months
         .iter()

@@ -51,7 +51,7 @@ pub(super) fn month_name(month: schemas::Month) -> &'static str {
     MONTHS[usize::from(month.number()) - 1]
 }
 
-/// `Oct 2026`, where there is little room.
+/// `Oct 2026`, for narrow places.
 pub(super) fn month_short(month: schemas::Month) -> String {
     format!("{:.3} {}", month_name(month), month.year())
 }
@@ -66,7 +66,7 @@ pub(super) fn instant(at: DateTime<Utc>) -> String {
     format!("{}, {:02}:{:02} UTC", day(at), at.hour(), at.minute())
 }
 
-/// An HTTP status in words, where it means something to a maintainer.
+/// An HTTP status in words, if it is relevant to a maintainer.
 pub(super) fn status(status: u16) -> &'static str {
     match status {
         0 => "the page's status is not known",
@@ -80,7 +80,7 @@ pub(super) fn status(status: u16) -> &'static str {
     }
 }
 
-/// A fraction as a percentage with one decimal, which no line breaks.
+/// A fraction as a percentage with one decimal and a non-breaking space.
 pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.1}\u{a0}%", fraction * 100.0)
 }
@@ -115,8 +115,8 @@ impl Figure {
     }
 }
 
-/// How `now` differs from `before`, that month's figure: `12 % more than in September (8,512)`. What lies within twice
-/// the error of both is no difference, and is not called one.
+/// How `now` differs from `before`, the figure of `month`: `12 % more than in September (8,512)`. A difference within twice the error of
+/// both is not reported as one.
 pub(super) fn change(now: Figure, before: Figure, more: &str, fewer: &str, month: &str) -> String {
     let noise = 2.0 * now.deviation.hypot(before.deviation);
     let text = before.text();
@@ -152,7 +152,7 @@ pub(super) fn change_short(fraction: f64) -> String {
     }
 }
 
-/// The text, its middle left out where it is long.
+/// The text, without its middle if it is long.
 pub(super) fn shortened(text: &str) -> String {
     let count = text.chars().count();
     if count <= SHOWN_CHARS {
@@ -196,7 +196,7 @@ pub(crate) fn source(name: &str) -> &str {
     }
 }
 
-/// Why beacons were refused, and what to do about it.
+/// Why beacons were refused, and how to fix it.
 pub(crate) fn rejection(name: &str) -> &str {
     let Some(reason) = RejectionReason::ALL.iter().find(|reason| reason.name() == name) else { return name };
     match reason {
@@ -225,7 +225,7 @@ pub(crate) fn rejection(name: &str) -> &str {
     }
 }
 
-/// Who is missing in every report.
+/// Which visitors are missing in every report.
 pub(crate) const UNCOUNTED: &str =
     "Readers whose browser blocks the script, or who ask not to be counted, are in no figure.";
 
@@ -239,12 +239,12 @@ pub(crate) fn masked(masked: &MaskedPages) -> String {
     )
 }
 
-/// The command that keeps paths as they are.
+/// The command that keeps paths unmasked.
 pub(crate) fn keep_command(project: &str) -> String {
     format!("headcount project rules {project} --keep '/path/*'")
 }
 
-/// What the threshold is, and which figures have none. `others` is what the item is called that suppressed values are added up in.
+/// What the threshold is, and which figures have none. `others` is the label of the item with the sum of suppressed values.
 pub(crate) fn threshold(threshold: u64, others: &str) -> String {
     format!(
         "Values with fewer than {threshold} views are added up as “{others}”, and a page's visitors below {threshold} are withheld. \

@@ -1,4 +1,4 @@
-//! Views by the values of one dimension, and the hosts of refused beacons: folded month by month, added up then.
+//! Views by the values of one dimension, and the hosts of refused beacons: suppressed month by month, then added up.
 
 use super::dropped::DropCause;
 use super::facts::{MonthFacts, ValueSum, apart};
@@ -9,15 +9,15 @@ use schemas::referrer::INTERNAL;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// Values of one dimension in a whole report; the dimension's own list has the others.
+/// Most values of one dimension in a whole report; the dimension's own list has the others.
 pub const LISTED_VALUES: usize = 1000;
 
-/// Most first, what adds up others at the end.
+/// Most views first; the item that adds up the others is last.
 fn in_order(items: &mut [BreakdownItem]) {
     items.sort_by(|a, b| a.rest.cmp(&b.rest).then(b.views.cmp(&a.views)).then_with(|| a.value.cmp(&b.value)));
 }
 
-/// Folded months, added up. Folding the sum instead would let ranges be subtracted from each other.
+/// Adds up months after suppression. Suppressing in the sum instead would allow ranges to be subtracted from each other.
 pub(super) fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<BreakdownItem> {
     let mut sums: BTreeMap<(bool, String), u64> = BTreeMap::new();
     for item in months.flatten() {
@@ -29,7 +29,7 @@ pub(super) fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<
     items
 }
 
-/// All groups (dimensions, paths) of `sums`.
+/// All groups (dimensions, paths) of `sums`, after suppression.
 pub(super) fn folded<'a>(
     sums: impl IntoIterator<Item = &'a ValueSum>,
     floor: Floor,
@@ -45,9 +45,9 @@ pub(super) fn folded<'a>(
     groups.into_iter().map(|(group, months)| (group, added_up(months.values().map(of_month)))).collect()
 }
 
-/// Referrers of missing pages, by path. Views that came from the project's own pages ([`INTERNAL`]) have no threshold, and no
-/// suppressed value is added up with them: where one page is missing, they are its views minus the arrivals at missing pages, and whoever
-/// subtracts them from "other" would know a suppressed referrer.
+/// Referrers of missing pages, by path. Views from the project's own pages ([`INTERNAL`]) have no threshold, and no suppressed value is
+/// added up with them. If only one page is missing, they equal its views minus the arrivals at missing pages. Subtracting them from "other"
+/// would then reveal a suppressed referrer.
 pub(crate) fn referrers_of_missing(sums: &[ValueSum], floor: Floor) -> BTreeMap<&str, Vec<BreakdownItem>> {
     let is_internal = |sum: &&ValueSum| sum.beneath == 0 && sum.value == INTERNAL;
     let mut referrers = folded(sums.iter().filter(|sum| !is_internal(sum)), floor);
@@ -63,7 +63,7 @@ pub(crate) fn referrers_of_missing(sums: &[ValueSum], floor: Floor) -> BTreeMap<
     referrers
 }
 
-/// At most `limit` values; the others join what adds up others.
+/// At most `limit` values; the item for the others adds up the rest.
 pub(super) fn shortened(mut items: Vec<BreakdownItem>, limit: usize) -> Vec<BreakdownItem> {
     if items.iter().filter(|item| !item.rest).count() > limit {
         let views = items.drain(limit..).map(|item| item.views).sum();
@@ -72,7 +72,7 @@ pub(super) fn shortened(mut items: Vec<BreakdownItem>, limit: usize) -> Vec<Brea
     items
 }
 
-/// The order of a list of values. What adds up others is last in each.
+/// The order of a list of values. The item that adds up others is last in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ValueSort {
     /// Most views first, equals by value.
@@ -86,7 +86,7 @@ impl ValueSort {
     /// All of them.
     pub const ALL: [ValueSort; 2] = [ValueSort::Views, ValueSort::Value];
 
-    /// As in a request.
+    /// The name in a request.
     pub const fn name(self) -> &'static str {
         match self {
             ValueSort::Views => "views",
@@ -95,7 +95,7 @@ impl ValueSort {
     }
 }
 
-/// Text that is no [`ValueSort`].
+/// The text is not a [`ValueSort`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected views or value")]
 pub struct InvalidValueSort;
@@ -108,14 +108,14 @@ impl FromStr for ValueSort {
     }
 }
 
-/// Which values to list.
+/// Selects the values to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValuesRequest {
-    /// At most so many.
+    /// Most values.
     pub limit: usize,
-    /// Only those after this one. A cursor of another order is the caller's mistake: see [`ValueCursor::of`].
+    /// Only values after this one. A cursor of another order is the caller's mistake: see [`ValueCursor::of`].
     pub after: Option<ValueCursor>,
-    /// Only values that begin with this, of those that are told by themselves; empty for all.
+    /// Only values that start with this and are listed by themselves; empty for all.
     pub prefix: String,
     /// In which order.
     pub sort: ValueSort,
@@ -127,7 +127,7 @@ impl Default for ValuesRequest {
     }
 }
 
-/// Where a list of values goes on: after this one, in its order.
+/// Position in a list of values: after this value, in the list's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueCursor {
     sort: ValueSort,
@@ -135,7 +135,7 @@ pub struct ValueCursor {
     value: String,
 }
 
-/// Text that is no cursor of a list of values.
+/// The text is not a cursor of a list of values.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected the value of `next` from an earlier answer in the same order")]
 pub struct InvalidValueCursor;
@@ -146,7 +146,7 @@ impl ValueCursor {
         hex(&format!("{}.{}.{}", self.sort.name(), self.views, self.value))
     }
 
-    /// Reads what [`ValueCursor::encode`] wrote for a list in this order.
+    /// Parses what [`ValueCursor::encode`] wrote for a list in this order.
     pub fn of(text: &str, expected: ValueSort) -> Result<Self, InvalidValueCursor> {
         let read = || {
             let plain = unhex(text)?;
@@ -161,8 +161,8 @@ impl ValueCursor {
     }
 }
 
-/// Of values by views those that `request` asks for, and where they go on. What adds up others begins with nothing: it is left out
-/// where a prefix is asked for.
+/// Selects the values that `request` describes, and the cursor of the next page. `items` are sorted by views. The item that adds up others
+/// is left out if the request has a prefix.
 pub(crate) fn page_of(
     mut items: Vec<BreakdownItem>,
     request: &ValuesRequest,
@@ -189,13 +189,13 @@ pub(crate) fn page_of(
     (page, next)
 }
 
-/// Rows of refused beacons, without those of dropped facts: these views were counted.
+/// Rows of refused beacons, without those of dropped facts, whose views were counted.
 fn refusals(months: &[MonthFacts]) -> impl Iterator<Item = (&(String, String), &u64)> {
     months.iter().flat_map(of_month)
 }
 
 fn of_month(month: &MonthFacts) -> impl Iterator<Item = (&(String, String), &u64)> {
-    // A host that gave its name up has a row of 0.
+    // A host that lost its own row has a row of 0.
     let refused =
         |((reason, _), beacons): &(&(String, String), &u64)| **beacons > 0 && DropCause::of_reason(reason).is_none();
     month.rejections.iter().filter(refused)
@@ -210,7 +210,7 @@ pub(super) fn rejected(months: &[MonthFacts]) -> BTreeMap<String, u64> {
     sums
 }
 
-/// Hosts of refused beacons. A host can be one reader's own, so they are folded as values of a dimension are.
+/// Hosts of refused beacons. A host can belong to a single reader, so small ones are suppressed like values of a dimension.
 pub(super) fn rejected_hosts(months: &[MonthFacts], floor: Floor) -> Vec<RejectedHost> {
     let mut reasons: BTreeMap<&str, Vec<Vec<BreakdownItem>>> = BTreeMap::new();
     for month in months {
@@ -220,7 +220,7 @@ pub(super) fn rejected_hosts(months: &[MonthFacts], floor: Floor) -> Vec<Rejecte
             by_reason.entry(reason).or_default().push(item);
         }
         for (reason, hosts) in by_reason {
-            // Where no page's host is at fault, none was noted.
+            // If the reason does not concern the page's host, no host was recorded.
             if hosts.iter().any(|host| !host.value.is_empty()) {
                 reasons.entry(reason).or_default().push(floor.fold(hosts));
             }

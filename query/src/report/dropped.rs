@@ -1,7 +1,7 @@
 //! Views that were counted without one of their facts.
 //!
-//! The fold stores them in `rejection_daily` beside the refused beacons, under reasons of their own: `dropped_path` for a path that could
-//! not be used, `limited_path` for one beyond a limit. Here the two kinds are told apart.
+//! The fold stores them in `rejection_daily` with the refused beacons, under separate reasons: `dropped_path` for a path that could not be
+//! used, `limited_path` for a path beyond a limit. This module separates the two kinds.
 
 use super::DroppedFact;
 use super::facts::MonthFacts;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DropCause {
-    /// The value that was sent could not be used.
+    /// The value could not be used.
     Unusable,
     /// One client network exceeded a limit.
     Limit,
@@ -24,7 +24,7 @@ impl DropCause {
     /// Both.
     pub const ALL: [DropCause; 2] = [DropCause::Unusable, DropCause::Limit];
 
-    /// As in JSON.
+    /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             DropCause::Unusable => "unusable",
@@ -32,7 +32,7 @@ impl DropCause {
         }
     }
 
-    /// How reasons in `rejection_daily` begin.
+    /// Prefix of the reasons in `rejection_daily`.
     pub(crate) const fn prefix(self) -> &'static str {
         match self {
             DropCause::Unusable => DROPPED,
@@ -40,13 +40,13 @@ impl DropCause {
         }
     }
 
-    /// The cause and the fact's name that a reason of `rejection_daily` names; none for the reason of a refused beacon.
+    /// The cause and the fact's name in a reason of `rejection_daily`; none for the reason of a refused beacon.
     pub(crate) fn of_reason(reason: &str) -> Option<(DropCause, &str)> {
         DropCause::ALL.into_iter().find_map(|cause| Some((cause, reason.strip_prefix(cause.prefix())?)))
     }
 }
 
-/// All of them, added up over the months, most first.
+/// All dropped facts, added up over the months, most first.
 pub(super) fn dropped_facts(months: &[MonthFacts]) -> Vec<DroppedFact> {
     let mut sums: BTreeMap<(String, DropCause), u64> = BTreeMap::new();
     for ((reason, _), &views) in months.iter().flat_map(|month| &month.rejections) {
@@ -55,7 +55,7 @@ pub(super) fn dropped_facts(months: &[MonthFacts]) -> Vec<DroppedFact> {
         }
     }
     let mut facts: Vec<_> = sums.into_iter().map(|((fact, cause), views)| DroppedFact { fact, cause, views }).collect();
-    // Stable: equals stay in the order of their names.
+    // A stable sort: equals stay in the order of their names.
     facts.sort_by_key(|dropped| std::cmp::Reverse(dropped.views));
     facts
 }

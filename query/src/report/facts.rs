@@ -1,5 +1,5 @@
-//! What ClickHouse says, taken row by row in any order, as sums and unions: a month of dense sketches needs one sketch a day and
-//! one a listed page, not all of them at once. Rows must come from `FINAL` reads: one for each key, stream and window.
+//! Facts from ClickHouse, added row by row in any order as sums and unions. A month of dense sketches needs one sketch per day and one per
+//! listed page in memory, not all of them. Rows must come from `FINAL` reads: one for each key, stream and window.
 
 use super::MaskedPages;
 use super::pages::PageList;
@@ -17,24 +17,24 @@ use schemas::{Hour, VisitorSketch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Views of values of one month, dimension by dimension. Values below the floor have no name, and may have been added up.
+/// Views of the values of one month, by dimension. Values below the threshold have no name, and may have been added up.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
 pub struct ValueSum {
     /// First day of the month, days since the epoch.
     pub month: u16,
     /// [`schemas::classes::Dimension::name`], or the path whose referrers these are.
     pub name: String,
-    /// The value; empty where it is many values below the floor.
+    /// The value; empty if the row stands for values below the threshold.
     pub value: String,
-    /// Its views, or theirs.
+    /// Views of the value, or of all values that the row stands for.
     pub total: u64,
-    /// How many values it is, where they are below the floor; else 0.
+    /// Number of values below the threshold that the row stands for; else 0.
     pub beneath: u64,
     /// Views of the largest of these.
     pub largest: u64,
 }
 
-/// What is known of a page's visitors: a row of `page_daily`, or of `month_closed_page`.
+/// The visitors of a page: a row of `page_daily`, or of `month_closed_page`.
 #[derive(Clone, Debug, PartialEq, Row, Deserialize)]
 pub struct PageDetail {
     /// Cleaned path.
@@ -50,7 +50,7 @@ pub struct PageDetail {
     pub sketch: Vec<u8>,
     /// Estimate of a closed month; else 0.
     pub visitors: u64,
-    /// Its error.
+    /// Error of this estimate.
     pub visitors_error: f64,
 }
 
@@ -60,21 +60,21 @@ pub(super) struct Sum {
     pub(super) visits: u64,
 }
 
-/// What a closed month has instead of sketches.
+/// The figures that replace the sketches of a closed month.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClosedVisitors {
     of_month: (u64, f64),
     of_days: Vec<(u64, f64)>,
-    /// Views in windows that the closed figures do not contain: as of the close, and now.
+    /// Views in windows that the closed figures do not contain: at the close, and now.
     open_views: [u64; 2],
 }
 
-/// One month, or the part of it that is spoken of.
+/// Facts of one month, or of a part of it.
 #[derive(Clone, Debug)]
 pub struct MonthFacts {
-    /// Which.
+    /// The month or the part.
     pub period: Period,
-    /// Whether anything was counted in it, be it after its part.
+    /// Whether anything was counted in the month, even outside the part.
     pub has_rows: bool,
     pub(super) hours: BTreeMap<Hour, Sum>,
     day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
@@ -86,7 +86,7 @@ pub struct MonthFacts {
 }
 
 impl MonthFacts {
-    /// Nothing is known yet.
+    /// No facts yet.
     pub fn new(period: Period) -> Self {
         MonthFacts {
             period,
@@ -99,8 +99,8 @@ impl MonthFacts {
         }
     }
 
-    /// The month is closed: its figures come with [`MonthFacts::add_closed`], if anything had been counted, and rows that are added
-    /// from now on are of windows that those do not contain.
+    /// Marks the month as closed. Its figures come with [`MonthFacts::add_closed`], if anything was counted; rows that are added from now
+    /// on are from windows that those figures do not contain.
     pub fn close(&mut self) {
         self.closed.get_or_insert_default();
     }
@@ -129,7 +129,7 @@ impl MonthFacts {
         }
         self.add_closed_sources(row);
         for (at, (reason, beacons)) in row.rejected_reasons.iter().zip(&row.rejected_beacons).enumerate() {
-            // Months that were closed before hosts were noted have none.
+            // Months that were closed before hosts were recorded have none.
             let host = row.rejected_hosts.get(at).cloned().unwrap_or_default();
             self.add_rejection(reason.clone(), host, *beacons);
         }
@@ -139,20 +139,20 @@ impl MonthFacts {
         closed.open_views[0] = row.open_views;
     }
 
-    /// Months that were closed before sources were stored are all of headcount's own script.
+    /// Months that were closed before sources were stored count as headcount's own script.
     fn add_closed_sources(&mut self, row: &MonthClosedRow) {
         if row.source_names.is_empty() {
             *self.sources.entry(Source::Beacon).or_default() += row.hour_views.iter().sum::<u64>();
         }
         for (name, views) in row.source_names.iter().zip(&row.source_views) {
-            // No other name is stored: the schema's version is checked at the start.
+            // No other name is stored: the schema's version is verified at the start.
             if let Some(source) = Source::from_name(name) {
                 *self.sources.entry(source).or_default() += views;
             }
         }
     }
 
-    /// Adds refused beacons. A host that left the named ones has a row of 0, and is none of them.
+    /// Adds refused beacons. A host that lost its own row has a row of 0 and is skipped.
     pub fn add_rejection(&mut self, reason: String, host: String, beacons: u64) {
         if beacons == 0 {
             return;
@@ -164,7 +164,7 @@ impl MonthFacts {
     pub fn add_site(&mut self, row: &SiteHourlyRow) -> Result<(), SketchDecodeError> {
         let hour = Hour::from_unix_seconds(row.hour);
         match &mut self.closed {
-            // Its visitors were estimated at the close; what sketches come after it belong to nobody any more.
+            // The visitors were estimated at the close; later sketches are not merged.
             Some(closed) => closed.open_views[1] += row.views,
             None => self.day_sketches.entry(hour.day().date()).or_default().merge_encoded(&row.sketch)?,
         }
@@ -172,7 +172,7 @@ impl MonthFacts {
         Ok(())
     }
 
-    /// Adds one row of `site_hourly` without its sketch, where only a part of the month is spoken of.
+    /// Adds one row of `site_hourly` without its sketch, for a part of a month.
     pub fn add_counts(&mut self, row: &SiteHourlyRow) {
         let sum = self.hours.entry(Hour::from_unix_seconds(row.hour)).or_default();
         sum.views += row.views;
@@ -190,7 +190,7 @@ impl MonthFacts {
             .fold(Sum::default(), |all, hour| Sum { views: all.views + hour.views, visits: all.visits + hour.visits })
     }
 
-    /// Views that came after the close.
+    /// Views that arrived after the close.
     pub(super) fn late_views(&self) -> Option<u64> {
         self.closed.as_ref().map(|closed| closed.open_views[1].saturating_sub(closed.open_views[0]))
     }
@@ -206,7 +206,7 @@ impl MonthFacts {
         }
     }
 
-    /// Visitors of the month's `at`th day.
+    /// Visitors of the day with index `at` in the month.
     pub(super) fn visitors_of_day(&self, at: usize, day: NaiveDate, unit: VisitorUnit) -> Visitors {
         match (&self.closed, self.day_sketches.get(&day)) {
             (Some(closed), _) => told(closed.of_days.get(at).copied().unwrap_or_default(), unit),
@@ -235,7 +235,7 @@ pub struct PageFacts {
 }
 
 impl PageFacts {
-    /// Adds one row. `closed` tells whether its month is: then its estimate counts, and a sketch that came later does not.
+    /// Adds one row. If its month is `closed`, its estimate counts, and sketches that came later do not.
     pub fn add(&mut self, row: &PageDetail, closed: bool) -> Result<(), SketchDecodeError> {
         self.views += row.views;
         if closed {
@@ -251,7 +251,7 @@ impl PageFacts {
         }
     }
 
-    /// What may be told of them. In a range every month goes through the floor by itself.
+    /// The visitors, or that they are withheld. In a range the threshold applies to each month by itself.
     pub fn visitors(&self, rules: Rules, range: bool) -> PageVisitors {
         if range {
             let months: Vec<_> = self.told(rules).collect();
@@ -261,12 +261,12 @@ impl PageFacts {
         self.told(rules).next().unwrap_or_else(nobody)
     }
 
-    /// In how many months nothing may be told of them.
+    /// The number of months in which the visitors are withheld.
     pub fn months_withheld(&self, rules: Rules) -> u64 {
         self.told(rules).filter(|month| month.shown().is_none()).count() as u64
     }
 
-    /// Month by month.
+    /// The figures month by month.
     fn told(&self, rules: Rules) -> impl Iterator<Item = PageVisitors> {
         self.months.values().map(move |month| {
             let visitors = match month {
@@ -278,26 +278,26 @@ impl PageFacts {
     }
 }
 
-/// How figures are told.
+/// Unit of visitor figures, and the threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// What a visitor figure counts.
     pub unit: VisitorUnit,
-    /// What is too small to be told.
+    /// The threshold.
     pub floor: Floor,
 }
 
 /// Pages by path and status.
 pub type ByPage<T> = BTreeMap<(String, u16), T>;
 
-/// What is known beside the views of the pages that are listed.
+/// Facts of the listed pages, besides their views.
 #[derive(Clone, Debug, Default)]
 pub struct ListedPages {
     /// Their visitors.
     pub facts: ByPage<PageFacts>,
-    /// Their views in the month before; none where that is not spoken of.
+    /// Their views in the month before; none if there is no comparison.
     pub before: Option<ByPage<u64>>,
-    /// Of those not found, who led there: [`ValueSum::name`] is the path.
+    /// Referrers of the listed pages not found: [`ValueSum::name`] is the path.
     pub referrers: Vec<ValueSum>,
 }
 
@@ -308,31 +308,31 @@ impl ListedPages {
     }
 }
 
-/// Everything that a report is made of.
+/// All facts of a report.
 #[derive(Clone, Debug)]
 pub struct ReportFacts {
     /// Every month, in order; at least one.
     pub months: Vec<MonthFacts>,
-    /// The month before, and the same month a year before: of one month only.
+    /// The month before, and the same month a year before; none for a range.
     pub compared: [Option<MonthFacts>; 2],
     /// Values of every dimension.
     pub values: Vec<ValueSum>,
-    /// Pages asked for.
+    /// The requested list of pages.
     pub pages: PageList,
     /// Pages with status 404.
     pub not_found: PageList,
-    /// More of both.
+    /// Further facts of the pages in both lists.
     pub listed: ListedPages,
     /// Rows with a masked path.
     pub masked: MaskedPages,
     /// Views by robots.
     pub robots: RobotFacts,
-    /// The project's.
+    /// The project's time zone.
     pub time_zone: Tz,
 }
 
 impl ReportFacts {
-    /// Nothing is known yet of these months.
+    /// No facts yet of these months.
     pub fn new(periods: &[Period]) -> Self {
         ReportFacts {
             months: periods.iter().copied().map(MonthFacts::new).collect(),
@@ -348,7 +348,7 @@ impl ReportFacts {
     }
 }
 
-/// The values of one name in one month that came by name, and the others, added up.
+/// For one name in one month: the values that were returned by name, and the sum of the others.
 pub(super) fn apart<'a>(sums: impl Iterator<Item = &'a ValueSum>) -> (Vec<super::BreakdownItem>, Beneath) {
     let (mut items, mut beneath) = (Vec::new(), Beneath::default());
     for sum in sums {

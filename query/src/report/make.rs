@@ -1,4 +1,4 @@
-//! The figures of a report from its facts.
+//! Computes the figures of a report from its facts.
 
 use super::breakdowns::{LISTED_VALUES, folded, referrers_of_missing, rejected, rejected_hosts, shortened};
 use super::dropped::dropped_facts;
@@ -12,13 +12,13 @@ use chrono::{Datelike, Timelike};
 use chrono_tz::Tz;
 use schemas::classes::{Dimension, Source};
 
-/// `now` against `before`, as a fraction of it.
+/// The difference of `now` to `before`, as a fraction of `before`.
 pub(super) fn change(now: u64, before: u64) -> Option<f64> {
     (before > 0).then(|| rounded((now as f64 - before as f64) / before as f64))
 }
 
 impl ReportPeriod {
-    /// The period of a span whose months these are.
+    /// The period of a span with these months.
     pub(crate) fn of(span: Span, months: &[MonthFacts]) -> Self {
         let periods = || months.iter().map(|month| month.period);
         ReportPeriod {
@@ -40,7 +40,7 @@ impl ReportPeriod {
 fn compared(month: &MonthFacts, with: Option<&MonthFacts>, rules: Rules) -> Option<ComparedMonth> {
     let with = with?;
     let (now, then) = (month.sum(), with.sum());
-    // Before the project was counted there is nothing to compare with; a fall from nothing would be no figure.
+    // Before the project's first views there is nothing to compare with, and a change from 0 is not a figure.
     if then.views == 0 {
         return None;
     }
@@ -58,8 +58,7 @@ fn compared(month: &MonthFacts, with: Option<&MonthFacts>, rules: Rules) -> Opti
     })
 }
 
-/// Views by day of the week and hour, in `zone`. An hour of ours that begins in the middle of one there belongs to that in which it
-/// begins.
+/// Views by day of the week and hour, in `zone`. A UTC hour that starts in the middle of a local hour counts for that local hour.
 fn week(hours: &[HourFigures], zone: Tz) -> Week {
     let mut week = Week::default();
     for figures in hours {
@@ -70,7 +69,7 @@ fn week(hours: &[HourFigures], zone: Tz) -> Week {
     week
 }
 
-/// The listed pages with all that is told of them. `period` is that of a single month, none for a range.
+/// The listed pages with their figures. `period` is that of a single month; none for a range.
 pub(crate) fn page_list(
     list: &PageList,
     listed: &ListedPages,
@@ -92,7 +91,7 @@ pub(crate) fn page_list(
             visitors: facts.visitors(rules, range),
             months_withheld: if range { facts.months_withheld(rules) } else { 0 },
             views_before,
-            // A part of a month against a whole one would always be a fall.
+            // A part of a month compared with a whole one would always show a fall.
             change: views_before.filter(|_| !running).and_then(|before| change(page.total, before)),
             referrers: referrers.get(page.path.as_str()).cloned().unwrap_or_default(),
         }
@@ -104,7 +103,7 @@ fn key(page: &PageTotal) -> (String, u16) {
     (page.path.clone(), page.status)
 }
 
-/// Every hour of the months, those without views included.
+/// Every hour of the months, including those without views.
 pub(crate) fn hours(months: &[MonthFacts]) -> Vec<HourFigures> {
     let of_month = |month: &MonthFacts| {
         let of_hour = |hour: Hour| {
@@ -116,7 +115,7 @@ pub(crate) fn hours(months: &[MonthFacts]) -> Vec<HourFigures> {
     months.iter().flat_map(of_month).collect()
 }
 
-/// Every day of the months, those without views included.
+/// Every day of the months, including those without views.
 pub(crate) fn days(months: &[MonthFacts], rules: Rules) -> Vec<DayFigures> {
     let of_month = |month: &MonthFacts| {
         let of_day = |(at, day): (usize, schemas::Day)| {
@@ -134,7 +133,7 @@ pub(crate) fn days(months: &[MonthFacts], rules: Rules) -> Vec<DayFigures> {
     months.iter().flat_map(of_month).collect()
 }
 
-/// Visits that no referrer counts, month by month. The referrers are read after the totals, so that they can be ahead by a flush.
+/// Visits that no referrer counts, month by month. The referrers are read after the totals, and may be ahead by a flush.
 fn visits_at_missing_pages(facts: &ReportFacts) -> u64 {
     let of_month = |month: &MonthFacts| {
         let first_day = month.period.first_day().0;
@@ -153,7 +152,7 @@ fn counted_by(months: &[MonthFacts]) -> Vec<SourceViews> {
     }
     let mut sources: Vec<_> =
         sums.into_iter().map(|(source, views): (Source, u64)| SourceViews { source: source.name(), views }).collect();
-    // Stable: equals stay in the order of their numbers.
+    // A stable sort: equals stay in the order of their numbers.
     sources.sort_by_key(|of| std::cmp::Reverse(of.views));
     sources
 }

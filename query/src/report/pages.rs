@@ -1,4 +1,4 @@
-//! Which pages a report lists, in which order, a page of them at a time.
+//! Which pages a report lists, in which order, and in pages of the list.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-/// Pages listed where the request does not say.
+/// Default number of pages in a list.
 pub const DEFAULT_LIMIT: usize = 100;
 
 /// Most pages in one answer; the cursor leads to the others.
@@ -22,11 +22,11 @@ pub enum Sort {
     /// Most views first.
     #[default]
     Views,
-    /// Most visitors first. Those that are withheld are all equal, and last.
+    /// Most visitors first. Withheld figures count as equal, and come last.
     Visitors,
     /// By path.
     Path,
-    /// Largest growth since the month before first, as a fraction; pages that are new since are last.
+    /// Largest growth since the month before first, as a fraction; pages without views in the month before are last.
     Change,
 }
 
@@ -34,7 +34,7 @@ impl Sort {
     /// All of them.
     pub const ALL: [Sort; 4] = [Sort::Views, Sort::Visitors, Sort::Path, Sort::Change];
 
-    /// As in a request.
+    /// The name in a request.
     pub const fn name(self) -> &'static str {
         match self {
             Sort::Views => "views",
@@ -45,7 +45,7 @@ impl Sort {
     }
 }
 
-/// Text that is no [`Sort`].
+/// The text is not a [`Sort`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected views, visitors, path or change")]
 pub struct InvalidSort;
@@ -64,16 +64,16 @@ impl fmt::Display for Sort {
     }
 }
 
-/// Which pages to list.
+/// Selects the pages to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PagesRequest {
-    /// At most so many, 1 to [`MAX_LIMIT`].
+    /// Most pages, 1 to [`MAX_LIMIT`].
     pub limit: usize,
-    /// Only those after this one. A cursor of another order is the caller's mistake: see [`Cursor::of`].
+    /// Only pages after this one. A cursor of another order is the caller's mistake: see [`Cursor::of`].
     pub after: Option<Cursor>,
-    /// Only those with this HTTP status.
+    /// Only pages with this HTTP status.
     pub status: Option<u16>,
-    /// Only paths that begin with this.
+    /// Only paths that start with this.
     pub prefix: Option<String>,
     /// In which order.
     pub sort: Sort,
@@ -91,13 +91,13 @@ impl PagesRequest {
         PagesRequest { limit, ..PagesRequest::default() }
     }
 
-    /// Whether it asks for the beginning of the list by views, and nothing else.
+    /// Whether it requests the start of the list by views, without conditions.
     pub(crate) fn is_plain(&self) -> bool {
         *self == PagesRequest::first(self.limit)
     }
 }
 
-/// How many pages there are, where a list of them is shown in part.
+/// How many pages there are, if a list shows only some of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct PageCounts {
     /// Pages of every status: pairs of path and status.
@@ -117,15 +117,15 @@ pub struct PageTotal {
     pub total: u64,
 }
 
-/// Where a list of pages goes on: after this page, in its order. While a month is running a page can gain views between two
-/// requests and so come twice or not at all; in a past month it cannot.
+/// Position in a list of pages: after this page, in the list's order. While a month is running, a page can gain views between two requests,
+/// and then appear twice or not at all. In a past month it cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// The list's order.
     pub sort: Sort,
-    /// Of [`Sort::Visitors`] the figure that is told (0 where none is), else the page's views.
+    /// For [`Sort::Visitors`] the figure that is shown (0 if it is withheld), else the page's views.
     pub figure: u64,
-    /// Of [`Sort::Change`] the page's views in the month before, else 0.
+    /// For [`Sort::Change`] the page's views in the month before, else 0.
     pub before: u64,
     /// Cleaned path.
     pub path: String,
@@ -133,13 +133,13 @@ pub struct Cursor {
     pub status: u16,
 }
 
-/// Text that is no cursor of this list.
+/// The text is not a cursor of this list.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidCursor {
-    /// Not ours at all.
+    /// Not a cursor of this service.
     #[error("expected the value of `next` from an earlier answer")]
     NotOurs,
-    /// Of the same list in another order, in which it is no place.
+    /// A cursor of the same list in another order.
     #[error("this is a cursor of sort={found}; expected one of sort={expected}, or none")]
     OtherSort {
         /// The cursor's order.
@@ -157,7 +157,7 @@ pub(crate) fn hex(text: &str) -> String {
     })
 }
 
-/// What [`hex`] wrote.
+/// Decodes what [`hex`] wrote.
 pub(crate) fn unhex(text: &str) -> Option<String> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -167,7 +167,7 @@ pub(crate) fn unhex(text: &str) -> Option<String> {
     String::from_utf8(digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?).ok()
 }
 
-/// A whole number as we write it: no sign, no leading zero. So there is one text for each cursor.
+/// A whole number in its canonical form: no sign, no leading zero. So each cursor has exactly one text.
 pub(crate) fn plain_number<T: FromStr + ToString>(text: &str) -> Option<T> {
     text.parse::<T>().ok().filter(|number| number.to_string() == text)
 }
@@ -179,7 +179,7 @@ impl Cursor {
         hex(&format!("{sort}.{figure}.{before}.{status}.{path}"))
     }
 
-    /// Reads what [`Cursor::encode`] wrote.
+    /// Parses what [`Cursor::encode`] wrote.
     pub fn decode(text: &str) -> Result<Self, InvalidCursor> {
         let read = || {
             let plain = unhex(text)?;
@@ -195,7 +195,7 @@ impl Cursor {
         read().ok_or(InvalidCursor::NotOurs)
     }
 
-    /// Reads a cursor of a list in this order.
+    /// Parses a cursor of a list in this order.
     pub fn of(text: &str, expected: Sort) -> Result<Self, InvalidCursor> {
         let cursor = Cursor::decode(text)?;
         if cursor.sort == expected {
@@ -212,17 +212,18 @@ impl Serialize for Cursor {
     }
 }
 
-/// One page of the list, as ClickHouse gave it.
+/// One page of the list, as ClickHouse returned it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageList {
     /// In the order of the list.
     pub items: Vec<PageTotal>,
-    /// Where it goes on, if it does.
+    /// Cursor of the next page, if there is one.
     pub next: Option<Cursor>,
 }
 
 impl PageList {
-    /// From up to `limit + 1` rows in order: the one more only tells that the list goes on. `cursor` is the place of a row.
+    /// From up to `limit + 1` rows in order: the extra row only shows that the list has a next page. `cursor` returns the position of a
+    /// row.
     pub fn from_rows(mut rows: Vec<PageTotal>, limit: usize, cursor: impl Fn(&PageTotal) -> Cursor) -> Self {
         let goes_on = rows.len() > limit;
         rows.truncate(limit);
@@ -237,7 +238,7 @@ impl PageList {
 }
 
 impl PageTotal {
-    /// Its place in a list by views.
+    /// Its position in a list by views.
     pub fn by_views(&self) -> Cursor {
         Cursor { sort: Sort::Views, figure: self.total, before: 0, path: self.path.clone(), status: self.status }
     }

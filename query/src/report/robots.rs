@@ -1,6 +1,6 @@
 //! Views by robots: by kind, with the names of each kind, and the pages that AI fetches most. None of them is a view by a person.
 //!
-//! Names have the threshold that values of a dimension have, kinds and pages have none. Rows of schema versions before 10 have a kind and no
+//! Names have the same threshold as values of a dimension; kinds and pages have none. Rows of schema versions before 10 have a kind and no
 //! name; their names are values of the dimension `bot`, without a kind.
 
 use super::BreakdownItem;
@@ -12,13 +12,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Pages in the list of those that AI fetches most.
+/// Most pages in the list of those that AI fetches most.
 pub(crate) const AI_PAGES: usize = 10;
 
-/// What ClickHouse says of robots.
+/// Facts about robots from ClickHouse.
 #[derive(Clone, Debug, Default)]
 pub struct RobotFacts {
-    /// Views by month and name; [`ValueSum::name`] is the kind. An empty value that is not below the threshold is of rows without a name.
+    /// Views by month and name; [`ValueSum::name`] is the kind. An empty value that is not below the threshold stands for rows without a
+    /// name.
     pub sums: Vec<ValueSum>,
     /// Views of each kind in the whole month before; none for a range.
     pub before: Option<BTreeMap<String, u64>>,
@@ -41,15 +42,15 @@ pub struct RobotFigures {
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct RobotKind {
     /// `search`, `ai_training`, `ai_assistant`, `preview`, `monitor`, `feed`, `seo`, `archiver`, `scanner`, `automation` or `other_bot`;
-    /// `ai_crawler` in days that were counted before training and assistants were kept apart.
+    /// `ai_crawler` on days before training and assistants were counted separately.
     pub kind: String,
     /// Page views.
     pub views: u64,
     /// Views of this kind in the whole month before; null for a range of months.
     pub views_before: Option<u64>,
-    /// Difference to `views_before` as a fraction of it; null where that is null or 0, or the month is running.
+    /// Difference to `views_before` as a fraction of it; null if that is null or 0, or the month is running.
     pub change: Option<f64>,
-    /// By name, most first; an empty value where no name was recorded. Names below the threshold are added up in the last item.
+    /// By name, most first; an empty value if no name was recorded. The last item adds up names below the threshold.
     pub names: Vec<BreakdownItem>,
 }
 
@@ -62,17 +63,17 @@ pub struct AiPage {
     pub views: u64,
 }
 
-/// Whether robots of this kind are of AI: training, assistants, or the AI crawlers of days on which these were counted together.
+/// Whether robots of this kind belong to AI: training, assistants, or the AI crawlers of days that counted both together.
 pub(crate) fn is_ai(kind: &str) -> bool {
     [BotClass::AiTraining, BotClass::AiAssistant, BotClass::AiCrawler].iter().any(|class| class.class_name() == kind)
 }
 
-/// Whether rows had no name.
+/// Whether the row stands for rows without a name.
 fn is_unnamed(sum: &ValueSum) -> bool {
     sum.beneath == 0 && sum.value.is_empty()
 }
 
-/// Names of each kind, without those that are not known.
+/// Names of each kind, except unknown ones.
 fn names(sums: &[ValueSum], rules: Rules) -> BTreeMap<&str, Vec<BreakdownItem>> {
     folded(sums.iter().filter(|sum| !is_unnamed(sum)), rules.floor)
 }
@@ -86,7 +87,7 @@ pub(super) fn all_names(facts: &ReportFacts, rules: Rules) -> Vec<BreakdownItem>
 }
 
 impl RobotFigures {
-    /// `running`: whether the period is a month that is not over.
+    /// `running`: whether the period is a month that has not ended.
     pub(super) fn of(facts: &RobotFacts, running: bool, rules: Rules) -> Self {
         let mut views: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for sum in &facts.sums {
@@ -115,7 +116,7 @@ impl RobotFigures {
     pub(super) fn by_class(&self) -> BTreeMap<&'static str, u64> {
         let mut classes: BTreeMap<_, _> = BotClass::COUNTED.into_iter().map(|class| (class.class_name(), 0)).collect();
         for RobotKind { kind, views, .. } in &self.kinds {
-            // A kind that this version does not know was written by a later one.
+            // A later version may have stored a kind that this version does not know.
             let class = BotClass::from_name(kind).map_or(BotClass::OtherBot, BotClass::counted_as);
             *classes.entry(class.class_name()).or_default() += views;
         }

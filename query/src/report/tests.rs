@@ -58,7 +58,7 @@ fn beneath(of: &str, name: &str, total: u64, cells: u64, largest: u64) -> ValueS
     ValueSum { beneath: cells, largest, ..value(of, name, "", total) }
 }
 
-/// Nothing is known of a span, at some time; the months that one is compared with are there, too.
+/// A span without facts at the time `now`, including the months that it is compared with.
 fn nothing(span: &str, now: &str) -> ReportFacts {
     let span: Span = span.parse().unwrap();
     let periods = span.periods(instant(now)).unwrap();
@@ -126,7 +126,8 @@ fn days_and_hours_without_views_are_there() {
     assert_eq!((running.days.len(), running.hours.len()), (23, 22 * 24 + 14));
 }
 
-/// A closed month has its sources by name; rows that came late are added. A month that was closed before has headcount's own script only.
+/// A closed month has its sources by name; rows that came late are added. A month closed before sources were stored has headcount's own
+/// script only.
 #[test]
 fn views_of_sources_add_up_over_closed_and_late_rows() {
     let span = "2026-09..2026-10";
@@ -197,7 +198,7 @@ fn months_of_a_range_add_up_and_their_readers_do_not_unite() {
 
 #[test]
 fn a_month_is_compared_with_as_much_of_another() {
-    // Views of each: October, September, October a year ago; and what the changes are.
+    // Views in October, September and October a year ago; and the expected changes.
     for (now, then, year_ago, change, year_change) in [
         (150, 100, 50, Some(0.5), Some(2.0)),
         (50, 100, 0, Some(-0.5), None),
@@ -234,7 +235,7 @@ fn a_running_month_is_compared_up_to_the_same_hour_and_without_visitors() {
     facts.months[0].add_site(&site("2026-11-01T00:00:00Z", (1, 0), 30, readers(0, 9))).unwrap();
     let before = facts.compared[0].as_mut().unwrap();
     before.close();
-    // One view an hour: what is compared is as many hours as November has had.
+    // One view per hour; the comparison covers as many hours as November has had.
     before.add_closed(&MonthClosedRow {
         visitors: 99,
         visitors_error: 0.01,
@@ -255,7 +256,7 @@ fn hours_of_the_week_are_the_projects() {
         ("UTC", "2026-10-28T22:00:00Z", 2, 22),
         ("Asia/Tokyo", "2026-10-28T22:00:00Z", 3, 7),
         ("America/New_York", "2026-10-01T02:00:00Z", 2, 22),
-        // Half an hour beside: where the hour begins.
+        // Half-hour offsets: the local hour in which the UTC hour starts.
         ("Asia/Kolkata", "2026-10-28T22:00:00Z", 3, 3),
         ("Asia/Kathmandu", "2026-10-28T18:00:00Z", 2, 23),
         // The last Sunday of October: summer time until 01:00 UTC.
@@ -320,7 +321,7 @@ fn a_page_of_a_range_has_the_visitors_of_those_months_that_tell() {
     for (months, told, withheld) in [
         (&[("2026-08", 20), ("2026-09", 30), ("2026-10", 40)][..], Some(90), 0),
         (&[("2026-08", 20), ("2026-09", 2), ("2026-10", 40)], Some(60), 1),
-        // Two each, six together: folded by month, so nothing comes out by subtraction.
+        // Two each, six together: suppressed by month, so nothing is revealed by subtraction.
         (&[("2026-08", 2), ("2026-09", 2), ("2026-10", 2)], None, 3),
         (&[], None, 0),
     ] {
@@ -406,7 +407,7 @@ fn visits_that_no_referrer_counts_arrived_at_missing_pages() {
     facts.values = vec![
         value("2026-09", "referrer", "blog.example", 30),
         beneath("2026-09", "referrer", 4, 2, 2),
-        // A flush later than the totals, or folded when the referrers contained the missing pages.
+        // From a flush later than the totals, or folded when the referrers still contained the missing pages.
         value("2026-10", "referrer", "blog.example", 51),
         value("2026-10", "country", "NL", 9),
     ];
@@ -464,7 +465,7 @@ fn hosts_of_refused_beacons_are_folded_as_values_are() {
         ("foreign_host", "localhost:8000", 2),
         ("foreign_host", "127.0.0.1:8000", 2),
         ("too_large", "", 6),
-        // A host that gave its name up: were it a value, "other" could be one host.
+        // A host that lost its row: if it counted as a value, "other" could be a single host.
         ("foreign_host", "gone.example", 0),
     ] {
         october.add_rejection(reason.to_owned(), host.to_owned(), beacons);
@@ -480,7 +481,7 @@ fn every_value_comes_once_whatever_the_pages_length() {
     let mut items: Vec<BreakdownItem> =
         (0..50).map(|at| BreakdownItem { value: format!("v{at:02}"), views: 100 - at / 3, rest: false }).collect();
     items.push(BreakdownItem { value: "other".to_owned(), views: 500, rest: true });
-    // By value another order than by views, and the same with a beginning.
+    // The order by value differs from that by views; and the same with a prefix.
     items.iter_mut().filter(|item| item.views % 2 == 0).for_each(|item| item.value.insert(0, 'e'));
     items.sort_by(|a, b| {
         (a.rest, std::cmp::Reverse(a.views), &a.value).cmp(&(b.rest, std::cmp::Reverse(b.views), &b.value))
@@ -591,7 +592,7 @@ fn robots_are_told_apart_by_kind_and_names_have_a_threshold() {
         value("2026-10", "ai_training", "GPTBot", 20),
         beneath("2026-10", "ai_training", 2, 1, 2),
         value("2026-10", "ai_assistant", "Claude-User", 7),
-        // Of a day before schema version 10: kinds without names, and names without kinds.
+        // From a day before schema version 10: kinds without names, and names without kinds.
         value("2026-10", "ai_crawler", "", 5),
         value("2026-10", "feed", "", 1),
     ];

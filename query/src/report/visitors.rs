@@ -9,17 +9,17 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VisitorUnit {
-    /// Different readers in the period: keys live for the month.
+    /// Distinct readers in the period: keys live for the month.
     #[default]
     Visitors,
-    /// Readers counted anew every day: keys live for the day.
+    /// Readers counted again every day: keys live for the day.
     VisitorDays,
-    /// Readers counted anew every month: the sum over a range of months, whose keys have nothing to do with one another.
+    /// Readers counted again every month: the sum over a range of months, whose keys are independent of one another.
     VisitorMonths,
 }
 
 impl VisitorUnit {
-    /// As in JSON.
+    /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             VisitorUnit::Visitors => "visitors",
@@ -45,23 +45,23 @@ pub struct Visitors {
     pub estimate: u64,
     /// One standard deviation as a fraction of the estimate, rounded to 4 decimals.
     pub error: f64,
-    /// What is counted.
+    /// The unit of the estimate.
     pub unit: VisitorUnit,
 }
 
-/// To 4 decimals.
+/// Rounded to 4 decimals.
 pub(crate) fn rounded(fraction: f64) -> f64 {
     (fraction * 1e4).round() / 1e4
 }
 
 impl Visitors {
-    /// The figure of a sketch.
+    /// The estimate of a sketch.
     pub fn of(sketch: &VisitorSketch, unit: VisitorUnit) -> Self {
         let estimate = sketch.estimate();
         Visitors { estimate: estimate.value.round() as u64, error: rounded(estimate.error), unit }
     }
 
-    /// The sum of figures whose errors have nothing to do with one another, as those of different months: their variances add up.
+    /// The sum of figures with independent errors, such as those of different months: their variances add up.
     pub fn sum(figures: impl IntoIterator<Item = Visitors>, unit: VisitorUnit) -> Self {
         let (mut estimate, mut variance) = (0u64, 0.0);
         for figure in figures {
@@ -72,7 +72,7 @@ impl Visitors {
         Visitors { estimate, error, unit }
     }
 
-    /// One standard deviation in visitors, rounded up: an estimate of someone is never shown as exact.
+    /// One standard deviation in visitors, rounded up, so that an estimate above 0 is never shown as exact.
     pub fn plus_minus(self) -> u64 {
         (self.estimate as f64 * self.error).ceil() as u64
     }
@@ -82,19 +82,19 @@ impl Visitors {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum PageVisitors {
-    /// Enough to be told.
+    /// Not below the threshold.
     Shown(Visitors),
-    /// Withheld: a small cell.
+    /// Withheld: below the threshold.
     Few {
         /// There are fewer than this.
         fewer_than: u64,
-        /// What is counted.
+        /// The unit of the figure.
         unit: VisitorUnit,
     },
 }
 
 impl PageVisitors {
-    /// Of one month.
+    /// The figure of one month.
     pub(crate) fn of(visitors: Visitors, floor: Floor) -> Self {
         if floor.withholds(visitors.estimate) {
             PageVisitors::Few { fewer_than: floor.get(), unit: visitors.unit }
@@ -103,7 +103,7 @@ impl PageVisitors {
         }
     }
 
-    /// Of several months, each of which has gone through the floor: the sum of those that are told.
+    /// The figure of several months, to each of which the threshold was applied: the sum of those that are shown.
     pub(crate) fn sum(months: &[PageVisitors], unit: VisitorUnit, floor: Floor) -> Self {
         let shown = || months.iter().filter_map(|month| month.shown());
         match shown().next() {
@@ -112,7 +112,7 @@ impl PageVisitors {
         }
     }
 
-    /// The figure, where it is told.
+    /// The figure, if it is shown.
     pub fn shown(self) -> Option<Visitors> {
         match self {
             PageVisitors::Shown(visitors) => Some(visitors),

@@ -1,8 +1,8 @@
-//! Statement 12 of the privacy contract, of the tables of one month: no pair of tables that have a threshold recovers a suppressed value.
+//! Statement 12 of the privacy contract, for the tables of one month: no pair of tables with a threshold recovers a suppressed value.
 //!
-//! The adversary knows all figures without a threshold (views of each page, visits, visits at missing pages), the rule, which values there
-//! can be, and two tables. A suppressed value is recovered if it is the same in all worlds that give these, and not in all that give the
-//! figures without a threshold alone: what those say is no secret of the tables.
+//! The adversary knows all figures without a threshold (views of each page, visits, visits at missing pages), the rule, the possible
+//! values, and two tables. A suppressed value is recovered if it is the same in all worlds that give these tables, but not in all worlds
+//! that give the figures without a threshold alone. What those figures reveal is no secret of the tables.
 
 use super::*;
 use crate::report::breakdowns::referrers_of_missing;
@@ -13,14 +13,14 @@ use std::hash::Hash;
 
 const THRESHOLD: u64 = 3;
 
-/// What happened in a month. There is one page that exists, and all its views are arrivals.
+/// The events of a month. There is one existing page, and all its views are arrivals.
 #[derive(Clone, Debug, Default)]
 struct World {
     /// Arrivals at the page that exists, by referrer.
     existing: Vec<u64>,
-    /// Of each missing page, arrivals by referrer, and views from own pages.
+    /// For each missing page: arrivals by referrer, and views from own pages.
     missing: Vec<(Vec<u64>, u64)>,
-    /// All views, by a dimension beside the referrers.
+    /// All views, by a dimension other than the referrer.
     languages: Vec<u64>,
     /// Visitors of the page that exists and of each missing one.
     visitors: Vec<u64>,
@@ -36,7 +36,7 @@ impl World {
         self.missing.iter().flat_map(|(arrivals, _)| arrivals).sum()
     }
 
-    /// Everything that a threshold is to protect.
+    /// All values that a threshold must protect.
     fn protected(&self) -> Vec<u64> {
         let missing = self.missing.iter().flat_map(|(arrivals, _)| arrivals);
         self.existing.iter().chain(missing).chain(&self.languages).chain(&self.visitors).copied().collect()
@@ -46,11 +46,11 @@ impl World {
 /// How referrers are counted and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Design {
-    /// As reports do.
+    /// The design of reports.
     Disjoint,
-    /// The wrong one of before: the referrers contain arrivals at missing pages.
+    /// The earlier, wrong design: the referrers contain arrivals at missing pages.
     Linked,
-    /// Disjoint, but own pages are a value like others in the referrers of a missing page: wrong, too.
+    /// Disjoint, but own pages are an ordinary value in the referrers of a missing page; wrong, too.
     OwnPagesSuppressed,
 }
 
@@ -106,7 +106,7 @@ fn open_figures(world: &World, design: Design) -> Vec<u64> {
     figures
 }
 
-/// Of all worlds with one observation: the values of the first, and which of them are the same in all.
+/// For all worlds with one observation: the values of the first world, and whether each is the same in all.
 struct Alike<K>(HashMap<K, (Vec<u64>, Vec<bool>)>);
 
 impl<K: Eq + Hash> Alike<K> {
@@ -153,8 +153,8 @@ fn counts(cells: u32, most: u64) -> Vec<Vec<u64>> {
     (0..(most + 1).pow(cells)).map(count).collect()
 }
 
-/// Worlds of `referrers` hosts with up to `most` arrivals each at the page that exists and at each of `missing` others; own pages lead to
-/// the first of these up to `internal` times.
+/// Worlds of `referrers` hosts with up to `most` arrivals each at the existing page and at each of `missing` others; own pages link to the
+/// first of these up to `internal` times.
 fn worlds(referrers: u32, most: u64, missing: u32, internal: u64) -> Vec<World> {
     let mut worlds = Vec::new();
     for existing in counts(referrers, most) {
@@ -169,7 +169,7 @@ fn worlds(referrers: u32, most: u64, missing: u32, internal: u64) -> Vec<World> 
     worlds
 }
 
-/// The same with every way to share views out among two languages, and every number of visitors that each page can have.
+/// The same with every split of views between two languages, and every possible number of visitors of each page.
 fn with_languages_and_visitors(worlds: Vec<World>) -> Vec<World> {
     let visitors_of = |views: u64| if views == 0 { 0..=0 } else { 1..=views };
     let of_world = |world: World| {
@@ -199,7 +199,7 @@ fn no_pair_of_tables_recovers_a_suppressed_value() {
     ] {
         let found = recovered(&worlds, Design::Disjoint);
         assert!(found.is_empty(), "{name}: {found:?}");
-        // The search finds what there is to be found: the referrers against those of the first missing page.
+        // The search finds a known attack: the referrers against those of the first missing page.
         let linked = recovered(&worlds, Design::Linked);
         assert!(linked.contains_key(&(0, 1)), "{name}: {linked:?}");
     }

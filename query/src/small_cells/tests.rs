@@ -1,5 +1,5 @@
-//! Statements 11 and 12 of the privacy contract. The adversary here knows everything but the figures: the rule, the floor, which
-//! values there can be, and every report. A folded cell is recovered if it is the same in all worlds that give these reports.
+//! Statements 11 and 12 of the privacy contract. The adversary knows everything except the figures: the rule, the threshold, the possible
+//! values, and every report. A suppressed cell is recovered if it is the same in all worlds that give these reports.
 
 use super::*;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ fn shown(cells: &[u64], rule: impl Fn(Vec<BreakdownItem>) -> Vec<BreakdownItem>)
     rule(items(cells)).into_iter().map(|item| (item.value, item.views)).collect()
 }
 
-/// Folds small cells and nothing else, as one does who has not thought of subtraction.
+/// Suppresses small cells only, without the complement that prevents subtraction.
 fn naive(floor: u64) -> impl Fn(Vec<BreakdownItem>) -> Vec<BreakdownItem> {
     move |items| {
         let (small, mut large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.views < floor);
@@ -31,7 +31,7 @@ fn worlds(cells: u32, most: u64) -> impl Iterator<Item = Vec<u64>> {
         .map(move |number| (0..cells).map(|cell| number / (most + 1).pow(cell) % (most + 1)).collect())
 }
 
-/// Of all worlds below `most`, those in which somebody who sees `rule`'s report knows a folded cell.
+/// Of all worlds up to `most`, those in which the report by `rule` reveals a suppressed cell.
 fn recovered(cells: u32, most: u64, rule: impl Fn(Vec<BreakdownItem>) -> Vec<BreakdownItem>) -> Vec<Vec<u64>> {
     let mut alike: HashMap<Vec<(String, u64)>, Vec<Vec<u64>>> = HashMap::new();
     for world in worlds(cells, most) {
@@ -79,12 +79,12 @@ fn who_knows_all_but_the_figures_recovers_no_folded_cell() {
             known.len(),
             &known[..known.len().min(5)]
         );
-        // The search must find what there is to be found.
+        // The search must find the known attack.
         assert!(!recovered(cells, most, naive(floor)).is_empty(), "{cells} values, floor {floor}");
     }
 }
 
-/// Else a sender of beacons removes every name from a report with many values of one view each.
+/// Otherwise many values with one view each would remove every name from a report.
 #[test]
 fn a_long_tail_takes_no_frequent_value_along() {
     let rule = Floor::default();
@@ -113,7 +113,7 @@ fn values_added_up_beforehand_fold_alike() {
     }
 }
 
-/// What two months and the range of both tell together.
+/// What two months and their range show together.
 type Told = [Vec<(String, u64)>; 3];
 
 fn told(first: &[u64], second: &[u64], rule: Floor, fold_the_sum: bool) -> Told {
@@ -132,10 +132,10 @@ fn told(first: &[u64], second: &[u64], rule: Floor, fold_the_sum: bool) -> Told 
     [plain(&folded[0]), plain(&folded[1]), plain(&range)]
 }
 
-/// Two months that give some reports, and which cells are the same in all that do, in the first month and in the second.
+/// Two months that give some reports, and which cells are the same in all such months, in the first and in the second.
 type Alike = ([Vec<u64>; 2], Vec<[bool; 2]>);
 
-/// Pairs of months in which the reports of both and of their range give a folded cell away.
+/// Pairs of months in which the reports of both and of their range reveal a suppressed cell.
 fn recovered_from_ranges(cells: u32, most: u64, rule: Floor, fold_the_sum: bool) -> usize {
     let mut alike: HashMap<Told, Alike> = HashMap::new();
     let all: Vec<Vec<u64>> = worlds(cells, most).collect();
@@ -165,7 +165,7 @@ fn months_and_their_ranges_together_recover_no_folded_cell() {
     for (cells, floor, most) in [(2, 5, 14), (3, 3, 6)] {
         let rule = Floor::new(floor).unwrap();
         assert_eq!(recovered_from_ranges(cells, most, rule, false), 0, "{cells} values, floor {floor}");
-        // Why months are folded first and added up then.
+        // Why months are suppressed before they are added up.
         assert!(recovered_from_ranges(cells, most, rule, true) > 0, "{cells} values, floor {floor}");
     }
 }

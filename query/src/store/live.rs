@@ -7,24 +7,24 @@ use clickhouse::Row;
 use schemas::{Hour, ProjectSlug};
 use serde::{Deserialize, Serialize};
 
-/// What arrived of late. Bots are not in it.
+/// Recent views and refusals. Robots are not in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Live {
     /// Page views by people today (UTC).
     pub views_today: u64,
     /// Page views by people in the running hour and the one before.
     pub last_hour: u64,
-    /// Beacons refused today, for whatever reason.
+    /// Beacons refused today, for any reason.
     pub refused_today: u64,
 }
 
 impl ReportStore {
-    /// What arrived of `project` up to `now`.
+    /// What has arrived for `project` up to `now`.
     pub async fn live(&self, project: &ProjectSlug, now: DateTime<Utc>) -> Result<Live, StoreError> {
         self.require_project(project).await?;
         let hour = Hour::of(now);
         let (today, before) = (hour.day().first_hour(), Hour(hour.0.saturating_sub(1)));
-        // Views that were counted without a fact are no refused beacons.
+        // Views that were counted without a fact are not refused beacons.
         let [dropped, limited] = DropCause::ALL.map(DropCause::prefix);
         // The hour before may belong to yesterday.
         let sql = format!(

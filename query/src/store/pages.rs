@@ -1,4 +1,4 @@
-//! Lists of pages, and what is known of the listed ones.
+//! Lists of pages, and the facts of the listed pages.
 
 use super::scope::Scope;
 use super::{Asked, ReportStore, StoreError, Threshold, scopes};
@@ -11,28 +11,30 @@ use serde_bytes::ByteBuf;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-/// Tables of pages: of open months, of closed ones.
+/// Tables of pages: of open months, and of closed ones.
 pub(super) const PAGES: [&str; 2] = ["page_daily", "month_closed_page"];
 const NOT_FOUND: [&str; 2] = ["not_found_daily", "month_closed_not_found"];
 
-/// Bytes of paths in one query: ClickHouse takes parameters of 128 KiB at most, and escaping can double a path.
+/// Bytes of paths in one query: ClickHouse accepts parameters of at most 128 KiB, and escaping can double a path.
 const PATHS_BYTES: usize = 32 * 1024;
 
-/// Views up to which a project's pages are all read with their sketches, before it is known which of them are listed: one look at the
-/// table for three. A view adds some four bytes to a sketch, so that is a few megabytes. Values are seldom many then, and are read one by one.
+/// Views up to which one query reads all pages of a project with their sketches, before it is known which are listed. It replaces three
+/// queries. A view adds about four bytes to a sketch, so that is a few megabytes. With so few views, values are seldom many, and are read
+/// one by one.
 pub(super) const FEW_VIEWS: u64 = 1_000_000;
 
-/// Views up to which the referrers of all pages not found are read beside the pages, before it is known which are listed. Each may be of
-/// another path: if there are more than [`MOST_REFERRERS`] rows, they are dropped, and asked for again of the listed pages.
+/// Views up to which the referrers of all pages not found are read concurrently with the pages, before it is known which are listed. Each
+/// view may be of another path. If there are more than [`MOST_REFERRERS`] rows, they are dropped, and those of the listed pages are
+/// queried.
 const FEW_NOT_FOUND: u64 = 200_000;
 
-/// Rows (a month, a path, a referrer) that are read at once.
+/// Most rows (a month, a path, a referrer) of that query.
 const MOST_REFERRERS: usize = 20_000;
 
 /// Memory that sorting pages by visitors may take in ClickHouse before it goes to disk.
 pub(super) const SORT_BYTES: &str = "67108864";
 
-/// A condition on paths: a whole segment, or the value of a parameter, is one of the masks that `ingest` writes.
+/// A condition on paths: a whole segment, or a parameter's value, is one of the masks that `ingest` writes.
 const IS_MASKED: &str = " AND match(path, '[/=]:(address|email|id|masked|token)(/|&|$)')";
 
 #[derive(Row, Deserialize)]
@@ -43,8 +45,8 @@ struct PageChange {
     before: u64,
 }
 
-/// A page with all that is known of it: an element of each array for each row of its [`PageDetail`]. Where no month is closed, the last
-/// two are empty; of a single open month the first is, too.
+/// A page with all its facts: each array has an element for each row of its [`PageDetail`]. If no month is closed, the last two arrays are
+/// empty; for a single open month the first is, too.
 #[derive(Row, Deserialize)]
 struct FullPage {
     path: String,
@@ -58,7 +60,7 @@ struct FullPage {
 }
 
 impl FullPage {
-    /// Its rows; the first has all views. They are of month `single`, if there is but one.
+    /// Its rows; the first has all views. Rows are of the month `single`, if there is only one.
     fn details(&mut self, single: Option<u16>) -> impl Iterator<Item = PageDetail> {
         let mut views = Some(self.total);
         let mut closed = std::mem::take(&mut self.visitors).into_iter().zip(std::mem::take(&mut self.errors));
@@ -73,14 +75,14 @@ impl FullPage {
     }
 }
 
-/// The lists of a report, and what is known of the pages in them if it came with them.
+/// The lists of a report, and the facts of their pages if the same query returned them.
 pub(super) struct FirstPages {
     pub(super) lists: [PageList; 2],
     listed: Option<ListedPages>,
     referrers: Option<Vec<ValueSum>>,
 }
 
-/// Where a page stands in a list by visitors: most first, then by path and status.
+/// The position of a page in a list by visitors: most first, then by path and status.
 type Place = (Reverse<u64>, String, u16);
 
 /// Conditions on path and status. [`bound`] sets their parameter.
@@ -159,7 +161,7 @@ impl ReportStore {
     }
 
     /// The lists of a whole report: `pages`, and the first of those not found. With limits of 0 nothing is read, and both are empty.
-    /// `views` are the project's in these months.
+    /// `views` are the project's views in these months.
     pub(super) async fn first_pages(
         &self,
         scope: &Scope<'_>,
@@ -175,7 +177,7 @@ impl ReportStore {
             return Ok(FirstPages { lists: Default::default(), listed: Some(listed), referrers: Some(Vec::new()) });
         }
         if pages.is_plain() && views <= FEW_VIEWS {
-            // Which pages not found are listed is not known yet; of so few views, all referrers are seldom many.
+            // It is not known yet which pages not found are listed. With few views, all referrers are seldom many.
             let all = async {
                 if views > FEW_NOT_FOUND {
                     Ok(None)
@@ -201,7 +203,7 @@ impl ReportStore {
         Ok(FirstPages { lists, listed: None, referrers: None })
     }
 
-    /// The first of all pages and the first of those not found, with all that is known of them, from one look at the table.
+    /// The first of all pages and the first of those not found, with all their facts, in one query.
     async fn few_pages(
         &self,
         scope: &Scope<'_>,
@@ -211,7 +213,7 @@ impl ReportStore {
         const NO_MONTHS: &str = "CAST([], 'Array(UInt16)') AS months";
         const NOW: &str = "path, status, views AS now, toUInt64(0) AS then, toUInt8(1) AS counts";
         const THEN: &str = "path, status, toUInt64(0) AS now, views AS then, toUInt8(0) AS counts, '' AS sketch";
-        // What is told of closed months only is not collected where none is, as of the running one.
+        // Columns of closed months are not collected if no month is closed, as for the running month.
         let (none, of_closed) = if scope.is_open() {
             ("", "CAST([], 'Array(UInt64)') AS visitors, CAST([], 'Array(Float64)') AS errors")
         } else {
@@ -225,7 +227,7 @@ impl ReportStore {
             rows = format!("{rows} UNION ALL {}", before.rows([&then; 2], PAGES, ""));
         }
         let most = limits[0].max(limits[1]) + 1;
-        // What nearly every report of a running month needs is asked for without detours.
+        // Nearly all reports of a running month need only this simpler query.
         let single = scope.single_open().filter(|_| before.is_none_or(Scope::is_empty));
         let asked = if single.is_some() {
             format!(
@@ -268,7 +270,7 @@ impl ReportStore {
         Ok(first_of(totals, limits))
     }
 
-    /// By growth since the month before. A page that is new has none, and comes after all others.
+    /// By growth since the month before. A page without views in that month has no growth, and comes after all others.
     async fn pages_by_change(
         &self,
         scope: &Scope<'_>,
@@ -312,8 +314,8 @@ impl ReportStore {
         Ok(PageList::from_rows(rows.collect(), request.limit, cursor))
     }
 
-    /// By what is told of the visitors, so that the order tells no more than the figures. All pages have to be looked at; they come
-    /// in order of their path, so that one page's sketch and the best so far are all that is in memory.
+    /// By the visitor figures that are shown, so that the order reveals no more than the figures. All pages must be read. They come in
+    /// order of their path, so that memory holds only the sketch of one page and the best pages so far.
     async fn pages_by_visitors(
         &self,
         scope: &Scope<'_>,
@@ -362,7 +364,7 @@ impl ReportStore {
         Ok(PageList::from_rows(rows.collect(), request.limit, cursor))
     }
 
-    /// What is known of a report's lists.
+    /// The facts of the pages in a report's lists.
     pub(super) async fn listed_first(
         &self,
         scope: &Scope<'_>,
@@ -385,7 +387,7 @@ impl ReportStore {
         Ok((lists, listed))
     }
 
-    /// What is known of the listed pages only: a project may have a hundred thousand others.
+    /// The facts of the listed pages only: a project may have a hundred thousand others.
     pub(super) async fn listed(
         &self,
         scope: &Scope<'_>,
@@ -447,7 +449,7 @@ impl ReportStore {
         Ok(sums)
     }
 
-    /// Of all pages not found, [`MOST_REFERRERS`] at most.
+    /// Referrers of all pages not found, at most [`MOST_REFERRERS`] rows.
     async fn all_referrers(&self, scope: &Scope<'_>, rules: Rules) -> Result<Vec<ValueSum>, StoreError> {
         let threshold = Threshold::of_referrers(rules.floor);
         let sql = match scope.single_open() {
@@ -473,14 +475,14 @@ impl ReportStore {
     }
 }
 
-/// Of the most viewed pages and the most viewed of those not found, the lists of both.
+/// The first of the most viewed pages and of the most viewed pages not found, as two lists.
 fn first_of(totals: Vec<PageTotal>, limits: [usize; 2]) -> [PageList; 2] {
     let not_found = totals.iter().filter(|page| page.status == 404).take(limits[1] + 1).cloned().collect();
     let all = totals.into_iter().take(limits[0] + 1).collect();
     [PageList::by_views(all, limits[0]), PageList::by_views(not_found, limits[1])]
 }
 
-/// Rows of pages not found, as [`super::values`] takes them.
+/// Rows of pages not found, in the form for [`super::values`].
 pub(super) fn referrers(scope: &Scope<'_>, more: &str) -> String {
     scope.rows(["path AS name, referrer AS value, views"; 2], NOT_FOUND, more)
 }

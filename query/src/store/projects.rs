@@ -1,4 +1,4 @@
-//! Which projects there are, with their views of this month and the last.
+//! The projects, with their views in this month and the last.
 
 use super::scope::{Scope, first_day};
 use super::{ReportStore, StoreError};
@@ -38,8 +38,8 @@ struct Views {
 }
 
 impl ReportStore {
-    /// Up to `limit` projects after `after` whose names begin with `prefix`, by name: registered ones and ones that have figures of the running month or the last. Those
-    /// that were removed or erased are not listed.
+    /// Up to `limit` projects after `after` whose names start with `prefix`, by name: registered projects, and projects with figures in the
+    /// running month or the last. Removed and erased projects are not listed.
     pub async fn projects(
         &self,
         visible: &Visible,
@@ -48,7 +48,7 @@ impl ReportStore {
         after: Option<&ProjectSlug>,
         limit: usize,
     ) -> Result<Vec<ProjectViews>, StoreError> {
-        // What no slug begins with is not asked for, so it cannot be anything else in the query.
+        // A prefix that no slug can have is not sent, so that the query contains no other characters.
         let of_slug = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
         if !prefix.bytes().all(of_slug) {
             return Ok(Vec::new());
@@ -71,7 +71,7 @@ impl ReportStore {
             };
             format!("{column} != '' AND startsWith({column}, '{prefix}'){beyond}{among}")
         };
-        // The removed by themselves: they may have figures.
+        // Removed projects are excluded separately, since they may have figures.
         let sql = format!(
             "SELECT name FROM (\
              SELECT slug AS name FROM project FINAL WHERE removed = 0 AND {} \

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const ROBOTS: [&str; 2] = ["robot_daily", "month_closed_robot"];
 const ROBOT_PAGES: [&str; 2] = ["robot_page_daily", "month_closed_robot_page"];
 
-/// What a row is about: the beginning of its [`ValueSum::name`].
+/// The subject of a row: the prefix of its [`ValueSum::name`].
 const KIND: &str = "kind/";
 const BEFORE: &str = "before/";
 const PAGE: &str = "page/";
@@ -30,7 +30,7 @@ fn names(scope: &Scope<'_>, floor: Floor) -> String {
     )
 }
 
-/// Views by kind, whatever the month.
+/// Views by kind, over all months.
 fn kinds(scope: &Scope<'_>) -> String {
     let rows = scope.rows(["CAST(kind AS String) AS of_kind, views"; 2], ROBOTS, "");
     format!(
@@ -51,7 +51,7 @@ fn ai_pages(scope: &Scope<'_>) -> String {
 }
 
 impl ReportStore {
-    /// Everything about robots. `before`: the month before; none for a range.
+    /// All facts about robots. `before`: the month before; none for a range.
     pub(super) async fn robots(
         &self,
         scope: &Scope<'_>,

@@ -1,8 +1,8 @@
-//! A list of pages to its end, as one query: ClickHouse adds up each page and puts the pages in order, and this process holds one page
-//! at a time.
+//! Reads a list of pages to its end with one query: ClickHouse adds up each page and sorts the pages, and this process holds one page at a
+//! time.
 //!
-//! ClickHouse answers a query from the parts that there are when the query starts. A close that removes rows afterwards changes nothing
-//! for it, however long the rows take to arrive. So only the start has a bound against closes (`READ_WITHIN`): from reading which months
+//! ClickHouse answers a query from the parts that exist when the query starts. A close that removes rows afterwards does not affect it,
+//! however long the rows take to arrive. So only the start has a time limit because of closes (`READ_WITHIN`): from reading which months
 //! are closed to the first row.
 
 use super::pages::{PAGES, SORT_BYTES, bound, conditions, referrers};
@@ -24,7 +24,7 @@ const GROUP_BYTES: &str = "268435456";
 /// Referrers of pages not found, as an array of `ValueSum`s without their names.
 const REFERRERS: &str = "Array(Tuple(UInt16, String, UInt64, UInt64, UInt64))";
 
-/// A page with all that is known of it. Each array but the last has an element for each row of the page.
+/// A page with all its facts. Each array but the last has an element for each row of the page.
 #[derive(Row, Deserialize)]
 struct ScannedPage {
     path: String,
@@ -44,7 +44,7 @@ pub(crate) struct PageScan {
     rows: RowCursor<ScannedPage>,
     first: Option<ScannedPage>,
     closed_months: BTreeSet<u16>,
-    /// Of a single month.
+    /// For a single month.
     period: Option<Period>,
     has_before: bool,
     rules: Rules,
@@ -55,7 +55,7 @@ impl PageScan {
     /// The next page; none at the end.
     ///
     /// # Errors
-    /// When ClickHouse does not answer in time or fails, or a stored sketch does not decode.
+    /// ClickHouse does not answer in time or fails, or a stored sketch does not decode.
     pub(crate) async fn next(&mut self) -> Result<Option<PageFigures>, StoreError> {
         let row = match self.first.take() {
             Some(first) => Some(first),
@@ -68,7 +68,7 @@ impl PageScan {
         let mut facts = PageFacts::default();
         let closed = row.visitors.into_iter().zip(row.errors).chain(std::iter::repeat((0, 0.0)));
         for ((month, sketch), (visitors, visitors_error)) in row.months.into_iter().zip(row.sketches).zip(closed) {
-            // The views are in the total; the path is the row's.
+            // The total has the views; the row has the path.
             let (path, views, sketch) = (String::new(), 0, sketch.into_vec());
             let detail = PageDetail { path, status: row.status, month, views, sketch, visitors, visitors_error };
             facts
@@ -105,11 +105,11 @@ async fn next_row(rows: &mut RowCursor<ScannedPage>, timeout: Duration) -> Resul
 }
 
 impl ReportStore {
-    /// Starts to read the list of pages that `request` describes, to its end: `limit` and `after` do not count, and the order is any but
-    /// [`Sort::Visitors`], which takes the sketches. Its first row has arrived when this returns. ClickHouse may take `within` in all.
+    /// Starts to read the list of pages that `request` describes, to its end: `limit` and `after` are ignored. The order is any but
+    /// [`Sort::Visitors`], which needs the sketches. The first row has arrived when this returns. ClickHouse may take `within` in all.
     ///
     /// # Errors
-    /// When the project is not known, or ClickHouse does not answer in time.
+    /// The project is not known, or ClickHouse does not answer in time.
     pub(crate) async fn scan(
         &self,
         asked: &Asked<'_>,
@@ -126,7 +126,7 @@ impl ReportStore {
             ("max_bytes_before_external_sort", SORT_BYTES),
             ("max_bytes_before_external_group_by", GROUP_BYTES),
             ("max_execution_time", &seconds),
-            // A client that takes its time is not gone.
+            // A slow client must not end the query.
             ("http_send_timeout", &seconds),
             ("cancel_http_readonly_queries_on_client_close", "1"),
         ];
@@ -152,7 +152,7 @@ fn sql(
 ) -> String {
     let conditions = conditions(request);
     let no_referrers = format!("CAST([], '{REFERRERS}') AS referrers");
-    // Whether a row is of the months themselves; else it is of the month before, or has referrers only.
+    // Whether a row belongs to the report's months; other rows belong to the month before, or have referrers only.
     let no_page = |then: &str| {
         format!(
             "path, status, toUInt64(0) AS now, {then} AS then, toUInt8(0) AS counts, '' AS sketch, toUInt64(0) AS visitors, \
@@ -178,7 +178,7 @@ fn sql(
             values(&referrers(scope, more), super::Threshold::of_referrers(rules.floor))
         ));
     }
-    // What only closed months have is not collected where none is closed.
+    // Columns of closed months are not collected if no month is closed.
     let of_closed = if scope.is_open() {
         "CAST([], 'Array(UInt64)') AS visitors, CAST([], 'Array(Float64)') AS errors"
     } else {

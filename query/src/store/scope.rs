@@ -1,5 +1,5 @@
-//! Which rows a report is about, as conditions of ClickHouse's. What is written into a query here cannot be anything else: a slug
-//! has only letters, digits, hyphens, dots and underscores; the others are numbers and names of ours.
+//! The rows of a report, as ClickHouse conditions. The parts that are inserted into a query cannot be anything else: a slug has only
+//! letters, digits, hyphens, dots and underscores; the other parts are numbers and names from this program.
 
 use crate::period::Period;
 use crate::report::{MonthFacts, ReportFacts};
@@ -13,7 +13,7 @@ pub(super) fn first_day(month: Month) -> u16 {
     month.first_hour().day().0
 }
 
-/// Name of the partition of a month, in tables of open months.
+/// Name of a month's partition, in tables of open months.
 pub(super) fn partition(month: Month) -> String {
     format!("{:04}{:02}", month.year(), month.number())
 }
@@ -23,12 +23,12 @@ pub(super) fn of_project(project: &ProjectSlug) -> String {
     format!("project = '{project}'")
 }
 
-/// One project (or several, whose rows carry their names), some months, and who closed those that are closed.
+/// One project (or several, whose rows contain their names), some months, and the closes of those that are closed.
 pub(super) struct Scope<'a> {
     /// A condition on the column `project`.
     pub(super) whose: String,
     pub(super) periods: Vec<Period>,
-    /// Whether a range was asked for, however many months of it have begun.
+    /// Whether a range was requested, however many of its months have started.
     pub(super) range: bool,
     pub(super) closed: &'a BTreeMap<u16, MonthCloseRow>,
 }
@@ -48,18 +48,18 @@ impl Scope<'_> {
         self.closes().next().is_none()
     }
 
-    /// Whether it is of no month at all.
+    /// Whether it covers no months.
     pub(super) fn is_empty(&self) -> bool {
         self.periods.is_empty()
     }
 
-    /// The month, where it is one that is not closed.
+    /// The month, if it is a single one and not closed.
     pub(super) fn single_open(&self) -> Option<u16> {
         let [period] = self.periods.as_slice() else { return None };
         self.is_open().then(|| first_day(period.month()))
     }
 
-    /// Notes in `facts` which months are closed.
+    /// Marks in `facts` which months are closed.
     pub(super) fn close(&self, facts: &mut ReportFacts) {
         for month in facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()) {
             if self.is_closed(first_day(month.period.month())) {
@@ -68,15 +68,15 @@ impl Scope<'_> {
         }
     }
 
-    /// Those closed ones among the months.
+    /// The closed months with their closes.
     fn closes(&self) -> impl Iterator<Item = (Period, &MonthCloseRow)> {
         self.periods.iter().filter_map(|period| Some((*period, self.closed.get(&first_day(period.month()))?)))
     }
 
-    /// Without rows that are in the figures of a closed month. `day` is an expression of the table's day.
+    /// Excludes rows that are in the figures of a closed month. `day` is an expression of the table's day.
     fn not_contained(&self, day: &str) -> String {
         let of_close = |(period, close): (Period, &MonthCloseRow)| {
-            // All of the month is in its figures, however far it has come by this clock.
+            // The figures of a closed month contain all of it, however much of it has passed by this clock.
             let month = Period::whole(period.month());
             let (first, last) = (month.first_day().0, month.last_day().0);
             let contained = storage::contained(&Frontier::of(close));
@@ -85,10 +85,9 @@ impl Scope<'_> {
         self.closes().map(of_close).collect()
     }
 
-    /// The rows of the months in a table by day, without those that are in a closed month's figures. Months are taken whole, as the
-    /// partitions that they are (`toYYYYMM(day)`): of the running one there is nothing of later days yet, unless this clock is behind
-    /// that of the endpoints. A condition on the day, which comes after others in the keys, would have ClickHouse search the whole index
-    /// instead of just for the project.
+    /// The rows of the months in a table by day, without those in the figures of a closed month. Months are read as whole partitions
+    /// (`toYYYYMM(day)`): the running month has no later days yet, unless this clock is behind that of the endpoints. `day` comes after
+    /// other columns in the keys; with a condition on it, ClickHouse would search the whole index instead of just the project.
     pub(super) fn days(&self) -> String {
         let name = |period: &Period| format!("'{}'", partition(period.month()));
         let partitions = self.periods.iter().map(name).collect::<Vec<_>>().join(", ");
@@ -98,7 +97,7 @@ impl Scope<'_> {
         format!("WHERE {} AND _partition_id IN ({partitions}){}", self.whose, self.not_contained("day"))
     }
 
-    /// The rows of the months in the table by hour, up to where they have begun.
+    /// The rows of the months in the table by hour, up to the hours that have started.
     pub(super) fn hours(&self) -> String {
         let of_run = |(first, last): (Period, Period)| {
             let (first, end) = (first.first_hour().unix_seconds(), last.end_hour().unix_seconds());
@@ -120,19 +119,19 @@ impl Scope<'_> {
         runs.into_iter()
     }
 
-    /// Condition on a table of closed months; none where no month is closed.
+    /// Condition on a table of closed months; none if no month is closed.
     pub(super) fn closed_rows(&self) -> Option<String> {
         let pairs: Vec<String> =
             self.closes().map(|(_, close)| format!("(toDate({}), toUInt64({}))", close.month, close.run)).collect();
         let months: Vec<String> = self.closes().map(|(_, close)| format!("toDate({})", close.month)).collect();
         let (pairs, months) = (pairs.join(", "), months.join(", "));
-        // The months by themselves too: only they are of the key's beginning.
+        // A condition on the month alone, too: only the month is among the first columns of the key.
         (!pairs.is_empty())
             .then(|| format!("WHERE {} AND month IN ({months}) AND (month, run) IN ({pairs})", self.whose))
     }
 
-    /// `columns` of a table by day, `closed_columns` of its closed counterpart, each row with its month. `more` is a further
-    /// condition on both, which begins with ` AND`.
+    /// `columns` of a table by day and `closed_columns` of its closed counterpart, each row with its month. `more` is a further condition
+    /// on both, which starts with ` AND`.
     pub(super) fn rows(&self, columns: [&str; 2], tables: [&str; 2], more: &str) -> String {
         let mut sql = format!(
             "SELECT toUInt16(toStartOfMonth(day)) AS in_month, {} FROM {} FINAL {}{more}",

@@ -7,12 +7,12 @@ use crate::small_cells::Floor;
 #[derive(Clone, Copy)]
 pub(super) struct Threshold {
     floor: Floor,
-    /// This value whatever its count; a word of ours.
+    /// This value whatever its count; a constant of this program.
     always: Option<&'static str>,
 }
 
 impl Threshold {
-    /// For all values alike.
+    /// The same threshold for all values.
     pub(super) fn all(floor: Floor) -> Self {
         Threshold { floor, always: None }
     }
@@ -27,15 +27,16 @@ impl Threshold {
         Threshold { floor, always: Some("") }
     }
 
-    /// The condition on a value `of_name` that was counted `sum` times.
+    /// The condition on a value `of_name` with the count `sum`.
     fn named(self, sum: &str) -> String {
         let always = self.always.map(|value| format!(" OR of_name = '{value}'")).unwrap_or_default();
         format!("{sum} >= {}{always}", self.floor.get())
     }
 }
 
-/// Rows of [`crate::report::facts::ValueSum`], at most `most`, of the one open `month` of `scope`: one for each value, without its name where it is below the
-/// threshold. Where values are few that costs half of [`values`]. The columns are those of a row's name and of its value, from `table`.
+/// Rows of [`crate::report::facts::ValueSum`], at most `most`, of the one open `month` of `scope`: one for each value, without its name if
+/// it is below the threshold. With few values this costs half of [`values`]. The columns are those of a row's name and of its value, from
+/// `table`.
 pub(super) fn values_one_by_one(
     scope: &Scope<'_>,
     month: u16,
@@ -53,8 +54,8 @@ pub(super) fn values_one_by_one(
     )
 }
 
-/// Rows of [`crate::report::facts::ValueSum`] from rows with a month, a name, a value and views. Values below the threshold are added up there: there may
-/// be very many, and no figure of theirs is shown.
+/// Rows of [`crate::report::facts::ValueSum`] from rows with a month, a name, a value and views. ClickHouse adds up values below the
+/// threshold: there may be very many, and none of their figures is shown.
 pub(super) fn values(rows: &str, threshold: Threshold) -> String {
     let named = threshold.named("sum_of_value");
     format!(

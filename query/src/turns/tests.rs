@@ -39,7 +39,7 @@ fn waiting(turns: &Arc<Turns>, caller: CallerKey) -> Request {
     request
 }
 
-/// Nothing is held, nothing waits.
+/// No turn is held, and no request waits.
 fn is_empty(turns: &Turns) -> bool {
     let state = turns.lock();
     state.held.is_empty()
@@ -55,7 +55,7 @@ async fn one_caller_holds_a_part_and_its_ninth_request_that_waits_is_refused() {
         let mine: Vec<Turn> = (0..most).map(|_| held(&turns, caller)).collect();
         let queue: Vec<Request> = (0..MAX_WAITING).map(|_| waiting(&turns, caller)).collect();
         assert_eq!(request(&turns, caller).1.map(|outcome| outcome.err()), Some(Some(NoTurn::TooManyWaiting)));
-        // Another caller is not concerned.
+        // Other callers are not affected.
         drop(held(&turns, OTHER));
         drop(held(&turns, network(2)));
         drop((mine, queue));
@@ -70,7 +70,7 @@ async fn networks_never_take_the_turns_of_callers_with_a_token() {
     let queue: Vec<Request> = (4..1000).map(|number| waiting(&turns, network(number))).collect();
     let known: Vec<Turn> = [ADMIN, ADMIN, OTHER, OTHER].map(|caller| held(&turns, caller)).into();
     let mut late = waiting(&turns, ADMIN);
-    // A network's turn goes to the next network, and one of a known caller to a known caller, though networks waited longer.
+    // A network's turn goes to the next network, and a known caller's turn to a known caller, though networks waited longer.
     drop(anonymous);
     assert!(poll(&mut late).is_none());
     drop(known);
@@ -124,7 +124,7 @@ async fn a_request_that_is_given_up_leaves_its_place_or_gives_its_turn_back() {
     drop(first);
     let [one, two] = mine;
     drop(one);
-    // The turn was granted to `second`, which has not heard of it, and both are given up in this moment.
+    // The turn was granted to `second`, which has not been polled since, and both are dropped now.
     assert_eq!(turns.lock().held_in_all, 2);
     let mut third = waiting(&turns, network(1));
     drop(two);
