@@ -1,52 +1,52 @@
-//! When rows are written.
+//! The flush policy: when rows are written.
 //!
-//! Each flush writes every cell that changed, and most cells of a log's backlog change again and again: flushing while a
-//! backlog is worked off writes the same cells over and over, and what it writes is out of date anyway. So a backlog is
-//! folded first and written when its end is met, at once. Where the log's end is met all the time, the clock decides.
+//! A flush writes every changed cell, and during the catch-up of a backlog most cells change again and again. Flushing meanwhile would
+//! write the same cells many times, with figures that are out of date anyway. So a backlog is folded first, and flushed as soon as the end
+//! of the log is reached. If the end is reached all the time, flushes follow the clock.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// So many records folded since the last flush, without meeting the log's end, are a backlog.
+/// A backlog: this many records folded since the last flush without reaching the end of the log.
 const BACKLOG: u64 = 50_000;
-/// A backlog is written this many times more seldom than what follows the log.
+/// Factor by which flushes are less frequent during a backlog.
 const SELDOM: u32 = 6;
 
-/// Decides for one partition.
+/// The flush policy of one partition.
 #[derive(Debug)]
 pub(crate) struct Cadence {
     every: Duration,
     cells: usize,
-    /// When the last flush began, and at which offset.
+    /// When the last flush started, and at which offset.
     last: Instant,
     flushed: u64,
-    /// Whether the log's end was met since then, before there was a backlog.
+    /// Whether the end of the log was reached since then, before there was a backlog.
     following: bool,
 }
 
 impl Cadence {
-    /// Rows may wait for `every`; `cells` changed cells are reason enough at any time.
+    /// Rows wait at most for `every`; `cells` changed cells cause an earlier flush.
     pub(crate) fn new(every: Duration, cells: usize, now: Instant, offset: u64) -> Self {
         Cadence { every, cells, last: now, flushed: offset, following: false }
     }
 
-    /// A flush has begun, or would have if anything had changed.
+    /// A flush has started, or would have if anything had changed.
     pub(crate) fn begun(&mut self, now: Instant, offset: u64) {
         (self.last, self.flushed, self.following) = (now, offset, false);
     }
 
-    /// Whether a backlog is being worked off.
+    /// Whether a backlog is being folded.
     pub(crate) fn behind(&self, position: u64) -> bool {
         !self.following && position.saturating_sub(self.flushed) >= BACKLOG
     }
 
-    /// When to look again, if nothing happens.
+    /// Time of the next check without other events.
     pub(crate) fn next(&self) -> Instant {
         self.last + self.every
     }
 
-    /// Whether to flush, with all below `position` folded, `dirty` cells changed, and the log last seen to end at
-    /// `seen_end`.
+    /// Whether to flush. All records below `position` are folded, `dirty` cells have changed, and the log ended at `seen_end` when its end
+    /// was last read.
     pub(crate) fn due(&mut self, now: Instant, position: u64, seen_end: Option<u64>, dirty: usize) -> bool {
         let met_end = seen_end.is_some_and(|end| self.flushed < end && end <= position);
         let behind = self.behind(position);
@@ -71,7 +71,7 @@ mod tests {
     fn what_follows_the_log_is_written_by_the_clock() {
         let (mut cadence, start) = cadence();
         assert!(!cadence.due(start, 110, Some(110), 5));
-        // However much it is, once the end was met.
+        // However large it is, once the end was reached.
         assert!(!cadence.due(start + EVERY / 2, 110 + 2 * BACKLOG, Some(110 + 2 * BACKLOG), 5));
         assert!(cadence.due(start + EVERY, 110 + 2 * BACKLOG, Some(110), 5));
         cadence.begun(start + EVERY, 110 + 2 * BACKLOG);

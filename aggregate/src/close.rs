@@ -1,16 +1,18 @@
-//! The close of a month: figures stay, sketches go.
+//! The close of a month: figures stay, sketches are removed.
 //!
-//! Whoever closes a month is a *run* with a random number. It
-//! 1. notes of each stream the window that is open: all windows below have ended, so their rows are final;
-//! 2. adds up what the ended windows say, and estimates visitors from all sketches there are;
-//! 3. writes that to `month_closed…` under its own number, and last a row of `month_close`;
-//! 4. waits, and looks which run finished first: that one counts, whoever it was;
-//! 5. removes what the figures contain from the tables of open months, and empties the sketches of the rest.
+//! A process that closes a month is a *run* with a random number. It
+//! 1. records the open window of each stream: all windows below have ended, so their rows are final;
+//! 2. adds up the rows of the ended windows, and estimates visitors from all existing sketches;
+//! 3. writes the results to `month_closed…` under its number, and finally a row of `month_close`;
+//! 4. waits, and reads which run finished first: only the figures of that run count;
+//! 5. removes the rows that the figures contain from the tables of open months, and the sketches of all other rows.
 //!
-//! A run that dies before 3 has ended left rows that nobody reads; the next run does all of it anew. Two runs at once, on any
-//! machines, write the same numbers, and only one counts. Nothing is removed before the first has finished for good, so a run that
-//! read while rows were being removed finished later and does not count. Rows that come back (an aggregator folds a window again, a
-//! zombie's insert arrives) are known by their window, left out by reports, and removed by the next sweep.
+//! A run that dies during step 3 leaves rows that no query reads; the next run starts from step 1. Concurrent runs on any machines write
+//! the same numbers, and only one counts.
+//!
+//! Nothing is removed before the first run has certainly finished. A run that read while rows were being removed therefore finished later,
+//! and does not count. Rows can come back: an aggregator folds a window again, or an insert of a dead process arrives late. They are
+//! recognised by their window, excluded from reports, and removed by the next sweep.
 
 use chrono::{DateTime, Utc};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
@@ -24,7 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::{CallError, Work};
 
-/// Tables whose rows are of windows.
+/// Tables whose rows belong to windows.
 const TABLES: [&str; 7] = [
     "site_hourly",
     "page_daily",
@@ -43,38 +45,38 @@ const FIGURES: [&str; 6] = [
     "month_closed_robot",
     "month_closed_robot_page",
 ];
-/// Tables whose figures ClickHouse adds up by itself: from, into, and the columns of the key beside project and month.
+/// Tables whose figures ClickHouse adds up by itself: source, target, and the columns of the key besides project and month.
 const SUMS: [[&str; 3]; 4] = [
     ["breakdown_daily", "month_closed_breakdown", "dimension, value"],
     ["not_found_daily", "month_closed_not_found", "path, referrer"],
     ["robot_daily", "month_closed_robot", "kind, name"],
     ["robot_page_daily", "month_closed_robot_page", "path, robot_group"],
 ];
-/// Of these, the ones with sketches.
+/// The tables of `TABLES` with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
-/// How long the last word may take in ClickHouse, seconds. Its time is drawn at its beginning. Less than [`SETTLE`], after which a
-/// run believes that no other finished before it.
+/// Longest execution of a run's last insert in ClickHouse, in seconds. ClickHouse sets the row's time when the insert starts. Less than
+/// [`SETTLE`], after which a run assumes that no other has finished before it.
 const LAST_WORD: &str = "5";
-/// Rows sent at once.
+/// Rows of one insert.
 const BATCH: usize = 5_000;
-/// Rows of pages asked for at once, unless one project has more.
+/// Most rows of pages in one query, unless a single project has more.
 const PAGE_ROWS: u64 = 300_000;
 
 /// Refused beacons of a project, by reason and host.
 type Refused = BTreeMap<(String, String), u64>;
 
-/// Why a month is not closed.
+/// Why closing a month failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// ClickHouse refused or went away.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// A stored sketch is none.
+    /// A stored sketch is invalid.
     #[error("a stored sketch of {project} does not decode: {cause}")]
     Sketch {
-        /// Whose.
+        /// The project of the sketch.
         project: String,
-        /// Why not.
+        /// Why it does not decode.
         cause: SketchDecodeError,
     },
     /// The operating system gave no randomness.
@@ -82,16 +84,16 @@ pub enum CloseError {
     Random(getrandom::Error),
 }
 
-/// What a close did.
+/// Result of a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     /// The month.
     pub month: Month,
-    /// Projects with figures.
+    /// Number of projects with figures.
     pub projects: u64,
-    /// Views in them.
+    /// Views in these figures.
     pub views: u64,
-    /// Whether this run's figures count, or those of another that was faster.
+    /// Whether the figures of this run count, or those of another run that finished earlier.
     pub ours: bool,
 }
 
@@ -137,7 +139,7 @@ pub(crate) fn first_day(month: Month) -> u16 {
     month.first_hour().day().0
 }
 
-/// As ClickHouse names a month's partition.
+/// The name of a month's partition in ClickHouse.
 fn partition(month: Month) -> u32 {
     u32::from(month.year()) * 100 + u32::from(month.number())
 }
@@ -152,8 +154,8 @@ impl Closer {
         Closer { client: Work::Maintenance.client(client) }
     }
 
-    /// Months that ended `after` before `now` or earlier and are not closed yet; those that are closed are swept. Months in which nothing
-    /// was counted have nothing to close.
+    /// Months that ended `after` before `now` or earlier and are not closed yet. Closed months are swept. Months without rows need no
+    /// close.
     ///
     /// # Errors
     /// ClickHouse refused or went away.
@@ -179,7 +181,8 @@ impl Closer {
         Ok(self.winner(month).await?.is_some())
     }
 
-    /// Who closed the month, if anybody did: not before it is certain, and readers who did not know it are done.
+    /// The run that closed the month, if there is one. Returns once the result is certain, and reads that started without knowing of the
+    /// close have finished.
     async fn settled(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
         let Some(winner) = self.winner(month).await? else { return Ok(None) };
         let now = self.client.query("SELECT toUnixTimestamp64Micro(now64(6, 'UTC'))").fetch_one::<i64>().await;
@@ -193,7 +196,7 @@ impl Closer {
         self.winner(month).await
     }
 
-    /// Closes a month, which the caller knows to be over. Does nothing but sweep where it is closed already.
+    /// Closes a month that has ended; the caller has verified that. If it is closed already, only sweeps.
     pub async fn close(&self, month: Month) -> Result<Closed, CloseError> {
         if let Some(winner) = self.settled(month).await? {
             self.sweep(month, &winner).await?;
@@ -211,7 +214,7 @@ impl Closer {
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
-            // Its time was over before it was closed: the retention removes its figures, and every row that they are of.
+            // The retention period ended before the close: ClickHouse's retention removes the figures and the rows behind them.
             return Ok(Closed { month, projects, views, ours: true });
         };
         self.sweep(month, &winner).await?;
@@ -277,7 +280,7 @@ impl Closer {
             let held = of_project.get_or_insert_with(|| SiteMonth::new(row.project.clone(), month));
             held.add(&row, frontier.contains(row.stream, row.window_start))?;
         }
-        // Whose beacons were all refused.
+        // Projects with refused beacons only.
         for (project, rejected) in refused {
             ready.push(SiteMonth::new(project, month).row((month, run), rejected, &[]));
         }
@@ -299,7 +302,7 @@ impl Closer {
         Ok(refused)
     }
 
-    /// Views by robots, of each project: (day, views).
+    /// Views by robots, by project: (day, views).
     async fn robots(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Vec<(u16, u64)>>, CloseError> {
         let sql = format!(
             "SELECT project, groupArray((toUInt16(day), total)) AS days FROM (\
@@ -312,7 +315,7 @@ impl Closer {
         Ok(rows.into_iter().map(|row| (row.project, row.days)).collect())
     }
 
-    /// `month_closed_page`, a few projects at a time: sorting a month's pages as a whole would take all memory.
+    /// Writes `month_closed_page`, a few projects at a time: sorting a month's pages as a whole would take all memory.
     async fn write_pages(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(), CloseError> {
         const READING: &str = "reading a month's pages";
         let sql = "SELECT project, count() AS rows FROM page_daily WHERE toYYYYMM(day) = {partition:UInt32} GROUP BY project ORDER BY project";
@@ -388,7 +391,7 @@ impl Closer {
         }
     }
 
-    /// One of [`SUMS`]: views by project and `columns`.
+    /// Writes one of [`SUMS`]: views by project and `columns`.
     async fn write_sums(
         &self,
         month: Month,
@@ -412,7 +415,7 @@ impl Closer {
         query.execute().await.map_err(failed("writing a month's breakdowns, referrers and robots"))
     }
 
-    /// The run's last word.
+    /// Writes the run's row of `month_close`, which finishes the run.
     async fn finish(
         &self,
         month: Month,
@@ -432,7 +435,8 @@ impl Closer {
         query.execute().await.map_err(failed("ending the close of a month"))
     }
 
-    /// Removes what the figures contain, the sketches of all else, and what other runs wrote. Does nothing where nothing of it is left.
+    /// Removes the rows that the figures contain, the sketches of all others, and the figures of other runs. Does nothing if none of these
+    /// is left.
     async fn sweep(&self, month: Month, winner: &MonthCloseRow) -> Result<(), CloseError> {
         const REMOVING: &str = "removing what a closed month no longer needs";
         let (partition, contained) = (partition(month), storage::contained(&Frontier::of(winner)));
@@ -449,8 +453,8 @@ impl Closer {
                 self.client.query(&sql).execute().await.map_err(failed(REMOVING))?;
             }
         }
-        // Replaced parts stay on the disk for `old_parts_lifetime` (eight minutes), and in a table that is at rest until somebody looks
-        // for them. Dropping a partition looks; there is none of this name.
+        // Replaced parts stay on disk for `old_parts_lifetime` (eight minutes), and in an idle table until ClickHouse checks for them.
+        // Dropping a partition triggers that check; no partition has this name.
         for table in SKETCHED {
             let sql = "SELECT toUInt8(1) FROM system.parts WHERE database = currentDatabase() AND table = {table:String} AND partition = {partition:String} \
                        AND NOT active LIMIT 1";
@@ -476,7 +480,7 @@ impl Closer {
         let (month, run) = (first_day(month), winner.run);
         for table in FIGURES {
             let others = format!("month = toDate({month}) AND run != {run}");
-            // One that has not finished may be at work still; it is gone an hour later.
+            // A run that has not finished may still be running; an hour later it cannot be.
             let old = format!(
                 "(SELECT max(finished) < now64(6, 'UTC') - INTERVAL 1 HOUR FROM month_close WHERE run = {run})"
             );
@@ -507,7 +511,7 @@ pub fn is_due(month: Month, now: DateTime<Utc>, after: Duration) -> bool {
     month.end_hour().start() + after <= now
 }
 
-/// Projects whose pages are read together.
+/// Groups of projects whose pages are read together.
 fn chunks(sizes: &[ProjectRows]) -> impl Iterator<Item = &[ProjectRows]> {
     let mut rest = sizes;
     std::iter::from_fn(move || {
@@ -523,7 +527,7 @@ fn chunks(sizes: &[ProjectRows]) -> impl Iterator<Item = &[ProjectRows]> {
     })
 }
 
-/// What a report would say: a whole number, and its error to 4 decimals.
+/// The estimate as in a report: a whole number, and its error to 4 decimals.
 pub(crate) fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
     let estimate = sketch.estimate();
     (estimate.value.round() as u64, (estimate.error * 1e4).round() / 1e4)
@@ -531,13 +535,13 @@ pub(crate) fn estimate(sketch: &VisitorSketch) -> (u64, f64) {
 
 pub(crate) fn merge(sketch: &mut VisitorSketch, encoded: &[u8], project: &str) -> Result<(), CloseError> {
     if encoded.is_empty() {
-        // Another run has closed the month meanwhile, and counts.
+        // Another run has closed the month meanwhile, and its figures count.
         return Ok(());
     }
     sketch.merge_encoded(encoded).map_err(|source| CloseError::Sketch { project: project.to_owned(), cause: source })
 }
 
-/// One project's month while its hours are added up.
+/// The hours of one project's month while they are added up.
 struct SiteMonth {
     project: String,
     first: Hour,

@@ -1,8 +1,8 @@
-//! Whether a month that is due may be closed: once the ledger has all records that the logs had accepted when it became due.
+//! Whether a due month may be closed: only when the ledger has all records that the logs had accepted when the month became due.
 //!
-//! The first aggregator that sees that a month is due notes the end of each live stream (table `month_due`). Every record that was accepted
+//! The first aggregator that finds a month due records the end of each live stream (table `month_due`). Every record that was accepted
 //! before `close_after_hours` had passed is below these ends. The month may be closed when the ledger has counted each stream up to its
-//! noted end. An idle stream is counted up to its end already; a busy one passes its noted end with the next flush.
+//! recorded end. An idle stream is already counted up to its end; a busy one passes its recorded end with the next flush.
 
 use crate::close::{CloseError, Closer, failed, first_day};
 use clickhouse::Row;
@@ -40,11 +40,11 @@ pub struct StreamPosition {
 pub struct StreamRecords {
     /// The stream.
     pub stream: u64,
-    /// How many records.
+    /// Number of records.
     pub records: u64,
 }
 
-/// What follows from the positions of all live streams.
+/// The decision from the positions of all live streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Close the month. The log no longer holds these uncounted records, so no close can contain them.
@@ -81,7 +81,7 @@ pub fn decide(positions: &[StreamPosition]) -> Decision {
         if waits_for > 0 {
             waits.push(StreamRecords { stream, records: waits_for });
         }
-        // A stream without a row may have been counted so long ago that its rows have expired.
+        // The ledger's rows of a stream expire, so a stream without a row may have been counted long ago.
         let gone = counted.map_or(0, |counted| begin.min(end).saturating_sub(counted));
         if gone > 0 {
             lost.push(StreamRecords { stream, records: gone });
@@ -91,8 +91,8 @@ pub fn decide(positions: &[StreamPosition]) -> Decision {
 }
 
 impl Closer {
-    /// Decides whether a month may be closed. `logs` are the ranges of all live streams, read after the month was found to be due: their
-    /// ends are noted the first time. Streams that are not among them are retired and do not delay it.
+    /// Decides whether a month may be closed. `logs` are the ranges of all live streams, read after the month was found to be due; their
+    /// ends are recorded the first time. Streams that are not among them are retired and do not delay the close.
     ///
     /// # Errors
     /// ClickHouse refused or went away.
@@ -118,7 +118,7 @@ impl Closer {
         Ok(decide(&logs.iter().map(position).collect::<Vec<_>>()))
     }
 
-    /// The same without access to the logs, by the ends that an aggregator noted; none if no aggregator has.
+    /// The same without access to the logs, by the ends that an aggregator recorded; none if no aggregator has.
     ///
     /// # Errors
     /// ClickHouse refused or went away.
@@ -189,7 +189,7 @@ mod tests {
         let lost = vec![StreamRecords { stream: 1, records: 20 }];
         assert_eq!(decide(&[at(1, Some(40), 60, 60)]), Decision::Close { lost: lost.clone() });
         assert_eq!(decide(&[at(1, Some(40), 90, 60)]), Decision::Close { lost });
-        // Of what it still holds, the rest is waited for.
+        // The close waits for the uncounted records that the log still has.
         let waits = vec![StreamRecords { stream: 1, records: 10 }];
         assert_eq!(decide(&[at(1, Some(40), 50, 60)]), Decision::Wait(waits));
         // Its rows of the ledger have expired, and its records with them.

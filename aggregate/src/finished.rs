@@ -1,11 +1,10 @@
-//! Visitors as plain numbers, for whoever asks with SQL: estimated from the sketches of days and months that are not closed, every
-//! few minutes, where their rows have changed.
+//! Visitor estimates for SQL: computed every few minutes from the sketches of days and months that are not closed, if their rows have
+//! changed.
 //!
-//! Which have changed is told by a mark: what (hour, stream, window, source, version) of all rows of a project's day come to. The mark that is
-//! written is the one that was asked for *before* the sketches were read. Rows that come in between are in the figure or not, and
-//! either way the mark is not theirs, so the next look makes the figure anew. Of several figures the one whose reading began last counts,
-//! whoever wrote last. So several nodes may do this at once, and any may
-//! die at any moment: what is wrong afterwards has a mark that says so.
+//! A checksum of (hour, stream, window, source, version) over all rows of a project's day tells whether they have changed. The stored
+//! checksum is the one that was read *before* the sketches. Rows that arrive in between may be in the estimate or not. In both cases their
+//! checksum differs, so the next check recomputes the estimate. Of several estimates the one whose read started last counts, not the one
+//! written last. So several nodes may do this concurrently, and each may die at any time: an outdated estimate has a checksum that differs.
 
 use crate::close::{CloseError, estimate, failed, merge};
 use clickhouse::{Client, Row};
@@ -14,7 +13,7 @@ use schemas::{Day, VisitorSketch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Projects looked at together, so that the days of no more of them are in memory, and every row is read once.
+/// Projects in one query for changed days. It bounds the days in memory, and every row is read once.
 const LOOKED_AT: usize = 2_000;
 /// Projects whose sketches are read together.
 const PROJECTS: usize = 200;
@@ -26,7 +25,7 @@ struct Changed {
     project: String,
     day: u16,
     mark: u64,
-    /// When it was looked, by ClickHouse's clock.
+    /// Time of the query, by ClickHouse's clock.
     looked: i64,
 }
 
@@ -38,10 +37,10 @@ struct HourSketch {
     sketch: Vec<u8>,
 }
 
-/// Brings `finished_day` and `finished_month` up to date. Returns how many days of projects had changed.
+/// Updates `finished_day` and `finished_month`. Returns the number of changed days of projects.
 ///
 /// # Errors
-/// ClickHouse refused, or a stored sketch is none. What was written until then is right.
+/// ClickHouse refused, or a stored sketch is invalid. The estimates written so far are right.
 pub async fn finish(client: &Client) -> Result<u64, CloseError> {
     let sql = "SELECT project FROM site_hourly WHERE toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
                GROUP BY project ORDER BY project";
@@ -68,7 +67,7 @@ pub async fn finish(client: &Client) -> Result<u64, CloseError> {
     Ok(days)
 }
 
-/// The days of these projects, from the first to the last by name, whose rows are not those that their figure was made of.
+/// The days of the projects from `first` to `last` by name whose rows differ from those of the stored estimate.
 async fn changed(client: &Client, first: &str, last: &str) -> Result<Vec<Changed>, CloseError> {
     let sql = "SELECT project, day, found AS mark, toUnixTimestamp64Micro(now64(6, 'UTC')) AS looked FROM (\
                SELECT project, toDate(hour) AS day, \
@@ -81,7 +80,7 @@ async fn changed(client: &Client, first: &str, last: &str) -> Result<Vec<Changed
     query.fetch_all().await.map_err(failed(LOOKING))
 }
 
-/// Reads the sketches of some projects' month, one after another, and writes the figures of its changed days and its own.
+/// Reads the sketches of some projects' month, one after another, and writes the estimates of its changed days and of the month.
 async fn estimates(
     client: &Client,
     (month, updated): (u16, i64),
@@ -124,7 +123,7 @@ async fn estimates(
         *day = row.day;
         merge(of_day, &row.sketch, &row.project)?;
     }
-    // The days' marks say that all is done, so they come last.
+    // The checksums of the days mark the estimates as up to date, so the days are written last.
     let stored = async {
         storage::insert(client, "finished_month", &months).await?;
         storage::insert(client, "finished_day", &days).await

@@ -1,8 +1,8 @@
 //! The fold: records of one window → accumulators → absolute rows. A function of the log; no clock, no I/O.
 //!
-//! What a page view costs is waiting for memory, so what it touches lies together: a project's day is found once and
-//! holds its own small table of breakdowns and its last hour; a page is found by the hash of all it is told by, without
-//! a detour through its path's number. Nothing but hashing and comparing happens to text that was seen before.
+//! The cost of a page view is waiting for memory, so the data that it touches is stored together. A project's day is looked up once, and
+//! contains its own small table of breakdowns and its last hour. A page is found by the hash of its whole key, without a lookup of its
+//! path. Text that was seen before is only hashed and compared.
 
 mod capped;
 mod cells;
@@ -31,20 +31,20 @@ use texts::{Text, Texts};
 
 use crate::window::WindowStart;
 
-/// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
+/// Version of the fold's rules. Raise it if the same log would give other rows; see delivery in ARCHITECTURE.md.
 pub const FOLD_VERSION: u32 = 5;
 
-/// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone: no row is
-/// part of another one's sum, or their difference would show a value below the threshold.
+/// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone. If one sum
+/// contained the rows of another, their difference could reveal a value below the threshold.
 const NOT_FOUND: u16 = 404;
 
-/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default. All sources
-/// together have these limits, since a client can forge its source, too.
+/// Limits of a window on data that clients can forge. They are part of the fold's rules: only tests use others than the default. All
+/// sources together share these limits, since a client can forge its source, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Referrers of a missing page (by source), and hosts of refused beacons of one reason, that have a row of their own.
+    /// Referrers of a missing page (by source), and hosts of refused beacons of one reason, that have their own row.
     pub names: usize,
-    /// Pages (path, status and source) of a project and day; as many of robots (path, group and source).
+    /// Pages (path, status and source) of a project and day; the same limit applies to robots (path, group and source).
     pub pages: u32,
     /// Values (by source) of one dimension of a project and day; also names of its robots.
     pub values: u32,
@@ -64,22 +64,22 @@ struct ProjectDayKey {
 
 #[derive(Default)]
 struct ProjectDay {
-    /// Where the hour of the last view is among the sites: views come nearly in order of time.
+    /// Position of the hour of the last view among the sites: views arrive nearly in order of time.
     last_hour: Option<(Hour, Source, u32)>,
     /// Found by value, dimension and source.
     counts: HashTable<Count>,
-    /// How many values of each dimension these are, without the empty ones.
+    /// Number of values of each dimension, without the empty ones.
     values: [u32; Dimension::ALL.len()],
-    /// Pages of the day, without those of the overflow.
+    /// Pages of the day, except those in the overflow.
     pages: u32,
-    /// Robots (kind and name) of the day, without those that have no name.
+    /// Robots (kind and name) of the day, except those without a name.
     robots: u32,
-    /// Pages (path and group of robots) that robots opened, without those of the overflow.
+    /// Pages (path and group of robots) that robots opened, except those in the overflow.
     robot_pages: u32,
 }
 
 impl ProjectDay {
-    /// The count of a value from one source, begun if it is new; of the empty value if the dimension has as many as it may.
+    /// The count of a value from one source, created if it is new; if the dimension is at its limit, the count of the empty value.
     #[inline]
     fn count(
         &mut self,
@@ -115,7 +115,7 @@ struct Count {
     views: u64,
 }
 
-/// A project's hour, by source. The project is where its day is among the project-days.
+/// A project's hour, by source. `project_day` is the position of its day.
 struct SiteKey {
     project_day: u32,
     hour: Hour,
@@ -154,12 +154,12 @@ struct RejectionKey {
     reason: Reason,
 }
 
-/// The reason of a row of `rejection_daily`.
+/// The reason in a row of `rejection_daily`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Reason {
-    /// Of refused beacons.
+    /// A reason for refused beacons.
     Refused(RejectionReason),
-    /// Of views counted without a fact: no refused beacons.
+    /// A reason for views counted without a fact, which are not refused beacons.
     Dropped(Fact, Cause),
 }
 
@@ -172,7 +172,7 @@ impl Reason {
     }
 }
 
-/// One tally, before it is known not to be a repeat.
+/// A tally that has not been checked for a repeat.
 struct Tally<'a> {
     project: &'a str,
     day: Day,
@@ -181,7 +181,7 @@ struct Tally<'a> {
     host: &'a str,
 }
 
-/// The names of the classes, by number.
+/// The names of the classes, indexed by number.
 struct ClassTexts {
     devices: [Text; 7],
     browsers: [Text; 10],
@@ -204,14 +204,14 @@ impl ClassTexts {
     }
 }
 
-/// What became of the window's records so far.
+/// Counts of the window's records, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// Records read.
     pub seen: u64,
     /// Page views counted.
     pub accepted: u64,
-    /// Page views and tallies whose id had come before.
+    /// Page views and tallies with a repeated id.
     pub duplicate: u64,
     /// Tallies of refused beacons.
     pub tallies: u64,
@@ -219,11 +219,11 @@ pub struct Outcomes {
     pub rejected_beacons: u64,
     /// Records that do not decode.
     pub undecodable: u64,
-    /// Offsets whose records are lost, which the log marks as a hole.
+    /// Offsets whose records are lost: the log marks them as a hole.
     pub lost: u64,
 }
 
-/// Absolute rows: all that changed since the last freeze, as of `next_offset`.
+/// Absolute rows: everything that has changed since the last freeze, as of `next_offset`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
     /// `site_hourly`.
@@ -263,7 +263,7 @@ impl Rows {
     }
 }
 
-/// The accumulators of one open window. Begun empty at the window's start; never read back from ClickHouse.
+/// The accumulators of one open window. They are empty at the window's start, and never read back from ClickHouse.
 pub struct WindowState {
     stream: StreamId,
     start: WindowStart,
@@ -284,7 +284,7 @@ pub struct WindowState {
     pages: Cells<PageKey, PageCell>,
     not_found: Cells<MissingPageKey, CappedCounts>,
     rejections: Cells<RejectionKey, CappedCounts>,
-    /// Changed referrers and hosts in these two.
+    /// Number of changed referrers and hosts in these two.
     dirty_capped: usize,
     robots: Cells<RobotKey, u64>,
     robot_pages: Cells<RobotPageKey, u64>,
@@ -296,7 +296,7 @@ impl WindowState {
         Self::with_limits(stream, start, Limits::default())
     }
 
-    /// An empty window with limits of its own.
+    /// An empty window with the given limits.
     pub fn with_limits(stream: StreamId, start: WindowStart, limits: Limits) -> Self {
         let mut texts = Texts::default();
         WindowState {
@@ -324,7 +324,7 @@ impl WindowState {
         }
     }
 
-    /// Where the window began.
+    /// The start of the window.
     pub fn start(&self) -> WindowStart {
         self.start
     }
@@ -334,7 +334,7 @@ impl WindowState {
         self.next_offset
     }
 
-    /// What became of the records.
+    /// Counts of the records by outcome.
     pub fn outcomes(&self) -> Outcomes {
         self.outcomes
     }
@@ -350,14 +350,14 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
+    /// Number of accumulators: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
         let of_robots = self.robots.len() + self.robot_pages.len();
         self.sites.len() + self.pages.len() + counts + of_robots + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
-    /// Bytes on the heap, by their capacity.
+    /// Bytes on the heap, by capacity.
     pub fn memory_bytes(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.allocation_size()).sum();
         let sketches = self.sites.values().map(|site| &site.sketch).chain(self.pages.values().map(|page| &page.sketch));
@@ -373,8 +373,8 @@ impl WindowState {
         self.not_found.values().chain(self.rejections.values())
     }
 
-    /// Folds the next record. Offsets follow one another without a gap; a record that does not decode is counted and
-    /// skipped, and the error returned for the log.
+    /// Folds the next record. Offsets must follow one another without gaps. A record that does not decode is counted and skipped; its error
+    /// is returned for logging.
     pub fn apply(&mut self, offset: u64, bytes: &[u8]) -> Result<(), record::DecodeError> {
         debug_assert_eq!(offset, self.next_offset, "records are folded in order, without gaps");
         self.next_offset = offset + 1;
@@ -384,7 +384,7 @@ impl WindowState {
             Ok(Record::Rejections(tally)) => self.rejections(&tally),
             Ok(Record::DroppedFacts(tally)) => self.dropped_facts(&tally),
             Ok(Record::ReportedMissing(tally)) => {
-                // Only the ledger counts these so far: their table comes with a later migration.
+                // Only the ledger counts these, since no table stores them.
                 self.is_new_tally(tally.project, tally.id);
             }
             Err(error) => {
@@ -395,7 +395,7 @@ impl WindowState {
         Ok(())
     }
 
-    /// Passes offsets whose records are lost, up to `next_offset`.
+    /// Skips offsets whose records are lost, up to `next_offset`.
     pub fn pass_hole(&mut self, next_offset: u64) {
         self.outcomes.lost += next_offset.saturating_sub(self.next_offset);
         self.next_offset = self.next_offset.max(next_offset);
@@ -404,7 +404,7 @@ impl WindowState {
     fn page_view(&mut self, view: &PageViewRef<'_>) {
         let slug = self.hasher.hash_one(view.project.as_bytes());
         if view.event_id != 0 {
-            // An id is its project's: a stranger's page must not be able to silence another project's view.
+            // The hash includes the project, so that a page of one project cannot suppress views of another by reusing ids.
             let id = self.hasher.hash_one((slug, view.event_id));
             if self.ids.find(id, |&seen| seen == id).is_some() {
                 self.outcomes.duplicate += 1;
@@ -414,7 +414,7 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
-        // An hour has a row even if robots alone were there: every hour in which something was counted has one.
+        // Every hour in which anything was counted has a row, even if only robots came.
         let site = self.site(project_day, view.hour, view.source);
         if view.bot_class != BotClass::Person {
             self.robot(project_day, view.bot_class, view.bot, view.source);
@@ -449,10 +449,10 @@ impl WindowState {
         self.count(project_day, view.source, &values);
     }
 
-    /// Counts a tally in the ledger, as a repeat if its id came before. An id of 0 is none.
+    /// Counts a tally in the ledger; as a repeat if its id is known. An id of 0 means none.
     fn is_new_tally(&mut self, project: &str, id: u64) -> bool {
         if id != 0 {
-            // Apart from the ids of views: the two are drawn independently.
+            // Separate from the ids of views: the two are drawn independently.
             let id = self.hasher.hash_one((self.hasher.hash_one(project.as_bytes()), id, "tally"));
             if self.ids.find(id, |&seen| seen == id).is_some() {
                 self.outcomes.duplicate += 1;
@@ -484,7 +484,7 @@ impl WindowState {
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
-        // Tallies carry no source.
+        // Tallies contain no source.
         let host = Name { text: self.texts.intern(tally.host), source: Source::Beacon };
         self.dirty_capped += self.rejections.change(position).count(host, tally.count, &self.hosts, self.limits.names);
     }
@@ -521,7 +521,7 @@ impl WindowState {
     fn missing_page(&mut self, project_day: u32, page: u32, view: &PageViewRef<'_>) {
         let text = if view.arrival {
             let host = self.texts.intern(view.referrer_host);
-            // It is one of the dimension's values, though its row is elsewhere: a count of 0 has no row.
+            // The host takes one of the dimension's values, though its row is in another table: a count of 0 has no row.
             let day = self.project_days.peek(project_day);
             let of = (Dimension::Referrer, view.source);
             let counted = day.count(&self.hasher, of, host, self.limits.values).value;
@@ -550,13 +550,13 @@ impl WindowState {
         self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status, source))
     }
 
-    /// Position of a page that was not found: a new one, or the overflow if the day has as many pages as it may.
+    /// Position of a page that is new in the window; the overflow if the day has as many pages as it may.
     #[cold]
     fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16, source: Source) -> u32 {
         if path != MORE_PATH {
             let pages = &mut self.project_days.peek(project_day).pages;
             if *pages >= self.limits.pages {
-                // Its sketch has the coordinates of readers of several paths: one of each for a reader.
+                // Its sketch contains coordinates of readers of several paths: one per path for a reader.
                 return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 }, source);
             }
             *pages += 1;

@@ -2,14 +2,16 @@
 //!
 //! # Delivery
 //!
-//! A log delivers at least once, and counters double under redelivery. So no row is a delta: each states that the
-//! records of its window below `next_offset` add up to this. Any process may write such a fact twice, late, or as a
-//! zombie; readers take the one that knows most. The steps, each safe to be killed in:
+//! A log delivers at least once, and counters double under redelivery. So no row is a delta: each row states the sum of the records of its
+//! window below `next_offset`. Any process may write such a fact twice, late, or after it was replaced; queries use the row with the
+//! highest `next_offset`.
 //!
-//! 1. *fold* records into the open [`window`]'s accumulators, begun empty at its first record ([`fold`]);
+//! The steps, at each of which the process may be killed:
+//!
+//! 1. *fold* records into the open [`window`]'s accumulators, which are empty at its first record ([`fold`]);
 //! 2. *flush*: freeze at an offset, insert all changed rows, the ledger's last ([`store`]);
 //! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
-//! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse to go on.
+//! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse.
 
 mod cadence;
 pub mod close;

@@ -1,11 +1,11 @@
-//! Metrics of writing rows, of all partitions together.
+//! Metrics of flushes, over all partitions.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
-/// Upper bounds of the buckets of a flush's time, in seconds. A ClickHouse that answers nothing is given up after
+/// Upper bounds of the buckets of a flush's time, in seconds. If ClickHouse does not answer, the flush is given up after
 /// `clickhouse_timeout_ms`, 30 s by default.
 const BUCKETS_SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -23,7 +23,7 @@ impl Default for FlushMetrics {
 }
 
 impl FlushMetrics {
-    /// Notes an attempt to insert a flush's rows. One that failed is repeated, and each attempt counts.
+    /// Records an attempt to insert a flush's rows. A failed attempt is repeated, and each attempt counts.
     pub(crate) fn note(&self, is_written: bool, took: Duration) {
         if is_written {
             self.seconds.observe(took.as_secs_f64());
@@ -32,7 +32,7 @@ impl FlushMetrics {
         }
     }
 
-    /// Registers them.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "flush_seconds",

@@ -1,19 +1,19 @@
-//! What a partition's loop tells of itself while it runs: for `/readyz`, `/metrics`, and whoever watches.
+//! Progress of a partition's loop, for `/readyz`, `/metrics` and other monitoring.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Figures of one partition's loop. Written by the loop, read by anybody.
+/// Figures of one partition's loop. The loop writes them; any thread may read them.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Offset after the last record folded.
     pub folded: AtomicU64,
-    /// All rows below this are in ClickHouse, and the log has been told so.
+    /// All rows below this offset are in ClickHouse, and the log has a commit of it.
     pub committed: AtomicU64,
-    /// Where ClickHouse was older than the log at the start: records below this offset had been counted before. 0 otherwise.
+    /// If ClickHouse was older than the log at the start: records below this offset had been counted before. 0 otherwise.
     pub counted_before: AtomicU64,
     /// First offset of the open window.
     pub window: AtomicU64,
-    /// Accumulators held.
+    /// Number of accumulators.
     pub cells: AtomicU64,
     /// Bytes of records in the open window.
     pub window_bytes: AtomicU64,
@@ -21,13 +21,13 @@ pub struct Progress {
     pub undecodable: AtomicU64,
     /// Rows written since the start of the process.
     pub rows: AtomicU64,
-    /// Writes to ClickHouse that failed since the start; each was sent again.
+    /// Failed writes to ClickHouse since the start; each was repeated.
     pub failed_writes: AtomicU64,
-    /// Commits that failed since the start.
+    /// Failed commits since the start.
     pub failed_commits: AtomicU64,
-    /// Whether ClickHouse refuses rows at present.
+    /// Whether ClickHouse currently refuses rows.
     pub store_fails: AtomicBool,
-    /// Whether the log cannot be read at present.
+    /// Whether the log currently cannot be read.
     pub source_fails: AtomicBool,
 }
 

@@ -19,25 +19,25 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How often a loop looks whether a backlog has ended, when no record comes.
+/// Interval of checks for the end of a backlog while no record arrives.
 const LOOK_FOR_END: Duration = Duration::from_millis(50);
 
 /// How a partition is folded.
 #[derive(Clone, Debug)]
 pub struct AggregateConfig {
-    /// How new windows are cut.
+    /// Window policy of new windows.
     pub cut: Cut,
-    /// How long rows may wait before they are written; six times as long while a backlog is worked off.
+    /// How long rows may wait before they are written; six times as long during a backlog.
     pub flush_every: Duration,
     /// Changed cells that cause a flush before its time.
     pub flush_cells: usize,
-    /// How long the last flush may take when stopping.
+    /// Longest time of the last flush at a stop.
     pub stop_within: Duration,
-    /// Whether a stop first reads the log to its end (a log of one's own), or ends where it is (others go on).
+    /// Whether a stop first reads the log to its end (a log that no other process reads), or ends immediately (other members continue).
     pub stop_at_end: bool,
-    /// Whether to go on where ClickHouse is older than the log and the log no longer holds what it lacks.
+    /// Whether to continue if ClickHouse is older than the log and the log no longer holds the missing records.
     pub recover: bool,
-    /// For rehearsals: where to die.
+    /// Failpoint at which the process aborts.
     pub abort_at: Option<Arc<AbortAt>>,
 }
 
@@ -55,16 +55,16 @@ impl Default for AggregateConfig {
     }
 }
 
-/// Why folding stopped. Going on would have given wrong figures.
+/// Why folding stopped. Continuing would have given wrong figures.
 #[derive(Debug, thiserror::Error)]
 pub enum AggregateError {
-    /// The log failed.
+    /// Reading or committing the log failed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// ClickHouse failed at start.
+    /// ClickHouse failed at the start.
     #[error(transparent)]
     Store(#[from] CallError),
-    /// Records of an unfinished window are gone.
+    /// Records of an unfinished window were removed from the log.
     #[error(
         "the log begins at offset {begin}, but the open window began at {needed}: records were removed before they \
          were safely counted. Restore the log, or give up what is gone and begin anew (topic: `headcount topic reset \
@@ -88,7 +88,7 @@ pub enum AggregateError {
         /// End of the log.
         end: u64,
     },
-    /// The record at the window's start is another one than was counted.
+    /// The record at the window's start differs from the one that was counted.
     #[error(
         "the open window began at offset {offset} with a record appended in hour {expected} since the epoch, but the log \
          has one of hour {found} there: the log was made anew or replaced. Restore it, or begin a new one (topic: \
@@ -102,10 +102,10 @@ pub enum AggregateError {
         /// In the log.
         found: u32,
     },
-    /// ClickHouse was replaced by an older copy or emptied, and the log no longer holds what it lacks.
+    /// ClickHouse was replaced by an older copy or emptied, and the log no longer holds the missing records.
     #[error("{0}")]
     OlderStore(OlderStore),
-    /// The log lost its commit.
+    /// The log has lost its commit.
     #[error(
         "the log begins at offset {begin} and has no commit, so the open window is unknown: restore the commit (topic: \
          `headcount topic reset --from-ledger`), or begin a new log (topic: `headcount topic reset --new-log`; journal: \
@@ -115,7 +115,7 @@ pub enum AggregateError {
         /// Oldest offset in the log.
         begin: u64,
     },
-    /// The commit is of other rules and was not drained.
+    /// The commit was written with other rules of the fold, and not drained.
     #[error(
         "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}: start the old version once \
          more and stop it gracefully (SIGTERM) so that it drains, then start this one"
@@ -127,14 +127,14 @@ pub enum AggregateError {
     /// The commit belongs to another stream.
     #[error("the commit found belongs to another log ({found}); expected {expected}")]
     OtherStream {
-        /// In the commit.
+        /// The stream in the commit.
         found: String,
-        /// Of the log.
+        /// The stream of the log.
         expected: String,
     },
 }
 
-/// A window being folded, with the cut that holds for it.
+/// A window being folded, with its window policy.
 struct Open {
     state: WindowState,
     cut: Cut,
@@ -142,26 +142,26 @@ struct Open {
     bytes: u64,
 }
 
-/// What a partition's loop has to do next.
+/// The next step of a partition's loop.
 enum Next {
-    /// Fold these; there may be none.
+    /// Fold these batches; there may be none.
     Records(Vec<RecordBatch>),
     /// A flush has written its rows.
     Written,
-    /// End.
+    /// End the loop.
     Stop,
 }
 
 struct Flush {
     task: JoinHandle<()>,
     commit: Commit,
-    /// Told when the rows are written. Its own, so that nobody takes an earlier flush's end for this one's.
+    /// Notified when this flush is written. One `Notify` per flush, so that no earlier flush is mistaken for it.
     written: Arc<Notify>,
 }
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        // Whoever gives a flush up has not committed it, so it will be folded again.
+        // A flush that is dropped is not committed, so its records will be folded again.
         self.task.abort();
     }
 }
@@ -173,10 +173,10 @@ struct Loop<S, F> {
     store: SummaryStore,
     progress: Arc<Progress>,
     shutdown: Pin<Box<F>>,
-    /// When stopping must be over; set once `shutdown` has resolved.
+    /// Deadline of the stop; set once `shutdown` has resolved.
     stop_at: Option<Instant>,
     open: Option<Open>,
-    /// The cut of the first window, where a commit recorded one.
+    /// The window policy of the first window, if a commit recorded one.
     first_cut: Option<Cut>,
     /// The first window does not end before this offset ([`crate::start::StartingPoint::not_before`]).
     not_before: u64,
@@ -186,8 +186,8 @@ struct Loop<S, F> {
     undecodable_logged: u32,
 }
 
-/// Folds one partition until `shutdown` resolves or an error makes going on wrong. On shutdown what is folded is flushed
-/// and committed, within the configured time; whatever is left then is folded at the next start.
+/// Folds one partition until `shutdown` resolves, or an error would make the figures wrong. At a shutdown the folded records are flushed
+/// and committed, within the configured time; the rest is folded at the next start.
 pub async fn run<S: Source>(
     config: AggregateConfig,
     mut source: S,
@@ -227,7 +227,7 @@ pub async fn run<S: Source>(
             }
             Next::Stop => break,
         };
-        // Of a hole the hour is not known.
+        // The hour of a hole is unknown.
         if let (Some(window), Some(first)) = (expected, batches.first().filter(|first| first.lost() == 0)) {
             let found = first.appended().0;
             if found != window.appended_hour {
@@ -237,7 +237,7 @@ pub async fn run<S: Source>(
         }
         for batch in batches {
             if !this.fold(&batch).await {
-                // Not committed, so the whole window is folded again at the next start.
+                // The window is not committed, so all of it is folded again at the next start.
                 return Ok(());
             }
             // Let other tasks run between batches of a long catch-up.
@@ -258,11 +258,11 @@ pub async fn run<S: Source>(
 }
 
 impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
-    /// What comes next, waiting until the next flush at most.
+    /// The next step, waiting until the next flush at most.
     async fn read(&mut self) -> Result<Next, AggregateError> {
         let most = if self.cadence.behind(self.position) { LOOK_FOR_END } else { Duration::from_millis(500) };
         let wait = match self.flush {
-            // The next one begins when this one has ended.
+            // The next flush starts after this one has ended.
             Some(_) => most,
             None => self.cadence.next().saturating_duration_since(Instant::now()).min(most),
         };
@@ -270,7 +270,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
             tokio::select! {
                 biased;
                 () = &mut self.shutdown => self.stop_at = Some(Instant::now() + self.config.stop_within),
-                // Its commit waits for it, and perhaps the next flush.
+                // The commit waits for this flush, and possibly the next flush.
                 () = async { self.flush.as_ref().expect("guarded").written.notified().await }, if self.flush.is_some() =>
                 {
                     return Ok(Next::Written);
@@ -295,7 +295,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }
     }
 
-    /// Errors that pass are waited out.
+    /// Temporary errors are retried.
     async fn seen(&mut self, read: Result<Vec<RecordBatch>, SourceError>) -> Result<Vec<RecordBatch>, AggregateError> {
         match read {
             Ok(batches) => {
@@ -313,7 +313,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }
     }
 
-    /// Folds a batch. False where a stop came while the end of a window waited for ClickHouse.
+    /// Folds a batch. Returns false if a stop came while the end of a window waited for ClickHouse.
     async fn fold(&mut self, batch: &RecordBatch) -> bool {
         if batch.lost() > 0 {
             return self.pass_hole(batch).await;
@@ -341,8 +341,8 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         true
     }
 
-    /// The window that `offset`, appended at `appended`, belongs to: the open one, or a new one. None where a stop came while the end
-    /// of the open one waited for ClickHouse.
+    /// The window of the record at `offset`, appended at `appended`: the open one, or a new one. None if a stop came while the end of the
+    /// open window waited for ClickHouse.
     async fn window_at(&mut self, offset: u64, appended: Hour) -> Option<&mut Open> {
         let ends = |open: &Open| {
             offset >= self.not_before && open.cut.begins_window(open.state.start(), open.bytes, offset, appended)
@@ -360,8 +360,8 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }))
     }
 
-    /// Counts a hole as lost, whole, in the window that its first offset belongs to: a function of the log, as for records. False where
-    /// a stop came first.
+    /// Counts a whole hole as lost, in the window of its first offset: a function of the log, as for records. Returns false if a stop came
+    /// first.
     async fn pass_hole(&mut self, hole: &RecordBatch) -> bool {
         let (first, next) = (hole.first_offset().max(self.position), hole.next_offset());
         if next <= first {
@@ -380,8 +380,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         true
     }
 
-    /// Writes the last rows of the open window and lets go of it; the next one begins at `next`. False where a stop came
-    /// first.
+    /// Writes the last rows of the open window and drops it; the next window starts at `next`. Returns false if a stop came first.
     async fn end_window(&mut self, next: u64) -> bool {
         let Some(mut ended) = self.open.take() else { return true };
         let rows = ended.state.freeze();
@@ -405,7 +404,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
                     break true;
                 }
                 () = &mut self.shutdown, if !stopping => {
-                    // From here on in any case a bounded time.
+                    // From here on the time is limited in any case.
                     stopping = true;
                     limit = Instant::now() + within;
                     self.stop_at = Some(limit);
@@ -423,7 +422,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         true
     }
 
-    /// Begins to write what changed, if anything did.
+    /// Starts to write the changed rows, if there are any.
     fn start_flush(&mut self) {
         let Some(open) = self.open.as_mut().filter(|open| open.state.is_dirty()) else { return };
         let rows = open.state.freeze();
@@ -439,7 +438,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         self.flush = Some(Flush { task, commit, written });
     }
 
-    /// Waits for the flush under way and commits it. Rows first, then the commit: never the other way round.
+    /// Waits for the current flush and commits it. Rows always precede the commit.
     async fn finish_flush(&mut self) {
         if let Some(flush) = &mut self.flush {
             rethrow((&mut flush.task).await);
@@ -449,7 +448,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }
     }
 
-    /// The last flush, and the word that nothing is folded beyond it.
+    /// The last flush, and a commit that marks the partition as drained.
     async fn drain(&mut self) {
         self.finish_flush().await;
         self.start_flush();
@@ -461,7 +460,7 @@ impl<S: Source, F: Future<Output = ()> + Send> Loop<S, F> {
         }
     }
 
-    /// Commits. A commit that fails loses nothing: the next one says more, and without one more is folded again.
+    /// Commits. A failed commit loses nothing: the next one includes it, and without a next one more records are folded again.
     async fn tell(&mut self, commit: Commit) {
         match self.source.commit(&commit).await {
             Ok(()) => {
@@ -484,7 +483,7 @@ fn rethrow(done: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// What helps against a refusal of rows, by ClickHouse's words.
+/// The remedy for refused rows, by the text of ClickHouse's error.
 fn remedy(error: &str) -> &'static str {
     if ["No space left", "NOT_ENOUGH_SPACE", "Code: 243.", "File too large"].iter().any(|words| error.contains(words)) {
         "ClickHouse's disk is full: free space on it; the rows are stored then"
@@ -493,13 +492,13 @@ fn remedy(error: &str) -> &'static str {
     }
 }
 
-/// Sends the same rows until ClickHouse acknowledges them all.
-/// What the log line of a failed write ends with.
+/// End of the log line of a failed write.
 const AGAIN: &str =
     "rows are not stored yet; sending them again until they are. Nothing is lost: the log keeps their records.";
 
+/// Sends the same rows until ClickHouse acknowledges them all.
 async fn write_until_done(store: &SummaryStore, rows: &Rows, progress: &Progress) {
-    // Over all tries: a backup between two of them would have some of a flush's tables.
+    // The permit covers all attempts: a backup between two of them would have only some tables of a flush.
     let _permit = store.writes().permit().await;
     let mut pause = Duration::from_millis(100);
     while let Err(error) = store.write(rows).await {

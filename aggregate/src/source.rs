@@ -1,31 +1,31 @@
-//! The port to the log, as one partition of it is read.
+//! The interface to the log, for reading one of its partitions.
 
 use crate::window::Commit;
 use schemas::{Hour, StreamId};
 use std::future::Future;
 use std::time::Duration;
 
-/// Records that lie next to one another in the log and were appended in the same hour. They share one buffer: a record is
-/// some 120 bytes, and an allocation for each would cost more than folding it. Or a hole: offsets whose records are lost.
+/// Consecutive records of the log that were appended in the same hour. They share one buffer: a record has about 120 bytes, and an
+/// allocation for each would cost more than folding it. Or a hole: offsets whose records are lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordBatch {
     first_offset: u64,
     appended: Hour,
     bytes: Vec<u8>,
-    /// Where each record ends in `bytes`.
+    /// The end of each record in `bytes`.
     ends: Vec<u32>,
-    /// Offsets of a hole, which has no records.
+    /// Number of offsets of a hole, which has no records.
     lost: u64,
 }
 
 impl RecordBatch {
-    /// An empty batch that begins at `first_offset`.
+    /// An empty batch that starts at `first_offset`.
     pub fn new(first_offset: u64, appended: Hour) -> Self {
         RecordBatch { first_offset, appended, ..RecordBatch::default() }
     }
 
-    /// An empty batch with room for so many records and bytes: one that grows moves its records again and again, and
-    /// touches several times the memory.
+    /// An empty batch with capacity for `records` and `bytes`. A batch that grows would move its records repeatedly, and touch several
+    /// times the memory.
     pub fn with_capacity(first_offset: u64, appended: Hour, records: usize, bytes: usize) -> Self {
         RecordBatch {
             first_offset,
@@ -36,7 +36,7 @@ impl RecordBatch {
         }
     }
 
-    /// A hole of `lost` offsets from `first_offset` on. `appended` is that of the records before it.
+    /// A hole of `lost` offsets that starts at `first_offset`. `appended` is the hour of the records before it.
     pub fn hole(first_offset: u64, appended: Hour, lost: u64) -> Self {
         RecordBatch { first_offset, appended, lost, ..RecordBatch::default() }
     }
@@ -44,7 +44,7 @@ impl RecordBatch {
     /// Adds the record at [`Self::next_offset`].
     pub fn push(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
-        // Batches are bounded by whoever makes them, far below 4 GiB.
+        // The sources limit batches far below 4 GiB.
         self.ends.push(self.bytes.len() as u32);
     }
 
@@ -63,7 +63,7 @@ impl RecordBatch {
         self.first_offset
     }
 
-    /// Offsets whose records are lost; 0 where it is no hole.
+    /// Number of offsets whose records are lost; 0 if this is not a hole.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -73,7 +73,7 @@ impl RecordBatch {
         self.bytes.len()
     }
 
-    /// Records.
+    /// Number of records.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -94,27 +94,27 @@ impl RecordBatch {
     }
 }
 
-/// Why the log cannot be read or told. Whether it passes by itself decides between trying again and stopping.
+/// Why the log cannot be read or committed. `passing` decides between a retry and a stop.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {action}: {reason}")]
 pub struct SourceError {
     /// What was attempted.
     pub action: &'static str,
-    /// Why not.
+    /// Why it failed.
     pub reason: String,
-    /// Whether the same call may succeed later: a full disk, a broker that is away.
+    /// Whether a retry may succeed: a full disk, a broker that is away.
     pub passing: bool,
 }
 
 /// One partition of the log.
 pub trait Source: Send {
-    /// The partition's id: changes with the topic's or the journal's incarnation.
+    /// The partition's id: it changes if the topic or the journal is recreated.
     fn stream(&self) -> StreamId;
 
-    /// Offset of the oldest record that is still there.
+    /// Offset of the oldest record that still exists.
     fn begin(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
 
-    /// Ranges of offsets whose records are lost: from, and up to (not included).
+    /// Ranges of offsets whose records are lost: from, and up to (exclusive).
     fn holes(&self) -> &[(u64, u64)] {
         &[]
     }
@@ -122,18 +122,18 @@ pub trait Source: Send {
     /// Offset after the newest record.
     fn end(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
 
-    /// Offset at which the log was last seen to end, if it was: how records that were just read lie to its end. May be
-    /// past what was read so far, and behind the log as it is now.
+    /// Offset at which the log ended when its end was last read, if it was. It may be past what was read so far, and before the current end
+    /// of the log.
     fn seen_end(&self) -> Option<u64>;
 
     /// The last commit.
     fn committed(&mut self) -> impl Future<Output = Result<Option<Commit>, SourceError>> + Send;
 
-    /// Has the first [`Self::read`] start at `offset`, below what the last commit released: records from there on are needed again.
+    /// Makes the first [`Self::read`] start at `offset`, below the offsets that the last commit released: records from there on are needed
+    /// again.
     fn rewind(&mut self, offset: u64) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Batches from `offset` on, without gaps, waiting up to `wait` for the first. The first batch may begin before
-    /// `offset`.
+    /// Batches from `offset` on, without gaps, waiting up to `wait` for the first. The first batch may start before `offset`.
     fn read(
         &mut self,
         offset: u64,

@@ -1,4 +1,4 @@
-//! Where a partition's loop starts: decided from the ledger, the log's commit and the range that the log still holds.
+//! Where a partition's loop starts: determined from the ledger, the log's commit and the range that the log still holds.
 
 use crate::fold::FOLD_VERSION;
 use crate::progress::Progress;
@@ -16,12 +16,12 @@ use std::time::Duration;
 pub struct StartingPoint {
     /// Offset to read from.
     pub offset: u64,
-    /// How the window that starts there is cut.
+    /// Window policy of the window that starts there.
     pub cut: Cut,
-    /// The window that is open there, if one is.
+    /// The open window there, if there is one.
     pub window: Option<WindowStart>,
-    /// The ledger has counted that window up to this offset, so it does not end before. Rows of a longer window replace its rows; rows of a
-    /// shorter one would leave some of them beside those of the next window.
+    /// The ledger has counted that window up to this offset, so the window does not end before it. Rows of a longer window replace its
+    /// rows; rows of a shorter one would leave some of them in addition to those of the next window.
     pub not_before: u64,
 }
 
@@ -32,31 +32,31 @@ pub struct LedgerEnd {
     pub window: WindowStart,
     /// Its records below this offset are counted.
     pub next_offset: u64,
-    /// Rules of the fold that made its rows.
+    /// Rules of the fold that computed its rows.
     pub fold_version: u32,
 }
 
-/// A ClickHouse that has counted less of the log than the log's commit says. A commit follows acknowledged rows, so ClickHouse was replaced by an
-/// older copy, or emptied.
+/// A ClickHouse that has counted less of the log than the log's commit states. A commit follows acknowledged rows, so ClickHouse was
+/// replaced by an older copy, or emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OlderStore {
-    /// Records below this offset are in the ledger; none for no row of this log.
+    /// Records below this offset are in the ledger; none if the ledger has no row of this log.
     pub ledger: Option<u64>,
     /// Records below this offset were in ClickHouse when the commit was written.
     pub commit: u64,
     /// Offset of the oldest record in the log.
     pub begin: u64,
-    /// Offset that folding again has to start at; none where other rules folded that window.
+    /// Offset at which folding would have to start again; none if that window was folded by other rules.
     pub needed: Option<u64>,
 }
 
 impl OlderStore {
-    /// Offset at which counting goes on if the loss is accepted.
+    /// Offset at which counting continues if the loss is accepted.
     fn after_loss(&self) -> u64 {
         self.begin.max(self.ledger.unwrap_or(0))
     }
 
-    /// Records that no copy of the log holds and ClickHouse has not counted.
+    /// Records that are not counted in ClickHouse and no longer in the log.
     pub fn lost(&self) -> Range<u64> {
         self.ledger.unwrap_or(0)..self.after_loss()
     }
@@ -95,24 +95,24 @@ impl fmt::Display for OlderStore {
     }
 }
 
-/// What the ledger, the commit and the log say together.
+/// The comparison of ledger, commit and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// ClickHouse has what the commit says: go on from the commit.
+    /// ClickHouse has what the commit states: continue from the commit.
     UpToDate,
-    /// ClickHouse is older, and the log still holds what it lacks: fold again from this window, or from the log's beginning.
+    /// ClickHouse is older, and the log still holds the missing records: fold again from this window, or from the log's start.
     FoldAgain(Option<WindowStart>),
-    /// ClickHouse is older, and the log no longer holds what it lacks.
+    /// ClickHouse is older, and the log no longer holds the missing records.
     Lost(OlderStore),
 }
 
-/// Compares a stream's ledger with its commit and with the log, which begins at `begin`.
+/// Compares a stream's ledger with its commit and with the log, which starts at `begin`.
 pub fn compare(ledger: Option<LedgerEnd>, commit: &Commit, begin: u64) -> Agreement {
     let counted = ledger.map_or(0, |ledger| ledger.next_offset);
     if counted >= commit.next_offset {
         return Agreement::UpToDate;
     }
-    // Counting starts at this commit: a new log whose first records were gone, or an accepted loss. Nothing that the log holds is below.
+    // Counting starts at this commit: a new log whose first records were gone, or an accepted loss. The log holds nothing below it.
     if commit.window.is_none() && begin >= commit.next_offset {
         return Agreement::UpToDate;
     }
@@ -128,7 +128,7 @@ pub fn compare(ledger: Option<LedgerEnd>, commit: &Commit, begin: u64) -> Agreem
     Agreement::Lost(OlderStore { ledger, commit: commit.next_offset, begin, needed })
 }
 
-/// Calls the log until it answers, or fails for good.
+/// Repeats a call of the log until it succeeds, or fails permanently.
 macro_rules! until_it_can {
     ($call:expr) => {{
         let mut logged = false;
@@ -161,11 +161,11 @@ macro_rules! until_read {
     };
 }
 
-/// Where to read from. What the log says of it is brought up to date: the cut must be known before any row of its window
-/// is written, and `drained` ends where folding begins. `recover` accepts that records are lost where ClickHouse is older than the log.
+/// Where to read from. The log's commit is updated: the window policy must be stored before any row of its window is written, and `drained`
+/// ends when folding starts. `recover` accepts that records are lost if ClickHouse is older than the log.
 ///
 /// # Errors
-/// Where folding would give wrong figures.
+/// Folding would give wrong figures.
 pub async fn starting_point<S: Source>(
     source: &mut S,
     store: &SummaryStore,
@@ -181,7 +181,7 @@ pub async fn starting_point<S: Source>(
         return Err(AggregateError::Behind { counted, end });
     }
     let commit = match until_it_can!(source.committed()) {
-        // The cut is a function of the log: from its very beginning, every window comes out as before.
+        // The window policy is a function of the log: from its very start, every window comes out as before.
         None if begin == 0 => commit_of(source.stream(), None, 0, cut),
         None => return Err(AggregateError::NoCommit { begin }),
         Some(commit) if commit.stream != source.stream() => {
@@ -218,7 +218,7 @@ pub async fn starting_point<S: Source>(
                 from = lost.end,
                 "ClickHouse is older than the log, which no longer holds all that it lacks; the loss was accepted by --recover"
             );
-            // Kept as long as the rows of a window that is counted now.
+            // Stored as long as the rows of a window that is counted now.
             let hour = ledger.map_or_else(|| Hour::of(chrono::Utc::now()), |ledger| Hour(ledger.window.appended_hour));
             while !lost.is_empty()
                 && let Err(error) = store.note_loss(source.stream(), lost.clone(), hour).await
@@ -230,43 +230,43 @@ pub async fn starting_point<S: Source>(
         }
     };
     let needed = commit.resume_at();
-    // Once more: a full journal may have dropped records that its commit had released.
+    // Read again: a full journal may have dropped records that its commit had released.
     let begin = until_it_can!(source.begin());
     if begin > needed {
         return Err(AggregateError::Truncated { begin, needed });
     }
-    // What was counted of a window that has a hole now is counted again without it, and rows that only lost records made must not stay.
+    // A counted window that now has a hole is counted again without the lost records, and rows from lost records only must be removed.
     let counted_hole = source.holes().iter().any(|&(from, to)| from < counted && to > needed);
     while counted_hole && let Err(error) = store.remove_from(source.stream(), needed).await {
         tracing::warn!(%error, "cannot remove the rows of a window whose records are lost yet; trying again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    // Nothing is folded before the log has this.
+    // Folding starts only after the log has this commit.
     until_it_can!(source.commit(&commit));
     let not_before = until_read!(store.counted_of(source.stream(), needed));
     Ok(StartingPoint { offset: needed, cut: commit.cut, window: commit.window, not_before })
 }
 
-/// The commit to go on from where ClickHouse has what it says.
+/// The commit to continue from if ClickHouse has what it states.
 fn of_these_rules(commit: Commit, counted: u64, cut: Cut) -> Result<Commit, AggregateError> {
     if commit.fold_version == FOLD_VERSION {
         return Ok(Commit { drained: false, ..commit });
     }
-    // A commit that was overtaken (by a process that took it for lost) may say `drained` of less than there is.
+    // A commit that was overtaken (by a process that considered its writer lost) may be `drained` at a lower offset than the ledger.
     if !commit.drained || counted > commit.next_offset {
         return Err(AggregateError::OtherFold { found: commit.fold_version });
     }
-    // Every row of the old rules ends at this offset, so a window of the new ones may begin there.
+    // Every row of the old rules ends at this offset, so a window of the new rules may start there.
     Ok(commit_of(commit.stream, None, commit.next_offset, cut))
 }
 
-/// Has the source read from an earlier commit.
+/// Makes the source read from an earlier commit.
 async fn rewound<S: Source>(source: &mut S, commit: Commit) -> Result<Commit, AggregateError> {
     until_it_can!(source.rewind(commit.resume_at()));
     Ok(commit)
 }
 
-/// A commit of this program's rules.
+/// A commit with this program's rules of the fold.
 pub(crate) fn commit_of(stream: StreamId, window: Option<WindowStart>, next_offset: u64, cut: Cut) -> Commit {
     Commit { stream, window, next_offset, cut, fold_version: FOLD_VERSION, drained: false }
 }
@@ -298,7 +298,7 @@ mod tests {
             (ledger(0, 90), commit(Some(0), 40), 0),
             (ledger(40, 90), commit(Some(0), 40), 0),
             (ledger(0, 40), commit(None, 40), 20),
-            // A new log whose first records are gone, before and after records came.
+            // A new log whose first records are gone, before and after records arrived.
             (None, commit(None, 500), 500),
             (None, commit(None, 500), 700),
             // An accepted loss.
@@ -330,7 +330,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.contains("Restore a newer copy") && text.contains("--recover"), "{text}");
-        // The window's start is gone, but nothing that was not counted.
+        // The window's start is gone, but no uncounted record is.
         let Agreement::Lost(older) = compare(ledger(40, 60), &commit(Some(80), 95), 50) else { panic!("not lost") };
         assert_eq!(older.lost(), 60..60);
         let Agreement::Lost(older) = compare(None, &commit(Some(80), 95), 80) else { panic!("not lost") };
@@ -343,7 +343,7 @@ mod tests {
         let other = ledger(40, 60).map(|ledger| LedgerEnd { fold_version: FOLD_VERSION - 1, ..ledger });
         let Agreement::Lost(older) = compare(other, &commit(Some(80), 95), 0) else { panic!("not lost") };
         assert_eq!((older.needed, older.lost()), (None, 60..60));
-        // One that is up to date is the commit's to judge.
+        // If ClickHouse is up to date, only the commit's rules matter.
         assert_eq!(compare(other, &commit(Some(40), 60), 0), Agreement::UpToDate);
     }
 }

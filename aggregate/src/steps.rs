@@ -1,11 +1,11 @@
-//! The steps between a record and its commit, as places where a rehearsal may let the process die.
+//! The steps between a record and its commit, each with a failpoint.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A step of flush and commit, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Rows were frozen, none is sent.
+    /// Rows were frozen, none is sent yet.
     Frozen,
     /// `page_daily` is acknowledged.
     Page,
@@ -45,7 +45,7 @@ impl Step {
         Step::WindowEnd,
     ];
 
-    /// The one spelling.
+    /// The only spelling.
     pub const fn name(self) -> &'static str {
         match self {
             Step::Frozen => "frozen",
@@ -63,15 +63,15 @@ impl Step {
     }
 }
 
-/// Dies (SIGABRT, nothing is cleaned up) when one step has been passed a number of times. Only rehearsals and tests make
-/// one: an operator who wants to see that nothing is lost, and the fault tests.
+/// A failpoint: aborts the process (SIGABRT, without cleanup) when a step has been passed a number of times. Only fault tests use it, and
+/// operators who want to verify that nothing is lost.
 #[derive(Debug)]
 pub struct AbortAt {
     step: Step,
     left: AtomicU64,
 }
 
-/// Text that names no step.
+/// The text does not name a step.
 #[derive(Debug, thiserror::Error)]
 #[error("expected STEP or STEP:COUNT, with a step of {}", Step::ALL.map(Step::name).join(", "))]
 pub struct UnknownStep;
@@ -88,7 +88,7 @@ impl std::str::FromStr for AbortAt {
 }
 
 impl AbortAt {
-    /// Notes that `step` was passed.
+    /// Records that `step` was passed.
     pub(crate) fn pass(&self, step: Step) {
         if self.step == step && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             tracing::error!(step = step.name(), "aborting, as this rehearsal was told to");
@@ -97,7 +97,7 @@ impl AbortAt {
     }
 }
 
-/// [`AbortAt::pass`] where there is one.
+/// [`AbortAt::pass`], if there is a failpoint.
 pub(crate) fn pass(abort_at: Option<&AbortAt>, step: Step) {
     if let Some(abort_at) = abort_at {
         abort_at.pass(step);

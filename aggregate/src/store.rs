@@ -1,4 +1,4 @@
-//! Rows → ClickHouse. Every row is an absolute fact, so an insert whose outcome is unknown is simply sent again.
+//! Rows → ClickHouse. Every row is an absolute fact, so an insert with an unknown outcome is simply repeated.
 
 use crate::fold::{FOLD_VERSION, Rows};
 use crate::metrics::FlushMetrics;
@@ -32,18 +32,18 @@ pub struct SummaryStore {
 }
 
 impl SummaryStore {
-    /// `client` has URL, database and credentials; each call may take `timeout`.
+    /// `client` has URL, database and credentials; `timeout` limits each call.
     pub fn new(client: Client, timeout: Duration) -> Self {
         SummaryStore { client, timeout, abort_at: None, metrics: FlushMetrics::default(), writes: Writes::default() }
     }
 
-    /// The same store, whose inserts let reports go first where both want the processor, where ClickHouse knows how.
+    /// The same store with inserts of lower priority than reports, if ClickHouse supports that.
     pub async fn yielding(self) -> Self {
         let client = Work::Write.client_with_priority(self.client, self.timeout).await;
         SummaryStore { client, ..self }
     }
 
-    /// The same store, for a rehearsal that dies on its way.
+    /// The same store, with a failpoint.
     pub fn with_abort(self, abort_at: Option<Arc<AbortAt>>) -> Self {
         SummaryStore { abort_at, ..self }
     }
@@ -53,12 +53,12 @@ impl SummaryStore {
         SummaryStore { metrics, ..self }
     }
 
-    /// The same store, whose writes a backup can hold.
+    /// The same store, whose writes a backup can pause through `writes`.
     pub fn held_by(self, writes: Writes) -> Self {
         SummaryStore { writes, ..self }
     }
 
-    /// What holds its writes.
+    /// The lock on its writes.
     pub fn writes(&self) -> &Writes {
         &self.writes
     }
@@ -74,8 +74,7 @@ impl SummaryStore {
         outcome
     }
 
-    /// Details come before totals, so that a total is never
-    /// shown whose pages are not there yet; the ledger's row comes last.
+    /// Details are inserted before totals, so that no total is shown without its pages; the ledger's row is last.
     async fn insert_all(&self, rows: &Rows) -> Result<(), CallError> {
         let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
@@ -113,7 +112,7 @@ impl SummaryStore {
         }))
     }
 
-    /// The offset below which the ledger has counted the window of `stream` that starts at `window`; 0 if it has no row of it.
+    /// The offset below which the ledger has counted the window of `stream` that starts at `window`; 0 without a row.
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
@@ -124,7 +123,7 @@ impl SummaryStore {
         in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
-    /// How many other streams the ledger has.
+    /// Number of other streams in the ledger.
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
@@ -136,7 +135,8 @@ impl SummaryStore {
         in_time(self.timeout, "reading the ledger", query.fetch_one::<u64>()).await
     }
 
-    /// Notes in the ledger that these records of `stream` are lost, so that it adds up. `appended` says how long the row is kept.
+    /// Records in the ledger that these records of `stream` are lost, so that its counts add up. `appended` determines how long the row is
+    /// stored.
     ///
     /// # Errors
     /// ClickHouse refused, or did not answer in time.
@@ -160,7 +160,7 @@ impl SummaryStore {
 
     /// Removes all rows of `stream` whose windows start at `offset` or later.
     pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), CallError> {
-        // The ledger last: while it has its row, a removal that was cut short is made again.
+        // The ledger is last: while it has its row, an interrupted removal is repeated.
         for table in DAILY.into_iter().chain(["site_hourly", "ledger"]) {
             let sql = format!(
                 "ALTER TABLE {table} DELETE WHERE stream = {{stream:UInt64}} AND window_start >= {{offset:UInt64}} SETTINGS mutations_sync = 1"

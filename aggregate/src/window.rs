@@ -1,17 +1,17 @@
-//! Windows: how a partition's log is cut. The cut is a function of the log alone, so that every process, at any time,
-//! cuts alike; a row's key carries the window's first offset.
+//! Windows, and the policy that determines where they end. It is a function of the log alone, so that all processes get the same windows at
+//! any time; a row's key contains the window's first offset.
 
 use schemas::{Hour, StreamId};
 use serde::{Deserialize, Serialize};
 
-/// Where a window ends.
+/// The window policy: where a window ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// A record appended in another span of this many hours (counted from the epoch) begins a new window.
+    /// A record appended in another span of this many hours (counted from the epoch) starts a new window.
     pub window_hours: u32,
-    /// So does a record this many offsets past the window's first.
+    /// The same for a record this many offsets past the window's first.
     pub max_records: u64,
-    /// So does the first record after this many bytes of records: a window is kept in memory, and nobody may fill it.
+    /// The same for the first record after this many bytes of records. A window is held in memory, which clients must not be able to fill.
     pub max_bytes: u64,
 }
 
@@ -21,7 +21,7 @@ impl Default for Cut {
     }
 }
 
-/// The beginning of a window.
+/// The start of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowStart {
     /// Offset of its first record.
@@ -31,8 +31,8 @@ pub struct WindowStart {
 }
 
 impl Cut {
-    /// Whether the record at `offset`, appended at `appended`, begins a new window after the one that began at `start`
-    /// and has `bytes` of records so far. "Another span" rather than "a later one": a broker's clock may step back.
+    /// Whether the record at `offset`, appended at `appended`, starts a new window after the one that started at `start` and has `bytes` of
+    /// records so far. "Another span" instead of "a later one", since a broker's clock may go back.
     pub fn begins_window(&self, start: WindowStart, bytes: u64, offset: u64, appended: Hour) -> bool {
         let span = |hour: u32| hour / self.window_hours.max(1);
         span(appended.0) != span(start.appended_hour)
@@ -41,25 +41,25 @@ impl Cut {
     }
 }
 
-/// What the aggregator tells the log after its rows are safe. Travels in the commit's metadata.
+/// The commit that the aggregator stores in the log after its rows are safe. In Kafka it is the metadata of a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// The stream.
     pub stream: StreamId,
-    /// The window that is open; reading starts here again. None where the next one begins at `next_offset`.
+    /// The open window; a restart reads from its start. None if the next window starts at `next_offset`.
     pub window: Option<WindowStart>,
-    /// All rows below this are in ClickHouse.
+    /// All rows below this offset are in ClickHouse.
     pub next_offset: u64,
-    /// How the open window is cut, or the one that begins at `next_offset`.
+    /// Policy of the open window, or of the one that starts at `next_offset`.
     pub cut: Cut,
-    /// Rules of the fold that made the rows.
+    /// Rules of the fold that computed the rows.
     pub fold_version: u32,
     /// Whether the process stopped gracefully right after this commit, with nothing folded beyond `next_offset`.
     pub drained: bool,
 }
 
 impl Commit {
-    /// Offset at which a successor begins to read.
+    /// Offset at which a successor starts to read.
     pub fn resume_at(&self) -> u64 {
         self.window.map_or(self.next_offset, |window| window.offset)
     }

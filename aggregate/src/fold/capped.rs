@@ -1,17 +1,18 @@
-//! Capped counts: counts by host, a few of them by name, the others in one overflow. Hosts come from outside, and a client can forge
-//! any number of them.
+//! Capped counts: counts by host, a limited number of them by name, the others in one overflow. Hosts come from outside, and a client can
+//! forge any number of them.
 //!
-//! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) chooses
-//! the names. Each has a counter. A host that has none takes over the smallest one, with its value: so the counters add up to all N
-//! arrivals, and a host with N / [`NAMED`](schemas::referrer::NAMED) of them or more has one at the end. Among equal counters, the one
-//! of the host that was taken in first goes.
+//! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) chooses the
+//! names. Each named host has a counter. A host without one takes over the smallest counter, with its value. So the counters add up to all
+//! N arrivals, and a host with at least N / [`NAMED`](schemas::referrer::NAMED) of them has a counter at the end. Among equal counters, the
+//! one of the host that was named first is taken over.
 //!
-//! A counter overestimates by what it took over, so rows do not show it: a named host's row has what was counted since it was taken
-//! in. When a host leaves, its count moves to the overflow. Names and overflow thus add up to the total at every offset.
+//! A counter overestimates by the value that it took over, so rows do not contain it: the row of a named host has what was counted since
+//! the host was named. When a host loses its counter, its count moves to the overflow. Names and overflow thus add up to the total at every
+//! offset.
 //!
-//! A source's views have counters and an overflow of their own; the names of all sources together are limited.
+//! The views of each source have separate counters and a separate overflow; the names of all sources together are limited.
 //!
-//! A host that left gets a row of 0, even if this process never wrote another one: a process before it, which flushed at other
+//! A host that loses its counter gets a row of 0, even if this process never wrote a row for it: an earlier process, which flushed at other
 //! offsets, may have.
 
 use super::texts::{Text, Texts};
@@ -19,14 +20,14 @@ use schemas::classes::Source;
 use schemas::referrer::{INTERNAL, MORE};
 use std::collections::BTreeSet;
 
-/// A host from one source, as a row has it.
+/// A host from one source, as in a row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub(super) text: Text,
     pub(super) source: Source,
 }
 
-/// Values that are no names, and which of them is the overflow.
+/// Texts that are not names, and which of them is the overflow.
 pub(super) struct Overflow {
     unnamed: [Text; 3],
     overflow: Text,
@@ -52,7 +53,7 @@ impl Overflow {
         self.overflow
     }
 
-    /// The overflow of the source that a name has.
+    /// The overflow for the source of a name.
     fn of(&self, name: Name) -> Name {
         Name { text: self.overflow, ..name }
     }
@@ -65,24 +66,24 @@ impl Overflow {
 struct Count {
     name: Name,
     dirty: bool,
-    /// What the row shows.
+    /// The count in the row.
     count: u64,
-    /// Space-Saving's counter, of names only.
+    /// Space-Saving's counter; only for names.
     counter: u64,
 }
 
 /// Counts of one missing page, or of one reason of refused beacons.
 #[derive(Default)]
 pub(super) struct CappedCounts {
-    /// In the order in which they were taken in, names and others.
+    /// Names and others, in the order in which they were added.
     all: Vec<Count>,
     names: usize,
-    /// Hosts that left since the last freeze and did not come back.
+    /// Hosts that lost their counter since the last freeze and did not come back.
     left: BTreeSet<Name>,
 }
 
 impl CappedCounts {
-    /// Adds to a host's count; at most `most` hosts are named. Returns how many rows changed that had not changed since the last
+    /// Adds to a host's count; at most `most` hosts are named. Returns the number of rows that changed for the first time since the last
     /// [`CappedCounts::freeze`].
     pub(super) fn count(&mut self, host: Name, by: u64, overflow: &Overflow, most: usize) -> usize {
         if let Some(held) = self.all.iter_mut().find(|held| held.name == host) {
@@ -111,7 +112,7 @@ impl CappedCounts {
         changed + self.add(host, by, counter) - usize::from(came_back)
     }
 
-    /// Position of the name with the smallest counter; of several, the one taken in first.
+    /// Position of the name with the smallest counter; of several, the one that was named first.
     fn smallest(&self, overflow: &Overflow) -> Option<usize> {
         let names = self.all.iter().enumerate().filter(|(_, held)| overflow.names(held.name));
         names.min_by_key(|(_, held)| held.counter).map(|(position, _)| position)
@@ -122,7 +123,7 @@ impl CappedCounts {
         1
     }
 
-    /// Hands over the changed counts, which then count as unchanged, with 0 for hosts that left.
+    /// Passes the changed counts to `take` and marks them as unchanged. Hosts that lost their counter are passed with 0.
     pub(super) fn freeze(&mut self, mut take: impl FnMut(Name, u64)) {
         for held in self.all.iter_mut().filter(|held| held.dirty) {
             held.dirty = false;
@@ -137,7 +138,7 @@ impl CappedCounts {
         self.all.len()
     }
 
-    /// Bytes on the heap, about.
+    /// Approximate bytes on the heap.
     pub(super) fn memory_bytes(&self) -> usize {
         self.all.capacity() * size_of::<Count>() + self.left.len() * 2 * size_of::<Name>()
     }

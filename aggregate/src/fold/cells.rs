@@ -1,9 +1,9 @@
-//! Accumulators found by hash, in the order in which they began, with a list of those that changed.
+//! Accumulators found by hash, in the order of their creation, with a list of those that changed.
 
 use hashbrown::HashTable;
 
-/// From a hash to positions elsewhere. Half of the hash is kept beside the position, so that neither growing nor a
-/// neighbour in the table touches what lies there.
+/// From a hash to positions in other collections. Half of the hash is stored with the position, so that neither growing nor a collision in
+/// the table reads the data at that position.
 #[derive(Default)]
 pub(super) struct Index(HashTable<(u32, u32)>);
 
@@ -24,7 +24,7 @@ impl Index {
     }
 }
 
-/// A table looks at the lowest bits and the seven highest.
+/// The table uses the lowest bits of a hash and the seven highest.
 #[inline]
 fn whole(half: u32) -> u64 {
     u64::from(half) << 32 | u64::from(half)
@@ -50,13 +50,13 @@ impl<K, V> Default for Cells<K, V> {
 }
 
 impl<K, V: Default> Cells<K, V> {
-    /// Position of the cell with this hash whose key `is` the one sought.
+    /// Position of the cell with this hash for whose key `is` returns true.
     #[inline]
     pub(super) fn find(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<u32> {
         self.index.find(hash, |position| is(&self.cells[position as usize].key))
     }
 
-    /// Begins a cell that was not found.
+    /// Creates a cell that was not found.
     #[cold]
     pub(super) fn begin(&mut self, hash: u64, key: K) -> u32 {
         let position = u32::try_from(self.cells.len()).expect("a window has fewer records");
@@ -65,7 +65,7 @@ impl<K, V: Default> Cells<K, V> {
         position
     }
 
-    /// The cell at a position, from now on counted as changed.
+    /// The cell at a position; marks it as changed.
     #[inline]
     pub(super) fn change(&mut self, position: u32) -> &mut V {
         let cell = &mut self.cells[position as usize];
@@ -76,7 +76,7 @@ impl<K, V: Default> Cells<K, V> {
         &mut cell.value
     }
 
-    /// The value at a position, for what is no part of a row.
+    /// The value at a position, to change what is not part of a row.
     #[inline]
     pub(super) fn peek(&mut self, position: u32) -> &mut V {
         &mut self.cells[position as usize].value
@@ -91,7 +91,7 @@ impl<K, V: Default> Cells<K, V> {
         self.dirty.len()
     }
 
-    /// Hands over the changed cells, which then count as unchanged.
+    /// Passes the changed cells to `take` and marks them as unchanged.
     pub(super) fn freeze(&mut self, mut take: impl FnMut(&K, &mut V)) {
         for position in self.dirty.drain(..) {
             let cell = &mut self.cells[position as usize];
@@ -108,7 +108,7 @@ impl<K, V: Default> Cells<K, V> {
         self.cells.iter().map(|cell| &cell.value)
     }
 
-    /// Bytes on the heap, without those of the values.
+    /// Bytes on the heap, except those of the values.
     pub(super) fn memory_bytes(&self) -> usize {
         self.index.memory_bytes()
             + self.cells.capacity() * size_of::<Cell<K, V>>()

@@ -5,7 +5,7 @@ use schemas::Hour;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 
 impl WindowState {
-    /// The rows of everything that changed since the last freeze, each an absolute fact as of [`Self::next_offset`].
+    /// The rows of everything that has changed since the last freeze, each an absolute fact as of [`Self::next_offset`].
     pub fn freeze(&mut self) -> Rows {
         let (stream, window_start, next_offset) = (self.stream.0, self.start.offset, self.next_offset);
         let (texts, project_days) = (&self.texts, &self.project_days);

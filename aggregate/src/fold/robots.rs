@@ -71,7 +71,7 @@ impl WindowState {
         *self.robot_pages.change(position) += 1;
     }
 
-    /// The rows of everything of robots that changed since the last freeze.
+    /// The rows of robots that have changed since the last freeze.
     pub(super) fn freeze_robots(&mut self, rows: &mut Rows) {
         let (stream, window_start, next_offset) = (self.stream.0, self.start.offset, self.next_offset);
         let (texts, project_days) = (&self.texts, &self.project_days);

@@ -109,7 +109,7 @@ fn arrival(referrer: &str, id: u64) -> proto::PageView {
     proto::PageView { status, arrival: true, referrer_host, ..view("a", "/gone", id, id) }
 }
 
-/// Referrers of a missing page as a log has them: `real` of `all` arrivals are from one, the others forged, each another one.
+/// Referrers of a missing page in a log: `real` of `all` arrivals are from one host, the others are forged, each from another host.
 fn forged_referrers(all: u64, real: u64) -> impl Iterator<Item = proto::PageView> {
     let every = all / real;
     (0..all).map(move |index| {
@@ -119,8 +119,8 @@ fn forged_referrers(all: u64, real: u64) -> impl Iterator<Item = proto::PageView
     })
 }
 
-/// Forged referrers push each other out, but not one that is as frequent as a slot: whenever rows are written, a referrer of N / 32
-/// arrivals or more has a row, and names and overflow add up to N.
+/// Forged referrers replace each other, but not a referrer that is as frequent as a slot. Whenever rows are written, a referrer with at
+/// least N / 32 arrivals has a row, and names and overflow add up to N.
 #[test]
 fn a_frequent_referrer_is_named_among_any_number_of_forged_ones() {
     use schemas::referrer::NAMED;
@@ -146,7 +146,7 @@ fn a_frequent_referrer_is_named_among_any_number_of_forged_ones() {
     }
 }
 
-/// A row shows what was counted since its host was taken in, not what its counter took over.
+/// A row contains what was counted since its host was named, not the value that its counter took over.
 #[test]
 fn a_newcomer_does_not_inherit_a_count() {
     let mut state = small_window(Limits { names: 2, ..Limits::default() });
@@ -161,13 +161,13 @@ fn a_newcomer_does_not_inherit_a_count() {
     };
     let rows = |rows: &[(&str, u64)]| rows.iter().map(|(host, views)| ((*host).to_owned(), *views)).collect();
     assert_eq!(rows_after(&["a", "a", "a", "b", "b"]), rows(&[("a", 3), ("b", 2)]));
-    // b has the smaller counter; c takes it over as 3, and is at 4 with its second arrival.
+    // b has the smaller counter; c takes it over as 3, and has 4 with its second arrival.
     assert_eq!(rows_after(&["c", "c"]), rows(&[("b", 0), ("c", 2), (":more", 2)]));
-    // Of two counters of 4, that of a was taken in first.
+    // Of two counters of 4, that of a is the older one.
     assert_eq!(rows_after(&["a", "d"]), rows(&[("a", 0), ("d", 1), (":more", 6)]));
-    // b returns, with what comes from now on.
+    // b returns, and counts from here on.
     assert_eq!(rows_after(&["e", "b", "b"]), rows(&[("c", 0), ("d", 0), ("e", 1), ("b", 2), (":more", 9)]));
-    // f comes and goes between two flushes; another process may have written its row.
+    // f is named and replaced between two flushes; another process may have written its row.
     assert_eq!(rows_after(&["f", "g"]), rows(&[("e", 0), ("f", 0), ("g", 1), (":more", 11)]));
 }
 
@@ -189,7 +189,7 @@ fn the_real_host_of_refused_beacons_is_named() {
     assert_eq!(rows.iter().map(|row| row.beacons).sum::<u64>(), state.outcomes().rejected_beacons);
 }
 
-/// Facts that were dropped are rows of `rejection_daily`, but no refused beacons.
+/// Dropped facts are rows of `rejection_daily`, but not refused beacons.
 #[test]
 fn dropped_facts_are_no_refused_beacons() {
     let mut state = window();
@@ -206,7 +206,7 @@ fn dropped_facts_are_no_refused_beacons() {
     assert_eq!((ledger.tallies, ledger.rejected_beacons, ledger.seen), (3, 0, 3));
 }
 
-/// Forged paths and values end in one overflow row each; what was named before goes on.
+/// Forged paths and values end in one overflow row each; earlier names continue to count.
 #[test]
 fn pages_and_values_of_a_day_are_capped() {
     let mut state = small_window(Limits { names: 2, pages: 3, values: 2 });
@@ -237,7 +237,7 @@ fn pages_and_values_of_a_day_are_capped() {
         "referrers beyond the cap are in the overflow"
     );
     assert_eq!(rows.site[0].views, 40);
-    // Another day has a cap of its own.
+    // Each day has its own limit.
     let tomorrow = proto::PageView { hour: 500_024, ..view("a", "/new", 41, 41) };
     state.apply(50, &encoded(tomorrow)).unwrap();
     assert_eq!(state.freeze().page[0].path, "/new");
@@ -271,7 +271,7 @@ fn a_reader_of_two_sources_is_one_visitor() {
     }
 }
 
-/// A client names its source, so a forger has no more rows with seven sources than with one.
+/// A client chooses its source, so seven sources must not give a forger more rows than one.
 #[test]
 fn sources_share_the_caps() {
     use schemas::referrer::NAMED;
@@ -298,7 +298,7 @@ fn sources_share_the_caps() {
     assert_eq!(rows.page.iter().map(|row| row.views).sum::<u64>(), 1_400);
 }
 
-/// A referrer's arrivals at all pages, minus those at one missing page, would show what is below the threshold.
+/// A referrer's arrivals at all pages, minus those at one missing page, would reveal a value below the threshold.
 #[test]
 fn arrivals_at_missing_pages_are_in_one_table_only() {
     let mut state = window();
@@ -311,7 +311,7 @@ fn arrivals_at_missing_pages_are_in_one_table_only() {
     assert_eq!((referrers, rows.not_found[0].views, rows.site[0].visits), (vec![1], 1, 2));
 }
 
-/// Everything that rows are told apart by, and what they say.
+/// The keys of rows, and their values.
 type Sums = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 
 fn remember(rows: Rows, sums: &mut Sums) {
@@ -356,15 +356,15 @@ fn remember(rows: Rows, sums: &mut Sums) {
     }
 }
 
-/// Small enough that a few hundred records reach them.
+/// Small enough that a few hundred records reach the limits.
 const SMALL: Limits = Limits { names: 2, pages: 3, values: 3 };
 
-/// Space-Saving's counters, by prefix of the rows' keys, in the order in which names were taken in. A name has its source behind a `|`.
+/// Space-Saving's counters, by prefix of the rows' keys, in the order in which hosts were named. A name has its source after a `|`.
 #[derive(Default)]
 struct Names(BTreeMap<String, Vec<(String, u64)>>);
 
 impl Names {
-    /// Whom `name` replaces, if it is a name that has no counter and none is free.
+    /// The name that `name` replaces, if `name` has no counter and none is free.
     fn arrive(&mut self, prefix: &str, name: &str, by: u64) -> Option<String> {
         let counters = self.0.entry(prefix.to_owned()).or_default();
         if let Some((_, counter)) = counters.iter_mut().find(|(held, _)| held == name) {
@@ -386,7 +386,7 @@ impl Names {
     }
 }
 
-/// Adds to a name's row; the row of whom it replaces goes to the overflow.
+/// Adds to a name's row; the row of the name that it replaces goes to the overflow.
 fn name_row(
     counts: &mut BTreeMap<String, (Vec<u64>, Option<VisitorSketch>)>,
     names: &mut Names,
@@ -409,7 +409,7 @@ fn name_row(
     }
 }
 
-/// The fold as one would write it on a blackboard, with [`SMALL`] limits.
+/// The simplest implementation of the fold, with [`SMALL`] limits.
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let (mut names, mut pages) = (Names::default(), BTreeMap::<_, BTreeSet<_>>::new());
     let mut values = BTreeMap::<_, BTreeSet<_>>::new();
@@ -541,7 +541,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
     encoded.chain([("ledger".to_owned(), (ledger, vec![]))]).collect()
 }
 
-/// Records of a small world, in which all that can meet does: projects and paths of one name, repeated ids, two days.
+/// Records of a small world, in which all collisions occur: equal names of projects and paths, repeated ids, two days.
 fn some_record() -> impl Strategy<Value = Vec<u8>> {
     let names = || prop::sample::select(vec!["", "en", "Firefox", "stable", "Other"]);
     let word = prop::sample::select(vec!["a", "b", "en"]);
@@ -596,7 +596,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// However often it was frozen on the way, the last row of every key is what the records add up to.
+    /// However often the state was frozen meanwhile, the last row of every key equals the sum of the records.
     #[test]
     fn any_schedule_of_freezes_ends_in_the_same_rows(
         records in prop::collection::vec((some_record(), prop::bool::weighted(0.1)), 0..300),

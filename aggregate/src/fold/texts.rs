@@ -1,15 +1,15 @@
-//! Strings of one window, each kept once.
+//! Strings of one window, each stored once.
 
 use super::cells::Index;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 
-/// A string of the window: where its length and bytes lie.
+/// A string of the window: the position of its length and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Text(u32);
 
 impl Text {
-    /// The empty string, which many fields are.
+    /// The empty string, the value of many fields.
     pub(super) const EMPTY: Text = Text(0);
 
     pub(super) fn number(self) -> u64 {
@@ -17,7 +17,7 @@ impl Text {
     }
 }
 
-/// All strings, one after another behind their lengths: what a comparison needs lies in one place.
+/// All strings, each after its length, so that a comparison reads one place in memory.
 pub(super) struct Texts {
     index: Index,
     bytes: Vec<u8>,
@@ -33,7 +33,7 @@ impl Default for Texts {
 }
 
 impl Texts {
-    /// The one `Text` of these bytes.
+    /// The only `Text` for this string.
     #[inline]
     pub(super) fn intern(&mut self, text: &str) -> Text {
         if text.is_empty() {
@@ -61,7 +61,7 @@ impl Texts {
         slice(&self.bytes, text)
     }
 
-    /// A string of its own, for a row.
+    /// An owned string for a row.
     pub(super) fn to_string(&self, text: Text) -> String {
         std::str::from_utf8(self.get(text)).expect("strings were put in").to_owned()
     }

@@ -1,4 +1,4 @@
-//! The member of the group: who gets which partition, and what ends with it.
+//! The member of the group: assigns and revokes partitions, and ends their tasks.
 
 use super::partition::{ASK, CommitText, PartitionSource, Reader};
 use super::streams::{StreamRow, Streams};
@@ -26,18 +26,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// How often the group's thread looks up from waiting for events.
+/// Longest wait of the group's thread for an event.
 const POLL: Duration = Duration::from_millis(100);
-/// How long the brokers may fail to answer a question without which a partition cannot be begun.
+/// Longest time without an answer of the brokers to a query that is needed to start a partition.
 const BEGIN_WITHIN: Duration = Duration::from_secs(120);
-/// A topic that the brokers do not know: for this long it may be news that has not spread.
+/// Time for which an unknown topic may be a new one of which the brokers do not know yet.
 const TOPIC_MISSING: Duration = Duration::from_secs(15);
 /// How long leaving the group may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
-/// The same complaint of the client is logged this often at most.
+/// Shortest time between two log lines for the same error of the client.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
-/// What a member of the group needs.
+/// Configuration of a group's member.
 pub struct GroupConfig {
     /// Brokers, TLS, SASL and the like.
     pub client: ClientConfig,
@@ -47,19 +47,19 @@ pub struct GroupConfig {
     pub group: String,
     /// Whether the brokers assign (KIP-848) or the members do (classic protocol, cooperative-sticky).
     pub broker_assigns: bool,
-    /// Whose clock cuts windows.
+    /// The clock that determines windows.
     pub times: RecordTimes,
-    /// How each partition is folded.
+    /// The configuration for each partition.
     pub aggregate: AggregateConfig,
-    /// Where rows go.
+    /// The store of the rows.
     pub store: SummaryStore,
-    /// Which stream a partition is.
+    /// The streams of partitions.
     pub streams: Streams,
-    /// What is told of it.
+    /// The status that the member reports.
     pub status: Arc<GroupStatus>,
 }
 
-/// Why a member ended.
+/// Why the group's member stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     /// rdkafka failed.
@@ -67,17 +67,17 @@ pub enum GroupError {
     Kafka {
         /// What was attempted.
         action: &'static str,
-        /// Why not.
+        /// Cause of the failure.
         cause: KafkaError,
     },
-    /// A committed offset that is not ours.
+    /// A committed offset that this program did not write.
     #[error("partition {partition} of topic {topic}: {reason}")]
     Commit {
         /// The topic.
         topic: String,
         /// The partition.
         partition: i32,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
     /// A partition could not be folded.
@@ -87,10 +87,10 @@ pub enum GroupError {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why not.
+        /// Cause of the failure.
         source: AggregateError,
     },
-    /// Counted before, and now without a commit.
+    /// A partition that was counted before has no commit now.
     #[error(
         "partition {partition} of topic {topic} has no commit in group {group}, although ClickHouse has counted stream \
          {stream} of it up to offset {counted}. If the topic was made anew, run `headcount topic reset --new-log`: it is then \
@@ -109,38 +109,38 @@ pub enum GroupError {
         /// Offset in its ledger.
         counted: u64,
     },
-    /// The topic is gone.
+    /// The topic does not exist.
     #[error(
         "the brokers have no topic {0} (any more). Make it with `headcount topic ensure`; if it was deleted, run `headcount \
          topic reset --new-log` after that"
     )]
     TopicMissing(String),
-    /// No randomness.
+    /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes: {0}")]
     Random(getrandom::Error),
     /// A thread did not start.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// ClickHouse failed for good.
+    /// ClickHouse failed permanently.
     #[error(transparent)]
     Store(#[from] CallError),
-    /// A part ended that must not.
+    /// A part of the program ended unexpectedly.
     #[error("{0}")]
     Internal(String),
 }
 
-/// What is told of one partition.
+/// The status of one partition.
 #[derive(Clone, Debug)]
 pub struct PartitionStatus {
-    /// Its stream, once it is known.
+    /// Its stream, once known.
     pub stream: Option<StreamId>,
-    /// Its loop's figures.
+    /// The progress of its loop.
     pub progress: Arc<Progress>,
-    /// End of the log as the client last heard, or none yet.
+    /// End of the log that the client has last received; none before the first.
     pub end: Option<u64>,
 }
 
-/// What is told of the group's member.
+/// The status of the group's member.
 #[derive(Debug, Default)]
 pub struct GroupStatus {
     joined: AtomicBool,
@@ -154,12 +154,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl GroupStatus {
-    /// Whether the group has taken this member in (it may still have no partition).
+    /// Whether this member has joined the group (it may still have no partition).
     pub fn joined(&self) -> bool {
         self.joined.load(Ordering::Relaxed)
     }
 
-    /// How often partitions came or went.
+    /// Number of rebalances.
     pub fn rebalances(&self) -> u64 {
         self.rebalances.load(Ordering::Relaxed)
     }
@@ -197,8 +197,8 @@ enum Event {
     Revoked { partitions: Vec<i32>, lost: bool },
 }
 
-/// What rdkafka calls back. It only takes notes: partitions are begun and ended by the group's thread after the call, which
-/// the group waits for.
+/// Callbacks of rdkafka. They only record events: the group's thread starts and ends partitions after the call, and the group waits for
+/// that.
 pub(super) struct GroupContext {
     topic: String,
     status: Arc<GroupStatus>,
@@ -208,7 +208,7 @@ pub(super) struct GroupContext {
 }
 
 impl GroupContext {
-    /// Logs what the client complains of, but not all the time.
+    /// Logs an error of the client, at a limited rate.
     fn complain(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown) as i32;
         let mut complaints = locked(&self.complaints);
@@ -222,7 +222,7 @@ impl GroupContext {
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // What matters comes as an error too; the client's own words are for who debugs it.
+        // Relevant events arrive as errors, too; the client's log lines are for debugging.
         tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
     }
 
@@ -244,7 +244,7 @@ impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, changed: &mut TopicPartitionList) {
         let partitions = changed.elements_for_topic(&self.topic).iter().map(|element| element.partition()).collect();
         if self.closing.load(Ordering::SeqCst) {
-            // Nobody waits for events any more, and closing waits for this.
+            // The event loop has ended, and closing waits for this call.
             let _ = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative => consumer.incremental_unassign(changed),
                 _ => consumer.unassign(),
@@ -261,8 +261,8 @@ impl ConsumerContext for GroupContext {
 
 type GroupConsumer = BaseConsumer<GroupContext>;
 
-/// Folds the partitions that the group gives this member, until `shutdown` resolves (what is folded is then written and
-/// committed) or an error makes going on wrong.
+/// Folds the partitions that the group assigns to this member. It ends when `shutdown` resolves, after writing and committing what is
+/// folded, or on an error after which figures would be wrong.
 pub async fn run_group(config: GroupConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), GroupError> {
     let runtime = Handle::current();
     let stop = Arc::new(AtomicBool::new(false));
@@ -311,15 +311,15 @@ impl Member {
             }
         };
         unless_set("statistics.interval.ms", "2000");
-        // Per partition, read ahead: enough to keep the fold busy, little enough for hundreds of partitions.
+        // Read ahead per partition: enough to keep the fold busy, and little enough for hundreds of partitions.
         unless_set("queued.min.messages", "50000");
         unless_set("queued.max.messages.kbytes", "16384");
         unless_set("check.crcs", "true");
         unless_set("fetch.error.backoff.ms", "100");
-        // A queue that was full is looked at again after this long; librdkafka's second would leave folding idle.
+        // Interval of checks of a full queue; librdkafka's default of a second would leave folding idle.
         unless_set("fetch.queue.backoff.ms", "5");
         if !config.broker_assigns {
-            // A member that was killed is waited for no longer than this; librdkafka's heartbeats have a thread of their own.
+            // Longest wait for a member that was killed; librdkafka sends heartbeats from a separate thread.
             unless_set("session.timeout.ms", "10000");
             unless_set("heartbeat.interval.ms", "2000");
         }
@@ -327,10 +327,9 @@ impl Member {
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // The log's end comes as a word of its own: a backlog is written when its end is met.
+            // An event for the end of the log: a backlog is written when its end is reached.
             .set("enable.partition.eof", "true")
-            // Every partition is begun at an offset that we name. If that is not there, it is not for the client to
-            // choose another.
+            // Partitions start at an explicit offset. If it does not exist, the client must not choose another.
             .set("auto.offset.reset", "error");
         if config.broker_assigns {
             client.set("group.protocol", "consumer");
@@ -362,7 +361,7 @@ impl Member {
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {
-                    // Its queue was split off before it was begun.
+                    // The partition's queue was split off before the assignment.
                     let (partition, offset) = (message.partition(), message.offset());
                     let reason = format!("offset {offset} of partition {partition} came by the wrong queue");
                     break Err(GroupError::Internal(reason));
@@ -409,12 +408,12 @@ impl Member {
     fn topic_exists(&self) -> bool {
         match self.consumer.fetch_metadata(Some(&self.config.topic), ASK) {
             Ok(metadata) => metadata.topics().iter().any(|topic| topic.error().is_none()),
-            // Brokers that do not answer do not say that it is gone.
+            // Brokers that do not answer do not report the topic as missing.
             Err(_) => true,
         }
     }
 
-    /// Asks the brokers until they answer.
+    /// Repeats a query until the brokers answer.
     fn ask<T>(
         &self,
         action: &'static str,
@@ -442,7 +441,7 @@ impl Member {
         list
     }
 
-    /// Begins to fold partitions that the group gave us.
+    /// Starts to fold the partitions that the group assigned.
     fn begin(&mut self, partitions: &[i32], stop: &AtomicBool) -> Result<(), GroupError> {
         self.config.status.joined.store(true, Ordering::Relaxed);
         self.config.status.rebalances.fetch_add(1, Ordering::Relaxed);
@@ -477,7 +476,7 @@ impl Member {
             starts
                 .add_partition_offset(&self.config.topic, partition, at)
                 .map_err(|source| GroupError::Kafka { action: "name an offset to begin at", cause: source })?;
-            // Before it is assigned, so that no record comes by another way.
+            // Before the assignment, so that no record arrives by the main queue.
             let queue = self.consumer.split_partition_queue(&self.config.topic, partition);
             let queue = queue.ok_or_else(|| GroupError::Internal(format!("partition {partition} has no queue")))?;
             begun.push((partition, commit, start, queue));
@@ -510,7 +509,7 @@ impl Member {
         Ok(())
     }
 
-    /// Gives partitions back: written and committed, unless another member has them already.
+    /// Returns partitions: written and committed, unless another member has them already.
     fn end(&mut self, partitions: &[i32], lost: bool) -> Result<(), GroupError> {
         self.config.status.rebalances.fetch_add(1, Ordering::Relaxed);
         tracing::info!(?partitions, lost, "the group takes partitions");
@@ -520,7 +519,7 @@ impl Member {
             .map_err(|source| GroupError::Kafka { action: "give partitions back", cause: source })
     }
 
-    /// Ends tasks and waits for them.
+    /// Stops tasks and waits for them.
     fn stop_tasks(&mut self, partitions: &[i32], lost: bool) {
         let tasks: Vec<_> =
             partitions.iter().filter_map(|partition| Some((*partition, self.tasks.remove(partition)?))).collect();
@@ -530,7 +529,7 @@ impl Member {
             }
             let _ = task.stop.send(true);
         }
-        // The end of a window and the last flush have this time each.
+        // The end of a window and the last flush may take this long each.
         let deadline = Instant::now() + 2 * self.config.aggregate.stop_within + Duration::from_secs(1);
         for (partition, mut task) in tasks {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -557,7 +556,7 @@ impl Member {
         }
     }
 
-    /// The error of a task that ended by itself.
+    /// The error of a task that ended on its own.
     fn ended_task(&mut self) -> Option<GroupError> {
         let partition = *self.tasks.iter().find(|(_, task)| task.running.is_finished())?.0;
         let task = self.tasks.remove(&partition)?;
@@ -572,13 +571,13 @@ impl Member {
     /// Leaves the group, so that its other members need not wait for a time-out.
     fn leave(self) {
         let deadline = Instant::now() + LEAVE_WITHIN;
-        // Reading threads end within a moment; until then they hold the consumer.
+        // Reading threads end shortly; until then they hold the consumer.
         while Arc::strong_count(&self.consumer) > 1 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.consumer.context().closing.store(true, Ordering::SeqCst);
         let (done, ended) = std::sync::mpsc::channel();
-        // Dropping says goodbye and waits for the broker's word, which may never come.
+        // Dropping the consumer leaves the group and waits for the broker's answer, which may never arrive.
         std::thread::spawn(move || {
             drop(self.consumer);
             let _ = done.send(());
@@ -589,7 +588,7 @@ impl Member {
     }
 }
 
-/// All that folds one partition.
+/// Everything needed to fold one partition.
 struct Part {
     cluster: String,
     group: String,
@@ -630,8 +629,8 @@ impl Part {
         })
     }
 
-    /// Which stream this is: what the commit says, or a new one if it was never counted. It is noted before anything is
-    /// written for it.
+    /// The partition's stream: the one in the commit, or a new one if the partition was never counted. The stream is stored before any row
+    /// is written for it.
     async fn stream(&self) -> Result<StreamId, GroupError> {
         let known = loop {
             match self.streams.of(&self.cluster, &self.topic, self.partition).await {
@@ -641,7 +640,7 @@ impl Part {
         };
         let stream = match (self.commit, known.first()) {
             (Some(commit), _) => commit.stream,
-            // Noted, but its process ended before it had counted anything.
+            // The stream was stored, but its process ended before it had counted anything.
             (None, Some(&(stream, 0))) => stream,
             (None, Some(&(stream, counted))) => {
                 return Err(GroupError::Forgotten {

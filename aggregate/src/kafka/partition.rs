@@ -15,20 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Largest batch handed over at once, but for its last record. Small enough that it is still in the processor's cache when
-/// it is folded, and that the allocator uses its memory again: larger pieces come from the system, which clears each page
-/// of them anew.
+/// Largest batch, not counting its last record. It is small enough to be in the processor's cache while it is folded, and for the allocator
+/// to reuse its memory: larger allocations come from the system, which clears each page again.
 const BATCH_BYTES: usize = 96 << 10;
 const BATCH_RECORDS: usize = 1_024;
-/// Room for the record that makes a batch full: most are a tenth of this.
+/// Reserve for the record that makes a batch full: most records are a tenth of this.
 const RESERVE: usize = 1 << 10;
 /// Batches read ahead of the fold.
 const BATCHES_AHEAD: usize = 8;
-/// How often a reader without records looks whether it is still wanted.
+/// How often a thread without records checks whether it should end.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long one question to the brokers may take.
+/// Longest time of one query to the brokers.
 pub(super) const ASK: Duration = Duration::from_secs(10);
-/// How long a commit may take before it is given up; the next one says more.
+/// Longest time of a commit before it is given up; the next one contains more.
 const COMMIT_WITHIN: Duration = Duration::from_secs(15);
 
 /// A commit as the metadata of a committed offset.
@@ -42,7 +41,7 @@ impl CommitText {
         serde_json::to_string(commit).unwrap_or_default()
     }
 
-    /// Reads metadata. `offset` is the committed offset, which must agree.
+    /// Parses metadata. `offset` is the committed offset, which must agree.
     pub fn read(offset: i64, metadata: &str) -> Result<Commit, String> {
         let commit: Commit = serde_json::from_str(metadata).map_err(|error| {
             format!(
@@ -71,18 +70,18 @@ pub(super) struct PartitionSource {
     pub reader: Reader,
 }
 
-/// What a partition's reading thread has read. Dropping it ends the thread.
+/// The batches that a partition's reading thread has read. Dropping it ends the thread.
 pub(super) struct Reader {
     batches: mpsc::Receiver<Result<RecordBatch, SourceError>>,
     stop: Arc<AtomicBool>,
     seen_end: Arc<AtomicU64>,
     partition: i32,
     times: RecordTimes,
-    /// None once it was ended.
+    /// None after the thread was ended.
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// No end seen yet.
+/// No end read yet.
 const NO_END: u64 = u64::MAX;
 
 impl Drop for Reader {
@@ -122,7 +121,7 @@ impl Reader {
         Ok(Reader { batches, stop, seen_end, partition, times, thread: Some(thread) })
     }
 
-    /// Has the thread end, within [`IDLE`].
+    /// Ends the thread, within [`IDLE`].
     fn end(&mut self) -> Option<std::thread::JoinHandle<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.batches.close();
@@ -136,13 +135,13 @@ struct Reading {
     times: RecordTimes,
     /// Offset of the next record.
     next: u64,
-    /// Read, but of another hour than the batch before it.
+    /// Already read, but of another hour than the batch before it.
     held: Option<RecordBatch>,
     seen_end: Arc<AtomicU64>,
 }
 
 impl Reading {
-    /// The next batch; none if no record came for a while.
+    /// The next batch; none if no record arrives for a while.
     fn batch(&mut self) -> Result<Option<RecordBatch>, SourceError> {
         let mut batch = self.held.take();
         let mut wait = if batch.is_some() { Duration::ZERO } else { IDLE };
@@ -150,7 +149,7 @@ impl Reading {
             wait = Duration::ZERO;
             let message = match message {
                 Ok(message) => message,
-                // All that the partition had has been read.
+                // All records of the partition have been read.
                 Err(KafkaError::PartitionEOF(_)) => {
                     self.seen_end.store(self.next, Ordering::Relaxed);
                     break;
@@ -233,7 +232,7 @@ fn failed_read(partition: i32, error: &KafkaError) -> SourceError {
 }
 
 impl PartitionSource {
-    /// rdkafka's questions block; they run where that harms nobody.
+    /// Queries of rdkafka block, so they run on threads for blocking calls.
     async fn blocking<T: Send + 'static>(
         &self,
         action: &'static str,
@@ -282,7 +281,7 @@ impl Source for PartitionSource {
     async fn rewind(&mut self, offset: u64) -> Result<(), SourceError> {
         const ACTION: &str = "read the topic from an earlier offset";
         let failed = |reason: String| SourceError { action: ACTION, reason, passing: false };
-        // The thread first: what it still has was read from the later offset.
+        // The thread ends first: its batches were read from the later offset.
         if let Some(thread) = self.reader.end() {
             let ended = tokio::task::spawn_blocking(move || thread.join()).await;
             drop(ended.map_err(|error| failed(error.to_string()))?);
@@ -292,8 +291,8 @@ impl Source for PartitionSource {
         let queue = self.blocking(ACTION, move |consumer, topic, partition| {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition, at)?;
-            // Assigned once more rather than sought: a partition whose offset the brokers no longer have takes no seek. It is not assigned
-            // where an earlier try came so far.
+            // Assigned again instead of a seek: rdkafka cannot seek in a partition whose offset the brokers no longer have. The partition
+            // is unassigned here if an earlier try came this far.
             let _ = consumer.incremental_unassign(&list);
             let queue = whole.split_partition_queue(topic, partition);
             consumer.incremental_assign(&list)?;
@@ -302,7 +301,7 @@ impl Source for PartitionSource {
         let queue = queue.await?.ok_or_else(|| failed(format!("partition {} has no queue", self.partition)))?;
         let (partition, times) = (self.reader.partition, self.reader.times);
         self.reader = Reader::start(queue, partition, times, offset).map_err(|error| failed(error.to_string()))?;
-        // What is read from now on lies below it.
+        // From now on, offsets below the last commit are read.
         self.committed = None;
         Ok(())
     }
@@ -323,7 +322,7 @@ impl Source for PartitionSource {
         {
             match more {
                 Ok(more) => batches.push(more),
-                // What was read before it is folded first; the thread has ended, so the next read says why.
+                // Batches that were read before the error are folded first; the thread has ended, so the next read returns an error.
                 Err(error) => {
                     tracing::error!(%error, "the partition cannot be read any further");
                     break;
@@ -342,7 +341,7 @@ impl Source for PartitionSource {
             element.set_metadata(CommitText::write(&commit));
             consumer.commit(&offsets, CommitMode::Sync)
         });
-        // Without a coordinator the client waits for one much longer than a fold should.
+        // Without a coordinator, the client waits for one much longer than a fold should.
         match tokio::time::timeout(COMMIT_WITHIN, commit).await {
             Ok(outcome) => outcome,
             Err(_) => Err(SourceError {

@@ -1,4 +1,4 @@
-//! Which stream a partition is: the table `stream`.
+//! The table `stream`: which streams a partition has been.
 
 use clickhouse::{Client, Row};
 use schemas::StreamId;
@@ -17,7 +17,7 @@ pub struct StreamRow {
     pub topic: String,
     /// Number of the partition.
     pub partition: i32,
-    /// When it was first met, in seconds since the epoch.
+    /// When the partition was first seen, in seconds since the epoch.
     pub born: u32,
 }
 
@@ -29,13 +29,12 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `client` has URL, database and credentials; each call may take `timeout`.
+    /// `client` has URL, database and credentials; `timeout` limits each call.
     pub fn new(client: Client, timeout: Duration) -> Self {
         Streams { client, timeout }
     }
 
-    /// Streams that this partition has been, the youngest first, each with the offset up to which the ledger has counted
-    /// it.
+    /// The streams of this partition, newest first, each with the offset up to which the ledger has counted it.
     pub async fn of(&self, cluster: &str, topic: &str, partition: i32) -> Result<Vec<(StreamId, u64)>, CallError> {
         let query = self
             .client
@@ -50,7 +49,7 @@ impl Streams {
         Ok(rows.into_iter().map(|(stream, counted)| (StreamId(stream), counted)).collect())
     }
 
-    /// Notes a stream. Noting it again changes nothing.
+    /// Stores a stream. Storing it again changes nothing.
     pub async fn note(&self, row: &StreamRow) -> Result<(), CallError> {
         let stored = storage::insert(&self.client, "stream", std::slice::from_ref(row));
         in_time(self.timeout, "noting a stream", stored).await

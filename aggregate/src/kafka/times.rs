@@ -1,20 +1,20 @@
-//! Whose clock says when a record was appended.
+//! Timestamps of records, and the clock that sets them.
 
 use rdkafka::message::Timestamp;
 use schemas::Hour;
 
-/// What the times of a topic's records are, as its `message.timestamp.type` decides.
+/// The meaning of a topic's timestamps, which its `message.timestamp.type` determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordTimes {
-    /// `LogAppendTime`: the brokers', which agree well enough.
+    /// `LogAppendTime`: set by the brokers, whose clocks agree well enough.
     Append,
-    /// `CreateTime`: those that the sender gave. Right where one sender fills a log with what happened before, as a load test does;
-    /// of several senders the clocks differ, and each difference at a window's end begins windows.
+    /// `CreateTime`: set by the sender. Suitable if a single sender fills a log with past events, as a load test does. The clocks of
+    /// several senders differ, and each difference at a window's end starts new windows.
     Create,
 }
 
 impl RecordTimes {
-    /// The hour; none where the record has no time of this kind, or one that is in no hour that we know.
+    /// The hour; none if the record has no timestamp of this kind, or one outside the supported hours.
     pub fn hour(self, timestamp: Timestamp) -> Option<Hour> {
         let millis = match (self, timestamp) {
             (RecordTimes::Append, Timestamp::LogAppendTime(millis))
