@@ -1,8 +1,8 @@
-//! Names of AI agents: reports show them apart from other robots.
+//! Names of AI agents, which reports list separately from other robots.
 
 use crate::classes::BotClass::{self, AiAssistant, AiTraining};
 
-/// (name in reports, kind), in alphabetical order. A unit test of `ingest` compares them with the tables by which robots are found.
+/// (name in reports, kind), in alphabetical order. A unit test of `ingest` compares them with the tables that detect robots.
 pub const AI_AGENTS: &[(&str, BotClass)] = &[
     ("AI2Bot", AiTraining),
     ("AISearchBot", AiAssistant),
@@ -140,7 +140,7 @@ pub const AI_AGENTS: &[(&str, BotClass)] = &[
     ("xAI-Bot", AiTraining),
 ];
 
-/// The kind of the AI agent of that name; none for all other robots.
+/// The kind of the AI agent with this name; none for all other robots.
 ///
 /// ```
 /// use headcount_schemas::classes::BotClass;

@@ -1,7 +1,7 @@
-//! The beacon as a page sends it, before anything of it is believed.
+//! The beacon as a page sends it, before validation.
 //!
-//! Only what the count itself needs can refuse a beacon: the project and the page's URL. An optional fact that cannot be used is
-//! dropped, and the view is counted without it. [`Beacon::dropped`] says which.
+//! A beacon is refused only for facts that the count requires: the project and the page's URL. An optional fact that cannot be used is
+//! dropped, and the view is counted without it. [`Beacon::dropped`] lists these facts.
 
 use crate::proto::{Fact, Source};
 use crate::record::MAX_LABEL_BYTES;
@@ -18,11 +18,11 @@ pub enum Kind {
     View,
     /// Something else happened on a page, such as a click. It is accepted and not counted.
     Event,
-    /// The page says that it is missing. It comes beside a view of the same URL.
+    /// The page reports that it is missing. This arrives in addition to a view of the same URL.
     ReportedMissing,
 }
 
-/// Which views of a script are arrivals, as far as its referrers show.
+/// Which views of a script are arrivals, as far as its referrers show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arrivals {
     /// A view without a referrer is a direct arrival.
@@ -34,17 +34,17 @@ pub enum Arrivals {
     Unknown,
 }
 
-/// `POST /v1/pageview` and the query of `GET /v1/pageview.gif`: types checked, values not. Fields that are not listed
-/// here are ignored, so that an older server understands a newer script. Lengths are bounded by the request.
+/// `POST /v1/pageview` and the query of `GET /v1/pageview.gif`: types are checked, values are not. Fields that are not listed here are
+/// ignored, so that an older server understands a newer script. The request's limits bound all lengths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beacon {
-    /// Slug of the project; may be absent where the page's host belongs to one project.
+    /// Slug of the project; may be absent if the page's host belongs to one project.
     pub project: Option<String>,
     /// URL of the page.
     pub url: Option<String>,
-    /// URL of the page that led here.
+    /// URL of the referring page.
     pub referrer: Option<String>,
-    /// HTTP status of the page; 200 where absent.
+    /// HTTP status of the page; 200 if absent.
     pub status: Option<u16>,
     /// Documentation version, at most 255 bytes.
     pub version: Option<String>,
@@ -52,7 +52,7 @@ pub struct Beacon {
     pub language: Option<String>,
     /// 64 random bits, chosen by the script for each view.
     pub id: Option<u64>,
-    /// Which script sent it.
+    /// The script that sent it.
     pub source: Source,
     /// What it reports.
     pub kind: Kind,
@@ -60,16 +60,16 @@ pub struct Beacon {
     pub arrivals: Arrivals,
     /// Whether the script found that a program drives the browser (`navigator.webdriver`).
     pub automated: bool,
-    /// What the script's own service calls the project: a website's UUID, a domain, a code or a slug, by [`Beacon::source`]. They name
-    /// the project where it has them as aliases.
+    /// Names of the project in the script's own service: a website's UUID, a domain, a code or a slug, by [`Beacon::source`]. They identify
+    /// the project that has them as aliases.
     pub aliases: Vec<String>,
-    /// Facts that were sent and cannot be used, each once.
+    /// Facts in the beacon that cannot be used, each once.
     pub dropped: Vec<Fact>,
-    /// Why `project` or `url` cannot be used. The beacon is refused, in the report of the project that the rest of it shows.
+    /// Why `project` or `url` cannot be used. The refusal is shown in the report of the project that the rest of the beacon identifies.
     pub refusal: Option<Rejection>,
 }
 
-/// What our script sends, borrowed from the body: the common case, without an allocation for what is looked at once.
+/// The fields of headcount's own script, borrowed from the body: the common case, without allocations for values that are used once.
 #[derive(Deserialize)]
 struct Plain<'a> {
     project: Option<&'a str>,
@@ -82,10 +82,10 @@ struct Plain<'a> {
     webdriver: Option<u64>,
 }
 
-/// The fields, in the order in which they are checked.
+/// The fields, in the order of their validation.
 const FIELDS: [&str; 8] = ["project", "url", "referrer", "status", "version", "language", "id", "webdriver"];
 
-/// The value of a field as it was sent.
+/// The value of a field in the request.
 enum Sent<'a> {
     Text(&'a str),
     Number(f64),
@@ -135,19 +135,19 @@ impl From<Plain<'_>> for Beacon {
 }
 
 impl Beacon {
-    /// Reads a JSON body.
+    /// Parses a JSON body.
     ///
     /// # Errors
-    /// The body is no JSON object. What is wrong with a field is in [`Beacon::refusal`] or [`Beacon::dropped`].
+    /// The body is not a JSON object. Invalid fields are listed in [`Beacon::refusal`] or [`Beacon::dropped`].
     pub fn from_json(body: &[u8]) -> Result<Self, Rejection> {
         // A byte order mark; RFC 8259, section 8.1 allows to skip it.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let Ok(text) = std::str::from_utf8(body) else {
-            // A page in another encoding: what is not UTF-8 may be in an optional fact only.
+            // A page in another encoding: only optional facts may contain bytes that are not UTF-8.
             let not_utf8 = |_| Rejection::new(RejectionReason::NotUtf8, "a body in UTF-8");
             return Self::from_any_json(&String::from_utf8_lossy(body)).map_err(not_utf8);
         };
-        // Serde reads a struct from an array too, which is no beacon.
+        // Serde would also read a struct from an array, which is not a beacon.
         if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{')
             && let Ok(plain) = serde_json::from_str::<Plain<'_>>(text)
         {
@@ -156,7 +156,7 @@ impl Beacon {
         Self::from_any_json(text)
     }
 
-    /// Reads what [`Plain`] does not: escapes, and values of unexpected types.
+    /// Parses what [`Plain`] does not: escapes, and values of unexpected types.
     fn from_any_json(text: &str) -> Result<Self, Rejection> {
         let object = object(text)?;
         let mut beacon = Beacon::default();
@@ -168,7 +168,7 @@ impl Beacon {
         Ok(beacon)
     }
 
-    /// Reads decoded pairs of a query string, by the same rules.
+    /// Parses decoded pairs of a query string, by the same rules.
     pub fn from_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut beacon = Beacon::default();
         for (field, value) in pairs {
@@ -177,8 +177,8 @@ impl Beacon {
         beacon
     }
 
-    /// Takes the text of one field, for a script that gives its fields other names. The rules are those of the own fields: an empty
-    /// text is none.
+    /// Sets one field from text, for a script with other field names. The rules are those of the beacon's own fields: an empty text counts
+    /// as absent.
     ///
     /// ```
     /// use headcount_schemas::Beacon;
@@ -190,7 +190,7 @@ impl Beacon {
         self.set(field, &Sent::Text(text));
     }
 
-    /// Takes the value of one field. An empty text is none.
+    /// Sets one field. An empty text counts as absent.
     fn set(&mut self, field: &str, sent: &Sent<'_>) {
         if sent.text().is_some_and(|text| trimmed(text).is_empty()) {
             return;
@@ -214,19 +214,19 @@ impl Beacon {
         }
     }
 
-    /// The first refusal is the one that the sender is answered.
+    /// The response reports the first refusal.
     fn refuse(&mut self, rejection: Rejection) {
         self.refusal.get_or_insert(rejection);
     }
 
-    /// Takes the value of one field from JSON that a script with other names sent.
+    /// Sets one field from the JSON of a script with other field names.
     pub fn set_json(&mut self, field: &str, value: &Value) {
         if let Some(sent) = Sent::of(value) {
             self.set(field, &sent);
         }
     }
 
-    /// Notes `fact` as dropped if its value cannot be used.
+    /// Records `fact` as dropped if its value cannot be used.
     fn usable<T>(&mut self, fact: Fact, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.drop_fact(fact);
@@ -234,7 +234,7 @@ impl Beacon {
         value
     }
 
-    /// Notes that the view is counted without `fact`, since what was sent cannot be used.
+    /// Records that the view is counted without `fact`, since its value cannot be used.
     pub fn drop_fact(&mut self, fact: Fact) {
         if !self.dropped.contains(&fact) {
             self.dropped.push(fact);
@@ -242,10 +242,10 @@ impl Beacon {
     }
 }
 
-/// The JSON object of a body that a script with other field names sent. What is not UTF-8 has U+FFFD in its place.
+/// Parses the JSON object in the body of a script with other field names. Bytes that are not UTF-8 become U+FFFD.
 ///
 /// # Errors
-/// The body is no JSON object.
+/// The body is not a JSON object.
 pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, Rejection> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     object(&String::from_utf8_lossy(body))
@@ -262,19 +262,19 @@ fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c.is_control())
 }
 
-/// Whether the text was in another encoding than UTF-8: a decoder puts this character in place of what it cannot read.
+/// Whether the text was in another encoding than UTF-8: a decoder replaces what it cannot read by this character.
 fn is_torn(text: &str) -> bool {
     text.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// Trimmed text, if it is readable and on one line.
+/// Trimmed text, if it is valid and on one line.
 fn clean_text(text: &str) -> Option<String> {
     let text = trimmed(text);
     let is_clean = !is_torn(text) && !text.chars().any(char::is_control);
     is_clean.then(|| text.to_owned())
 }
 
-/// A label is never cut: half of it would be another value.
+/// A label is never truncated: a part of it would be another value.
 fn label(sent: &Sent<'_>) -> Option<String> {
     let text = sent.text().filter(|text| trimmed(text).len() <= MAX_LABEL_BYTES)?;
     clean_text(text)
@@ -320,8 +320,8 @@ fn id(text: &str) -> Option<u64> {
     if is_id { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
-/// JSON in which escapes of half a character (`\ud83d` without `\ude00`) are escapes of U+FFFD. A script that cuts a string within a
-/// character sends such halves, and serde refuses the whole body for them.
+/// JSON in which escapes of half a character (`\ud83d` without `\ude00`) are replaced by escapes of U+FFFD. A script that splits a string
+/// within a character sends such halves, and serde refuses the whole body for them.
 fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     let escape_at = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;

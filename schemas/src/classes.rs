@@ -1,13 +1,13 @@
-//! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are what reports show.
+//! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are those in reports.
 
 use crate::proto::Fact;
 pub use crate::proto::{BotClass, Browser, Device, Source, System};
 
-/// What reports count page views by. No crossing of two dimensions is ever stored.
+/// The dimensions by which reports count page views. Combinations of two dimensions are never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Dimension {
-    /// Host of the page that led here (counts visits, not views).
+    /// Host of the referring page (counts visits, not views).
     Referrer,
     /// ISO 3166-1 alpha-2.
     Country,
@@ -21,13 +21,13 @@ pub enum Dimension {
     Version,
     /// Documentation language.
     Language,
-    /// Name of the robot (counts views by robots, which are no views by people). The fold counts them in `robot_daily`; schema versions
+    /// Name of the robot (counts views by robots, which are not views by people). The fold counts them in `robot_daily`; schema versions
     /// before 10 counted them in `breakdown_daily`.
     Bot,
 }
 
 impl Dimension {
-    /// All of them, in the order reports show them.
+    /// All dimensions, in the order of reports.
     pub const ALL: [Dimension; 8] = [
         Dimension::Referrer,
         Dimension::Country,
@@ -53,13 +53,13 @@ impl Dimension {
         }
     }
 
-    /// The dimension of that name.
+    /// The dimension with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dimension| dimension.name() == name)
     }
 }
 
-/// A class's name in reports. `""` stands for unknown everywhere.
+/// A class's name in reports. `""` is unknown in all of them.
 pub trait ClassName {
     /// Such as `Firefox`.
     fn class_name(self) -> &'static str;
@@ -134,13 +134,13 @@ impl ClassName for BotClass {
     }
 }
 
-/// What views of one page by robots are counted by.
+/// Groups of robots by which the views of a page are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RobotGroup {
     /// Search engines.
     Search,
-    /// Crawlers for AI training. The AI crawlers of records before format 4, some of which were assistants, are among them.
+    /// Crawlers for AI training. They include the AI crawlers of records before format 4, some of which were assistants.
     AiTraining,
     /// AI assistants and their search.
     AiAssistant,
@@ -149,7 +149,7 @@ pub enum RobotGroup {
 }
 
 impl RobotGroup {
-    /// All of them, by number.
+    /// All groups, by number.
     pub const ALL: [RobotGroup; 4] =
         [RobotGroup::Search, RobotGroup::AiTraining, RobotGroup::AiAssistant, RobotGroup::Other];
 
@@ -165,7 +165,7 @@ impl RobotGroup {
 }
 
 impl BotClass {
-    /// The six classes of record format 3, which the sums of bots in reports have.
+    /// The six classes of record format 3, by which reports add up bots.
     pub const COUNTED: [BotClass; 6] = [
         BotClass::Search,
         BotClass::AiCrawler,
@@ -175,12 +175,12 @@ impl BotClass {
         BotClass::OtherBot,
     ];
 
-    /// The class of that name.
+    /// The class with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         (0..).map_while(|number| BotClass::try_from(number).ok()).find(|class| class.class_name() == name)
     }
 
-    /// The group that views of one page by such robots are counted in.
+    /// The group in which views of a page by these robots are counted.
     pub const fn group(self) -> RobotGroup {
         match self {
             BotClass::Search => RobotGroup::Search,
@@ -198,7 +198,7 @@ impl BotClass {
         }
     }
 
-    /// The class of [`BotClass::COUNTED`] that a bot is counted under; a person stays a person.
+    /// The class of [`BotClass::COUNTED`] in which a bot is counted; a person stays a person.
     pub const fn counted_as(self) -> BotClass {
         match self {
             BotClass::AiTraining | BotClass::AiAssistant => BotClass::AiCrawler,
@@ -215,7 +215,7 @@ impl BotClass {
 }
 
 impl Source {
-    /// All of them, by number.
+    /// All sources, by number.
     pub const ALL: [Source; 7] = [
         Source::Beacon,
         Source::Plausible,
@@ -239,7 +239,7 @@ impl Source {
         }
     }
 
-    /// The source of that name.
+    /// The source with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|source| source.name() == name)
     }

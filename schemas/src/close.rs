@@ -1,24 +1,24 @@
-//! Which rows a closed month's figures contain.
+//! The rows that a closed month's figures contain.
 
 use crate::tables::MonthCloseRow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a reader may use what it has read of which months are closed. A report takes several questions, and a close between two of
-/// them removes rows that the first said would be there.
+/// Longest time between reading which months are closed and the last query that relies on it. A report needs several queries, and a close
+/// between two of them removes rows that the first one implied.
 pub const READ_WITHIN: Duration = Duration::from_secs(12);
 
-/// How long a close waits between saying that a month is closed and removing rows: whoever had not heard it yet is done by then.
+/// Time between the row that closes a month and the removal of its rows. Reads that started without that row have ended by then.
 pub const SETTLE: Duration = Duration::from_secs(15);
 
 const _: () = assert!(READ_WITHIN.as_secs() < SETTLE.as_secs());
 
-/// Of each stream, the first window that is not in the figures. Streams that are not here have none in them.
+/// For each stream, the first window that is not in the figures. Streams that are not in the map have no windows in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frontier(pub BTreeMap<u64, u64>);
 
 impl Frontier {
-    /// The one that a run noted.
+    /// The frontier that a run recorded.
     pub fn of(row: &MonthCloseRow) -> Self {
         Frontier(row.streams.iter().copied().zip(row.windows.iter().copied()).collect())
     }

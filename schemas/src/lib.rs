@@ -1,7 +1,7 @@
-//! What crosses a boundary of headcount: domain types, the log's records, the beacon's JSON, visitor sketches and the
-//! tables of ClickHouse. No I/O and no async happen here.
+//! The types and formats that headcount's crates share: domain types, the log's records, the beacon's JSON, visitor sketches and the tables
+//! of ClickHouse. No I/O and no async.
 //!
-//! In the order of a page view's way: [`beacon`] → [`rejection`] or [`record`] → [`sketch`] → [`tables`].
+//! In the order in which a page view passes them: [`beacon`] → [`rejection`] or [`record`] → [`sketch`] → [`tables`].
 
 pub mod ai_agents;
 pub mod beacon;

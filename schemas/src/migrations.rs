@@ -1,7 +1,7 @@
-//! Files of SQL that create the tables of ClickHouse, and the order in which a database gets them.
+//! The SQL files that create ClickHouse's tables, and the order in which they are applied to a database.
 //!
-//! A new database gets [`FILES`]. A database of a version before them gets [`BEFORE`] from its own version on, which leave the same tables, and
-//! then the files after the first. Every file may run again after a kill, and in two processes at once.
+//! [`FILES`] are applied to a new database. To a database of an earlier version, [`BEFORE`] are applied from its version on, which result
+//! in the same tables, and then the files after the first. Every file may be applied again after a kill, and by two processes concurrently.
 
 /// Versions of the schema before the first of [`FILES`].
 pub const BEFORE_VERSION: u32 = BEFORE.len() as u32;
@@ -9,11 +9,11 @@ pub const BEFORE_VERSION: u32 = BEFORE.len() as u32;
 /// The version that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = BEFORE_VERSION + FILES.len() as u32;
 
-/// Files of a new database: (name, statements separated by `;`). File `n` reaches version `BEFORE_VERSION + n`. They are frozen: a change is
-/// a new file.
+/// Files for a new database: (name, statements separated by `;`). File `n` reaches version `BEFORE_VERSION + n`. They are frozen: every
+/// change needs a new file.
 pub const FILES: &[(&str, &str)] = &[("0001_tables.sql", include_str!("../sql/0001_tables.sql"))];
 
-/// Files of databases that were created before [`FILES`]; file `n` reaches version `n`.
+/// Files for databases that were created before [`FILES`]; file `n` reaches version `n`.
 pub const BEFORE: &[(&str, &str)] = &[
     ("old/0001_first_tables.sql", include_str!("../sql/old/0001_first_tables.sql")),
     ("old/0002_streams.sql", include_str!("../sql/old/0002_streams.sql")),
@@ -26,11 +26,11 @@ pub const BEFORE: &[(&str, &str)] = &[
     ("old/0009_close_waits.sql", include_str!("../sql/old/0009_close_waits.sql")),
 ];
 
-/// Brings a database of version 9 to the tables of the first of [`FILES`], but for new ones.
+/// Migrates a database of version 9 to the tables of the first of [`FILES`], except new tables.
 pub const FROM_BEFORE: (&str, &str) =
     ("old/0010_to_0001_tables.sql", include_str!("../sql/old/0010_to_0001_tables.sql"));
 
-/// [`FROM_BEFORE`] and then the first of [`FILES`], which creates what is not there.
+/// [`FROM_BEFORE`] and then the first of [`FILES`], which creates the missing tables.
 const FROM_BEFORE_TO_FILES: &str =
     concat!(include_str!("../sql/old/0010_to_0001_tables.sql"), "\n", include_str!("../sql/0001_tables.sql"));
 
@@ -68,7 +68,7 @@ pub fn all_statements() -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
 
-    /// A database that has applied a file does not get its changes. `sql/b3sums` has the form of `b3sum`.
+    /// A database that has applied a file does not get later changes to it. `sql/b3sums` has the format of `b3sum`.
     #[test]
     fn files_are_frozen() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/b3sums");

@@ -1,18 +1,19 @@
-//! Paths of the script and of the beacon endpoint on the service's host: chosen by the operator, beside those that are always served.
+//! Paths of the script and of the beacon endpoint on the service's host: chosen by the operator, in addition to those that are always
+//! served.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The path of the script until version 0.1; always served, since pages and proxies name it. EasyPrivacy blocks it.
+/// The path of the script until version 0.1; always served, since pages and proxies use it. EasyPrivacy blocks it.
 pub const OLD_SCRIPT: &str = "/beacon.js";
 
 /// The path of beacons until version 0.1; always served.
 pub const OLD_BEACON: &str = "/v1/pageview";
 
-/// What a path has at its end where it takes a beacon as an image.
+/// Suffix of a path that takes a beacon as an image.
 pub const PIXEL_SUFFIX: &str = ".gif";
 
-/// Bytes of a path.
+/// Most bytes of a path.
 const LENGTH_MAX: usize = 128;
 
 /// First segments of the service's other routes.
@@ -22,15 +23,15 @@ pub const RESERVED: &[&str] =
 /// Segments below `/v1` of the service's other routes.
 pub const RESERVED_V1: &[&str] = &["openapi.json", "projects", "projects.csv"];
 
-/// A path that is plain in a URL, in HTML, in JavaScript and in a router: segments of ASCII letters, digits, `.`, `_`, `~`
-/// and `-`.
+/// A path that needs no escaping in a URL, in HTML, in JavaScript and in a router: segments of ASCII letters, digits, `.`, `_`, `~` and
+/// `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedPath(String);
 
-/// Why a text is no [`ServedPath`].
+/// Why a text is not a [`ServedPath`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// No slash at its beginning.
+    /// It does not start with a slash.
     #[error("a path that begins with /")]
     Relative,
     /// Other characters, an empty segment, `.` or `..`.
@@ -39,7 +40,7 @@ pub enum PathError {
     /// Too long.
     #[error("a path of at most {LENGTH_MAX} bytes")]
     Length,
-    /// A route of the reports, of health or of the privacy page begins like that.
+    /// A route of the reports, of health or of the privacy page starts like this.
     #[error("a path that no other route of the service has")]
     Reserved,
 }
@@ -72,7 +73,7 @@ impl fmt::Display for ServedPath {
     }
 }
 
-/// Where a page finds the script, and the script the endpoint.
+/// The paths at which pages load the script and the script sends beacons.
 ///
 /// ```
 /// use headcount_schemas::paths::EndpointPaths;
@@ -88,7 +89,7 @@ pub struct EndpointPaths {
     beacon: ServedPath,
 }
 
-/// Two of the service's own paths would be one.
+/// Two paths of the service would be equal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the script and the beacons would share the path {0}")]
 pub struct SharedPath(String);
@@ -97,14 +98,14 @@ impl EndpointPaths {
     /// The script at `script`, beacons at `beacon` and the pixel at `beacon` with `.gif`.
     ///
     /// # Errors
-    /// When a script and a beacon would have one path, an old path included.
+    /// A script and a beacon would have the same path; old paths count.
     pub fn new(script: ServedPath, beacon: ServedPath) -> Result<Self, SharedPath> {
         let paths = EndpointPaths { script, beacon };
         let old_pixel = format!("{OLD_BEACON}{PIXEL_SUFFIX}");
         let of_scripts = [paths.script(), OLD_SCRIPT];
         let of_beacons = [paths.beacon(), &paths.pixel(), OLD_BEACON, &old_pixel].map(str::to_owned);
         let shared = of_beacons.iter().find(|path| of_scripts.contains(&path.as_str()));
-        // A beacon's path may not be the pixel's of old either: one takes POST, the other GET.
+        // The path of beacons must not be the old path of the pixel: one takes POST, the other GET.
         let shared = shared.or_else(|| of_beacons.first().filter(|beacon| **beacon == old_pixel));
         match shared {
             Some(path) => Err(SharedPath(path.clone())),
@@ -127,8 +128,7 @@ impl EndpointPaths {
         format!("{}{PIXEL_SUFFIX}", self.beacon.0)
     }
 
-    /// The beacons' path as a relative reference (RFC 3986, 4.2) whose base is the script: a proxy may serve both below a
-    /// prefix.
+    /// The path of beacons as a relative reference (RFC 3986, 4.2) with the script as its base: a proxy may serve both below a prefix.
     pub fn beacon_beside_script(&self) -> String {
         let script: Vec<&str> = self.script.0[1..].split('/').collect();
         let beacon: Vec<&str> = self.beacon.0[1..].split('/').collect();

@@ -1,31 +1,31 @@
-//! Projects: their slugs and the hosts that their pages live on.
+//! Projects: their slugs and the hosts of their pages.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A project's name: 1 to 63 of `a–z 0–9 - _ .`, beginning and ending with a letter or digit.
+/// A project's name: 1 to 63 of `a–z 0–9 - _ .`, with a letter or digit at both ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ProjectSlug(Box<str>);
 
-/// A host name as pages use it: lower case, without scheme; with a port only where it is not the scheme's own.
+/// A host name as pages use it: lower case, without scheme; with a port only if it is not the scheme's default.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Host(Box<str>);
 
-/// Text that is no project slug.
+/// The text is not a project slug.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected {}", InvalidSlug::EXPECTED)]
 pub struct InvalidSlug;
 
 impl InvalidSlug {
-    /// What a slug is, for messages that say `expected` themselves.
+    /// Describes a slug, for messages that contain `expected` themselves.
     pub const EXPECTED: &str =
         "a project slug: 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit";
 }
 
-/// Text that is no host.
+/// The text is not a host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected a host such as docs.example.org, optionally with a port, without scheme or path")]
 pub struct InvalidHost;
@@ -36,7 +36,7 @@ impl ProjectSlug {
         &self.0
     }
 
-    /// Whether `text` is a slug; what [`FromStr`] checks, for readers that borrow.
+    /// Whether `text` is a slug: the check of [`FromStr`], for code that borrows.
     pub fn is_valid(text: &str) -> bool {
         let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = text.as_bytes();
@@ -73,7 +73,7 @@ impl Host {
         &self.0
     }
 
-    /// Whether a host's text is a plain name, with or without a port: at most 255 of `a–z 0–9 - _ .` and no network address.
+    /// Whether a host's text is a plain name, with or without a port: at most 255 of `a–z 0–9 - _ .` and not an IP address.
     pub fn is_name(text: &str) -> bool {
         let (name, port) = text.split_once(':').unwrap_or((text, "0"));
         let of_names = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
@@ -84,7 +84,7 @@ impl Host {
             && port.parse::<u16>().is_ok_and(|_| port.bytes().all(|b| b.is_ascii_digit()))
     }
 
-    /// The host of a parsed URL, with its port where that is not the scheme's default.
+    /// The host of a parsed URL, with its port if that is not the scheme's default.
     pub fn of(url: &url::Url) -> Option<Self> {
         let host = url.host_str()?.trim_end_matches('.');
         if host.is_empty() {

@@ -1,8 +1,8 @@
-//! Records of the log: written with prost, read by a decoder of our own that refuses what the schema does not name.
+//! Records of the log: written with prost, read by a decoder that refuses fields outside the schema.
 //!
-//! prost skips fields it does not know, as protobuf intends. A privacy contract needs the opposite: a field nobody
-//! documented must not travel. So [`decode`] walks the wire format itself, allows each field at most once, with the
-//! one wire type it has, and borrows its strings from the record; the fold needs no allocation for a page view.
+//! prost skips unknown fields, as protobuf intends. A privacy contract requires the opposite: an undocumented field must not be
+//! transferred. So [`decode`] parses the wire format itself. It allows each field at most once, with its one wire type, and borrows its
+//! strings from the record; the fold needs no allocation for a page view.
 //!
 //! Wire format: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -17,8 +17,8 @@ use crate::time::Hour;
 pub use encode::{RecordFormat, encode_dropped_facts, encode_page_view, encode_rejections, encode_reported_missing};
 use wire::{Fields, Value};
 
-/// The newest format. [`decode`] reads formats 1 to 4: in 1 tallies have no id, in 2 no host, and 4 has more of everything (see
-/// `pageview.proto`).
+/// The newest format. [`decode`] reads formats 1 to 4: format 1 has no id of tallies, format 2 no host, and format 4 has further fields and
+/// messages (see `pageview.proto`).
 pub const FORMAT: u32 = 4;
 
 /// Longest path in bytes, in a record and in a row.
@@ -40,20 +40,20 @@ pub enum Record<'a> {
     ReportedMissing(ReportedMissingRef<'a>),
 }
 
-/// A page view, borrowing from the record's bytes. Every field has been checked.
+/// A page view, borrowing from the record's bytes. Every field is validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageViewRef<'a> {
     /// A valid project slug.
     pub project: &'a str,
     /// Hour of the view.
     pub hour: Hour,
-    /// Begins with `/`.
+    /// Starts with `/`.
     pub path: &'a str,
     /// 100 to 599.
     pub status: u16,
-    /// Empty where unknown.
+    /// Empty if unknown.
     pub version: &'a str,
-    /// Empty where unknown.
+    /// Empty if unknown.
     pub language: &'a str,
     /// Empty for internal and direct views.
     pub referrer_host: &'a str,
@@ -65,44 +65,44 @@ pub struct PageViewRef<'a> {
     pub browser: proto::Browser,
     /// Operating system family.
     pub system: proto::System,
-    /// What kind of bot, or a person.
+    /// The kind of bot, or a person.
     pub bot_class: proto::BotClass,
     /// Whether the view came from outside the project.
     pub arrival: bool,
-    /// Visitor of the project; none for bots, nor for views of [`proto::Source::Log`] that came without.
+    /// Visitor of the project; none for bots, and for views of [`proto::Source::Log`] without one.
     pub site_coordinate: Option<Coordinate>,
-    /// Visitor of the path; none where the project's is none.
+    /// Visitor of the path; none if there is no visitor of the project.
     pub page_coordinate: Option<Coordinate>,
-    /// Random id of the view; 0 where it has none.
+    /// Random id of the view; 0 if it has none.
     pub event_id: u64,
     /// Name of the bot; empty for people.
     pub bot: &'a str,
     /// How the view reached the endpoint; [`proto::Source::Beacon`] before format 4.
     pub source: proto::Source,
-    /// Version of the table of bots that classified it; 0 where unknown.
+    /// Version of the table of bots that classified it; 0 if unknown.
     pub rules: u32,
-    /// Title of the page; empty where unknown.
+    /// Title of the page; empty if unknown.
     pub title: &'a str,
     /// Reserved bits.
     pub marks: u16,
-    /// The version that an alias in `version` meant; empty where unknown.
+    /// The version to which an alias in `version` refers; empty if unknown.
     pub version_meant: &'a str,
 }
 
 /// A tally of refused beacons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectionTallyRef<'a> {
-    /// A valid slug, or empty where the beacon named no known project.
+    /// A valid slug, or empty if the beacon named no known project.
     pub project: &'a str,
     /// Hour of the refusals.
     pub hour: Hour,
-    /// Why.
+    /// Why they were refused.
     pub reason: RejectionReason,
-    /// How many, at least 1.
+    /// Number of beacons, at least 1.
     pub count: u64,
     /// Random id of the tally; 0 in format 1.
     pub id: u64,
-    /// Host of the pages, where it is why they were refused; else empty.
+    /// Host of the pages, if it is the cause of the refusal; else empty.
     pub host: &'a str,
 }
 
@@ -115,9 +115,9 @@ pub struct DroppedFactsRef<'a> {
     pub hour: Hour,
     /// The fact, not [`proto::Fact::Unspecified`].
     pub fact: proto::Fact,
-    /// Why it was left out, not [`proto::Cause::Unspecified`].
+    /// Why it was dropped, not [`proto::Cause::Unspecified`].
     pub cause: proto::Cause,
-    /// How many views, at least 1.
+    /// Number of views, at least 1.
     pub count: u64,
     /// Random id of the tally.
     pub id: u64,
@@ -130,15 +130,15 @@ pub struct ReportedMissingRef<'a> {
     pub project: &'a str,
     /// Hour of the reports.
     pub hour: Hour,
-    /// Begins with `/`.
+    /// Starts with `/`.
     pub path: &'a str,
-    /// How many reports, at least 1.
+    /// Number of reports, at least 1.
     pub count: u64,
     /// Random id of the tally.
     pub id: u64,
 }
 
-/// Why bytes are no record. Carries no value of the record.
+/// Why bytes are not a record. Contains no value of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end inside a field, or a varint is too long.
@@ -164,10 +164,10 @@ pub enum DecodeError {
     NoBody,
 }
 
-/// Reads one record strictly. See the module's text for what is refused.
+/// Parses one record strictly. The module's documentation describes what is refused.
 ///
 /// # Errors
-/// The bytes are no record of formats 1 to 4.
+/// The bytes are not a record of formats 1 to 4.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
     let mut fields = Fields::new(bytes);
     let mut format = None;
@@ -252,7 +252,7 @@ fn page_view(bytes: &[u8], format: u32) -> Result<PageViewRef<'_>, DecodeError> 
     Ok(view)
 }
 
-/// Reads a field that only format 4 has.
+/// Parses a field that only format 4 has.
 fn since_format_4<'a>(view: &mut PageViewRef<'a>, number: u32, value: Value<'a>) -> Result<(), DecodeError> {
     match (number, value) {
         (18, Value::Varint(source)) => view.source = enumeration(number, source)?,
@@ -269,7 +269,7 @@ fn since_format_4<'a>(view: &mut PageViewRef<'a>, number: u32, value: Value<'a>)
     Ok(())
 }
 
-/// Checks what only the whole view shows. proto3 leaves zeros out, so what must not be zero is checked here too.
+/// Validates the view as a whole. proto3 omits zeros, so fields that must not be zero are validated here, too.
 fn check(view: &PageViewRef<'_>, format: u32) -> Result<(), DecodeError> {
     let person = view.bot_class == proto::BotClass::Person;
     // A web server's log may be too coarse for visitors.
@@ -378,7 +378,7 @@ fn reported_missing(bytes: &[u8]) -> Result<ReportedMissingRef<'_>, DecodeError>
     Ok(tally)
 }
 
-/// Refuses the first field, by number, that is not valid.
+/// Refuses the invalid field with the lowest number.
 fn all_valid<const N: usize>(fields: [(u32, bool); N]) -> Result<(), DecodeError> {
     match fields.into_iter().find(|(_, valid)| !valid) {
         Some((number, _)) => Err(DecodeError::OutOfRange(number)),

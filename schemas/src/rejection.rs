@@ -1,4 +1,4 @@
-//! Why a beacon was refused. One spelling in code, answer, metric, record, row and document.
+//! Why a beacon was refused. The spelling is the same in code, response, metric, record, row and document.
 
 use crate::proto::{Cause, Fact};
 use serde::{Deserialize, Serialize};
@@ -16,17 +16,17 @@ macro_rules! reasons {
             /// Every reason, in the order of their numbers.
             pub const ALL: &'static [RejectionReason] = &[ $(RejectionReason::$variant),+ ];
 
-            /// The one spelling, in snake case.
+            /// The only spelling, in snake case.
             pub const fn name(self) -> &'static str {
                 match self { $(RejectionReason::$variant => $name),+ }
             }
 
-            /// HTTP status of the answer.
+            /// HTTP status of the response.
             pub const fn status(self) -> u16 {
                 match self { $(RejectionReason::$variant => $status),+ }
             }
 
-            /// The reason with that stored number.
+            /// The reason with this stored number.
             pub const fn from_number(number: u32) -> Option<Self> {
                 match number { $($number => Some(RejectionReason::$variant),)+ _ => None }
             }
@@ -45,9 +45,9 @@ reasons! {
     InvalidField = 4, "invalid_field", 400;
     /// A field is longer than allowed.
     FieldTooLong = 5, "field_too_long", 400;
-    /// A field holds control characters.
+    /// A field contains control characters.
     ControlCharacters = 6, "control_characters", 400;
-    /// The named project is not known, or no project has the page's host.
+    /// The named project is unknown, or no project has the page's host.
     UnknownProject = 7, "unknown_project", 404;
     /// The page's host is not one of the project's.
     ForeignHost = 8, "foreign_host", 404;
@@ -61,25 +61,25 @@ reasons! {
     ProjectRateLimited = 12, "project_rate_limited", 429;
     /// The log cannot take the view now; nothing was counted.
     LogUnavailable = 13, "log_unavailable", 503;
-    /// Too much work under way; refused before parsing.
+    /// Too many requests in progress; refused before parsing.
     Overloaded = 14, "overloaded", 503;
-    /// Several projects share the page's host and the beacon names none.
+    /// Several projects share the page's host, and the beacon does not name one.
     AmbiguousProject = 15, "ambiguous_project", 404;
     /// The client is in a network whose views are not counted. Record format 4.
     IgnoredNetwork = 16, "ignored_network", 204;
-    /// The browser fetched the page before anybody opened it. Record format 4.
+    /// The browser prefetched the page before a reader opened it. Record format 4.
     Prefetch = 17, "prefetch", 204;
-    /// The event is no page view. Record format 4.
+    /// The event is not a page view. Record format 4.
     NotAView = 18, "not_a_view", 202;
 }
 
-/// The sender's one answer to all reasons that depend on which projects are registered.
+/// The response for all reasons that depend on which projects are registered.
 pub const NOT_COUNTED_HERE: &str = "not_counted_here";
 
 impl RejectionReason {
-    /// Whether the reason says something about the registry: that a project exists, or which hosts it has. Such a reason is
-    /// shown in the project's report only. The sender is answered [`NOT_COUNTED_HERE`], whichever it is, or an outsider could
-    /// find out whether a private project exists.
+    /// Whether the reason reveals something about the registry: that a project exists, or which hosts it has. Such a reason is shown only
+    /// in the project's report. The sender gets [`NOT_COUNTED_HERE`] for all of them. Otherwise an outsider could find out whether a
+    /// private project exists.
     pub const fn is_about_registry(self) -> bool {
         matches!(
             self,
@@ -87,7 +87,7 @@ impl RejectionReason {
         )
     }
 
-    /// The first record format (see [`crate::record`]) that has this reason.
+    /// The first record format (see [`crate::record`]) with this reason.
     pub const fn first_format(self) -> u32 {
         match self {
             RejectionReason::IgnoredNetwork | RejectionReason::Prefetch | RejectionReason::NotAView => 4,
@@ -95,14 +95,14 @@ impl RejectionReason {
         }
     }
 
-    /// Whether the page's host is what is wrong, so that a maintainer needs to know it.
+    /// Whether the page's host is the cause, so that a maintainer needs to know it.
     pub const fn is_about_host(self) -> bool {
         matches!(self, RejectionReason::ForeignHost | RejectionReason::AmbiguousProject)
     }
 }
 
-/// The reason in `rejection_daily` of views that were counted without a fact, such as `dropped_title` (what was sent is no title) or
-/// `limited_path` (a client network exceeded its limit of paths). These are no refused beacons.
+/// The reason in `rejection_daily` for views that were counted without a fact, such as `dropped_title` (an invalid title) or `limited_path`
+/// (a client network exceeded its limit of paths). These are not refused beacons.
 pub fn reason_of_dropped_fact(fact: Fact, cause: Cause) -> String {
     let cause = match cause {
         Cause::Limit => LIMITED,
@@ -116,19 +116,19 @@ pub fn is_of_dropped_fact(reason: &str) -> bool {
     reason.starts_with(DROPPED) || reason.starts_with(LIMITED)
 }
 
-/// How reasons of facts whose value was unusable begin; the fact's name follows.
+/// Prefix of reasons for facts with an unusable value; the fact's name follows.
 pub const DROPPED: &str = "dropped_";
 
-/// How reasons of facts beyond a limit of one client network begin; the fact's name follows.
+/// Prefix of reasons for facts beyond a limit of one client network; the fact's name follows.
 pub const LIMITED: &str = "limited_";
 
-/// A refusal as the sender sees it. Never carries what was sent: an answer may be logged by others.
+/// A refusal as the sender sees it. It never contains text of the request, since others may log a response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}{expected}", reason.name(), field.map(|f| format!("field `{f}`: ")).unwrap_or_default())]
 pub struct Rejection {
-    /// Why.
+    /// Why it was refused.
     pub reason: RejectionReason,
-    /// The field at fault, where one is.
+    /// The field at fault, if there is one.
     pub field: Option<&'static str>,
     /// What was expected instead.
     pub expected: Cow<'static, str>,

@@ -1,24 +1,23 @@
-//! The visitor sketch: how many different readers, without a list of readers.
+//! The visitor sketch: the number of distinct readers, without a list of readers.
 //!
-//! A HyperLogLog sketch (Flajolet, Fusy, Gandouet, Meunier 2007) keeps, for each of 16,384 registers, the
-//! largest *rank* seen there. A reader touches one register with one rank, their [`Coordinate`], and that pair is
-//! all that ever leaves `ingest`. A [`VisitorSketch`] is the register-wise maximum of coordinates, so merging is
-//! idempotent, commutative and associative: a record read twice, or hours folded in any order, change nothing.
+//! A HyperLogLog sketch (Flajolet, Fusy, Gandouet, Meunier 2007) stores, for each of 16,384 registers, the largest *rank* seen there. A
+//! reader touches one register with one rank, their [`Coordinate`], and only that pair leaves `ingest`. A [`VisitorSketch`] is the
+//! register-wise maximum of coordinates, so merging is idempotent, commutative and associative: a record read twice, or hours folded in any
+//! order, change nothing.
 //!
 //! # In memory
-//! Up to 4 occupied registers lie inside the value itself (24 bytes, no heap: most pages of most sites have a
-//! reader or two an hour), up to [`SPARSE_LIMIT`] in a sorted vector of packed coordinates, beyond that in one byte
-//! a register. The form is a function of the register content, never of the way it was reached; so equal content
-//! means equal values and equal bytes.
+//! Up to 4 occupied registers are stored in the value itself (24 bytes, no heap: most pages of most sites have a reader or two an hour), up
+//! to [`SPARSE_LIMIT`] in a sorted vector of packed coordinates, and more in one byte per register. The form is a function of the register
+//! content, not of the order of insertions. So equal content means equal values and equal bytes.
 //!
 //! # As bytes
-//! [`VisitorSketch::encode`] writes one byte naming version and form (`0x11` sparse, `0x12` dense), then registers and
-//! ranks only; `sketch/encoding.rs` describes every byte, and `fixtures/sketch` has bytes of every version.
+//! [`VisitorSketch::encode`] writes one byte with version and form (`0x11` sparse, `0x12` dense), then only registers and ranks;
+//! `sketch/encoding.rs` describes every byte, and `fixtures/sketch` has bytes of every version.
 //!
 //! # Estimate
-//! Linear counting (Whang, Vander-Zanden, Taylor 1990) up to [`LINEAR_COUNTING_LIMIT`], above it the bias-corrected
-//! HyperLogLog++ (Heule, Nunkesser, Hall 2013) of the crate `hyperloglogplus`. The crate's own sparse form is neither
-//! stored nor consulted: it keeps 25 bits of every reader's hash.
+//! Linear counting (Whang, Vander-Zanden, Taylor 1990) up to [`LINEAR_COUNTING_LIMIT`], above it the bias-corrected HyperLogLog++ (Heule,
+//! Nunkesser, Hall 2013) of the crate `hyperloglogplus`. The crate's own sparse form is neither stored nor used: it keeps 25 bits of every
+//! reader's hash.
 
 mod coordinate;
 mod encoding;
@@ -55,10 +54,10 @@ const FEW: usize = 4;
 const RANK_BITS: u32 = 6;
 const RANK_MASK: u32 = (1 << RANK_BITS) - 1;
 
-/// The rank of every register; 0 where no reader has been.
+/// The rank of every register; 0 without a reader.
 type Ranks = [u8; REGISTERS];
 
-/// How many visitors a sketch saw, and how sure that is.
+/// The number of visitors in a sketch, and its error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// Visitors; not rounded, 0 for an empty sketch.
@@ -75,13 +74,13 @@ pub struct VisitorSketch {
     form: Form,
 }
 
-// Millions are alive during a fold.
+// Millions exist during a fold.
 const _: () = assert!(size_of::<VisitorSketch>() <= 24);
 
-/// Lists hold packed coordinates in ascending order, at most one a register.
+/// Lists hold packed coordinates in ascending order, at most one per register.
 #[derive(Clone, PartialEq, Eq)]
 enum Form {
-    /// 0 to [`FEW`] occupied registers; 0, which no coordinate packs to, fills the rest.
+    /// 0 to [`FEW`] occupied registers; the rest is filled with 0, to which no coordinate packs.
     Few([u32; FEW]),
     /// More, up to [`SPARSE_LIMIT`].
     Sparse(Vec<u32>),
@@ -96,12 +95,12 @@ impl Default for Form {
 }
 
 impl VisitorSketch {
-    /// A sketch of nobody.
+    /// An empty sketch.
     pub const fn new() -> Self {
         Self { form: Form::Few([0; FEW]) }
     }
 
-    /// Adds a reader. True if that changed the sketch.
+    /// Adds a reader. Returns true if that changed the sketch.
     #[inline]
     pub fn insert(&mut self, coordinate: Coordinate) -> bool {
         match &mut self.form {
@@ -113,7 +112,7 @@ impl VisitorSketch {
     fn insert_listed(&mut self, coordinate: Coordinate) -> bool {
         let list = self.list();
         let at = match list.last() {
-            // Merges and decoders arrive in ascending order.
+            // Merges and decoders insert in ascending order.
             Some(&last) if register_of(last) < register_of(coordinate.0) => list.len(),
             _ => list.partition_point(|&held| register_of(held) < register_of(coordinate.0)),
         };
@@ -148,7 +147,7 @@ impl VisitorSketch {
         true
     }
 
-    /// Adds everyone of `other`: the register-wise maximum.
+    /// Adds all readers of `other`: the register-wise maximum.
     pub fn merge(&mut self, other: &Self) {
         match &other.form {
             Form::Dense(theirs) => self.merge_dense(theirs),
@@ -159,12 +158,12 @@ impl VisitorSketch {
         }
     }
 
-    /// True if nobody was inserted.
+    /// True if no reader was inserted.
     pub fn is_empty(&self) -> bool {
         matches!(&self.form, Form::Few([0, ..]))
     }
 
-    /// Registers somebody touched: 0 to 16,384.
+    /// Number of registers with a reader: 0 to 16,384.
     pub fn occupied(&self) -> usize {
         match &self.form {
             Form::Dense(ranks) => survey(ranks).occupied,
@@ -184,7 +183,7 @@ impl VisitorSketch {
         self.list().iter().map(|&packed| Coordinate(packed)).chain(dense)
     }
 
-    /// Bytes this sketch takes, on the heap and in itself.
+    /// Bytes of this sketch, on the heap and in the value itself.
     pub fn memory_bytes(&self) -> usize {
         let heap = match &self.form {
             Form::Few(_) => 0,
@@ -194,10 +193,10 @@ impl VisitorSketch {
         size_of::<Self>() + heap
     }
 
-    /// How many visitors there were, with the error of that statement.
+    /// The number of visitors, with its error.
     ///
-    /// Under 1 µs up to [`LINEAR_COUNTING_LIMIT`]; above it about 0.7 ms, most of which the crate spends on its way
-    /// through a sparse form of its own. So: once a report, not once a record.
+    /// Under 1 µs up to [`LINEAR_COUNTING_LIMIT`]; above it about 0.7 ms, most of which the crate spends in its own sparse form. So call it
+    /// once per report, not once per record.
     pub fn estimate(&self) -> Estimate {
         const M: f64 = REGISTERS as f64;
         let occupied = self.occupied();
@@ -215,11 +214,11 @@ impl VisitorSketch {
 
     /// The estimate of `hyperloglogplus`, given one synthetic hash per occupied register.
     ///
-    /// The crate starts in a sparse form of its own and would then answer from 25-bit indices, which synthetic hashes
-    /// do not have. It leaves that form for good above 13,107 bytes. More than 11,500 visitors occupy at least 8264
-    /// registers. In that form it codes ranks up to 11 and the others differently; codes of one kind lie at least 2¹¹
-    /// apart and so take two bytes, but for at most 256 pairs where the kinds interleave. So it always leaves, and
-    /// holds exactly our registers then. `tests/sketch_laws.rs` compares it with the crate fed original hashes.
+    /// The crate starts in its own sparse form, in which it would answer from 25-bit indices, which synthetic hashes do not have. It leaves
+    /// that form permanently above 13,107 bytes. More than 11,500 visitors occupy at least 8264 registers. The sparse form codes ranks up
+    /// to 11 and the others differently. Codes of one kind are at least 2¹¹ apart and so take two bytes, except for at most 256 pairs where
+    /// the kinds interleave. So the crate always leaves the form, and then holds exactly the registers of this sketch.
+    /// `tests/sketch_laws.rs` compares it with the crate fed original hashes.
     fn bias_corrected(&self) -> f64 {
         let mut crate_sketch: HyperLogLogPlus<u64, PassThrough> =
             HyperLogLogPlus::new(PRECISION as u8, PassThrough).expect("the crate takes precisions 4 to 18");
@@ -229,7 +228,7 @@ impl VisitorSketch {
         crate_sketch.count()
     }
 
-    /// The coordinates of the two listed forms; empty when dense.
+    /// The coordinates of the two list forms; empty if dense.
     fn list(&self) -> &[u32] {
         match &self.form {
             Form::Few(few) => &few[..few.iter().position(|&packed| packed == 0).unwrap_or(FEW)],
@@ -254,7 +253,7 @@ impl VisitorSketch {
 
     fn merge_dense(&mut self, theirs: &Ranks) {
         if let Form::Dense(ours) = &mut self.form {
-            // A plain loop over arrays of known length: LLVM makes it 16 or 32 registers an instruction.
+            // A plain loop over arrays of known length: LLVM compiles it to 16 or 32 registers per instruction.
             for (ours, theirs) in ours.iter_mut().zip(theirs) {
                 *ours = (*ours).max(*theirs);
             }
@@ -286,7 +285,7 @@ impl VisitorSketch {
         }
         if let Form::Dense(ranks) = &mut self.form {
             for coordinate in incoming {
-                // Without a branch: whether a register grows cannot be foretold.
+                // Without a branch: whether a register grows cannot be predicted.
                 let held = &mut ranks[usize::from(coordinate.register()) % REGISTERS];
                 *held = coordinate.rank().max(*held);
             }
@@ -297,7 +296,7 @@ impl VisitorSketch {
         }
     }
 
-    /// How many of `incoming` (ascending) are in registers our list lacks.
+    /// How many of `incoming` (ascending) are in registers that the list of this sketch lacks.
     fn not_listed(&self, incoming: impl Iterator<Item = Coordinate>) -> usize {
         let mut ours = self.list();
         let mut missing = 0;
@@ -313,7 +312,7 @@ impl VisitorSketch {
         missing
     }
 
-    /// Merges two ascending lists within our own vector; `total` is the length of the result, above [`FEW`].
+    /// Merges two ascending lists within the vector of this sketch; `total` is the length of the result, above [`FEW`].
     fn merge_lists(&mut self, total: usize, incoming: impl Iterator<Item = Coordinate>) {
         let mut list = match std::mem::take(&mut self.form) {
             Form::Sparse(list) => list,
@@ -323,8 +322,8 @@ impl VisitorSketch {
                 list
             }
         };
-        // Ours move to the end, then the merge fills from the front. It never overtakes what it has yet to read: the
-        // gap between the two is the number of new registers still to come.
+        // The existing coordinates move to the end, then the merge fills from the front. It never overwrites coordinates that it has not
+        // read: the gap between the two is the number of new registers that are not merged yet.
         let held = list.len();
         list.resize(total, 0);
         list.copy_within(..held, total - held);
@@ -350,7 +349,7 @@ impl VisitorSketch {
 }
 
 impl fmt::Debug for VisitorSketch {
-    /// Says how full the sketch is; coordinates are not for logs.
+    /// Shows how full the sketch is; coordinates must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VisitorSketch").field("occupied", &self.occupied()).finish_non_exhaustive()
     }
@@ -377,7 +376,7 @@ const fn register_of(packed: u32) -> u32 {
     packed >> RANK_BITS
 }
 
-/// Both are of the same register, so the larger is the one of larger rank.
+/// Both are of the same register, so the larger one has the larger rank.
 #[inline]
 fn raise_packed(held: &mut u32, packed: u32) -> bool {
     let grows = packed > *held;
@@ -396,7 +395,7 @@ fn raise(ranks: &mut Ranks, coordinate: Coordinate) -> bool {
 }
 
 fn boxed(ranks: &Ranks) -> Box<Ranks> {
-    // Through a slice, so that an unoptimised build does not carry 16 KiB over the stack.
+    // Through a slice, so that an unoptimised build does not copy 16 KiB on the stack.
     ranks.to_vec().into_boxed_slice().try_into().expect("a slice made of an array of this length")
 }
 
@@ -405,8 +404,8 @@ struct Survey {
     max_rank: u8,
 }
 
-/// Counts occupied registers and finds the largest rank, in lanes that LLVM keeps in vector registers. A lane counts at
-/// most 128 before it is added up, so a byte holds it.
+/// Counts occupied registers and finds the largest rank, in lanes that LLVM keeps in vector registers. A lane counts at most 128 before it
+/// is added up, so a byte is sufficient.
 fn survey(ranks: &Ranks) -> Survey {
     const LANES: usize = 64;
     let mut occupied = 0;
@@ -425,7 +424,7 @@ fn survey(ranks: &Ranks) -> Survey {
     Survey { occupied, max_rank }
 }
 
-/// Hands a `u64` on as its own hash.
+/// Uses a `u64` as its own hash.
 struct PassThrough;
 
 struct PassThroughHasher(u64);

@@ -1,4 +1,4 @@
-//! Where a row came from: a stream of the log, a window of it, and how far it had been read.
+//! The origin of a row: a stream of the log, a window of it, and the offset up to which the window was read.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,9 +14,8 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// The statement that every stored row makes: "the records of this window below `next_offset` add up to this".
-/// Of two rows with one key and window, the one with the larger `next_offset` knows more; nothing is ever added up
-/// from the two.
+/// The statement of every stored row: "the sum of the records of this window below `next_offset`". Of two rows with one key and window, the
+/// one with the larger `next_offset` counts; the two are never added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version {
     /// The stream.

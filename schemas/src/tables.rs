@@ -1,7 +1,7 @@
-//! Rows of the tables of ClickHouse. [`crate::migrations`] creates them; see `sql/` for the columns' meaning.
+//! Rows of the tables of ClickHouse. [`crate::migrations`] creates them; `sql/` describes the columns.
 //!
-//! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the
-//! engine is `ReplacingMergeTree(next_offset)` and a reader uses `FINAL`.
+//! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the engine is
+//! `ReplacingMergeTree(next_offset)`, and queries use `FINAL`.
 
 use crate::proto::Source;
 use clickhouse::Row;
@@ -16,7 +16,7 @@ pub struct SiteHourlyRow {
     pub hour: u32,
     /// Page views by people.
     pub views: u64,
-    /// Of these, arrivals from outside the project.
+    /// Arrivals from outside the project; part of `views`.
     pub visits: u64,
     /// Encoded [`crate::sketch::VisitorSketch`] of the project's visitors.
     #[serde(with = "serde_bytes")]
@@ -32,7 +32,7 @@ pub struct SiteHourlyRow {
     pub source: Source,
 }
 
-/// `page_daily`: one path's day, apart by status. Views of people only.
+/// `page_daily`: one path's day, by status. Views by people only.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct PageDailyRow {
     /// Project slug.
@@ -68,9 +68,9 @@ pub struct BreakdownDailyRow {
     pub day: u16,
     /// [`crate::classes::Dimension::name`].
     pub dimension: String,
-    /// The value; empty for unknown, or for direct arrivals.
+    /// The value; empty if unknown, or for direct arrivals.
     pub value: String,
-    /// Views (for `referrer` visits of pages that are not missing; for `bot`, which schema versions before 10 wrote, views by robots).
+    /// Views. For `referrer`, visits of pages that are not missing; for `bot`, which schema versions before 10 wrote, views by robots.
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -131,18 +131,18 @@ pub struct RobotPageDailyRow {
     pub source: Source,
 }
 
-/// `not_found_daily`: where the readers of a page that is not there came from, on one day.
+/// `not_found_daily`: the referrers of a missing page on one day.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct NotFoundDailyRow {
     /// Project slug.
     pub project: String,
     /// Days since the epoch.
     pub day: u16,
-    /// Cleaned path, answered 404.
+    /// Cleaned path, with status 404.
     pub path: String,
-    /// Another site's host; `:internal`, `:more`, or empty where nothing is known: see [`crate::referrer`].
+    /// Another site's host; `:internal`, `:more`, or empty if unknown: see [`crate::referrer`].
     pub referrer: String,
-    /// Views by people; 0 of a referrer that is not named any more.
+    /// Views by people; 0 for a referrer that has lost its row.
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -155,19 +155,19 @@ pub struct NotFoundDailyRow {
     pub source: Source,
 }
 
-/// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons
-/// of [`crate::rejection::reason_of_dropped_fact`].
+/// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons of
+/// [`crate::rejection::reason_of_dropped_fact`].
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct RejectionDailyRow {
-    /// Project slug; empty where the beacon named no known project.
+    /// Project slug; empty if the beacon named no known project.
     pub project: String,
     /// Days since the epoch.
     pub day: u16,
-    /// [`crate::rejection::RejectionReason::name`], or that of a dropped fact.
+    /// [`crate::rejection::RejectionReason::name`], or the reason of a dropped fact.
     pub reason: String,
-    /// The page's host, where it is what is wrong; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
+    /// The page's host, if it is the cause; empty for all other reasons, and for hosts beyond [`crate::referrer::NAMED`].
     pub host: String,
-    /// Refused beacons, or views; 0 of a host that is not named any more.
+    /// Refused beacons, or views; 0 for a host that has lost its row.
     pub beacons: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -177,7 +177,7 @@ pub struct RejectionDailyRow {
     pub next_offset: u64,
 }
 
-/// `ledger`: what became of every record of a window. `seen = accepted + duplicate + tallies + undecodable`, and
+/// `ledger`: the outcome of every record of a window. `seen = accepted + duplicate + tallies + undecodable`, and
 /// `seen + lost = next_offset − window_start`.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct LedgerRow {
@@ -191,9 +191,9 @@ pub struct LedgerRow {
     pub appended: u32,
     /// Records read.
     pub seen: u64,
-    /// Page views counted (bots' included).
+    /// Page views counted, including those by bots.
     pub accepted: u64,
-    /// Page views whose id had come before in the window.
+    /// Page views and tallies with an id that is repeated in the window.
     pub duplicate: u64,
     /// Records that are tallies: of refused beacons, of dropped facts, of pages reported missing.
     pub tallies: u64,
@@ -207,56 +207,56 @@ pub struct LedgerRow {
     pub fold_version: u32,
 }
 
-/// `project`: a registered project; the row with the largest `revision` holds.
+/// `project`: a registered project; the row with the largest `revision` counts.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct ProjectRow {
     /// Project slug.
     pub slug: String,
     /// Hosts of its pages.
     pub hosts: Vec<String>,
-    /// 1 where the project was removed, 2 where it was erased.
+    /// 1 if the project was removed, 2 if it was erased.
     pub removed: u8,
     /// Patterns of paths whose wildcards are masked.
     pub mask: Vec<String>,
-    /// Patterns of paths that are kept as they are.
+    /// Patterns of paths that are not masked.
     pub keep: Vec<String>,
-    /// Names of query parameters that tell pages apart.
+    /// Names of query parameters that distinguish pages.
     pub query: Vec<String>,
     /// IANA name of the time zone for the hours of the week; empty for UTC.
     pub time_zone: String,
-    /// 1 where anybody may read the report.
+    /// 1 if all callers may read the report.
     pub public: u8,
-    /// Addresses that get the report by mail.
+    /// E-mail addresses that get the report.
     pub recipients: Vec<String>,
     /// Milliseconds since the epoch at the change.
     pub revision: u64,
-    /// 1 where paths are stored without a trailing slash.
+    /// 1 if paths are stored without a trailing slash.
     pub strip_trailing_slash: u8,
-    /// 1 where paths are stored without `.html` at their end.
+    /// 1 if paths are stored without `.html` at their end.
     pub strip_html: u8,
     /// Networks whose views are not counted, in CIDR notation.
     pub ignore_networks: Vec<String>,
-    /// What other counters call the project, such as `umami:UUID`. Copies of versions before 10 lack this.
+    /// Names of the project in other trackers, such as `umami:UUID`. Copies of versions before 10 lack this.
     #[serde(default)]
     pub aliases: Vec<String>,
 }
 
-/// `token`: who may read reports; the row with the largest `revision` holds.
+/// `token`: a token for reports; the row with the largest `revision` counts.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct TokenRow {
-    /// Its public half: 16 hexadecimal digits.
+    /// Its public id: 16 hexadecimal digits.
     pub id: String,
-    /// The project whose reports it opens; empty where it opens all.
+    /// The project whose reports it gives access to; empty if it gives access to all.
     pub project: String,
-    /// 1 where it opens the reports of all projects.
+    /// 1 if it gives access to the reports of all projects.
     pub admin: u8,
-    /// Hash of the secret half, hexadecimal.
+    /// Hash of the secret, hexadecimal.
     pub hash: String,
-    /// What its maker calls it.
+    /// Label, chosen when it was created.
     pub label: String,
-    /// When it was made, Unix seconds.
+    /// When it was created, Unix seconds.
     pub created: u32,
-    /// 1 where it opens nothing any more.
+    /// 1 if it is revoked.
     pub revoked: u8,
     /// Milliseconds since the epoch at the change.
     pub revision: u64,
@@ -265,35 +265,35 @@ pub struct TokenRow {
 /// `token_use`: the last day on which a token was used.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct TokenUseRow {
-    /// Of the token.
+    /// Id of the token.
     pub id: String,
     /// Start of the day, Unix seconds.
     pub used: u32,
 }
 
-/// `month_close`: a run's last word; of several the one that finished first counts.
+/// `month_close`: the last row of a run that closes a month; of several runs, the one that finished first counts.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct MonthCloseRow {
     /// First day of the month, days since the epoch.
     pub month: u16,
     /// Number of the run, drawn at random.
     pub run: u64,
-    /// ClickHouse's clock at the end, microseconds since the epoch.
+    /// ClickHouse's clock when the run finished, microseconds since the epoch.
     pub finished: i64,
     /// Streams whose windows are in the figures.
     pub streams: Vec<u64>,
-    /// Of each stream in turn, the first window that is not.
+    /// For each of these streams, the first window that is not in the figures.
     pub windows: Vec<u64>,
     /// Projects with figures.
     pub projects: u64,
-    /// Their views.
+    /// Page views of these projects.
     pub views: u64,
 }
 
-/// `month_closed`: one project's month, in numbers.
+/// `month_closed`: the figures of one project's month.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 pub struct MonthClosedRow {
-    /// Project slug; empty for refusals of no known project.
+    /// Project slug; empty for refusals without a known project.
     pub project: String,
     /// First day of the month, days since the epoch.
     pub month: u16,
@@ -305,7 +305,7 @@ pub struct MonthClosedRow {
     pub visitors_error: f64,
     /// Page views by people in each hour of the month.
     pub hour_views: Vec<u64>,
-    /// Of these, arrivals from outside the project.
+    /// Arrivals from outside the project in each hour; part of `hour_views`.
     pub hour_visits: Vec<u64>,
     /// Visitors of each day, estimated.
     pub day_visitors: Vec<u64>,
@@ -315,11 +315,11 @@ pub struct MonthClosedRow {
     pub day_bots: Vec<u64>,
     /// Reasons of refused beacons.
     pub rejected_reasons: Vec<String>,
-    /// The page's host, for each reason in turn; empty where none is known.
+    /// The page's host, for each of these reasons; empty if none is known.
     pub rejected_hosts: Vec<String>,
-    /// Beacons refused, for each reason in turn.
+    /// Beacons refused, for each of these reasons and hosts.
     pub rejected_beacons: Vec<u64>,
-    /// Views in windows that are not in these figures, as of the close.
+    /// Views in windows that are not in these figures, at the close.
     pub open_views: u64,
     /// [`Source::name`] of the trackers that sent the views; empty in months that were closed before schema version 10.
     pub source_names: Vec<String>,
@@ -327,7 +327,7 @@ pub struct MonthClosedRow {
     pub source_views: Vec<u64>,
 }
 
-/// `month_closed_page`: one path's month, apart by status.
+/// `month_closed_page`: one path's month, by status.
 #[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct MonthClosedPageRow {
     /// Project slug.
@@ -350,7 +350,7 @@ pub struct MonthClosedPageRow {
     pub day_views: Vec<u64>,
 }
 
-/// `finished_day`: visitors of a day that is not closed.
+/// `finished_day`: visitor estimate of a day that is not closed, for SQL.
 #[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct FinishedDayRow {
     /// Project slug.
@@ -361,26 +361,26 @@ pub struct FinishedDayRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
-    /// Of the rows that this was made of.
+    /// Checksum of the rows of this estimate.
     pub mark: u64,
-    /// ClickHouse's clock before they were read, microseconds since the epoch: who read later knows more.
+    /// ClickHouse's clock before the rows were read, microseconds since the epoch: the row with the latest read counts.
     pub updated: i64,
 }
 
-/// `delivery`: a report that a mail server took.
+/// `delivery`: a report that a mail server accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct DeliveryRow {
     /// Project slug.
     pub project: String,
     /// First day of the month, days since the epoch.
     pub month: u16,
-    /// Address that it went to.
+    /// E-mail address of the recipient.
     pub recipient: String,
-    /// When, Unix seconds.
+    /// When it was sent, Unix seconds.
     pub sent: u32,
 }
 
-/// `finished_month`: visitors of a month that is not closed.
+/// `finished_month`: visitor estimate of a month that is not closed, for SQL.
 #[derive(Clone, Debug, PartialEq, Row, Serialize, Deserialize)]
 pub struct FinishedMonthRow {
     /// Project slug.
@@ -391,11 +391,11 @@ pub struct FinishedMonthRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
-    /// ClickHouse's clock before its rows were read, microseconds since the epoch: who read later knows more.
+    /// ClickHouse's clock before the rows were read, microseconds since the epoch: the row with the latest read counts.
     pub updated: i64,
 }
 
-/// A source as its number, which the column's `Enum8` has too.
+/// A source as its number, which the column's `Enum8` contains, too.
 mod source_number {
     use crate::proto::Source;
     use serde::de::{Deserialize, Deserializer, Error};
@@ -422,7 +422,7 @@ mod tests {
         let values: Vec<String> =
             Source::ALL.iter().map(|source| format!("'{}' = {}", source.name(), *source as i32)).collect();
         let column = format!("source Enum8({})", values.join(", "));
-        // Old databases get the table of robots' pages from the first file, too.
+        // The first file creates the table of robots' pages in old databases, too.
         for ((name, sql), tables) in [(FILES[0], 6), (FROM_BEFORE, 5)] {
             let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
             assert_eq!(sql.matches(&column).count(), tables, "{column} in {name}");

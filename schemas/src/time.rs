@@ -1,4 +1,4 @@
-//! Time as headcount knows it: no finer than the hour once a beacon has been accepted. All of it is UTC.
+//! Time in headcount: no finer than the hour once a beacon has been accepted, and always in UTC.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeZone, Utc};
 use std::fmt;
@@ -20,13 +20,13 @@ pub struct Month {
     month: u8,
 }
 
-/// Text that is no month; names what was expected.
+/// The text is not a month; names what was expected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expected a month as YYYY-MM, from 1970-01 to 2148-12, such as 2026-10")]
 pub struct InvalidMonth;
 
 impl Hour {
-    /// The hour that `at` falls into.
+    /// The hour that contains `at`.
     pub fn of(at: DateTime<Utc>) -> Self {
         Hour(u32::try_from(at.timestamp().max(0) / 3600).unwrap_or(u32::MAX / 3600))
     }
@@ -41,7 +41,7 @@ impl Hour {
         Hour(seconds / 3600)
     }
 
-    /// The day that the hour belongs to.
+    /// The day of the hour.
     pub const fn day(self) -> Day {
         Day((self.0 / 24) as u16)
     }
@@ -51,7 +51,7 @@ impl Hour {
         DateTime::from_timestamp(i64::from(self.unix_seconds()), 0).unwrap_or_default()
     }
 
-    /// The month that the hour belongs to.
+    /// The month of the hour.
     pub fn month(self) -> Month {
         let start = self.start();
         Month { year: start.year() as u16, month: start.month() as u8 }

@@ -3,7 +3,7 @@
 use schemas::close::Frontier;
 
 /// Rows whose window is in the figures of a closed month: [`Frontier::contains`] as a condition on the columns `stream` and `window_start`.
-/// It consists of numbers only.
+/// It contains numbers only.
 #[must_use]
 pub fn contained(frontier: &Frontier) -> String {
     if frontier.0.is_empty() {

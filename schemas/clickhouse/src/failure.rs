@@ -1,10 +1,10 @@
-//! What a failed call to ClickHouse means for its caller, by ClickHouse's error code.
+//! The meaning of a failed call to ClickHouse for its caller, by ClickHouse's error code.
 
 use clickhouse::error::Error;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Why a call failed, with what was attempted.
+/// Why a call failed, with its action.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// ClickHouse refused or went away.
@@ -12,7 +12,7 @@ pub enum CallError {
     ClickHouse {
         /// What was attempted.
         action: Cow<'static, str>,
-        /// Why not.
+        /// Cause of the failure.
         cause: Error,
     },
     /// No answer in time; the outcome is unknown.
@@ -20,13 +20,13 @@ pub enum CallError {
     Timeout {
         /// What was attempted.
         action: Cow<'static, str>,
-        /// How long it was waited for.
+        /// The time limit of the call.
         timeout: Duration,
     },
 }
 
 impl CallError {
-    /// What the failure means.
+    /// The kind of the failure.
     #[must_use]
     pub fn failure_kind(&self) -> FailureKind {
         match self {
@@ -36,7 +36,7 @@ impl CallError {
     }
 }
 
-/// What a failed call means.
+/// The meaning of a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// ClickHouse does not answer, is overloaded, or gave up: the same call may succeed later.
@@ -84,7 +84,7 @@ pub const UNAVAILABLE: [(u16, &str); 33] = [
     (1001, "STD_EXCEPTION"),
 ];
 
-/// Codes of stored data that ClickHouse cannot read or no longer has.
+/// Codes for stored data that ClickHouse cannot read or no longer has.
 pub const DAMAGED: [(u16, &str); 10] = [
     (33, "CANNOT_READ_ALL_DATA"),
     (40, "CHECKSUM_DOESNT_MATCH"),
@@ -98,7 +98,7 @@ pub const DAMAGED: [(u16, &str); 10] = [
     (271, "CANNOT_DECOMPRESS"),
 ];
 
-/// What the failure of a call means.
+/// The kind of a failed call.
 #[must_use]
 pub fn failure_kind(error: &Error) -> FailureKind {
     match error {
@@ -108,7 +108,7 @@ pub fn failure_kind(error: &Error) -> FailureKind {
             match codes.peek().copied() {
                 // A server that is starting, or a proxy in front of it.
                 None => FailureKind::Unavailable,
-                // A merge or a mutation reports the damage that it met as the cause of its own error.
+                // A merge or a mutation reports damage that it finds as the cause of its own error.
                 Some(_) if codes.any(|code| is_listed(&DAMAGED, code)) => FailureKind::Damaged,
                 Some(code) if is_listed(&UNAVAILABLE, code) => FailureKind::Unavailable,
                 Some(_) => FailureKind::Bug,
@@ -118,7 +118,7 @@ pub fn failure_kind(error: &Error) -> FailureKind {
     }
 }
 
-/// ClickHouse's code of an error, where it has one.
+/// ClickHouse's code of an error, if it has one.
 #[must_use]
 pub fn code_of(error: &Error) -> Option<u16> {
     match error {

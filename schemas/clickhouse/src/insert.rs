@@ -1,10 +1,10 @@
-//! The one way by which rows are written.
+//! The only function that writes rows.
 
 use crate::Work;
 use clickhouse::error::Error;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 
-/// Inserts all rows, and returns when they are stored. Without rows it does nothing.
+/// Inserts all rows, and returns when they are stored. Does nothing without rows.
 ///
 /// Insert deduplication and asynchronous inserts are switched off: the first may drop rows that differ, the second acknowledges before they
 /// are stored. The tables themselves fsync each part (see `schemas/sql`), so that an acknowledged row survives a power cut. Every row has

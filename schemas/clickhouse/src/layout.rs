@@ -1,4 +1,4 @@
-//! Which tables headcount can use: those that it created itself, in a database of one server.
+//! The tables that headcount can use: those that it created itself, in a database on one server.
 
 use crate::WrongServer;
 use schemas::migrations::FILES;
@@ -6,7 +6,7 @@ use schemas::migrations::FILES;
 /// Engines that the schema creates.
 const SUPPORTED: [&str; 2] = ["ReplacingMergeTree", "View"];
 
-/// The engine of the database, without a name, and of each of its tables: a line each, separated by tabs.
+/// A query for the engine of the database, without a name, and of each of its tables: one line each, separated by tabs.
 pub(crate) fn question(database: &str) -> String {
     format!(
         "SELECT '' AS name, engine FROM system.databases WHERE name = '{database}' UNION ALL \
@@ -14,8 +14,8 @@ pub(crate) fn question(database: &str) -> String {
     )
 }
 
-/// Refuses a database or a table under one of our names that is spread over servers: a distributed table is never closed and never expires, and
-/// replicas answer with what they have.
+/// Refuses a database or a table with one of headcount's names that is spread over several servers. A distributed table would never be
+/// closed and never expire, and replicas answer with the rows that they have.
 ///
 /// # Errors
 /// [`WrongServer`], with the name and the engine.
@@ -55,7 +55,7 @@ mod tests {
         for (lines, refused) in [
             ("\tAtomic\nsite_hourly\tReplacingMergeTree\ndaily_traffic\tView\n", None),
             ("", None),
-            // Tables of others are none of our business.
+            // Tables of other programs are ignored.
             ("\tAtomic\nnotes\tDistributed\n", None),
             ("\tReplicated\n", Some("the database stats has the engine Replicated")),
             ("\tShared\n", Some("the database stats has the engine Shared")),

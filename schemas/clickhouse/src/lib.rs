@@ -1,5 +1,5 @@
-//! ClickHouse as headcount uses it, in one place: clients with settings, timeout and priority of their work, the insert, and what a failed
-//! call means.
+//! How headcount uses ClickHouse: clients with the settings, timeout and priority of their work, the insert, and the meaning of failed
+//! calls.
 
 mod conditions;
 mod failure;

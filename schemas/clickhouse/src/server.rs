@@ -1,9 +1,11 @@
-//! The one ClickHouse server of a process, and the check that every connection leads to it.
+//! The ClickHouse server of a process, and the check that every connection leads to it.
 //!
-//! `clickhouse_url` may lead elsewhere without a message: to a load balancer over several servers, or to a server that took another one's
-//! place. Figures would then depend on the server that answers. So a process notes which database on which server it began with
-//! ([`DatabaseId`]), asks for it on each new connection before anything else is sent there, and stops when the answer differs. A balancer
-//! that distributes requests instead of connections is found by [`Server::bind`], which asks repeatedly, and by [`Server::watch`].
+//! `clickhouse_url` may silently lead to another server: through a load balancer over several servers, or if another server replaced the
+//! first. Figures would then depend on the server that answers. So a process records the database and the server with which it started
+//! ([`DatabaseId`]). It queries this id on each new connection before it sends anything else there, and stops if the answer differs.
+//!
+//! A balancer that distributes requests instead of connections is detected by [`Server::bind`], which queries repeatedly, and by
+//! [`Server::watch`].
 
 use crate::layout;
 use bytes::Bytes;
@@ -21,19 +23,19 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::Service;
 
-/// How long an idle connection is kept: less than ClickHouse keeps it.
+/// Time for which an idle connection is reused: less than ClickHouse keeps it open.
 const IDLE_MAX: Duration = Duration::from_secs(2);
-/// How long a new connection and its check may take. As long as a statement may by default: a busy server is slow, not wrong.
+/// Longest time of a new connection and its check. It equals the default limit of a statement: a busy server is slow, not wrong.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two checks on a new connection while the process runs.
+/// Interval of checks on a new connection while the process runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Connections that [`Server::bind`] asks on, and requests on each. An odd number of requests: of two servers that take turns each is then
+/// Connections that [`Server::bind`] opens, and requests on each. The number of requests is odd, so that each of two alternating servers is
 /// the first of a connection.
 const PROBES: (usize, usize) = (4, 3);
-/// The answer is one line.
+/// Most bytes of an answer, which is one line.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Settings that every statement is sent with. Neither matters to one server. Behind a table that turns out to be distributed, they make
-/// ClickHouse fail rather than answer or write a part.
+/// Settings of every statement. Neither affects a single server. With a table that turns out to be distributed, they make ClickHouse fail
+/// instead of reading or writing only a part.
 const ALWAYS: [(&str, &str); 2] = [("parallel_distributed_insert_select", "0"), ("skip_unavailable_shards", "0")];
 
 /// A TCP connection, ready for HTTP.
@@ -42,8 +44,8 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 /// Opens a connection to the host and port of a URL.
 pub type Connect = Arc<dyn Fn(Uri) -> Connecting + Send + Sync>;
 
-/// Which database on which server: the server's UUID, and the UUID that ClickHouse gave our first table when it was created. Both are random
-/// and are stored with the data. The second one is empty where there is no such table yet.
+/// Identifies a database on a server: the server's UUID, and the UUID that ClickHouse gave headcount's first table at its creation. Both
+/// are random and stored with the data. The second is empty if the table does not exist yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct DatabaseId {
     server: String,
@@ -59,7 +61,7 @@ impl std::fmt::Display for DatabaseId {
     }
 }
 
-/// `clickhouse_url` does not lead to one server that headcount can use. Asking again does not help.
+/// `clickhouse_url` does not lead to a single server that headcount can use. A retry does not help.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct WrongServer(String);
@@ -79,23 +81,23 @@ impl WrongServer {
     }
 }
 
-/// Where and as whom to connect.
+/// Server and credentials of a connection.
 pub struct ServerConfig {
     /// URL without query.
     pub url: String,
-    /// User, or ClickHouse's default one.
+    /// User; if none, ClickHouse's default user.
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<String>,
     /// ClickHouse settings for every statement.
     pub settings: Vec<(String, String)>,
-    /// Our database.
+    /// The database of headcount.
     pub database: String,
-    /// Whether the engine is the embedded one: only its own process answers on its port, so one connection is asked.
+    /// Whether this is the embedded engine: only its own process answers on its port, so one connection is probed.
     pub is_embedded: bool,
 }
 
-/// One ClickHouse server. Clones share what is known of it.
+/// One ClickHouse server. Clones share its state.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -118,7 +120,7 @@ struct State {
 }
 
 impl Server {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     pub fn new(config: ServerConfig, connect: Connect) -> Self {
         let wrong = watch::Sender::new(None);
         let shared = Arc::new(Shared { config, connect, state: Mutex::default(), wrong });
@@ -131,27 +133,27 @@ impl Server {
         Server { shared, checked, unchecked }
     }
 
-    /// A client of the database. Its connections fail until [`Self::bind`] has succeeded, and wherever they lead to another database.
+    /// A client of the database. Its connections fail until [`Self::bind`] has succeeded, and whenever they lead to another database.
     pub fn client(&self) -> clickhouse::Client {
         self.checked.clone()
     }
 
-    /// A client of the server for the time before there is a database; its connections are not checked.
+    /// A client of the server for use before the database exists; its connections are not checked.
     pub fn unchecked(&self) -> clickhouse::Client {
         self.unchecked.clone()
     }
 
-    /// Whether the URL turned out not to lead to one server: no new connection succeeds any more.
+    /// Whether the URL turned out not to lead to a single server: no new connection succeeds from then on.
     pub fn is_wrong(&self) -> bool {
         self.shared.wrong.borrow().is_some()
     }
 
-    /// Whether the first id is noted.
+    /// Whether the first id is recorded.
     fn is_bound(&self) -> bool {
         self.shared.state().bound.is_some()
     }
 
-    /// Asks on several connections whether there is one server with tables that headcount supports. Returns its id.
+    /// Checks on several connections that there is one server, with tables that headcount supports. Returns its id.
     ///
     /// # Errors
     /// [`WrongServer`], or the server did not answer.
@@ -162,7 +164,8 @@ impl Server {
         for _ in 0..connections {
             let answers = in_time(shared.converse(shared.open().await?, requests)).await?.1;
             for found in answers {
-                // Another process may create the database meanwhile. Of two servers one has none on a later request, too.
+                // Another process may create the database meanwhile. If there are two servers, a later request finds none on one of them,
+                // too.
                 let is_created = |known: &DatabaseId| known.table.is_empty() && known.server == found.server;
                 if let Some(known) = known.as_ref().filter(|known| **known != found && !is_created(known)) {
                     return Err(WrongServer::several(&shared.config.database, known, &found).into());
@@ -185,7 +188,7 @@ impl Server {
         examined.map(|_| ())
     }
 
-    /// Checks the server and notes the id of its database, which every later connection must have.
+    /// Checks the server and records the id of its database, which every later connection must have.
     ///
     /// # Errors
     /// [`WrongServer`], the server did not answer, or the database is not prepared yet.
@@ -200,7 +203,7 @@ impl Server {
         let mut wrong = self.shared.wrong.subscribe();
         let check = async {
             loop {
-                // What fails here is noted or passes; statements fail of the same cause and are logged by their callers.
+                // A failure here is either recorded or temporary; statements fail for the same cause, and their callers log it.
                 if !self.is_bound() {
                     let _ = self.bind().await;
                 } else if self.shared.config.is_embedded {
@@ -300,7 +303,7 @@ impl Shared {
         })
     }
 
-    /// Asks for the id so often, on one connection, and returns both. No connection if the far end closes it.
+    /// Queries the id `requests` times on one connection, and returns the ids with the connection. No connection if the peer closes it.
     async fn converse(&self, stream: Stream, requests: usize) -> io::Result<(Option<Stream>, Vec<DatabaseId>)> {
         let sql = format!(
             "SELECT toString(serverUUID()), if(count() = 0, '', toString(any(uuid))) FROM system.tables \
@@ -322,21 +325,21 @@ impl Shared {
             }
             io::Result::Ok((true, found))
         };
-        // The connection ends once the sender is dropped, and gives the stream back.
+        // The connection ends when the sender is dropped, and returns the stream.
         let (found, connection) = tokio::join!(talk, connection.without_shutdown());
         let (stays_open, found) = found?;
         let stream = connection.ok().filter(|parts| stays_open && parts.read_buf.is_empty()).map(|parts| parts.io);
         Ok((stream, found))
     }
 
-    /// The answer to one question on a new connection.
+    /// The answer to one query on a new connection.
     async fn ask_once(&self, sql: &str) -> io::Result<String> {
         let (mut sender, connection) = handshake(self.open().await?).await.map_err(io::Error::other)?;
         let ask = async move { self.ask(&mut sender, sql).await };
         Ok(tokio::join!(ask, connection.without_shutdown()).0?.0)
     }
 
-    /// The answer to one question, and whether the connection stays open.
+    /// The answer to one query, and whether the connection stays open.
     async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, sql: &str) -> io::Result<(String, bool)> {
         let url: Uri = self.config.url.parse().map_err(io::Error::other)?;
         let host = url.authority().map(ToString::to_string).unwrap_or_default();

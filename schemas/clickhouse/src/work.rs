@@ -5,23 +5,23 @@ use clickhouse::Client;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What ClickHouse is asked to do, which decides how.
+/// The kind of a statement's work, which determines its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Reads of one project's report, which a client waits for.
+    /// Reads of one project's report for which a client waits.
     Report,
-    /// Reads of a report that no client waits for: they let other reads go first.
+    /// Reads of a report for which no client waits: they have lower priority.
     Background,
     /// Inserts, and the aggregator's own reads.
     Write,
-    /// Removal and rewriting of stored rows: a statement returns when it is done.
+    /// Removal and rewriting of stored rows: a statement returns when it is finished.
     Maintenance,
     /// Reads of the registry: projects and tokens.
     Registry,
 }
 
-/// A key is in one partition, so no partition needs to be compared with another; the key's columns are read before the sketches; one
-/// project's rows are too few to be shared out among threads.
+/// Each key is in one partition, so partitions need not be compared with each other. The columns of the key are read before the sketches.
+/// The rows of one project are too few for several threads.
 const READ: [(&str, &str); 3] = [
     ("do_not_merge_across_partitions_select_final", "1"),
     ("optimize_move_to_prewhere_if_final", "1"),
@@ -43,7 +43,7 @@ impl Work {
         }
     }
 
-    /// How long one statement may take, unless the operator sets another time.
+    /// Longest time of one statement, unless the operator configures another.
     #[must_use]
     pub const fn timeout(self) -> Duration {
         match self {
@@ -52,7 +52,7 @@ impl Work {
         }
     }
 
-    /// Niceness, if the work lets others go first.
+    /// Niceness, if the work has lower priority.
     const fn niceness(self) -> Option<&'static str> {
         match self {
             Work::Background => Some("5"),
@@ -81,7 +81,7 @@ impl Work {
     }
 }
 
-/// The outcome of a call that may take `timeout`.
+/// The outcome of a call with the time limit `timeout`.
 ///
 /// # Errors
 /// ClickHouse refused, or did not answer in time.

@@ -6,7 +6,7 @@ use crate::proto::{self, log_record::Body};
 use crate::rejection::RejectionReason;
 use prost::Message;
 
-/// The format that an endpoint writes. Aggregators of the release before read format 3 at most, so an endpoint writes it until all
+/// The format that an endpoint writes. Aggregators of the previous release read at most format 3, so an endpoint writes it until all
 /// aggregators are upgraded.
 ///
 /// ```
@@ -24,7 +24,7 @@ pub enum RecordFormat {
 }
 
 impl RecordFormat {
-    /// The format of that number, if an endpoint can write it.
+    /// The format with this number, if an endpoint can write it.
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             3 => Some(RecordFormat::V3),
@@ -42,8 +42,8 @@ impl RecordFormat {
     }
 }
 
-/// Encodes a page view as one record. Format 3 leaves out the fields of format 4, and has its classes under the nearest that it knows.
-/// A person's view without coordinates ([`proto::Source::Log`]) has no place in format 3: decoders refuse it there.
+/// Encodes a page view as one record. Format 3 omits the fields of format 4, and its classes become the nearest ones of format 3. Format 3
+/// cannot represent a person's view without coordinates ([`proto::Source::Log`]): decoders refuse it.
 pub fn encode_page_view(view: proto::PageView, format: RecordFormat) -> Vec<u8> {
     let view = match format {
         RecordFormat::V3 => in_format_3(view),
@@ -52,19 +52,19 @@ pub fn encode_page_view(view: proto::PageView, format: RecordFormat) -> Vec<u8> 
     encode(Body::PageView(view), format)
 }
 
-/// Encodes a tally of refused beacons as one record; none if its reason has no place in that format.
+/// Encodes a tally of refused beacons as one record; none if the format does not have its reason.
 pub fn encode_rejections(tally: proto::RejectionTally, format: RecordFormat) -> Option<Vec<u8>> {
     let known =
         RejectionReason::from_number(tally.reason).is_none_or(|reason| reason.first_format() <= format.number());
     known.then(|| encode(Body::Rejections(tally), format))
 }
 
-/// Encodes a tally of views counted without a fact as one record; none in format 3, which has no place for it.
+/// Encodes a tally of views counted without a fact as one record; none in format 3, which does not have it.
 pub fn encode_dropped_facts(tally: proto::DroppedFacts, format: RecordFormat) -> Option<Vec<u8>> {
     (format == RecordFormat::V4).then(|| encode(Body::DroppedFacts(tally), format))
 }
 
-/// Encodes a tally of pages reported missing as one record; none in format 3, which has no place for it.
+/// Encodes a tally of pages reported missing as one record; none in format 3, which does not have it.
 pub fn encode_reported_missing(tally: proto::ReportedMissing, format: RecordFormat) -> Option<Vec<u8>> {
     (format == RecordFormat::V4).then(|| encode(Body::ReportedMissing(tally), format))
 }

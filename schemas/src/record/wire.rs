@@ -9,7 +9,7 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Walks the fields of one message; refuses repeats. Field numbers of the schema are below 32.
+/// Iterates over the fields of one message; refuses repeats. Field numbers of the schema are below 32.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
     seen: u32,

@@ -1,16 +1,16 @@
-//! One reader's place in a sketch.
+//! The position of one reader in a sketch.
 
 use std::fmt;
 
 use super::{MAX_RANK, PRECISION, RANK_BITS, RANK_MASK, REGISTERS};
 
-/// Where one reader falls in a sketch: a register (14 bits) and a rank (1 to 51), about 16 bits of entropy.
+/// The position of one reader: a register (14 bits) and a rank (1 to 51), about 16 bits of entropy.
 ///
 /// Packed as `register << 6 | rank`, 20 bits; the order is by register, then rank.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Coordinate(pub(super) u32);
 
-/// A register or rank no hash can have.
+/// A register or rank that no hash can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCoordinate {
     /// The register is 16,384 or more.
@@ -27,7 +27,7 @@ impl Coordinate {
     #[inline]
     pub const fn from_hash(hash: u64) -> Self {
         let register = (hash >> (64 - PRECISION)) as u32;
-        // The bit below the 50 ends the count when they are all zero.
+        // The bit below the 50 ends the count if they are all zero.
         let rank = ((hash << PRECISION) | (1 << (PRECISION - 1))).leading_zeros() + 1;
         Self((register << RANK_BITS) | rank)
     }
@@ -58,7 +58,7 @@ impl Coordinate {
         self.0
     }
 
-    /// Which register, 0 to 16,383.
+    /// The register, 0 to 16,383.
     #[inline]
     pub const fn register(self) -> u16 {
         (self.0 >> RANK_BITS) as u16
@@ -70,7 +70,7 @@ impl Coordinate {
         (self.0 & RANK_MASK) as u8
     }
 
-    /// Some hash with this coordinate: the one whose undetermined bits are zero.
+    /// A hash with this coordinate: the one whose undetermined bits are zero.
     pub(super) fn representative_hash(self) -> u64 {
         let below_register = match self.rank() {
             MAX_RANK => 0,

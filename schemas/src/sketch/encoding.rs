@@ -1,14 +1,14 @@
-//! A sketch as bytes.
+//! The encoding of a sketch as bytes.
 //!
-//! The first byte names version (high four bits) and form (low four bits):
+//! The first byte contains version (high four bits) and form (low four bits):
 //!
 //! | byte 0 | rest |
 //! |---|---|
 //! | `0x11` sparse, v1 | for each occupied register, ascending: LEB128 of `skipped << 6 \| rank`, where `skipped` counts the empty registers since the previous occupied one (or since register 0). 1 to 3 bytes each |
 //! | `0x12` dense, v1 | 16,384 bytes, the rank of each register, 0 for an empty one |
 //!
-//! Sparse holds 0 to 2048 registers, dense 2049 to 16,384. [`VisitorSketch::decode`] accepts exactly the bytes
-//! that [`VisitorSketch::encode`] writes: anything else could carry more about a reader than registers do.
+//! Sparse holds 0 to 2048 registers, dense 2049 to 16,384. [`VisitorSketch::decode`] accepts exactly the bytes that
+//! [`VisitorSketch::encode`] writes: other bytes could contain more about a reader than registers do.
 
 use super::coordinate::{Coordinate, InvalidCoordinate};
 use super::{
@@ -18,7 +18,7 @@ use super::{
 const TAG_SPARSE_V1: u8 = 0x11;
 const TAG_DENSE_V1: u8 = 0x12;
 
-/// Bytes up to which a sparse sketch is short: most pages of most projects, in most windows.
+/// Most bytes of a short sparse sketch: most pages of most projects have one, in most windows.
 const SHORT: usize = 64;
 
 impl VisitorSketch {
@@ -42,7 +42,7 @@ impl VisitorSketch {
         out.push(TAG_SPARSE_V1);
         let mut next = 0;
         for &packed in list {
-            // `next` and the register are both shifted by the rank's bits, so the rank stays as it is.
+            // `next` and the register are both shifted by the rank's bits, so the subtraction does not change the rank.
             let mut rest = packed - (next << RANK_BITS);
             next = register_of(packed) + 1;
             while rest >= 0x80 {
@@ -53,21 +53,21 @@ impl VisitorSketch {
         }
     }
 
-    /// Reads canonical bytes, and nothing else.
+    /// Parses canonical bytes, and nothing else.
     pub fn decode(bytes: &[u8]) -> Result<Self, SketchDecodeError> {
         let mut sketch = Self::new();
         sketch.merge_encoded(bytes)?;
         Ok(sketch)
     }
 
-    /// Adds everyone of an encoded sketch, without making a sketch of it first. On an error `self` is unchanged.
+    /// Adds all readers of an encoded sketch without decoding it into a sketch. On an error `self` is unchanged.
     ///
     /// Allocates only if `self` has to grow: never once it is dense.
     pub fn merge_encoded(&mut self, bytes: &[u8]) -> Result<(), SketchDecodeError> {
         match bytes.split_first() {
             None => Err(SketchDecodeError::Empty),
             Some((&TAG_SPARSE_V1, body)) => {
-                // Read once, and all of it before anything is added. Clearing 8 KiB for a reader or two would be most of the work.
+                // All coordinates are read, once, before any is added. For a reader or two, clearing 8 KiB would be most of the work.
                 if body.len() <= SHORT {
                     self.merge_sparse::<SHORT>(body)
                 } else {
@@ -91,7 +91,7 @@ impl VisitorSketch {
         }
     }
 
-    /// The same of a sparse one without its first byte. A body of `MOST` bytes has no more coordinates than that.
+    /// The same for a sparse sketch without its first byte. A body of `MOST` bytes has at most as many coordinates.
     fn merge_sparse<const MOST: usize>(&mut self, body: &[u8]) -> Result<(), SketchDecodeError> {
         let mut coordinates = [Coordinate(0); MOST];
         let occupied = read_sparse(body, &mut coordinates)?;
@@ -106,10 +106,10 @@ impl VisitorSketch {
 /// Why bytes are not an encoded sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SketchDecodeError {
-    /// No bytes; even a sketch of nobody has one.
+    /// No bytes; even an empty sketch has one.
     #[error("an encoded sketch has at least one byte")]
     Empty,
-    /// A version or form this code has never written.
+    /// A version or form that this code has never written.
     #[error("unknown version or form {tag:#04x} of an encoded sketch")]
     UnknownForm {
         /// The first byte.
@@ -121,7 +121,7 @@ pub enum SketchDecodeError {
         /// Offset of the coordinate after the first byte.
         at: usize,
     },
-    /// A coordinate has more bytes than it needs, or than any needs.
+    /// A coordinate has more bytes than it needs, or than any coordinate needs.
     #[error("the coordinate at byte {at} of a sparse sketch is too long")]
     Overlong {
         /// Offset of the coordinate after the first byte.
@@ -151,7 +151,7 @@ pub enum SketchDecodeError {
         /// Registers found.
         occupied: usize,
     },
-    /// A dense sketch that is cut off, or followed by something.
+    /// A dense sketch that is truncated, or followed by other bytes.
     #[error("a dense sketch has 16384 registers, not {bytes}")]
     DenseLength {
         /// Bytes after the first.
@@ -159,8 +159,8 @@ pub enum SketchDecodeError {
     },
 }
 
-/// Reads the coordinates of an encoded sparse sketch, and returns how many there are: those that `coordinates` has no place for are counted
-/// only.
+/// Parses the coordinates of an encoded sparse sketch, and returns their number. Coordinates beyond the length of `coordinates` are only
+/// counted.
 ///
 /// Registers ascend by construction: the encoding can express neither a repeated nor a descending one.
 fn read_sparse(body: &[u8], coordinates: &mut [Coordinate]) -> Result<usize, SketchDecodeError> {
@@ -182,10 +182,10 @@ fn read_sparse(body: &[u8], coordinates: &mut [Coordinate]) -> Result<usize, Ske
     Ok(occupied)
 }
 
-/// The first LEB128 number of `bytes` and its length: at most 3 bytes, as 20 bits need, and no more than it needs.
+/// The first LEB128 number of `bytes` and its length: at most 3 bytes, which 20 bits need, and not more than the number needs.
 #[inline]
 fn read_varint(bytes: &[u8], at: usize) -> Result<(u32, usize), SketchDecodeError> {
-    // Two bytes in nearly every sketch that has many: a skip of 2 to 255.
+    // Two bytes in nearly every sketch with many registers: a skip of 2 to 255.
     if let &[low, high @ 1..0x80, ..] = bytes
         && low >= 0x80
     {
