@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_month_closes_when_every_stream_is_counted_up_to_its_noted_end() {
         assert_eq!(decide(&[]), close());
-        // Idle, busy (counted past its noted end), never used.
+        // Idle, busy (counted past its recorded end), never used.
         assert_eq!(decide(&[at(1, Some(40), 0, 40), at(2, Some(90), 20, 40), at(3, None, 0, 0)]), close());
     }
 

@@ -195,7 +195,7 @@ impl Access {
     /// A hash of the client's network, and whether the request came over TLS.
     fn far_end(&self, request: &Request) -> (u64, bool) {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        // Only requests of our own tests come without a connection.
+        // Only requests of unit tests come without a connection.
         let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         ((self.edge.client)(peer, request.headers()), (self.edge.https)(peer, request.headers()))
     }

@@ -150,7 +150,7 @@ fn rendered_json<T: Serialize>(value: &T, is_cacheable: bool) -> Result<Rendered
     Ok(Rendered { content_type: answer::JSON, body, headers: Vec::new(), file_name: None, is_cacheable })
 }
 
-/// Parameters that a route knows: a CSV's path has `bom` too, which [`answer::bom`] takes.
+/// The parameters that a route accepts. For a CSV's path also `bom`, which [`answer::with_byte_order_mark`] handles.
 fn known_of(uri: &Uri, known: &[&'static str]) -> Vec<&'static str> {
     let bom = uri.path().ends_with(".csv").then_some("bom");
     known.iter().copied().chain(bom).collect()

@@ -1,7 +1,7 @@
-//! Monthly reports: reads one project's month from ClickHouse, unites its sketches, serves JSON and a page.
+//! Monthly reports: reads one project's month from ClickHouse, merges its sketches, serves JSON and a page.
 //!
-//! In the order of a request's way: [`guarded_routes`] (parses) → [`cache`] → [`store`] (queries ClickHouse) → [`report`] (adds up; pure) →
-//! JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
+//! In the order in which a request passes them: [`guarded_routes`] (parses) → [`cache`] → [`store`] (queries ClickHouse) → [`report`]
+//! (adds up; pure) → JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
 
 use axum::Router;
 use schemas::paths::EndpointPaths;

@@ -46,7 +46,7 @@ fn unit(unit: VisitorUnit) -> &'static str {
     }
 }
 
-/// `+12.0 %`, or a dash where there is nothing to compare with.
+/// `+12.0 %`, or a dash if there is nothing to compare with.
 fn change(fraction: Option<f64>) -> String {
     fraction.map_or_else(
         || "–".to_owned(),

@@ -6,9 +6,9 @@
 //! order, change nothing.
 //!
 //! # In memory
-//! Up to 4 occupied registers are stored in the value itself (24 bytes, no heap: most pages of most sites have a reader or two an hour), up
-//! to [`SPARSE_LIMIT`] in a sorted vector of packed coordinates, and more in one byte per register. The form is a function of the register
-//! content, not of the order of insertions. So equal content means equal values and equal bytes.
+//! Up to 4 occupied registers are stored in the value itself (24 bytes, no heap): most pages of most sites have a reader or two an hour.
+//! Up to [`SPARSE_LIMIT`] registers are stored in a sorted vector of packed coordinates, and more in one byte per register. The form is a
+//! function of the register content, not of the order of insertions. So equal content means equal values and equal bytes.
 //!
 //! # As bytes
 //! [`VisitorSketch::encode`] writes one byte with version and form (`0x11` sparse, `0x12` dense), then only registers and ranks;

@@ -9,7 +9,7 @@ use schemas::classes::Dimension;
 /// Names shown beneath a kind; the API has all of them.
 const NAMES_SHOWN: usize = 5;
 
-/// People and robots beside each other; nothing if there were no robots.
+/// People and robots in comparison; nothing if there were no robots.
 pub(super) fn robots(shown: &Shown<'_>) -> Markup {
     let (people, robots) = (shown.report.totals.views, &shown.report.robots);
     if robots.total == 0 {

@@ -90,7 +90,7 @@ fn empty(to: &str) -> MonthlyReport {
     }
 }
 
-/// Everything that a report can have, and of the worst kind: paths and labels as long as a record allows, large figures.
+/// A report with all its parts, in their worst form: paths and labels as long as a record allows, large figures.
 fn full() -> MonthlyReport {
     let mut report = empty("2026-11-01T00:00:00Z");
     report.totals = Totals {

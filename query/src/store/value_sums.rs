@@ -7,7 +7,7 @@ use crate::small_cells::Floor;
 #[derive(Clone, Copy)]
 pub(super) struct Threshold {
     floor: Floor,
-    /// This value whatever its count; a constant of this program.
+    /// A constant value that is returned by name whatever its count.
     always: Option<&'static str>,
 }
 
