@@ -229,19 +229,24 @@ impl Bed {
         // I2: views are the distinct ids of the log. Never more, and as many before long.
         let mut doubled = 0;
         let address = self.query.address;
-        eventually("every view to be counted", async || {
-            for project in PROJECTS {
-                let found = views(address, project).await?;
-                let expected = expected.get(project).copied().unwrap_or(0);
-                ensure!(found >= expected, "{project}: {found} of {expected}");
-            }
-            Ok(())
-        })
-        .await
-        .with_context(|| self.logs())?;
+        let expected = PROJECTS.map(|project| expected.get(project).copied().unwrap_or(0));
+        let is_complete = |found: &[u64]| found.iter().zip(&expected).all(|(found, expected)| found >= expected);
+        // How long it takes depends on the machine. A standstill is a failure.
+        let mut counted = Vec::new();
+        while !is_complete(&counted) {
+            let more = eventually("more views to be counted", async || {
+                let mut found = Vec::with_capacity(PROJECTS.len());
+                for project in PROJECTS {
+                    found.push(views(address, project).await?);
+                }
+                ensure!(is_complete(&found) || found != counted, "{found:?} of {expected:?}");
+                Ok(found)
+            });
+            counted = more.await.with_context(|| self.logs())?;
+        }
         let catch_up = healed.elapsed();
-        for project in PROJECTS {
-            doubled += views(address, project).await? - expected.get(project).copied().unwrap_or(0);
+        for (project, expected) in PROJECTS.into_iter().zip(expected) {
+            doubled += views(address, project).await? - expected;
         }
         // I3 and I4: rows, sketches and ledger equal the rebuild, up to the log's end.
         let audit = self.deployment.audit(60).await?;
