@@ -24,10 +24,10 @@ pub struct TopicLog {
 }
 
 impl TopicLog {
-    /// The topic of these settings; no broker is asked yet.
+    /// The topic of these settings. No broker is queried yet.
     ///
     /// # Errors
-    /// No brokers are named, or a setting is wrong.
+    /// No brokers are configured, or a setting is wrong.
     pub fn new(settings: &KafkaSettings) -> anyhow::Result<Self> {
         let mut client = settings.client()?;
         client
@@ -41,7 +41,7 @@ impl TopicLog {
     /// All partitions. Blocks.
     ///
     /// # Errors
-    /// The brokers do not answer, there is no such topic, or a commit is not one of headcount's.
+    /// The brokers do not answer, the topic does not exist, or a commit was not written by headcount.
     pub fn partitions(&self) -> anyhow::Result<Vec<Partition>> {
         let consumer = kafka::consumer(&self.client)?;
         let metadata = kafka::metadata(&consumer, &self.settings.topic, ASK)?;

@@ -1,4 +1,4 @@
-//! What a log says in sum, project by project.
+//! Totals of a log, per project.
 
 use super::rebuild::{Cell, Key, Window};
 use schemas::rejection::is_of_dropped_fact;
