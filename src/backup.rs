@@ -1,10 +1,11 @@
-//! `headcount backup`: figures and registry of a running service, in a directory that `headcount restore` reads.
+//! `headcount backup`: writes the figures and the registry of a running service to a directory that `headcount restore` reads.
 //!
-//! The directory has `clickhouse.tar` (written by ClickHouse's own `BACKUP`), `projects.json` (the registry as the endpoint's copy has it) and
-//! `manifest.json`, which is written last. It never has the visitor key, page views of the log, or settings.
+//! The directory contains `clickhouse.tar` (written by ClickHouse's `BACKUP`), `projects.json` (the registry in the form of the endpoint's copy) and
+//! `manifest.json`, which is written last. It never contains the visitor key, page views of the log, or settings.
 //!
-//! A local `serve` holds its writes meanwhile ([`control`]), so all tables are of one moment. Otherwise a flush may be in the backup in part; the log
-//! makes up for it, if the restored ClickHouse meets it again. In either case no month may be closed meanwhile: its rows move from one table to another.
+//! A local `serve` pauses its writes during the backup ([`control`]), so all tables are of one moment. Otherwise the backup may contain part of a
+//! flush; the log makes up for it when the restored ClickHouse is used with that log again. In either case no month may be closed during the backup,
+//! because a close moves its rows from one table to another.
 
 pub mod control;
 mod manifest;
@@ -32,7 +33,7 @@ const ARCHIVE: &str = "clickhouse.tar";
 const REGISTRY: &str = "projects.json";
 /// Tables with visitor sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
-/// ClickHouse's data in the data directory until a restore has ended.
+/// ClickHouse's data in the data directory until a restore has finished.
 const RESTORING: &str = "clickhouse.restoring";
 
 /// Refuses a data directory in which a restore did not end: an empty ClickHouse would start in its place.
@@ -51,7 +52,7 @@ pub fn refuse_unfinished_restore(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often a backup is made again because a month was closed meanwhile.
+/// How often a backup is repeated because a month was closed during it.
 const TRIES: usize = 3;
 
 /// Runs `headcount backup TARGET [--without-sketches]`.
@@ -112,7 +113,7 @@ async fn write(target: &Path, store: &StoreSettings, client: &Client, sketches: 
     Ok(manifest)
 }
 
-/// Removes what a backup that was killed left: neither retention nor an erasure would reach it. To be called before backups can be made.
+/// Removes the remains of a killed backup: neither retention nor an erasure would reach them. Call it before backups can be written.
 ///
 /// # Errors
 /// ClickHouse refused, or a file cannot be removed.
@@ -131,7 +132,7 @@ pub async fn remove_unfinished(client: &Client, store: &StoreSettings) -> anyhow
     dropped.with_context(|| format!("cannot drop the database {scratch}"))
 }
 
-/// Where tables are copied without their sketches.
+/// The database into which tables are copied without their sketches.
 fn scratch_database(database: &str) -> String {
     format!("{database}_without_sketches")
 }
@@ -194,7 +195,7 @@ fn take(from: &Path, to: &Path) -> anyhow::Result<Archive> {
         outcome => outcome,
     };
     if moved.is_err() {
-        // It is a copy of all figures, which neither retention nor an erasure would reach.
+        // The file is a copy of all figures, which neither retention nor an erasure would reach.
         let _ = fs::remove_file(from);
     }
     moved.with_context(|| format!("cannot move ClickHouse's backup {} to {}", from.display(), to.display()))?;

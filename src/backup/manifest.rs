@@ -1,4 +1,4 @@
-//! `manifest.json`: what a backup contains. It is written last, so a directory without it is no whole backup.
+//! `manifest.json`: the content of a backup. It is written last, so a directory without it is an incomplete backup.
 
 use super::control::Position;
 use crate::projects::Snapshot;
@@ -65,9 +65,9 @@ pub struct Manifest {
     pub archive: Archive,
     /// Whether visitor sketches are in it.
     pub sketches: bool,
-    /// Whether all tables are of one moment: `serve` held its writes.
+    /// Whether all tables are of one moment, because `serve` paused its writes.
     pub one_moment: bool,
-    /// Where the journal stood; none for logs in Kafka.
+    /// The journal's position; none for logs in Kafka.
     pub journal: Option<Position>,
     /// How far each log was counted.
     pub ledger: Vec<CountedStream>,
