@@ -1,5 +1,5 @@
-//! Stories with the real engine. They need it, from `HEADCOUNT_CHDB` or one of the default places (`scripts/engine`
-//! fetches it), and the built program beside the test (`cargo build`).
+//! Stories with the real engine. They need it from `HEADCOUNT_CHDB` or one of the default paths (`scripts/engine` fetches it), and the built program
+//! beside the test (`cargo build`).
 
 use std::io::pipe;
 use std::os::unix::fs::PermissionsExt;
@@ -253,7 +253,7 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
     assert!(matches!(&error, EngineError::Locked { pid, .. } if *pid == first_pid.to_string()), "{error}");
     assert_eq!(running(&dir.path().join("clickhouse")).await.map(|engine| engine.pid), Some(first_pid));
 
-    // The second begins to wait, and gets its turn when the first ends.
+    // The second one starts to wait, and takes the lock when the first one ends.
     let directory = dir.path().to_owned();
     let second = tokio::spawn(async move { start(&directory).await });
     sleep(Duration::from_millis(500)).await;
@@ -304,7 +304,7 @@ async fn it_keeps_no_log_of_queries_and_runs_with_our_settings() {
     let engine = start(dir.path()).await;
     let client = create(&engine).await;
     insert(&client, &[hour("attrs", OCTOBER, 10, 3)]).await;
-    // Where there is no log there is nothing to flush; this must not bring one about either.
+    // Without log tables there is nothing to flush; this statement must not create one either.
     let _ = client.query("SYSTEM FLUSH LOGS").execute().await;
     let logs: u64 = one(
         &client,
