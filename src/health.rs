@@ -1,5 +1,5 @@
-//! `/healthz` and `/readyz` of the public listener: a status and one word, from constants. The check runs beside them, so a request takes
-//! no lock and asks nothing. Details are on `metrics_listen` (see [`crate::metrics`]).
+//! `/healthz` and `/readyz` of the public listener: a status and one word, both constants. The check runs in the background, so a request takes no
+//! lock and sends no query. Details are on `metrics_listen` (see [`crate::metrics`]).
 
 pub mod lag;
 
@@ -31,7 +31,7 @@ impl Readiness {
     pub const ALL: [Readiness; 4] =
         [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
 
-    /// The one word.
+    /// The word in the response.
     pub fn word(self) -> &'static str {
         match self {
             Readiness::Ready => "ready",
@@ -59,7 +59,7 @@ impl Readiness {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The state.
@@ -80,24 +80,24 @@ impl Finding {
     }
 }
 
-/// What the last check found.
+/// The result of the last check.
 #[derive(Clone)]
 pub struct Health {
     last: Arc<AtomicU8>,
 }
 
 impl Health {
-    /// Begins with `first`.
+    /// Starts with `first`.
     pub fn new(first: Readiness) -> Self {
         Health { last: Arc::new(AtomicU8::new(first as u8)) }
     }
 
-    /// What was found last.
+    /// The last result.
     pub fn get(&self) -> Readiness {
         Readiness::ALL[usize::from(self.last.load(Ordering::Relaxed)).min(Readiness::ALL.len() - 1)]
     }
 
-    /// Notes what was found.
+    /// Stores a result.
     pub fn set(&self, found: Readiness) {
         self.last.store(found as u8, Ordering::Relaxed);
     }

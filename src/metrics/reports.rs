@@ -1,4 +1,4 @@
-//! Metrics of reports: how long they took, by form, and what was answered.
+//! Metrics of reports: durations and statuses by format.
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -40,7 +40,7 @@ impl Default for ReportMetrics {
 }
 
 impl ReportMetrics {
-    /// `router`, whose requests for reports are measured. Of a report that is streamed the time ends with its head.
+    /// `router` with its report requests measured. For a streamed report the duration ends with its head.
     pub fn layer(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), measured))
     }
