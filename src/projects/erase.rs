@@ -1,4 +1,4 @@
-//! `headcount project erase`: what will be deleted is listed, and confirmed, before anything is.
+//! `headcount project erase`: lists what will be deleted and asks for confirmation before it deletes anything.
 
 use super::{is_known, row, rules, settings};
 use crate::config::commands::ProjectCommand;
@@ -27,7 +27,7 @@ pub async fn command(
     settings: &ProjectCommand,
 ) -> anyhow::Result<()> {
     let known = is_known(client, slug).await?;
-    // Once more is no harm: what was erased may have come back from the log.
+    // Erasing again is harmless: erased rows may have come back from the log.
     if !known && row(client, slug).await?.is_none() {
         bail!("there is no project {slug}; `headcount project list` shows those there are");
     }
@@ -49,7 +49,7 @@ pub async fn command(
     Ok(())
 }
 
-/// What a project has, a line for each kind.
+/// The project's data, a line for each kind.
 async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<String>> {
     let sql = "SELECT sum(views) AS views, count() AS months, substring(toString(min(month)), 1, 7) AS first, \
                substring(toString(max(month)), 1, 7) AS last FROM monthly_traffic WHERE project = {project:String}";
