@@ -29,8 +29,8 @@ use tokio::sync::watch;
 /// Default of `metrics_listen` for this role.
 pub const OPERATOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9018);
 
-/// Runs until SIGTERM or SIGINT, or until going on would give wrong figures. `recover`: go on where ClickHouse is older than the topic, which no
-/// longer holds what it lacks.
+/// Runs until SIGTERM or SIGINT, or until continuing would give wrong figures. `recover`: continue although ClickHouse is older than the topic, and
+/// the topic no longer has the records that ClickHouse lacks.
 pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()> {
     harden();
     let client = settings.kafka.client()?;
@@ -119,7 +119,7 @@ fn chores(
     )
 }
 
-/// Waits until Kafka has answered that the topic is fit. False if a stop came first.
+/// Waits until Kafka has confirmed that the topic is fit. False if a stop came first.
 async fn has_topic(settings: &AggregateCommand, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
     let plan = settings.topic.plan(&settings.log, &settings.aggregation.windows);
     let mut is_logged = false;
@@ -135,7 +135,7 @@ async fn has_topic(settings: &AggregateCommand, stopped: &watch::Receiver<bool>)
     Ok(true)
 }
 
-/// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
+/// The only listener of this role. Before `metrics_listen` existed, `listen` configured it; `listen` still works in this release.
 async fn operator(settings: &AggregateCommand) -> anyhow::Result<MetricsListener> {
     let own = settings.operator.metrics_listen.0;
     let Some(old) = settings.old_listen.listen.0.filter(|_| own == Some(OPERATOR)) else {
@@ -182,7 +182,7 @@ async fn prepared(
 /// Between two notes of how far each partition is.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the operator's listener sees of this member of the group.
+/// The operator's view of this member of the group.
 #[derive(Clone)]
 struct Member {
     status: Arc<GroupStatus>,
@@ -195,7 +195,7 @@ impl Member {
         Member { status, lags: Arc::default(), stall_after }
     }
 
-    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` where it is set up.
+    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` if it is configured.
     fn routes(&self, mut registry: Registry) -> Router {
         let (scraped, shown) = (self.clone(), self.clone());
         metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
@@ -234,7 +234,7 @@ impl Member {
         partitions.iter().map(part).collect()
     }
 
-    /// Ready: the group has taken this process in, nothing that it needs is failing, and counting goes on.
+    /// Ready: the group has admitted this process, none of its dependencies fails, and counting makes progress.
     fn find(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Finding {
         let mut unavailable = Vec::new();
         if !self.status.joined() {
@@ -302,7 +302,7 @@ fn shown(partition: &PartitionStatus) -> serde_json::Value {
     })
 }
 
-/// The log's end. The client hears of it now and then; what was folded is there.
+/// The log's end. The client learns of it only from time to time, but folded records are certainly in the log.
 fn end(partition: &PartitionStatus) -> Option<u64> {
     Some(partition.end?.max(partition.progress.folded.load(Ordering::Relaxed)))
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long ClickHouse may take to say that it is there.
+/// How long ClickHouse may take to answer a check.
 const ASK: Duration = Duration::from_secs(3);
 
 /// Between two checks of ClickHouse.
@@ -27,13 +27,13 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
-    // A server that is away may come later.
+    // An unavailable server may come up later.
     match tokio::time::timeout(ASK, server.bind()).await {
         Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
         _ => {}
     }
     let client = server.client();
-    // The URL may hold a password, so it is not repeated.
+    // The URL may contain a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(
         client.clone(),
@@ -75,7 +75,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     serving.await
 }
 
-/// Whether reports can be read, and what ClickHouse answered last.
+/// Whether reports can be read, and ClickHouse's last answer.
 #[derive(Clone)]
 struct State {
     health: Health,

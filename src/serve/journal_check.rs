@@ -7,8 +7,8 @@ use std::time::Duration;
 /// The text of the journal that has its end before beacons were accepted that no check of the ledger preceded; empty if there are none.
 const UNCHECKED_END: &str = "unchecked_end";
 
-/// The check that the journal does not end before what ClickHouse has counted of it. The aggregator checks this too, but beacons that were
-/// accepted first would move the end of an older journal to an offset that is counted already, and its check would pass.
+/// Checks that the journal does not end before the last record that ClickHouse has counted of it. The aggregator checks this too. But beacons that
+/// were accepted first would move the end of an older journal to an offset that is counted already, and the aggregator's check would pass.
 pub struct JournalCheck {
     /// The journal.
     pub journal: Journal,

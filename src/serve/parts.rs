@@ -1,4 +1,4 @@
-//! What `/readyz` and `/metrics` of `headcount serve` show.
+//! The content of `/readyz` and `/metrics` of `headcount serve`.
 
 use crate::embedded;
 use crate::health::lag::{Lag, Position};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// What the health check and the operator's listener see.
+/// The view of the health check and of the operator's listener.
 #[derive(Clone)]
 pub struct Parts {
     /// The beacon endpoint.
@@ -125,7 +125,7 @@ impl Parts {
         self.journal.end().borrow().saturating_sub(self.progress.committed.load(Ordering::Relaxed))
     }
 
-    /// Registers what is read at each scrape.
+    /// Registers the metrics that are read at each scrape.
     pub fn register(&self, registry: &mut Registry) {
         self.ingest.metrics.register(registry);
         let parts = self.clone();
@@ -177,7 +177,7 @@ impl Parts {
     }
 }
 
-/// Why counting that stands still degrades the service.
+/// Why stalled counting degrades the service.
 pub fn stalled(records: u64, still: Duration) -> String {
     format!("{records} records wait, and nothing has been written to ClickHouse for {} s", still.as_secs())
 }
