@@ -1,4 +1,4 @@
-//! What every role's process needs around it: hardening, signals, a data directory of its own.
+//! What every role's process needs around it: hardening, signals, and a data directory.
 
 pub mod limits;
 pub mod logging;
@@ -31,7 +31,7 @@ pub fn chain(error: &anyhow::Error) -> String {
     causes(error).join(": ")
 }
 
-/// Resolves once `stopped` is true, or its sender is gone.
+/// Resolves once `stopped` is true, or its sender is dropped.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
@@ -69,9 +69,9 @@ pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Creates the directory or checks its version, and takes its lock for as long as the file is held.
+/// Creates the directory or checks its version, and locks it until the file is dropped.
 pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
-    // Single views lie in the journal for days: nobody else's to read.
+    // The journal stores single views for days: no other user may read them.
     let mut directory = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(directory.recursive(true), 0o700);
     directory.create(data).with_context(|| {
@@ -139,8 +139,8 @@ fn write_version(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}; is the disk full?", path.display()))
 }
 
-/// Addresses, agents and the key are in this process's memory: no core dump holds them, and no other process of this
-/// user may read them through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
+/// This process's memory contains IP addresses, user agents and the key: there are no core dumps, and no other process of this user may read it
+/// through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
 pub fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
