@@ -26,7 +26,7 @@ pub async fn command(action: &str, matches: &ArgMatches, store: &StoreSettings) 
         None => None,
     };
     let id = match text("id") {
-        // What was given may be a whole token by mistake, so it is not repeated.
+        // The argument may be a whole token by mistake, so it is not repeated.
         Some(text) => Some(text.parse::<TokenId>().context("this is no token's id")?),
         None => None,
     };
@@ -74,7 +74,7 @@ async fn create(client: &Client, project: Option<ProjectSlug>, label: String) ->
         revision: 0,
     };
     put(client, &[row]).await?;
-    // The token alone on standard output, for whoever puts it into a variable.
+    // Only the token on standard output, so that a script can assign it to a variable.
     say!("{}", *token.text());
     let opens = project.map_or_else(|| "all reports".to_owned(), |slug| format!("the reports of {slug}"));
     complain!("opens {opens}, {IN_FORCE}; it is shown this once and kept nowhere. Its id is {}", token.id());
@@ -127,7 +127,7 @@ pub async fn of_project(client: &Client, project: &ProjectSlug) -> anyhow::Resul
     rows.context("cannot read the project's tokens")
 }
 
-/// Revokes all tokens of a project that is erased: one that gets its name later shall not be open to them.
+/// Revokes all tokens of a project that is erased: they must not grant access to a later project of the same name.
 pub async fn revoke_all_of(client: &Client, project: &ProjectSlug) -> anyhow::Result<usize> {
     let rows = of_project(client, project).await?;
     let revoked: Vec<TokenRow> = rows.into_iter().map(|row| TokenRow { revoked: 1, ..row }).collect();

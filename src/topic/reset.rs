@@ -14,7 +14,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
 
-/// What the commits are written from.
+/// The inputs from which the commits are written.
 struct Reset<'a> {
     settings: &'a KafkaSettings,
     client: Client,
