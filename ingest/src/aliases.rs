@@ -1,4 +1,4 @@
-//! What other counters call a project: their scripts send that name instead of a slug.
+//! Names of a project in other counters: their scripts send that name instead of a slug.
 
 use schemas::proto::Source;
 use std::fmt;

@@ -1,8 +1,8 @@
-//! Random ids: of views whose beacon brought none, and of tallies. A record that reached the log twice is told by its id.
+//! Random ids: of views whose beacon had none, and of tallies. The id identifies a record that reached the log twice.
 
 use std::cell::RefCell;
 
-/// Ids drawn from the operating system at once.
+/// Ids per call of the operating system's random generator.
 const AT_ONCE: usize = 64;
 
 thread_local! {

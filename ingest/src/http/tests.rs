@@ -276,7 +276,7 @@ fn a_prefetch_counts_nothing_and_is_answered_like_a_view() {
         let expected = if counts { (vec![], 2) } else { (vec![tally], 0) };
         assert_eq!(endpoint.tallies(), expected, "{name}: {value}");
     }
-    // No reason to learn whether a project exists: what is not registered here is refused as ever.
+    // A prefetch must not reveal whether a project exists: unregistered hosts are refused as usual.
     let foreign = json!({"url": "https://other.example/"}).to_string().into_bytes();
     assert_eq!(endpoint.send(HttpRequest::post("/v1/pageview").header("purpose", "prefetch"), foreign), 404);
 }
