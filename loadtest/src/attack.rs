@@ -1,8 +1,8 @@
-//! `headcount-loadtest attack`: somebody floods a project while readers read it. Do the readers still get through, does memory
-//! stay bounded, and is everything counted that was accepted?
+//! `headcount-loadtest attack`: floods a project while readers read it. It reports whether the readers' beacons are still accepted, whether memory
+//! stays bounded, and whether every accepted beacon is counted.
 //!
-//! Readers and flood are two open loops of their own at the same service, each with its figures. Before and after the flood
-//! the readers are alone.
+//! Readers and flood are two separate open loops against the same service, each with its figures. Before and after the flood there are only the
+//! readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::shared_args::CommonArgs;
 
 /// How long all else may take: starting, counting, stopping.
 const BESIDES: Duration = Duration::from_secs(300);
-/// How long readers are alone, before and after.
+/// How long there are only readers, before and after.
 const ALONE_SECONDS: u32 = 10;
 
 /// Arguments of `headcount-loadtest attack`.
@@ -54,7 +54,7 @@ pub struct AttackArgs {
     pub setting: Vec<String>,
 }
 
-/// What was seen.
+/// The observed figures.
 #[derive(Debug, Serialize)]
 struct Report {
     format: u32,
