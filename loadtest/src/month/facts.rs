@@ -61,7 +61,7 @@ pub const DEVICES: [(u32, Device); 3] = [(840, Device::Desktop), (150, Device::M
 pub struct Bot {
     /// The class that it is counted as.
     pub class: BotClass,
-    /// Its name, as headcount's list has it.
+    /// Its name in headcount's list.
     pub name: &'static str,
     /// The header.
     pub agent: &'static str,

@@ -75,7 +75,7 @@ pub struct Repeat {
     pub first: u64,
     /// The repeat follows this many records later.
     pub after: u32,
-    /// Of this project.
+    /// The project's number.
     pub project: u32,
     /// Of this page.
     pub page: Page,
