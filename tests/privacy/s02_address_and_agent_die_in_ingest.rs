@@ -1,5 +1,5 @@
-//! Statement 2: canaries. Readers of known address and agent are let loose on the whole pipeline, on everything that can go wrong with a
-//! beacon, and then every byte that was written anywhere is searched for them.
+//! Statement 2: canaries. Readers of known IP address and agent use the whole pipeline, with every possible fault of a beacon. Then every byte that
+//! was written anywhere is searched for them.
 
 use crate::scan::Needles;
 use anyhow::{Context, Result, ensure};
@@ -12,11 +12,11 @@ use harness::service::eventually;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// Of the ranges for documentation (RFC 5737, RFC 3849), so that nobody has them.
+/// From the ranges for documentation (RFC 5737, RFC 3849), so that they are assigned to no one.
 const V4: &str = "203.0.113.";
 const V6: &str = "2001:db8:5eed:cafe";
 
-/// What is sought, and what must be found: that shows that the search looks in the right places.
+/// What is searched for, and what must be found, which proves that the search covers the right places.
 struct Canaries {
     agent: String,
     /// A page of theirs, which is no secret.
@@ -82,7 +82,7 @@ impl Canaries {
     }
 }
 
-/// One request of a canary's; all that is answered is kept.
+/// One request of a canary; the whole response is stored.
 async fn send(
     address: std::net::SocketAddr,
     canaries: &Canaries,
@@ -103,7 +103,7 @@ async fn send(
     Ok(answer.status.as_u16())
 }
 
-/// Everything that a beacon can be: counted, refused for each reason, cut off, opted out, and a panic of the endpoint's.
+/// Every kind of beacon: counted, refused for each reason, incomplete, opted out, and one that makes the endpoint panic.
 async fn all_kinds(ingest: &Role, canaries: &Canaries, answers: &mut Vec<u8>) -> Result<()> {
     let post = ("POST", "/v1/pageview");
     let page = |path: &str| format!(r#"{{"project":"docs","url":"https://docs.example{path}"}}"#).into_bytes();
@@ -205,7 +205,7 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     }
     println!("2: {} forms of address, prefix, agent and hashes in none of them", canaries.sought.len());
 
-    // The search would find a leak: one address in one line of a log, and one in a row.
+    // The search would find a leak: one IP address in one line of a log, and one in a row.
     let log = deployment.path().join("ingest.log");
     let mut text = std::fs::read_to_string(&log)?;
     writeln!(text, "a beacon came from {V4}7")?;
@@ -224,8 +224,8 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     broker.stop().await
 }
 
-/// What is found in records as they are read, in tables as ClickHouse unpacks them, in every file of all data directories and logs, and
-/// in all answers.
+/// What is found in records as stored, in tables as ClickHouse decompresses them, in every file of all data directories and logs, and in all
+/// responses.
 async fn everything(
     needles: &Needles,
     deployment: &Deployment,

@@ -82,7 +82,7 @@ fn any_other_field_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// The host of refused beacons is a site's name, of a known project, where it is why: no address of a network gets in.
+/// The host of refused beacons is a site's name, of a known project, if it is the reason: no IP address gets in.
 #[test]
 fn a_tally_names_sites_only() -> Result<()> {
     let tally = |project: &str, reason: RejectionReason, host: &str| {
@@ -107,7 +107,7 @@ fn a_tally_names_sites_only() -> Result<()> {
     Ok(())
 }
 
-/// What an endpoint writes is read back field by field; its hour is the present one.
+/// Decodes the endpoint's records field by field; their hour is the current one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_endpoint_writes_is_of_these_fields() -> Result<()> {
     let bootstrap = kafka::shared().await?;

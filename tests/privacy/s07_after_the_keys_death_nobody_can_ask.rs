@@ -1,4 +1,4 @@
-//! Statement 7: whoever has a stored sketch and the next period's key cannot tell a former reader from a stranger.
+//! Statement 7: a stored sketch and the next period's key cannot distinguish a former reader from a stranger.
 
 use crate::readers::{Keys, read};
 use anyhow::{Result, ensure};
@@ -9,7 +9,7 @@ use schemas::VisitorSketch;
 const AUDIENCE: u32 = 500;
 const AUDIENCES: u32 = 200;
 
-/// How many of these readers the sketch may have seen: their register holds their rank or a higher one.
+/// How many of these readers the sketch may have counted: their register has their rank or a higher one.
 fn hits(registers: &[u8], key: &PeriodKey, project: &str, readers: std::ops::Range<u32>) -> u32 {
     let hit = |&reader: &u32| {
         let coordinate = read(key, project, "/", reader).site;

@@ -1,5 +1,5 @@
-//! Statement 9: whoever does not want to be counted is not, and nothing is written. (That the script sends nothing is in the browser's story,
-//! `tests/stories/browser.rs`, and `tests/stories/beacon_script.rs`.)
+//! Statement 9: readers who opt out are not counted, and nothing is written. (The browser's story, `tests/stories/browser.rs`, and
+//! `tests/stories/beacon_script.rs` show that the script sends nothing.)
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;

@@ -1,4 +1,4 @@
-//! Statement 18, and that `GET /privacy` says what is so: from the running configuration, with what is not promised.
+//! Statement 18, and that `GET /privacy` is correct: it follows the running configuration, and includes what is not promised.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;

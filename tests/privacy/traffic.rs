@@ -1,4 +1,4 @@
-//! What the views for SQL say of projects, against what their reports say.
+//! Compares the views for SQL with the reports of the projects.
 
 use anyhow::{Context, Result, ensure};
 use clickhouse::Row;
@@ -18,7 +18,7 @@ struct Traffic {
     closed: u8,
 }
 
-/// The views for SQL say what the reports say, of the month and of each of its days.
+/// The views for SQL match the reports, for the month and for each of its days.
 pub async fn sql_says_the_same(
     deployment: &Deployment,
     projects: &[&str],
