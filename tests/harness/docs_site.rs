@@ -49,7 +49,7 @@ struct Shared {
     site: DocsSite,
     // Requested paths, in order.
     asked: watch::Sender<Vec<String>>,
-    // Pages that were added while the site was up.
+    // Pages that were added while the site was running.
     added: Mutex<BTreeMap<String, String>>,
 }
 

@@ -1,5 +1,4 @@
-//! A real browser on real documentation, and a real service: what a reader did is what the report shows, no more and
-//! no less.
+//! A real browser on real documentation, and a real service: the report shows exactly what a reader did.
 
 use anyhow::{Context, Result, ensure};
 use harness::browser::{Browser, Page, View};
@@ -70,7 +69,7 @@ fn only(report: &Value, dimension: &str) -> Result<(String, u64)> {
     Ok((items[0]["value"].as_str().unwrap_or("?").to_owned(), items[0]["views"].as_u64().unwrap_or(0)))
 }
 
-/// What every tab of every story must be able to say in the end.
+/// Checks that apply to every tab of every story in the end.
 async fn left_nothing(page: &Page, hosts: &[String]) -> Result<()> {
     for request in page.requests() {
         let own = hosts.iter().any(|host| request.url.starts_with(host.as_str()));
@@ -120,7 +119,7 @@ async fn the_report_shows_what_readers_did() -> Result<()> {
     the_page_of_the_report(&service, &browser).await
 }
 
-/// Twelve pages, each reached by a link on the one before; the last is loaded again; then one that does not exist.
+/// Twelve pages, each reached by a link on the previous one; the last is reloaded; then one that does not exist.
 async fn with_scripts(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
     let page = browser.new_page().await?;
     step(&page, service, 202, page.navigate(&site.url("/index.html?q=secret#top"))).await?;
@@ -205,7 +204,7 @@ async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, s
     ensure!(page.requests().iter().all(|request| request.method != "POST"), "{:?}", page.requests());
     page.disable_scripts().await?;
     step(&page, service, 204, page.navigate(&site.url("/usage/installation.html"))).await?;
-    // One who does not mind comes last: had anything before been counted, it would show.
+    // A reader who is counted comes last: had an earlier one been counted, it would show.
     let sentinel = browser.new_page().await?;
     step(&sentinel, service, 202, sentinel.navigate(&site.url("/index.html"))).await?;
     let report = service.counted("quiet", MONTH, 1).await?;
@@ -223,7 +222,7 @@ async fn the_page_of_the_report(service: &Service, browser: &Browser) -> Result<
         page.navigate(&service.url(&format!("/projects/guide/{MONTH}"))).await?;
         let shown: String = page.evaluate("document.querySelector('p.figure').textContent.trim()").await?;
         ensure!(shown == views, "the page shows {shown:?} views, JSON {views}");
-        // Not innerWidth alone: a telephone zooms out until what is too wide fits.
+        // Not innerWidth alone: a telephone zooms out until wide content fits.
         let needed: u32 = page.evaluate("document.documentElement.scrollWidth").await?;
         let inner: u32 = page.evaluate("innerWidth").await?;
         ensure!(needed <= width && needed <= inner, "{needed} pixels on a screen of {width} ({inner})");

@@ -1,4 +1,5 @@
-//! The embedded ClickHouse is killed, frozen and sent nonsense while beacons arrive: the service goes on, and nothing is lost or doubled.
+//! The embedded ClickHouse is killed, frozen and sent invalid requests while beacons arrive: the service continues, and nothing is lost or counted
+//! twice.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -38,7 +39,7 @@ fn month() -> String {
     schemas::Hour::of(chrono::Utc::now()).month().to_string()
 }
 
-/// Beacons at [`RATE`], each with an id of its own. The first that is not accepted ends it.
+/// Beacons at [`RATE`], each with a unique id. The first one that is not accepted ends the loop.
 struct Beacons {
     accepted: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -79,7 +80,7 @@ impl Beacons {
         }
     }
 
-    /// Ends them; how many were accepted.
+    /// Stops sending; returns how many were accepted.
     async fn end(mut self) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.senders.join_next().await {
@@ -89,12 +90,12 @@ impl Beacons {
     }
 }
 
-/// What one outage looked like to a report user.
+/// One outage, as observed by a report user.
 #[derive(Default)]
 struct Outage {
     /// Until the first good report.
     lasted: Duration,
-    /// Refused requests, and the longest wait for such an answer.
+    /// Refused requests, and the longest wait for a refusal.
     refused: u64,
     slowest: Duration,
 }
@@ -181,7 +182,7 @@ async fn the_engine_is_killed_again_and_again() -> Result<()> {
     let restart = times[times.len() / 2].1;
     println!("from a restart to a good report {restart:?} in the median, {:?} at most", times[times.len() - 1].1);
     println!("{refused} reports refused, the slowest after {slowest:?}");
-    // Of the median: a single one depends on what else this machine does.
+    // The median: a single time depends on other work of this machine.
     ensure!(restart <= REPORTS_WITHIN, "reports {restart:?} after a restart\n{}", service.log());
     ensure!(slowest <= REFUSED_WITHIN, "a report is refused after {slowest:?}");
 
@@ -213,8 +214,8 @@ async fn the_engine_is_frozen() -> Result<()> {
     verify(service, beacons.end().await?).await
 }
 
-/// ClickHouse ends by itself at a request that is no HTTP, or stops in the middle of its head (`clickhouse local` takes each error of a
-/// connection for a fatal one).
+/// ClickHouse ends by itself at a request that is not HTTP, or that stops in the middle of its head (`clickhouse local` treats each connection error
+/// as fatal).
 #[tokio::test(flavor = "multi_thread")]
 async fn any_local_program_sends_nonsense_to_the_engines_port() -> Result<()> {
     let _alone = ALONE.lock().await;

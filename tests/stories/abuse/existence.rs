@@ -1,4 +1,4 @@
-//! Whether a private project exists cannot be told from an answer, nor from how long it takes.
+//! Neither a response nor its duration reveals whether a private project exists.
 
 use super::forged::{AGENT, CLOCK};
 use super::form;
@@ -7,7 +7,7 @@ use harness::http::{Answer, Connection};
 use harness::service::{Service, eventually};
 use std::time::{Duration, Instant};
 
-/// All that an outsider sees of an answer, but for the clock.
+/// Everything that an outsider sees of a response, except the clock.
 fn seen(mut answer: Answer) -> String {
     answer.headers.remove("date");
     format!("{} {:?} {:?}", answer.status, answer.headers, answer.body)
@@ -61,7 +61,7 @@ async fn send(connection: &mut Connection, body: &str) -> Result<Answer> {
     connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body.to_owned()).await
 }
 
-/// Status, headers and body are the same for a project that exists and one that does not.
+/// Status, headers and body are the same for an existing and for an unknown project.
 async fn one_answer(connection: &mut Connection) -> Result<()> {
     // Whatever else is wrong, or right, with the beacon.
     let first = seen(send(connection, r#"{"project":"nobody","url":"https://guess.example/"}"#).await?);

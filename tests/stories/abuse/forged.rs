@@ -1,4 +1,4 @@
-//! Beacons by the thousand, over a few connections.
+//! Forged beacons by the thousand, over a few connections.
 
 use anyhow::{Result, ensure};
 use harness::http::Connection;
@@ -11,7 +11,7 @@ pub const CLOCK: &str = "2026-03-14T10:00:00Z";
 pub const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const CONNECTIONS: usize = 64;
 
-/// One beacon, with the IP address that a trusted proxy names.
+/// One beacon, with the IP address from a trusted proxy.
 pub struct Forged {
     pub from: String,
     pub agent: String,

@@ -5,7 +5,7 @@ use harness::http::Connection;
 use harness::service::Service;
 use query::access::table::ROUTES;
 
-/// Requests of one client to one route; the buckets of this story hold ten at most.
+/// Requests of one client to one route; the buckets of this story have ten tokens at most.
 const REQUESTS: usize = 12;
 
 /// Routes beside those of the guard's table: (method, path).

@@ -1,8 +1,8 @@
-//! The table: what is sent, and the one answer that is right.
+//! The table: requests, and the one correct response to each.
 
 use serde_json::{Value, json};
 
-/// Stands in whatever is wrong. Nobody may ever say it back.
+/// Part of every faulty input. No response may repeat it.
 pub const CANARY: &str = "canary7d1f";
 
 /// One row.
@@ -15,7 +15,7 @@ pub struct Case {
     pub status: u16,
     pub reason: &'static str,
     pub field: Option<&'static str>,
-    /// The project that is told of it, empty where none is known; `None` for what is no beacon at all.
+    /// The project whose report shows the refusal, empty if none is known; `None` for a request that is not a beacon.
     pub tallied: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! `headcount serve` with its embedded ClickHouse under load: what the experiments on one machine have in common.
+//! `headcount serve` with its embedded ClickHouse under load: the shared part of the experiments on one machine.
 
 use crate::bed::Row;
 use crate::load::{Driven, Load, PROJECTS};
@@ -16,7 +16,7 @@ pub fn this_month() -> Vec<String> {
     vec![schemas::Hour::of(chrono::Utc::now()).month().to_string()]
 }
 
-/// One service and what it must say and count.
+/// One service with its expected messages and counts.
 pub struct Alone {
     /// The service.
     pub service: Service,
@@ -24,7 +24,7 @@ pub struct Alone {
     seed: u64,
     /// Months whose views are added up.
     pub months: Vec<String>,
-    /// What was said, as the row has it.
+    /// The service's messages, in the form of the row.
     said: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ impl Alone {
         self.service.register(&projects).await
     }
 
-    /// Readers of the service.
+    /// Starts readers of the service.
     pub fn load(&self) -> Load {
         Load::start(self.service.address(), self.seed, 8)
     }
@@ -96,7 +96,7 @@ impl Alone {
         Ok(())
     }
 
-    /// Starts the service, which must refuse to serve and say why.
+    /// Starts the service, which must refuse to serve and report the cause.
     pub async fn refuses(&mut self, more: &[&str], cause: &str, remedy: &str) -> Result<()> {
         let from = self.log_length();
         self.service.refused(more).await?;
@@ -181,7 +181,7 @@ impl Alone {
     }
 }
 
-/// Copies a file or a directory of a stopped service; what is there is replaced.
+/// Copies a file or a directory of a stopped service, replacing the target.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     remove(to)?;
     ensure!(Command::new("cp").arg("-a").args([from, to]).status()?.success(), "cp failed");
@@ -204,7 +204,7 @@ pub async fn counted_and_stopped(alone: &mut Alone, load: &Load, count: usize) -
     alone.service.stop().await.context("SIGTERM under load ends with success")
 }
 
-/// A file system of its own, mounted over a directory, where this process may mount; unmounted with this value.
+/// A separate file system, mounted over a directory, if this process may mount; unmounted when this value is dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -232,7 +232,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives the space back.
+    /// Frees the space.
     pub fn free(&self) -> Result<()> {
         remove(&self.0.join("ballast"))
     }

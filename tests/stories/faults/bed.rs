@@ -1,4 +1,4 @@
-//! The roles of one experiment, and the invariants that every experiment ends with.
+//! The roles of one experiment, and the invariants that are checked after every experiment.
 
 use crate::load::{Driven, Load, PROJECTS};
 use anyhow::{Context, Result, ensure};
@@ -35,11 +35,11 @@ pub fn seed(default: u64) -> u64 {
     std::env::var("HEADCOUNT_FAULTS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// For the classic protocol: a member that says nothing for this long is out.
+/// For the classic protocol: a member that is silent for this long leaves the group.
 pub const SHORT_SESSION: [&str; 4] =
     ["--kafka-property", "session.timeout.ms=1500", "--kafka-property", "heartbeat.interval.ms=400"];
 
-/// What is told of one experiment.
+/// The report on one experiment.
 pub struct Row {
     /// Its number and name.
     pub experiment: &'static str,
@@ -57,9 +57,9 @@ pub struct Row {
     pub doubled: u64,
     /// From the end of the faults until every figure was right.
     pub catch_up: Duration,
-    /// What else was seen; what the service said.
+    /// Further observations; the service's messages.
     pub note: String,
-    /// Whether the service named the fault, which then bit without a replay too.
+    /// Whether the service named the fault, which proves that it took effect even without a replay.
     pub says_why: bool,
     /// Acknowledged views that the experiment itself took away, as an older copy of everything does.
     pub taken: u64,
@@ -95,7 +95,7 @@ impl Row {
 
 /// An endpoint, aggregators and a query service over one topic.
 pub struct Bed {
-    /// What they have in common.
+    /// What the roles share.
     pub deployment: Deployment,
     /// Brokers without a proxy before them, for the test's own questions.
     pub direct: String,
@@ -169,17 +169,17 @@ impl Bed {
         Ok(self.aggregators.len() - 1)
     }
 
-    /// SIGKILL to an aggregator. What it had folded of open windows will be folded again.
+    /// SIGKILL to an aggregator. The records of open windows that it had folded will be folded again.
     pub async fn kill_aggregator(&mut self, index: usize) -> Result<()> {
         let role = &mut self.aggregators[index];
-        // A process that has just begun may not have a figure yet.
+        // A process that has just started may not have a figure yet.
         if let (Ok(folded), Ok(window)) = (role.figure("folded_offset").await, role.figure("window_start").await) {
             self.folded_again += (folded - window).max(0.0) as u64;
         }
         role.process.kill().await
     }
 
-    /// Readers of the endpoint.
+    /// Starts readers of the endpoint.
     pub fn load(&self, seed: u64) -> Load {
         Load::start(self.ingest.address, seed, 8)
     }
@@ -209,7 +209,7 @@ impl Bed {
     /// The invariants I1 to I6, after the faults.
     pub async fn verify(&mut self, driven: &Driven) -> Result<Verdict> {
         let healed = Instant::now();
-        // What was spilled is acknowledged, and may still be on its way.
+        // Spilled records are acknowledged, and may still be on their way.
         eventually("the endpoint to have handed over everything", async || {
             let left = self.ingest.figure("spill_records").await? + self.ingest.figure("queue_records").await?;
             ensure!(left == 0.0, "{left} records are left");
@@ -296,7 +296,7 @@ impl Bed {
         Ok(logged)
     }
 
-    /// The last words of every role.
+    /// The last log lines of every role.
     pub fn logs(&self) -> String {
         let roles = self.aggregators.iter().chain([&self.ingest, &self.query]);
         roles.map(|role| tail(&role.process)).collect()
@@ -319,7 +319,7 @@ fn tail(process: &Process) -> String {
     format!("{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
 }
 
-/// What the invariants gave.
+/// The result of the invariants.
 pub struct Verdict {
     pub lost: u64,
     pub doubled: u64,

@@ -1,4 +1,4 @@
-//! Countries without a proxy that says them: from a database of IP addresses, which may be replaced while the service runs.
+//! Countries without a proxy that sets them: from a database of IP addresses, which may be replaced while the service runs.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;

@@ -14,7 +14,7 @@ pub fn block(document: &str, language: &str) -> Result<String> {
     Ok(block.to_owned())
 }
 
-/// `text` with each of these replaced, each of which it must have.
+/// `text` with each of these replaced; each must occur.
 pub fn replaced(text: &str, replacements: &[(&str, &str)]) -> Result<String> {
     replacements.iter().try_fold(text.to_owned(), |text, (from, to)| {
         ensure!(text.contains(from), "the recipe has no {from:?}:\n{text}");

@@ -1,4 +1,4 @@
-//! Four months of one project, known in full: rows as the aggregator would write them, and what they add up to.
+//! Four months of one project, completely known: rows as the aggregator would write them, and their sums.
 
 use anyhow::Result;
 use clickhouse::Client;
@@ -28,7 +28,7 @@ fn path(at: u64) -> String {
     }
 }
 
-/// What a month truly has.
+/// The true figures of a month.
 #[derive(Default)]
 pub struct Truth {
     /// Views by (path, status).
@@ -60,7 +60,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
     let days = u64::from((end.0 - month.first_hour().0).div_ceil(24));
     let mut by_day: BTreeMap<u64, u64> = BTreeMap::new();
     for at in 0..PATHS {
-        // Some pages are new in a month, some are gone.
+        // Some pages are new in a month, some have disappeared.
         if mix(at * 31 + number).is_multiple_of(9) {
             continue;
         }
@@ -84,7 +84,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
             *truth.pages.entry((path(at), status)).or_default() += views;
         }
     }
-    // Both rows of a page may be of one day: then they are one key, and the later statement holds.
+    // Both rows of a page may be of one day: then they have one key, and the later row counts.
     rows.pages.sort_by(|a, b| (&a.path, a.day).cmp(&(&b.path, b.day)));
     rows.pages.dedup_by(|twice, kept| {
         let same = (&twice.path, twice.day) == (&kept.path, kept.day);
@@ -109,7 +109,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
         });
         truth.views += views;
         truth.visits += views / 3;
-        // Versions by a steep law: some below the floor.
+        // Versions with a steep distribution: some are below the threshold.
         let mut left = views;
         for version in 0..40 {
             let part = if version == 39 { left } else { left / 4 };
@@ -134,7 +134,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
     (rows, truth)
 }
 
-/// Writes all months, and returns what they have.
+/// Writes all months, and returns their true figures.
 pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
     let now = Hour::of(chrono::DateTime::parse_from_rfc3339(CLOCK)?.to_utc());
     let mut truths = BTreeMap::new();
@@ -241,7 +241,7 @@ pub async fn write_hour(client: &Client, at: &str, views: u64, window: u64) -> R
     insert(client, "site_hourly", &[site_row(Hour::of(at.parse()?), views, window)]).await
 }
 
-/// Says that `run` closed a month at `finished` (microseconds since the epoch) with so many views in its hour `at`, and nothing else.
+/// Writes that `run` closed a month at `finished` (microseconds since the epoch) with `views` views in its hour `at`, and nothing else.
 pub async fn write_close(client: &Client, at: &str, run: u64, finished: i64, views: u64) -> Result<()> {
     let hour = Hour::of(at.parse()?);
     let (month, first) = (hour.month().first_hour().day().0, hour.month().first_hour().0);
@@ -262,7 +262,7 @@ pub async fn write_close(client: &Client, at: &str, run: u64, finished: i64, vie
     insert(client, "month_close", &[MonthCloseRow { month, run, finished, streams, windows, projects: 1, views }]).await
 }
 
-/// So many pages found, pages not found and versions, in February, and nothing else.
+/// This many pages found, pages not found and versions, in February, and nothing else.
 pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> Result<()> {
     let day = "2026-02-03".parse::<chrono::NaiveDate>()?;
     let day = Hour::of(day.and_time(chrono::NaiveTime::MIN).and_utc()).day();
@@ -310,7 +310,7 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
     Ok(())
 }
 
-/// What closing leaves of the rows.
+/// The rows that remain after a close.
 async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Result<()> {
     let day = month.first_hour().day().0;
     let hours = (month.end_hour().0 - month.first_hour().0) as usize;
