@@ -31,7 +31,7 @@ use totals::Totals;
 
 /// Differences that are printed one by one.
 const TOLD: usize = 100;
-/// How often a window is compared again that is being written meanwhile.
+/// How often the comparison of a window is repeated because the window is written during it.
 const TRIES: usize = 20;
 /// Pause before that.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -96,7 +96,7 @@ pub async fn audit(matches: &ArgMatches, settings: &AuditCommand) -> anyhow::Res
     let log = Log::open(settings)?;
     let mut engine = None;
     let url = match settings.store.engine().clickhouse_url {
-        // Of a service that does not run, ClickHouse does not either.
+        // While the service is stopped, its ClickHouse is stopped too.
         None if log.is_of_a_stopped_service() => {
             let started = Engine::start(&settings.store.engine()).await?;
             let url = started.url().to_owned();
@@ -290,7 +290,7 @@ async fn window_at(
     }
 }
 
-/// `stream` as it is written everywhere.
+/// `stream` in its usual written form.
 fn name_of(stream: StreamId) -> String {
     stream.to_string()
 }

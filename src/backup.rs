@@ -36,7 +36,7 @@ const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
 /// ClickHouse's data in the data directory until a restore has finished.
 const RESTORING: &str = "clickhouse.restoring";
 
-/// Refuses a data directory in which a restore did not end: an empty ClickHouse would start in its place.
+/// Refuses a data directory with an unfinished restore: otherwise an empty ClickHouse would start in its place.
 ///
 /// # Errors
 /// There is one; the message names it.
@@ -67,7 +67,7 @@ pub async fn command(matches: &ArgMatches, store: &StoreSettings) -> anyhow::Res
     let manifest = match write(target, store, &client, sketches).await {
         Ok(manifest) => manifest,
         Err(error) => {
-            // Without a manifest it is of no use, and it would be in the way of the next try.
+            // Without a manifest it is useless, and it would block the next attempt.
             let _ = fs::remove_dir_all(target);
             return Err(error);
         }
@@ -143,12 +143,12 @@ fn random() -> anyhow::Result<String> {
     Ok(format!("{:08x}", u32::from_le_bytes(bytes)))
 }
 
-/// How many closes have finished. Rows leave the tables of open months only after one.
+/// Number of finished closes. Rows leave the tables of open months only after one.
 async fn finished_closes(client: &Client) -> anyhow::Result<u64> {
     client.query("SELECT count() FROM month_close FINAL").fetch_one().await.context("cannot ask for closed months")
 }
 
-/// Has ClickHouse write a backup of our database to a file in its directory for backups.
+/// Makes ClickHouse write a backup of the database to a file in its directory for backups.
 async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) -> anyhow::Result<()> {
     const REFUSED: &str = "ClickHouse cannot back up the database; a ClickHouse server needs `backups.allowed_path` in its configuration, \
                            and a user with the right BACKUP";
@@ -158,7 +158,7 @@ async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) ->
     }
     // BACKUP copies whole tables, so those with sketches are copied without them first.
     let scratch = scratch_database(database);
-    // An empty one, which reports of open months can read; closed months have none.
+    // An empty sketch, which reports of open months can read; closed months have none.
     let empty = VisitorSketch::new().encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let empty = format!("if(sketch = '', '', unhex('{empty}'))");
     let run = async |sql: String| client.query(&sql).execute().await;
@@ -223,13 +223,13 @@ fn checksum(path: &Path) -> anyhow::Result<(u64, String)> {
     attempt().with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Makes the names in a directory outlive power loss.
+/// Makes the names in a directory survive power loss.
 fn sync(directory: &Path) -> anyhow::Result<()> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.with_context(|| format!("cannot write {}", directory.display()))
 }
 
-/// A leftover of a `headcount restore` or `backup` that was killed; the embedded engine's only.
+/// A leftover of a killed `headcount restore` or `backup`; only with the embedded engine.
 fn remove_leftovers(engine: &embedded::engine::EngineConfig) -> anyhow::Result<()> {
     match fs::remove_dir_all(&engine.data_dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

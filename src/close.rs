@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the aggregator checks whether something is to be closed, removed or erased.
+/// How often the aggregator checks whether it has to close, remove or erase anything.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same while a due month waits for uncounted records.
 const WAITING_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -100,7 +100,7 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
          are then missing for good",
         waits.join("; ")
     );
-    // To wait is no failure, unless the caller wants this very month closed.
+    // Waiting is no failure, unless the caller wants this very month closed.
     if month.is_some() {
         bail!(text);
     }

@@ -7,7 +7,7 @@ use clickhouse::Client;
 use schemas::migrations::{SCHEMA_VERSION, all_statements, statements, steps_from};
 use std::time::Duration;
 
-/// The database has tables of a later program.
+/// The database has tables of a later version of this program.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the database {database} has schema version {found}, this program knows {SCHEMA_VERSION}: it was written by a newer headcount; run \
@@ -139,7 +139,7 @@ fn named(broken: &[(String, String)]) -> String {
     parts.join(", ")
 }
 
-/// Names of the tables that are there.
+/// Names of the existing tables.
 async fn tables(client: &Client, database: &str) -> anyhow::Result<Vec<String>> {
     let names = client
         .query("SELECT name FROM system.tables WHERE database = {database:String}")
@@ -211,7 +211,7 @@ pub fn check_name(database: &str) -> anyhow::Result<()> {
 async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
     let found = tables(client, database).await?;
     if !found.iter().any(|table| table == "schema_version") {
-        // The first statement of all creates it: without it, migrations would put empty tables into the place of lost ones.
+        // The first statement of all creates it: otherwise migrations would create empty tables in place of lost ones.
         if missing_tables(&found).len() < missing_tables(&[]).len() {
             let tables = missing_tables(&found).join(", ");
             return Err(DamagedStore::Tables { database: database.to_owned(), tables }.into());

@@ -37,7 +37,7 @@ pub struct Noted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {
     version: u32,
-    /// In the order in which they were noted.
+    /// In the order in which they were added.
     pub entries: Vec<Noted>,
 }
 

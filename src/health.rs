@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// Between two checks.
+/// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Whether a role can do its work.
@@ -18,7 +18,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 pub enum Readiness {
     /// It can.
     Ready,
-    /// It can, but a part beside it is away or fails.
+    /// It can, but another part is unavailable or fails.
     Degraded,
     /// An endpoint refuses beacons.
     Refusing,
@@ -69,7 +69,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Ready, unless there are reasons against it. Reasons to refuse beacons, or to be unavailable, weigh more.
+    /// Ready if there are no reasons against it. Reasons to refuse beacons, or to be unavailable, take precedence.
     pub fn new(refusal: Readiness, refusing: Vec<String>, degrading: Vec<String>) -> Self {
         let readiness = match (refusing.is_empty(), degrading.is_empty()) {
             (false, _) => refusal,
@@ -102,7 +102,7 @@ impl Health {
         self.last.store(found as u8, Ordering::Relaxed);
     }
 
-    /// Checks until it is dropped.
+    /// Checks until dropped.
     pub async fn keep(self, check: impl Fn() -> Readiness) {
         loop {
             self.set(check());

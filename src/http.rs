@@ -28,7 +28,7 @@ const PROCESS_FILES: i32 = rustix::io::Errno::MFILE.raw_os_error();
 /// ENFILE: the machine has none left.
 const SYSTEM_FILES: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
-/// Bounds of the listener.
+/// Limits of the listener.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// Open connections; more wait in the kernel's queue.

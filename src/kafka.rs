@@ -51,7 +51,7 @@ pub fn consumer(client: &ClientConfig) -> anyhow::Result<BaseConsumer<Quiet>> {
 /// No broker answered within `patience`, and why.
 pub fn metadata(consumer: &BaseConsumer<Quiet>, topic: &str, patience: Duration) -> anyhow::Result<Metadata> {
     consumer.fetch_metadata(Some(topic), patience).with_context(|| {
-        // Its log waits in the queue that is polled for records.
+        // Log messages wait in the queue that is polled for records.
         for _ in 0..100 {
             let _ = consumer.poll(Duration::ZERO);
         }

@@ -106,7 +106,7 @@ async fn others<S: Sink>(
         .param("node", node)
         .param("fingerprint", fingerprint.0);
     insert.execute().await.context("cannot tell which key is in use")?;
-    // Of the same period only: at its end the nodes step one after another.
+    // Only of the same period: at its end the nodes step one after another.
     let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = {period:String} AND number = {number:Int64} AND fingerprint != {fingerprint:UInt64} \
                AND seen > now('UTC') - INTERVAL 2 MINUTE AND toUInt32(seen) > {first:UInt32}";
     let query = client

@@ -128,7 +128,7 @@ impl Untaken {
         error.status().map_or_else(|| Untaken::Smtp(error), Untaken::Refused)
     }
 
-    /// Whether the same would happen again.
+    /// Whether a retry would fail in the same way.
     fn is_final(&self) -> bool {
         match self {
             Untaken::Refused(code) => {
@@ -151,10 +151,10 @@ impl Untaken {
     }
 }
 
-/// One mail: of which month and project, to whom.
+/// One mail: its month, project and recipient.
 type Mail = (Month, String, String);
 
-/// Mails that were not taken, and when each is tried again.
+/// Mails that were not accepted, and when each is retried.
 #[derive(Default)]
 struct Waiting(BTreeMap<Mail, (Duration, Instant)>);
 
@@ -262,7 +262,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
                     match note(client, &project, month, &recipient).await {
                         Ok(()) => waiting.taken(&to),
                         Err(error) => {
-                            // It is out, and nothing but this process knows: not once more a minute later.
+                            // The mail is sent, but only this process knows: without this entry it would be sent again a minute later.
                             waiting.untaken(&to, true, Instant::now());
                             failure = Some(error);
                         }

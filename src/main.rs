@@ -73,7 +73,7 @@ fn tell_no_values() {
 fn main() -> ExitCode {
     tell_no_values();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    // Before any runtime: the engine takes this thread and makes its own.
+    // Before any runtime is started: the engine takes this thread and creates its runtime.
     if arguments.get(1).is_some_and(|command| command == "engine-child") {
         let matches = cli::command().get_matches_from(arguments);
         shell::keep_files_private();
@@ -136,7 +136,7 @@ fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
         "keys" => keys::command(action, leaf, &take::<KeysCommand>(leaf)?)?,
         "report" => block_on(report::command(leaf, &take::<ReportCommand>(leaf)?))?,
         "config" => {
-            // Mistakes of several settings together are errors here, too.
+            // Invalid combinations of settings are errors here, too.
             take::<AllSettings>(leaf)?.serve.check()?;
             shell::output::print(format_args!("{}", config::describe(line)));
         }
@@ -182,7 +182,7 @@ fn role(name: &str, line: &CommandLine, leaf: &ArgMatches) -> anyhow::Result<()>
     }
 }
 
-/// Runs `headcount rebuild` or `headcount audit`, whose exit code says whether there are differences.
+/// Runs `headcount rebuild` or `headcount audit`, whose exit code shows whether there are differences.
 fn audited(name: &str, line: &CommandLine, leaf: &ArgMatches) -> anyhow::Result<ExitCode> {
     let settings: AuditCommand = take(leaf)?;
     start_logging(&settings.logging, line)?;

@@ -62,7 +62,7 @@ impl MetricsListener {
     /// Serves until `shutdown` resolves; without a listener it only waits for that.
     ///
     /// # Errors
-    /// As of [`http::serve`].
+    /// As for [`http::serve`].
     pub async fn serve(self, routes: Router, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         match self.listener {
             Some(listener) => http::serve(self.http, listener, routes, shutdown).await,

@@ -29,7 +29,7 @@ fn facts(settings: &PrivacySettings) -> anyhow::Result<PrivacyFacts> {
     })
 }
 
-/// For a process that serves reports only.
+/// For a process that only serves reports.
 pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<Asked> {
     let facts = facts(settings)?;
     Ok(Arc::new(move || facts.clone()))

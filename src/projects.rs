@@ -297,7 +297,7 @@ async fn list(client: &Client, data: &Path) -> anyhow::Result<()> {
 /// Removes a project's figures and settings, and revokes its tokens. Returns how many tables had rows of it.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
     // The registry first: from here on none of the project's beacons is accepted, and rows that come back are removed.
     put(client, slug, |row| {
@@ -325,7 +325,7 @@ pub async fn erase_again(client: &Client, slug: &ProjectSlug, erased: u64) -> an
 /// The copy on disk of the names that host patterns admitted, in the data directory.
 pub const ADMITTED: &str = "admitted.json";
 
-/// Whether reports of the project can be there: it is registered, or was, or has figures.
+/// Whether the project may have reports: it is registered, or was, or has figures.
 pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<bool> {
     match row(client, slug).await? {
         Some(row) => Ok(row.removed != ERASED),
@@ -359,7 +359,7 @@ pub async fn clickhouse_url(store: &StoreSettings) -> anyhow::Result<String> {
 /// A client of the prepared database.
 ///
 /// # Errors
-/// As of [`clickhouse_url`] and [`database::prepare`].
+/// As for [`clickhouse_url`] and [`database::prepare`].
 pub async fn connect(store: &StoreSettings) -> anyhow::Result<Client> {
     let server = store.server(&clickhouse_url(store).await?);
     database::prepare(&server, store.database(), store.timeout()).await
@@ -371,7 +371,7 @@ async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<Proje
     query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
 }
 
-/// A project with nothing set.
+/// A project with default settings.
 fn new_row(slug: &str) -> ProjectRow {
     ProjectRow {
         slug: slug.to_owned(),
@@ -401,7 +401,7 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
     storage::insert(client, "project", &[row]).await.context("cannot store the project")
 }
 
-/// Reads the registry. Rows that are no valid projects (written by hand) are left out and logged.
+/// Reads the registry. Invalid rows (written by hand) are skipped and logged.
 pub async fn read(client: &Client) -> anyhow::Result<Registry> {
     Ok(registry_of(&read_rows(client).await?))
 }
@@ -412,7 +412,7 @@ pub async fn read_rows(client: &Client) -> anyhow::Result<Vec<ProjectRow>> {
     Ok(in_time(Work::Registry.timeout(), "reading the registry of projects", query.fetch_all::<ProjectRow>()).await?)
 }
 
-/// The projects that are counted. Rows that are no valid projects are left out and logged.
+/// The projects that are counted. Invalid rows are skipped and logged.
 pub fn registry_of(rows: &[ProjectRow]) -> Registry {
     let mut registry = Registry::new();
     for row in rows.iter().filter(|row| row.removed == COUNTED) {

@@ -17,7 +17,7 @@ use storage::{Work, in_time};
 /// Version of the copy's format. Version 1 had no number: it was a map from slugs to hosts, or to hosts and rules of paths.
 const VERSION: u32 = 2;
 
-/// Every row of the registry. Of tokens it has the hashes, never a token.
+/// Every row of the registry. It has the hashes of tokens, never a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     version: u32,
@@ -41,7 +41,7 @@ struct Versioned {
     version: u32,
 }
 
-/// The copy is one of a newer version.
+/// A newer version wrote the copy.
 #[derive(Debug, thiserror::Error)]
 #[error("its format is {0}, this program knows {VERSION}: it was written by a newer headcount")]
 struct NewerCopy(u32);
@@ -57,10 +57,10 @@ impl Contents {
         Ok(Contents { version: VERSION, projects: projects::read_rows(client).await?, tokens })
     }
 
-    /// The content of a copy.
+    /// Decodes a copy.
     ///
     /// # Errors
-    /// It is no copy, or one of a newer format.
+    /// It is not a copy, or one of a newer format.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         // Checked first: a newer version's data may have any form.
         if let Ok(Versioned { version }) = serde_json::from_str(text)
@@ -165,7 +165,7 @@ impl RegistryCopy {
         Ok(RegistryCopy { file: Snapshot::new(&path), found })
     }
 
-    /// The projects that it has, as the endpoint needs them.
+    /// The projects of the copy, indexed for the endpoint.
     pub fn index(&self) -> ingest::projects::ProjectSnapshot {
         let rows = self.found.as_ref().map_or(&[][..], |contents| &contents.projects);
         projects::indexed(&projects::registry_of(rows)).without(projects::removed_of(rows))
@@ -177,7 +177,7 @@ impl RegistryCopy {
     }
 }
 
-/// ClickHouse has no registry although the copy has one. Every other error of the check may pass.
+/// ClickHouse has no registry although the copy has one. Other errors of the check may be temporary.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RegistryLost(String);
@@ -319,7 +319,7 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
         }
         tokio::select! {
             () = tokio::time::sleep(projects::REFRESH) => {}
-            // A change of the last seconds is to be in the copy, too.
+            // A change in the last seconds must be in the copy, too.
             () = &mut stop => is_last = true,
         }
     }
@@ -398,7 +398,7 @@ mod tests {
         let store = contents(&[project("docs", 0, 5), project("old", 0, 2)], &[token("a", 0, 3), token("b", 0, 4)]);
         let newer = contents(&[project("docs", 2, 9), project("late", 0, 8)], &[token("a", 1, 7)]);
         assert_eq!(check(Ok(copy.clone()), true, false).decide(&store), Decision::Restore(newer));
-        // The copy of an endpoint elsewhere may be of another ClickHouse.
+        // The copy of an endpoint on another machine may belong to another ClickHouse.
         assert_eq!(check(Ok(copy), false, true).decide(&store), Decision::GoOn);
         assert_eq!(check(Ok(store.clone()), true, true).decide(&store), Decision::GoOn);
         assert_eq!(check(Err("damaged".to_owned()), true, false).decide(&store), Decision::GoOn);

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use query::{PagesRequest, Problem, ReportStore, Reports, Span};
 use schemas::ProjectSlug;
 
-/// Forms of a report: name, and how it is written.
+/// Names of a report's formats.
 pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
 
 /// Report queries with the configured rules and clock.

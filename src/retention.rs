@@ -14,7 +14,7 @@ pub struct Retention {
     pub months: u32,
 }
 
-/// Tables with figures, each with the day that a row is of.
+/// Tables with figures, each with the day that a row belongs to.
 const TIMED: [(&str, &str); 19] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
@@ -93,10 +93,10 @@ pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes every row that is past its time at `now`, without waiting for the tables' TTL. Returns how many tables had some.
+/// Removes every row that has expired at `now`, without waiting for the tables' TTL. Returns how many tables had some.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn remove_expired(client: &Client, retention: Retention, now: DateTime<Utc>) -> anyhow::Result<usize> {
     let client = Work::Maintenance.client(client.clone());
     let (today, mut tables) = (now.date_naive(), 0);

@@ -119,7 +119,7 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let _ = stop.send(true);
     stop_endpoint(Stopping { listener, beside, refresh, keep }, &ingest).await?;
     let _ = drain.send(true);
-    // Reading on, the flush under way and the last one have their own bounds; this one is for all of them together.
+    // Reading the rest, the current flush and the last one have separate limits; this one is for all of them together.
     drain_aggregator(aggregator, &supervisor.state(), 3 * settings.aggregation.aggregate().stop_within).await;
     journal.close();
     supervisor.stop().await;
@@ -228,7 +228,7 @@ pub(crate) async fn stop_endpoint<S: Sink>(mut stopping: Stopping, ingest: &Inge
     Ok(())
 }
 
-/// Waits until the registry was read once more, and not for a ClickHouse that is away.
+/// Waits until the registry was read a last time, and not for an unavailable ClickHouse.
 async fn end_of(mut refresh: tokio::task::JoinHandle<()>) {
     if tokio::time::timeout(AWAY_MAX, &mut refresh).await.is_err() {
         tracing::warn!("ClickHouse is away; what changed in the registry lately is not in its copy on disk");

@@ -64,7 +64,7 @@ fn ignores_hangup(status: &str) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// Files and directories that this process and its children make are their owner's alone.
+/// Files and directories that this process and its children create are accessible to their owner only.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
@@ -95,7 +95,7 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     let version = data.join("version");
     match fs::read_to_string(&version) {
         Ok(found) if found.trim() == DATA_VERSION => {}
-        // Left by a disk that was full at the first start.
+        // Left by a full disk at the first start.
         Ok(found) if found.trim().is_empty() => write_version(&version)?,
         Ok(found) => bail!(wrong_version(data, found.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -116,7 +116,7 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Why a data directory is not touched whose `version` file has `found`.
+/// Why a data directory whose `version` file contains `found` is refused.
 fn wrong_version(data: &Path, found: &str) -> String {
     let (file, data) = (data.join("version"), data.display());
     let newer = found.parse::<u64>().is_ok_and(|found| DATA_VERSION.parse().is_ok_and(|ours: u64| found > ours));

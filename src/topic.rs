@@ -286,7 +286,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
             }
         }
         say!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
-        // Brokers hear of it one after another.
+        // Brokers learn of it one after another.
         let deadline = tokio::time::Instant::now() + ASK;
         while matches!(look(settings, plan).await?, Look::Missing) {
             if tokio::time::Instant::now() > deadline {
@@ -300,7 +300,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 
 type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
 
-/// The cluster's id; each partition with its first and end offset; partitions with a commit of ours.
+/// The cluster's id; each partition with its first and end offset; partitions with headcount's commits.
 fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     let consumer = consumer(settings)?;
     let metadata = kafka::metadata(&consumer, &settings.topic, ASK)?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// Tables whose rows are of windows.
+/// Tables with rows per window.
 const TABLES: [&str; 8] = [
     "site_hourly",
     "page_daily",
@@ -78,7 +78,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// How many there are.
+    /// Their number.
     pub fn rows(&self) -> usize {
         self.cells.len()
     }
@@ -252,7 +252,7 @@ pub struct Report {
     tallies: u64,
     rejected_beacons: u64,
     undecodable: u64,
-    /// Offsets of holes, as the ledger has them.
+    /// Offsets of holes, from the ledger.
     lost: u64,
     /// Windows that were written too often during the audit to be compared.
     pub moving: u64,
@@ -333,7 +333,7 @@ impl Report {
         )
     }
 
-    /// For people.
+    /// Text for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for note in &self.notes {
@@ -349,7 +349,7 @@ impl Report {
         out
     }
 
-    /// For programs.
+    /// JSON for programs.
     pub fn json(&self) -> Value {
         let told: Vec<Value> = self
             .differences

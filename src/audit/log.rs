@@ -66,14 +66,14 @@ pub enum Log {
     /// A topic.
     #[cfg(feature = "kafka")]
     Kafka(super::topic_log::TopicLog),
-    /// The journal of a service that does not run.
+    /// The journal of a stopped service.
     Journal {
         /// The journal.
         journal: Journal,
         /// The directory's lock, which keeps a service from starting during the audit.
         _lock: File,
     },
-    /// The journal of a service that runs, read through it.
+    /// The journal of a running service, read through it.
     Running(RunningJournal),
 }
 
@@ -99,7 +99,7 @@ impl Log {
         Ok(Log::Journal { journal, _lock: lock })
     }
 
-    /// Whether it is the journal of a service that does not run.
+    /// Whether it is the journal of a stopped service.
     pub fn is_of_a_stopped_service(&self) -> bool {
         matches!(self, Log::Journal { .. })
     }

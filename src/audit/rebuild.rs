@@ -72,7 +72,7 @@ impl Key {
         key
     }
 
-    /// Whose.
+    /// The row's project.
     pub fn project(&self) -> &str {
         let (Key::Site(project, ..)
         | Key::Page(project, ..)
@@ -84,7 +84,7 @@ impl Key {
         project
     }
 
-    /// Of which month.
+    /// The row's month.
     pub fn month(&self) -> Month {
         match self {
             Key::Site(_, hour, _) => Hour(*hour).month(),
@@ -124,12 +124,12 @@ type Name = (String, i32);
 /// Values by project and day since the epoch.
 type OfDay<T> = BTreeMap<(String, u16), BTreeSet<T>>;
 
-/// A window, as far as it was read.
+/// A window, up to the last record read.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
     /// Offset of its first record.
     pub start: u64,
-    /// Hour in which that was appended.
+    /// Hour in which its first record was appended.
     pub appended: u32,
     /// Offset after the last record read.
     pub end: u64,
@@ -149,7 +149,7 @@ pub struct Window {
     pub lost: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
-    /// By which rules (`fold_version` in the ledger) its records are counted.
+    /// The rules (`fold_version` in the ledger) by which its records are counted.
     rules: u32,
     /// Names of a missing page's referrers, or of hosts of refused beacons, each with its source and a counter, in the order in which they
     /// were taken in. The keys have an empty name and source 0.
@@ -167,7 +167,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Without its rows.
+    /// The window without its rows.
     pub fn summary(&self) -> Value {
         json!({
             "start": self.start,
@@ -357,7 +357,7 @@ impl Window {
                 ("language", view.language),
             ]);
         } else if self.rules < 5 {
-            // Kinds and names were counted apart.
+            // Kinds and names were counted separately.
             let kind = BOT_CLASSES_BEFORE_5[view.bot_class as usize].to_owned();
             self.cell(Key::Robot(view.project.clone(), day, kind, String::new(), 0), 1).counts[0] += 1;
             values.push(("bot", view.bot));
@@ -417,7 +417,7 @@ impl Rebuild {
         }
     }
 
-    /// A hole is lost whole, in the window that its first offset belongs to.
+    /// All offsets of a hole are lost in the window that its first offset belongs to.
     fn pass_hole(&mut self, hole: &Entry<'_>) -> Option<Window> {
         let lost = hole.next - hole.offset;
         if !self.sure {
@@ -468,7 +468,7 @@ impl Rebuild {
         ended
     }
 
-    /// Records before the first window that is sure.
+    /// Skipped records before the first window with a certain start.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

@@ -4,7 +4,7 @@ use prost::Message;
 use schemas::proto::{DroppedFacts, LogRecord, PageView, RejectionTally, ReportedMissing, log_record::Body};
 use schemas::{Coordinate, ProjectSlug};
 
-/// A record that is to be counted.
+/// A record to be counted.
 pub enum Record {
     /// A page view.
     View(PageView),
@@ -16,7 +16,7 @@ pub enum Record {
     Missing(ReportedMissing),
 }
 
-/// Names of the refusals by their number in the log; written here once more on purpose, as are the classes' below.
+/// Names of the refusals by their number in the log; repeated here on purpose, like the classes' below.
 pub const REASONS: [&str; 19] = [
     "",
     "malformed_json",
@@ -51,7 +51,7 @@ pub const SYSTEMS: [&str; 11] =
 /// Facts that a view may be counted without.
 pub const FACTS: [&str; 10] =
     ["", "path", "version", "language", "referrer", "status", "title", "country", "id", "agent"];
-/// Beginnings of the reasons of dropped facts, by cause.
+/// Prefixes of the reasons of dropped facts, by cause.
 pub const CAUSES: [&str; 3] = ["", "dropped_", "limited_"];
 /// Kinds of robots in `robot_daily`; the first is of people.
 pub const BOT_CLASSES: [&str; 13] = [
@@ -300,8 +300,8 @@ mod tests {
             }
             let ours = read(&changed).is_some();
             let theirs = schemas::record::decode(&changed).is_ok();
-            // The one licence: the aggregator reads other spellings of the same values (an order of fields, a longer
-            // number), which no encoder writes.
+            // The one permitted difference: the aggregator accepts other encodings of the same values (an order of fields, a longer number), which no
+            // encoder writes.
             let canonical = LogRecord::decode(changed.as_slice()).is_ok_and(|record| record.encode_to_vec() == changed);
             if ours || (theirs && canonical) {
                 assert_eq!(ours, theirs, "{changed:02x?}");

@@ -1,4 +1,4 @@
-//! A Kafka topic as the log that is read.
+//! A Kafka topic as the log.
 
 use super::log::{Entry, Partition, parse};
 use crate::config::kafka::KafkaSettings;
@@ -12,12 +12,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 const ASK: Duration = Duration::from_secs(10);
 /// How long the brokers may be silent while there are records to read.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A topic, its consumer group, and how its brokers are reached.
+/// A topic, its consumer group, and the connection to its brokers.
 pub struct TopicLog {
     settings: KafkaSettings,
     client: ClientConfig,
@@ -77,7 +77,7 @@ impl TopicLog {
         Ok(partitions)
     }
 
-    /// Passes each record of a partition from `from` on and below `to` to `take`, until it breaks off. Blocks.
+    /// Passes each record of a partition from `from` until below `to` to `take`, which may stop early. Blocks.
     ///
     /// # Errors
     /// The brokers do not answer, or a record is missing.
@@ -105,7 +105,7 @@ impl TopicLog {
             };
             let message = match message {
                 Ok(message) => message,
-                // The client opens broken connections again.
+                // The client reopens broken connections.
                 Err(KafkaError::MessageConsumption(code)) if heard.elapsed() < SILENCE && passing(code) => continue,
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot read partition {partition} at offset {next}"));

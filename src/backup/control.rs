@@ -52,7 +52,7 @@ pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        // One backup after another.
+        // One backup at a time.
         if let Err(error) = answer(stream, &journal, &writes).await {
             tracing::warn!(error = format!("{error:#}"), "a backup could not be made");
         }
@@ -88,7 +88,7 @@ pub struct Held {
     _stream: BufReader<UnixStream>,
 }
 
-/// Has the service that runs on a data directory hold its writes. None if none runs there.
+/// Makes the service that runs on a data directory pause its writes. None if none runs there.
 ///
 /// # Errors
 /// The service does not answer in time.

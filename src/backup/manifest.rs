@@ -80,10 +80,10 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Describes the database as it is now. Registry, journal, archive and the rest are the caller's to fill in.
+    /// Describes the current database. The caller fills in registry, journal, archive and the rest.
     ///
     /// # Errors
-    /// ClickHouse refused or went away.
+    /// ClickHouse refused, or is unavailable.
     pub async fn of(client: &Client, database: &str, created: DateTime<Utc>) -> anyhow::Result<Self> {
         let version = client.query("SELECT version()").fetch_one::<String>();
         let clickhouse = version.await.context("cannot ask ClickHouse for its version")?;

@@ -55,7 +55,7 @@ pub async fn command(matches: &ArgMatches, settings: &RestoreCommand) -> anyhow:
             let mut engine = settings.store.engine();
             let place = std::mem::replace(&mut engine.data_dir, data.join(super::RESTORING));
             restore_embedded(&archive, &engine, &manifest, settings, &registry).await?;
-            // An empty one may be there.
+            // An empty directory is allowed.
             let _ = fs::remove_dir(&place);
             fs::rename(&engine.data_dir, &place)
                 .with_context(|| format!("cannot rename {} to {}", engine.data_dir.display(), place.display()))?;
@@ -175,10 +175,10 @@ async fn bring_back(
         bail!("the manifest names the file {name:?}: expected letters, digits, hyphens and points");
     }
     let sql = format!("RESTORE DATABASE {} AS {database} FROM File('{name}')", manifest.database);
-    // There is no database yet whose id could be checked.
+    // The database does not exist yet, so its id cannot be checked.
     server.unchecked().query(&sql).execute().await.context("ClickHouse cannot restore the database")?;
     let client = database::prepare(server, database, settings.store.timeout()).await?;
-    // Keys of nodes that ran then.
+    // Keys of nodes that ran at the backup.
     client.query("TRUNCATE TABLE key_in_use").execute().await.context("cannot empty the table `key_in_use`")?;
     let data = settings.store.data();
     registry.restore(&client).await?;

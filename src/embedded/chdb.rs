@@ -1,4 +1,4 @@
-//! ClickHouse as a library: the only module that steps outside safe Rust.
+//! ClickHouse as a library: the only module with unsafe Rust.
 //!
 //! One C function is enough: `query_stable_v2(argc, argv)` takes the arguments of `clickhouse local` and returns when the query has finished. Our
 //! query finishes when standard input closes. The library is loaded at run time, not linked, so that a service that uses an existing ClickHouse
@@ -29,7 +29,7 @@ pub enum ChdbError {
     Engine(String),
 }
 
-/// The head of `struct local_result_v2` in chdb.h, as far as we read it.
+/// The head of `struct local_result_v2` in chdb.h, as far as this module reads it.
 #[repr(C)]
 struct LocalResultV2 {
     buf: *mut c_char,

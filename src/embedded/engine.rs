@@ -42,7 +42,7 @@ pub use error::EngineError;
 const START_WAIT: Duration = Duration::from_secs(60);
 /// How long it may take to end once its standard input is closed, before it is killed. Killing loses nothing.
 const STOP_WAIT: Duration = Duration::from_secs(15);
-/// One question to the engine.
+/// Time limit of one request to the engine.
 const ASK_WAIT: Duration = Duration::from_secs(5);
 /// How many of the child's last lines an error includes.
 const LAST_LINES: usize = 20;
@@ -54,7 +54,7 @@ const PORT_PICKS: usize = 3;
 pub struct EngineConfig {
     /// The engine's own directory, `DIR/clickhouse`; created if missing.
     pub data_dir: PathBuf,
-    /// A server's base URL: nothing is started then.
+    /// A server's base URL; if set, no engine is started.
     pub clickhouse_url: Option<String>,
     /// Path of libchdb.so, if it must be loaded from there (and before a `clickhouse` program).
     pub library: Option<PathBuf>,
@@ -72,7 +72,7 @@ impl EngineConfig {
         self.data_dir.join(settings::BACKUPS)
     }
 
-    /// The defaults for a directory.
+    /// The default configuration for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into(), clickhouse_url: None, library: None, port: None, executable: None }
@@ -82,7 +82,7 @@ impl EngineConfig {
 /// The kind of engine that runs the queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineKind {
-    /// A server of the operator's, at `clickhouse_url`.
+    /// The operator's server at `clickhouse_url`.
     External,
     /// A `clickhouse` program, run as `clickhouse local`.
     Binary(PathBuf),
@@ -215,13 +215,13 @@ impl Engine {
         &self.kind
     }
 
-    /// The port that it listens on; none for a server of the operator's.
+    /// The port that it listens on; none for an operator's server.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.launch.as_ref().map(|launch| launch.port)
     }
 
-    /// The child's process id; none for a server of the operator's.
+    /// The child's process id; none for an operator's server.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.pid)
@@ -273,7 +273,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Kills the child. That loses nothing that was acknowledged.
+    /// Kills the child. No acknowledged data are lost.
     ///
     /// # Errors
     /// [`EngineError::Wait`] if the process cannot be waited for.
@@ -352,7 +352,7 @@ impl Engine {
             }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
             Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, cause: io::Error::other(stderr) },
-            // Databases and tables are symbolic links of ClickHouse's own.
+            // ClickHouse itself creates symbolic links for databases and tables.
             _ if stderr.contains("FILE_ALREADY_EXISTS") && stderr.contains("Directory metadata/") => {
                 EngineError::FollowedLinks { path }
             }
@@ -415,7 +415,7 @@ impl Process {
 
 pub use owner::connect;
 
-/// A client of an embedded engine at its `url`. It refuses to talk to a program of another user on the engine's port.
+/// A client of an embedded engine at its `url`. It refuses to connect to a program of another user on the engine's port.
 #[must_use]
 pub fn own_client(url: &str) -> clickhouse::Client {
     owner::client().with_url(url)

@@ -21,15 +21,15 @@ use tokio::sync::Semaphore;
 
 /// Name of the socket in the data directory.
 const NAME: &str = "journal.sock";
-/// Records of one answer.
+/// Bytes of records in one response.
 const READ_BYTES: usize = 4 << 20;
-/// The longest question.
+/// The longest request.
 const QUESTION_BYTES: u64 = 1 << 10;
 /// The longest response: one batch may be as long as the queue in front of the journal.
 const ANSWER_BYTES: u64 = 512 << 20;
-/// Questions under way.
+/// Concurrent requests.
 const CONNECTIONS: usize = 4;
-/// One question, until its answer is taken.
+/// Time limit of one request, until its response is received.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl JournalSocket {
         Ok(JournalSocket { listener, path })
     }
 
-    /// Answers until it is dropped.
+    /// Answers requests until dropped.
     pub async fn serve(self, journal: Journal) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
@@ -115,7 +115,7 @@ impl JournalSocket {
                     let journal = journal.clone();
                     connections.spawn(async move {
                         let _permit = permit;
-                        // A command that went away needs no answer.
+                        // A command that has disconnected needs no response.
                         let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answer(stream, journal)).await;
                     });
                 }
@@ -154,14 +154,14 @@ fn found(line: &str, journal: &Journal) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// The journal of a service that runs.
+/// The journal of a running service.
 #[derive(Debug)]
 pub struct RunningJournal {
     path: PathBuf,
 }
 
 impl RunningJournal {
-    /// The one of the service that runs on a data directory, if one does.
+    /// The journal of the service that runs on a data directory, if there is one.
     pub fn find(data: &Path) -> Option<Self> {
         let path = data.join(NAME);
         UnixStream::connect(&path).is_ok().then_some(RunningJournal { path })
@@ -224,7 +224,7 @@ mod tests {
             journal.append(0, vec![record; 3]).await.unwrap();
         }
         journal.store_text(JournalSource::COMMIT, "a commit").unwrap();
-        // The file of a service that was killed.
+        // The file that a killed service left.
         drop(std::os::unix::net::UnixListener::bind(path.join(NAME)).unwrap());
         assert!(RunningJournal::find(&path).is_none(), "the listener is gone");
         let serving = tokio::spawn(JournalSocket::bind(&path).unwrap().serve(journal.clone()));

@@ -46,17 +46,17 @@ impl State {
         *self.answers.borrow()
     }
 
-    /// Whether it is checked and started again. A server of the operator's is not, and counts as answering.
+    /// Whether it is supervised. An operator's server is not, and counts as answering.
     pub fn is_supervised(&self) -> bool {
         self.supervised
     }
 
-    /// How often it was started again since the start of the service.
+    /// Number of restarts since the start of the service.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the engine has been away for `time` without a break.
+    /// Resolves when the engine has been unavailable for `time` without a break.
     pub async fn away_for(&self, time: Duration) {
         let mut answers = self.answers.subscribe();
         loop {

@@ -12,7 +12,7 @@ const MARKS: usize = 2048;
 pub struct Position {
     /// Offset after the log's last record.
     pub end: u64,
-    /// Offset below which all is in ClickHouse.
+    /// Offset below which all records are in ClickHouse.
     pub committed: u64,
     /// Rows written since the start.
     pub rows: u64,
@@ -23,7 +23,7 @@ pub struct Position {
 pub struct Lag {
     /// When the log was first observed to have each length, oldest first; only ends beyond the committed offset.
     marks: VecDeque<(Instant, u64)>,
-    /// Committed offset and rows at the last check, and since when they have been these.
+    /// Committed offset and rows at the last check, and the time of their last change.
     written: Option<(u64, u64)>,
     written_at: Instant,
 }
@@ -58,12 +58,12 @@ impl Lag {
         self.marks = marks.chunks(2).filter_map(|pair| Some((pair.first()?.0, pair.last()?.1))).collect();
     }
 
-    /// For how long the oldest record that is not known to be in ClickHouse has been waiting, as far as this process saw.
+    /// How long the oldest record that is not known to be in ClickHouse has waited, as far as this process observed.
     pub fn age(&self, now: Instant) -> Duration {
         self.marks.front().map_or(Duration::ZERO, |&(since, _)| now.saturating_duration_since(since))
     }
 
-    /// For how long records have been waiting without anything being written, if it is `stall_after` or longer.
+    /// How long records have waited without any write, if it is `stall_after` or longer.
     pub fn stalled(&self, now: Instant, stall_after: Duration) -> Option<Duration> {
         let still = self.age(now).min(now.saturating_duration_since(self.written_at));
         (!self.marks.is_empty() && still >= stall_after).then_some(still)

@@ -1,4 +1,4 @@
-//! One connection, from the first byte to an end at which the client can read the last answer.
+//! One connection, from the first byte to an end at which the client can read the last response.
 
 use super::request;
 use super::stream::{BoundedStream, CaughtUp};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-/// How long, and how many bytes, are read and dropped after the last answer.
+/// Time and bytes to read and drop after the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 

@@ -8,7 +8,7 @@ pub(super) const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Maximum bytes of a request's URL. The longest valid one is a pixel's with `url` and `referrer` of 2,048 bytes each, all of them percent-encoded.
 const MAX_URL_BYTES: usize = 16 << 10;
 
-/// The answer to a request that no route may see, or none if its head is good.
+/// The response to a request that no route may receive, or none if its head is valid.
 pub(super) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
     if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > MAX_URL_BYTES) {
         return Some(answer(StatusCode::URI_TOO_LONG, "expected a URL of at most 16,384 bytes\n"));

@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Upper bounds of the latency's buckets, in seconds: from a cached report to the longest query (`timeout_ms`).
 const BUCKETS_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Forms of a report: the page, JSON, and CSV.
+/// Formats of a report: the page, JSON, and CSV.
 const FORMS: [&str; 3] = ["page", "json", "csv"];
 
 type Labels<V> = [(&'static str, V); 1];
@@ -72,7 +72,7 @@ async fn measured(
     response
 }
 
-/// The form of the report at a route, or none if there is no report.
+/// The format of the report at a route, or none if the route is not a report.
 fn form_of(route: &str) -> Option<&'static str> {
     match () {
         () if route.starts_with("/v1/projects/{project}/reports/") => {

@@ -77,7 +77,7 @@ impl Scrape<'_> {
     /// A gauge without labels.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Value>) -> fmt::Result {
         self.family(MetricType::Gauge, name, help, [(Labels::new(), value)])
     }
@@ -85,7 +85,7 @@ impl Scrape<'_> {
     /// A counter without labels.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.family(MetricType::Counter, name, help, [(Labels::new(), value)])
     }
@@ -102,7 +102,7 @@ impl Scrape<'_> {
     /// Metrics of every beacon endpoint.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn endpoint<S: Sink>(&mut self, ingest: &Ingest<S>) -> fmt::Result {
         self.counter("refused_beacons", "Beacons refused, for any reason.", ingest.refused_beacons())?;
         self.counter(
@@ -126,7 +126,7 @@ impl Scrape<'_> {
     /// Metrics of the cache of reports.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn report_cache(&mut self, found: &query::CacheFigures) -> fmt::Result {
         let answers = [
             ("hit", found.hits),
@@ -190,7 +190,7 @@ impl Scrape<'_> {
     }
 }
 
-/// One part of the log that is counted by itself: the journal, or a partition.
+/// One part of the log that is counted separately: the journal, or a partition.
 pub struct Part {
     /// Its labels: none for a journal.
     pub labels: Labels,

@@ -26,7 +26,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Reads and checks the flags; a command that does not have them names nothing.
+    /// Reads and checks the flags; a command without them has no aliases.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let mut aliases = Vec::new();
         for (flag, source) in FLAGS {

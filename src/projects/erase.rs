@@ -38,7 +38,7 @@ pub async fn command(
     if !matches.get_flag("yes") {
         confirmed(slug).await?;
     }
-    // Before anything is removed: a backup may bring the project back after that.
+    // Before anything is removed: a backup may restore the project after that.
     erased::note(settings.store.data(), Entry::Project(slug.to_string()))?;
     let tables = super::erase(client, slug).await?;
     say!(
@@ -75,7 +75,7 @@ async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<Str
     Ok(lines)
 }
 
-/// Has the slug typed again, on a terminal or by a pipe.
+/// Asks for the slug again, on a terminal or by a pipe.
 async fn confirmed(slug: &ProjectSlug) -> anyhow::Result<()> {
     complain!("type the project's slug to erase it:");
     let read = tokio::task::spawn_blocking(|| {

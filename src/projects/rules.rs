@@ -24,7 +24,7 @@ struct ListChange {
 }
 
 impl ListChange {
-    /// Adds at the end, as order matters: of several patterns the first that matches is applied.
+    /// Appends, as order matters: of several patterns the first that matches is applied.
     fn apply(&self, list: &mut Vec<String>) {
         list.retain(|text| !self.remove.contains(text));
         for text in &self.add {

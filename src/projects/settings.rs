@@ -22,7 +22,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Reads and checks the flags; a command that does not have them changes nothing.
+    /// Reads and checks the flags; a command without them changes nothing.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let flag = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
         let texts = |name: &str| matches.try_get_many::<String>(name).ok().flatten().into_iter().flatten();

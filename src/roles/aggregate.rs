@@ -101,7 +101,7 @@ pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()
     verdict
 }
 
-/// Closes, estimates and removes as time passes, until it is dropped.
+/// Closes months, updates estimates and removes expired data as time passes, until dropped.
 fn chores(
     settings: &AggregateCommand,
     clickhouse: &clickhouse::Client,
@@ -114,7 +114,7 @@ fn chores(
         settings.lifetimes.close.close_after_hours,
         settings.lifetimes.retention(),
         settings.aggregation.finished_every_minutes,
-        // No backup can hold the writes of several processes.
+        // No backup can pause the writes of several processes.
         Writes::default(),
     )
 }
@@ -179,7 +179,7 @@ async fn prepared(
     }
 }
 
-/// Between two notes of how far each partition is.
+/// Interval between two records of each partition's progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The operator's view of this member of the group.
@@ -202,7 +202,7 @@ impl Member {
         metrics::routes(registry, move || shown.ready())
     }
 
-    /// Notes the lag of each partition until it is dropped.
+    /// Records the lag of each partition until dropped.
     async fn keep(self) {
         loop {
             self.parts(&self.status.partitions());
@@ -210,7 +210,7 @@ impl Member {
         }
     }
 
-    /// The partitions with their lag, as of now.
+    /// The partitions with their current lag.
     fn parts(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Vec<Part> {
         let now = Instant::now();
         let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 /// At a stop, how long the producer may take to deliver its queue.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long Kafka is waited for at the start. Longer would be time without beacons.
+/// How long a start waits for Kafka. A longer wait would be time without beacons.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the first read of the registry waits for the check of ClickHouse.
@@ -46,7 +46,7 @@ pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let clock = settings.clock.clock();
     let plan = settings.topic.plan(&settings.privacy.log, &settings.windows);
-    // Checked before beacons are accepted; if Kafka does not answer, again and again below.
+    // Checked before beacons are accepted; if Kafka does not answer, the check is repeated below.
     let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings.kafka, plan)).await {
         Ok(fit) => fit?,
         Err(_) => false,

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// How long ClickHouse may take to answer a check.
 const ASK: Duration = Duration::from_secs(3);
 
-/// Between two checks of ClickHouse.
+/// Interval between two checks of ClickHouse.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
@@ -66,7 +66,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
-        // Open requests are not waited for: no further answer of another server.
+        // Open requests are not waited for: no further response may come from another server.
         wrong = server.watch() => return Err(wrong.into()),
         signal = signal() => signal?,
     }
@@ -83,10 +83,10 @@ struct State {
 }
 
 impl State {
-    /// Checks ClickHouse until it is dropped.
+    /// Checks ClickHouse until dropped.
     async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
         loop {
-            // The table, too: a server without our schema has no reports.
+            // The table, too: a server without headcount's schema has no reports.
             let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
             let (found, answer) = match tokio::time::timeout(ASK, asked).await {
                 Ok(Ok(_)) if !access.is_ready() => {

@@ -38,7 +38,7 @@ pub struct Backend {
     pub journal: JournalCheck,
     /// Measures of flushes.
     pub flushes: FlushMetrics,
-    /// Writes, which a backup can hold.
+    /// Writes, which a backup can pause.
     pub writes: Writes,
 }
 

@@ -1,4 +1,4 @@
-//! The check that the journal and ClickHouse fit each other.
+//! The check that the journal and ClickHouse belong together.
 
 use anyhow::Context;
 use ingest::journal::Journal;
@@ -12,13 +12,13 @@ const UNCHECKED_END: &str = "unchecked_end";
 pub struct JournalCheck {
     /// The journal.
     pub journal: Journal,
-    /// Offset after the last record that was there before.
+    /// Offset after the last earlier record.
     end: u64,
 }
 
 impl JournalCheck {
-    /// To be called before beacons are accepted. The end is stored in the journal: a start that accepts beacons while ClickHouse is away may
-    /// be followed by another one.
+    /// Call this before beacons are accepted. The end is stored in the journal, because a start that accepts beacons while ClickHouse is unavailable
+    /// may be followed by another one.
     ///
     /// # Errors
     /// The journal cannot be read or written.

@@ -47,7 +47,7 @@ pub fn start(filter: EnvFilter, json: bool) {
     });
 }
 
-/// The warnings and errors of late, by place in the code, fields that are numbers, and texts without their digits.
+/// Recent warnings and errors, identified by place in the code, numeric fields, and texts without their digits.
 #[derive(Clone, Default)]
 struct Repeats(Arc<Mutex<HashMap<u64, Condition>>>);
 

@@ -30,7 +30,7 @@ pub fn print(text: fmt::Arguments<'_>) {
     note(std::io::stdout().write_fmt(text));
 }
 
-/// Writes bytes to standard output. Returns whether it is of use to go on.
+/// Writes bytes to standard output. Returns whether to continue.
 pub fn print_bytes(bytes: &[u8]) -> bool {
     note(std::io::stdout().write_all(bytes))
 }

@@ -19,7 +19,7 @@ pub fn yield_to_others() {
             std::thread::sleep(std::time::Duration::from_millis(u64::from(60 + std::process::id() % 80)));
             continue;
         }
-        // A kernel without autogroups has none.
+        // A kernel without autogroups does not have the file.
         if error.kind() != std::io::ErrorKind::NotFound {
             tracing::info!(%error, "cannot have the session yield to others");
         }

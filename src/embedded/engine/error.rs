@@ -14,7 +14,7 @@ pub enum EngineError {
          name a server with HEADCOUNT_CLICKHOUSE_URL"
     )]
     NotFound {
-        /// One line a place.
+        /// The searched paths, one per line.
         looked: String,
     },
     /// `clickhouse_url` is not a base URL.
@@ -45,7 +45,7 @@ pub enum EngineError {
         /// The configured port.
         port: u16,
     },
-    /// A former engine still has the directory.
+    /// A former engine still holds the directory's lock.
     #[error(
         "another engine (process {pid}) has the directory {path} open and did not end within {waited:?}; stop the \
          headcount it belongs to, or that process"
@@ -58,7 +58,7 @@ pub enum EngineError {
         /// How long we waited.
         waited: Duration,
     },
-    /// The library exists but the loader will not have it.
+    /// The library exists but the loader refuses it.
     #[error(
         "{message}; the file is damaged or for another processor: delete it and run `scripts/engine` to fetch the one \
          for this machine"
@@ -115,7 +115,7 @@ pub enum EngineError {
         /// The last lines of its standard error.
         stderr: String,
     },
-    /// The engine answers but not to a first question, or it is not ours that answers.
+    /// The engine answers, but not the first query, or the process that answers is not our engine.
     #[error("asking the engine on port {port} for its version and directory: {message}")]
     Greeting {
         /// The port on which it answered.

@@ -21,7 +21,7 @@ struct Hour {
 }
 
 fn hour(project: &str, hour: u32, next_offset: u64, views: u64) -> Hour {
-    // Bytes that are no UTF-8, as a sketch's are not.
+    // Bytes that are not UTF-8, like a sketch's.
     Hour { project: project.to_owned(), hour, views, sketch: vec![0xff, 0x00, 0xfe, 0x01], next_offset }
 }
 
@@ -178,7 +178,7 @@ async fn parameters_arrive_as_they_are_and_codes_have_their_names() {
             "SELECT uniqExact(number) FROM numbers(1000000) SETTINGS max_memory_usage = 1000000",
             storage::FailureKind::Unavailable,
         ),
-        // After rows have arrived.
+        // After rows were inserted.
         (
             "SELECT throwIf(number = 200000) FROM numbers(300000) SETTINGS max_block_size = 1000",
             storage::FailureKind::Bug,
@@ -199,7 +199,7 @@ async fn it_comes_back_under_its_url_once_the_port_is_free() {
     let (url, pid) = (engine.url().to_owned(), engine.pid());
     kill_9(pid.expect("a child"));
     let _ = engine.died().await;
-    // Another program may have the port by then; it is not taken for the engine.
+    // Another program may have the port by then; it must not be taken for the engine.
     let port = engine.port().expect("a port");
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let error = engine.restart().await.unwrap_err();
@@ -441,7 +441,7 @@ async fn measure() {
     memory(&engine, "after queries");
     sleep(Duration::from_secs(20)).await;
     memory(&engine, "20 s later");
-    // Idle connections would hold the engine's end up for 5 s.
+    // Idle connections would delay the engine's end by 5 s.
     drop(client);
     let began = Instant::now();
     engine.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! Damaged journals: the figures are exact, or there is an error that names path and offset. Never others.
+//! Damaged journals: either the figures are exact, or an error names path and offset. Wrong figures never occur.
 
 use super::*;
 use aggregate::fold::WindowState;
