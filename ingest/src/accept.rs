@@ -8,10 +8,10 @@ use schemas::record::MAX_LABEL_BYTES;
 use schemas::{Host, Hour, InvalidSlug, ProjectSlug, Rejection, RejectionReason};
 use url::Url;
 
-/// A page view that is welcome, before it has a visitor.
+/// An accepted page view, before its visitor is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedPage {
-    /// Whose page.
+    /// The page's project.
     pub project: ProjectSlug,
     /// Cleaned path.
     pub path: String,
@@ -42,7 +42,7 @@ pub struct AcceptedPage {
 pub struct Refused {
     /// The project concerned, if it is known.
     pub project: Option<ProjectSlug>,
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
     /// The page's cleaned host if it is the reason; else empty.
     pub host: String,
@@ -146,7 +146,7 @@ fn arrival(beacon: &mut Beacon, projects: &Projects, project: &ProjectSlug, page
         beacon.drop_fact(Fact::Referrer);
         return (true, String::new());
     };
-    // Apps and browsers' own pages (`android-app:`, `about:`) count as direct arrivals.
+    // Apps and browsers' internal pages (`android-app:`, `about:`) count as direct arrivals.
     if !is_web(&url) {
         return (true, String::new());
     }

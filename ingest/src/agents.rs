@@ -39,7 +39,7 @@ impl Classes {
     }
 }
 
-/// A robot that the operator names.
+/// A robot in the operator's settings.
 ///
 /// ```
 /// use headcount_ingest::agents::RobotRule;
@@ -77,7 +77,7 @@ impl FromStr for RobotRule {
     }
 }
 
-/// The operator's own literals, which decide before all tables.
+/// The operator's literals, which take precedence over all tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnRules {
     never_robots: Vec<String>,
@@ -107,7 +107,7 @@ impl OwnRules {
     }
 }
 
-/// User agents remembered by [`Classifier`]; a docs host sees a few thousand in a day.
+/// User agents in the cache of [`Classifier`]; a docs host sees a few thousand in a day.
 const REMEMBERED: usize = 8192;
 
 /// [`classify`] with a cache. An entry is a 64-bit hash under a random secret that exists in memory only, and three class numbers. No agent can be

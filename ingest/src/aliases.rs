@@ -22,16 +22,16 @@ pub struct Alias {
     name: String,
 }
 
-/// Text that is no alias.
+/// Text that is not an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAlias {
-    /// No counter whose scripts are understood.
+    /// Not a counter whose scripts are supported.
     #[error("expected umami, plausible, goatcounter or readthedocs before the name")]
     Counter,
-    /// No UUID.
+    /// Not a UUID.
     #[error("expected the website's UUID, such as 6f9619ff-8b86-4011-b42d-00cf4fc964ff")]
     Uuid,
-    /// No name.
+    /// Not a name.
     #[error("expected 1 to {NAME_BYTES_MAX} bytes without spaces, commas and slashes")]
     Name,
 }

@@ -21,14 +21,14 @@ const CODE_PATHS: [&[PathElement<'static>]; 3] = [
 
 type Database = Reader<Vec<u8>>;
 
-/// A database of countries, read into memory. It is shared by its clones.
+/// A database of countries in memory. Its clones share it.
 #[derive(Clone)]
 pub struct Countries(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
     database: ArcSwap<Database>,
-    /// The version of the file that was read last, whether or not it could be used.
+    /// The version of the file that was read last, whether or not it was usable.
     version: Mutex<Option<FileVersion>>,
 }
 

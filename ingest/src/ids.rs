@@ -24,7 +24,7 @@ pub fn draw() -> u64 {
 
 fn fill(drawn: &mut Vec<u64>) {
     let mut bytes = [0; AT_ONCE * 8];
-    // Without randomness there is no key either, and no beacon was taken.
+    // Without randomness there is no key either, and no beacon was accepted.
     getrandom::fill(&mut bytes).expect("the operating system's generator");
     drawn.extend(bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)));
 }

@@ -41,10 +41,10 @@ impl IgnoredNetworks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is not taken for a network.
+/// Why a text is not accepted as a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidNetwork {
-    /// It is none.
+    /// It is not a network.
     #[error("expected a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address")]
     Form,
     /// No view of a reader with IPv4 would be counted. Prefixes that contain IPv4 addresses (64:ff9b::/96, ::ffff:0:0/96, 2002::/16 …) mean those.

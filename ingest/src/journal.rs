@@ -36,7 +36,7 @@ use tokio::sync::{oneshot, watch};
 /// While many records arrive concurrently, the next sync waits this long for more of them: under load a sync costs more than the wait. A single
 /// request never waits.
 const LINGER: Duration = Duration::from_millis(2);
-/// Pause before the file is tried again after an error.
+/// Pause before the file is reopened after an error.
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches dropped in one transaction.
 pub const TRIM_BATCHES: usize = 2_000;
@@ -46,7 +46,7 @@ const EARLY_BATCHES: usize = 20_000;
 /// Records in the last batch from which on the next one lingers.
 const BUSY_RECORDS: u32 = 32;
 
-/// How much may wait for the disk.
+/// Limits of the records that wait for the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalConfig {
     /// Bytes of records that may wait for a sync before appends are refused.
@@ -62,7 +62,7 @@ impl Default for JournalConfig {
     }
 }
 
-/// How near the journal is to its bound.
+/// How close the journal is to its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PressureState {
     /// Records are retained for the configured time.
@@ -76,7 +76,7 @@ pub enum PressureState {
 /// See [`Journal::pressure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalPressure {
-    /// How near.
+    /// How close it is.
     pub state: PressureState,
     /// Bytes of the stored batches.
     pub stored_bytes: u64,
@@ -94,7 +94,7 @@ pub enum JournalError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: redb::Error,
     },
     /// Reading or writing failed.
@@ -170,7 +170,7 @@ pub struct JournalBatch {
 }
 
 impl JournalBatch {
-    /// The batch stored as `bytes` under `first_offset`, if both are as they were written.
+    /// The batch stored as `bytes` under `first_offset`, if both are unchanged.
     fn parse(first_offset: u64, stream: StreamId, bytes: &[u8]) -> Result<Self, Failure> {
         let header = verified(bytes).filter(|header| header.place.is_none_or(|place| place == (first_offset, stream)));
         let Some(header) = header else {
@@ -220,11 +220,11 @@ struct Shared {
     gathering: Mutex<Gathering>,
     wake: Condvar,
     stream: StreamId,
-    /// Which opening of the file this is; batches carry it.
+    /// The number of this opening of the file; batches carry it.
     generation: AtomicU32,
     /// Ranges of offsets whose records are lost.
     holes: Vec<(u64, u64)>,
-    /// Set once the file turned out to be damaged: it is not opened again.
+    /// Set once the file turned out to be damaged: it is not reopened.
     damaged: AtomicBool,
     /// Set once the file at `path` is no longer the open one: appends are refused.
     gone: AtomicBool,
@@ -244,7 +244,7 @@ struct Shared {
     dropped_early_hour: AtomicU64,
     /// Offset after the last durable record.
     end: watch::Sender<u64>,
-    /// The present hour, from the service's clock.
+    /// The current hour, from the service's clock.
     hour: Box<dyn Fn() -> Hour + Send + Sync>,
     failing: Mutex<Option<String>>,
     /// The runtime that wakes waiting requests, if the journal was opened within one.
@@ -349,7 +349,7 @@ impl Journal {
         self.shared.counted_below.fetch_min(offset, Ordering::Relaxed);
     }
 
-    /// How near the journal is to its bound; for metrics and `/readyz`. Takes no lock.
+    /// How close the journal is to its bound; for metrics and `/readyz`. Takes no lock.
     pub fn pressure(&self) -> JournalPressure {
         let state = match () {
             () if self.shared.full.load(Ordering::Relaxed) => PressureState::Full,
@@ -545,7 +545,7 @@ impl Sink for Journal {
             }
             done
         };
-        // A writer that died in the middle of it leaves the outcome unknown.
+        // If the writer dies during an append, the outcome is unknown.
         done.await.unwrap_or_else(|_| Err(SinkError::Unavailable("the journal's writer is gone".to_owned())))
     }
 

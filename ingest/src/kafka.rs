@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// How Kafka is written.
+/// Settings for writing to Kafka.
 #[derive(Clone, Debug)]
 pub struct KafkaConfig {
     /// Brokers, TLS, SASL and the like.
@@ -43,7 +43,7 @@ pub struct KafkaConfig {
 pub struct KafkaFigures {
     /// Records that Kafka acknowledged since the start.
     pub delivered: u64,
-    /// Records that the journal took in its stead since the start.
+    /// Records that the journal stored instead since the start.
     pub spilled: u64,
     /// Spilled records that have arrived in Kafka since the start.
     pub drained: u64,
@@ -61,7 +61,7 @@ struct Shared {
     config: KafkaConfig,
     producer: Producer,
     journal: Journal,
-    /// Kafka did not acknowledge in time, and has not since.
+    /// Kafka did not acknowledge in time, and has acknowledged nothing since.
     away: AtomicBool,
     /// Offset in the journal below which all is in Kafka.
     drained_below: AtomicU64,
@@ -196,7 +196,7 @@ impl Sink for KafkaSink {
             Err(_) => {
                 shared.went_away("no acknowledgement in time");
                 let hash = hash_of(&record);
-                // Before the journal has it, or the drain might see the record and not this.
+                // Before the journal has it; otherwise the drain might see the record without this entry.
                 locked(&shared.pending).insert(hash, told);
                 let spilled = shared.spill(key, record).await;
                 if spilled.is_err() {
@@ -208,7 +208,7 @@ impl Sink for KafkaSink {
     }
 
     fn ready(&self) -> Result<(), SinkError> {
-        // Without Kafka the journal is all there is; with it, a failing journal is still to be known.
+        // Without Kafka the journal is the only log; with Kafka, a failing journal must still be reported.
         self.shared.journal.ready()
     }
 

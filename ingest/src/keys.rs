@@ -54,7 +54,7 @@ impl VisitorPeriod {
         }
     }
 
-    /// The one spelling.
+    /// The only spelling.
     pub const fn name(self) -> &'static str {
         match self {
             VisitorPeriod::Month => "month",
@@ -173,7 +173,7 @@ pub enum KeyError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// The file's content is not a key.
@@ -189,7 +189,7 @@ pub enum KeyError {
         /// The kind configured.
         expected: &'static str,
     },
-    /// Others may read the file.
+    /// Other users may read the file.
     #[error("{} may be read by others (mode {mode:o}); run: chmod 600 {}", path.display(), path.display())]
     Permissions {
         /// The file.
@@ -213,7 +213,7 @@ pub enum KeyError {
     /// There is a key already.
     #[error("{} is there already; a new key counts every visitor of the running period again. Move it away first", .0.display())]
     Exists(PathBuf),
-    /// There is none.
+    /// There is no key.
     #[error("there is no key at {}; `headcount keys init` makes one, and so does the endpoint's first start", .0.display())]
     Missing(PathBuf),
     /// The clock is far behind the key.
@@ -243,7 +243,7 @@ impl Drop for KeyFile {
     }
 }
 
-/// The living key, advanced by the calendar.
+/// The current key, advanced by the calendar.
 pub struct KeyRing {
     path: PathBuf,
     period: VisitorPeriod,
@@ -281,7 +281,7 @@ impl KeyRing {
         KeyRing::open(path, period, now)
     }
 
-    /// Reads the key file, or makes a fresh key, and advances it to `now`.
+    /// Reads the key file, or creates a fresh key, and advances it to `now`.
     pub fn open(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
         well_placed(path)?;
         let key = match read(path, period)? {
@@ -411,7 +411,7 @@ fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
 
 /// Replaces the file. The old file's bytes are overwritten first, as far as the file system lets us.
 fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyError> {
-    // Of its full length from the start: text that grows leaves copies behind.
+    // Allocated at its full length from the start: text that grows leaves copies behind.
     let mut text = Zeroizing::new(String::with_capacity(256));
     let _ = write!(text, r#"{{"version":1,"period_kind":"{}","period":{},"key":""#, period.name(), key.number);
     for &byte in key.bytes() {
@@ -461,7 +461,7 @@ mod tests {
         drop(ring);
         let again = KeyRing::open(&path, VisitorPeriod::Month, at("2026-03-05T00:00:00Z")).unwrap();
         assert_eq!(fingerprint(&again.at(at("2026-03-05T00:00:00Z")).unwrap()), march);
-        // A clock that stepped back by seconds counts into the living period.
+        // A clock that stepped back by seconds counts into the current period.
         let key = again.at(at("2026-02-28T23:59:59Z")).unwrap();
         assert_eq!(key.hour_of(at("2026-02-28T23:59:59Z")), Hour::of(at("2026-03-01T00:00:00Z")));
     }

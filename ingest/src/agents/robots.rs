@@ -1,4 +1,4 @@
-//! Which robot an agent is: own names, then the table of crawlers, then signs.
+//! Which robot an agent is: names listed here, then the table of crawlers, then signs.
 
 use super::own::{FIRST, LIBRARIES, Named};
 use super::signs::{self, WORDS};
@@ -7,7 +7,7 @@ use schemas::classes::{BotClass, ClassName as _};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The table that `scripts/agents --update` makes: literal, name, kind.
+/// The table that `scripts/agents --update` generates: literal, name, kind.
 pub(super) const CRAWLERS: &str = include_str!("crawler-user-agents.tsv");
 
 /// Version of the rules by which robots are found, in every record. Raised with each change of a table: a test compares the checksum.
@@ -21,7 +21,7 @@ pub const AUTOMATED_BROWSER: Robot = ("Automated browser", BotClass::Automation)
 
 /// What a matched literal of the automaton refers to.
 enum Meaning {
-    /// Place in [`FIRST`].
+    /// Index into [`FIRST`].
     First(usize),
     /// Of the table or of [`LIBRARIES`]: the longest wins.
     Longest(Robot),

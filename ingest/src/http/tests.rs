@@ -55,7 +55,7 @@ impl Endpoint {
         Endpoint { records, ingest, runtime, _home: home }
     }
 
-    /// The answer to one request from a fixed peer.
+    /// The response to one request from a fixed peer.
     fn answer(&self, request: http::request::Builder, body: Vec<u8>) -> Response {
         let mut request = request.body(Body::from(body)).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 4711))));

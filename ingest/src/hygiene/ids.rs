@@ -65,7 +65,7 @@ fn is_mac(bytes: &[u8]) -> bool {
     pairs && (sign == b':' || (sign == b'-' && bytes.iter().any(u8::is_ascii_alphabetic)))
 }
 
-/// A number written in groups, with nothing else in the segment: telephone numbers (`+49 151 …`, `(030) …`, `0151-…`), cards and others in groups of three or
+/// A number in groups, with nothing else in the segment: telephone numbers (`+49 151 …`, `(030) …`, `0151-…`), cards and others in groups of three or
 /// four (`4111-1111-…`), social security numbers (`123-45-6789`). Dates and versions have other groups.
 fn is_grouped_number(name: &str) -> bool {
     let name = name.strip_prefix("tel:").unwrap_or(name);

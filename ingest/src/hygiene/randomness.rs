@@ -12,7 +12,7 @@ const RANDOM_POINTS: i32 = -20;
 const MIN_RUN_BYTES: usize = 12;
 /// Shortest name that is scored as a whole, including its `-` and `_`.
 const MIN_NAME_BYTES: usize = 16;
-/// A run without a digit is judged only if it changes between capital and small letters this often.
+/// A run without a digit is scored only if it changes between capital and small letters this often.
 const MIN_CASE_CHANGES: usize = 4;
 
 /// Points for `aB`, where a new word starts.
@@ -121,7 +121,7 @@ impl Kind {
     }
 }
 
-/// The sum of the points of a run of ASCII letters and digits. A run without small letters is read as if it were written in them.
+/// The sum of the points of a run of ASCII letters and digits. A run in capitals is scored as if it were in small letters.
 fn points(run: &str) -> i32 {
     let bytes = run.as_bytes();
     let capitals_only = !bytes.iter().any(u8::is_ascii_lowercase);

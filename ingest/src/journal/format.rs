@@ -49,7 +49,7 @@ pub enum BatchKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: BatchKind,
-    /// Which opening of the file appended it; none in version 1.
+    /// The number of the opening that appended it; none in version 1.
     pub(super) generation: Option<u32>,
     pub(super) appended: Hour,
     pub(super) count: u32,
@@ -103,7 +103,7 @@ pub(super) fn header(bytes: &[u8]) -> Option<Header> {
     })
 }
 
-/// The header of a stored batch, if all of the batch is as it was written.
+/// The header of a stored batch, if all of the batch is unchanged.
 pub(super) fn verified(bytes: &[u8]) -> Option<Header> {
     let header = header(bytes)?;
     let records = bytes.get(header.header_bytes..)?;
@@ -221,7 +221,7 @@ impl State {
         Some(STATE_HEADER_BYTES + u32_at(bytes, 4)? as usize)
     }
 
-    /// The state, if it is as it was written.
+    /// The state, if it is unchanged.
     pub(super) fn decode(bytes: &[u8]) -> Option<State> {
         let json = bytes.get(STATE_HEADER_BYTES..State::length(bytes)?)?;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), json);

@@ -43,7 +43,7 @@ impl Salvaged {
     }
 }
 
-/// A batch that was found whole.
+/// A complete batch in the file.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     position: u64,
@@ -56,11 +56,11 @@ struct Found {
     crc: u32,
 }
 
-/// All that the file has, useful or not.
+/// Everything found in the file, useful or not.
 #[derive(Default)]
 struct Survey {
     state: Option<State>,
-    /// By offset; several generations may have used one.
+    /// By offset; several generations may have used the same one.
     batches: BTreeMap<u64, Vec<Found>>,
 }
 
@@ -225,7 +225,7 @@ pub fn salvage(source: &Path, target: &Path) -> Result<Salvaged, JournalError> {
     let database = store::create(target, &begin)?;
     let (generation, stream) = (state.generation, StreamId(state.stream));
     let mut copy = Copy { database: &database, target, generation, stream, pending: Vec::new(), pending_bytes: 0 };
-    // Of lost records the hour is not known: they count as appended with those before them.
+    // The hour of lost records is unknown: they count as appended with those before them.
     let mut appended = chosen.first().map_or(Hour(0), |(_, batch)| batch.appended);
     let mut next = salvaged.begin;
     for (first, batch) in &chosen {

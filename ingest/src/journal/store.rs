@@ -1,4 +1,4 @@
-//! The journal's file: opened and verified, and the one boundary at which the store's errors and panics become ours.
+//! The journal's file: opened and verified, and the one boundary at which the store's errors and panics become this crate's.
 
 use super::format::{State, header, verified};
 use super::{JournalError, salvage};

@@ -59,7 +59,7 @@ async fn a_full_journal_refuses_until_it_is_trimmed() {
     let bytes = journal.stored_bytes();
     journal.close();
     drop(journal);
-    // The figure outlives the process, and falls as records leave.
+    // The figure survives the process, and falls as records are dropped.
     let journal = Journal::open(&path, config, || Hour(100)).unwrap();
     assert_eq!(journal.stored_bytes(), bytes);
     journal.trim(stored, Hour(101)).unwrap();

@@ -194,7 +194,7 @@ fn make_space(
         end <= below && over(dropped.bytes) && dropped.batches < EARLY_BATCHES
     })?;
     let exhausted = over(dropped.bytes) && dropped.batches < EARLY_BATCHES;
-    // A commit meanwhile may have brought more to drop.
+    // A commit in between may have made more records droppable.
     if exhausted && shared.counted_below.load(Ordering::Relaxed) == below {
         shared.droppable.store(false, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! From the journal to Kafka.
+//! Sends the journal's records to Kafka.
 
 use super::producer::Delivery;
 use super::{Shared, hash_of, locked};
@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 const DRAINED: &str = "drained";
 /// Bytes of records that are concurrently on their way to Kafka.
 const READ_BYTES: usize = 1 << 20;
-/// Pause before Kafka is tried again.
+/// Pause before a retry.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The drained offset, as stored in the journal.
@@ -64,7 +64,7 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-/// Brings the next batches to Kafka and notes it. Returns the offset after them.
+/// Sends the next batches to Kafka and stores the progress. Returns the offset after them.
 async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
     let journal = shared.journal.clone();
     let read = tokio::task::spawn_blocking(move || journal.read(from, READ_BYTES)).await;
