@@ -18,7 +18,7 @@ use crate::month::beacons::{Form, Readers};
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
 
-/// How long all else may take: starting, counting, stopping.
+/// Time limit for everything else: starting, counting, stopping.
 const BESIDES: Duration = Duration::from_secs(300);
 /// How long there are only readers, before and after.
 const ALONE_SECONDS: u32 = 10;
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     judge(&report)
 }
 
-/// An error unless all that was accepted is counted, and nothing that was not sent.
+/// An error unless exactly the accepted beacons are counted.
 fn judge(report: &Report) -> anyhow::Result<()> {
     let (accepted, most) = (report.accepted, report.accepted + report.unanswered);
     ensure!(
@@ -135,7 +135,7 @@ async fn measure(
     let after = posted(service, &readers, 2, of_readers(ALONE_SECONDS)).await?;
     let all = [&before, &during, &flooded, &after];
     let accepted = all.into_iter().map(Observed::accepted).sum();
-    // A broken connection is no answer either.
+    // A broken connection is not a response either.
     let unanswered = all.into_iter().map(|observed| observed.unanswered + observed.transport_errors).sum();
     let (counted, counted_after) = service.settled(accepted, accepted + unanswered).await;
     let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;

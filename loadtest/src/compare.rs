@@ -82,7 +82,7 @@ struct Report {
     whole: Vec<Whole>,
 }
 
-/// Answered with success: 202 by us, 200 by GoatCounter.
+/// Answered with success: 202 by headcount, 200 by GoatCounter.
 fn accepted(observed: &Observed) -> u64 {
     observed.answers.iter().filter(|(_, status)| (200..203).contains(status)).count() as u64
 }

@@ -1,4 +1,4 @@
-//! A role of headcount as a process of the load test's.
+//! A role of headcount as a child process of the load test.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-/// Between two questions whether a process is ready.
+/// Interval between two checks whether a process is ready.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a process may take to stop after a signal.
 const STOP: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ impl Role {
         }
     }
 
-    /// Whether an aggregator's group has taken it in. Until it listens there is no answer.
+    /// Whether an aggregator's group has admitted it. Before it listens there is no response.
     pub async fn has_joined(&self) -> bool {
         get(self.metrics, "/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
     }

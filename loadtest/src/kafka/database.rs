@@ -1,4 +1,4 @@
-//! Databases of the load test's own in a ClickHouse on this machine.
+//! Databases of the load test in a ClickHouse on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub fn only_loopback(url: &str) -> anyhow::Result<u16> {
     Ok(port)
 }
 
-/// One database of the load test's.
+/// One database of the load test.
 #[derive(Clone)]
 pub struct Database {
     /// Its name.

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::records::{Log, Truth};
 use crate::target::loopback;
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 pub const ASK: Duration = Duration::from_secs(10);
 /// How long the brokers may take for the records that remain in the producer's queue.
 const FLUSH: Duration = Duration::from_secs(120);
@@ -73,7 +73,7 @@ pub struct Filled {
 /// Whose clock determines when a record was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// The brokers', as it is in service.
+    /// The brokers' clock, as in production.
     Append,
     /// The load test's clock: each record has the time of the month when it is sent. The topic must retain records of any age.
     OfMonth,
@@ -102,7 +102,7 @@ pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -
     for outcome in made {
         outcome.map_err(|(topic, code)| anyhow::anyhow!("the brokers did not make topic {topic}: {code}"))?;
     }
-    // Brokers and clients hear of it one after another.
+    // Brokers and clients learn of it one after another.
     let deadline = Instant::now() + ASK;
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     loop {
@@ -236,7 +236,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Records that the brokers have acknowledged, as far as it was heard of.
+    /// Records that the brokers have acknowledged, as far as reported.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.producer.context().acknowledged.load(Ordering::Relaxed)

@@ -22,8 +22,8 @@ use crate::role::{self, Answer};
 
 /// How long after its due time a request may be unanswered.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Concurrent questions: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which is about
-/// the probe and not about the service. Further questions wait here, and their wait is part of their time.
+/// Concurrent requests: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which depends on the
+/// probe and not on the service. Further requests wait here, and their wait is part of their duration.
 const AT_ONCE: usize = 2;
 /// Interval between two checks whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub struct Probed {
     pub asked: u64,
     /// Reports that were answered 200.
     pub reports: u64,
-    /// Questions for projects of which nothing was counted yet, which are answered 404.
+    /// Requests for projects of which nothing was counted yet, which are answered with 404.
     pub not_yet: u64,
     /// Requests that the service was too busy for and answered with 429: the effect of a rate on a slow machine.
     pub refused: u64,
@@ -49,7 +49,7 @@ pub struct Probed {
     pub latency_ms: Option<LatencyMs>,
     /// Of the reports, those that the cache had, stale ones included.
     pub hits: u64,
-    /// Of the reports, those that were computed for the question.
+    /// Reports that were computed for the request.
     pub misses: u64,
     /// The largest report in bytes.
     pub largest_bytes: u64,
@@ -80,18 +80,18 @@ pub async fn register(plan: &Plan, database: &Database) -> anyhow::Result<()> {
 pub struct Readers {
     /// The service's port on this machine.
     pub port: u16,
-    /// Questions a second.
+    /// Requests a second.
     pub rate: u32,
     path: Box<dyn Fn(u64) -> String + Send + Sync>,
 }
 
 impl Readers {
-    /// With the path of question `k`.
+    /// The path of request `k`.
     pub fn new(port: u16, rate: u32, path: impl Fn(u64) -> String + Send + Sync + 'static) -> Self {
         Self { port, rate, path: Box::new(path) }
     }
 
-    /// Of the month's projects, drawn by their traffic.
+    /// Requests for the month's projects, drawn by their traffic.
     #[must_use]
     pub fn by_traffic(plan: Arc<Plan>, port: u16, rate: u32) -> Self {
         // Like the views: one over the rank.

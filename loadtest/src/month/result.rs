@@ -24,7 +24,7 @@ pub struct Setting {
     pub days: u32,
     /// Days that the month has.
     pub days_of_month: u32,
-    /// Of the topic.
+    /// Partitions of the topic.
     pub partitions: i32,
     /// Processes of `headcount aggregate`.
     pub aggregators: u32,
@@ -63,7 +63,7 @@ pub struct Counted {
     pub windows: u64,
     /// Until ClickHouse had no more merges to do, or a minute had passed.
     pub rest_seconds: f64,
-    /// Processor seconds of ClickHouse meanwhile.
+    /// Processor seconds of ClickHouse in that time.
     pub rest_cpu: f64,
 }
 
@@ -83,7 +83,7 @@ pub struct Replayed {
 pub struct Closed {
     /// How long `headcount close` took; it waits fifteen seconds of that on purpose.
     pub seconds: f64,
-    /// Processor seconds of ClickHouse meanwhile.
+    /// Processor seconds of ClickHouse in that time.
     pub clickhouse_cpu: Option<f64>,
     /// ClickHouse's tables after the close.
     pub tables: Tables,
@@ -92,7 +92,7 @@ pub struct Closed {
 /// All figures, or those available so far.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct MonthResult {
-    /// Of this form.
+    /// Version of this format.
     pub format: u32,
     /// The machine.
     pub machine: Machine,
@@ -100,7 +100,7 @@ pub struct MonthResult {
     pub setting: Setting,
     /// Whether the topic has every requested hour.
     pub sent: bool,
-    /// Whether these are the whole month.
+    /// Whether the figures are of the whole month.
     pub complete: bool,
     /// Why the run ended early.
     pub ended: Option<String>,
@@ -120,7 +120,7 @@ pub struct MonthResult {
     pub closed_tables: Option<Closed>,
     /// The closed month against the truth.
     pub closed: Option<Checked>,
-    /// Reports that were read meanwhile.
+    /// Reports that were requested during the run.
     pub reports: Option<Probed>,
     /// Other sizes.
     pub projections: Vec<Projection>,

@@ -30,7 +30,7 @@ use crate::role::{self, Role};
 
 /// Windows of fewer records cost more time than their records.
 const SMALL_WINDOW: u64 = 50_000;
-/// How long an aggregator may take to be taken in by its group, or to fold its open windows again.
+/// How long an aggregator may take to join its group, or to fold its open windows again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One run.
@@ -39,7 +39,7 @@ pub struct Run {
     pub args: MonthArgs,
     /// The month.
     pub plan: Arc<Plan>,
-    /// Names.
+    /// Names of the run's resources.
     pub state: State,
     /// Whether an earlier run had started.
     pub resumed: bool,
@@ -47,7 +47,7 @@ pub struct Run {
     pub kafka: Kafka,
     /// The database that counts it.
     pub database: Database,
-    /// Whose processor time is measured.
+    /// The processes whose processor time is measured.
     pub servers: Servers,
     /// The progress of sending and counting.
     pub progress: Arc<Progress>,

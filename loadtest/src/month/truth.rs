@@ -77,9 +77,9 @@ pub struct Repeat {
     pub after: u32,
     /// The project's number.
     pub project: u32,
-    /// Of this page.
+    /// The viewed page.
     pub page: Page,
-    /// In this hour since the month's start.
+    /// The hour of the view, since the month's start.
     pub hour: u16,
     /// Whether it is an arrival.
     pub arrival: bool,
@@ -99,7 +99,7 @@ pub struct Sent {
 }
 
 impl Truth {
-    /// Nothing yet.
+    /// Empty.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let count = plan.projects.len() as u32;

@@ -87,11 +87,11 @@ impl Watched {
 pub struct Watcher<'a> {
     /// The database of the rows.
     pub database: &'a Database,
-    /// Whose processor time is measured.
+    /// The processes whose processor time is measured.
     pub servers: Servers,
     /// The processor time at the start.
     pub before: Each<f64>,
-    /// When that was.
+    /// The time of that measurement.
     pub begun: Instant,
     /// Time limit. After it nothing more is sent; sent records may still be counted for `PATIENCE`.
     pub within: Duration,

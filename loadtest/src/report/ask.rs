@@ -28,11 +28,11 @@ pub struct Round {
     pub side: &'static str,
     /// `first touch`, `warm`, or `largest project`.
     pub state: &'static str,
-    /// Questions.
+    /// Requests.
     pub count: u64,
-    /// From the question to the last byte.
+    /// From the request to the last byte.
     pub latency_ms: Option<LatencyMs>,
-    /// Questions a second.
+    /// Requests a second.
     pub per_second: f64,
 }
 
@@ -139,7 +139,7 @@ async fn round(
     })
 }
 
-/// SELECTs of a computed report: those of a hundred, without as many as the service needs by itself in that time.
+/// SELECTs per computed report: those of a hundred reports, minus the service's background SELECTs in that time.
 ///
 /// # Errors
 /// When an answer fails.
