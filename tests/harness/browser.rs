@@ -100,7 +100,7 @@ impl Browser {
         self.connection.call(None, "Target.createTarget", json!({"url": url})).await.map(drop)
     }
 
-    /// All cookies of the profile, of whichever site.
+    /// All cookies of the profile, of every site.
     pub async fn cookies(&self) -> Result<Vec<Value>> {
         let answer = self.connection.call(None, "Storage.getCookies", json!({})).await?;
         Ok(answer["cookies"].as_array().cloned().unwrap_or_default())
@@ -116,7 +116,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.start_kill();
-        // Its children notice a moment later, and write into the profile until then. Bounded: a drop must not hang.
+        // Its children end a moment later, and write into the profile until then. The wait is bounded: a drop must not hang.
         for _ in 0..200 {
             let ended = !matches!(self.process.try_wait(), Ok(None));
             if ended && (std::fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists()) {

@@ -37,7 +37,7 @@ pub struct DocsSite {
     pub pages: BTreeMap<String, String>,
 }
 
-/// A site that is up, until it is dropped.
+/// A running site; dropping it ends the site.
 pub struct RunningSite {
     address: SocketAddr,
     shared: Arc<Shared>,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// How long one question to a broker may take.
+/// Time limit of one request to a broker.
 const ASK: Duration = Duration::from_secs(10);
 
 /// The repository, which contains the scripts.
@@ -172,7 +172,7 @@ impl Broker {
 
 /// Three brokers.
 pub struct Cluster {
-    /// Them, in the order of their numbers from 1 on.
+    /// The brokers, in the order of their ids from 1 on.
     pub brokers: Vec<Broker>,
     _directories: Vec<TempDir>,
 }
@@ -289,7 +289,7 @@ async fn metadata(bootstrap: &str) -> Result<usize> {
         .await
 }
 
-/// Makes a topic with these settings.
+/// Creates a topic with these settings.
 pub async fn create_topic(
     bootstrap: &str,
     topic: &str,
@@ -342,7 +342,7 @@ pub async fn delete_records(bootstrap: &str, topic: &str, partition: i32, below:
     Ok(())
 }
 
-/// Appends records as they are.
+/// Appends records unchanged.
 pub async fn produce(bootstrap: &str, topic: &str, partition: i32, records: &[Vec<u8>]) -> Result<()> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", bootstrap).set("acks", "all").set("enable.idempotence", "true");
@@ -413,7 +413,7 @@ pub struct Stored {
     pub payload: Vec<u8>,
 }
 
-/// Everything that is in a partition.
+/// Every record of a partition.
 pub async fn read_all(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Stored>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {

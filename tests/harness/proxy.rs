@@ -32,7 +32,7 @@ struct Faults {
     /// Bytes a second, each way of each connection; 0 for no bound.
     throttle: AtomicU64,
     refuse: AtomicBool,
-    /// Nothing passes, either way, and nothing is closed.
+    /// No bytes pass in either direction, and no connection is closed.
     hold: AtomicBool,
     /// Only requests pass.
     hold_answers: AtomicBool,
@@ -41,7 +41,7 @@ struct Faults {
     inspect: AtomicBool,
 }
 
-/// How often each fault bit.
+/// How often each fault took effect.
 #[derive(Default)]
 struct Counts {
     connections: AtomicU64,
@@ -109,7 +109,7 @@ impl Proxy {
         self.address
     }
 
-    /// From now on every second connection goes to another server.
+    /// Connects every second connection to another server from now on.
     pub fn alternate(&self, second: SocketAddr) {
         *locked(&self.shared.second) = Some(second);
     }
@@ -129,7 +129,7 @@ impl Proxy {
         self.shared.faults.refuse.store(refuse, Ordering::SeqCst);
     }
 
-    /// Nothing passes and nothing is closed, until it is let go.
+    /// Holds all bytes without closing connections, until released.
     pub fn hold(&self, hold: bool) {
         self.shared.faults.hold.store(hold, Ordering::SeqCst);
         self.shared.healed.notify_waiters();
@@ -166,7 +166,7 @@ impl Proxy {
         std::mem::take(&mut *locked(&self.shared.captured))
     }
 
-    /// Sends a remembered request to the server once more, past all faults; returns the status.
+    /// Sends a captured request to the server again, past all faults; returns the status.
     pub async fn replay(&self, request: &[u8]) -> Result<u16> {
         let mut stream = TcpStream::connect(self.shared.upstream).await?;
         stream.write_all(request).await?;
@@ -199,7 +199,7 @@ impl Proxy {
     }
 }
 
-/// Makes the far end see a reset, not an end.
+/// Makes the other end see a reset, not an orderly end.
 fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -239,7 +239,7 @@ async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
     };
     if orderly {
         let _ = socket2::SockRef::from(&client).set_linger(None);
-        // Closing with bytes unread would be a reset all the same.
+        // Closing with unread bytes would also cause a reset.
         let mut unread = vec![0; PIECE];
         while client.try_read(&mut unread).is_ok_and(|read| read > 0) {}
     }
@@ -261,7 +261,7 @@ async fn pass(
         let take = |left: u64| left.checked_sub(1);
         if way == Way::ToClient && faults.swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             shared.counts.swallowed.fetch_add(1, Ordering::SeqCst);
-            // The client sees the end of the connection instead.
+            // The client sees an orderly end of the connection instead.
             break;
         }
         loop {

@@ -64,7 +64,7 @@ impl Deployment {
         named.chain(self.settings.iter().cloned()).collect()
     }
 
-    /// Runs a command of ours to its end.
+    /// Runs a headcount command to its end.
     pub async fn run(&self, command: &[&str]) -> Result<Output> {
         let output = Command::new(binary()?).args(command).args(self.arguments()).kill_on_drop(true).output();
         Ok(tokio::time::timeout(crate::service::PATIENCE, output).await.context("the command does not end")??)
@@ -109,7 +109,7 @@ impl Deployment {
         Ok(Role { process, address, metrics })
     }
 
-    /// An endpoint that is not started yet. Its data directory bears its name.
+    /// An endpoint that is not started yet. Its data directory has its name.
     pub fn ingest(&self, name: &str, more: &[&str]) -> Result<Role> {
         self.role("ingest", name, more)
     }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-/// How long anything may take before a story fails. Generous: machines under test are busy.
+/// Time limit of each step of a story. Generous: machines under test are busy.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until `ask` returns a value; a failure includes the last state.
@@ -38,7 +38,7 @@ pub fn binary() -> Result<PathBuf> {
     program("headcount")
 }
 
-/// The load tester, which is beside [`binary`].
+/// The load test's binary, which is beside [`binary`].
 pub fn loadtest() -> Result<PathBuf> {
     program("headcount-loadtest")
 }

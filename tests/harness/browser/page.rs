@@ -28,7 +28,7 @@ pub struct SeenRequest {
     pub body: Option<String>,
 }
 
-/// An answer that the tab got.
+/// A response that the tab got.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The id of its [`SeenRequest`].
@@ -119,7 +119,7 @@ impl Page {
             .await
     }
 
-    /// Does something that loads a page in this tab (a click, a reload), and waits until it has loaded.
+    /// Performs an action that loads a page in this tab (a click, a reload), and waits until it has loaded.
     pub async fn loads<T>(&self, doing: impl Future<Output = Result<T>>) -> Result<T> {
         let mark = self.connection.mark(&self.session);
         let done = doing.await?;
@@ -145,7 +145,7 @@ impl Page {
             .await
     }
 
-    /// Loads the page again.
+    /// Reloads the page.
     pub async fn reload(&self) -> Result<()> {
         self.loads(self.call("Page.reload", json!({}))).await?;
         Ok(())
@@ -366,7 +366,7 @@ impl Page {
         self.call("Log.enable", json!({})).await.map(drop)
     }
 
-    /// How much has happened in the tab until now.
+    /// Number of events of the tab so far.
     pub fn mark(&self) -> usize {
         self.connection.mark(&self.session)
     }
