@@ -1,4 +1,4 @@
-//! Tokens, which open reports: the command that makes, lists and revokes them.
+//! Tokens, which grant access to reports: the command that creates, lists and revokes them.
 
 use crate::config::store::StoreSettings;
 use crate::erased::{self, Entry};
@@ -108,7 +108,7 @@ fn day(seconds: u32) -> String {
 /// Revokes a token, if it is known and valid.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn revoke(client: &Client, id: TokenId) -> anyhow::Result<bool> {
     let Some(row) = row(client, id).await?.filter(|row| row.revoked == 0) else { return Ok(false) };
     put(client, &[TokenRow { revoked: 1, ..row }]).await?;

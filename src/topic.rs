@@ -20,19 +20,19 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::fmt;
 use std::time::Duration;
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 const ASK: Duration = Duration::from_secs(10);
 /// Minimum for the topic's maximum message size: the longest record, with its frame.
 const LARGEST_RECORD: u64 = 65_536;
 
-/// A setting of the topic that is not as it must be.
+/// A setting of the topic with a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     setting: &'static str,
     found: String,
     expected: String,
     because: &'static str,
-    /// Figures would be wrong or views lost; otherwise it is only to be known.
+    /// Figures would be wrong or views lost; otherwise the operator should only know of it.
     fatal: bool,
 }
 
@@ -80,7 +80,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
     let asked = settings.clone();
-    // As a consumer: a producer's question may make the topic, with the brokers' defaults.
+    // As a consumer: a producer's metadata request may create the topic, with the brokers' defaults.
     let found = tokio::task::spawn_blocking(move || -> anyhow::Result<Option<(usize, usize)>> {
         let consumer = consumer(&asked)?;
         let metadata = kafka::metadata(&consumer, &asked.topic, ASK)?;
@@ -325,7 +325,7 @@ fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     Ok((cluster, marks, ours.collect()))
 }
 
-/// The ranges of the streams that the topic's partitions are.
+/// The ranges of the streams in the topic's partitions.
 ///
 /// # Errors
 /// Kafka or ClickHouse does not answer, or a partition has records and no aggregator has read it yet.

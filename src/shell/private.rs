@@ -32,7 +32,7 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
             directory.mode() & 0o7777
         );
     }
-    // Its owner could replace every file in it, the settings that name a library to load included.
+    // The directory's owner could replace every file in it, including the settings, which can specify a library to load.
     if !is_ours(&directory) {
         bail!(
             "the data directory {0} belongs to another user (uid {1}); run headcount as that user, or run: chown -R {2} {0}",
@@ -82,11 +82,11 @@ fn is_ours(metadata: &Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// A file, or all below a directory.
+/// A file, or all files below a directory.
 fn close(path: &Path) -> std::io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        // An engine that is just ending removes files.
+        // An engine that is ending removes files at the same time.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -146,14 +146,14 @@ mod tests {
         }
         assert_eq!(mode(&data.join("notes.txt")), 0o644);
         assert_eq!(mode(&data.join("keys/visitor.key")), 0o644, "the key's own check refuses it");
-        // A part on another disk.
+        // A file on another disk.
         let elsewhere = home.path().join("elsewhere");
         fs::rename(data.join("clickhouse"), &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, data.join("clickhouse")).unwrap();
         fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
         correct(&data).unwrap();
         assert_eq!(mode(&elsewhere), 0o700);
-        // One open file in a closed directory is enough.
+        // One open file in a closed directory is sufficient.
         file(&data.join("admitted.json"), 0o640);
         correct(&data).unwrap();
         assert_eq!(mode(&data.join("admitted.json")), 0o600);
