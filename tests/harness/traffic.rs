@@ -9,7 +9,7 @@ use schemas::tables::{BreakdownDailyRow, PageDailyRow, RobotDailyRow, RobotPageD
 use schemas::{Coordinate, Day, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
 
-/// A stream that no log of the service has.
+/// A stream that does not occur in the service's logs.
 const STREAM: u64 = 0x6d61_6465_2d75_7000;
 
 /// One project's readers.
@@ -25,7 +25,7 @@ pub struct Traffic<'a> {
     pub pages: &'a [&'a str],
 }
 
-/// Paths of a documentation as Sphinx builds it, with some that are hard to show.
+/// Paths of a Sphinx documentation, with some that are hard to display.
 pub const PAGES: &[&str] = &[
     "/en/stable/index.html",
     "/en/stable/usage/quickstart.html",
@@ -59,7 +59,7 @@ pub const PAGES: &[&str] = &[
     "/en/stable/support.html",
 ];
 
-/// (path, (referrer, share)…) of pages that are not there.
+/// (path, (referrer, share)…) of missing pages.
 const MISSING: &[(&str, &[(&str, u64)])] = &[
     ("/en/stable/latest/index.html", &[("github.com", 9), (":internal", 22), ("", 5), ("stackoverflow.com", 4)]),
     ("/en/1.8/usage/quickstart.html", &[("stackoverflow.com", 17), ("", 4), ("www.google.com", 6)]),
