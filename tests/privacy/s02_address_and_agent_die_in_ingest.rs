@@ -19,9 +19,9 @@ const V6: &str = "2001:db8:5eed:cafe";
 /// What is searched for, and what must be found, which proves that the search covers the right places.
 struct Canaries {
     agent: String,
-    /// A page of theirs, which is no secret.
+    /// A page of the canaries, which is not secret.
     page: String,
-    /// The id of a view as a page sends it: it might be a user's number.
+    /// The id of a view as sent by a page: it might be a user's number.
     id: u64,
     sought: Needles,
     expected: Needles,
@@ -48,7 +48,7 @@ impl Canaries {
             };
             hash("a hash of an address", blake3::hash(address.as_bytes()));
             hash("a hash of an address's bytes", blake3::hash(&octets));
-            // The very hash of which the coordinate is taken (`ingest/src/visitor.rs`).
+            // The hash from which the coordinate is taken (`ingest/src/visitor.rs`).
             let mut input = vec![1];
             for part in [&b"docs"[..], &octets, agent.as_bytes()] {
                 input.extend((part.len() as u32).to_le_bytes());
@@ -96,7 +96,7 @@ async fn send(
     let headers: Vec<(&str, &str)> =
         reader.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
     let mut connection = Connection::open(address).await?;
-    // An endpoint that panics, or does not want the rest of a body, may close the connection.
+    // An endpoint that panics, or does not read the rest of a body, may close the connection.
     let Ok(answer) = connection.send(method, path, &headers, body).await else { return Ok(0) };
     answers.extend(format!("{:?}", answer.headers).into_bytes());
     answers.extend(&answer.body);
@@ -169,7 +169,7 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
 
     let mut answers = Vec::new();
     all_kinds(&ingest, &canaries, &mut answers).await?;
-    // And through the spill.
+    // The same through the spill.
     broker.kill().await?;
     for number in 100..140 {
         let body = format!(r#"{{"project":"docs","url":"https://docs.example{}"}}"#, canaries.page);

@@ -36,14 +36,14 @@ const FIELDS: [(u32, &str); 22] = [
     (22, "version_meant"),
 ];
 
-/// Of a tally of refused beacons; `docs/privacy.md` has them too.
+/// Fields of a tally of refused beacons, from `docs/privacy.md`.
 const OF_TALLIES: [(u32, &str); 6] = [(1, "project"), (2, "hour"), (3, "reason"), (4, "count"), (5, "id"), (6, "host")];
 
-/// Of a tally of views counted without a fact.
+/// Fields of a tally of views counted without a fact.
 const OF_DROPPED_FACTS: [(u32, &str); 6] =
     [(1, "project"), (2, "hour"), (3, "fact"), (4, "cause"), (5, "count"), (6, "id")];
 
-/// Of a tally of pages reported missing.
+/// Fields of a tally of pages reported missing.
 const OF_REPORTED_MISSING: [(u32, &str); 5] = [(1, "project"), (2, "hour"), (3, "path"), (4, "count"), (5, "id")];
 
 fn declares(message: &str, fields: &[(u32, &str)]) -> Result<()> {

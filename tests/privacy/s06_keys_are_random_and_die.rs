@@ -80,7 +80,7 @@ async fn at_the_periods_end_the_old_key_is_gone_from_memory_and_disk() -> Result
     println!("6: the old key is in none of {bytes} bytes below the data directory");
     // Another user's tools cannot read the memory at all: statement 14.
     if may_look {
-        // The step itself may be under way in this very moment.
+        // The step may be in progress at this moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (in_memory, bytes) = old_needles.found_in_memory(pid)?;
         ensure!(in_memory.is_empty(), "in memory: {in_memory:?}");

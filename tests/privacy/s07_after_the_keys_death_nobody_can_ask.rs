@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use ingest::keys::PeriodKey;
 use schemas::VisitorSketch;
 
-/// Small audiences, in which it is hardest to hide, one after another.
+/// Small audiences, one after another: it is hardest to hide in them.
 const AUDIENCE: u32 = 500;
 const AUDIENCES: u32 = 200;
 
@@ -39,7 +39,7 @@ fn a_former_reader_is_hit_as_often_as_a_stranger() -> Result<()> {
         never += hits(&registers, &february, &project, strangers.clone());
     }
     let asked = f64::from(AUDIENCE * AUDIENCES);
-    // That is not promised, and shows that the question is the right one.
+    // This is not promised, and shows that the test itself works.
     ensure!(f64::from(with_living_key) == asked, "the living key finds {with_living_key} of {asked} readers");
     let rate = f64::from(former + never) / (2.0 * asked);
     let sigma = (2.0 * asked * rate * (1.0 - rate)).sqrt();

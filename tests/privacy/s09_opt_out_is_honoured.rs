@@ -30,7 +30,7 @@ async fn the_endpoint_answers_204_and_writes_nothing() -> Result<()> {
     // The tally of refusals is written every second.
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     ensure!(std::fs::read(service.data().join("journal.redb"))? == journal, "the journal has changed");
-    // And the same beacon without the wish is counted.
+    // The same beacon without the opt-out is counted.
     let headers = [("sec-gpc", "0"), ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0")];
     ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
     service.counted("docs", "2026-01", 1).await?;

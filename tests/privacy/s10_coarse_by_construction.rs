@@ -65,7 +65,7 @@ async fn what_names_somebody_is_cut_and_masked() -> Result<()> {
         let items = report["breakdowns"][dimension].as_array().context("a breakdown")?;
         ensure!(items.len() == 1 && items[0]["value"] == value, "{dimension}: {items:?}");
     }
-    // Nothing of the rest is on disk either: not in the journal, not in ClickHouse's files or tables.
+    // The removed parts are not on disk either: not in the journal, not in ClickHouse's files or tables.
     let sought = Needles::new(
         &[("a secret", "geheim"), ("a version", "131.7.6778"), ("a device", "Pixel 8a"), ("an id", "3f2504e0")],
         &[],

@@ -35,7 +35,7 @@ async fn nothing_below_the_floor_is_told() -> Result<()> {
         ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1", "--country-header", "x-country"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
     let mut connection = Connection::open(service.address()).await?;
-    // Countries by a steep law: a few large ones and many of a handful.
+    // Countries with a steep distribution: a few large ones and many small ones.
     let countries = ["NL", "DE", "FR", "JP", "BR", "KE", "NZ", "IS", "BT"];
     let views = 400u64;
     for number in 0..views {

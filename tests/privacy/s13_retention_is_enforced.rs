@@ -50,7 +50,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     query.start(&[]).await?;
     let client = deployment.client();
 
-    // The rule is in the tables, as configured.
+    // The tables have the configured TTL.
     eventually("the tables' TTL", async || {
         for table in RULED {
             let sql = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";

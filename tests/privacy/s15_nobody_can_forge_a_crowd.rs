@@ -37,7 +37,7 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     let (estimate, error) =
         (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
     println!("15: {forged} forged visitors, estimated {estimate} ± {:.0}", estimate * error);
-    // Five deviations: the key is the service's own, another one in each run, and chance is off by that once in two million.
+    // Five deviations: the service's key differs in each run, and chance exceeds that once in two million runs.
     ensure!((estimate - f64::from(forged)).abs() <= 5.0 * error * f64::from(forged), "{visitors}");
     one_network(&service, &mut connection).await?;
     // A forger with one IP address and one agent is one visitor, however many beacons it sends.

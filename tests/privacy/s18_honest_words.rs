@@ -56,7 +56,7 @@ async fn the_running_service_tells_its_own_settings() -> Result<()> {
     Ok(())
 }
 
-/// The document names a test for each statement, and every test that it names is there.
+/// The document names a test for each statement, and every test that it names exists.
 #[test]
 fn the_document_names_a_test_for_every_statement() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

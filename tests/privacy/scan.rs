@@ -11,7 +11,7 @@ use std::path::Path;
 /// Bytes searched in one piece; pieces overlap, so a match across two pieces is found.
 const PIECE: usize = 8 << 20;
 
-/// Something sought, in all its forms.
+/// A searched value, in all its encodings.
 pub struct Needles {
     forms: Vec<(String, Vec<u8>)>,
     finder: aho_corasick::AhoCorasick,
@@ -68,7 +68,7 @@ impl Needles {
         Ok(Needles { forms, finder })
     }
 
-    /// How many forms are sought.
+    /// The number of searched encodings.
     pub fn len(&self) -> usize {
         self.forms.len()
     }

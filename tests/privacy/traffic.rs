@@ -64,7 +64,7 @@ pub async fn sql_says_the_same(
     Ok(())
 }
 
-/// The examples of `docs/sql.md` are taken by the engine as they are written, and the first has the project's days.
+/// The engine accepts the examples of `docs/sql.md` unchanged, and the first one returns the project's days.
 pub async fn examples_run(deployment: &Deployment, project: &str) -> Result<()> {
     let text = include_str!("../../docs/sql.md");
     let examples: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
