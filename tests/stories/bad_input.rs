@@ -90,7 +90,7 @@ async fn ledger(service: &Service) -> Result<LedgerRow> {
     Ok(sum)
 }
 
-/// The refusals of ClickHouse, once they are as many as were sent.
+/// The refusals in ClickHouse, once they are as many as were sent.
 async fn until_refused(service: &Service, sent: &Refusals) -> Result<()> {
     let total: u64 = sent.values().sum();
     eventually(&format!("{total} refusals in ClickHouse"), async || {

@@ -208,7 +208,7 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
     let stage =
         Stage::with(|site| site.page("/ahead.html", AHEAD).page("/two.html", &prepared).page("/three.html", &prepared))
             .await?;
-    // Chromium prerenders nothing for a tab that is being watched; this one follows its link when it finds `/go`.
+    // Chromium does not prerender for a tab with a protocol session; this one follows its link when it finds `/go`.
     stage.browser.open_unwatched(&stage.url("/ahead.html")).await?;
     for path in ["/unseen/two.html", "/unseen/three.html"] {
         stage.site.until_asked_for(path).await?;
@@ -300,7 +300,7 @@ async fn a_refusal_is_not_argued_with() -> Result<()> {
     stage.recorder.fail_next(1, Failure::Status(403));
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     stage.views(1).await?;
-    // Longer than any retry would wait, on the page's own clock: leaving sooner would prove nothing.
+    // Longer than any retry would wait, on the page's clock: leaving earlier would prove nothing.
     page.evaluate::<Value>("new Promise(done => setTimeout(done, 3500, null))").await?;
     assert_eq!(stage.views_until_the_end(&page).await?.len(), 1);
     Ok(())

@@ -33,7 +33,7 @@ async fn site(service: &Service, slug: &str) -> Result<RunningSite> {
     site.start().await
 }
 
-/// A step that shows a page, up to the service's answer to its beacon, which must be this.
+/// A step that shows a page, up to the service's response to its beacon, which must have this status.
 async fn step<T>(page: &Page, service: &Service, status: u16, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let mark = page.mark();
     let done = doing.await?;
@@ -148,7 +148,7 @@ async fn with_scripts(service: &Service, browser: &Browser, site: &RunningSite) 
     expected.extend([missing.clone()]);
     ensure!(pages(&report["pages"])? == expected, "{}\nread: {way:?}", report["pages"]);
     ensure!(pages(&report["not_found"])? == Pages::from([missing]), "{}", report["not_found"]);
-    // The index and the missing page were typed; all else was reached from within.
+    // The index and the missing page were typed; all others were reached by links.
     ensure!(report["totals"]["visits"] == 2, "{}", report["totals"]);
     ensure!(report["totals"]["visitors"]["estimate"] == 1, "{}", report["totals"]);
     ensure!(report["totals"]["rejected"] == json!({}), "{}", report["totals"]);
@@ -192,7 +192,7 @@ async fn in_a_single_page_site(service: &Service, browser: &Browser, site: &Runn
     Ok(page)
 }
 
-/// Global Privacy Control, as a browser has it: a header and a property.
+/// Global Privacy Control, as browsers implement it: a header and a property.
 async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
     let page = browser.new_page().await?;
     page.set_headers(&[("Sec-GPC", "1")]).await?;

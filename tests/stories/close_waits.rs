@@ -102,7 +102,7 @@ async fn a_forced_close_states_the_loss() -> Result<()> {
     let report = service.counted("docs", MONTH, BEFORE).await?;
     ensure!(report["period"]["closed"] == true, "{}", report["period"]);
     is_near(&report, BEFORE)?;
-    // Their views are counted after all, their visitors are not.
+    // Their views are counted nevertheless, their visitors are not.
     clickhouse(&service, "ALTER TABLE page_daily DROP CONSTRAINT stalled").await?;
     let report = service.counted("docs", MONTH, BEFORE + STALLED).await?;
     is_near(&report, BEFORE)?;

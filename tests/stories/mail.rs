@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const MONTH: &str = "2026-01";
 const VIEWS: u64 = 260;
-/// Views that Plausible's script sends besides.
+/// Additional views that Plausible's script sends.
 const OF_PLAUSIBLE: u64 = 24;
 const BEFORE: &str = "2025-12";
 const VIEWS_BEFORE: u64 = 140;
@@ -65,7 +65,7 @@ async fn text(service: &Service, path: &str) -> Result<String> {
     Ok(String::from_utf8(answer.body.to_vec())?)
 }
 
-/// One beacon, whose answer must be `status`.
+/// One beacon, whose response must have `status`.
 async fn send(
     connection: &mut Connection,
     number: u64,

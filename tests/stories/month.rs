@@ -40,7 +40,7 @@ fn records(figures: &Value) -> Result<u64> {
     Ok(of("records")? + of("tallies")?)
 }
 
-/// The figures agree with the truth that travels with them.
+/// The figures agree with the truth in the same file.
 fn right(figures: &Value) -> Result<()> {
     let number = |pointer: &str| {
         figures.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("{pointer} in {figures}"))
@@ -107,7 +107,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
         Ok(())
     })
     .await?;
-    // As a terminal does it: to the whole group.
+    // Like a terminal: to the whole group.
     let killed = Command::new("kill").args(["-INT", "--", &format!("-{pid}")]).status().await?;
     ensure!(killed.success(), "the month had ended before it was interrupted");
     let output = tokio::time::timeout(4 * PATIENCE, child.wait_with_output()).await.context("it does not stop")??;

@@ -139,7 +139,7 @@ async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
     service.stop().await
 }
 
-/// Views that were accepted between the removal and its effect; the ledger knows.
+/// Views that were accepted between the removal and its effect, by the ledger.
 async fn month_extra(service: &Service) -> Result<u64> {
     let client = service.clickhouse()?;
     harness::service::eventually("everything acknowledged to be counted", async || {
@@ -241,7 +241,7 @@ fn niceness(stat: &str) -> Result<i32> {
     Ok(field.context("no niceness")?.parse()?)
 }
 
-/// The one process that `of`, a process too, has started.
+/// The child process of the process `of`.
 fn child_of(of: u32) -> Result<u32> {
     let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"))?;
     Ok(children.split_whitespace().next().context("no child yet")?.parse()?)

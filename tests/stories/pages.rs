@@ -199,7 +199,7 @@ async fn weighs_little(service: &Service, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything is there and every list can be followed.
+/// Everything is present and every list can be paged through.
 async fn without_scripts(browser: &Browser, service: &Service, path: &str, report: &Value) -> Result<()> {
     let page = browser.new_page().await?;
     page.set_view(DESK).await?;

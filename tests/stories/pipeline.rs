@@ -34,7 +34,7 @@ const BOTS: [&str; 2] = [
     "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.3; +https://openai.com/gptbot)",
 ];
 
-/// One view, known in full.
+/// One view, with all its facts.
 #[derive(Clone)]
 struct View {
     project: &'static str,
@@ -94,7 +94,7 @@ impl View {
 struct Expected {
     views: u64,
     visits: u64,
-    /// By search engines and by AI crawlers.
+    /// Views by search engines and by AI crawlers.
     bots: [u64; 2],
     pages: BTreeMap<(String, u64), u64>,
     readers: BTreeSet<u64>,
@@ -281,7 +281,7 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
                 Ok(())
             })
             .await?;
-            // One hour has it all, and every other hour of the month has nothing.
+            // One hour has all of them, and every other hour of the month has none.
             let hour = schemas::Hour(hour_of(clock)?).start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             for entry in report["hours"].as_array().context("hours")? {
                 let wanted = if entry["hour"] == hour.as_str() { truth.views } else { 0 };

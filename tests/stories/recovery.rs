@@ -1,4 +1,4 @@
-//! ClickHouse's data replaced by an older copy, or removed, beside the current journal: nothing is missing without a message.
+//! ClickHouse's data are replaced by an older copy, or removed, beside the current journal: nothing is lost without a message.
 
 #[path = "recovery/backup.rs"]
 mod backup;

@@ -43,7 +43,7 @@ impl Reader {
         answer.json()
     }
 
-    /// The figures as of now: rows that the story has written just before are in them.
+    /// The current figures, including rows that the story has just written.
     async fn computed_json(&mut self, path: &str) -> Result<Value> {
         let answer = self.get(path, &[("cache-control", "no-cache")]).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
@@ -230,7 +230,7 @@ fn added_up<'a>(truths: impl Iterator<Item = &'a Truth>) -> BTreeMap<(String, u1
     sum
 }
 
-/// A whole report in long form, by its four names.
+/// A complete report in long form, by its four names.
 async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], String>> {
     let (rows, _) = reader.csv(&format!("/v1/projects/docs/reports/{span}.csv")).await?;
     let mut figures = BTreeMap::new();
@@ -241,7 +241,7 @@ async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], S
     Ok(figures)
 }
 
-/// The closed month is of before schema version 10: a kind without names, and names without kinds.
+/// The closed month predates schema version 10: a kind without names, and names without kinds.
 fn robots_are_apart(report: &Value, is_closed: bool) -> Result<()> {
     let (robots, bots) = (&report["robots"], &report["totals"]["bots"]);
     let kinds = robots["kinds"].as_array().context("kinds")?;

@@ -1,4 +1,4 @@
-//! Another user of the machine reads nothing: files, directories and processes are the service's own.
+//! Another user of the machine can read nothing: files, directories and processes are accessible to the service's user only.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -95,7 +95,7 @@ async fn a_directory_of_before_is_closed_and_nothing_is_open_afterwards() -> Res
     service.stop().await?;
     ensure!(open_files(&service)?.is_empty(), "open after the stop: {:?}", open_files(&service)?);
 
-    // As releases before this one left it.
+    // The permissions that earlier releases set.
     for (name, mode) in [("", 0o755), ("journal.redb", 0o644), ("projects.json", 0o644), ("clickhouse/store", 0o755)] {
         std::fs::set_permissions(service.data().join(name), std::fs::Permissions::from_mode(mode))?;
     }

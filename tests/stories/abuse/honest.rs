@@ -40,7 +40,7 @@ pub async fn readers(service: SocketAddr, time: Duration) -> Result<Honest> {
     sent.await.context("the readers panicked")
 }
 
-/// A beacon that was not accepted took forever.
+/// A beacon that was not accepted counts as infinitely slow.
 async fn send(service: SocketAddr, time: Duration) -> Honest {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / BEACONS_PER_SECOND);
     let mut beacons = JoinSet::new();

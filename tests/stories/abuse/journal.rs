@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Bytes of a forged beacon's record, at least: a path of 1,000 and a version.
+/// Minimum bytes of a forged beacon's record: a path of 1,000 and a version.
 const RECORD_BYTES: u64 = 1_000;
 /// Interval between an honest reader's beacons.
 const HONEST_EVERY: Duration = Duration::from_millis(20);
@@ -85,7 +85,7 @@ async fn fill(service: &Service, count: usize, part: usize) -> Result<BTreeMap<u
     Ok(statuses)
 }
 
-/// Sends an honest beacon now and then, each of which must be accepted. Returns how many.
+/// Sends honest beacons at intervals, each of which must be accepted. Returns their number.
 async fn honest(address: std::net::SocketAddr, over: Arc<AtomicBool>) -> Result<u64> {
     let mut connection = Connection::open(address).await?;
     let mut every = tokio::time::interval(HONEST_EVERY);

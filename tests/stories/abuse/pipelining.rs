@@ -19,7 +19,7 @@ const CONNECTIONS_OF_CLIENT: usize = 200;
 const BUFFER_BYTES: u32 = 8 << 10;
 const MOST_MIB: f64 = 64.0;
 
-/// Requests with a long answer, and with answers that have no body.
+/// Requests with a long response, and with responses without a body.
 fn requests() -> Vec<u8> {
     let openapi = "/v1/openapi.json HTTP/1.1\r\nhost: a\r\n";
     let one = [

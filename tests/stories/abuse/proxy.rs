@@ -1,4 +1,4 @@
-//! Through the reverse proxy that the README shows, nothing of the operator's details can be reached.
+//! The operator's details are unreachable through the reverse proxy in the README.
 
 use anyhow::{Context, Result, ensure};
 use harness::http;
@@ -28,7 +28,7 @@ fn configuration(listen: SocketAddr, service: SocketAddr, directory: &Path) -> R
     ))
 }
 
-/// Sends bytes as they are, and reads to the end.
+/// Sends bytes unchanged, and reads to the end.
 async fn raw(address: SocketAddr, request: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;

@@ -19,7 +19,7 @@ fn is_long() -> bool {
     std::env::var("HEADCOUNT_ABUSE").is_ok_and(|form| form == "long")
 }
 
-/// Pages of the public project, and for how long it is attacked.
+/// Pages of the public project, and the duration of the attack.
 fn size() -> (u64, Duration) {
     if is_long() { (200_000, Duration::from_secs(30)) } else { (10_000, Duration::from_secs(4)) }
 }
@@ -119,7 +119,7 @@ async fn administer(service: &Service, token: &str, during: Duration) -> Result<
         let answer = connection.send("GET", path, &[("authorization", &authorization)], "").await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         latencies.push(sent.elapsed());
-        // The rate of one token is twenty a second.
+        // The rate limit of one token is twenty a second.
         tokio::time::sleep(Duration::from_millis(60)).await;
         if begun.elapsed() > during {
             return Ok(latencies);
@@ -150,7 +150,7 @@ async fn attacked(service: &Arc<Service>, token: &str, sources: &str, of: fn(u8)
         attackers.spawn(async move { attack(&service, of(number), number, &seen).await });
     }
     let mut latencies = administer(service, token, size().1).await?;
-    // An attack does not end by itself, unless something was wrong with it.
+    // An attack ends by itself only if it fails.
     if let Some(ended) = attackers.try_join_next() {
         ended??;
     }

@@ -1,4 +1,4 @@
-//! The table of attacks in docs/operations.md names settings that exist, with the defaults that hold.
+//! The table of attacks in docs/operations.md contains only existing settings, with their actual defaults.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

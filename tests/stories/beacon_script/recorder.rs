@@ -84,7 +84,7 @@ impl Recorder {
         format!("http://localhost:{}{path}", self.address.port())
     }
 
-    /// The next beacons fail like this.
+    /// Makes the next beacons fail this way.
     pub fn fail_next(&self, count: usize, failure: Failure) {
         *self.record.failures.lock().unwrap() = vec![failure; count];
     }

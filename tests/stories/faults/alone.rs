@@ -22,7 +22,7 @@ pub struct Alone {
     pub service: Service,
     experiment: &'static str,
     seed: u64,
-    /// Months whose views are added up.
+    /// Months whose views are summed.
     pub months: Vec<String>,
     /// The service's messages, in the form of the row.
     said: Vec<String>,
@@ -128,7 +128,7 @@ impl Alone {
         Ok(views)
     }
 
-    /// Waits until everything acknowledged is counted. Returns views that are missing and views that are too many.
+    /// Waits until all acknowledged views are counted. Returns the numbers of missing and of surplus views.
     pub async fn has_counted(&self, driven: &Driven) -> Result<(u64, u64)> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         for project in driven.acknowledged.values() {
@@ -150,7 +150,7 @@ impl Alone {
         Ok((lost, doubled))
     }
 
-    /// Waits until everything acknowledged is counted, stops the service, audits it, and returns its row.
+    /// Waits until all acknowledged views are counted, stops the service, audits it, and returns its row.
     pub async fn verify(mut self, driven: &Driven, faults: usize) -> Result<Row> {
         let healed = Instant::now();
         let (lost, doubled) = self.has_counted(driven).await.with_context(|| self.tail())?;
@@ -198,7 +198,7 @@ pub fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A load that has had `count` views acknowledged, and everything counted, on a service that is stopped then.
+/// Runs a load until `count` views are acknowledged and all are counted, and then stops the service.
 pub async fn counted_and_stopped(alone: &mut Alone, load: &Load, count: usize) -> Result<()> {
     load.reach(count).await?;
     alone.service.stop().await.context("SIGTERM under load ends with success")
@@ -216,7 +216,7 @@ impl SmallDisk {
         Ok(output.status.success().then(|| SmallDisk(at.to_owned())))
     }
 
-    /// Leaves `bytes` of its space.
+    /// Fills the disk until `bytes` of it are free.
     pub fn fill(&self, bytes: u64) -> Result<()> {
         let free = || -> Result<u64> {
             let stat = rustix::fs::statvfs(&self.0)?;

@@ -30,7 +30,7 @@ pub fn times(short: usize, at_length: usize) -> usize {
     if long() { at_length } else { short }
 }
 
-/// `HEADCOUNT_FAULTS_SEED`, or this one.
+/// `HEADCOUNT_FAULTS_SEED`, or this default.
 pub fn seed(default: u64) -> u64 {
     std::env::var("HEADCOUNT_FAULTS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -47,7 +47,7 @@ pub struct Row {
     pub seed: u64,
     /// Views acknowledged.
     pub acknowledged: usize,
-    /// Faults that were done.
+    /// Faults that were caused.
     pub faults: usize,
     /// Repeats: beacons sent again, records read again, rows written again.
     pub replays: u64,
@@ -66,7 +66,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Prints it, leaves it for the table of `scripts/test`, and fails unless nothing was lost or doubled and the faults bit.
+    /// Prints it, stores it for the table of `scripts/test`, and fails unless nothing was lost or counted twice and the faults took effect.
     pub fn end(self) -> Result<()> {
         let line = format!(
             "{:<44} | {:>7} | {:>6} | {:>8} | {:>4} | {:>7} | {:>7.1} | {}",
@@ -97,7 +97,7 @@ impl Row {
 pub struct Bed {
     /// What the roles share.
     pub deployment: Deployment,
-    /// Brokers without a proxy before them, for the test's own questions.
+    /// Brokers without a proxy before them, for the test's requests.
     pub direct: String,
     /// The endpoint.
     pub ingest: Role,
@@ -120,7 +120,7 @@ fn month() -> schemas::Month {
 }
 
 impl Bed {
-    /// Everything started but the load; nothing is wrong yet.
+    /// Everything started except the load, without faults.
     pub async fn start(deployment: Deployment, direct: &str, partitions: i32, replication: i32) -> Result<Bed> {
         Bed::start_with(deployment, direct, partitions, replication, &[]).await
     }
@@ -137,7 +137,7 @@ impl Bed {
         let projects: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
         deployment.settings.extend(["--flush-ms".to_owned(), "300".to_owned()]);
         if !deployment.settings.iter().any(|setting| setting.starts_with("session.timeout") || setting == "consumer") {
-            // A member that was killed is missed soon.
+            // A killed member is detected soon.
             deployment.settings.extend(SHORT_SESSION.map(str::to_owned));
         }
         deployment.prepare(partitions, replication, &projects).await?;
@@ -193,7 +193,7 @@ impl Bed {
             let mut polls = 0;
             while !stopped.load(Ordering::SeqCst) {
                 for project in PROJECTS {
-                    // While ClickHouse is away there is no figure to fall.
+                    // While ClickHouse is unavailable there is no figure that could fall.
                     let Ok(views) = views(address, project).await else { continue };
                     let before = highest.insert(project, views).unwrap_or(0);
                     ensure!(views >= before, "views of {project} fell from {before} to {views} (I5)");
@@ -226,7 +226,7 @@ impl Bed {
         for project in logged.values() {
             *expected.entry(project.as_str()).or_default() += 1;
         }
-        // I2: views are the distinct ids of the log. Never more, and as many before long.
+        // I2: views are the distinct ids of the log. Never more, and soon as many.
         let mut doubled = 0;
         let address = self.query.address;
         eventually("every view to be counted", async || {
@@ -250,7 +250,7 @@ impl Bed {
             "{audit}\n{}",
             self.logs()
         );
-        // I6: a fresh view is seen.
+        // I6: a new view is counted.
         let before = views(address, PROJECTS[0]).await?;
         let load = Load::start(self.ingest.address, u64::MAX - before, 1);
         load.reach(10 * PROJECTS.len()).await?;

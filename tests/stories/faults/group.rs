@@ -78,7 +78,7 @@ async fn abort_at_each_step_of_flush_and_commit() -> Result<()> {
             let status = process.ended().await.with_context(|| format!("aborting at {at}"))?;
             ensure!(!status.success(), "it should have died at {at}: {status}");
             aborts += 1;
-            // Whatever it had written is written again.
+            // Rows that it had already written are written again.
             bed.folded_again += 1;
             bed.aggregators[0].start(&[]).await?;
         }
@@ -134,7 +134,7 @@ async fn zombies_of_kip_848() -> Result<()> {
     zombies("3 SIGSTOP, three time-outs, SIGCONT (KIP-848)", seed(3), &["--kafka-group-protocol", "consumer"]).await
 }
 
-/// One aggregator, four, one, by start and stop and kill.
+/// One aggregator, four, one, by starts, stops and kills.
 async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
     let rounds = times(1, 12);
     let mut bed = bed(settings, 6).await?;
@@ -151,7 +151,7 @@ async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
             changes += 1;
             a_while(seed, round * 10 + index, 500).await;
         }
-        // All of them have something before they go.
+        // All of them have partitions before they leave.
         for role in &bed.aggregators {
             eventually("a partition for each", async || {
                 let state = role.state().await?;

@@ -1,4 +1,4 @@
-//! Experiments 9 to 11 and 13: the links to Kafka and ClickHouse, brokers that die, and Kafka away.
+//! Experiments 9 to 11 and 13: the links to Kafka and ClickHouse, brokers that die, and an unavailable Kafka.
 
 use crate::bed::{Bed, long, seed, times};
 use crate::load::Load;
@@ -56,7 +56,7 @@ async fn slow_cut_and_held_links() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_killed() -> Result<()> {
     if !long() {
-        // Three brokers take a minute on their own.
+        // Starting three brokers alone takes a minute.
         return Ok(());
     }
     let (seed, kills) = (seed(10), 12);
@@ -148,7 +148,7 @@ async fn kafka_away() -> Result<()> {
     load.reach(load.acknowledged() + 600).await.context("the spill takes what Kafka does not")?;
     let state = bed.ingest.state().await?;
     ensure!(state["log"].as_str().is_some_and(|log| log.contains("does not acknowledge")), "{state}");
-    // The endpoint dies as well, in the middle of it: its spill is on disk.
+    // The endpoint dies as well, during the outage: its spill is on disk.
     bed.ingest.process.kill().await?;
     bed.ingest.start(&[]).await.context("it starts without Kafka")?;
     tokio::time::sleep(away).await;

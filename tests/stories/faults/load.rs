@@ -46,7 +46,7 @@ pub struct Driven {
     pub retried: u64,
     /// Answers 503.
     pub refused: u64,
-    /// The longest that an answer took.
+    /// The longest duration of a response.
     pub slowest_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Experiments 15 and 17: late views, records of an earlier format, and records that are none.
+//! Experiments 15 and 17: late views, records of an earlier format, and invalid records.
 
 use anyhow::{Context, Result, ensure};
 use harness::random::mix;

@@ -120,7 +120,7 @@ async fn a_full_disk_of_clickhouse() -> Result<()> {
     alone.verify(&driven, rounds).await?.end()
 }
 
-/// Of `ingest`, while Kafka is away.
+/// For `ingest`, while Kafka is unavailable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_spill() -> Result<()> {
     let seed = seed(28);

@@ -1,4 +1,4 @@
-//! Experiments 5 to 8: ClickHouse killed, stopped and silent, acknowledgements lost, an insert delivered once more.
+//! Experiments 5 to 8: ClickHouse killed, stopped and unresponsive, acknowledgements lost, an insert delivered again.
 
 use crate::bed::{Bed, seed, times};
 use anyhow::{Context, Result, ensure};

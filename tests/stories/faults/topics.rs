@@ -12,7 +12,7 @@ async fn counted() -> Result<(Deployment, Role, Role, Role, u64)> {
     counted_on(&clickhouse::shared().await?, &[]).await
 }
 
-/// The same, on this ClickHouse and with further settings.
+/// The same, with this ClickHouse and further settings.
 pub async fn counted_on(clickhouse: &str, settings: &[&str]) -> Result<(Deployment, Role, Role, Role, u64)> {
     let bootstrap = kafka::shared().await?;
     let mut deployment = Deployment::new(&bootstrap, clickhouse)?;
@@ -90,7 +90,7 @@ async fn a_topic_made_anew_is_another_log() -> Result<()> {
     stops(&mut aggregate, &["there is no topic", "topic ensure"]).await?;
     deployment.done(&["topic", "ensure", "--kafka-partitions", "2", "--kafka-replication", "1"]).await?;
     stops(&mut aggregate, &["has no commit in group", "topic reset --new-log"]).await?;
-    // Not to be restored: the ledger is of more than there is.
+    // A restore is impossible: the ledger has more records than exist.
     let wrong = deployment.run(&["topic", "reset", "--from-ledger"]).await?;
     let complained = String::from_utf8_lossy(&wrong.stderr).into_owned();
     ensure!(!wrong.status.success() && complained.contains("this is another log"), "{complained}");
@@ -125,7 +125,7 @@ async fn a_topic_that_goes_under_a_running_aggregator_ends_it() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_removed_before_their_window_was_safe() -> Result<()> {
     let (deployment, mut ingest, mut aggregate, mut query, first) = counted().await?;
-    // Retention takes the open window's beginning, and some that were never counted.
+    // Retention removes the open window's start, and some records that were never counted.
     let second = send(&ingest, 2, 200).await?;
     let mut gone = 0;
     for (partition, (_, high)) in kafka::watermarks(&deployment.bootstrap, &deployment.topic).await?.iter().enumerate()

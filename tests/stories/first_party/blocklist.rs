@@ -11,7 +11,7 @@ use std::process::Command;
 /// The package with the lists; `scripts/test` installs it.
 const PACKAGE: &str = "webext-ublock-origin-firefox";
 
-/// The package's lists that a browser has without further choice.
+/// The package's lists that a browser uses by default.
 const LISTS: [&str; 4] = ["easyprivacy.txt", "easylist.txt", "privacy.min.txt", "filters.min.txt"];
 
 /// The page whose views are counted.
@@ -53,7 +53,7 @@ fn engine(names: &[&str]) -> Result<Engine> {
     Ok(Engine::new_with_filter_set(filters))
 }
 
-/// The rule that blocks this request of the page, if one does.
+/// The rule that blocks this request of the page, if there is one.
 fn blocked_by(engine: &Engine, url: &str, kind: &str) -> Result<Option<String>> {
     let method = if kind == "ping" || kind == "xmlhttprequest" { "POST" } else { "GET" };
     let request = Request::new(url, PAGE, kind, method).map_err(|error| anyhow::anyhow!("{url}: {error:?}"))?;

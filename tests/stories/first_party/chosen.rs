@@ -1,4 +1,4 @@
-//! Paths that the operator chooses, and the old ones beside them.
+//! Paths that the operator chooses, and the old ones, which remain.
 
 use anyhow::{Result, ensure};
 use harness::browser::{Browser, Page};

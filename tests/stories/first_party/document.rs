@@ -1,4 +1,4 @@
-//! Recipes as the documents have them.
+//! Recipes from the documents.
 
 use anyhow::{Context, Result, ensure};
 use std::path::Path;

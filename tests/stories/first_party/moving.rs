@@ -43,7 +43,7 @@ fn opened_in(step: &str) -> &'static [&'static str] {
     }
 }
 
-/// Sends one recorded request and checks its answer.
+/// Sends one recorded request and checks its response.
 async fn replay(connection: &mut Connection, exchange: &Value) -> Result<()> {
     let (request, expected) = (&exchange["request"], &exchange["answer"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

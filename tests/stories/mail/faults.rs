@@ -49,7 +49,7 @@ impl Told {
         Ok(server)
     }
 
-    /// As much of RFC 5321 as a mail needs.
+    /// The part of RFC 5321 that a mail needs.
     async fn speak(self, mut stream: TcpStream) -> Result<()> {
         let (read, mut write) = stream.split();
         let mut lines = BufReader::new(read).lines();

@@ -35,7 +35,7 @@ fn visitors(of: &Value) -> String {
     }
 }
 
-/// Every figure has its row, and no row is of anything else.
+/// Every figure has its row, and there are no other rows.
 pub fn csv(report: &Value, written: &str) -> Result<()> {
     // 1.0 and 1 are the same number.
     let plain = |cell: &str| cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string());

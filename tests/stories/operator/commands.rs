@@ -1,4 +1,4 @@
-//! Commands beside a running service: an audit that stops nothing, and commands that cannot be taken back.
+//! Commands beside a running service: an audit that stops nothing, and irreversible commands.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
@@ -70,7 +70,7 @@ async fn an_audit_stops_nothing() -> Result<()> {
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0 && audit["moving"] == 0, "{audit}");
     service.counted("docs", &running_month(), sent.load(Ordering::Relaxed)).await?;
     ensure!(view(address, r#"{"url":"https://docs.example.org/"}"#).await? == 202, "the service goes on");
-    // A difference is found, too: the comparison is one.
+    // A real difference is found, too, so the comparison works.
     service
         .clickhouse()?
         .query("ALTER TABLE site_hourly DELETE WHERE window_start = 0 SETTINGS mutations_sync = 2")

@@ -56,7 +56,7 @@ fn documented<'a>(table: &'a str, role: &str) -> BTreeMap<&'a str, &'a str> {
     of_role.map(|cells| (cells[1].trim_matches('`'), cells[2])).collect()
 }
 
-/// Runs promtool, which must find nothing wrong.
+/// Runs promtool, which must report no error.
 fn promtool(arguments: &[&str], input: Option<&str>) -> Result<String> {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -212,7 +212,7 @@ async fn a_stopped_clickhouse_degrades_the_service_and_raises_its_alerts() -> Re
     let why = ["ClickHouse does not answer", "ClickHouse does not take rows", "nothing has been written to ClickHouse"];
     says(&service, "degraded", &why).await?;
     let stopped = scrape(service.metrics()).await?;
-    // A beacon is taken all the same.
+    // Beacons are accepted nevertheless.
     send(&service, page, 202).await?;
     ensure!(sample(&stopped, r#"headcount_readiness{state="degraded"}"#)? == "1", "{stopped}");
     ensure!(sample(&stopped, "headcount_flush_failures_total")? != "0", "{stopped}");
@@ -236,7 +236,7 @@ async fn every_metric_is_documented_and_rules_and_board_name_no_other() -> Resul
     for name in ["ingest", "aggregate", "query"] {
         let (mut process, metrics) = role(&service, directory.path(), name).await?;
         let scrape = is_documented(name, metrics).await?;
-        // Of a partition's metrics there is the type, and no value without a broker.
+        // A partition's metrics have a type, but no value without a broker.
         exists.extend(types(&scrape).keys().map(|&name| name.to_owned()));
         process.kill().await?;
     }

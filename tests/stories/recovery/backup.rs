@@ -63,7 +63,7 @@ async fn view(connection: &mut Connection, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// One sender: the record at an offset is the view of that number.
+/// One sender, so that the record at an offset is the view of that number.
 async fn views(service: &Service, numbers: std::ops::Range<u64>) -> Result<()> {
     let mut connection = Connection::open(service.address()).await?;
     for number in numbers {
@@ -286,10 +286,10 @@ async fn with_the_journal(mut service: Service, backup: &Path, total: u64) -> Re
     super::audit_is_clean(&fresh).await
 }
 
-/// The month's report, whole.
+/// The month's complete report.
 async fn report(service: &Service) -> Result<Value> {
     let mut report = service.report("docs", MONTH).await?;
-    // When it was computed.
+    // The time of the computation.
     if let Some(report) = report.as_object_mut() {
         report.remove("generated_at");
     }
@@ -318,7 +318,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     service.stop().await?;
     let erased = service.data().join("erased.json");
 
-    // Without the file: one warning, with both dates, and they are back.
+    // Without the file: one warning, with both dates, and they are restored.
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     let said = restored(&fresh, &backup, &START).await?;
     let created: Value = serde_json::from_str(&std::fs::read_to_string(backup.join("manifest.json"))?)?;
@@ -331,7 +331,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     ensure!(report(&fresh).await?["totals"] == totals, "the figures are not back");
     fresh.stop().await?;
 
-    // With it.
+    // With the file.
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     std::fs::create_dir_all(fresh.data())?;
     std::fs::copy(&erased, fresh.data().join("erased.json"))?;

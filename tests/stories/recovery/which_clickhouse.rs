@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 const CAUSE: &str = "does not lead to one ClickHouse server";
-/// The time within which the issue wants it refused.
+/// Time limit for the refusal.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 fn loopback(port: u16) -> SocketAddr {

@@ -36,7 +36,7 @@ impl Gate {
         let (held, stopped) = (watch::channel(false).0, watch::channel(false).0);
         let gate = Gate { upstream, selects: Arc::default(), held, stopped };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        // The embedded ClickHouse answers under a secret path alone.
+        // The embedded ClickHouse answers only under a secret path.
         let url = format!("http://{}{}", listener.local_addr()?, url.path());
         let router = Router::new().fallback(pass).with_state(gate.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -182,7 +182,7 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     ensure!(answers.iter().all(|answer| answer.cache_status() == "headcount; hit"), "not all from the cache");
     ensure!(gate.selects() == 0, "a cached report was queried");
 
-    // Eight networks compute: four have a turn, and four wait for one.
+    // Eight networks request reports: four compute, and four wait for a turn.
     gate.held.send_replace(true);
     let mut strangers = tokio::task::JoinSet::new();
     for client in 2..10 {

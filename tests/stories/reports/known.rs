@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 
 /// The months, oldest first. The first is closed, the last is running.
 pub const MONTHS: [&str; 4] = ["2025-12", "2026-01", "2026-02", "2026-03"];
-/// Now.
+/// The current time of the stories.
 pub const CLOCK: &str = "2026-03-02T09:20:00Z";
 /// The run that closed the first month.
 const RUN: u64 = 7;
 const PATHS: u64 = 230;
-/// Paths with characters that patterns, CSV and spreadsheets take for their own.
+/// Paths with characters that are special in patterns, CSV and spreadsheets.
 const ODD: [&str; 6] = ["/100%_done/", "/a,b", "/say \"x\"", "/%41", "/ünï/漢字", "/x_y"];
 
 fn path(at: u64) -> String {
@@ -33,7 +33,7 @@ fn path(at: u64) -> String {
 pub struct Truth {
     /// Views by (path, status).
     pub pages: BTreeMap<(String, u16), u64>,
-    /// Views in all.
+    /// Views in total.
     pub views: u64,
     /// Arrivals.
     pub visits: u64,
@@ -219,7 +219,7 @@ pub async fn write_views(client: &Client, at: &str, views: u64, window: u64) -> 
     write_hour(client, at, views, window).await
 }
 
-/// The page's row of them.
+/// The page's row for these views.
 pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
     let row = PageDailyRow {
         project: "docs".to_owned(),
@@ -236,7 +236,7 @@ pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> R
     insert(client, "page_daily", &[row]).await
 }
 
-/// The hour's row of them.
+/// The hour's row for these views.
 pub async fn write_hour(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
     insert(client, "site_hourly", &[site_row(Hour::of(at.parse()?), views, window)]).await
 }
@@ -339,7 +339,7 @@ async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Res
     }
     (closed.visitors, closed.visitors_error) = (union.estimate().value.round() as u64, union.estimate().error);
     insert(client, "month_closed", &[closed]).await?;
-    // As schema versions before 10 left it: a kind without names.
+    // In the form of schema versions before 10: a kind without names.
     let sql = "INSERT INTO month_closed_robot VALUES ('docs', toDate(?), ?, 'ai_crawler', '', 5)";
     client.query(sql).bind(day).bind(RUN).execute().await?;
     let sql = "INSERT INTO month_closed_breakdown VALUES ('docs', toDate(?), ?, 'bot', 'GPTBot', 5)";
