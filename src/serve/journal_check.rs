@@ -4,7 +4,7 @@ use anyhow::Context;
 use ingest::journal::Journal;
 use std::time::Duration;
 
-/// The text of the journal that has its end before beacons were accepted that no check of the ledger preceded; empty if there are none.
+/// Name of a text in the journal: the journal's end before a start accepted beacons without a check of the ledger; empty if there was none.
 const UNCHECKED_END: &str = "unchecked_end";
 
 /// Checks that the journal does not end before the last record that ClickHouse has counted of it. The aggregator checks this too. But beacons that
@@ -12,7 +12,7 @@ const UNCHECKED_END: &str = "unchecked_end";
 pub struct JournalCheck {
     /// The journal.
     pub journal: Journal,
-    /// Offset after the last earlier record.
+    /// The journal's end before any unchecked beacons were accepted.
     end: u64,
 }
 

@@ -205,7 +205,7 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     }
     println!("2: {} forms of address, prefix, agent and hashes in none of them", canaries.sought.len());
 
-    // The search would find a leak: one IP address in one line of a log, and one in a row.
+    // The search would find a leak: an IP address in a line of a log, and a user agent in a row.
     let log = deployment.path().join("ingest.log");
     let mut text = std::fs::read_to_string(&log)?;
     writeln!(text, "a beacon came from {V4}7")?;
