@@ -1,8 +1,7 @@
-//! An audit: what the log says, told by a reader that shares no folding code with the aggregator, beside what ClickHouse
-//! has.
+//! An audit: compares what the log says with what ClickHouse stores. It shares no folding code with the aggregator.
 //!
-//! [`record`] reads a record, [`mod@rebuild`] adds records up window by window in ordered maps, [`log`] reads Kafka or the
-//! journal, [`compare`] holds the two against each other. One thread, one window in memory, no haste.
+//! [`record`] decodes a record, [`mod@rebuild`] adds records up window by window in ordered maps, [`log`] reads Kafka or the journal, and [`compare`]
+//! compares the two results. The audit is simple rather than fast: one thread, one window in memory.
 
 mod compare;
 mod log;
@@ -30,9 +29,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use totals::Totals;
 
-/// Differences that are told one by one.
+/// Differences that are printed one by one.
 const TOLD: usize = 100;
-/// How often a window is compared again that is being written meanwhile.
+/// How often the comparison of a window is repeated because the window is written during it.
 const TRIES: usize = 20;
 /// Pause before that.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -97,7 +96,7 @@ pub async fn audit(matches: &ArgMatches, settings: &AuditCommand) -> anyhow::Res
     let log = Log::open(settings)?;
     let mut engine = None;
     let url = match settings.store.engine().clickhouse_url {
-        // Of a service that does not run, ClickHouse does not either.
+        // While the service is stopped, its ClickHouse is stopped too.
         None if log.is_of_a_stopped_service() => {
             let started = Engine::start(&settings.store.engine()).await?;
             let url = started.url().to_owned();
@@ -141,7 +140,7 @@ async fn compared(
     Ok(report)
 }
 
-/// The partitions, once the ledger has reached the end of each or the time is over.
+/// The partitions, once the ledger has reached the end of each or the wait has timed out.
 async fn settled(
     log: &std::sync::Arc<Log>,
     client: &clickhouse::Client,
@@ -196,14 +195,14 @@ async fn compare_partition(
         starts.push(window.start);
         let mut tries = TRIES;
         loop {
-            // A row may be ahead of the ledger while a flush is under way, and so may the ledger be of what was read here.
+            // During a flush a row may be ahead of the ledger, and the ledger ahead of what was read here.
             let as_of = compare::ledger_row(client, stream, window.start).await?;
             if let Some(row) = &as_of
                 && row.next_offset > window.end
             {
                 window = window_at(log, &partition, (cut, row.fold_version), window.start, row.next_offset).await?;
             }
-            // A window that was closed before its records were lost stays as it was counted.
+            // A window that was closed before its records were lost keeps its counts.
             if let Some(row) = as_of.as_ref().filter(|row| row.lost < window.lost) {
                 report.notes.push(format!(
                     "partition {}: the window from {} to {} was counted before {} of its records were lost; it is not compared",
@@ -233,7 +232,7 @@ async fn compare_partition(
     report.strays(client, stream, from, counted, &starts).await
 }
 
-/// Where the stream began before the log does, its windows are compared from the first whole one on.
+/// If the stream starts earlier than the log, its windows are compared from the first whole one on.
 fn first_whole_window(
     partition: &Partition,
     ledger: &BTreeMap<u64, LedgerRow>,
@@ -254,15 +253,15 @@ fn first_whole_window(
     from
 }
 
-/// The rules of the window that begins at `start`, and where it ends at the latest. After an upgrade that changed the rules the first
-/// window of the new ones begins where the old version stopped.
+/// The rules of the window that starts at `start`, and its latest possible end. After an upgrade that changed the rules, the first window under the
+/// new rules starts where the old version stopped.
 fn rules_at(ledger: &BTreeMap<u64, LedgerRow>, start: u64, counted: u64) -> (u32, u64) {
     let rules = ledger.get(&start).map_or(RULES, |row| row.fold_version);
     let others = ledger.range(start + 1..).find(|(_, row)| row.fold_version != rules);
     (rules, others.map_or(counted, |(&begin, _)| begin.min(counted)))
 }
 
-/// The window that begins at `start`, as of `end` at most.
+/// The window that starts at `start`, as of `end` at most.
 async fn window_at(
     log: &std::sync::Arc<Log>,
     partition: &Partition,
@@ -291,7 +290,7 @@ async fn window_at(
     }
 }
 
-/// `stream` as it is written everywhere.
+/// `stream` in its usual written form.
 fn name_of(stream: StreamId) -> String {
     stream.to_string()
 }

@@ -1,10 +1,11 @@
-//! `headcount backup`: figures and registry of a running service, in a directory that `headcount restore` reads.
+//! `headcount backup`: writes the figures and the registry of a running service to a directory that `headcount restore` reads.
 //!
-//! The directory has `clickhouse.tar` (written by ClickHouse's own `BACKUP`), `projects.json` (the registry as the endpoint's copy has it) and
-//! `manifest.json`, which is written last. It never has the visitor key, page views of the log, or settings.
+//! The directory contains `clickhouse.tar` (written by ClickHouse's `BACKUP`), `projects.json` (the registry in the form of the endpoint's copy) and
+//! `manifest.json`, which is written last. It never contains the visitor key, page views of the log, or settings.
 //!
-//! A local `serve` holds its writes meanwhile ([`control`]), so all tables are of one moment. Otherwise a flush may be in the backup in part; the log
-//! makes up for it, if the restored ClickHouse meets it again. In either case no month may be closed meanwhile: its rows move from one table to another.
+//! A local `serve` pauses its writes during the backup ([`control`]), so all tables are of one moment. Otherwise the backup may contain part of a
+//! flush; the log makes up for it when the restored ClickHouse is used with that log again. In either case no month may be closed during the backup,
+//! because a close moves its rows from one table to another.
 
 pub mod control;
 mod manifest;
@@ -32,10 +33,10 @@ const ARCHIVE: &str = "clickhouse.tar";
 const REGISTRY: &str = "projects.json";
 /// Tables with visitor sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
-/// ClickHouse's data in the data directory until a restore has ended.
+/// ClickHouse's data in the data directory until a restore has finished.
 const RESTORING: &str = "clickhouse.restoring";
 
-/// Refuses a data directory in which a restore did not end: an empty ClickHouse would start in its place.
+/// Refuses a data directory with an unfinished restore: otherwise an empty ClickHouse would start in its place.
 ///
 /// # Errors
 /// There is one; the message names it.
@@ -51,7 +52,7 @@ pub fn refuse_unfinished_restore(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often a backup is made again because a month was closed meanwhile.
+/// How often a backup is repeated because a month was closed during it.
 const TRIES: usize = 3;
 
 /// Runs `headcount backup TARGET [--without-sketches]`.
@@ -66,7 +67,7 @@ pub async fn command(matches: &ArgMatches, store: &StoreSettings) -> anyhow::Res
     let manifest = match write(target, store, &client, sketches).await {
         Ok(manifest) => manifest,
         Err(error) => {
-            // Without a manifest it is of no use, and it would be in the way of the next try.
+            // Without a manifest it is useless, and it would block the next attempt.
             let _ = fs::remove_dir_all(target);
             return Err(error);
         }
@@ -112,7 +113,7 @@ async fn write(target: &Path, store: &StoreSettings, client: &Client, sketches: 
     Ok(manifest)
 }
 
-/// Removes what a backup that was killed left: neither retention nor an erasure would reach it. To be called before backups can be made.
+/// Removes the remains of a killed backup: neither retention nor an erasure would reach them. Call it before backups can be written.
 ///
 /// # Errors
 /// ClickHouse refused, or a file cannot be removed.
@@ -131,7 +132,7 @@ pub async fn remove_unfinished(client: &Client, store: &StoreSettings) -> anyhow
     dropped.with_context(|| format!("cannot drop the database {scratch}"))
 }
 
-/// Where tables are copied without their sketches.
+/// The database into which tables are copied without their sketches.
 fn scratch_database(database: &str) -> String {
     format!("{database}_without_sketches")
 }
@@ -142,12 +143,12 @@ fn random() -> anyhow::Result<String> {
     Ok(format!("{:08x}", u32::from_le_bytes(bytes)))
 }
 
-/// How many closes have finished. Rows leave the tables of open months only after one.
+/// Number of finished closes. Rows leave the tables of open months only after one.
 async fn finished_closes(client: &Client) -> anyhow::Result<u64> {
     client.query("SELECT count() FROM month_close FINAL").fetch_one().await.context("cannot ask for closed months")
 }
 
-/// Has ClickHouse write a backup of our database to a file in its directory for backups.
+/// Makes ClickHouse write a backup of the database to a file in its directory for backups.
 async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) -> anyhow::Result<()> {
     const REFUSED: &str = "ClickHouse cannot back up the database; a ClickHouse server needs `backups.allowed_path` in its configuration, \
                            and a user with the right BACKUP";
@@ -157,7 +158,7 @@ async fn back_up(client: &Client, database: &str, name: &str, sketches: bool) ->
     }
     // BACKUP copies whole tables, so those with sketches are copied without them first.
     let scratch = scratch_database(database);
-    // An empty one, which reports of open months can read; closed months have none.
+    // An empty sketch, which reports of open months can read; closed months have none.
     let empty = VisitorSketch::new().encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let empty = format!("if(sketch = '', '', unhex('{empty}'))");
     let run = async |sql: String| client.query(&sql).execute().await;
@@ -194,7 +195,7 @@ fn take(from: &Path, to: &Path) -> anyhow::Result<Archive> {
         outcome => outcome,
     };
     if moved.is_err() {
-        // It is a copy of all figures, which neither retention nor an erasure would reach.
+        // The file is a copy of all figures, which neither retention nor an erasure would reach.
         let _ = fs::remove_file(from);
     }
     moved.with_context(|| format!("cannot move ClickHouse's backup {} to {}", from.display(), to.display()))?;
@@ -222,13 +223,13 @@ fn checksum(path: &Path) -> anyhow::Result<(u64, String)> {
     attempt().with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Makes the names in a directory outlive power loss.
+/// Makes the names in a directory survive power loss.
 fn sync(directory: &Path) -> anyhow::Result<()> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.with_context(|| format!("cannot write {}", directory.display()))
 }
 
-/// A leftover of a `headcount restore` or `backup` that was killed; the embedded engine's only.
+/// A leftover of a killed `headcount restore` or `backup`; only with the embedded engine.
 fn remove_leftovers(engine: &embedded::engine::EngineConfig) -> anyhow::Result<()> {
     match fs::remove_dir_all(&engine.data_dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -17,9 +17,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the aggregator checks whether something is to be closed, removed or erased.
+/// How often the aggregator checks whether it has to close, remove or erase anything.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// The same while a due month waits for records.
+/// The same while a due month waits for uncounted records.
 const WAITING_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The logs whose records a close waits for.
@@ -100,7 +100,7 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
          are then missing for good",
         waits.join("; ")
     );
-    // To wait is no failure, unless the caller wants this very month closed.
+    // Waiting is no failure, unless the caller wants this very month closed.
     if month.is_some() {
         bail!(text);
     }
@@ -123,7 +123,7 @@ async fn reason_to_wait(closer: &Closer, month: Month) -> anyhow::Result<Option<
     })
 }
 
-/// Closes months when they are due and counted, and removes what is past its time, until it is dropped. What fails is tried again.
+/// Closes months once they are due and counted, and removes expired data, until dropped. Failures are retried.
 pub async fn keep(
     client: Client,
     logs: Logs,
@@ -158,7 +158,7 @@ pub async fn keep(
     }
 }
 
-/// Closes the due months whose records are counted. `waiting` has those that are not, which are logged once.
+/// Closes the due months whose records are counted. `waiting` has the others, each of which is logged once.
 async fn close_due(
     closer: &Closer,
     logs: &Logs,
@@ -171,7 +171,7 @@ async fn close_due(
     if due.is_empty() {
         return Ok(());
     }
-    // After `now`: what was accepted before a month was due is below these ends.
+    // Read after `now`: records accepted before a month was due are below these ends.
     let ranges = logs.ranges().await.context("cannot find where the logs end")?;
     for month in due {
         let lost = match closer.decide(month, &ranges).await? {

@@ -7,7 +7,7 @@ use clickhouse::Client;
 use schemas::migrations::{SCHEMA_VERSION, all_statements, statements, steps_from};
 use std::time::Duration;
 
-/// The database has tables of a later program.
+/// The database has tables of a later version of this program.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the database {database} has schema version {found}, this program knows {SCHEMA_VERSION}: it was written by a newer headcount; run \
@@ -18,10 +18,10 @@ pub struct NewerSchema {
     found: u32,
 }
 
-/// ClickHouse has lost stored rows: figures without them would be wrong, and nothing would say so.
+/// ClickHouse has lost stored rows: figures without them would be wrong without any sign of it.
 #[derive(Debug, thiserror::Error)]
 pub enum DamagedStore {
-    /// Tables are gone although others of the same schema are there.
+    /// Tables are missing although others of the same schema exist.
     #[error(
         "ClickHouse's data are damaged: the database {database} lacks {tables}, which its schema has. Stop the service and restore a backup of \
          ClickHouse's data; an older one is enough, since what the log still holds is counted again. Without a backup, move ClickHouse's data \
@@ -33,7 +33,7 @@ pub enum DamagedStore {
         /// The missing tables, separated by commas.
         tables: String,
     },
-    /// Stored files are not what was written.
+    /// Stored files differ from what was written.
     #[error(
         "ClickHouse's data are damaged: these parts of the database {database} differ from their checksums: {parts}. Check the disk. Stop the \
          service and restore a backup of ClickHouse's data; an older one is enough, since what the log still holds is counted again. Without \
@@ -63,11 +63,11 @@ pub enum DamagedStore {
 /// Stored bytes up to which [`verify_parts`] reads them all: some seconds of reading.
 const VERIFIED_BYTES_MAX: u64 = 4 << 30;
 
-/// Verification of one table may take so long.
+/// Time limit for the verification of one table.
 const VERIFY_WITHIN: Duration = Duration::from_secs(300);
 
-/// Compares every stored file with its checksum. ClickHouse itself compares blocks of columns only, when it reads them: a flipped bit in the
-/// file that holds a part's number of rows hides rows without an error. A larger store is not read, which one line says.
+/// Compares every stored file with its checksum. ClickHouse itself verifies only blocks of columns, when it reads them: a flipped bit in the file
+/// with a part's number of rows hides rows without an error. A store of more than `VERIFIED_BYTES_MAX` is not verified, and one log line says that.
 ///
 /// # Errors
 /// [`DamagedStore`], or ClickHouse did not answer.
@@ -102,8 +102,8 @@ pub async fn verify_parts(client: &Client, database: &str, timeout: Duration) ->
 /// Parts that an error message names.
 const NAMED_PARTS: usize = 5;
 
-/// Parts that were set aside because they could not be read. A merge that a power loss interrupted leaves one too, but then ClickHouse reads
-/// the parts that it was merged from, so no row is missing.
+/// Parts that ClickHouse set aside because it could not read them. A merge that a power loss interrupted leaves one too, but then ClickHouse reads
+/// the parts that were merged, so no row is missing.
 const BROKEN_PARTS: &str = "SELECT lost.table, lost.path \
      FROM (SELECT * FROM system.detached_parts WHERE database = {database:String} AND startsWith(ifNull(reason, ''), 'broken')) AS lost \
      LEFT JOIN (SELECT * FROM system.parts WHERE active) AS part \
@@ -129,7 +129,7 @@ pub async fn check_store(client: &Client, database: &str, timeout: Duration) -> 
     }
 }
 
-/// The first of these parts, each (table, part), for a message.
+/// The first of these parts as (table, part), for a message.
 fn named(broken: &[(String, String)]) -> String {
     let mut parts: Vec<String> =
         broken.iter().take(NAMED_PARTS).map(|(table, part)| format!("{part} (table {table})")).collect();
@@ -139,7 +139,7 @@ fn named(broken: &[(String, String)]) -> String {
     parts.join(", ")
 }
 
-/// Names of the tables that are there.
+/// Names of the existing tables.
 async fn tables(client: &Client, database: &str) -> anyhow::Result<Vec<String>> {
     let names = client
         .query("SELECT name FROM system.tables WHERE database = {database:String}")
@@ -158,13 +158,13 @@ fn missing_tables(found: &[String]) -> Vec<String> {
     created.filter(|table| !found.contains(table)).collect()
 }
 
-/// Checks the server, creates the database where it is missing, brings it to this program's version, and returns a client of it.
+/// Checks the server, creates the database if it is missing, migrates it to this program's version, and returns a client for it.
 ///
 /// # Errors
-/// [`WrongServer`] where another attempt does not help; the database is newer than this program; or ClickHouse failed.
+/// [`WrongServer`] if a retry does not help; the database is newer than this program; or ClickHouse failed.
 pub async fn prepare(server: &Server, database: &str, timeout: Duration) -> anyhow::Result<Client> {
     check_name(database)?;
-    // The check comes before anything is written.
+    // The check must precede any write.
     in_time(timeout, server.check()).await??;
     migrate(&server.unchecked(), database, timeout).await?;
     in_time(timeout, server.bind()).await??;
@@ -196,10 +196,10 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
     Ok(())
 }
 
-/// Refuses what cannot be the name of a database.
+/// Refuses an invalid name of a database.
 ///
 /// # Errors
-/// It has other characters than letters, digits and underscores, or none.
+/// The name is empty, or has characters other than letters, digits and underscores.
 pub fn check_name(database: &str) -> anyhow::Result<()> {
     if !database.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || database.is_empty() {
         bail!("setting `clickhouse_database` is {database:?}: expected letters, digits and underscores");
@@ -207,11 +207,11 @@ pub fn check_name(database: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of the schema that the database has; 0 where it has none.
+/// The schema version of the database; 0 if it has none.
 async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
     let found = tables(client, database).await?;
     if !found.iter().any(|table| table == "schema_version") {
-        // The first statement of all creates it: without it, migrations would put empty tables into the place of lost ones.
+        // The first statement of all creates it: otherwise migrations would create empty tables in place of lost ones.
         if missing_tables(&found).len() < missing_tables(&[]).len() {
             let tables = missing_tables(&found).join(", ");
             return Err(DamagedStore::Tables { database: database.to_owned(), tables }.into());
@@ -225,7 +225,7 @@ async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
         .context("cannot read the schema's version")
 }
 
-/// One question or statement has `timeout`, however many a new schema takes.
+/// `timeout` applies to each query or statement, however many a new schema takes.
 async fn in_time<T>(timeout: Duration, question: impl Future<Output = T>) -> anyhow::Result<T> {
     match tokio::time::timeout(timeout, question).await {
         Ok(answer) => Ok(answer),

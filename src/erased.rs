@@ -37,7 +37,7 @@ pub struct Noted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {
     version: u32,
-    /// In the order in which they were noted.
+    /// In the order in which they were added.
     pub entries: Vec<Noted>,
 }
 
@@ -70,7 +70,7 @@ impl Erased {
     }
 }
 
-/// Adds an entry to the file of a data directory, with the present time. Without a data directory here it prints what that means.
+/// Adds an entry with the current time to the file of a data directory. If there is no data directory, it prints what that means.
 ///
 /// # Errors
 /// The file cannot be read or written.

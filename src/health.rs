@@ -1,5 +1,5 @@
-//! `/healthz` and `/readyz` of the public listener: a status and one word, from constants. The check runs beside them, so a request takes
-//! no lock and asks nothing. Details are on `metrics_listen` (see [`crate::metrics`]).
+//! `/healthz` and `/readyz` of the public listener: a status and one word, both constants. The check runs in the background, so a request takes no
+//! lock and sends no query. Details are on `metrics_listen` (see [`crate::metrics`]).
 
 pub mod lag;
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-/// Between two checks.
+/// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Whether a role can do its work.
@@ -18,7 +18,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 pub enum Readiness {
     /// It can.
     Ready,
-    /// It can, but a part beside it is away or fails.
+    /// It can, but another part is unavailable or fails.
     Degraded,
     /// An endpoint refuses beacons.
     Refusing,
@@ -31,7 +31,7 @@ impl Readiness {
     pub const ALL: [Readiness; 4] =
         [Readiness::Ready, Readiness::Degraded, Readiness::Refusing, Readiness::Unavailable];
 
-    /// The one word.
+    /// The word in the response.
     pub fn word(self) -> &'static str {
         match self {
             Readiness::Ready => "ready",
@@ -59,7 +59,7 @@ impl Readiness {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The state.
@@ -69,7 +69,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Ready, unless there are reasons against it. Reasons to refuse beacons, or to be unavailable, weigh more.
+    /// Ready if there are no reasons against it. Reasons to refuse beacons, or to be unavailable, take precedence.
     pub fn new(refusal: Readiness, refusing: Vec<String>, degrading: Vec<String>) -> Self {
         let readiness = match (refusing.is_empty(), degrading.is_empty()) {
             (false, _) => refusal,
@@ -80,29 +80,29 @@ impl Finding {
     }
 }
 
-/// What the last check found.
+/// The result of the last check.
 #[derive(Clone)]
 pub struct Health {
     last: Arc<AtomicU8>,
 }
 
 impl Health {
-    /// Begins with `first`.
+    /// Starts with `first`.
     pub fn new(first: Readiness) -> Self {
         Health { last: Arc::new(AtomicU8::new(first as u8)) }
     }
 
-    /// What was found last.
+    /// The last result.
     pub fn get(&self) -> Readiness {
         Readiness::ALL[usize::from(self.last.load(Ordering::Relaxed)).min(Readiness::ALL.len() - 1)]
     }
 
-    /// Notes what was found.
+    /// Stores a result.
     pub fn set(&self, found: Readiness) {
         self.last.store(found as u8, Ordering::Relaxed);
     }
 
-    /// Checks until it is dropped.
+    /// Checks until dropped.
     pub async fn keep(self, check: impl Fn() -> Readiness) {
         loop {
             self.set(check());

@@ -1,7 +1,7 @@
-//! One listener's shell: bounded connections, bounded requests, graceful end. Roles bring routers.
+//! The server of one listener: bounded connections, bounded requests, graceful shutdown. Roles supply the routers.
 //!
-//! [`networks`] bounds the connections of one client, [`stream`] and [`pace`] the memory and time of one connection,
-//! [`request`] refuses what no route may see, and [`connection`] sees to it that every refusal can be read.
+//! [`networks`] bounds the connections of one client, [`stream`] and [`pace`] the memory and time of one connection. [`request`] refuses requests
+//! that no route may receive, and [`connection`] makes sure that the client can read every refusal.
 
 mod connection;
 mod networks;
@@ -28,12 +28,12 @@ const PROCESS_FILES: i32 = rustix::io::Errno::MFILE.raw_os_error();
 /// ENFILE: the machine has none left.
 const SYSTEM_FILES: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
-/// Bounds of the listener.
+/// Limits of the listener.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// Open connections; more wait in the kernel's queue.
     pub connections: usize,
-    /// Open connections of one client network (IPv4 address, IPv6 /56); more are closed. 0: no limit.
+    /// Open connections of one client network (IPv4 address, IPv6 /56); further ones are closed. 0: no limit.
     pub connections_per_network: usize,
     /// Proxies, whose connections are those of many clients: not limited by network.
     pub trusted_proxies: TrustedProxies,
@@ -51,14 +51,14 @@ const BACKLOG: u32 = 4096;
 /// Bytes of each connection's buffer in the kernel, which doubles them. Without a bound a connection has several MiB.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
 
-/// Bytes that the kernel takes beyond those that it may send now. A client that does not read stops its connection after these,
-/// whatever the size of the buffer, so few of its requests are answered, and whether it reads is seen early.
+/// Bytes that the kernel accepts beyond those that it may send now. A client that does not read blocks its connection after these, whatever the
+/// buffer's size. So few of its requests are answered, and a client that does not read is detected early.
 const UNSENT_BYTES: u32 = 16 << 10;
 
-/// Listens on `address`.
+/// Listens on the listen address `address`.
 ///
 /// # Errors
-/// If the port is taken, not allowed, or the machine has no such IP address.
+/// The port is taken or not allowed, or the machine has no such IP address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listener(address).map_err(|error| {
         let advice = match error.kind() {
@@ -81,7 +81,7 @@ fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `shutdown` resolves, then lets open requests end.
+/// Serves until `shutdown` resolves, then lets open requests finish.
 ///
 /// # Errors
 /// None that a client can cause.
@@ -106,7 +106,7 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file descriptors, or a peer that left at once: neither ends the service.
+                    // Out of file descriptors, or a peer that disconnected immediately: neither ends the service.
                     if matches!(error.raw_os_error(), Some(PROCESS_FILES | SYSTEM_FILES)) {
                         tracing::warn!(
                             %error,

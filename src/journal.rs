@@ -1,4 +1,4 @@
-//! `headcount journal salvage`: what can be read of a damaged journal, in a new file.
+//! `headcount journal salvage`: writes the readable records of a damaged journal to a new file.
 
 use crate::say;
 use anyhow::Context;

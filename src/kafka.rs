@@ -1,4 +1,4 @@
-//! A client of Kafka's for short questions: it says nothing by itself, and remembers why nobody answers.
+//! A Kafka client for short requests: it logs nothing, and remembers why no broker answers.
 
 use anyhow::Context;
 use rdkafka::ClientConfig;
@@ -10,8 +10,8 @@ use rdkafka::metadata::Metadata;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Keeps the client's last complaint. librdkafka answers a question that nobody took with "transport failure", and tells only
-/// its log whether it was the password, the certificate or the address.
+/// Stores the client's last log message. librdkafka fails an undelivered request with "transport failure". Only its log says whether the password,
+/// the certificate or the broker's host name was the cause.
 #[derive(Default)]
 pub struct Quiet {
     complaint: Mutex<Option<String>>,
@@ -21,7 +21,7 @@ impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
         if level as i32 <= RDKafkaLogLevel::Info as i32 {
-            // "[thrd:sasl_ssl://kafka1:9093/bootstrap]: " comes before what is worth telling.
+            // The prefix "[thrd:sasl_ssl://kafka1:9093/bootstrap]: " is of no use to the operator.
             let told =
                 message.strip_prefix('[').and_then(|rest| rest.split_once("]: ")).map_or(message, |(_, told)| told);
             *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(told.to_owned());
@@ -35,23 +35,23 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-/// A client for questions, of these settings.
+/// A client for requests with these settings.
 ///
 /// # Errors
-/// librdkafka's words about a setting it does not take.
+/// librdkafka's message about a setting that it rejects.
 pub fn consumer(client: &ClientConfig) -> anyhow::Result<BaseConsumer<Quiet>> {
-    // Without a level of its own the client says no more than the program's `log` level, which is nothing.
+    // Without an explicit level the client follows the program's `log` level, which logs nothing.
     let client = client.clone().set_log_level(RDKafkaLogLevel::Info).to_owned();
     client.create_with_context(Quiet::default()).context("cannot make a Kafka client of these settings")
 }
 
-/// What the brokers tell of a topic.
+/// A topic's metadata from the brokers.
 ///
 /// # Errors
-/// None answered within `patience`, and why.
+/// No broker answered within `patience`, and why.
 pub fn metadata(consumer: &BaseConsumer<Quiet>, topic: &str, patience: Duration) -> anyhow::Result<Metadata> {
     consumer.fetch_metadata(Some(topic), patience).with_context(|| {
-        // Its log waits in the queue that is polled for records.
+        // Log messages wait in the queue that is polled for records.
         for _ in 0..100 {
             let _ = consumer.poll(Duration::ZERO);
         }

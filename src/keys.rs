@@ -1,4 +1,4 @@
-//! Visitor keys: made, shown (never the key itself), taken over from another node; and nodes that have another one noticed.
+//! Visitor keys: creates them, shows facts about them (never the key itself), imports one from another node, and detects nodes with a different one.
 
 use crate::config::commands::KeysCommand;
 use crate::say;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often an endpoint says which key it has, and looks which one others have.
+/// How often an endpoint reports which key it has, and checks which keys others have.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Runs `headcount keys init|show|import`.
@@ -40,7 +40,7 @@ pub fn command(action: &str, matches: &ArgMatches, settings: &KeysCommand) -> an
     Ok(())
 }
 
-/// `2026-11`, or `2026-11-23` where keys live for a day.
+/// `2026-11`, or `2026-11-23` if keys live for a day.
 pub fn period_of(period: VisitorPeriod, key: &ingest::keys::PeriodKey) -> String {
     match period {
         VisitorPeriod::Month => key.begins().month().to_string(),
@@ -53,8 +53,8 @@ struct Others {
     nodes: u64,
 }
 
-/// Tells the other endpoints, by way of ClickHouse, which key this one has, and notices one of another lineage: it would count
-/// visitors a second time. Runs until it is dropped.
+/// Reports through ClickHouse which key this endpoint has, and detects endpoints with a key of another lineage: those would count visitors a second
+/// time. Runs until dropped.
 pub async fn compare<S: Sink>(ingest: Arc<Ingest<S>>, client: Client) {
     let mut node = [0; 8];
     if getrandom::fill(&mut node).is_err() {
@@ -82,8 +82,8 @@ pub async fn compare<S: Sink>(ingest: Arc<Ingest<S>>, client: Client) {
     }
 }
 
-/// Endpoints with another key that have said so since this one's first report, at ClickHouse's time `since`. What was said before may be the last
-/// word of a node that this one replaces, such as itself before its key was lost.
+/// Endpoints with another key that have reported since this one's first report, at ClickHouse's time `since`. Earlier reports may be the last ones of
+/// a node that this one replaces, such as itself before its key was lost.
 async fn others<S: Sink>(
     ingest: &Ingest<S>,
     client: &Client,
@@ -106,7 +106,7 @@ async fn others<S: Sink>(
         .param("node", node)
         .param("fingerprint", fingerprint.0);
     insert.execute().await.context("cannot tell which key is in use")?;
-    // Of the same period only: at its end the nodes step one after another.
+    // Only of the same period: at its end the nodes step one after another.
     let sql = "SELECT uniqExact(node) AS nodes FROM key_in_use FINAL WHERE period = {period:String} AND number = {number:Int64} AND fingerprint != {fingerprint:UInt64} \
                AND seen > now('UTC') - INTERVAL 2 MINUTE AND toUInt32(seen) > {first:UInt32}";
     let query = client

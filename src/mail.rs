@@ -1,9 +1,9 @@
-//! Reports by mail: once a month, to the addresses that a project names (`headcount project set SLUG --mail ADDRESS`).
+//! Reports by mail: once a month, to the e-mail addresses that a project has (`headcount project set SLUG --mail ADDRESS`).
 //!
-//! A mail carries figures: as text, and as HTML that asks nobody for anything. It says nothing back to us, no picture and no link of
-//! its own for each recipient.
+//! A mail carries figures as text, and as HTML that loads nothing. It does not track recipients: it has no picture, and no link that differs between
+//! recipients.
 //!
-//! What has gone out is noted after the mail server has taken it. A process that is killed in between sends that one mail again, with
+//! A delivery is recorded after the mail server has accepted the mail. If the process is killed in between, the next one sends that mail again with
 //! the same Message-ID; the other order would lose it. Set `smtp_url` on one process of a deployment: two might both send.
 
 use crate::config::MailSettings;
@@ -23,17 +23,17 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether something is to be sent.
+/// Interval between two checks for mails to send.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How long after a month's end its reports are still sent; whoever asks for mail later gets the next.
+/// How long after a month's end its reports are still sent; recipients added later start with the next report.
 const WITHIN: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// How long until a mail that was not taken is tried again at first; each time twice as long, up to [`LONGEST_PAUSE`].
+/// Pause before the first retry of a mail that was not accepted; it doubles each time, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = EVERY;
 const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 
-/// The pause after a refusal for good, as of an address that is none: whoever mends it waits no longer than a day.
+/// Pause after a permanent refusal, such as of an invalid e-mail address: after a fix the mail is sent within a day.
 const REFUSED_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a mail server may take for one mail.
@@ -44,10 +44,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct MailConfig {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
-    /// Where the reports are, for the link; none where that is not told.
+    /// Base URL of the reports, for the link; none if it is not configured.
     public_url: Option<String>,
     after: Duration,
-    /// What became of mails since the start.
+    /// Outcomes of mails since the start.
     pub metrics: MailMetrics,
 }
 
@@ -66,7 +66,7 @@ impl Default for MailMetrics {
 }
 
 impl MailMetrics {
-    /// Counts an attempt. One that failed is repeated soon, one that was refused for good after a day.
+    /// Counts an attempt. A failed one is retried soon, a permanently refused one after a day.
     fn note(&self, outcome: &Result<(), Untaken>) {
         let outcome = match outcome {
             Ok(()) => "sent",
@@ -85,7 +85,7 @@ impl MailMetrics {
 impl MailConfig {
     /// `url` as `smtp://user:password@host:587?tls=required`, or `smtps://…`.
     pub fn new(url: &str, from: &str, public_url: Option<&str>, after: Duration) -> anyhow::Result<Self> {
-        // Neither error repeats the URL, which has a password.
+        // Neither error repeats the URL, which contains a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .map_err(|_| {
                 anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…")
@@ -112,7 +112,7 @@ struct Due {
 /// Why a mail did not go out.
 #[derive(Debug, thiserror::Error)]
 enum Untaken {
-    /// The server's code alone: its words may name the recipient.
+    /// The server's code alone: its text may name the recipient.
     #[error("the mail server refused it with {0}")]
     Refused(lettre::transport::smtp::response::Code),
     #[error("the mail server did not take it")]
@@ -128,7 +128,7 @@ impl Untaken {
         error.status().map_or_else(|| Untaken::Smtp(error), Untaken::Refused)
     }
 
-    /// Whether the same would happen again.
+    /// Whether a retry would fail in the same way.
     fn is_final(&self) -> bool {
         match self {
             Untaken::Refused(code) => {
@@ -139,7 +139,7 @@ impl Untaken {
         }
     }
 
-    /// Whether it is the server that is away, whoever the mail is for.
+    /// Whether the mail server is unavailable, whoever the recipient is.
     fn is_away(&self) -> bool {
         match self {
             // 421: it is closing.
@@ -151,15 +151,15 @@ impl Untaken {
     }
 }
 
-/// One mail: of which month and project, to whom.
+/// One mail: its month, project and recipient.
 type Mail = (Month, String, String);
 
-/// Mails that were not taken, and when each is tried again.
+/// Mails that were not accepted, and when each is retried.
 #[derive(Default)]
 struct Waiting(BTreeMap<Mail, (Duration, Instant)>);
 
 impl Waiting {
-    /// Forgets those of other months: nobody tries them any more.
+    /// Drops the entries of other months, which are not retried any more.
     fn only(&mut self, month: Month) {
         self.0.retain(|(of, ..), _| *of == month);
     }
@@ -179,7 +179,7 @@ impl Waiting {
     }
 }
 
-/// Sends what is due, until it is dropped. What fails is tried again, less and less often.
+/// Sends the due mails until dropped. Failures are retried with growing pauses.
 pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
     let mut failing = false;
     let mut waiting = Waiting::default();
@@ -204,7 +204,7 @@ pub async fn keep(client: Client, mail: MailConfig, reports: Reports) {
     }
 }
 
-/// Who has not got the month's report; of one project, if any is named.
+/// Recipients who have not got the month's report; `slug` limits them to one project.
 async fn due(client: &Client, month: Month, slug: Option<&str>) -> anyhow::Result<Vec<Due>> {
     let sql = "SELECT slug, arrayFilter(address -> (slug, address) NOT IN \
                (SELECT project, recipient FROM delivery FINAL WHERE month = toDate({month:UInt16})), recipients) AS recipients \
@@ -214,8 +214,8 @@ async fn due(client: &Client, month: Month, slug: Option<&str>) -> anyhow::Resul
     due.await.context("cannot ask who gets reports by mail")
 }
 
-/// Sends last month's reports to whoever has not got them. Returns how many mails were taken; what one project or recipient fails at
-/// keeps nobody else waiting, and a server that is away is not asked for each of them.
+/// Sends last month's reports to the recipients who have not got them, and returns how many mails were accepted. A failure of one project or
+/// recipient delays no other. If the mail server is unavailable, the remaining mails are not attempted.
 async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting: &mut Waiting) -> anyhow::Result<u64> {
     let month = reports.running().previous();
     let ended = (reports.now() - month.end_hour().start()).to_std().unwrap_or_default();
@@ -233,7 +233,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
         let Ok(project) = slug.parse::<ProjectSlug>() else { continue };
         let [text, html] = match report::for_people(reports, &project, month.into()).await {
             Ok(written) => written,
-            // Nothing was ever counted for it: there is nothing to send.
+            // Nothing was ever counted for this project, so there is nothing to send.
             Err(problem) if problem.status == 404 => continue,
             Err(problem) => {
                 failure = Some(report::told(&problem).context(format!("the report of {project}")));
@@ -241,7 +241,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
             }
         };
         for recipient in recipients {
-            // Much may have happened since the pass began: the project erased, its addresses changed, the report sent.
+            // Since the pass started, the project may have been erased, its e-mail addresses changed, or the report sent.
             match due(client, month, Some(&slug)).await {
                 Ok(now) if now.iter().any(|of| of.recipients.contains(&recipient)) => {}
                 Ok(_) => continue,
@@ -262,7 +262,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
                     match note(client, &project, month, &recipient).await {
                         Ok(()) => waiting.taken(&to),
                         Err(error) => {
-                            // It is out, and nothing but this process knows: not once more a minute later.
+                            // The mail is sent, but only this process knows: without this entry it would be sent again a minute later.
                             waiting.untaken(&to, true, Instant::now());
                             failure = Some(error);
                         }
@@ -304,7 +304,7 @@ fn message(
 ) -> anyhow::Result<Message> {
     let link = mail.public_url.as_ref().map(|url| format!("{url}/projects/{project}/{month}"));
     let text = link.map_or_else(|| text.to_owned(), |link| format!("{text}\n{link}\n"));
-    // The same mail has the same id, so that one sent twice is shown once.
+    // The same mail has the same id, so that a mail client shows a repeated mail once.
     let id = blake3::hash(format!("{project} {month} {recipient}").as_bytes()).to_hex();
     let domain = mail.from.email.domain();
     Message::builder()
@@ -320,7 +320,7 @@ fn message(
         .context("cannot make a mail of it")
 }
 
-/// As a row, not as text of a question: what ClickHouse says of a question that it refuses may repeat it.
+/// Inserted as a row, not as text of a query: ClickHouse's error about a refused query may repeat its text.
 async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &str) -> anyhow::Result<()> {
     let row = DeliveryRow {
         project: project.to_string(),

@@ -1,11 +1,11 @@
 //! headcount: counts page views and visitors of documentation sites without being able to tell who the visitors are.
 //!
-//! `main` only dispatches: command line → role. Roles live in the crates `ingest`, `aggregate`, `query`;
-//! what joins them on one machine in [`serve`] and [`embedded`].
+//! `main` only dispatches: command line → role. Roles are implemented in the crates `ingest`, `aggregate` and `query`; [`serve`] and [`embedded`]
+//! combine them on one machine.
 
-// What only an absent role calls is no mistake.
+// Code that only an absent role calls is not an error.
 #![cfg_attr(not(all(feature = "kafka", feature = "mail")), allow(dead_code))]
-// `say!` and `complain!` instead: a reader of the output that went away is no reason to panic.
+// `say!` and `complain!` instead: a closed pipe is no reason to panic.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod audit;
@@ -50,19 +50,18 @@ use config::{CommandLine, take};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// A beacon makes some thirty small allocations; this allocator makes them cheaper than the system's, and returns what
-/// a burst took.
+/// A beacon makes some thirty small allocations; this allocator makes them cheaper than the system's, and returns memory after a burst.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A panic tells where, and only what was written into the program: a formatted message may hold somebody's address or agent (slicing a
+/// A panic reports its location and only text that is part of the program: a formatted message may contain an IP address or a user agent (slicing a
 /// string prints the string).
 fn tell_no_values() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let said = panic.payload().downcast_ref::<&'static str>().copied();
         let said = said.unwrap_or("its message has values, and is not printed");
-        // Through the log, so that a place where a panic is caught again and again (redb on a damaged file) is one line with a count.
+        // Logged, so that a panic that is caught repeatedly at one place (redb on a damaged file) is one line with a count.
         if tracing::dispatcher::has_been_set() {
             tracing::error!("headcount panicked at {place}: {said}");
         } else {
@@ -74,7 +73,7 @@ fn tell_no_values() {
 fn main() -> ExitCode {
     tell_no_values();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    // Before any runtime: the engine takes this thread and makes its own.
+    // Before any runtime is started: the engine takes this thread and creates its runtime.
     if arguments.get(1).is_some_and(|command| command == "engine-child") {
         let matches = cli::command().get_matches_from(arguments);
         shell::keep_files_private();
@@ -89,11 +88,11 @@ fn main() -> ExitCode {
     match parsed.and_then(|line| run(&line)).and_then(|code| shell::output::finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
-            // One line per cause: what was attempted, then why it failed.
+            // One line per cause: first the attempt, then why it failed.
             let causes = shell::causes(&error);
             complain!("headcount: {}", causes[0]);
             causes[1..].iter().for_each(|cause| complain!("  because: {cause}"));
-            // An audit that could not be made is no audit that found differences.
+            // An audit that failed differs from an audit that found differences.
             if is_audit { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -101,7 +100,7 @@ fn main() -> ExitCode {
 
 fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
     let (name, matches) = line.matches.subcommand().context("no command given")?;
-    // Reports are for others to read; what else is written is not.
+    // Reports are written for other users to read; other output is not.
     if !matches!(name, "report" | "config") {
         shell::keep_files_private();
     }
@@ -137,7 +136,7 @@ fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
         "keys" => keys::command(action, leaf, &take::<KeysCommand>(leaf)?)?,
         "report" => block_on(report::command(leaf, &take::<ReportCommand>(leaf)?))?,
         "config" => {
-            // Mistakes of several settings together are errors here, too.
+            // Invalid combinations of settings are errors here, too.
             take::<AllSettings>(leaf)?.serve.check()?;
             shell::output::print(format_args!("{}", config::describe(line)));
         }
@@ -183,7 +182,7 @@ fn role(name: &str, line: &CommandLine, leaf: &ArgMatches) -> anyhow::Result<()>
     }
 }
 
-/// Runs `headcount rebuild` or `headcount audit`, whose exit code says whether there are differences.
+/// Runs `headcount rebuild` or `headcount audit`, whose exit code shows whether there are differences.
 fn audited(name: &str, line: &CommandLine, leaf: &ArgMatches) -> anyhow::Result<ExitCode> {
     let settings: AuditCommand = take(leaf)?;
     start_logging(&settings.logging, line)?;

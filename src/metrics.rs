@@ -1,5 +1,5 @@
-//! The listener of `metrics_listen`: `/metrics` for Prometheus and `/readyz` with all details, for the operator. It is a listener of its
-//! own, so that nothing of the public one leads there, whatever proxy is in front and whoever the peer is.
+//! The listener of `metrics_listen`, for the operator: `/metrics` for Prometheus, and `/readyz` with all details. It is a separate listener, so no
+//! request to the public one reaches it, whatever proxy is in front and whoever the peer is.
 
 pub mod reports;
 pub mod scrape;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 /// Concurrent connections: a scraper, and an operator or two.
 const CONNECTIONS: usize = 64;
 
-/// The bound listener, or none where it is switched off.
+/// The bound listener, or none if it is switched off.
 pub struct MetricsListener {
     listener: Option<TcpListener>,
     http: HttpConfig,
@@ -32,15 +32,15 @@ impl MetricsListener {
     /// Binds the listen address of the setting.
     ///
     /// # Errors
-    /// As of [`MetricsListener::bind_to`].
+    /// As for [`MetricsListener::bind_to`].
     pub async fn bind(connections: &ConnectionSettings, operator: &OperatorSettings) -> anyhow::Result<Self> {
         Self::bind_to(connections, operator.metrics_listen.0).await
     }
 
-    /// Binds `address`, if there is one.
+    /// Binds the listen address `address`, if there is one.
     ///
     /// # Errors
-    /// It cannot be listened on.
+    /// It cannot be bound.
     pub async fn bind_to(connections: &ConnectionSettings, address: Option<SocketAddr>) -> anyhow::Result<Self> {
         let http = HttpConfig { connections: CONNECTIONS, ..connections.http() };
         let Some(address) = address else { return Ok(MetricsListener { listener: None, http }) };
@@ -53,7 +53,7 @@ impl MetricsListener {
         Ok(MetricsListener { listener: Some(listener), http })
     }
 
-    /// Where it listens, as the log shows it.
+    /// The listen address, for the log.
     pub fn address(&self) -> String {
         let address = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
         address.map_or_else(|| "off".to_owned(), |address| address.to_string())
@@ -62,7 +62,7 @@ impl MetricsListener {
     /// Serves until `shutdown` resolves; without a listener it only waits for that.
     ///
     /// # Errors
-    /// As of [`http::serve`].
+    /// As for [`http::serve`].
     pub async fn serve(self, routes: Router, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         match self.listener {
             Some(listener) => http::serve(self.http, listener, routes, shutdown).await,
@@ -84,7 +84,7 @@ pub fn scraped(registry: &mut Registry, metrics: impl Fn(&mut Scrape<'_>) -> fmt
     registry.register_collector(Box::new(Scraped(metrics)));
 }
 
-/// `/metrics` of `registry`; `/readyz` with what `ready` says, as JSON: its details, and the members `ready`, `state` (the word) and
+/// `/metrics` of `registry`, and `/readyz` with the result of `ready` as JSON: its details, and the members `ready`, `state` (the word) and
 /// `reasons`.
 pub fn routes(
     registry: Registry,

@@ -1,4 +1,4 @@
-//! What `GET /privacy` says, from the running configuration.
+//! The content of `GET /privacy`, from the running configuration.
 
 use crate::config::privacy::PrivacySettings;
 use crate::keys;
@@ -29,7 +29,7 @@ fn facts(settings: &PrivacySettings) -> anyhow::Result<PrivacyFacts> {
     })
 }
 
-/// For a process that serves reports only.
+/// For a process that only serves reports.
 pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<Asked> {
     let facts = facts(settings)?;
     Ok(Arc::new(move || facts.clone()))
@@ -39,7 +39,7 @@ pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<Asked> {
 pub fn of_endpoint<S: Sink>(settings: &PrivacySettings, ingest: Arc<Ingest<S>>) -> anyhow::Result<Asked> {
     let facts = facts(settings)?;
     Ok(Arc::new(move || {
-        // A key that cannot be replaced is told by `/readyz`; nothing is said of it here.
+        // `/readyz` reports a key that cannot be replaced; this page does not.
         let key = ingest.key().ok().map(|(period, key)| KeyFacts {
             lives_for: period.name(),
             period: keys::period_of(period, &key),

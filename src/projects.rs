@@ -26,7 +26,7 @@ mod erase;
 mod rules;
 mod settings;
 
-/// What the registry holds of a project.
+/// The registry's settings of a project.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredProject")]
 pub struct Registered {
@@ -34,9 +34,9 @@ pub struct Registered {
     pub hosts: Vec<Host>,
     /// Patterns of paths whose wildcards are masked.
     pub mask: Vec<String>,
-    /// Patterns of paths that are kept as they are.
+    /// Patterns of paths that are stored unchanged.
     pub keep: Vec<String>,
-    /// Query parameters that tell pages apart.
+    /// Query parameters that distinguish pages.
     pub query: Vec<String>,
     /// Whether paths are stored without a trailing slash.
     pub strip_trailing_slash: bool,
@@ -44,7 +44,7 @@ pub struct Registered {
     pub strip_html: bool,
     /// Networks whose views are not counted.
     pub ignore_networks: Vec<String>,
-    /// What other counters call the project.
+    /// The project's names in other counters.
     pub aliases: Vec<String>,
 }
 
@@ -82,15 +82,15 @@ impl From<StoredProject> for Registered {
     }
 }
 
-/// What the registry holds.
+/// All projects of the registry.
 pub type Registry = BTreeMap<ProjectSlug, Registered>;
 
-/// The registry as the endpoint looks things up in it.
+/// The registry, indexed for the endpoint's look-ups.
 pub fn indexed(registry: &Registry) -> ProjectSnapshot {
-    // One without hosts is known by a pattern, and only has settings here: its pages' hosts stay the pattern's.
+    // A project without hosts is admitted by a host pattern and has only settings here: its hosts remain those of the pattern.
     let registered = registry.iter().filter(|(_, project)| !project.hosts.is_empty());
     let hosts = registered.map(|(slug, project)| (slug.clone(), project.hosts.clone())).collect();
-    // Written by us; a pattern that no longer reads is one that masks nothing, and is told when it is read.
+    // Written by headcount; a pattern that no longer parses masks nothing, and is logged when the registry is read.
     let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     let rules = registry.iter().map(|(slug, project)| {
         let rules = PathRules {
@@ -116,10 +116,10 @@ pub fn indexed(registry: &Registry) -> ProjectSnapshot {
 /// Values of a project's column `removed`.
 const COUNTED: u8 = 0;
 const REMOVED: u8 = 1;
-/// And its figures are to be gone.
+/// Removed, and its figures must be erased.
 const ERASED: u8 = 2;
 
-/// A project with nothing but its slug and what a copy of an earlier version says of it.
+/// A project with only its slug and the settings in a copy of an earlier version.
 pub fn row_of(slug: &ProjectSlug, project: &Registered) -> ProjectRow {
     ProjectRow {
         hosts: project.hosts.iter().map(|host| host.as_str().to_owned()).collect(),
@@ -135,7 +135,7 @@ pub fn row_of(slug: &ProjectSlug, project: &Registered) -> ProjectRow {
 /// How often the endpoint reads the registry.
 pub const REFRESH: Duration = Duration::from_secs(2);
 
-/// The line that a project's pages need, and where it belongs.
+/// The line that a project's pages need, and where to paste it.
 fn line_to_paste(settings: &ProjectCommand, slug: &ProjectSlug) -> anyhow::Result<String> {
     let (origin, whose) = match settings.public.url() {
         Some(url) => (url, ""),
@@ -147,7 +147,7 @@ fn line_to_paste(settings: &ProjectCommand, slug: &ProjectSlug) -> anyhow::Resul
 
 /// Runs `headcount project add|list|set|alias|remove|rules|erase`.
 pub async fn command(action: &str, matches: &ArgMatches, settings: &ProjectCommand) -> anyhow::Result<()> {
-    // Checked before the service is looked for: a typo is a typo, running or not.
+    // Checked before the service is searched for, so that a typo is reported whether the service runs or not.
     let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
         Some(text) => Some(text.parse::<ProjectSlug>().with_context(|| format!("{text:?} cannot be a project"))?),
         None => None,
@@ -271,7 +271,7 @@ async fn list(client: &Client, data: &Path) -> anyhow::Result<()> {
     let rows = read_rows(client).await?;
     let registry = registry_of(&rows);
     let mut admitted = with_figures(client).await?;
-    // What this endpoint admitted may have no figures yet.
+    // Projects that this endpoint admitted may have no figures yet.
     admitted.extend(Snapshot::new(&data.join(ADMITTED)).load::<Vec<ProjectSlug>>());
     admitted.retain(|slug| rows.iter().all(|row| row.slug != slug.as_str()));
     admitted.sort_unstable();
@@ -297,9 +297,9 @@ async fn list(client: &Client, data: &Path) -> anyhow::Result<()> {
 /// Removes a project's figures and settings, and revokes its tokens. Returns how many tables had rows of it.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize> {
-    // First the registry: from here on nothing of it is accepted, and what comes back is removed.
+    // The registry first: from here on none of the project's beacons is accepted, and rows that come back are removed.
     put(client, slug, |row| {
         row.removed = ERASED;
         row.hosts = Vec::new();
@@ -311,11 +311,11 @@ pub async fn erase(client: &Client, slug: &ProjectSlug) -> anyhow::Result<usize>
     retention::remove(client, slug).await
 }
 
-/// Erases a project that was erased at `erased` (Unix time, ms) and that a backup brought back. If it was registered again since, its settings
-/// and tokens stay.
+/// Erases a project that was erased at `erased` (Unix time, ms) and that a backup restored. If it was registered again since, its settings and tokens
+/// stay.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn erase_again(client: &Client, slug: &ProjectSlug, erased: u64) -> anyhow::Result<usize> {
     match row(client, slug).await? {
         Some(row) if row.removed != ERASED && row.revision > erased => retention::remove(client, slug).await,
@@ -325,7 +325,7 @@ pub async fn erase_again(client: &Client, slug: &ProjectSlug, erased: u64) -> an
 /// The copy on disk of the names that host patterns admitted, in the data directory.
 pub const ADMITTED: &str = "admitted.json";
 
-/// Whether reports of the project can be there: it is registered, or was, or has figures.
+/// Whether the project may have reports: it is registered, or was, or has figures.
 pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<bool> {
     match row(client, slug).await? {
         Some(row) => Ok(row.removed != ERASED),
@@ -333,10 +333,10 @@ pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<boo
     }
 }
 
-/// The ClickHouse that the configuration names, or the embedded one that runs on the data directory.
+/// The URL of the configured ClickHouse, or of the embedded one that runs on the data directory.
 ///
 /// # Errors
-/// None is named, and none runs on the data directory.
+/// None is configured, and none runs on the data directory.
 pub async fn clickhouse_url(store: &StoreSettings) -> anyhow::Result<String> {
     let engine = store.engine();
     let told = std::fs::File::open(engine.data_dir.join("engine.json"));
@@ -359,7 +359,7 @@ pub async fn clickhouse_url(store: &StoreSettings) -> anyhow::Result<String> {
 /// A client of the prepared database.
 ///
 /// # Errors
-/// As of [`clickhouse_url`] and [`database::prepare`].
+/// As for [`clickhouse_url`] and [`database::prepare`].
 pub async fn connect(store: &StoreSettings) -> anyhow::Result<Client> {
     let server = store.server(&clickhouse_url(store).await?);
     database::prepare(&server, store.database(), store.timeout()).await
@@ -371,7 +371,7 @@ async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<Proje
     query.fetch_optional::<ProjectRow>().await.context("cannot read the registry of projects")
 }
 
-/// A project with nothing set.
+/// A project with default settings.
 fn new_row(slug: &str) -> ProjectRow {
     ProjectRow {
         slug: slug.to_owned(),
@@ -401,7 +401,7 @@ async fn put(client: &Client, slug: &ProjectSlug, change: impl FnOnce(&mut Proje
     storage::insert(client, "project", &[row]).await.context("cannot store the project")
 }
 
-/// Reads the registry. Rows that are no valid projects (written by hand) are left out and logged.
+/// Reads the registry. Invalid rows (written by hand) are skipped and logged.
 pub async fn read(client: &Client) -> anyhow::Result<Registry> {
     Ok(registry_of(&read_rows(client).await?))
 }
@@ -412,7 +412,7 @@ pub async fn read_rows(client: &Client) -> anyhow::Result<Vec<ProjectRow>> {
     Ok(in_time(Work::Registry.timeout(), "reading the registry of projects", query.fetch_all::<ProjectRow>()).await?)
 }
 
-/// The projects that are counted. Rows that are no valid projects are left out and logged.
+/// The projects that are counted. Invalid rows are skipped and logged.
 pub fn registry_of(rows: &[ProjectRow]) -> Registry {
     let mut registry = Registry::new();
     for row in rows.iter().filter(|row| row.removed == COUNTED) {
@@ -446,12 +446,12 @@ pub fn registry_of(rows: &[ProjectRow]) -> Registry {
     registry
 }
 
-/// Projects that are not to be counted, whatever a host pattern says.
+/// Projects that must not be counted, whatever the host patterns admit.
 pub fn removed_of(rows: &[ProjectRow]) -> Vec<ProjectSlug> {
     rows.iter().filter(|row| row.removed > COUNTED).filter_map(|row| row.slug.parse().ok()).collect()
 }
 
-/// Names that host patterns admitted once: those that have figures. They need not be admitted again after a restart.
+/// Names that host patterns once admitted: those with figures. They need not be admitted again after a restart.
 pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
     let query = client
         .query("SELECT DISTINCT project FROM site_hourly UNION DISTINCT SELECT DISTINCT project FROM month_closed");
@@ -461,7 +461,7 @@ pub async fn with_figures(client: &Client) -> anyhow::Result<Vec<ProjectSlug>> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// A copy on disk of what the endpoint must know before ClickHouse has been asked.
+/// A copy on disk of the data that the endpoint needs before it has queried ClickHouse.
 pub struct Snapshot {
     path: PathBuf,
 }
@@ -472,7 +472,7 @@ impl Snapshot {
         Snapshot { path: path.to_owned() }
     }
 
-    /// What was written last; empty where nothing was, or it does not read back.
+    /// The last content; empty if nothing was written, or if it cannot be decoded.
     pub fn load<T: DeserializeOwned + Default>(&self) -> T {
         let Ok(text) = std::fs::read_to_string(&self.path) else { return T::default() };
         serde_json::from_str(&text).unwrap_or_else(|error| {
@@ -481,7 +481,7 @@ impl Snapshot {
         })
     }
 
-    /// Where it is stored.
+    /// The copy's path.
     pub fn path(&self) -> &Path {
         &self.path
     }

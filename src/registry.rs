@@ -1,5 +1,5 @@
-//! The endpoint's copy of the registry on disk: projects, their settings, and tokens. It lets the endpoint start without ClickHouse, and
-//! outlives ClickHouse's data.
+//! The endpoint's copy of the registry on disk: projects, their settings, and tokens. With it the endpoint starts without ClickHouse, and the
+//! registry outlives ClickHouse's data.
 
 use crate::projects::{self, Registry, Snapshot};
 use crate::shell::chain;
@@ -17,7 +17,7 @@ use storage::{Work, in_time};
 /// Version of the copy's format. Version 1 had no number: it was a map from slugs to hosts, or to hosts and rules of paths.
 const VERSION: u32 = 2;
 
-/// Every row of the registry. Of tokens it has the hashes, never a token.
+/// Every row of the registry. It has the hashes of tokens, never a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     version: u32,
@@ -35,34 +35,34 @@ enum Stored {
     Version1(Registry),
 }
 
-/// The number that the copy begins with. A project of version 1 may be called `version`, but is no number.
+/// The version number at the start of the copy. A project of version 1 may be called `version`, but is not a number.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// The copy is one of a newer version.
+/// A newer version wrote the copy.
 #[derive(Debug, thiserror::Error)]
 #[error("its format is {0}, this program knows {VERSION}: it was written by a newer headcount")]
 struct NewerCopy(u32);
 
 impl Contents {
-    /// What ClickHouse holds.
+    /// Reads the registry from ClickHouse.
     ///
     /// # Errors
-    /// ClickHouse refused or went away.
+    /// ClickHouse refused, or is unavailable.
     pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let tokens = client.query("SELECT ?fields FROM token FINAL ORDER BY id");
         let tokens = in_time(Work::Registry.timeout(), "reading the tokens", tokens.fetch_all::<TokenRow>()).await?;
         Ok(Contents { version: VERSION, projects: projects::read_rows(client).await?, tokens })
     }
 
-    /// The content of a copy.
+    /// Decodes a copy.
     ///
     /// # Errors
-    /// It is no copy, or one of a newer format.
+    /// It is not a copy, or one of a newer format.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        // First of all: what a newer version stores may have any form.
+        // Checked first: a newer version's data may have any form.
         if let Ok(Versioned { version }) = serde_json::from_str(text)
             && version > VERSION
         {
@@ -81,7 +81,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Whether there is no row: no project was ever registered, and no token made. Removed projects leave a row.
+    /// Whether there is no row: no project was ever registered, and no token created. Removed projects leave a row.
     pub fn is_empty(&self) -> bool {
         self.projects.is_empty() && self.tokens.is_empty()
     }
@@ -119,10 +119,10 @@ impl Contents {
         }
     }
 
-    /// Stores the rows in ClickHouse. Rows that are there in a newer revision stay active.
+    /// Stores the rows in ClickHouse. Rows that have a newer revision there stay active.
     ///
     /// # Errors
-    /// ClickHouse refused or went away.
+    /// ClickHouse refused, or is unavailable.
     pub async fn restore(&self, client: &Client) -> anyhow::Result<()> {
         let stored = async {
             storage::insert(client, "project", &self.projects).await?;
@@ -139,10 +139,10 @@ pub struct RegistryCopy {
 }
 
 impl RegistryCopy {
-    /// Opens the copy in a data directory. One that cannot be read is logged, and stops the start only if ClickHouse has no registry either.
+    /// Opens the copy in a data directory. An unreadable copy is logged, and prevents the start only if ClickHouse has no registry either.
     ///
     /// # Errors
-    /// A newer version wrote the copy, so that this one would replace it with less than it has.
+    /// A newer version wrote the copy, so this one would replace it with less data than it has.
     pub fn open(data: &Path) -> anyhow::Result<Self> {
         let path = data.join("projects.json");
         let found = match std::fs::read_to_string(&path) {
@@ -165,19 +165,19 @@ impl RegistryCopy {
         Ok(RegistryCopy { file: Snapshot::new(&path), found })
     }
 
-    /// The projects that it has, as the endpoint needs them.
+    /// The projects of the copy, indexed for the endpoint.
     pub fn index(&self) -> ingest::projects::ProjectSnapshot {
         let rows = self.found.as_ref().map_or(&[][..], |contents| &contents.projects);
         projects::indexed(&projects::registry_of(rows)).without(projects::removed_of(rows))
     }
 
-    /// What [`RegistryCheck`] compares ClickHouse with.
+    /// The comparison of ClickHouse with the copy, as of its opening.
     pub fn check(&self, is_of_this_store: bool, recover: bool) -> RegistryCheck {
         RegistryCheck { path: self.file.path().to_owned(), found: self.found.clone(), is_of_this_store, recover }
     }
 }
 
-/// ClickHouse has no registry although the copy has one. Every other error of the check may pass.
+/// ClickHouse has no registry although the copy has one. Other errors of the check may be temporary.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RegistryLost(String);
@@ -187,13 +187,13 @@ pub struct RegistryLost(String);
 pub struct RegistryCheck {
     path: PathBuf,
     found: Result<Contents, String>,
-    /// Whether the copy and ClickHouse's data are stored in one data directory, so that a newer row of the copy is one that ClickHouse lost.
+    /// Whether the copy and ClickHouse's data are stored in one data directory. If so, ClickHouse has lost each row that is newer in the copy.
     is_of_this_store: bool,
     /// Whether to restore the copy if ClickHouse has no registry.
     recover: bool,
 }
 
-/// What [`RegistryCheck::decide`] found.
+/// The result of [`RegistryCheck::decide`].
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     /// Nothing is to be done.
@@ -205,15 +205,15 @@ enum Decision {
 }
 
 impl RegistryCheck {
-    /// Whether `--recover` was given.
+    /// Whether `--recover` is set.
     pub fn recovers(&self) -> bool {
         self.recover
     }
 
-    /// Compares, and restores rows where it may.
+    /// Compares, and restores rows if it may.
     ///
     /// # Errors
-    /// [`RegistryLost`] if ClickHouse has no registry although the copy has one, and `--recover` was not given; or ClickHouse failed.
+    /// [`RegistryLost`] if ClickHouse has no registry although the copy has one, and `--recover` is not set; or ClickHouse failed.
     pub async fn run(&self, client: &Client) -> anyhow::Result<()> {
         let store = Contents::read(client).await?;
         match self.decide(&store) {
@@ -260,8 +260,8 @@ impl RegistryCheck {
     }
 }
 
-/// Keeps the endpoint's copy of the registry up to date, in memory and on disk, until `stop` resolves, and reads it once more then. An empty registry of ClickHouse never replaces a
-/// copy that has rows: that is a loss of data.
+/// Updates the endpoint's copy of the registry, in memory and on disk, until `stop` resolves, and reads the registry a last time then. An empty
+/// registry in ClickHouse never replaces a copy that has rows: that is a loss of data.
 pub async fn refresh_registry<S: ingest::sink::Sink>(
     ingest: Arc<Ingest<S>>,
     client: Client,
@@ -302,7 +302,7 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
                 }
             }
         }
-        // Names that patterns admitted outlive a restart: in a file, and in what has been counted of them.
+        // Names that patterns admitted survive a restart: in a file, and in the figures of their projects.
         if !seeded && let Ok(known) = projects::with_figures(&client).await {
             ingest.projects.admit_known(known);
             seeded = true;
@@ -319,13 +319,13 @@ pub async fn refresh_registry<S: ingest::sink::Sink>(
         }
         tokio::select! {
             () = tokio::time::sleep(projects::REFRESH) => {}
-            // A change of the last seconds is to be in the copy, too.
+            // A change in the last seconds must be in the copy, too.
             () = &mut stop => is_last = true,
         }
     }
 }
 
-/// Whether ClickHouse lost its registry: it has no row, and the last one that was read had some, or the copy has, or may have.
+/// Whether ClickHouse lost its registry: it has no row, but the last registry read had some, or the copy has, or the copy is unreadable and may have.
 fn is_lost(contents: &Contents, known: Option<&Contents>, copy: &RegistryCopy) -> bool {
     let had_rows = match (known, &copy.found) {
         (Some(known), _) => !known.is_empty(),
@@ -336,7 +336,7 @@ fn is_lost(contents: &Contents, known: Option<&Contents>, copy: &RegistryCopy) -
 }
 
 fn replace<S: ingest::sink::Sink>(ingest: &Ingest<S>, copy: &RegistryCopy, contents: &Contents) {
-    // The copy first: a client that was answered by the new registry must be answered so after a crash, too.
+    // The copy first: after a crash, clients must get the same responses as from the new registry.
     if let Err(error) = copy.file.store(contents) {
         tracing::warn!(error = crate::shell::chain(&error), "the registry's copy on disk is out of date");
     }
@@ -398,7 +398,7 @@ mod tests {
         let store = contents(&[project("docs", 0, 5), project("old", 0, 2)], &[token("a", 0, 3), token("b", 0, 4)]);
         let newer = contents(&[project("docs", 2, 9), project("late", 0, 8)], &[token("a", 1, 7)]);
         assert_eq!(check(Ok(copy.clone()), true, false).decide(&store), Decision::Restore(newer));
-        // The copy of an endpoint elsewhere may be of another ClickHouse.
+        // The copy of an endpoint on another machine may belong to another ClickHouse.
         assert_eq!(check(Ok(copy), false, true).decide(&store), Decision::GoOn);
         assert_eq!(check(Ok(store.clone()), true, true).decide(&store), Decision::GoOn);
         assert_eq!(check(Err("damaged".to_owned()), true, false).decide(&store), Decision::GoOn);

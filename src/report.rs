@@ -10,10 +10,10 @@ use clap::ArgMatches;
 use query::{PagesRequest, Problem, ReportStore, Reports, Span};
 use schemas::ProjectSlug;
 
-/// Forms of a report: name, and how it is written.
+/// Names of a report's formats.
 pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
 
-/// The maker of reports, as the configuration says.
+/// Report queries with the configured rules and clock.
 pub fn reports(client: clickhouse::Client, rules: &RuleSettings, clock: &ClockSettings) -> anyhow::Result<Reports> {
     Ok(Reports::new(ReportStore::new(client), rules.query()?, clock.clock()))
 }
@@ -24,7 +24,7 @@ pub fn told(problem: &Problem) -> anyhow::Error {
     anyhow!("{}{field}: {}", problem.title, problem.detail)
 }
 
-/// The report for people: as Markdown and as HTML. Long lists are cut there, and say of how many they are the first.
+/// The report for people: as Markdown and as HTML. Long lists are truncated, and state their full length.
 pub async fn for_people(reports: &Reports, project: &ProjectSlug, span: Span) -> Result<[String; 2], Problem> {
     let report = reports.report(project, span, &PagesRequest::default()).await?;
     let counts = reports.page_counts(project, span, &report).await?;
@@ -74,7 +74,7 @@ pub async fn command(matches: &ArgMatches, settings: &ReportCommand) -> anyhow::
     Ok(())
 }
 
-/// What to say beside a report without a page view. The report itself is complete.
+/// A hint to print beside a report without a page view. The report itself is complete.
 async fn hint(reports: &Reports, project: &ProjectSlug, span: Span) -> anyhow::Result<Option<String>> {
     let one = PagesRequest::default();
     let report = reports.report(project, span, &one).await.map_err(|problem| told(&problem))?;

@@ -1,4 +1,4 @@
-//! How long figures stay, and what becomes of a project that is erased.
+//! How long figures are stored, and how an erased project is removed.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -7,14 +7,14 @@ use schemas::ProjectSlug;
 use serde::Deserialize;
 use storage::Work;
 
-/// Figures are deleted when so many months have passed since the end of theirs.
+/// Figures are deleted this many months after the end of their month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Months.
     pub months: u32,
 }
 
-/// Tables with figures, each with the day that a row is of.
+/// Tables with figures, each with the day that a row belongs to.
 const TIMED: [(&str, &str); 19] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
@@ -37,7 +37,7 @@ const TIMED: [(&str, &str); 19] = [
     ("ledger", "toDate(appended)"),
 ];
 
-/// Tables with a column `project`; of deliveries, since they name who got a report.
+/// Tables with a column `project`. Deliveries are among them, since they name the recipients of reports.
 const OF_PROJECTS: [&str; 16] = [
     "site_hourly",
     "page_daily",
@@ -63,12 +63,12 @@ struct Definition {
     definition: String,
 }
 
-/// Brings the tables' TTL to what is configured, and removes what came back of erased projects. Does nothing where nothing is to be done.
+/// Changes the tables' TTL to the configured one, and removes rows of erased projects that came back. Does nothing if neither is needed.
 pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
     let sql = "SELECT name, create_table_query AS definition FROM system.tables WHERE database = currentDatabase()";
     let tables = client.query(sql).fetch_all::<Definition>().await.context("cannot ask for the tables")?;
     for (table, day) in TIMED {
-        // A month is kept or deleted as a whole, counted from its end.
+        // A month is retained or deleted as a whole, counted from its end.
         let ttl = format!("toStartOfMonth({day}) + toIntervalMonth({})", retention.months + 1);
         let in_force = tables
             .iter()
@@ -85,7 +85,7 @@ pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
     }
     let sql = "SELECT slug FROM project FINAL WHERE removed = 2";
     for slug in client.query(sql).fetch_all::<String>().await.context("cannot read which projects were erased")? {
-        // Written by us, but it goes into a condition.
+        // Written by headcount, but parsed again because it becomes part of a condition.
         if let Ok(slug) = slug.parse::<ProjectSlug>() {
             remove(client, &slug).await?;
         }
@@ -93,10 +93,10 @@ pub async fn keep(client: &Client, retention: Retention) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes every row that is past its time at `now`, without waiting for the tables' TTL. Returns how many tables had some.
+/// Removes every row that has expired at `now`, without waiting for the tables' TTL. Returns how many tables had some.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn remove_expired(client: &Client, retention: Retention, now: DateTime<Utc>) -> anyhow::Result<usize> {
     let client = Work::Maintenance.client(client.clone());
     let (today, mut tables) = (now.date_naive(), 0);

@@ -1,4 +1,4 @@
-//! The roles as processes of their own, over Kafka and a ClickHouse server: as many of each as the traffic needs.
+//! The roles as separate processes, over Kafka and a ClickHouse server: as many of each as the traffic needs.
 
 #[cfg(feature = "kafka")]
 pub mod aggregate;

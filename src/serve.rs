@@ -1,8 +1,8 @@
 //! `headcount serve`: all roles and a real ClickHouse, on one machine.
 //!
-//! Order of the start: data directory, ports, key, journal, engine, listener; of the end: listener, tallies, aggregator
-//! (which reads the journal to its end), journal, engine. A beacon is never acknowledged before the journal has it, so any of this may be
-//! killed. An engine that ends is started again (`embedded::supervisor`); the service goes on meanwhile.
+//! Start order: data directory, ports, key, journal, engine, listener; stop order: listener, tallies, aggregator (which reads the journal to its
+//! end), journal, engine. A beacon is never acknowledged before the journal has it, so each of these may be killed. An engine that ends is restarted
+//! (`embedded::supervisor`); the service continues in the meantime.
 
 mod aggregator;
 mod journal_check;
@@ -43,11 +43,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How long a stop waits for a ClickHouse that is away. What is in the journal needs it at the next start only.
+/// How long a stop waits for an unavailable ClickHouse. The journal's records need it at the next start only.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Runs until SIGTERM, SIGINT or SIGHUP, or until going on would give wrong figures. `recover`: after a loss of ClickHouse's data, restore the registry
-/// from its copy and accept that the journal no longer holds all that is missing.
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until continuing would give wrong figures. `recover`: after a loss of ClickHouse's data, restore the
+/// registry from its copy and accept that the journal no longer has all of the missing records.
 pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> {
     harden();
     settings.check()?;
@@ -66,7 +66,7 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let is_embedded = !matches!(kind, EngineKind::External);
     let checks = (endpoint.registry.check(is_embedded, recover), JournalCheck::open(&endpoint.journal)?);
     if is_embedded {
-        // The embedded one must answer; a server elsewhere may be away, and the journal keeps what arrives meanwhile.
+        // The embedded one must answer; an external server may be unavailable, since the journal stores what arrives in the meantime.
         check_embedded(&settings, &server, &checks).await?;
     }
     let (stop, stopped) = watch::channel(false);
@@ -119,14 +119,14 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let _ = stop.send(true);
     stop_endpoint(Stopping { listener, beside, refresh, keep }, &ingest).await?;
     let _ = drain.send(true);
-    // Reading on, the flush under way and the last one have their own bounds; this one is for all of them together.
+    // Reading the rest, the current flush and the last one have separate limits; this one is for all of them together.
     drain_aggregator(aggregator, &supervisor.state(), 3 * settings.aggregation.aggregate().stop_within).await;
     journal.close();
     supervisor.stop().await;
     verdict
 }
 
-/// Checks that the process may open enough files, and use enough addresses for the embedded ClickHouse.
+/// Checks that the process may open enough files, and has enough address space for the embedded ClickHouse.
 fn check_limits(settings: &ServeCommand) -> anyhow::Result<()> {
     limits::check_open_files(settings.connections.http().connections)?;
     if settings.store.engine().clickhouse_url.is_none() {
@@ -135,7 +135,7 @@ fn check_limits(settings: &ServeCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks of the embedded ClickHouse that come before beacons are accepted.
+/// Checks of the embedded ClickHouse before beacons are accepted.
 async fn check_embedded(
     settings: &ServeCommand,
     server: &database::Server,
@@ -150,7 +150,7 @@ async fn check_embedded(
     journal.run(client, timeout).await
 }
 
-/// Starts what runs beside the service, and needs no orderly stop.
+/// Starts the background tasks that need no orderly stop.
 fn beside(
     settings: &ServeCommand,
     endpoint: &Endpoint,
@@ -222,13 +222,13 @@ pub(crate) async fn stop_endpoint<S: Sink>(mut stopping: Stopping, ingest: &Inge
     }
     stopping.beside.shutdown().await;
     end_of(stopping.refresh).await;
-    // It ends by itself: aborted, it might take tallies with it.
+    // It ends by itself: an abort might lose tallies.
     let _ = stopping.keep.await;
     ingest.send_tallies().await;
     Ok(())
 }
 
-/// Waits until the registry was read once more, and not for a ClickHouse that is away.
+/// Waits until the registry was read a last time, and not for an unavailable ClickHouse.
 async fn end_of(mut refresh: tokio::task::JoinHandle<()>) {
     if tokio::time::timeout(AWAY_MAX, &mut refresh).await.is_err() {
         tracing::warn!("ClickHouse is away; what changed in the registry lately is not in its copy on disk");
@@ -236,7 +236,7 @@ async fn end_of(mut refresh: tokio::task::JoinHandle<()>) {
     }
 }
 
-/// Checks, as often as the registry is read, that the journal's file is still the one that is open.
+/// Checks, as often as the registry is read, that the journal's path still leads to the open file.
 async fn watch_file(journal: Journal) {
     loop {
         tokio::time::sleep(crate::projects::REFRESH).await;
@@ -244,10 +244,10 @@ async fn watch_file(journal: Journal) {
     }
 }
 
-/// What is served besides reports and health.
+/// The routes besides reports and health.
 fn routes(settings: &ServeCommand, ingest: &Arc<Ingest<Journal>>, access: &Arc<Access>) -> anyhow::Result<Router> {
     let privacy = query::privacy::routes(privacy::of_endpoint(&settings.privacy, Arc::clone(ingest))?);
-    // Below /v1 what does not exist is answered as reports answer; elsewhere as the endpoint does.
+    // Below /v1, an unknown route is answered as by the report API; elsewhere as by the endpoint.
     let nothing =
         Router::new().route("/v1/", any(query::no_such_route)).route("/v1/{*rest}", any(query::no_such_route));
     Ok(ingest::routes(Arc::clone(ingest)).merge(query::access::rate_limited(privacy.merge(nothing), access)))
@@ -282,8 +282,8 @@ impl Endpoint {
     }
 }
 
-/// What ends the service: a signal, or an aggregator or another ClickHouse that would give wrong figures. Not an embedded ClickHouse that ended:
-/// it is started again.
+/// Resolves with the reason to end the service: a signal, or an aggregator or another ClickHouse that would give wrong figures. An embedded
+/// ClickHouse that ended is no reason: it is restarted.
 async fn verdict(aggregator: &mut JoinSet<anyhow::Result<()>>, server: &database::Server) -> anyhow::Result<()> {
     tokio::select! {
         signal = signal() => signal,

@@ -1,4 +1,4 @@
-//! What every role's process needs around it: hardening, signals, a data directory of its own.
+//! What every role's process needs around it: hardening, signals, and a data directory.
 
 pub mod limits;
 pub mod logging;
@@ -31,7 +31,7 @@ pub fn chain(error: &anyhow::Error) -> String {
     causes(error).join(": ")
 }
 
-/// Resolves once `stopped` is true, or its sender is gone.
+/// Resolves once `stopped` is true, or its sender is dropped.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
@@ -64,14 +64,14 @@ fn ignores_hangup(status: &str) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// Files and directories that this process and its children make are their owner's alone.
+/// Files and directories that this process and its children create are accessible to their owner only.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Creates the directory or checks its version, and takes its lock for as long as the file is held.
+/// Creates the directory or checks its version, and locks it until the file is dropped.
 pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
-    // Single views lie in the journal for days: nobody else's to read.
+    // The journal stores single views for days: no other user may read them.
     let mut directory = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(directory.recursive(true), 0o700);
     directory.create(data).with_context(|| {
@@ -95,7 +95,7 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     let version = data.join("version");
     match fs::read_to_string(&version) {
         Ok(found) if found.trim() == DATA_VERSION => {}
-        // Left by a disk that was full at the first start.
+        // Left by a full disk at the first start.
         Ok(found) if found.trim().is_empty() => write_version(&version)?,
         Ok(found) => bail!(wrong_version(data, found.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -116,7 +116,7 @@ pub fn open_data_directory(data: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Why a data directory is not touched whose `version` file has `found`.
+/// Why a data directory whose `version` file contains `found` is refused.
 fn wrong_version(data: &Path, found: &str) -> String {
     let (file, data) = (data.join("version"), data.display());
     let newer = found.parse::<u64>().is_ok_and(|found| DATA_VERSION.parse().is_ok_and(|ours: u64| found > ours));
@@ -139,8 +139,8 @@ fn write_version(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}; is the disk full?", path.display()))
 }
 
-/// Addresses, agents and the key are in this process's memory: no core dump holds them, and no other process of this
-/// user may read them through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
+/// This process's memory contains IP addresses, user agents and the key: there are no core dumps, and no other process of this user may read it
+/// through `ptrace` or `/proc` (prctl(2), `PR_SET_DUMPABLE`).
 pub fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {

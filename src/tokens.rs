@@ -1,4 +1,4 @@
-//! Tokens, which open reports: the command that makes, lists and revokes them.
+//! Tokens, which grant access to reports: the command that creates, lists and revokes them.
 
 use crate::config::store::StoreSettings;
 use crate::erased::{self, Entry};
@@ -26,7 +26,7 @@ pub async fn command(action: &str, matches: &ArgMatches, store: &StoreSettings) 
         None => None,
     };
     let id = match text("id") {
-        // What was given may be a whole token by mistake, so it is not repeated.
+        // The argument may be a whole token by mistake, so it is not repeated.
         Some(text) => Some(text.parse::<TokenId>().context("this is no token's id")?),
         None => None,
     };
@@ -74,7 +74,7 @@ async fn create(client: &Client, project: Option<ProjectSlug>, label: String) ->
         revision: 0,
     };
     put(client, &[row]).await?;
-    // The token alone on standard output, for whoever puts it into a variable.
+    // Only the token on standard output, so that a script can assign it to a variable.
     say!("{}", *token.text());
     let opens = project.map_or_else(|| "all reports".to_owned(), |slug| format!("the reports of {slug}"));
     complain!("opens {opens}, {IN_FORCE}; it is shown this once and kept nowhere. Its id is {}", token.id());
@@ -108,7 +108,7 @@ fn day(seconds: u32) -> String {
 /// Revokes a token, if it is known and valid.
 ///
 /// # Errors
-/// ClickHouse refused or went away.
+/// ClickHouse refused, or is unavailable.
 pub async fn revoke(client: &Client, id: TokenId) -> anyhow::Result<bool> {
     let Some(row) = row(client, id).await?.filter(|row| row.revoked == 0) else { return Ok(false) };
     put(client, &[TokenRow { revoked: 1, ..row }]).await?;
@@ -127,7 +127,7 @@ pub async fn of_project(client: &Client, project: &ProjectSlug) -> anyhow::Resul
     rows.context("cannot read the project's tokens")
 }
 
-/// Revokes all tokens of a project that is erased: one that gets its name later shall not be open to them.
+/// Revokes all tokens of a project that is erased: they must not grant access to a later project of the same name.
 pub async fn revoke_all_of(client: &Client, project: &ProjectSlug) -> anyhow::Result<usize> {
     let rows = of_project(client, project).await?;
     let revoked: Vec<TokenRow> = rows.into_iter().map(|row| TokenRow { revoked: 1, ..row }).collect();

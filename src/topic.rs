@@ -1,4 +1,4 @@
-//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits fixed.
+//! The topic of page views: creates it with the settings that delivery depends on, checks them, and repairs its commits.
 
 mod reset;
 
@@ -20,19 +20,19 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::fmt;
 use std::time::Duration;
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 const ASK: Duration = Duration::from_secs(10);
-/// Bytes that a message may have at most must be at least this: the longest record, with its frame.
+/// Minimum for the topic's maximum message size: the longest record, with its frame.
 const LARGEST_RECORD: u64 = 65_536;
 
-/// A setting of the topic that is not as it must be.
+/// A setting of the topic with a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     setting: &'static str,
     found: String,
     expected: String,
     because: &'static str,
-    /// Figures would be wrong or views lost; otherwise it is only to be known.
+    /// Figures would be wrong or views lost; otherwise the operator should only know of it.
     fatal: bool,
 }
 
@@ -49,13 +49,13 @@ struct Described {
     settings: Vec<(String, String)>,
 }
 
-/// What a look at the topic gave.
+/// The result of a check of the topic.
 pub enum Look {
     /// The brokers do not answer.
     Away(String),
-    /// There is no such topic.
+    /// The topic does not exist.
     Missing,
-    /// It is there, with what is wrong with it.
+    /// The topic exists; its faults.
     There(Vec<Wrong>),
 }
 
@@ -65,7 +65,7 @@ fn consumer(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer<kafka::Quie
     kafka::consumer(&client)
 }
 
-/// Looks at the topic and its settings.
+/// Checks the topic and its settings.
 pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<Look> {
     let described = match describe(settings).await {
         Ok(Some(described)) => described,
@@ -80,7 +80,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
     let asked = settings.clone();
-    // As a consumer: a producer's question may make the topic, with the brokers' defaults.
+    // As a consumer: a producer's metadata request may create the topic, with the brokers' defaults.
     let found = tokio::task::spawn_blocking(move || -> anyhow::Result<Option<(usize, usize)>> {
         let consumer = consumer(&asked)?;
         let metadata = kafka::metadata(&consumer, &asked.topic, ASK)?;
@@ -114,7 +114,7 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     Ok(Some(Described { replication, settings }))
 }
 
-/// What is wrong with a topic. Settings that lose page views or give wrong figures are fatal.
+/// The faults of a topic. Settings that lose page views or give wrong figures are fatal.
 fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     let text = |name: &str| topic.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
     let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
@@ -163,7 +163,7 @@ fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     wrong.chain(replicas(topic.replication, number("min.insync.replicas").unwrap_or(1))).collect()
 }
 
-/// Whether records are stored long enough, what is expected, and why.
+/// Whether records are retained long enough, the expected time, and why.
 fn retention(retention_ms: Option<i64>, times: RecordTimes, plan: TopicPlan) -> (bool, String, &'static str) {
     let needed_ms = i64::from(4 * plan.window_hours).max(24) * 3_600_000;
     match times {
@@ -180,7 +180,7 @@ fn retention(retention_ms: Option<i64>, times: RecordTimes, plan: TopicPlan) -> 
     }
 }
 
-/// What is wrong with the number of replicas.
+/// The faults in the number of replicas.
 fn replicas(replication: usize, insync: i64) -> impl Iterator<Item = Wrong> {
     let wrong = |right: bool, setting, found: String, expected: &str, because, fatal| {
         (!right).then(|| Wrong { setting, found, expected: expected.to_owned(), because, fatal })
@@ -198,8 +198,7 @@ fn replicas(replication: usize, insync: i64) -> impl Iterator<Item = Wrong> {
     .flatten()
 }
 
-/// What is asked of the brokers at a role's start: waits for them, if `wait`, and fails where the topic is not fit.
-/// Returns false where the brokers do not answer.
+/// The check at a role's start. Waits for the brokers if `wait`, and fails if the topic is not fit. Returns false if the brokers do not answer.
 pub async fn fit(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<bool> {
     match look(settings, plan).await? {
         Look::Away(_) => Ok(false),
@@ -233,7 +232,7 @@ pub async fn command(action: &str, settings: &TopicCommand) -> anyhow::Result<()
     if action == "ensure" { ensure(&settings.kafka, plan).await } else { report(&settings.kafka, plan).await }
 }
 
-/// Prints how the topic is, and fails where it is not fit.
+/// Prints the topic's state, and fails if it is not fit.
 async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
     match look(settings, plan).await? {
         Look::Away(why) => bail!("cannot reach Kafka: {why}"),
@@ -287,7 +286,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
             }
         }
         say!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
-        // Brokers hear of it one after another.
+        // Brokers learn of it one after another.
         let deadline = tokio::time::Instant::now() + ASK;
         while matches!(look(settings, plan).await?, Look::Missing) {
             if tokio::time::Instant::now() > deadline {
@@ -301,7 +300,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 
 type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
 
-/// The cluster's id; each partition with its first and end offset; partitions with a commit of ours.
+/// The cluster's id; each partition with its first and end offset; partitions with headcount's commits.
 fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     let consumer = consumer(settings)?;
     let metadata = kafka::metadata(&consumer, &settings.topic, ASK)?;
@@ -326,7 +325,7 @@ fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     Ok((cluster, marks, ours.collect()))
 }
 
-/// The ranges of the streams that the topic's partitions are.
+/// The ranges of the streams in the topic's partitions.
 ///
 /// # Errors
 /// Kafka or ClickHouse does not answer, or a partition has records and no aggregator has read it yet.

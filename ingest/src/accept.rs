@@ -1,4 +1,4 @@
-//! Beacon → accepted page, or a named rejection. A function of values: registry and hour are arguments.
+//! Beacon → accepted page, or a typed rejection. A pure function: registry and hour are arguments.
 
 use crate::hygiene::{clean_label, clean_language, clean_page_host, clean_referrer_host};
 use crate::projects::{Lookup, Projects};
@@ -8,28 +8,28 @@ use schemas::record::MAX_LABEL_BYTES;
 use schemas::{Host, Hour, InvalidSlug, ProjectSlug, Rejection, RejectionReason};
 use url::Url;
 
-/// A page view that is welcome, before it has a visitor.
+/// An accepted page view, before its visitor is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedPage {
-    /// Whose page.
+    /// The page's project.
     pub project: ProjectSlug,
     /// Cleaned path.
     pub path: String,
     /// HTTP status of the page.
     pub status: u16,
-    /// Empty where unknown.
+    /// Empty if unknown.
     pub version: String,
-    /// Empty where unknown.
+    /// Empty if unknown.
     pub language: String,
     /// Cleaned host of another site; empty for internal and direct views.
     pub referrer_host: String,
     /// Whether the reader came from outside the project.
     pub arrival: bool,
-    /// Id of the view as it was sent; 0 where none was sent. Stored as [`crate::visitor::stored_id`].
+    /// Id of the view as sent; 0 if none was sent. Stored as [`crate::visitor::stored_id`].
     pub event_id: u64,
     /// Which script sent it.
     pub source: Source,
-    /// What it reports. Only a view is counted as one.
+    /// What the beacon reports. Only a view is counted as one.
     pub kind: Kind,
     /// Whether the script found that a program drives the browser.
     pub is_automated: bool,
@@ -40,11 +40,11 @@ pub struct AcceptedPage {
 /// A refusal, and the project whose report shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The project concerned, where it is known.
+    /// The project concerned, if it is known.
     pub project: Option<ProjectSlug>,
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
-    /// The page's host, cleaned, where it is why; else empty.
+    /// The page's cleaned host if it is the reason; else empty.
     pub host: String,
 }
 
@@ -59,10 +59,10 @@ const URL: &str = "an absolute http or https URL";
 /// Longest host of a referrer in bytes.
 const MAX_REFERRER_HOST_BYTES: usize = MAX_LABEL_BYTES;
 
-/// Decides on one beacon in the present `hour`, sent from a client `network` (hashed under the process's secret).
+/// Accepts or refuses one beacon in the current `hour`, sent from a client `network` (hashed under the process's secret).
 ///
-/// All refusals that depend on the registry are one value (`not_counted_here`), so the answer does not reveal whether a project
-/// exists. Project and page URL are all that can refuse: an optional fact that cannot be used is dropped.
+/// All refusals that depend on the registry are one value (`not_counted_here`), so the response does not reveal whether a project exists. Only
+/// project and page URL can cause a refusal: an unusable optional fact is dropped.
 pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
     let (named, url, host) = project_and_page(&mut beacon).map_err(|rejection| Refused {
         project: concerned(&beacon, projects),
@@ -74,7 +74,7 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         Lookup::Found(project) => (project, false),
         Lookup::New(project) => (project, true),
         not_found => {
-            // Both are computed in every case, so that refusals of existing and of unknown projects take the same time.
+            // Both are computed in every case, so that refusals for existing and for unknown projects take the same time.
             let (concerned, page_host) = (concerned(&beacon, projects), clean_page_host(&url, &host));
             let project = concerned.or(named.or(by_alias).filter(|slug| projects.is_known(slug)));
             let (reason, host) = match not_found {
@@ -91,7 +91,7 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
         Arrivals::ForeignReferrer => !referrer_host.is_empty(),
         Arrivals::Unknown => false,
     };
-    // Last, so that only a beacon that is welcome otherwise uses up one of the hour's new names.
+    // Last, so that only an otherwise acceptable beacon uses up one of the hour's new names.
     if new && !projects.admit(&project, hour.0, network) {
         return Err(not_counted_here(RejectionReason::UnknownProject).into());
     }
@@ -126,8 +126,8 @@ fn project_and_page(beacon: &mut Beacon) -> Result<(Option<ProjectSlug>, Url, Ho
     Ok((named, url, host))
 }
 
-/// The project whose report shows that a beacon was refused: the one that it names, else the one that its page's host belongs to.
-/// Only projects that are registered or admitted, or a forger fills the tally.
+/// The project whose report shows that a beacon was refused: the one that the beacon names, else the one that its page's host belongs to. Only
+/// registered or admitted projects qualify; otherwise a forger could fill the tally.
 pub(crate) fn concerned(beacon: &Beacon, projects: &Projects) -> Option<ProjectSlug> {
     let named = beacon.project.as_deref().and_then(|text| text.parse::<ProjectSlug>().ok());
     let named = named.filter(|slug| projects.is_known(slug));
@@ -139,14 +139,14 @@ pub(crate) fn concerned(beacon: &Beacon, projects: &Projects) -> Option<ProjectS
     named.or(of_host)
 }
 
-/// Whether the reader came from outside the project, and the cleaned host of the other site. A referrer that cannot be used is none.
+/// Whether the reader came from outside the project, and the cleaned host of the other site. An unusable referrer counts as none.
 fn arrival(beacon: &mut Beacon, projects: &Projects, project: &ProjectSlug, page_host: &Host) -> (bool, String) {
     let Some(referrer) = beacon.referrer.take() else { return (true, String::new()) };
     let Ok(url) = Url::parse(&referrer) else {
         beacon.drop_fact(Fact::Referrer);
         return (true, String::new());
     };
-    // Apps and browsers' own pages (`android-app:`, `about:`) count as direct arrivals.
+    // Apps and browsers' internal pages (`android-app:`, `about:`) count as direct arrivals.
     if !is_web(&url) {
         return (true, String::new());
     }

@@ -1,8 +1,7 @@
-//! From a user agent to coarse classes: device, browser family, system family, and whether it is a robot and which.
-//! Versions never leave this module.
+//! Maps a user agent to coarse classes: device, browser family, system family, and whether it is a robot and which. Versions never leave this module.
 //!
-//! The order of what decides: the operator's literals (`never_robots`, `robots_extra`), own names of robots, the table of PyPI
-//! crawler-user-agents and names of libraries (the longest literal wins), words that are signs of a robot, and the form of the agent.
+//! Precedence: the operator's literals (`never_robots`, `robots_extra`); names of robots listed here, PyPI's crawler-user-agents and names of
+//! libraries (the longest literal wins); words that are signs of a robot; the form of the agent.
 
 mod browsers;
 mod own;
@@ -34,13 +33,13 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// The classes of a robot: nothing is said of its device, browser and system.
+    /// The classes of a robot: its device, browser and system are unknown.
     pub const fn robot((bot, bot_class): Robot) -> Self {
         Classes { device: Device::Unknown, browser: Browser::Unknown, system: System::Unknown, bot_class, bot }
     }
 }
 
-/// A robot that the operator names.
+/// A robot in the operator's settings.
 ///
 /// ```
 /// use headcount_ingest::agents::RobotRule;
@@ -50,7 +49,7 @@ impl Classes {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RobotRule {
-    /// What its agent contains.
+    /// Text that the robot's agent contains.
     pub literal: String,
     /// Its name in reports.
     pub name: String,
@@ -78,7 +77,7 @@ impl FromStr for RobotRule {
     }
 }
 
-/// The operator's own literals, which decide before all tables.
+/// The operator's literals, which take precedence over all tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnRules {
     never_robots: Vec<String>,
@@ -86,8 +85,8 @@ pub struct OwnRules {
 }
 
 impl OwnRules {
-    /// Agents that contain one of `never_robots` are people's; others that contain a literal of `robots_extra` (literal, name, kind) are that
-    /// robot's. The case of letters does not matter. Names live until the process ends.
+    /// Agents that contain one of `never_robots` count as humans. Other agents that contain a literal of `robots_extra` (literal, name, kind) count
+    /// as that robot. Matching ignores case. Names live until the process ends.
     pub fn new(never_robots: Vec<String>, robots_extra: Vec<RobotRule>) -> Self {
         let named = |RobotRule { literal, name, kind }: RobotRule| {
             let name: &'static str = Box::leak(name.into_boxed_str());
@@ -108,11 +107,11 @@ impl OwnRules {
     }
 }
 
-/// User agents remembered by [`Classifier`]; a docs host sees a few thousand in a day.
+/// User agents in the cache of [`Classifier`]; a docs host sees a few thousand in a day.
 const REMEMBERED: usize = 8192;
 
-/// [`classify`], remembering its answers. What is remembered is a 64-bit hash under a random secret that lives in
-/// memory only, and three class numbers: no agent can be read from it, and nothing of it is ever written.
+/// [`classify`] with a cache. An entry is a 64-bit hash under a random secret that exists in memory only, and three class numbers. No agent can be
+/// recovered from it, and it is never written.
 #[derive(Default)]
 pub struct Classifier {
     rules: OwnRules,
@@ -135,7 +134,7 @@ impl Classifier {
         let classes = classify(agent, &self.rules);
         let mut answers = self.answers.write().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= REMEMBERED {
-            // A flood of made-up agents costs time, not memory.
+            // A flood of invented agents costs time, not memory.
             answers.clear();
         }
         answers.insert(hash, classes);
@@ -143,7 +142,7 @@ impl Classifier {
     }
 }
 
-/// Classifies a reader. An absent user agent is a robot's: every browser sends one.
+/// Classifies a reader. A missing user agent counts as a robot, because every browser sends one.
 pub fn classify(agent: UserAgent<'_>, rules: &OwnRules) -> Classes {
     let text = agent.text().to_ascii_lowercase();
     let robot = if rules.is_never_robot(&text) { None } else { rules.robot(&text).or_else(|| robots::robot(&text)) };

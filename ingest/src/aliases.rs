@@ -1,4 +1,4 @@
-//! What other counters call a project: their scripts send that name instead of a slug.
+//! Names of a project in other counters: their scripts send that name instead of a slug.
 
 use schemas::proto::Source;
 use std::fmt;
@@ -22,16 +22,16 @@ pub struct Alias {
     name: String,
 }
 
-/// Text that is no alias.
+/// Text that is not an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAlias {
-    /// No counter whose scripts are understood.
+    /// Not a counter whose scripts are supported.
     #[error("expected umami, plausible, goatcounter or readthedocs before the name")]
     Counter,
-    /// No UUID.
+    /// Not a UUID.
     #[error("expected the website's UUID, such as 6f9619ff-8b86-4011-b42d-00cf4fc964ff")]
     Uuid,
-    /// No name.
+    /// Not a name.
     #[error("expected 1 to {NAME_BYTES_MAX} bytes without spaces, commas and slashes")]
     Name,
 }

@@ -1,4 +1,4 @@
-//! The country of a reader's IP address, from a file in the MaxMind DB format, for services behind no proxy that says it.
+//! The country of a reader's IP address, from a file in the MaxMind DB format, for services without a proxy that sets it.
 
 use crate::client::ClientAddress;
 use arc_swap::ArcSwap;
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 /// Records that are searched for a country before a database is refused.
 const SEARCHED_RECORDS: usize = 1000;
 
-/// Where the databases in use have the code: those of MaxMind and DB-IP, those of ip-location-db and IPinfo Lite, and IPinfo's older ones.
+/// Paths of the country code in common databases: MaxMind and DB-IP; ip-location-db and IPinfo Lite; older ones of IPinfo.
 const CODE_PATHS: [&[PathElement<'static>]; 3] = [
     &[PathElement::Key("country"), PathElement::Key("iso_code")],
     &[PathElement::Key("country_code")],
@@ -21,18 +21,18 @@ const CODE_PATHS: [&[PathElement<'static>]; 3] = [
 
 type Database = Reader<Vec<u8>>;
 
-/// A database of countries, read into memory. It is shared by its clones.
+/// A database of countries in memory. Its clones share it.
 #[derive(Clone)]
 pub struct Countries(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
     database: ArcSwap<Database>,
-    /// The version of the file that was read last, whether or not it could be used.
+    /// The version of the file that was read last, whether or not it was usable.
     version: Mutex<Option<FileVersion>>,
 }
 
-/// What changes when a file is replaced or written.
+/// Metadata that changes when a file is replaced or written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileVersion {
     modified: Option<SystemTime>,
@@ -48,7 +48,7 @@ pub enum CountriesError {
     /// It is in another format, or incomplete.
     #[error("it is not a complete MaxMind DB file ({0})")]
     Format(#[from] maxminddb::MaxMindDbError),
-    /// It is a database of something else, such as networks' names.
+    /// It is a database of other facts, such as networks' names.
     #[error("none of its first {SEARCHED_RECORDS} records has a country")]
     NoCountry,
 }
@@ -79,10 +79,10 @@ impl Countries {
         client.with_address(|address| code(&database.lookup(address).ok()?))
     }
 
-    /// Reads the file again if it has changed. A file that cannot be used is logged once, and the database in memory stays.
+    /// Reloads the file if it has changed. An unusable file is logged once, and the database in memory stays active.
     pub(crate) async fn refresh(&self) {
         let countries = self.clone();
-        // A panic while a file is read is one of this process: the database stays, too.
+        // A panic while the file is read must not end this process; the database in memory stays active.
         let _ = tokio::task::spawn_blocking(move || countries.refresh_now()).await;
     }
 

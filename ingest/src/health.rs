@@ -1,11 +1,11 @@
-//! How the endpoint is, for `/readyz` of the operator's listener.
+//! The endpoint's state, for `/readyz` of the operator's listener.
 
 use crate::Ingest;
 use crate::sink::Sink;
 use serde_json::{Map, Value, json};
 
 impl<S: Sink> Ingest<S> {
-    /// Why beacons are refused now, if they are: the log is not writable, or there is no visitor key.
+    /// Why beacons are refused now; none if they are accepted. The log is not writable, or there is no visitor key.
     pub fn refusal(&self) -> Option<String> {
         let log = self.sink.ready().err().map(|error| error.to_string());
         log.or_else(|| self.key_in_use().err().map(|error| error.to_string()))

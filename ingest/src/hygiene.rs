@@ -1,9 +1,13 @@
-//! What is removed, masked and spelt alike before a path, a label or a referrer is stored.
+//! What is removed, masked and normalised before a path, a label or a referrer is stored.
 //!
-//! Query string and fragment never get here (a project may keep parameters of its own: [`crate::path_rules`]). A path is percent-decoded once,
-//! segment by segment, composed (Unicode NFC), its double slashes become one and `index.html` or `index.htm` at its end is
-//! removed, in capitals and with a slash behind it too, so that one page has one spelling. Otherwise letters keep their case and a slash at the end
-//! stays: hosts tell such pages apart. Segments that look like they name a person or a secret are replaced:
+//! Query string and fragment do not reach this module (a project may store selected parameters: [`crate::path_rules`]). Each page gets one spelling:
+//!
+//! - A path is percent-decoded once, segment by segment, and composed (Unicode NFC).
+//! - Double slashes become one.
+//! - `index.html` or `index.htm` at the end is removed, also in capitals and with a slash after it.
+//!
+//! Otherwise letters keep their case and a slash at the end stays, because hosts distinguish such pages. Segments that seem to identify a person or
+//! contain a secret are replaced:
 //!
 //! | looks like | becomes | rule |
 //! |---|---|---|
@@ -32,28 +36,28 @@ mod tests;
 
 pub use labels::{clean_label, clean_language};
 
-/// How often a segment is percent-decoded for the test, as what a mask looks for may be encoded more than once. What is stored is decoded once.
+/// How often a segment is percent-decoded for the checks, as text to be masked may be encoded more than once. The stored path is decoded once.
 const MAX_DECODINGS: usize = 3;
 
 /// Last segments that static hosts serve for the folder itself.
 const INDEX_FILES: [&str; 2] = ["index.html", "index.htm"];
 
-/// Cleans the path of a parsed URL. The result begins with `/`, is free of control characters and at most 1,024 bytes.
+/// Cleans the path of a parsed URL. The result starts with `/`, is free of control characters and at most 1,024 bytes.
 pub fn clean_path(raw: &str) -> String {
     spelt(raw, mask)
 }
 
-/// The same without masks: for paths that a project says to keep.
+/// The same without masks: for paths that a project's `keep` rules match.
 pub fn decoded_path(raw: &str) -> String {
     spelt(raw, |_| None)
 }
 
-/// A value of a query parameter that a project keeps. Readers' input, so masked like a segment of a path.
+/// A value of a query parameter that a project stores. It is readers' input, so it is masked like a segment of a path.
 pub fn clean_value(text: &str) -> String {
     mask(text).unwrap_or(text).to_owned()
 }
 
-/// Text in Unicode's composed form (NFC): `é` as one character, however it was sent.
+/// Text in Unicode's composed form (NFC): `é` is one character, however it was sent.
 pub(crate) fn composed(text: &str) -> Cow<'_, str> {
     if text.is_ascii() { Cow::Borrowed(text) } else { ComposingNormalizerBorrowed::new_nfc().normalize(text) }
 }
@@ -89,7 +93,7 @@ fn push_clean(path: &mut String, raw: &str, mask: impl Fn(&str) -> Option<&'stat
                 push_segment(path, mask(segment).unwrap_or(&composed(segment)));
             }
         }
-        // Kept as it came, unless what can be read of it is to be masked.
+        // Stored as sent, unless its readable part must be masked.
         _ => {
             let text = bytes.decode_utf8_lossy();
             let torn = |c: char| c == '/' || c == char::REPLACEMENT_CHARACTER || c.is_control();
@@ -98,7 +102,7 @@ fn push_clean(path: &mut String, raw: &str, mask: impl Fn(&str) -> Option<&'stat
     }
 }
 
-/// With a slash in front, unless there is one: so double slashes become one.
+/// Adds a slash before the segment unless the path ends with one, so double slashes become one.
 fn push_segment(path: &mut String, segment: &str) {
     if !path.ends_with('/') {
         path.push('/');
@@ -106,14 +110,14 @@ fn push_segment(path: &mut String, segment: &str) {
     path.push_str(segment);
 }
 
-/// The referrer's host as it is stored: without `www.`, and no network addresses.
+/// The referrer's host as stored: without `www.`; empty for an IP address.
 pub fn clean_referrer_host(host: &str) -> String {
     let host = host.strip_prefix("www.").unwrap_or(host);
     mask_host(host).unwrap_or(host).to_owned()
 }
 
-/// The host of a page whose beacon is refused for it, as it is stored: the name under which it would be registered. Empty where it
-/// is a network address or looks like it names a person or a secret, and where the page's address names a user.
+/// The stored host of a page whose beacon was refused because of it: the name under which it would be registered. Empty if it is an IP address, if it
+/// seems to identify a person or contain a secret, or if the page's URL names a user.
 pub fn clean_page_host(url: &url::Url, host: &Host) -> String {
     let host = host.as_str();
     let of_nobody = url.username().is_empty() && url.password().is_none() && mask_host(host).is_none();
@@ -124,9 +128,9 @@ fn mask_host(host: &str) -> Option<&'static str> {
     if contact::is_ip_address(host) { Some(":address") } else { mask(host) }
 }
 
-/// What stands for the segment, if it is to be masked.
+/// The replacement for the segment, if it must be masked.
 fn mask(segment: &str) -> Option<&'static str> {
-    // Words alone are most segments, and name nobody; tokens without a digit change between capital and small letters.
+    // Most segments consist of words only and identify no one. Tokens without a digit mix capital and small letters.
     if segment.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'.' | b'-' | b'_')) {
         return None;
     }
@@ -165,7 +169,7 @@ fn decoded(segment: &str) -> Cow<'_, str> {
     text
 }
 
-/// The longest runs of ASCII letters and digits, with where they begin.
+/// The longest runs of ASCII letters and digits, with their start.
 fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut end = 0;
     std::iter::from_fn(move || {

@@ -1,8 +1,8 @@
-//! Random ids: of views whose beacon brought none, and of tallies. A record that reached the log twice is told by its id.
+//! Random ids: of views whose beacon had none, and of tallies. The id identifies a record that reached the log twice.
 
 use std::cell::RefCell;
 
-/// Ids drawn from the operating system at once.
+/// Ids per call of the operating system's random generator.
 const AT_ONCE: usize = 64;
 
 thread_local! {
@@ -24,7 +24,7 @@ pub fn draw() -> u64 {
 
 fn fill(drawn: &mut Vec<u64>) {
     let mut bytes = [0; AT_ONCE * 8];
-    // Without randomness there is no key either, and no beacon was taken.
+    // Without randomness there is no key either, and no beacon was accepted.
     getrandom::fill(&mut bytes).expect("the operating system's generator");
     drawn.extend(bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)));
 }

@@ -5,7 +5,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// First of the IPv6 addresses that readers may have, 2000::/3.
+/// First of the IPv6 addresses that are assigned to readers, 2000::/3.
 const PUBLIC_IPV6: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
 
 /// A list of networks.
@@ -37,17 +37,17 @@ impl IgnoredNetworks {
     }
 }
 
-/// A network in CIDR notation, or one IP address. A network of IPv4 addresses within IPv6 ([`unwrapped`]) is the network of the IPv4 addresses.
+/// A network in CIDR notation, or one IP address. A network of IPv4 addresses within IPv6 ([`unwrapped`]) means the network of the IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is not taken for a network.
+/// Why a text is not accepted as a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidNetwork {
-    /// It is none.
+    /// It is not a network.
     #[error("expected a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address")]
     Form,
-    /// No view of a reader with IPv4 would be counted. Prefixes that hold IPv4 addresses (64:ff9b::/96, ::ffff:0:0/96, 2002::/16 …) mean those.
+    /// No view of a reader with IPv4 would be counted. Prefixes that contain IPv4 addresses (64:ff9b::/96, ::ffff:0:0/96, 2002::/16 …) mean those.
     #[error("it contains every IPv4 address, so no reader with IPv4 would be counted; expected a smaller network")]
     AllOfIpv4,
     /// No view of a reader with IPv6 would be counted.
@@ -66,7 +66,7 @@ impl FromStr for Network {
         let network = within_ipv4(network).map_or(network, IpNet::from);
         match network {
             IpNet::V4(network) if network.prefix_len() == 0 => Err(InvalidNetwork::AllOfIpv4),
-            // 2000::/3 is all that is assigned to readers.
+            // Only 2000::/3 is assigned to readers.
             IpNet::V6(network) if network.contains(&Ipv6Net::new_assert(PUBLIC_IPV6, 3)) => {
                 Err(InvalidNetwork::AllOfIpv6)
             }
@@ -81,7 +81,7 @@ impl std::fmt::Display for Network {
     }
 }
 
-/// The IPv4 network that a network of IPv6 stands for, since clients are looked up by their unwrapped IP addresses.
+/// The IPv4 network that an IPv6 network represents, since clients are looked up by their unwrapped IP addresses.
 fn within_ipv4(network: IpNet) -> Option<Ipv4Net> {
     let (IpAddr::V6(ipv6), IpAddr::V4(ipv4)) = (network.addr(), unwrapped(network.addr())) else { return None };
     let first_bit = if ipv6.segments()[0] == 0x2002 { 16 } else { 96 };

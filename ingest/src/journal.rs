@@ -1,17 +1,16 @@
-//! The local journal: the log of a one-machine service, and later the spill when Kafka is away.
+//! The local journal: the log of a one-machine service, and the spill while Kafka is unavailable.
 //!
-//! An append-only log of record batches in one file of `redb` (a well-kept embedded store; a commit is durable or did
-//! not happen). One thread writes: while one batch is being synced the next one gathers, so a thousand waiting readers
-//! cost one fsync (group commit). Offsets count records, as Kafka's do.
+//! An append-only log of record batches in one file of `redb` (a maintained embedded store; a commit is durable or did not happen). One thread
+//! writes. While it syncs one batch, it collects the next one, so a thousand waiting requests cost one fsync (group commit). Offsets count records,
+//! as in Kafka.
 //!
-//! Its size is bounded ([`JournalConfig::capacity_bytes`]). When the bound is reached, the writer drops the oldest records
-//! that are counted ([`Journal::set_counted`]), whatever their age, in the transaction that needs their space. Appends are
-//! refused only when there are none. "Bytes" are those of the stored batches; the file needs some more (see
-//! `the_file_stays_near_its_bound`).
+//! Its size is bounded ([`JournalConfig::capacity_bytes`]). At the bound the writer drops the oldest counted records ([`Journal::set_counted`]),
+//! whatever their age, in the transaction that needs their space. Appends are refused only if there are none. "Bytes" are those of the stored
+//! batches; the file needs some more (see `the_file_stays_near_its_bound`).
 //!
-//! Batches and the state that describes them carry checksums ([`format`]). A file that was damaged is refused when it is opened, or
-//! when the damage is read, and never gives other records than were appended; [`salvage`](salvage::salvage) writes what can be read to a
-//! new file. Only the hour of the append is kept: the log knows no finer time.
+//! Batches and the state that describes them carry checksums ([`format`]). A damaged file is refused when it is opened, or when the damage is read;
+//! it never returns other records than were appended. [`salvage`](salvage::salvage) writes the readable records to a new file. Only the hour of the
+//! append is stored: the log has no finer time.
 
 mod format;
 pub mod salvage;
@@ -34,26 +33,26 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// While many records arrive at once, the next sync waits this long for more of them: under load a sync costs more than
-/// the wait, and one reader alone never waits.
+/// While many records arrive concurrently, the next sync waits this long for more of them: under load a sync costs more than the wait. A single
+/// request never waits.
 const LINGER: Duration = Duration::from_millis(2);
-/// Pause before the file is tried again after an error.
+/// Pause before the file is reopened after an error.
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches dropped in one transaction.
 pub const TRIM_BATCHES: usize = 2_000;
-/// Batches that the writer drops in one transaction to make space. Many more than a transaction adds, so that the bound is
-/// reached again soon after it was lowered.
+/// Batches that the writer drops in one transaction to free space. They are many more than a transaction adds, so that the stored bytes soon meet a
+/// lowered bound.
 const EARLY_BATCHES: usize = 20_000;
 /// Records in the last batch from which on the next one lingers.
 const BUSY_RECORDS: u32 = 32;
 
-/// How much may wait for the disk.
+/// Limits of the records that wait for the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalConfig {
     /// Bytes of records that may wait for a sync before appends are refused.
     pub queue_bytes: usize,
-    /// Bytes of records that may be stored; none for no bound but the disk's. Beyond it counted records are dropped
-    /// early, and without any appends are refused.
+    /// Maximum bytes of stored records; none: limited by the disk only. Above it counted records are dropped early, and appends are refused if there
+    /// are none.
     pub capacity_bytes: Option<u64>,
 }
 
@@ -63,10 +62,10 @@ impl Default for JournalConfig {
     }
 }
 
-/// How near the journal is to its bound.
+/// How close the journal is to its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PressureState {
-    /// Records stay as long as they are meant to.
+    /// Records are retained for the configured time.
     Normal,
     /// In this hour or the one before, counted records were dropped before their time. Nothing that is not counted is lost.
     DropsEarly,
@@ -77,11 +76,11 @@ pub enum PressureState {
 /// See [`Journal::pressure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalPressure {
-    /// How near.
+    /// How close it is.
     pub state: PressureState,
     /// Bytes of the stored batches.
     pub stored_bytes: u64,
-    /// The bound, where there is one.
+    /// The bound, if there is one.
     pub capacity_bytes: Option<u64>,
     /// Records dropped before their time since the start.
     pub dropped_early: u64,
@@ -95,13 +94,13 @@ pub enum JournalError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: redb::Error,
     },
     /// Reading or writing failed.
     #[error("the journal failed: {0}")]
     Store(redb::Error),
-    /// What is stored is not what was written.
+    /// The stored bytes are not the ones that were written.
     #[error(
         "the journal {} is damaged{}: {found}. What ClickHouse has counted is safe, and no record was taken from the damaged place. \
          Restore the journal and `clickhouse/` from one backup, or stop the service and run `headcount journal salvage {} NEW-FILE`: \
@@ -111,9 +110,9 @@ pub enum JournalError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The first offset that cannot be read, where it is known.
+        /// The first unreadable offset, if known.
         offset: Option<u64>,
-        /// What was found.
+        /// The fault.
         found: String,
     },
     /// Nothing of the file can be read.
@@ -126,7 +125,7 @@ pub enum JournalError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The fault.
         found: String,
     },
     /// A running service has the file open.
@@ -135,7 +134,7 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is being opened anew after an error.
+    /// The file is being reopened after an error.
     #[error("the journal is being opened anew after an error")]
     Reopening,
     /// No randomness for the stream's id.
@@ -162,7 +161,7 @@ impl JournalError {
 pub struct JournalBatch {
     /// Offset of the first record.
     pub first_offset: u64,
-    /// Hour of the append; of the batch before where the records are lost.
+    /// Hour of the append; for lost records, that of the batch before them.
     pub appended: Hour,
     /// Whether it has its records.
     pub kind: BatchKind,
@@ -171,7 +170,7 @@ pub struct JournalBatch {
 }
 
 impl JournalBatch {
-    /// The batch stored as `bytes` under `first_offset`, if both are as they were written.
+    /// The batch stored as `bytes` under `first_offset`, if both are unchanged.
     fn parse(first_offset: u64, stream: StreamId, bytes: &[u8]) -> Result<Self, Failure> {
         let header = verified(bytes).filter(|header| header.place.is_none_or(|place| place == (first_offset, stream)));
         let Some(header) = header else {
@@ -204,7 +203,7 @@ impl JournalBatch {
 
 type Waiter = oneshot::Sender<Result<(), SinkError>>;
 
-/// What gathers while the writer syncs.
+/// Appends that wait while the writer syncs.
 #[derive(Default)]
 struct Gathering {
     batch: Vec<u8>,
@@ -221,13 +220,13 @@ struct Shared {
     gathering: Mutex<Gathering>,
     wake: Condvar,
     stream: StreamId,
-    /// Which opening of the file this is; batches carry it.
+    /// The number of this opening of the file; batches carry it.
     generation: AtomicU32,
     /// Ranges of offsets whose records are lost.
     holes: Vec<(u64, u64)>,
-    /// Set once the file turned out to be damaged: it is not opened again.
+    /// Set once the file turned out to be damaged: it is not reopened.
     damaged: AtomicBool,
-    /// Set once the file at `path` is no longer the one that is open: nothing is appended.
+    /// Set once the file at `path` is no longer the open one: appends are refused.
     gone: AtomicBool,
     /// Device and inode of the open file.
     file: Option<(u64, u64)>,
@@ -241,14 +240,14 @@ struct Shared {
     full: AtomicBool,
     /// Records dropped before their time since the start.
     dropped_early: AtomicU64,
-    /// Hour of the last such drop plus one; 0 for never.
+    /// Hour of the last early drop plus one; 0 for never.
     dropped_early_hour: AtomicU64,
     /// Offset after the last durable record.
     end: watch::Sender<u64>,
-    /// The present hour, from the service's clock.
+    /// The current hour, from the service's clock.
     hour: Box<dyn Fn() -> Hour + Send + Sync>,
     failing: Mutex<Option<String>>,
-    /// Where waiters are answered, if the journal was opened within a runtime.
+    /// The runtime that wakes waiting requests, if the journal was opened within one.
     runtime: Option<tokio::runtime::Handle>,
 }
 
@@ -270,7 +269,7 @@ fn new_stream() -> Result<u64, JournalError> {
 }
 
 impl Journal {
-    /// Opens or creates the journal's file and starts its writer. `hour` gives the present hour.
+    /// Opens or creates the journal's file and starts its writer. `hour` returns the current hour.
     pub fn open(
         path: &Path,
         config: JournalConfig,
@@ -307,7 +306,7 @@ impl Journal {
                 move || {
                     let writing = std::panic::AssertUnwindSafe(|| write_batches(&shared));
                     if std::panic::catch_unwind(writing).is_err() {
-                        // Whoever waits is refused, and so is everybody after: a silent writer would hang them all.
+                        // Waiting and later appends are refused: a silent writer would block them all.
                         *locked(&shared.failing) = Some("the journal's writer panicked".to_owned());
                         *locked(&shared.gathering) = Gathering { closed: true, ..Gathering::default() };
                     }
@@ -317,7 +316,7 @@ impl Journal {
         Ok(Journal { shared, writer: Arc::new(Mutex::new(Some(writer))) })
     }
 
-    /// The id of this journal's incarnation: random, made with the file.
+    /// The id of this journal's incarnation: random, created with the file.
     pub fn stream(&self) -> StreamId {
         self.shared.stream
     }
@@ -332,25 +331,25 @@ impl Journal {
         self.shared.end.subscribe()
     }
 
-    /// Bytes of the records that are kept.
+    /// Bytes of the stored records.
     pub fn stored_bytes(&self) -> u64 {
         self.shared.stored.load(Ordering::Relaxed)
     }
 
-    /// Says that all records below `offset` are counted and will not be read again to go on from: the commit that says so
-    /// is durable. From now on they may be dropped when space is needed.
+    /// Declares all records below `offset` counted: the commit is durable, and no restart reads them again. From now on they may be dropped when
+    /// space is needed.
     pub fn set_counted(&self, offset: u64) {
         if self.shared.counted_below.fetch_max(offset, Ordering::Relaxed) < offset {
             self.shared.droppable.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Takes back what [`Self::set_counted`] said of records from `offset` on: they are to be counted again, and none is dropped for space.
+    /// Revokes [`Self::set_counted`] for the records from `offset` on: they must be counted again, and none is dropped for space.
     pub fn set_needed(&self, offset: u64) {
         self.shared.counted_below.fetch_min(offset, Ordering::Relaxed);
     }
 
-    /// How near the journal is to its bound; for metrics and `/readyz`. Takes no lock.
+    /// How close the journal is to its bound; for metrics and `/readyz`. Takes no lock.
     pub fn pressure(&self) -> JournalPressure {
         let state = match () {
             () if self.shared.full.load(Ordering::Relaxed) => PressureState::Full,
@@ -365,8 +364,8 @@ impl Journal {
         }
     }
 
-    /// Checks that the file at the journal's path is still the one that is open. If it was removed or replaced, what is appended would be gone
-    /// with the process: appends are refused from then on. Blocks shortly.
+    /// Checks that the file at the journal's path is still the open one. If it was removed or replaced, appended records would be lost with the
+    /// process, so appends are refused from then on. Blocks briefly.
     pub fn check_file(&self) {
         let shared = &self.shared;
         let is_ours = std::fs::metadata(&shared.path).is_ok_and(|file| Some((file.dev(), file.ino())) == shared.file);
@@ -383,7 +382,7 @@ impl Journal {
         );
     }
 
-    /// Offset of the oldest record still kept, or the end where none is.
+    /// Offset of the oldest stored record, or the end if there is none.
     pub fn begin(&self) -> Result<u64, JournalError> {
         self.with_database(|database| {
             let transaction = database.begin_read()?;
@@ -394,7 +393,7 @@ impl Journal {
         .map(|first| first.unwrap_or(*self.shared.end.borrow()))
     }
 
-    /// Hour in which the oldest record still kept was appended, or none where none is kept.
+    /// Hour in which the oldest stored record was appended; none if there is no record.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -412,11 +411,11 @@ impl Journal {
         (gathered.count, gathered.batch.len())
     }
 
-    /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). Records
-    /// below `offset` in the first batch are the caller's to skip. They follow one another without gap or overlap.
+    /// Reads batches from the one that contains `offset`, up to `max_bytes` of records (at least one batch). The caller skips records below `offset`
+    /// in the first batch. The batches follow one another without gap or overlap.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] where there is no batch at an offset below the end, or one that is not as it was written.
+    /// [`JournalError::Damaged`] if there is no batch at an offset below the end, or if a batch differs from what was written.
     pub fn read(&self, offset: u64, max_bytes: usize) -> Result<Vec<JournalBatch>, JournalError> {
         let stream = self.stream();
         self.with_database(|database| {
@@ -474,10 +473,10 @@ impl Journal {
         self.with_database(|database| Ok(state_of(database)?.texts.remove(name)))
     }
 
-    /// Drops whole batches that end at or below `offset` and were appended before `before`, at most [`TRIM_BATCHES`] of
-    /// them: appends wait meanwhile. Returns how many; call again while it is that many.
+    /// Drops whole batches that end at or below `offset` and were appended before `before`, at most [`TRIM_BATCHES`] of them, since appends wait
+    /// during the transaction. Returns how many; call again while it returns that many.
     pub fn trim(&self, offset: u64, before: Hour) -> Result<usize, JournalError> {
-        // Asked in a reading transaction first: most of the time there is nothing to drop, and a write would cost a sync.
+        // A reading transaction checks first: most of the time there is nothing to drop, and a write would cost a sync.
         let any = self.with_database(|database| {
             let transaction = database.begin_read()?;
             let batches = transaction.open_table(BATCHES)?;
@@ -495,7 +494,7 @@ impl Journal {
                 let dropped = drop_oldest(batches, state, |appended, end, dropped| {
                     end <= offset && appended < before && dropped.batches < TRIM_BATCHES
                 })?;
-                // Writing transactions take turns, so the figure does not change in between.
+                // Writing transactions are serial, so the figure does not change in between.
                 self.shared.stored.store(state.stored_bytes, Ordering::Relaxed);
                 Ok(dropped.batches)
             })
@@ -503,7 +502,7 @@ impl Journal {
         Ok(dropped)
     }
 
-    /// Writes what has gathered, then stops the writer. Later appends are refused.
+    /// Writes the collected appends, then stops the writer. Later appends are refused.
     pub fn close(&self) {
         locked(&self.shared.gathering).closed = true;
         self.shared.wake.notify_all();
@@ -546,7 +545,7 @@ impl Sink for Journal {
             }
             done
         };
-        // A writer that died in the middle of it leaves the outcome unknown.
+        // If the writer dies during an append, the outcome is unknown.
         done.await.unwrap_or_else(|_| Err(SinkError::Unavailable("the journal's writer is gone".to_owned())))
     }
 

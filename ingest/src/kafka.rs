@@ -1,12 +1,12 @@
 //! Kafka as the log, with the journal as its spill.
 //!
-//! A beacon is answered 202 when Kafka has its record (`acks=all`, idempotent producer), or when the journal has it on
-//! disk. The journal takes what Kafka does not acknowledge in time, and everything while Kafka is away; a task of its own
-//! (`drain`) brings it to Kafka afterwards. With the journal full as well, beacons are answered 503.
+//! A beacon is answered with 202 once Kafka has its record (`acks=all`, idempotent producer), or once the journal has it on disk. The journal takes
+//! the records that Kafka does not acknowledge in time, and all records while Kafka is unavailable. A background task (`drain`) sends them to Kafka
+//! afterwards. If the journal is full as well, beacons are answered with 503.
 //!
-//! A record that waits in the producer's queue and was spilled meanwhile is in two places. The producer's word about it is
-//! kept (`Shared::pending`), and the drain leaves it out if it has arrived. Only a process that dies in between can bring it
-//! to Kafka twice; every record has an id, by which the fold drops the second one (within one window).
+//! A record that was spilled while it waits in the producer's queue exists twice. Its pending delivery report is stored (`Shared::pending`), and the
+//! drain skips the record if it has been delivered. Only a process that dies in between can send it to Kafka twice. Every record has an id, by which
+//! the fold drops the second one (within one window).
 
 mod drain;
 mod producer;
@@ -25,25 +25,25 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// How Kafka is written.
+/// Settings for writing to Kafka.
 #[derive(Clone, Debug)]
 pub struct KafkaConfig {
     /// Brokers, TLS, SASL and the like.
     pub client: ClientConfig,
     /// The topic of page views.
     pub topic: String,
-    /// Bytes of records that may wait for Kafka's word.
+    /// Bytes of records that may wait for Kafka's acknowledgement.
     pub queue_bytes: u64,
     /// How long Kafka may take to acknowledge before a record is spilled.
     pub spill_after: Duration,
 }
 
-/// What a sink tells of itself.
+/// Figures of a sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KafkaFigures {
     /// Records that Kafka acknowledged since the start.
     pub delivered: u64,
-    /// Records that the journal took in its stead since the start.
+    /// Records that the journal stored instead since the start.
     pub spilled: u64,
     /// Spilled records that have arrived in Kafka since the start.
     pub drained: u64,
@@ -51,9 +51,9 @@ pub struct KafkaFigures {
     pub in_spill: u64,
     /// Their bytes.
     pub spill_bytes: u64,
-    /// Records that wait for Kafka's word.
+    /// Records that wait for Kafka's acknowledgement.
     pub in_queue: u64,
-    /// Whether Kafka does not acknowledge at present, so that records go to the journal at once.
+    /// Whether Kafka currently acknowledges nothing, so that records go directly to the journal.
     pub away: bool,
 }
 
@@ -61,14 +61,14 @@ struct Shared {
     config: KafkaConfig,
     producer: Producer,
     journal: Journal,
-    /// Kafka did not acknowledge in time, and has not since.
+    /// Kafka did not acknowledge in time, and has acknowledged nothing since.
     away: AtomicBool,
     /// Offset in the journal below which all is in Kafka.
     drained_below: AtomicU64,
     delivered: AtomicU64,
     spilled: AtomicU64,
     drained: AtomicU64,
-    /// What the producer will say of records that were spilled meanwhile, by their hash (each has a random id).
+    /// Pending delivery reports of spilled records, by the record's hash (each has a random id).
     pending: Mutex<HashMap<u64, oneshot::Receiver<Delivery>>>,
 }
 
@@ -93,7 +93,7 @@ struct Drain {
 }
 
 impl KafkaSink {
-    /// Makes the producer and begins to bring what the journal holds to Kafka. Nobody is asked yet, so Kafka may be away.
+    /// Creates the producer and starts to send the journal's records to Kafka. No broker is contacted yet, so Kafka may be unavailable.
     pub fn start(config: KafkaConfig, journal: Journal) -> Result<Self, KafkaError> {
         let producer = Producer::new(&config)?;
         let drained_below = drain::drained_below(&journal);
@@ -113,8 +113,8 @@ impl KafkaSink {
         Ok(KafkaSink { shared, drain: Arc::new(Mutex::new(Some(Drain { stop, running }))) })
     }
 
-    /// Ends the drain and waits until Kafka has what is queued, for `within` at most. What it does not have then is in the
-    /// journal, or was never acknowledged to anybody. Nothing may be appended any more.
+    /// Stops the drain and waits, for `within` at most, until Kafka has the queued records. Records that it does not have then are in the journal, or
+    /// were never acknowledged to a client. No appends may follow.
     pub async fn close(&self, within: Duration) {
         let drain = locked(&self.drain).take();
         let deadline = tokio::time::Instant::now() + within;
@@ -137,7 +137,7 @@ impl KafkaSink {
         let _ = tokio::task::spawn_blocking(move || shared.journal.close()).await;
     }
 
-    /// What is told of it.
+    /// The sink's figures.
     pub fn figures(&self) -> KafkaFigures {
         let shared = &self.shared;
         let end = *shared.journal.end().borrow();
@@ -180,7 +180,7 @@ impl Sink for KafkaSink {
         if shared.away.load(Ordering::Relaxed) {
             return shared.spill(key, record).await;
         }
-        // Errors at once: the queue is full, or the producer is being made anew.
+        // Fails immediately if the queue is full or the producer is being replaced.
         let Ok(mut told) = shared.producer.send(key, &record) else { return shared.spill(key, record).await };
         match tokio::time::timeout(shared.config.spill_after, &mut told).await {
             Ok(Ok(Ok(()))) => {
@@ -196,7 +196,7 @@ impl Sink for KafkaSink {
             Err(_) => {
                 shared.went_away("no acknowledgement in time");
                 let hash = hash_of(&record);
-                // Before the journal has it, or the drain might see the record and not this.
+                // Before the journal has it; otherwise the drain might see the record without this entry.
                 locked(&shared.pending).insert(hash, told);
                 let spilled = shared.spill(key, record).await;
                 if spilled.is_err() {
@@ -208,7 +208,7 @@ impl Sink for KafkaSink {
     }
 
     fn ready(&self) -> Result<(), SinkError> {
-        // Without Kafka the journal is all there is; with it, a failing journal is still to be known.
+        // Without Kafka the journal is the only log; with Kafka, a failing journal must still be reported.
         self.shared.journal.ready()
     }
 

@@ -1,10 +1,9 @@
-//! The key that makes coordinates: random at birth, one for each period, replaced at the period's end by a one-way
-//! step of itself. Whoever finds today's key cannot compute yesterday's, so nobody can ask whether a reader was
-//! there.
+//! The key of the coordinates. It is random when created, one for each period, and replaced at the period's end by a one-way function of itself.
+//! Knowledge of today's key does not reveal yesterday's, so it cannot be tested whether a reader was counted then.
 //!
-//! The key lives in one page of memory, which is kept out of swap and wiped when the period ends, and in one file of mode 0600,
-//! `{"version":1,"period_kind":"month","period":24322,"key":"64 hex digits"}`. What hashing leaves on the stack is wiped after
-//! each use, so that no copy outlives the key.
+//! The key is stored in one page of memory, which is kept out of swap and wiped when the period ends, and in one file of mode 0600,
+//! `{"version":1,"period_kind":"month","period":24322,"key":"64 hex digits"}`. Copies that hashing leaves on the stack are wiped after each use, so
+//! that no copy outlives the key.
 
 use crate::private_file;
 use arc_swap::ArcSwap;
@@ -22,10 +21,10 @@ use zeroize::{Zeroize, Zeroizing};
 /// Changing this text changes every key after the next step: never do.
 const STEP_CONTEXT: &str = "headcount visitor key: step to the next period, version 1";
 
-/// The fingerprint's own, so that it says nothing about any other key.
+/// Used for the fingerprint only, which therefore reveals nothing of any other key.
 const FINGERPRINT_CONTEXT: &str = "headcount visitor key: fingerprint, version 1";
 
-/// How long one key lives, and so what a visitor is.
+/// How long one key lives, which defines a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VisitorPeriod {
@@ -55,7 +54,7 @@ impl VisitorPeriod {
         }
     }
 
-    /// The one spelling.
+    /// The only spelling.
     pub const fn name(self) -> &'static str {
         match self {
             VisitorPeriod::Month => "month",
@@ -64,7 +63,7 @@ impl VisitorPeriod {
     }
 }
 
-/// Tells keys apart without telling anything of them; safe to show. Nodes that count the same visitors show the same.
+/// Identifies keys without revealing them; safe to show. Nodes that count the same visitors show the same fingerprint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint(pub u64);
 
@@ -74,7 +73,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A page of its own, so that locking and unlocking it is nobody else's concern.
+/// A separate page, so that locking and unlocking it affects no other data.
 #[repr(C, align(4096))]
 #[derive(Zeroize)]
 struct KeyPage([u8; 4096]);
@@ -94,8 +93,8 @@ impl Drop for PeriodKey {
     }
 }
 
-/// Wipes what calls that have returned left on the stack: blake3 copies the key into its frames. 4 KiB is several times as deep
-/// as they go, and takes a tenth of a microsecond in words (in bytes it would take eight times that).
+/// Wipes what finished calls left on the stack: blake3 copies the key into its frames. 4 KiB is several times their depth. It takes a tenth of a
+/// microsecond with writes of words, and eight times that with writes of bytes.
 #[inline(never)]
 fn wipe_stack() {
     let mut below = [0u64; 512];
@@ -125,7 +124,7 @@ impl PeriodKey {
         hash
     }
 
-    /// What may be shown of the key.
+    /// The public fingerprint of the key.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut digest = blake3::derive_key(FINGERPRINT_CONTEXT, self.bytes());
         let fingerprint = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
@@ -149,8 +148,8 @@ impl PeriodKey {
         Hour(self.hours.start)
     }
 
-    /// The hour a view at `now` belongs to. A clock that stepped back over the period's start must not bring the
-    /// dead key's period back: such views count in the first hour of the living one.
+    /// The hour of a view at `now`. A clock that stepped back over the period's start must not return to the dead key's period: such views count in
+    /// the first hour of the current one.
     pub fn hour_of(&self, now: DateTime<Utc>) -> Hour {
         Hour(Hour::of(now).0.max(self.hours.start))
     }
@@ -170,11 +169,11 @@ pub enum KeyError {
     /// Reading or writing the file failed.
     #[error("cannot {action} the visitor key {}", path.display())]
     Io {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// The file's content is not a key.
@@ -190,7 +189,7 @@ pub enum KeyError {
         /// The kind configured.
         expected: &'static str,
     },
-    /// Others may read the file.
+    /// Other users may read the file.
     #[error("{} may be read by others (mode {mode:o}); run: chmod 600 {}", path.display(), path.display())]
     Permissions {
         /// The file.
@@ -198,7 +197,7 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
-    /// The file is where others keep, copy or back up data.
+    /// The file is in a data directory of ClickHouse or Kafka, or beside a journal.
     #[error(
         "{} is within {}, {what}: whoever has a copy of that would have the key with it. Set `key_file` to a file elsewhere",
         path.display(), directory.display()
@@ -206,15 +205,15 @@ pub enum KeyError {
     Misplaced {
         /// The file.
         path: PathBuf,
-        /// The directory that is somebody else's.
+        /// The directory that must not contain it.
         directory: PathBuf,
-        /// Whose.
+        /// What that directory is.
         what: &'static str,
     },
     /// There is a key already.
     #[error("{} is there already; a new key counts every visitor of the running period again. Move it away first", .0.display())]
     Exists(PathBuf),
-    /// There is none.
+    /// There is no key.
     #[error("there is no key at {}; `headcount keys init` makes one, and so does the endpoint's first start", .0.display())]
     Missing(PathBuf),
     /// The clock is far behind the key.
@@ -222,7 +221,7 @@ pub enum KeyError {
     ClockBehind {
         /// The file.
         path: PathBuf,
-        /// What the clock says.
+        /// The clock's time.
         now: DateTime<Utc>,
     },
     /// The operating system gave no randomness.
@@ -244,7 +243,7 @@ impl Drop for KeyFile {
     }
 }
 
-/// The living key, advanced by the calendar.
+/// The current key, advanced by the calendar.
 pub struct KeyRing {
     path: PathBuf,
     period: VisitorPeriod,
@@ -255,7 +254,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// The same, where a key is there already.
+    /// The same, for a key that exists already.
     pub fn open_existing(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
         if !path.exists() {
             return Err(KeyError::Missing(path.to_owned()));
@@ -263,7 +262,7 @@ impl KeyRing {
         KeyRing::open(path, period, now)
     }
 
-    /// A fresh key where there is none.
+    /// Creates a fresh key if there is none.
     pub fn create(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
         if path.exists() {
             return Err(KeyError::Exists(path.to_owned()));
@@ -271,8 +270,7 @@ impl KeyRing {
         KeyRing::open(path, period, now)
     }
 
-    /// Another node's key, from a copy of its file, as the key at `path`, where there is none. The copy stays where it is: whoever
-    /// made it removes it.
+    /// Imports another node's key from a copy of its file to `path`, if there is none. The copy is not removed: that is left to the user who made it.
     pub fn import(copy: &Path, path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
         if path.exists() {
             return Err(KeyError::Exists(path.to_owned()));
@@ -283,7 +281,7 @@ impl KeyRing {
         KeyRing::open(path, period, now)
     }
 
-    /// Reads the key file, or makes a fresh key, and advances it to `now`.
+    /// Reads the key file, or creates a fresh key, and advances it to `now`.
     pub fn open(path: &Path, period: VisitorPeriod, now: DateTime<Utc>) -> Result<Self, KeyError> {
         well_placed(path)?;
         let key = match read(path, period)? {
@@ -413,7 +411,7 @@ fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
 
 /// Replaces the file. The old file's bytes are overwritten first, as far as the file system lets us.
 fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyError> {
-    // Of its full length from the start: text that grows leaves copies behind.
+    // Allocated at its full length from the start: text that grows leaves copies behind.
     let mut text = Zeroizing::new(String::with_capacity(256));
     let _ = write!(text, r#"{{"version":1,"period_kind":"{}","period":{},"key":""#, period.name(), key.number);
     for &byte in key.bytes() {
@@ -424,7 +422,7 @@ fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyE
     text.push_str("\"}");
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(io_error("create the directory of", path))?;
-    // The old inode stays open through the rename, so a crash leaves either key whole, never a wiped one.
+    // The old inode stays open through the rename, so after a crash the file has either key whole, never a wiped one.
     let old = fs::OpenOptions::new().write(true).open(path).ok();
     private_file::replace(path, text.as_bytes()).map_err(io_error("write", path))?;
     if let Some(mut old) = old {
@@ -459,11 +457,11 @@ mod tests {
         // A node that slept through February arrives at the same key.
         let other = KeyRing::open(&copy, VisitorPeriod::Month, at("2026-02-10T00:00:00Z")).unwrap();
         assert_eq!(fingerprint(&other.at(at("2026-03-02T00:00:00Z")).unwrap()), march);
-        // A restart keeps the key.
+        // After a restart the key is the same.
         drop(ring);
         let again = KeyRing::open(&path, VisitorPeriod::Month, at("2026-03-05T00:00:00Z")).unwrap();
         assert_eq!(fingerprint(&again.at(at("2026-03-05T00:00:00Z")).unwrap()), march);
-        // A clock that stepped back by seconds counts into the living period.
+        // A clock that stepped back by seconds counts into the current period.
         let key = again.at(at("2026-02-28T23:59:59Z")).unwrap();
         assert_eq!(key.hour_of(at("2026-02-28T23:59:59Z")), Hour::of(at("2026-03-01T00:00:00Z")));
     }

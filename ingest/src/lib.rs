@@ -1,8 +1,7 @@
-//! The beacon endpoint: the only place where a reader's address and user agent exist.
+//! The beacon endpoint: the only code that sees a reader's IP address and user agent.
 //!
-//! The way of one beacon, in the order of [`http`]: opt-out → limits → [`schemas::Beacon`] → [`accept`] (named
-//! rejections, [`hygiene`]) → [`agents`] → [`visitor`] coordinates under the period's [`keys`] → [`sink`]. It
-//! answers 202 only after the sink has the record durably.
+//! The path of one beacon, in the order of [`http`]: opt-out → limits → [`schemas::Beacon`] → [`accept`] (named rejections, [`hygiene`]) → [`agents`]
+//! → [`visitor`] coordinates under the period's [`keys`] → [`sink`]. It answers with 202 only after the sink has stored the record durably.
 
 pub mod accept;
 pub mod agents;
@@ -50,25 +49,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// What time it is; an argument, so that a test can be in another month.
+/// The current time; an argument, so that a test can run in another month.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// Bounds and trust of the endpoint.
 #[derive(Clone, Debug)]
 pub struct IngestConfig {
-    /// Proxies whose word about a client's address is taken.
+    /// Proxies whose headers about a client's IP address are trusted.
     pub trusted_proxies: client::TrustedProxies,
     /// Networks whose views no project counts.
     pub ignore_networks: ignored::IgnoredNetworks,
     /// Header in which a trusted proxy names the client's country (ISO 3166-1 alpha-2).
     pub country_header: Option<String>,
-    /// Countries of IP addresses, where no trusted proxy names one.
+    /// Countries of IP addresses, for requests without one from a trusted proxy.
     pub countries: Option<country::Countries>,
     /// Longest body in bytes.
     pub body_bytes: usize,
     /// How long a body may take, in milliseconds.
     pub body_timeout_ms: u64,
-    /// Beacons under way at once; more are refused before they are parsed.
+    /// Beacons processed concurrently; further ones are refused before they are parsed.
     pub in_flight: usize,
     /// Limit for one client.
     pub client_rate: Rate,
@@ -76,15 +75,15 @@ pub struct IngestConfig {
     pub project_rate: Rate,
     /// What one client network may add to a project in a day.
     pub per_network: per_network::Limits,
-    /// The operator's own rules of who is a robot.
+    /// The operator's rules on which agents are robots.
     pub own_rules: agents::OwnRules,
     /// Format of the records it writes.
     pub record_format: RecordFormat,
-    /// Where the script and the endpoint are served, besides the old paths.
+    /// Paths of the script and the endpoint, besides the old paths.
     pub paths: EndpointPaths,
     /// Further paths of the script, each with the beacons' path.
     pub more_script_paths: Vec<EndpointPaths>,
-    /// For rehearsals: a beacon of this path makes the endpoint panic over its user agent.
+    /// Failpoint: a beacon with this path makes the endpoint panic over its user agent.
     pub panic_on_path: Option<String>,
 }
 
@@ -121,7 +120,7 @@ pub struct Ingest<S> {
     tally: Tally,
     classifier: agents::Classifier,
     per_network: per_network::PerNetwork,
-    /// Client networks are told apart under this secret of the process.
+    /// Client networks are hashed under this secret of the process.
     client_secret: client::ClientSecret,
     client_buckets: Buckets,
     project_buckets: Buckets,
@@ -180,7 +179,7 @@ impl<S: Sink> Ingest<S> {
         self.keys.destroyed()
     }
 
-    /// How many other endpoints have another key. More than none is told by `/readyz`.
+    /// Sets how many other endpoints have another key. `/readyz` reports it if it is not zero.
     pub fn set_foreign_keys(&self, nodes: u64) {
         self.foreign_keys.store(nodes, Ordering::Relaxed);
     }
@@ -195,8 +194,8 @@ impl<S: Sink> Ingest<S> {
         self.tally.refused()
     }
 
-    /// Beacons since the start that had an `X-Forwarded-For` header and came from a peer that is no trusted proxy. If a proxy of this
-    /// service sent them, all its readers count as one.
+    /// Beacons since the start that had an `X-Forwarded-For` header and came from a peer that is not a trusted proxy. If a proxy of this service sent
+    /// them, all its readers count as one.
     pub fn untrusted_forwarded_beacons(&self) -> u64 {
         self.untrusted_forwarded.load(Ordering::Relaxed)
     }
@@ -222,10 +221,10 @@ impl<S: Sink> Ingest<S> {
         }
     }
 
-    /// Sends what has been tallied of refused beacons and dropped facts to the log. Returns how many records the log has. What it is not known
-    /// to have is sent again the next time, under the same ids.
+    /// Sends the tallies of refused beacons and dropped facts to the log. Returns how many records the log has. Records that are not known to be
+    /// there are sent again the next time, under the same ids.
     ///
-    /// Let it end: dropped half-way, it loses what it took.
+    /// Not cancel-safe: a dropped future loses the tallies that it took.
     pub async fn send_tallies(&self) -> usize {
         let tallies = self.tally.take(Hour::of((self.clock)()));
         let encoded = |tally: TallyMessage| Some((tally.clone(), tally.encode(self.config.record_format)?));
@@ -246,9 +245,8 @@ impl<S: Sink> Ingest<S> {
         sent
     }
 
-    /// Keeps the calendar and the tallies until `stop`: the key must step at a period's end even when nobody reads.
-    /// Ends by itself, with no tally half-way; do not abort it. Tallies of the last moment are left for one more
-    /// [`Ingest::send_tallies`].
+    /// Advances the key and sends the tallies until `stop`: the key must step at a period's end even without beacons. Ends by itself, with no tally
+    /// half-way; do not abort it. Tallies of the last moment need one more [`Ingest::send_tallies`].
     pub async fn keep(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
@@ -270,7 +268,7 @@ impl<S: Sink> Ingest<S> {
     }
 }
 
-/// Tallies on their way to the log at once: one wait for the disk for all of them, and room in the queue for views.
+/// Tallies that are sent to the log concurrently: they share one wait for the disk, and leave space in the queue for views.
 const TALLIES_AT_ONCE: usize = 64;
 
 #[cfg(test)]
@@ -281,7 +279,7 @@ mod tests {
     use std::sync::Mutex;
     use tokio::sync::{Notify, oneshot};
 
-    /// Answers as told, once it was asked as often as told.
+    /// A sink that returns the given answers.
     #[derive(Default)]
     struct Told {
         answers: Mutex<Vec<Result<(), SinkError>>>,
@@ -327,7 +325,7 @@ mod tests {
             assert_eq!(ingest.send_tallies().await, 0);
             assert!(!ingest.tally.is_empty());
         }
-        // What comes meanwhile is a tally of its own: the first may be in the log already.
+        // Refusals during the send become a separate tally: the first may be in the log already.
         ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 2);
         assert_eq!(ingest.send_tallies().await, 2);
         assert!(ingest.tally.is_empty());
@@ -352,7 +350,7 @@ mod tests {
             async move { ingest.keep(async { drop(stopped.await) }).await }
         });
         sink.begun.notified().await;
-        // Both are under way although neither is durable.
+        // Both are in progress although neither is durable.
         assert_eq!(sink.asked.load(std::sync::atomic::Ordering::SeqCst), 2);
         stop.send(()).unwrap();
         tokio::task::yield_now().await;

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::sync::Mutex;
 
 const SHARDS: usize = 16;
-/// Buckets kept in one shard before full ones are dropped; a full bucket says nothing that a fresh one does not.
+/// Maximum buckets of one shard before full ones are dropped; a full bucket is equivalent to a fresh one.
 const SHARD_BUCKETS: usize = 8192;
 
 /// Sustained rate and burst, in beacons (a second).
@@ -13,7 +13,7 @@ const SHARD_BUCKETS: usize = 8192;
 pub struct Rate {
     /// Beacons a second; 0 switches the limit off.
     pub per_second: f64,
-    /// Beacons at once.
+    /// Maximum burst of beacons.
     pub burst: f64,
 }
 
@@ -22,7 +22,7 @@ struct Bucket {
     at_ms: i64,
 }
 
-/// Buckets keyed by a hash under a random secret that lives in memory only, so that no key can be traced back.
+/// Buckets keyed by a hash under a random secret that exists in memory only, so that no key can be traced back.
 pub struct Buckets {
     rate: Rate,
     secret: foldhash::quality::RandomState,
@@ -36,7 +36,7 @@ impl Buckets {
         Buckets { rate, secret: foldhash::quality::RandomState::default(), shards }
     }
 
-    /// Takes one token for `key` at `now_ms`; false where none is left.
+    /// Takes one token for `key` at `now_ms`; false if none is left.
     pub fn take(&self, key: &[u8], now_ms: i64) -> bool {
         if self.rate.per_second <= 0.0 {
             return true;
@@ -51,7 +51,7 @@ impl Buckets {
         };
         if buckets.len() >= SHARD_BUCKETS && !buckets.contains_key(&hash) {
             buckets.retain(|_, bucket| refilled(bucket) < rate.burst);
-            // Under a flood from many addresses, forgetting is fairer than growing without bound.
+            // Under a flood from many IP addresses, forgetting is fairer than growing without bound.
             if buckets.len() >= SHARD_BUCKETS {
                 buckets.clear();
             }

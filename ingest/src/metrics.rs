@@ -1,4 +1,4 @@
-//! Metrics of the beacon endpoint: what became of beacons, and how long it took. No label names a project, a host or a client.
+//! Metrics of the beacon endpoint: outcomes of beacons, and durations. No label names a project, a host or a client.
 
 use crate::http::Taken;
 use prometheus_client::metrics::counter::Counter;

@@ -1,5 +1,5 @@
-//! What a project says of its own paths, beside the masks that apply to all ([`crate::hygiene`]): which parts name a person and are
-//! masked, which only look like it, which parameters of the query tell pages apart, and which endings do not.
+//! A project's path rules, in addition to the masks that apply to all projects ([`crate::hygiene`]). They define which parts identify a person and
+//! are masked, which only seem to, which query parameters distinguish pages, and which endings do not.
 
 use crate::hygiene::{clean_path, clean_value, composed, decoded_path, is_index};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use url::Url;
 
-/// What stands for a segment that a project masks.
+/// The replacement for a segment that a project masks.
 const MASKED: &str = ":masked";
 
 /// A path with wildcards: `*` is one segment, `**` at the end any number, one at least.
@@ -72,7 +72,7 @@ impl PathPattern {
                 (Segment::Rest, Some(_)) => return true,
                 (Segment::One, Some(_)) => {}
                 (Segment::Text(text), Some(found)) if text == found => {}
-                // Paths come here without the index file.
+                // The index file has been removed from paths before.
                 (Segment::Text(text), None | Some("")) if text.is_empty() || is_index(text) => {}
                 _ => return false,
             }
@@ -80,7 +80,7 @@ impl PathPattern {
         path.next().is_none()
     }
 
-    /// The path with what its wildcards stand for masked. It matches.
+    /// The path with the segments under its wildcards masked. The path must match.
     fn masked(&self, path: &str) -> String {
         let slash = path.len() > 1 && path.ends_with('/');
         let found = path.trim_start_matches('/').trim_end_matches('/').split('/');
@@ -89,7 +89,7 @@ impl PathPattern {
             match self.segments.get(at) {
                 Some(Segment::Text(_)) => out.extend(["/", text]),
                 Some(Segment::One) => out.extend(["/", MASKED]),
-                // One mask for all of them: how many there are may tell as well.
+                // One mask for all of them: their number could identify a person as well.
                 Some(Segment::Rest) => {
                     out.extend(["/", MASKED]);
                     return out;
@@ -109,7 +109,7 @@ impl PathPattern {
 pub struct PathRules {
     /// Segments under these wildcards are masked.
     pub mask: Vec<PathPattern>,
-    /// Paths that are kept as they are although they look like they name somebody. What `mask` says comes first.
+    /// Paths that are stored unmasked although they seem to identify a person. `mask` takes precedence.
     pub keep: Vec<PathPattern>,
     /// Parameters of the query that are part of the page's name, in this order.
     pub query: Vec<String>,
@@ -119,7 +119,7 @@ pub struct PathRules {
     pub strip_html: bool,
 }
 
-/// What a value in a kept parameter must not contain as it is.
+/// Characters that must be encoded in the value of a stored parameter.
 const IN_A_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+').add(b'?').add(b'=');
 
 impl PathRules {
@@ -139,7 +139,7 @@ impl PathRules {
         let mut separator = '?';
         for name in &self.query {
             let Some((_, value)) = url.query_pairs().find(|(found, _)| found == name) else { continue };
-            // What may be kept is a page's number or section; what looks like a person's is masked there, too.
+            // A stored parameter should be a page's number or section; a value that seems to identify a person is masked there, too.
             let value = clean_value(&value);
             path.push(separator);
             path.push_str(name);
@@ -195,7 +195,7 @@ mod tests {
             ("/users/jane/settings/x", "/users/jane/settings/x"),
             ("/download/a/b/c.zip", "/download/:masked"),
             ("/download", "/download"),
-            // What looks like an id is none here; elsewhere it is.
+            // In this path the apparent id is not one; in other paths it is.
             ("/commit/0123456789abcdef0123456789abcdef01234567", "/commit/0123456789abcdef0123456789abcdef01234567"),
             ("/other/0123456789abcdef0123456789abcdef01234567", "/other/:id"),
             ("/list?x=1&page=2&secret=y", "/list?page=2"),

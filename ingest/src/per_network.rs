@@ -1,14 +1,12 @@
-//! What one client network may add in a day: distinct paths, values of dimensions and readers, for each project.
+//! Limits what one client network may add in a day: distinct paths, values of dimensions and readers, for each project.
 //!
-//! Forged beacons cost the tables a row for each new name, and the reports a visitor for each new reader. So the endpoint
-//! remembers, for each client network (IPv4 address, IPv6 /56), project and day, which names it has sent, and stops naming
-//! new ones beyond a limit. Nothing of this leaves the process: networks, projects and names are hashes under a secret of
-//! the process, 64 bits for (network, project) and 32 bits for a name.
+//! Forged beacons cost the tables a row for each new name, and add a visitor to the reports for each new reader. So the endpoint remembers, for each
+//! client network (IPv4 address, IPv6 /56), project and day, which names it has sent, and accepts no new ones above a limit. None of this leaves the
+//! process. Networks, projects and names are hashes under a secret of the process, 64 bits for (network, project) and 32 bits for a name.
 //!
-//! The memory is bounded ([`Limits::bytes`]). When it is full, the networks that have sent the fewest names are forgotten,
-//! half of the memory's worth: they start over, which costs a usual reader nothing and lets a forger with very many networks
-//! add up to their number times the limits, as that forger could anyway. A restart forgets all, and each node counts by
-//! itself: `n` nodes allow `n` times as many.
+//! The memory is bounded ([`Limits::bytes`]). When it is full, the networks that have sent the fewest names are forgotten, until half of the memory
+//! is free. They start over, which costs a usual reader nothing. A forger with very many networks can add up to their number times the limits, which
+//! is possible without the bound as well. A restart forgets all, and each node counts separately: `n` nodes allow `n` times as many.
 
 use crate::accept::AcceptedPage;
 use crate::client::{ClientAddress, UserAgent};
@@ -18,14 +16,14 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks are per shard, so that beacons of different networks seldom wait for one another.
+/// Locks are per shard, so that beacons of different networks seldom wait for each other.
 const SHARDS: usize = 16;
 /// Bytes of one network and project without its names: the map's slot at its usual load, and the smallest set.
 const NETWORK_BYTES: usize = 160;
 /// Bytes of one name in its set, at the set's usual load.
 const NAME_BYTES: usize = 8;
 
-/// What is counted apart.
+/// What is counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Paths of pages.
@@ -41,7 +39,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The fact of a view that is left out beyond the limit.
+    /// The fact of a view that is dropped above the limit.
     pub const fn fact(self) -> Fact {
         match self {
             Kind::Path => Fact::Path,
@@ -63,7 +61,7 @@ pub struct Limits {
     pub paths: u32,
     /// Distinct values of each dimension: referrer hosts, versions, languages.
     pub values: u32,
-    /// Distinct user agents (with the IPv6 /64 they came from).
+    /// Distinct user agents (with the IPv6 /64 that they came from).
     pub agents: u32,
     /// Memory for all networks, in bytes.
     pub bytes: usize,
@@ -115,9 +113,8 @@ impl PerNetwork {
         PerNetwork { limits, secret: foldhash::quality::RandomState::default(), shards }
     }
 
-    /// Replaces what `page` must not name: the path by [`MORE_PATH`], a label by an empty one. `reader` is the person who
-    /// reads the page, none for bots. Returns the kinds that were beyond their limits; [`Kind::Reader`] means that the view
-    /// gets the coordinates of its network alone.
+    /// Replaces the parts of `page` above a limit: the path by [`MORE_PATH`], a label by an empty one. `reader` identifies the person who reads the
+    /// page; none for bots. Returns the kinds above their limits. For [`Kind::Reader`] the view gets the coordinates of its network alone.
     pub fn limit(
         &self,
         network: u64,
@@ -150,8 +147,8 @@ impl PerNetwork {
         over
     }
 
-    /// The names of one client network (as hashed by [`crate::client::ClientAddress::network_hashed`]) for one project on
-    /// `day` (days since the epoch). Holds a lock until it is dropped.
+    /// The names of one client network (as hashed by [`crate::client::ClientAddress::network_hashed`]) for one project on `day` (days since the
+    /// epoch). Holds a lock until dropped.
     fn of(&self, network: u64, project: &str, day: u32) -> OfNetwork<'_> {
         let key = self.secret.hash_one((network, project));
         let mut shard = self.shards[(key >> 60) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);

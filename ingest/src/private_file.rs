@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes `content` to a file beside `path`, syncs it and renames it: a reader sees the old content or the new, also after a crash.
+/// Writes `content` to a file beside `path`, syncs it and renames it: a process that reads it sees the old content or the new, also after a crash.
 ///
 /// # Errors
 /// The file cannot be created, written or renamed. The old content is then unchanged.
@@ -18,7 +18,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// As of [`replace`].
 pub fn replace_by(path: &Path, fresh: &Path, content: &[u8]) -> io::Result<()> {
     let attempt = || {
-        // One that an earlier process left may have other modes.
+        // A file that an earlier process left may have another mode.
         let _ = std::fs::remove_file(fresh);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);

@@ -1,5 +1,4 @@
-//! Which projects exist and whose pages are whose: a snapshot that the endpoint looks things up in, replaced as a
-//! whole when the registry changes.
+//! Which projects exist, and which hosts belong to them: a snapshot for the endpoint's look-ups. It is replaced as a whole when the registry changes.
 
 use crate::aliases::Alias;
 use crate::client::ClientAddress;
@@ -11,7 +10,7 @@ use schemas::{Host, ProjectSlug};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A pattern such as `{project}.docs.example.org`: any project under one suffix, without registering each.
+/// A pattern such as `{project}.docs.example.org`: admits any project under one suffix without registering it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
     suffix: String,
@@ -43,15 +42,15 @@ impl HostPattern {
 pub struct ProjectSnapshot {
     hosts_of: HashMap<ProjectSlug, HashSet<Host>>,
     projects_of: HashMap<Host, Vec<ProjectSlug>>,
-    /// Not to be counted, whatever a host pattern says.
+    /// Projects that must not be counted, whatever a host pattern admits.
     removed: HashSet<ProjectSlug>,
-    /// Of those projects that have some.
+    /// Only projects that have some.
     rules: HashMap<ProjectSlug, Arc<PathRules>>,
-    /// Of those projects that have some.
+    /// Only projects that have some.
     ignored_networks: HashMap<ProjectSlug, IgnoredNetworks>,
-    /// Projects by what other counters call them.
+    /// Projects by their names in other counters.
     aliases: HashMap<Alias, ProjectSlug>,
-    /// The first host of those projects that have aliases.
+    /// The first host of each project with aliases.
     first_host: HashMap<ProjectSlug, Host>,
 }
 
@@ -68,7 +67,7 @@ impl ProjectSnapshot {
         snapshot
     }
 
-    /// The same, with what projects say of their paths.
+    /// The same, with the projects' path rules.
     #[must_use]
     pub fn with_rules(self, rules: impl IntoIterator<Item = (ProjectSlug, PathRules)>) -> Self {
         let some = rules.into_iter().filter(|(_, rules)| *rules != PathRules::default());
@@ -82,7 +81,7 @@ impl ProjectSnapshot {
         ProjectSnapshot { ignored_networks: some.collect(), ..self }
     }
 
-    /// The same, with what other counters call the projects. A name that two projects claim names none of them.
+    /// The same, with the projects' names in other counters. A name that two projects claim belongs to neither.
     #[must_use]
     pub fn with_aliases(mut self, aliases: impl IntoIterator<Item = (ProjectSlug, Vec<Host>, Vec<Alias>)>) -> Self {
         let mut claimed: HashMap<Alias, Vec<ProjectSlug>> = HashMap::new();
@@ -115,18 +114,18 @@ impl ProjectSnapshot {
     }
 }
 
-/// What a lookup finds.
+/// The result of a look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// The page belongs to this project.
     Found(ProjectSlug),
-    /// A host pattern would admit this name, which is new: [`Projects::admit`] it before anything is counted for it.
+    /// A host pattern would admit this name, which is new: call [`Projects::admit`] before anything is counted for it.
     New(ProjectSlug),
-    /// No such project.
+    /// There is no such project.
     Unknown,
     /// The project exists, the host is not one of its.
     Foreign(ProjectSlug),
-    /// Several projects have the host and none was named.
+    /// Several projects have the host and the beacon named none.
     Ambiguous,
 }
 
@@ -144,7 +143,7 @@ pub struct Projects {
 pub struct NewNames {
     /// New names in one hour.
     pub per_hour: usize,
-    /// New names in one hour from one client network, so that one forger does not use up the hour's; 0: no limit.
+    /// New names in one hour from one client network, so that one forger does not use up the hour's limit; 0: no limit.
     pub per_network: usize,
 }
 
@@ -189,7 +188,7 @@ impl Projects {
         self.snapshot.load().ignored_networks.get(project).is_some_and(|networks| networks.contains(client))
     }
 
-    /// The project that one of a beacon's `aliases` names: one with the page's host if there is such a one, else the first.
+    /// The project that one of a beacon's `aliases` names: one with the page's host if there is one, else the first.
     pub fn named_by_alias(&self, source: Source, aliases: &[String], host: &Host) -> Option<ProjectSlug> {
         if aliases.is_empty() {
             return None;
@@ -209,8 +208,8 @@ impl Projects {
         snapshot.first_host.get(slug).cloned()
     }
 
-    /// Finds the project of a page on `host`, which the beacon may have named by slug or by alias. An alias of a project without that host
-    /// is as one that no project has: the host decides, and the answer does not show that the alias exists.
+    /// Finds the project of a page on `host`, which the beacon may have named by slug or by alias. An alias of a project without that host is treated
+    /// like an unknown alias: the host decides, and the response does not reveal that the alias exists.
     pub fn find_named(&self, slug: Option<&ProjectSlug>, by_alias: Option<&ProjectSlug>, host: &Host) -> Lookup {
         if slug.is_some() {
             return self.find(slug, host);
@@ -225,7 +224,7 @@ impl Projects {
         }
     }
 
-    /// Finds the project of a page on `host`, which the beacon may have named. Admits nobody.
+    /// Finds the project of a page on `host`, which the beacon may have named. Admits no new name.
     pub fn find(&self, named: Option<&ProjectSlug>, host: &Host) -> Lookup {
         let snapshot = self.snapshot.load();
         if let Some(slug) = named {
@@ -250,12 +249,12 @@ impl Projects {
         snapshot.hosts_of.contains_key(slug) || (!snapshot.removed.contains(slug) && self.names().names.contains(slug))
     }
 
-    /// What the project says of its paths.
+    /// The project's path rules.
     pub fn rules(&self, slug: &ProjectSlug) -> Arc<PathRules> {
         self.snapshot.load().rules.get(slug).map_or_else(|| Arc::clone(&self.no_rules), Arc::clone)
     }
 
-    /// Whether `host` is the project's own, so that a referrer there is no arrival.
+    /// Whether `host` belongs to the project, so that a referrer there is not an arrival.
     pub fn is_own_host(&self, slug: &ProjectSlug, host: &Host) -> bool {
         self.snapshot.load().hosts_of.get(slug).is_some_and(|hosts| hosts.contains(host))
     }
@@ -288,7 +287,7 @@ impl Projects {
         self.names().names.extend(slugs);
     }
 
-    /// The names that patterns admitted, in order; to be kept for [`Projects::admit_known`].
+    /// The names that patterns admitted, in order; to be stored for [`Projects::admit_known`].
     pub fn admitted(&self) -> Vec<ProjectSlug> {
         let mut slugs: Vec<_> = self.names().names.iter().cloned().collect();
         slugs.sort();
@@ -365,7 +364,7 @@ mod tests {
                 && projects.admit(&slug("one"), 1, 7)
         );
         assert_eq!(found("one.rtd.example"), Lookup::Found(slug("one")));
-        // The third is one too many, however often it is looked up; what was known before a restart is not new.
+        // The third is one too many, however often it is looked up; names known before a restart are not new.
         assert!(!projects.admit(&slug("three"), 1, 7));
         assert_eq!(found("three.rtd.example"), Lookup::New(slug("three")));
         projects.admit_known([slug("four"), slug("five"), slug("six")]);

@@ -1,4 +1,4 @@
-//! Whether one proxy that is not trusted sends most beacons: then all its readers count as one, and the operator should know.
+//! Detects whether one untrusted proxy sends most beacons: then all its readers count as one, and the operator should know.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

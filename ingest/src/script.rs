@@ -9,11 +9,10 @@ pub const BEACON_JS: &str = include_str!("../beacon/beacon.min.js");
 /// Content type of the script.
 pub const CONTENT_TYPE: &str = "text/javascript; charset=utf-8";
 
-/// How long a browser may keep the script.
+/// How long a browser may cache the script.
 ///
-/// A day, and nothing to revalidate it with: an `ETag` or `Last-Modified` is a value that the browser stores and sends
-/// back, which a service could choose anew for each reader and so know them again (privacy statement 1). After a day
-/// the script is simply fetched again; it is about a kilobyte.
+/// A day, and without a validator. An `ETag` or `Last-Modified` is a value that the browser stores and sends back. A service could choose a different
+/// one for each reader and recognise them by it (privacy statement 1). After a day the browser fetches the script again; it is about a kilobyte.
 pub const CACHE_CONTROL: &str = "public, max-age=86400";
 
 /// The path of beacons as the built script has it, relative to the script.
@@ -30,7 +29,7 @@ mod tests {
     use schemas::paths::EndpointPaths;
     use std::process::Command;
 
-    /// What a page pays for being counted, in bytes on the wire.
+    /// Maximum bytes on the wire that counting costs a page.
     const BUDGET_BYTES: usize = 1400;
 
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/beacon");
@@ -92,7 +91,7 @@ mod tests {
         ] {
             assert!(!BEACON_JS.contains(name), "the script names {name}");
         }
-        // One bit that is the same in the browsers of all readers: a program drives the browser, or none does.
+        // One bit that is the same in the browsers of all readers: whether a program drives the browser.
         assert_eq!(BEACON_JS.matches("webdriver").count(), 2);
         assert!(BEACON_JS.contains("webdriver:+navigator.webdriver"));
     }

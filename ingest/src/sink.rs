@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-/// Why the log did not take a record. Nothing was acknowledged to anybody.
+/// Why the log did not store a record. No acknowledgement was sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SinkError {
     /// Too much is waiting for the disk or the broker.
@@ -16,17 +16,15 @@ pub enum SinkError {
     Closed,
 }
 
-/// Where accepted page views go. Resolves only once the record is durable: fsynced by the journal, or acknowledged by
-/// Kafka.
+/// The destination of accepted page views. It resolves only once the record is durable: fsynced by the journal, or acknowledged by Kafka.
 pub trait Sink: Send + Sync + 'static {
-    /// Appends one encoded record. `key` (the project, hashed) chooses the partition, so that a retry meets its
-    /// twin there.
+    /// Appends one encoded record. `key` (the project, hashed) chooses the partition, so that a retry gets into the same one.
     fn append(&self, key: u64, record: Vec<u8>) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Whether a record would probably be taken now.
     fn ready(&self) -> Result<(), SinkError>;
 
-    /// How the log is, in words for an operator.
+    /// The state of the log, in words for an operator.
     fn describe(&self) -> String {
         "writable".to_owned()
     }

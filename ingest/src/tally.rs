@@ -1,8 +1,7 @@
-//! Refused beacons never reach the log one by one: they are tallied per project, reason and host, and the tallies are sent as
-//! records of their own, so that a flood of rubbish costs one record a second and a maintainer still sees it.
+//! Refused beacons never reach the log one by one. They are tallied per project, reason and host, and the tallies are sent as separate records: a
+//! flood of rubbish costs one record a second, and a maintainer still sees it.
 //!
-//! A tally has a random id. One whose fate is unknown is sent again as it was, and the fold drops the repeat (within one
-//! window of the log).
+//! A tally has a random id. One whose outcome is unknown is sent again unchanged, and the fold drops the repeat (within one window of the log).
 
 use crate::ids;
 use schemas::proto::{Cause, Fact};
@@ -12,16 +11,16 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Hosts of a project that are tallied by name between two takes; beacons of others are tallied without their host, since a client can
-/// forge any number of them. Space-Saving (Metwally, Agrawal, El Abbadi, 2005) chooses the names, as the fold does among those of a
-/// window: a host of one in sixteen refusals or more is named, whatever is forged beside it.
+/// Hosts of a project that are tallied by name between two takes. Beacons of others are tallied without their host, since a client can forge any
+/// number of them. Space-Saving (Metwally, Agrawal, El Abbadi, 2005) chooses the names, as the fold does among those of a window: a host with one in
+/// sixteen refusals or more is named, whatever is forged beside it.
 const HOSTS: usize = 16;
 
 /// Pages reported as missing that are tallied by path between two takes. Reports of others are tallied as events, since a client can forge
 /// any number of paths.
 const MISSING_PATHS: usize = 256;
 
-/// A tally as it goes to the log.
+/// A tally in the form that is sent to the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TallyMessage {
     /// Refused beacons.
@@ -33,7 +32,7 @@ pub enum TallyMessage {
 }
 
 impl TallyMessage {
-    /// The record; none if the format has no place for it.
+    /// The record; none if the format cannot represent it.
     pub fn encode(self, format: RecordFormat) -> Option<Vec<u8>> {
         match self {
             TallyMessage::Rejections(tally) => record::encode_rejections(tally, format),
@@ -81,8 +80,8 @@ impl Pending {
 struct Hosts(Vec<(String, u64)>);
 
 impl Hosts {
-    /// Counts `by` arrivals of a host. Returns the host that it replaces: the one with the smallest counter, of several the one that
-    /// was taken in first.
+    /// Counts `by` arrivals of a host. Returns the host that it replaces: the one with the smallest counter; among several, the one that was taken in
+    /// first.
     fn arrive(&mut self, host: &str, by: u64) -> Option<String> {
         if let Some((_, counter)) = self.0.iter_mut().find(|(held, _)| held == host) {
             *counter += by;
@@ -104,8 +103,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tally {
-    /// Counts `count` refusals. The project is one we know, so that the map stays as small as the registry. `host` is cleaned, and
-    /// empty where it is not why; refusals of no known project have none.
+    /// Counts `count` refusals. The project is a known one, so that the map stays as small as the registry. `host` is cleaned, and empty if it is not
+    /// the reason; refusals without a known project have none.
     pub fn add(&self, project: Option<ProjectSlug>, reason: RejectionReason, host: String, count: u64) {
         self.refused.fetch_add(count, Ordering::Relaxed);
         let mut pending = locked(&self.pending);
@@ -144,7 +143,7 @@ impl Tally {
         nothing_new && locked(&self.unsent).is_empty()
     }
 
-    /// Takes what is pending as messages for the log: those that were put back as they are, then new ones.
+    /// Takes the pending tallies as messages for the log: returned ones unchanged, then new ones.
     pub fn take(&self, hour: Hour) -> Vec<TallyMessage> {
         let mut tallies = std::mem::take(&mut *locked(&self.unsent));
         let pending = std::mem::take(&mut *locked(&self.pending));
@@ -180,7 +179,7 @@ impl Tally {
         tallies
     }
 
-    /// Puts back what is not known to be in the log. It keeps its id, and so must not grow.
+    /// Returns a tally that is not known to be in the log. It keeps its id, and so must not grow.
     pub fn put_back(&self, tally: TallyMessage) {
         locked(&self.unsent).push(tally);
     }
@@ -219,7 +218,7 @@ mod tests {
             let bytes = schemas::record::encode_rejections(tally, schemas::record::RecordFormat::V3).unwrap();
             assert!(schemas::record::decode(&bytes).is_ok(), "reason {reason}");
         }
-        // The next ones begin anew.
+        // The next tallies start from zero.
         tally.add(project("docs"), RejectionReason::ForeignHost, "99.example".to_owned(), 1);
         assert_eq!(refusals(tally.take(Hour(500_000)))[0].host, "99.example");
     }

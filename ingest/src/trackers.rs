@@ -1,8 +1,8 @@
-//! Beacons of other counters' scripts: each is translated into the one [`Beacon`] and then goes the way of all beacons
-//! ([`crate::http`]). A site that moves here changes only the URL to which its script posts.
+//! Beacons of other counters' scripts: each is translated into a [`Beacon`] and then processed like all beacons ([`crate::http`]). A site that moves
+//! here changes only the URL to which its script posts.
 //!
-//! One module for each script. It is a pure function from what was sent to a beacon, and one from the outcome to the answer that the
-//! script expects. An unknown project and a foreign host have one and the same answer in each dialect.
+//! There is one module for each script, with two pure functions: one from the request to a beacon, and one from the outcome to the response that the
+//! script expects. In each dialect an unknown project and a foreign host get the same response.
 
 mod goatcounter;
 mod plausible;
@@ -43,10 +43,10 @@ enum Tracker {
     ReadTheDocs,
 }
 
-/// What a script sent, as far as a beacon is made of it.
+/// The parts of a script's request from which a beacon is built.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent<'a> {
-    /// `Origin`, where it names one.
+    /// `Origin`, if it is an origin.
     origin: Option<&'a str>,
     /// `Referer`.
     referer: Option<&'a str>,
@@ -107,7 +107,7 @@ impl Tracker {
     }
 }
 
-/// The routes of all scripts, but for paths that the operator chose for the own ones.
+/// The routes of all scripts, except those on paths that the operator chose for headcount's script.
 pub(crate) fn routes<S: Sink>(ingest: &Arc<Ingest<S>>) -> Router<Arc<Ingest<S>>> {
     let limit = middleware::from_fn_with_state(Arc::clone(ingest), limited::<S>);
     let own = &ingest.config.paths;
@@ -189,13 +189,13 @@ fn set_header(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
-/// The referrer if it is an http or https URL. Other text, such as a newsletter's name, is no referrer.
+/// The referrer if it is an http or https URL. Other text, such as a newsletter's name, is not a referrer.
 fn web_referrer(text: &str) -> Option<&str> {
     let is_web = Url::parse(text.trim()).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     is_web.then_some(text)
 }
 
-/// Scheme and host of an http or https URL, as a page's URL begins.
+/// Scheme and host of an http or https URL.
 fn origin_of(text: &str) -> Option<String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let host = Host::of(&url)?;

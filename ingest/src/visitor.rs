@@ -1,8 +1,8 @@
-//! Visitor coordinates: what remains of a reader once the endpoint has answered. And the ids of views, as they are stored.
+//! Visitor coordinates: what remains of a reader once the endpoint has answered. Also the stored ids of views.
 //!
-//! `BLAKE3-keyed(period key, scope ‖ project ‖ [path] ‖ network ‖ user agent)`, each part with its length in front, so
-//! that no two inputs share an encoding. Of the hash only (register, rank) of a HyperLogLog sketch leaves: about
-//! 16 bits. Scopes, projects, paths and periods give unrelated coordinates, so they cannot be joined.
+//! `BLAKE3-keyed(period key, scope ‖ project ‖ [path] ‖ network ‖ user agent)`. Each part is preceded by its length, so that no two inputs share an
+//! encoding. Only (register, rank) of a HyperLogLog sketch, about 16 bits of the hash, leaves this module. Scopes, projects, paths and periods have
+//! unrelated coordinates, so they cannot be joined.
 //!
 //! BLAKE3: O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020. HyperLogLog: Flajolet et al., 2007.
 
@@ -18,8 +18,7 @@ enum Scope {
     ViewId = 3,
 }
 
-/// What is hashed, each part with its length in front. One buffer and one call: inputs are below 2 KiB, and hashing them
-/// piecemeal costs more.
+/// The hash's input, each part preceded by its length. One buffer and one call: inputs are below 2 KiB, and hashing them piecemeal costs more.
 struct Input(Vec<u8>);
 
 impl Input {
@@ -43,9 +42,9 @@ impl Input {
     }
 }
 
-/// The id of a view as it is stored: 64 bits of a keyed hash, never 0. A page may send anything as an id, a user's number
-/// too, so the id as sent is not stored. All nodes share the key, so a repeat has the same stored id wherever it arrives,
-/// until the key's step: a repeat across the step counts as a second view.
+/// The stored id of a view: 64 bits of a keyed hash, never 0. A page may send anything as an id, a user's number too, so the id as sent is not
+/// stored. All nodes share the key, so a repeat has the same stored id wherever it arrives, until the key's step: a repeat across the step counts as
+/// a second view.
 pub fn stored_id(key: &PeriodKey, project: &str, sent: u64) -> u64 {
     let mut input = Input::new(Scope::ViewId, project);
     input.part(&sent.to_le_bytes());
@@ -61,11 +60,11 @@ pub struct VisitorCoordinates {
     pub page: Coordinate,
 }
 
-/// Stands for the user agent of views that get the coordinates of their network alone: a length that no agent has.
+/// Replaces the user agent of views that get the coordinates of their network alone: a length that no agent has.
 const NETWORK_ALONE: [u8; 4] = u32::MAX.to_le_bytes();
 
-/// Computes both coordinates. The hashes die with this call. Without an agent they are those of the client network alone
-/// (IPv4 address, IPv6 /56): one visitor, however many agents it sends.
+/// Computes both coordinates. The hashes do not outlive this call. Without an agent they are those of the client network alone (IPv4 address, IPv6
+/// /56): one visitor, however many agents it sends.
 pub fn coordinates(
     key: &PeriodKey,
     project: &str,

@@ -1,8 +1,8 @@
-//! `headcount-loadtest attack`: somebody floods a project while readers read it. Do the readers still get through, does memory
-//! stay bounded, and is everything counted that was accepted?
+//! `headcount-loadtest attack`: floods a project while readers read it. It reports whether the readers' beacons are still accepted, whether memory
+//! stays bounded, and whether every accepted beacon is counted.
 //!
-//! Readers and flood are two open loops of their own at the same service, each with its figures. Before and after the flood
-//! the readers are alone.
+//! Readers and flood are two separate open loops against the same service, each with its figures. Before and after the flood there are only the
+//! readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::month::beacons::{Form, Readers};
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
 
-/// How long all else may take: starting, counting, stopping.
+/// Time limit for everything else: starting, counting, stopping.
 const BESIDES: Duration = Duration::from_secs(300);
-/// How long readers are alone, before and after.
+/// How long there are only readers, before and after.
 const ALONE_SECONDS: u32 = 10;
 
 /// Arguments of `headcount-loadtest attack`.
@@ -54,7 +54,7 @@ pub struct AttackArgs {
     pub setting: Vec<String>,
 }
 
-/// What was seen.
+/// The observed figures.
 #[derive(Debug, Serialize)]
 struct Report {
     format: u32,
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     judge(&report)
 }
 
-/// An error unless all that was accepted is counted, and nothing that was not sent.
+/// An error unless exactly the accepted beacons are counted.
 fn judge(report: &Report) -> anyhow::Result<()> {
     let (accepted, most) = (report.accepted, report.accepted + report.unanswered);
     ensure!(
@@ -135,7 +135,7 @@ async fn measure(
     let after = posted(service, &readers, 2, of_readers(ALONE_SECONDS)).await?;
     let all = [&before, &during, &flooded, &after];
     let accepted = all.into_iter().map(Observed::accepted).sum();
-    // A broken connection is no answer either.
+    // A broken connection is not a response either.
     let unanswered = all.into_iter().map(|observed| observed.unanswered + observed.transport_errors).sum();
     let (counted, counted_after) = service.settled(accepted, accepted + unanswered).await;
     let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;

@@ -1,6 +1,6 @@
-//! `headcount-loadtest compare`: the same beacons, by the same client, on the same machine, to a server that does nothing, to
-//! `headcount serve` and to GoatCounter, in turns; what is accepted in a second, how soon it is counted, whether all of it is,
-//! and how long a report takes then.
+//! `headcount-loadtest compare`: posts the same beacons, by the same client, on the same machine, in turns to a server that does nothing, to
+//! `headcount serve` and to GoatCounter. It measures how many are accepted in a second, how soon they are counted, whether all are, and how long a
+//! report takes then.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -23,12 +23,12 @@ use crate::shared_args::CommonArgs;
 use crate::table::{Spread, Table};
 use crate::target::Target;
 
-/// How long starting, asking for reports and stopping may take; and counting, after each run.
+/// Time limit for starting, requesting reports and stopping; the next one is for counting, after each run.
 const BESIDES: Duration = Duration::from_secs(900);
 const BETWEEN_SECONDS: u32 = 120;
 /// The other counter.
 const GOATCOUNTER: &str = "GoatCounter";
-/// Reports that are asked for, one after another.
+/// Reports that are requested, one after another.
 const REPORTS: usize = 50;
 
 /// Arguments of `headcount-loadtest compare`.
@@ -56,17 +56,17 @@ pub struct CompareArgs {
     pub common: CommonArgs,
 }
 
-/// One of them, over all runs.
+/// One server, over all runs.
 #[derive(Debug, Clone, Default, Serialize)]
 struct Whole {
     who: &'static str,
     /// Accepted in all runs.
     accepted: u64,
-    /// What should be counted of that, and what is.
+    /// Views that should be counted, and views that are.
     expected: u64,
     counted: u64,
     disk_bytes: u64,
-    /// Of these, the log of 72 hours; none where there is no log.
+    /// Part of these bytes: the log of 72 hours; none if there is no log.
     journal_bytes: Option<u64>,
     peak_bytes: u64,
     report_ms: Option<Spread>,
@@ -82,13 +82,13 @@ struct Report {
     whole: Vec<Whole>,
 }
 
-/// Answered with success: 202 by us, 200 by GoatCounter.
+/// Answered with success: 202 by headcount, 200 by GoatCounter.
 fn accepted(observed: &Observed) -> u64 {
     observed.answers.iter().filter(|(_, status)| (200..203).contains(status)).count() as u64
 }
 
 pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
-    // Three servers, each run of each as long as it may be, and what stands between.
+    // Three servers, each run at its longest, and the time between runs.
     let within = Duration::from_secs(u64::from(args.runs) * 3 * u64::from(args.seconds + BETWEEN_SECONDS));
     bounded(within + BESIDES, all(args)).await
 }
@@ -99,7 +99,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let ours = readers(Form::Headcount);
     let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
     let noop = NoopProcess::start().await?;
-    // Each report is computed, as the other's is; and its time is asked for, not whether one may ask so often.
+    // Each report is computed, as GoatCounter's is. The test measures its duration, not the rate limit.
     let settings = ["--report-rate", "0", "--report-cache-bytes", "0"];
     let service = Service::start(&binary, ours.slug(), ours.page_host(), &settings).await?;
     let ours: Arc<dyn Beacons> = Arc::new(ours);

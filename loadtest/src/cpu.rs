@@ -1,4 +1,4 @@
-//! Processor time and memory of a process, and who listens on a port, from Linux's `/proc`.
+//! Processor time and memory of a process, and the process that listens on a port, from Linux's `/proc`.
 
 use std::iter::Sum;
 
@@ -7,26 +7,24 @@ use serde::Serialize;
 
 use crate::role::Role;
 
-/// Clock ticks a second in `/proc`. The kernel fixes it at 100 on every architecture Rust's std supports but Alpha;
-/// asking `sysconf` would need unsafe code.
+/// Clock ticks a second in `/proc`. The kernel fixes it at 100 on every architecture that Rust's std supports, except Alpha; calling `sysconf` would
+/// need unsafe code.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Seconds of processor time, user and system, of all threads of process `pid` since it began, to 10 ms. Children are
-/// not included.
+/// Seconds of processor time, user and system, of all threads of process `pid` since it started, to 10 ms. Children are not included.
 ///
 /// # Errors
-/// When the process does not exist or the system has no `/proc`.
+/// The process does not exist or the system has no `/proc`.
 pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| format!("reading processor time from {path}"))?;
     parse_stat(&stat).with_context(|| format!("{path} is not as proc(5) says: {stat:?}"))
 }
 
-/// The most bytes of memory that process `pid` has had resident, since it began or since [`forget_peak`]. Mapped files
-/// count as far as they were touched.
+/// Peak resident memory of process `pid` in bytes, since it started or since [`forget_peak`]. Mapped files count as far as they were touched.
 ///
 /// # Errors
-/// When the process does not exist or the system has no `/proc`.
+/// The process does not exist or the system has no `/proc`.
 pub fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| format!("reading peak memory from {path}"))?;
@@ -35,13 +33,13 @@ pub fn peak_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no VmHWM"))? * 1024)
 }
 
-/// Lets [`peak_bytes`] of a process begin anew. Where that is not allowed, nothing happens and the peak is the old one.
+/// Resets the peak that [`peak_bytes`] of a process returns. Without permission it does nothing, and the old peak remains.
 pub fn forget_peak(pid: u32) {
     // "5" is the reset of the peak resident set size, see proc(5).
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
-/// The process that listens on TCP port `port` of this machine; none if nobody does, or if it is another user's.
+/// The process that listens on TCP port `port` of this machine; none if there is none, or if it is another user's.
 #[must_use]
 pub fn listener_pid(port: u16) -> Option<u32> {
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
@@ -69,7 +67,7 @@ fn listening_inode(line: &str, port: u16) -> Option<u64> {
     (state == LISTEN && at == port).then_some(inode)
 }
 
-/// A figure of each process of a measurement; none where the process is not known, or takes no part.
+/// A figure of each process of a measurement; none for an unknown process, or one that takes no part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Each<T> {
     /// The aggregators together.
@@ -85,7 +83,7 @@ pub struct Each<T> {
 }
 
 impl<T: Copy> Each<T> {
-    /// Both together, process by process; what only one has stays as it is.
+    /// Combines both, process by process; a figure that only one has stays unchanged.
     #[must_use]
     pub fn with(&self, other: &Self, of: impl Fn(T, T) -> T) -> Self {
         let both = |a: Option<T>, b: Option<T>| match (a, b) {
@@ -114,10 +112,10 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// A figure of each, and of these aggregators: [`cpu_seconds`] or [`peak_bytes`].
+    /// A figure of each server, and of these aggregators: [`cpu_seconds`] or [`peak_bytes`].
     ///
     /// # Errors
-    /// When a process is gone.
+    /// A process has ended.
     pub fn each<T: Sum>(&self, aggregators: &[Role], of: fn(u32) -> anyhow::Result<T>) -> anyhow::Result<Each<T>> {
         Ok(Each {
             aggregate: aggregators.iter().map(|role| of(role.pid)).sum::<anyhow::Result<T>>()?,

@@ -1,13 +1,14 @@
 //! One run over keep-alive connections, each with one request in flight.
 //!
-//! *Closed*: a connection posts a beacon, waits for its answer, and posts the next. There are never more requests in flight
-//! than connections, and a slow server is asked less often; latency is from the first byte out.
+//! *Closed*: a connection posts a beacon, waits for its response, and posts the next. There are never more requests in flight than connections, and a
+//! slow server gets fewer requests; latency is from the first byte out.
 //!
-//! *Open*, with a rate: beacon k is due k / rate seconds after the start, whatever became of those before it, and latency is
-//! from that moment. Where all connections wait for answers, a beacon goes out late, and its wait for a connection is part of
-//! its latency: a server that stalls cannot make the load test forget to ask (coordinated omission). What is due when the time
-//! is up may still go out for a second; what is then left is counted as unsent, and is no less due for that. The timer's tick is
-//! a millisecond, so a latency is up to that much too long.
+//! *Open*, with a rate: beacon k is due k / rate seconds after the start, whatever the outcome of earlier ones, and latency is from that moment.
+//! While all connections wait for responses, a beacon goes out late, and its wait for a connection is part of its latency. So a server that stalls
+//! does not reduce the load that is measured (coordinated omission).
+//!
+//! Beacons that are due when the time is up may still go out for a second. The rest are counted as unsent, and still count as due. The timer's tick
+//! is a millisecond, so a latency may be measured up to that much too long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,24 +26,24 @@ use crate::wire::{Response, parse_response};
 /// How long a request may still be unanswered when the run's time is up.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a beacon that was due before the time was up may still go out.
+/// How long after the end of the time a beacon that was due before it may still go out.
 const LATE: Duration = Duration::from_secs(1);
 
-/// A connection that fails so often in a row is given up.
+/// A connection that fails this often in a row is abandoned.
 const FAILURES_IN_A_ROW: u32 = 3;
 
-/// The limits of one run; whichever of `count` and `time` is reached first ends it.
+/// The limits of one run; it ends at `count` or `time`, whichever is reached first.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Beacons to post, at most.
+    /// Maximum number of beacons.
     pub count: u32,
-    /// Time in which beacons are posted, at most.
+    /// Maximum time for posting beacons.
     pub time: Duration,
     /// Connections, at least one.
     pub connections: u32,
     /// Threads of the client, at least one.
     pub threads: u32,
-    /// Beacons a second, due at even distances; none for a closed loop.
+    /// Beacons a second, due at equal intervals; none for a closed loop.
     pub rate: Option<f64>,
 }
 
@@ -55,15 +56,14 @@ pub trait Beacons: Send + Sync {
     fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>);
 }
 
-/// What one run observed.
+/// The observations of one run.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Microseconds from the first byte out (open loop: from when it was due) to the last byte in, and the status, of every
-    /// answered request.
+    /// Microseconds from the first byte out (open loop: from the due time) to the last byte in, and the status, of every answered request.
     pub answers: Vec<(u32, u16)>,
-    /// Beacons that were due: of a closed loop, those that were sent.
+    /// Beacons that were due: in a closed loop, those that were sent.
     pub due: u64,
-    /// Of these, those that found no connection until a second after the run's time was up. None in a closed loop.
+    /// Due beacons that found no connection until a second after the run's time was up. None in a closed loop.
     pub unsent: u64,
     /// Beacons of an open loop that went out late because every connection waited for an answer.
     pub queued: u64,
@@ -88,12 +88,12 @@ struct Shared {
     count: u32,
     rate: Option<f64>,
     start: Instant,
-    /// The next beacon to post. Handing them out one by one keeps a slow connection from delaying the end of the run.
+    /// The next beacon to post. A shared counter keeps a slow connection from delaying the end of the run.
     next: AtomicU32,
 }
 
 impl Observed {
-    /// Adds what another run, or another connection, observed.
+    /// Adds the observations of another run, or of another connection.
     pub fn add(&mut self, other: Self) {
         self.answers.extend(other.answers);
         self.lags.extend(other.lags);
@@ -113,10 +113,10 @@ impl Observed {
     }
 }
 
-/// [`run`] on a thread of its own, for async code.
+/// [`run`] on a separate thread, for async code.
 ///
 /// # Errors
-/// As of [`run`].
+/// As for [`run`].
 pub async fn observe(
     beacons: &Arc<dyn Beacons>,
     target: &Target,
@@ -130,11 +130,11 @@ pub async fn observe(
 
 /// Opens all connections, then posts the beacons of run `run` until a limit is reached. Blocks.
 ///
-/// The client runs on threads of its own with one reactor each: no work is stolen between them, which costs wake-ups, and
-/// whatever runtime the caller has is left alone.
+/// The client runs on separate threads with one reactor each. They steal no work from each other, which would cost wake-ups, and the caller's runtime
+/// is not affected.
 ///
 /// # Errors
-/// When a connection cannot be opened at the start. Later failures are counted in [`Observed`].
+/// A connection cannot be opened at the start. Later failures are counted in [`Observed`].
 pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits) -> anyhow::Result<Observed> {
     let threads = limits.threads.clamp(1, limits.connections.max(1)) as usize;
     let mut shares: Vec<Vec<std::net::TcpStream>> = (0..threads).map(|_| Vec::new()).collect();
@@ -177,15 +177,15 @@ pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits
     Ok(total)
 }
 
-/// When beacon `k` is due, from the start on.
+/// The time from the start until beacon `k` is due.
 fn due_after(k: u64, rate: f64) -> Duration {
     Duration::from_secs_f64(k as f64 / rate)
 }
 
-/// Beacons that are due before `time` is over.
+/// Beacons that are due within `time`.
 fn due_within(rate: f64, time: Duration) -> u64 {
     let about = (time.as_secs_f64() * rate).ceil() as u64 + 1;
-    // The last ones one by one: a product and a quotient do not round alike.
+    // The last ones one by one: a product and a quotient round differently.
     (about.saturating_sub(2)..=about).find(|&k| due_after(k, rate) >= time).unwrap_or(about)
 }
 
@@ -225,7 +225,7 @@ fn drive_share(
     })
 }
 
-/// What one connection (and those that replaced it) has seen.
+/// The observations of one connection (and of those that replaced it).
 #[derive(Default)]
 struct Worker {
     observed: Observed,
@@ -284,7 +284,7 @@ fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Posts one request, on a new connection if the last one is gone.
+/// Posts one request, on a new connection if the last one is closed.
 async fn post(slot: &mut Option<Connection>, addresses: &[SocketAddr], request: &[u8]) -> anyhow::Result<Response> {
     let connection = match slot {
         Some(connection) => connection,
@@ -318,7 +318,7 @@ impl Connection {
             let n = self.stream.read_buf(&mut self.received).await.context("reading an answer")?;
             anyhow::ensure!(n > 0, "the server closed the connection without an answer");
             if let Some(response) = parse_response(&self.received)? {
-                // Bytes past the end answer nothing that was asked; the next answer could not be trusted.
+                // Bytes past the end belong to no request; the next response could not be trusted.
                 anyhow::ensure!(self.received.len() == response.length_bytes, "the server sent more than one answer");
                 return Ok(response);
             }
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(seen.answers.len(), 40);
         assert!(seen.elapsed >= Duration::from_millis(389), "{:?}", seen.elapsed);
 
-        // Each answer takes 40 ms and there is one connection: beacon k is answered at 40 (k + 1) ms, and was due at 10 k.
+        // Each response takes 40 ms and there is one connection: beacon k is answered at 40 (k + 1) ms, and was due at 10 k.
         let slow = serve(|_| {
             std::thread::sleep(Duration::from_millis(40));
             Some(&["HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"])
@@ -411,7 +411,7 @@ mod tests {
         let seen = run(&scenario(), &slow, 0, limits).unwrap();
         assert!(seen.answers[9].0 >= 310_000, "{:?}", seen.answers);
         assert!(seen.answers.windows(2).all(|pair| pair[0].0 < pair[1].0), "{:?}", seen.answers);
-        // That is the server's doing: the one connection was never free when a beacon was due, but for the first ones.
+        // The server causes this: except for the first beacons, the one connection was never free when a beacon was due.
         assert_eq!((seen.queued + seen.lags.len() as u64, seen.queued >= 8), (10, true));
     }
 

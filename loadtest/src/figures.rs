@@ -32,7 +32,7 @@ pub struct LatencyMs {
 pub struct CpuPer1000 {
     /// Of the server process without its children; `None` if its process id is not known.
     pub server: Option<f64>,
-    /// Of the load test itself, which shares the machine; `None` where there is no `/proc`.
+    /// Of the load test itself, which shares the machine; `None` if there is no `/proc`.
     pub client: Option<f64>,
 }
 
@@ -43,9 +43,9 @@ pub struct Figures {
     pub side: &'static str,
     /// Number of the pair, from 0.
     pub run: u32,
-    /// Beacons that were due: shares are of these.
+    /// Beacons that were due: the base of all shares.
     pub due: u64,
-    /// Of these, those that were never sent, since no connection was free in time.
+    /// Due beacons that were never sent, since no connection was free in time.
     pub unsent: u64,
     /// Requests with an answer.
     pub answered: u64,
@@ -53,7 +53,7 @@ pub struct Figures {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests lost to a broken connection or an answer that was not understood.
     pub transport_errors: u64,
-    /// Requests without an answer when the run was given up.
+    /// Requests without a response when the run was abandoned.
     pub unanswered: u64,
     /// The first transport error.
     pub first_error: Option<String>,
@@ -69,13 +69,12 @@ pub struct Figures {
     pub client_lag_ms: Option<LatencyMs>,
     /// Processor time.
     pub cpu_seconds_per_1000: Option<CpuPer1000>,
-    /// From the last answer until all that was accepted is in the report; none where that is not measured.
+    /// From the last response until the report includes all accepted views; none if not measured.
     pub counted_after_seconds: Option<f64>,
 }
 
 impl Figures {
-    /// The figures of a run that observed `observed`, in which the server and the client used so many seconds of
-    /// processor time.
+    /// The figures of a run with the observations `observed`, and the processor seconds of the server and of the client.
     #[must_use]
     pub fn new(
         side: &'static str,
@@ -112,7 +111,7 @@ impl Figures {
         }
     }
 
-    /// Beacons that were due and not answered 202.
+    /// Due beacons that were not answered with 202.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.due.saturating_sub(self.accepted())
@@ -124,20 +123,20 @@ impl Figures {
         self.statuses.get(&ACCEPTED).copied().unwrap_or(0)
     }
 
-    /// Those, of all that were due.
+    /// Accepted beacons as a share of all due ones.
     #[must_use]
     pub fn accepted_share(&self) -> f64 {
         self.accepted() as f64 / self.due.max(1) as f64
     }
 
-    /// Processors that the client kept busy, of as many as it has threads; `None` where there is no `/proc`.
+    /// Processors that the client kept busy, at most its number of threads; `None` if there is no `/proc`.
     #[must_use]
     pub fn client_processors(&self) -> Option<f64> {
         let per_1000 = self.cpu_seconds_per_1000?.client?;
         Some(per_1000 * self.answered as f64 / 1_000.0 / self.seconds)
     }
 
-    /// What went how often, as in `202 × 49990, 429 × 10`.
+    /// Statuses with their counts, as in `202 × 49990, 429 × 10`.
     #[must_use]
     pub fn outcome(&self) -> String {
         let mut parts: Vec<String> = self.statuses.iter().map(|(status, n)| format!("{status} × {n}")).collect();
@@ -155,7 +154,7 @@ impl Figures {
     }
 }
 
-/// What tables of runs show.
+/// Measures in the tables of runs.
 pub const MEASURES: [Measure<Figures>; 11] = [
     ("requests/s", 0, |f, _| Some(f.requests_per_second)),
     ("… of the no-op server's", 2, |f, noop| Some(f.requests_per_second / noop?.requests_per_second)),

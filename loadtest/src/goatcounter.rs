@@ -1,8 +1,8 @@
-//! GoatCounter, unmodified, on SQLite: as a process of the load test's, with one site.
+//! GoatCounter, unmodified, on SQLite: as a child process of the load test, with one site.
 //!
-//! It answers a beacon when the view is in its memory, and writes what is there every ten seconds (`-store-every`); what was
-//! answered and not written is lost with the process. It closes the connection after each beacon. By default it keeps no row a
-//! view; `hit_counts` has the first view of a page in each session, so that is what can be compared.
+//! It acknowledges a beacon when the view is in its memory, and writes the views every ten seconds (`-store-every`). Acknowledged views that are not
+//! written are lost with the process. It closes the connection after each beacon. By default it stores no row per view; `hit_counts` has the first
+//! view of a page in each session, so that is what can be compared.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,16 +16,16 @@ use crate::role::{answer_for, end, free_port};
 use crate::service::{Directory, disk_bytes};
 use crate::target::Target;
 
-/// The site's host. Nobody resolves it.
+/// The site's host. It is never resolved.
 pub const HOST: &str = "stats.example.org";
-/// How to get it, where it is missing. Built in its own module, whose checksums are those of its release.
+/// Build instructions, if it is missing. It is built in a separate module, whose checksums are those of its release.
 pub const HOW: &str = "Go 1.25 or newer builds it (package golang-go, or https://go.dev/dl):\n  \
     go mod download zgo.at/goatcounter/v2@v2.7.0\n  \
     cp -r --no-preserve=mode \"$(go env GOMODCACHE)/zgo.at/goatcounter/v2@v2.7.0\" target/goatcounter-src\n  \
     (cd target/goatcounter-src && go build -o ../goatcounter ./cmd/goatcounter)";
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A running GoatCounter, which ends with this value.
+/// A running GoatCounter, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct GoatCounter {
     child: Child,
@@ -39,11 +39,11 @@ pub struct GoatCounter {
 }
 
 impl GoatCounter {
-    /// Starts it with a fresh database. Its limit of four views a second from one reader, and of its API, are raised by its own
-    /// flag; all else is as it comes.
+    /// Starts it with a fresh database. Its flag raises its limits of four views a second from one reader, and of its API; everything else is at its
+    /// default.
     ///
     /// # Errors
-    /// When it does not start.
+    /// It does not start.
     pub async fn start(binary: &Path) -> anyhow::Result<Self> {
         ensure!(binary.exists(), "there is no GoatCounter at {}. {HOW}", binary.display());
         let directory = Directory::new()?;
@@ -58,7 +58,7 @@ impl GoatCounter {
         let site = ["-vhost", HOST, "-user.email", "load@example.org", "-user.password", "no secret at all"];
         once(&[&["db", "create", "site", "-createdb"][..], &site].concat()).await?;
         once(&["db", "create", "apitoken", "-name", "load", "-user", "1", "-perm", "site_read"]).await?;
-        // Reading figures is the one permission that its command does not give; its settings page would write the same.
+        // Reading figures is the one permission that its command does not grant; its settings page would write the same.
         once(&["db", "query", "update api_tokens set permissions = permissions | 64"]).await?;
         let shown = once(&["db", "show", "apitoken", "-find", "1"]).await?;
         let token = shown.lines().find_map(|line| line.strip_prefix("token ")).context("goatcounter shows no token")?;
@@ -84,13 +84,13 @@ impl GoatCounter {
         Ok(running)
     }
 
-    /// Where to ask.
+    /// The target of requests.
     #[must_use]
     pub fn target(&self) -> Target {
         Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.port)))
     }
 
-    /// What its tables have counted: first views of a page in a session.
+    /// The count in its tables: first views of a page in a session.
     async fn first_views(&self) -> anyhow::Result<u64> {
         let sql = "select coalesce(sum(total), 0) as n from hit_counts";
         let output = Command::new(&self.binary)
@@ -104,11 +104,11 @@ impl GoatCounter {
         rows[0]["n"].as_u64().context("goatcounter's database gives no number")
     }
 
-    /// Waits until its tables have counted `expected` first views, or have not changed for half a minute. What they have then, and
-    /// how long it took to get there.
+    /// Waits until its tables have counted `expected` first views, or have not changed for half a minute. Returns the final count and the time until
+    /// it was reached.
     ///
     /// # Errors
-    /// When its database does not answer.
+    /// Its database does not answer.
     pub async fn counted(&self, expected: u64) -> anyhow::Result<(u64, Duration)> {
         const STILL: Duration = Duration::from_secs(30);
         let begun = Instant::now();
@@ -123,10 +123,10 @@ impl GoatCounter {
         Ok((last, changed.duration_since(begun)))
     }
 
-    /// Asks for the figures that make up a report of the running month: the total, pages, referrers, browsers, systems, countries.
+    /// Requests the figures that make up a report of the running month: the total, pages, referrers, browsers, systems, countries.
     ///
     /// # Errors
-    /// When one is not answered.
+    /// A request is not answered.
     pub async fn report(&self) -> anyhow::Result<()> {
         for part in ["total", "hits", "toprefs", "browsers", "systems", "locations"] {
             let token = &self.token;
@@ -146,7 +146,7 @@ impl GoatCounter {
     /// Stops it.
     ///
     /// # Errors
-    /// When it cannot be told to.
+    /// The signal cannot be sent.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         end(&mut self.child, "goatcounter").await.map(drop)
     }

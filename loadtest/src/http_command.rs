@@ -18,7 +18,7 @@ use crate::shared_args::JsonArg;
 use crate::table::Table;
 use crate::target::Target;
 
-/// A target this near to a server that does nothing shows nothing of its own.
+/// A target this close to a server that does nothing is limited by the shared HTTP server, not by its work.
 const NEAR_NOOP: f64 = 0.9;
 
 /// Arguments of `headcount-loadtest http`.
@@ -101,7 +101,7 @@ pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
     if args.find_knee { Ok(()) } else { judge(&runs) }
 }
 
-/// Whom to load, where, and as which process.
+/// A server's name, target and process.
 type Server = (&'static str, Target, Option<u32>);
 
 fn sides(target: &Target, noop: Option<&NoopProcess>) -> Vec<Server> {
@@ -126,7 +126,7 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
     let handle = tokio::runtime::Handle::current();
     let found = tokio::task::block_in_place(|| {
         knee::find(first, args.client_threads, |rate| {
-            // Every stage has beacons of its own: a repeat is not what a view costs.
+            // Every stage has new beacons: a repeat costs less than a view.
             *run += 1;
             let count = args.count.unwrap_or(u32::MAX);
             let limits = Limits { count, rate: Some(rate), ..limits(args) };
@@ -158,7 +158,7 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
     Ok(found)
 }
 
-/// What the knee of a server that does nothing says of the target's.
+/// Compares the target's knee with that of a server that does nothing.
 fn beside(knees: &[(&'static str, Knee)]) -> Option<String> {
     let of = |side: &str| knees.iter().find(|(found, _)| *found == side)?.1.rate;
     let (noop, target) = (of(NOOP)?, of(TARGET)?);
@@ -201,7 +201,7 @@ pub(crate) async fn one(
     limits: Limits,
 ) -> anyhow::Result<Figures> {
     let cpu = || -> anyhow::Result<(Option<f64>, Option<f64>)> {
-        // The client's own is a courtesy, and missing where there is no /proc.
+        // The client's figure is optional, and missing without /proc.
         Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
     };
     let before = cpu()?;

@@ -1,5 +1,5 @@
-//! Whoever wants a run to end: Ctrl-C, SIGTERM, or a terminal that is gone. What a run started is in process groups of its own,
-//! so that a terminal tells the load test alone, and the load test decides what ends when.
+//! Interruptions of a run: Ctrl-C, SIGTERM, or a closed terminal. Child processes are in separate process groups, so a terminal signals the load test
+//! alone, and the load test decides what ends when.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask for an end. From its making on none of them ends the process by itself.
+/// The signals that request an end. Once this exists, none of them ends the process by itself.
 #[derive(Debug)]
 pub struct Interrupts {
     interrupt: Signal,
@@ -16,10 +16,10 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Begins to listen.
+    /// Starts to listen.
     ///
     /// # Errors
-    /// When the system does not let it.
+    /// The system refuses.
     pub fn listen() -> anyhow::Result<Self> {
         let of = |kind| signal(kind).context("listening for signals");
         Ok(Self {
@@ -39,11 +39,10 @@ impl Interrupts {
     }
 }
 
-/// Does `work` until it is done, somebody interrupts it, or `within` is over. Whatever `work` holds is dropped then: processes
-/// end with it.
+/// Runs `work` until it is done, interrupted, or takes longer than `within`. In the latter two cases `work` is dropped, and its child processes end.
 ///
 /// # Errors
-/// Those of `work`; when it was interrupted; when it took too long.
+/// Those of `work`; an interruption; the time limit.
 pub async fn bounded<T>(within: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut interrupts = Interrupts::listen()?;
     tokio::select! {
@@ -63,7 +62,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_ends_by_itself_by_a_signal_or_by_the_clock() {
-        // One test, since a signal is the whole process's: listening comes before sending.
+        // One test, since signals concern the whole process: listening must precede sending.
         let mut interrupts = Interrupts::listen().unwrap();
         for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
             kill_process(getpid(), signal).unwrap();

@@ -1,9 +1,9 @@
 //! `headcount-loadtest kafka`: how fast a topic of page views becomes rows in ClickHouse, and what that costs.
 //!
-//! The order of the modules is the order of a measurement: [`records`] (the log, a pure function of the seed, with the
-//! truth about it) → [`topic`] (a fresh topic is filled) → the contenders, one after another: [`producer`] (who only sends), [`drain`] (a consumer that
-//! does nothing, in a process of its own), [`aggregators`] (`headcount aggregate` as processes), [`table_engine`]
-//! (ClickHouse's own Kafka engine) → [`figures`] (one run in numbers) → [`report`] (the table, and what it does not say).
+//! The order of the modules is the order of a measurement. [`records`] is the log, a pure function of the seed, with its truth. [`topic`] fills a
+//! fresh topic. The contenders follow one after another: [`producer`] (only sends), [`drain`] (a consumer that does nothing, in a separate process),
+//! [`aggregators`] (`headcount aggregate` as processes), [`table_engine`] (ClickHouse's Kafka engine). [`figures`] has one run in numbers; [`report`]
+//! has the table and its limitations.
 
 pub mod aggregators;
 pub(crate) mod command;

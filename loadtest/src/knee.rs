@@ -1,5 +1,5 @@
-//! The knee: the highest rate that a server keeps up with. It keeps up while 99 of 100 beacons are answered within 50 ms of
-//! when they were due, and every one is accepted.
+//! The knee: the highest rate that a server keeps up with. It keeps up while 99 of 100 beacons are answered within 50 ms of their due time, and every
+//! one is accepted.
 
 use serde::Serialize;
 
@@ -7,31 +7,31 @@ use crate::figures::Figures;
 
 /// Latency that 99 of 100 beacons must have, in milliseconds.
 pub const P99_MS: f64 = 50.0;
-/// No server here is asked for more.
+/// Highest rate that is tried.
 const HIGHEST: f64 = 400_000.0;
-/// The knee is known when the highest rate that was kept and the lowest that was not are this near.
+/// The search ends once the highest sustained rate and the lowest unsustained one differ by at most this factor.
 const NEAR: f64 = 1.06;
-/// Stages, at most.
+/// Maximum number of stages.
 const STAGES: usize = 24;
 
 /// One stage of the search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stage {
-    /// Beacons a second that were due.
+    /// Due beacons a second.
     pub rate: f64,
     /// Whether the server kept up.
     pub kept: bool,
-    /// What was seen.
+    /// The observed figures.
     pub figures: Figures,
 }
 
-/// Who could not go faster, where a rate was not kept.
+/// Which side limited the rate when the server did not keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
     /// The client: its threads were busy, or it sent late although connections were free.
     Client,
-    /// The server, or what it gets of a machine that both share: the client was not busy all the time.
+    /// The server, or its share of the machine: the client was not busy all the time.
     Server,
 }
 
@@ -41,8 +41,8 @@ const BUSY: f64 = 0.9;
 const LATE_MS: f64 = 10.0;
 
 impl Limit {
-    /// By the figures of a stage that was not kept, with a client of so many threads. Where both share a machine that is at its end,
-    /// neither need show it: so the knee of a server that does nothing is measured beside.
+    /// Derived from the figures of a stage without keeping up, with a client of this many threads. If both share a saturated machine, neither may
+    /// show it, so the knee of a server that does nothing is measured as well.
     #[must_use]
     pub fn of(figures: &Figures, threads: u32) -> Self {
         let busy = figures.client_processors().is_some_and(|busy| busy >= BUSY * f64::from(threads));
@@ -51,12 +51,12 @@ impl Limit {
     }
 }
 
-/// What became of the search.
+/// The result of the search.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Knee {
-    /// The highest rate that was kept; none if not even the first was.
+    /// The highest sustained rate; none if not even the first was.
     pub rate: Option<f64>,
-    /// Who was the limit at the lowest rate that was not kept; none if all were.
+    /// What limited the lowest unsustained rate; none if all were sustained.
     pub limit: Option<Limit>,
     /// All stages, in their order.
     pub stages: Vec<Stage>,
@@ -66,15 +66,15 @@ pub struct Knee {
 #[must_use]
 pub fn kept(figures: &Figures, rate: f64) -> bool {
     let brisk = figures.latency_ms.is_some_and(|latency| latency.p99 <= P99_MS);
-    // A client that cannot send fast enough says nothing of the server.
+    // A client that cannot send fast enough reveals nothing about the server.
     brisk && figures.errors() == 0 && figures.requests_per_second >= 0.97 * rate
 }
 
-/// Doubles the rate from `first` until the server does not keep up, and halves the distance then. `stage` is asked for the
-/// figures at a rate, of a client of so many threads.
+/// Doubles the rate from `first` until the server does not keep up, or halves it until it does, and then bisects between the two. `stage` returns the
+/// figures at a rate, with a client of this many threads.
 ///
 /// # Errors
-/// What `stage` returns.
+/// Those of `stage`.
 pub fn find<E>(first: f64, threads: u32, mut stage: impl FnMut(f64) -> Result<Figures, E>) -> Result<Knee, E> {
     let (mut low, mut high): (Option<f64>, Option<f64>) = (None, None);
     let mut knee = Knee { rate: None, limit: None, stages: Vec::new() };

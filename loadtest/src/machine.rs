@@ -1,4 +1,4 @@
-//! Where a figure comes from: a figure without its machine says little.
+//! The machine of a measurement, without which a figure means little.
 
 use serde::Serialize;
 
@@ -15,12 +15,12 @@ pub struct Machine {
     pub kernel: String,
     /// Of this program.
     pub version: String,
-    /// Whether this program was built with optimisation; figures of one that was not mean nothing.
+    /// Whether this program was built with optimisation; figures of an unoptimised build mean nothing.
     pub optimised: bool,
 }
 
 impl Machine {
-    /// This one, as far as it tells.
+    /// This machine, as far as the system describes it.
     #[must_use]
     pub fn this() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

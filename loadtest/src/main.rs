@@ -1,14 +1,13 @@
 //! `headcount-loadtest`: a client of the system that posts beacons over HTTP and measures the answers, or fills a topic
 //! and measures how it becomes rows ([`kafka`]). It starts the program `headcount` where it needs a service.
 //!
-//! The order of the modules is the order of a measurement over HTTP:
-//! [`target`] (which servers may be loaded) → [`month::beacons`] (which beacons, a pure function of the seed) → [`wire`] (bytes out,
-//! status back) → [`drive`] (a closed loop over keep-alive connections) → [`figures`] (one run in numbers) →
-//! [`table`] (several runs, and their ratio to a reference).
+//! The order of the modules is the order of a measurement over HTTP: [`target`] (which servers may be loaded) → [`month::beacons`] (which beacons, a
+//! pure function of the seed) → [`wire`] (bytes out, status back) → [`drive`] (loops over keep-alive connections) → [`figures`] (one run in numbers)
+//! → [`table`] (several runs, and their ratio to a reference).
 //!
-//! A figure in requests per second says little on its own: client and server share the machine, and the machine
-//! changes. So `--against noop` measures, alternately with the target, a server that does nothing on the same HTTP
-//! shell ([`noop`]), in a process of its own. The ratio of the two is the figure that travels.
+//! A figure in requests per second means little alone: client and server share the machine, and the machine's speed varies. So `--against noop`
+//! measures, alternately with the target, a server that does nothing on the same HTTP stack ([`noop`]), in a separate process. The ratio of the two
+//! is comparable between machines.
 
 mod attack;
 mod compare;
@@ -37,7 +36,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-/// `headcount` has this allocator too, so the client's share of a machine stays comparable.
+/// `headcount` has the same allocator, so the client's share of a machine stays comparable.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -94,7 +93,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.context("cannot start the async runtime").and_then(|runtime| runtime.block_on(run(command)));
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    // One line per cause: what was attempted, then why it failed.
+    // One line per cause: first the attempt, then why it failed.
     eprintln!("headcount-loadtest: {error}");
     for cause in error.chain().skip(1) {
         eprintln!("  because: {cause}");

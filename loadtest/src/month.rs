@@ -1,11 +1,14 @@
-//! `headcount-loadtest month`: a month of a docs host, from its views to its closed figures, through real brokers and a real
-//! ClickHouse; and whether all of it was counted right.
+//! `headcount-loadtest month`: runs a month of a docs host, from its views to its closed figures, through real brokers and a real ClickHouse, and
+//! checks whether all of it was counted correctly.
 //!
-//! The order of the modules is the order of the measurement: [`facts`] (where shares come from) → [`plan`] (how large the
-//! month and its projects are), with [`rhythm`] and [`permute`] → [`stream`] (its views in the order of time, without
-//! remembering any) → [`view`] (what each is, and its record) and [`tally`] → [`truth`] (what they add up to) → [`produce`]
-//! (into the topic, straight through) → [`watch`] (what that costs, day by day) and [`probe`] (who reads meanwhile) →
-//! [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`]. The same readers over HTTP: [`beacons`].
+//! The order of the modules is the order of the measurement:
+//!
+//! - [`facts`] (sources of the shares) → [`plan`] (the size of the month and of its projects), with [`rhythm`] and [`permute`]
+//! - [`stream`] (its views in the order of time, without remembering any) → [`view`] (the content of each, and its record) and [`tally`]
+//! - [`truth`] (their sums) → [`produce`] (into the topic) → [`watch`] (the cost, day by day) and [`probe`] (report users at the same time)
+//! - [`check`] (rows against the truth), with [`expected`] and [`accuracy`] → [`result`] (all figures) → [`project`] (other sizes) → [`text`]
+//!
+//! The same readers over HTTP: [`beacons`].
 
 pub mod accuracy;
 pub mod beacons;

@@ -1,7 +1,7 @@
-//! The reference: a server that reads the beacon, does nothing with it and answers 202.
+//! The reference: a server that reads the beacon, does nothing with it and answers with 202.
 //!
-//! It stands on the same HTTP shell as `ingest` (axum on hyper on tokio, several threads) and in a process of its own, so
-//! that what is left of the difference is what the target does with a beacon.
+//! It uses the same HTTP stack as `ingest` (axum on hyper on tokio, several threads) in a separate process. The remaining difference is the target's
+//! work on a beacon.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -44,7 +44,7 @@ pub async fn serve(args: NoopServerArgs) -> anyhow::Result<()> {
     });
     println!("{address}");
     let listener = listener.tap_io(|stream| {
-        // Without it an answer may wait for the client's acknowledgement. A connection that is already gone says so later.
+        // Without it a response may wait for the client's acknowledgement. A closed connection fails later.
         let _ = stream.set_nodelay(true);
     });
     tokio::select! {
@@ -63,11 +63,11 @@ async fn accept(body: Bytes) -> (StatusCode, [(HeaderName, &'static str); 2]) {
     (StatusCode::ACCEPTED, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CACHE_CONTROL, "no-store")])
 }
 
-/// A running reference server, which ends with this value.
+/// A running reference server, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct NoopProcess {
     child: Child,
-    /// Where it listens.
+    /// Its listen address.
     pub address: SocketAddr,
     /// Its process id.
     pub pid: u32,
@@ -77,7 +77,7 @@ impl NoopProcess {
     /// Starts `headcount-loadtest noop-server` of the running executable.
     ///
     /// # Errors
-    /// When it does not start, or does not say where it listens within 10 s.
+    /// It does not start, or does not print its listen address within 10 s.
     pub async fn start() -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding the running executable")?;
         let mut child = Command::new(&program)
@@ -104,7 +104,7 @@ impl NoopProcess {
     /// Closes its stdin and waits until it has ended.
     ///
     /// # Errors
-    /// When it does not end within 10 s (it is killed then), or ends with an error.
+    /// It does not end within 10 s (it is killed then), or ends with an error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.child.stdin.take());
         let status = tokio::time::timeout(PATIENCE, self.child.wait())

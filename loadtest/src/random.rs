@@ -1,4 +1,4 @@
-//! Deterministic randomness: the same seed gives the same load on every machine and with every version of any crate.
+//! Deterministic randomness: the same seed results in the same load on every machine and with every version of any crate.
 
 /// The odd constant of SplitMix64 (2^64 divided by the golden ratio).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -22,8 +22,8 @@ impl SplitMix64 {
         Self(seed)
     }
 
-    /// Number `n` of the stream of `seed`, without the numbers before it. For one seed, different `n` give different
-    /// numbers, so it serves for ids that must not collide.
+    /// Number `n` of the stream of `seed`, without computing earlier numbers. For one seed, different `n` result in different numbers, so it is
+    /// suitable for ids that must not collide.
     #[must_use]
     pub fn nth(seed: u64, n: u64) -> u64 {
         mix(seed.wrapping_add(n.wrapping_add(1).wrapping_mul(GOLDEN)))
@@ -35,7 +35,7 @@ impl SplitMix64 {
         mix(self.0)
     }
 
-    /// A number in `0..bound`. The bias is at most `bound / 2^64`. `bound` 0 gives 0.
+    /// A number in `0..bound`. The bias is at most `bound / 2^64`. `bound` 0 returns 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product: no division, and no bias worth the loop that would remove it.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
@@ -55,7 +55,7 @@ pub struct Zipf {
 }
 
 impl Zipf {
-    /// A sampler of `n` ranks (at least one is kept). Memory: 8 bytes a rank.
+    /// A sampler of `n` ranks (at least one). Memory: 8 bytes a rank.
     #[must_use]
     pub fn new(n: usize, exponent: f64) -> Self {
         let mut sum = 0.0;

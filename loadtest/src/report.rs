@@ -1,8 +1,8 @@
-//! `headcount-loadtest report`: how fast `headcount serve` serves reports: at rest, beside the same question to a table of raw
-//! events; while beacons come; and while a backlog of the log is folded.
+//! `headcount-loadtest report`: how fast `headcount serve` serves reports: at rest, compared with the same query on a table of raw events; while
+//! beacons arrive; and while a backlog of the log is folded.
 //!
-//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, straight into its ClickHouse) → [`ask`] (reports
-//! over HTTP, and `uniq()` over the events) → [`load`] (reports in an open loop, while beacons come) → [`show`] (tables).
+//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, inserted directly into its ClickHouse) → [`ask`] (reports over
+//! HTTP, and `uniq()` over the events) → [`load`] (reports in an open loop, while beacons arrive) → [`show`] (tables).
 
 use schemas::Month;
 

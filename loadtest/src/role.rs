@@ -1,4 +1,4 @@
-//! A role of headcount as a process of the load test's.
+//! A role of headcount as a child process of the load test.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,21 +10,21 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-/// Between two questions whether a process is ready.
+/// Interval between two checks whether a process is ready.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a process may take to stop when asked to.
+/// How long a process may take to stop after a signal.
 const STOP: Duration = Duration::from_secs(60);
 
-/// A running role, which ends with this value.
+/// A running role, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct Role {
     name: &'static str,
     child: Child,
     /// Its process id.
     pub pid: u32,
-    /// Where it listens, on loopback.
+    /// Its port on loopback.
     pub port: u16,
-    /// Where it listens for the operator.
+    /// Its port for the operator.
     metrics: u16,
 }
 
@@ -37,19 +37,18 @@ pub fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }
 
-/// A command of `binary` that knows nothing of the settings of whoever started us, in a process group of its own: Ctrl-C in a
-/// terminal is for the load test, which decides what becomes of others. The ClickHouse is no argument: an embedded engine's URL is
-/// its password.
+/// A command of `binary` without the settings in this process's environment. It is in a separate process group: Ctrl-C in a terminal reaches the load
+/// test only, which decides what ends when. ClickHouse's URL is not an argument, because an embedded engine's URL is its password.
 #[must_use]
 pub fn command(binary: &Path, clickhouse_url: &str) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
-        // Where the engine's library is, is a matter of the machine.
+        // The path of the engine's library depends on the machine.
         if name.to_string_lossy().starts_with("HEADCOUNT_") && name != "HEADCOUNT_CLICKHOUSE_LIBRARY" {
             command.env_remove(name);
         }
     }
-    // One project gets all the load; a flag says otherwise.
+    // One project gets all the load; a flag overrides this.
     command.env("HEADCOUNT_PROJECT_RATE", "0");
     command.env("HEADCOUNT_CLICKHOUSE_URL", clickhouse_url).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     command
@@ -89,7 +88,7 @@ impl Role {
     /// Waits until it is ready and its details on the operator's listener contain `detail`.
     ///
     /// # Errors
-    /// When it ends, or is not ready within `patience`.
+    /// It ends, or is not ready within `patience`.
     pub async fn until_ready(&mut self, detail: &str, patience: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
@@ -108,15 +107,15 @@ impl Role {
         }
     }
 
-    /// Whether an aggregator's group has taken it in. Until it listens there is no answer.
+    /// Whether an aggregator's group has admitted it. Before it listens there is no response.
     pub async fn has_joined(&self) -> bool {
         get(self.metrics, "/readyz").await.is_ok_and(|body| body.contains(r#""group":"joined""#))
     }
 
-    /// A figure of `/metrics`, summed over its labels; those whose name ends with `name` count.
+    /// A figure of `/metrics`: the sum over all metrics whose names end with `name`, and over their labels.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// It does not answer.
     pub async fn figure(&self, name: &str) -> anyhow::Result<u64> {
         let metrics =
             get(self.metrics, "/metrics").await.with_context(|| format!("asking {} for its metrics", self.name))?;
@@ -124,10 +123,10 @@ impl Role {
         Ok(of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
-    /// An error if it has ended.
+    /// Checks that it is running.
     ///
     /// # Errors
-    /// When it has.
+    /// It has ended.
     pub fn alive(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait().with_context(|| format!("looking after headcount {}", self.name))? {
             Some(status) => bail!("headcount {} ended with {status}; its own words are above", self.name),
@@ -135,10 +134,10 @@ impl Role {
         }
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Signals it to stop and waits until it has ended.
     ///
     /// # Errors
-    /// When it does not within a minute, or ends with an error.
+    /// It does not end within a minute, or ends with an error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let status = end(&mut self.child, self.name).await?;
         ensure!(status.success(), "headcount {} ended with {status}", self.name);
@@ -146,10 +145,10 @@ impl Role {
     }
 }
 
-/// Asks a process to stop and waits until it has.
+/// Signals a process to stop and waits until it has ended.
 ///
 /// # Errors
-/// When it does not within a minute.
+/// It does not end within a minute.
 pub async fn end(child: &mut Child, name: &str) -> anyhow::Result<ExitStatus> {
     let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
     let pid = pid.with_context(|| format!("{name} has already ended"))?;

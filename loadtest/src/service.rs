@@ -1,5 +1,5 @@
-//! `headcount serve` as a process of the load test's: everything on one machine, with an embedded ClickHouse, one project and
-//! a directory of its own.
+//! `headcount serve` as a child process of the load test: everything on one machine, with an embedded ClickHouse, one project and a separate
+//! directory.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::target::Target;
 
 /// How long it may take to start, and to know its project.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Longer than the service takes to count what it has on disk.
+/// Longer than the service takes to count the records on disk.
 const STILL: Duration = Duration::from_secs(10);
 /// How long work in the background is waited for.
 const REST: Duration = Duration::from_secs(300);
@@ -21,25 +21,25 @@ const REST: Duration = Duration::from_secs(300);
 const REST_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Processors that a service at rest may use.
 const BUSY_SHARE: f64 = 0.2;
-/// Between two looks.
+/// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A directory that goes with this value.
+/// A directory that is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A fresh one in the system's directory for temporary files, which `TMPDIR` names: scripts/load has one of its own.
+    /// Creates one in the system's directory for temporary files, which `TMPDIR` sets: scripts/load sets a separate one.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be created.
     pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("headcount-loadtest-{:016x}", crate::kafka::command::unique()));
         std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -70,7 +70,7 @@ impl Drop for Directory {
     }
 }
 
-/// A running service. Its processes end with it, then its directory goes.
+/// A running service. Dropping this ends its processes and removes its directory.
 #[derive(Debug)]
 pub struct Service {
     role: Role,
@@ -113,15 +113,15 @@ impl Service {
         Ok(service)
     }
 
-    /// Waits until its endpoint knows so many projects.
+    /// Waits until its endpoint knows this many projects.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// It does not in time.
     pub async fn knows(&mut self, projects: u32) -> anyhow::Result<()> {
         self.role.until_ready(&format!(r#""projects":{projects}"#), PATIENCE).await
     }
 
-    /// What it notes of its ClickHouse.
+    /// The service's `engine.json`.
     fn noted(&self) -> anyhow::Result<serde_json::Value> {
         let noted = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.json"));
         Ok(serde_json::from_str(&noted.context("reading where its ClickHouse is")?)?)
@@ -133,16 +133,16 @@ impl Service {
         self.role.port
     }
 
-    /// Where to post.
+    /// The target of posts.
     #[must_use]
     pub fn target(&self) -> Target {
         Target::at(std::net::SocketAddr::from(([127, 0, 0, 1], self.role.port)))
     }
 
-    /// Peak resident memory: its own, and ClickHouse's.
+    /// Peak resident memory of the service and of ClickHouse.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn peaks(&self) -> anyhow::Result<(u64, Option<u64>)> {
         Ok((peak_bytes(self.role.pid)?, self.engine.map(peak_bytes).transpose()?))
     }
@@ -150,7 +150,7 @@ impl Service {
     /// Processor seconds of both so far.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub fn cpu(&self) -> anyhow::Result<f64> {
         Ok(cpu_seconds(self.role.pid)? + self.engine.map(cpu_seconds).transpose()?.unwrap_or(0.0))
     }
@@ -173,7 +173,7 @@ impl Service {
     /// Waits until it and its ClickHouse need next to no processor time, five minutes at most.
     ///
     /// # Errors
-    /// When it has ended.
+    /// It has ended.
     pub async fn at_rest(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut before = self.cpu()?;
@@ -205,18 +205,18 @@ impl Service {
         serde_json::from_str(&body).context("the report is not JSON")
     }
 
-    /// Waits until the report has `views` views by people, and says how long that took. More would be an error.
+    /// Waits until the report has `views` views by people, and returns how long that took. More views are an error.
     ///
     /// # Errors
-    /// When they do not come, or too many do.
+    /// The report has too few views in time, or too many.
     pub async fn counted(&self, views: u64) -> anyhow::Result<Duration> {
         let (counted, took) = self.settled(views, views).await;
         ensure!(counted == views, "the report has {counted} views, {views} were accepted");
         Ok(took)
     }
 
-    /// Views by people that the report has when it has `most`, or at least `accepted` and no more for `STILL`, or it is too late; and
-    /// how long it took to get there. Between the two are beacons of which nobody knows: they were sent and not answered.
+    /// The report's views by people, and the time until they were reached. Waits for `most`, or for at least `accepted` and no change for `STILL`, or
+    /// for the time limit. Beacons that were sent and not answered may or may not be counted, so the two bounds differ.
     pub async fn settled(&self, accepted: u64, most: u64) -> (u64, Duration) {
         let begun = Instant::now();
         let (mut last, mut changed) = (0, begun);
@@ -233,10 +233,10 @@ impl Service {
         }
     }
 
-    /// Stops it; its data stay in the directory.
+    /// Stops it; its data remain in the directory.
     ///
     /// # Errors
-    /// When it does not stop, or ends with an error.
+    /// It does not stop, or ends with an error.
     pub async fn stop(self) -> anyhow::Result<Directory> {
         self.role.stop().await?;
         Ok(self.directory)

@@ -17,10 +17,10 @@ pub struct JsonArg {
 }
 
 impl JsonArg {
-    /// Writes these figures to the file, if one is named.
+    /// Writes these figures to the file, if one is configured.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, figures: &impl Serialize) -> anyhow::Result<()> {
         let Some(path) = &self.json else { return Ok(()) };
         let text = serde_json::to_string_pretty(figures)? + "\n";
@@ -42,7 +42,7 @@ impl CommonArgs {
     /// The program `headcount`.
     ///
     /// # Errors
-    /// When none is named and there is none beside this program.
+    /// None is configured and there is none beside this program.
     pub fn headcount(&self) -> anyhow::Result<PathBuf> {
         if let Some(binary) = &self.binary {
             return Ok(binary.clone());
@@ -66,10 +66,10 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// The servers' processes, where they are known.
+    /// The servers' processes, if known.
     ///
     /// # Errors
-    /// When a server is not on this machine.
+    /// A server is not on this machine.
     pub fn pids(&self) -> anyhow::Result<Servers> {
         let clickhouse_port = database::only_loopback(&self.clickhouse_url)?;
         tokio::task::block_in_place(|| topic::only_loopback(&self.kafka_bootstrap))?;

@@ -38,8 +38,8 @@ pub trait Run {
     /// The column of its contender.
     fn column(&self) -> String;
 
-    /// Number of the round: runs of one round are neighbours in time, so what the machine was doing meanwhile cancels out in their
-    /// ratio better than in the quotient of the medians.
+    /// Number of the round. Runs of one round are close in time, so variations of the machine cancel out better in their ratio than in the quotient
+    /// of the medians.
     fn round(&self) -> u32;
 }
 
@@ -60,14 +60,14 @@ pub struct Table {
 pub struct Row {
     /// What is measured, with its unit.
     pub measure: &'static str,
-    /// One for each column; none where nothing is known.
+    /// One for each column; none if unknown.
     pub cells: Vec<Option<Spread>>,
     #[serde(skip)]
     decimals: usize,
 }
 
 impl Table {
-    /// The table of `runs`, of which those in the column `reference` are what others are compared with.
+    /// The table of `runs`; those in the column `reference` are the basis of comparison.
     #[must_use]
     pub fn of<R: Run>(runs: &[R], reference: &str, measures: &[Measure<R>]) -> Self {
         let mut columns: Vec<String> = Vec::new();
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_ratio_is_of_pairs_not_of_medians() {
-        // The machine slows down fourfold in round 1; every pair says twice all the same.
+        // The machine slows down fourfold in round 1; nevertheless the ratio of every pair is two.
         let rounds = [(0, 1.0), (1, 4.0), (2, 2.0)];
         let runs = rounds.map(|(n, s)| [("noop", n, s, None), ("target", n, 2.0 * s, None)]).concat();
         let table = Table::of(&runs, "noop", &MEASURES);

@@ -7,17 +7,17 @@ use anyhow::{Context, ensure};
 /// A server that passed the guard.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// What the `Host` header says: host, and port if the URL has one.
+    /// The `Host` header: host, and port if the URL has one.
     pub authority: String,
-    /// Where to connect; the first that accepts is used. Resolved once, so that no later answer of a name server can
-    /// turn the load elsewhere.
+    /// Socket addresses to connect to; the first that accepts is used. They are resolved once, so that no later answer of a name server can redirect
+    /// the load.
     pub addresses: Vec<SocketAddr>,
 }
 
-/// Where a server on this machine listens.
+/// The socket addresses of a server on this machine.
 ///
 /// # Errors
-/// When the host does not resolve, or to somewhere else: load is for a server that was started for it.
+/// The host does not resolve, or resolves to another machine: load is only for a server that was started for it.
 pub fn loopback(host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let found = (bare, port).to_socket_addrs().with_context(|| format!("resolving {host:?}"))?;
@@ -45,7 +45,7 @@ impl Target {
         Ok(Self { authority: authority.as_str().to_owned(), addresses })
     }
 
-    /// The target at one loopback address.
+    /// The target at one loopback socket address.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
         Self { authority: address.to_string(), addresses: vec![address] }
@@ -70,7 +70,7 @@ mod tests {
     fn other_machines_are_refused() {
         let refused = Target::parse("http://192.0.2.7:8080").unwrap_err().to_string();
         assert!(refused.contains("192.0.2.7, which is not a loopback address"), "{refused}");
-        // 0.0.0.0 connects to this machine on Linux, but it says nothing of the sort.
+        // 0.0.0.0 connects to this machine on Linux, but it is not a loopback address.
         assert!(Target::parse("http://0.0.0.0:80").is_err());
         assert!(Target::parse("http://[2001:db8::1]:80").is_err());
     }

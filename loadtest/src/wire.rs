@@ -1,7 +1,7 @@
-//! The little of HTTP/1.1 a load test needs to understand: where a response ends, and what its status is.
+//! The part of HTTP/1.1 that a load test needs: where a response ends, and its status.
 //!
-//! A full client would be safer against odd servers, but its cycles come out of the server's share of the machine.
-//! What is not understood here is an error, never a guess.
+//! A full client would be safer against odd servers, but its cycles would reduce the server's share of the machine. Everything else is an error,
+//! never a guess.
 
 /// A response head larger than this is an error.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -20,7 +20,7 @@ pub struct Response {
 /// Why bytes are not a response this client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// Not `HTTP/1.1 NNN`, or an interim (1xx) response, which was not asked for.
+    /// Not `HTTP/1.1 NNN`, or an interim (1xx) response, which was not requested.
     StatusLine,
     /// The head does not end within 16 KiB.
     HeadTooLong,
@@ -67,7 +67,7 @@ pub fn parse_response(bytes: &[u8]) -> Result<Option<Response>, Malformed> {
             close = value.eq_ignore_ascii_case(b"close");
         }
     }
-    // These two have no body, whatever the head says (RFC 9112, section 6.3).
+    // These two have no body, whatever the head contains (RFC 9112, section 6.3).
     let body_length = match status {
         204 | 304 => 0,
         _ => body_length.ok_or(Malformed::ContentLength)? as usize,

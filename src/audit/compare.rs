@@ -1,4 +1,4 @@
-//! What ClickHouse has of a window against what the log says.
+//! Compares ClickHouse's rows of a window with the rows that follow from the log.
 
 use super::rebuild::{Key, Window};
 use super::{TOLD, name_of};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// Tables whose rows are of windows.
+/// Tables with rows per window.
 const TABLES: [&str; 8] = [
     "site_hourly",
     "page_daily",
@@ -26,7 +26,7 @@ const TABLES: [&str; 8] = [
     "ledger",
 ];
 
-/// What is rightly not there although the log has it.
+/// Rows that are rightly missing although the log has them.
 #[derive(Default)]
 pub struct Gone {
     closed: BTreeMap<Month, Frontier>,
@@ -34,7 +34,7 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// Asks which months are closed and which projects erased.
+    /// Queries which months are closed and which projects are erased.
     pub async fn read(client: &Client) -> anyhow::Result<Self> {
         let sql = "SELECT ?fields FROM month_close FINAL ORDER BY month, finished, run";
         let rows =
@@ -60,7 +60,7 @@ impl Gone {
     }
 }
 
-/// Something that is not as the log says.
+/// One difference between ClickHouse and the log.
 #[derive(Clone, Debug)]
 pub struct Difference {
     table: &'static str,
@@ -78,7 +78,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// How many there are.
+    /// Their number.
     pub fn rows(&self) -> usize {
         self.cells.len()
     }
@@ -165,7 +165,7 @@ fn ledger_counts(window: &Window) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// Everything about a window that is not as the log says.
+/// All differences between a window's rows and the log.
 pub fn differences(
     stream: StreamId,
     window: &Window,
@@ -201,7 +201,7 @@ pub fn differences(
             }
         }
     }
-    // Windows of before have no rows of what their rules did not count.
+    // Windows of earlier rules have no rows for what those rules did not count.
     let rules = ledger.map_or(u32::MAX, |row| row.fold_version);
     let expected_there = |key: &Key| !gone.row(key, stream, window.start) && key.since() <= rules;
     for (key, cell) in window.cells.iter().filter(|(key, _)| expected_there(key)) {
@@ -224,7 +224,7 @@ pub fn differences(
             }
         }
     }
-    // A row of a closed month that came back is left out by reports, and removed by the next sweep.
+    // Reports leave out a stray row of a closed month, and the next sweep removes it.
     let stray = |key: &Key| !window.cells.contains_key(key) && !gone.row(key, stream, window.start);
     for (key, (counts, _)) in found.cells.iter().filter(|(key, _)| stray(key)) {
         let (found, expected) = (format!("{counts:?}"), "no row".to_owned());
@@ -233,7 +233,7 @@ pub fn differences(
     Ok(differences)
 }
 
-/// A sketch in few words: what it holds is nobody's business.
+/// A short digest of a sketch: its content must not be printed.
 fn digest(sketch: &[u8]) -> String {
     let sum = sketch
         .iter()
@@ -252,15 +252,15 @@ pub struct Report {
     tallies: u64,
     rejected_beacons: u64,
     undecodable: u64,
-    /// Offsets of holes, as the ledger has them.
+    /// Offsets of holes, from the ledger.
     lost: u64,
-    /// Windows that were written so often meanwhile that they could not be compared.
+    /// Windows that were written too often during the audit to be compared.
     pub moving: u64,
     /// Records that the ledger does not reach.
     pub not_folded: u64,
-    /// What an operator should know besides.
+    /// Further notes for the operator.
     pub notes: Vec<String>,
-    /// What is not as the log says.
+    /// The differences between ClickHouse and the log.
     pub differences: Vec<Difference>,
 }
 
@@ -333,7 +333,7 @@ impl Report {
         )
     }
 
-    /// For people.
+    /// Text for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for note in &self.notes {
@@ -349,7 +349,7 @@ impl Report {
         out
     }
 
-    /// For programs.
+    /// JSON for programs.
     pub fn json(&self) -> Value {
         let told: Vec<Value> = self
             .differences

@@ -11,17 +11,17 @@ use serde::Deserialize;
 use std::fs::File;
 use std::ops::ControlFlow;
 
-/// Bytes of the journal read at once.
+/// Bytes of the journal per read.
 const READ_BYTES: usize = 4 << 20;
 
-/// One partition as it was when it was asked for.
+/// One partition, as of the query.
 #[derive(Clone, Debug)]
 pub struct Partition {
     /// Its number; 0 for a journal.
     pub number: i32,
-    /// Its stream, where it has one.
+    /// Its stream, if it has one.
     pub stream: Option<StreamId>,
-    /// How its open window is cut, where a commit says so.
+    /// The policy that splits its records into windows, if a commit states it.
     pub cut: Option<Cut>,
     /// First offset.
     pub begin: u64,
@@ -29,7 +29,7 @@ pub struct Partition {
     pub end: u64,
 }
 
-/// What is needed of the aggregator's commit.
+/// The fields that an audit needs of the aggregator's commit.
 #[derive(Deserialize)]
 struct Commit {
     stream: u64,
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<(StreamId, Cut)> {
     Ok((StreamId(commit.stream), Cut { window_hours, max_records, max_bytes }))
 }
 
-/// What a log has at an offset.
+/// One entry of the log.
 pub struct Entry<'a> {
     /// The offset.
     pub offset: u64,
@@ -57,7 +57,7 @@ pub struct Entry<'a> {
     pub next: u64,
     /// Hour of the append, since the epoch.
     pub appended: u32,
-    /// The record; none in a hole, where records are lost.
+    /// The record; none for a hole, where records are lost.
     pub record: Option<&'a [u8]>,
 }
 
@@ -66,19 +66,19 @@ pub enum Log {
     /// A topic.
     #[cfg(feature = "kafka")]
     Kafka(super::topic_log::TopicLog),
-    /// The journal of a service that does not run.
+    /// The journal of a stopped service.
     Journal {
         /// The journal.
         journal: Journal,
-        /// Held, so that no service starts meanwhile.
+        /// The directory's lock, which keeps a service from starting during the audit.
         _lock: File,
     },
-    /// The journal of a service that runs, read through it.
+    /// The journal of a running service, read through it.
     Running(RunningJournal),
 }
 
 impl Log {
-    /// Kafka's where a broker is named, else the data directory's journal.
+    /// Kafka's log if a broker is configured, else the data directory's journal.
     pub fn open(settings: &AuditCommand) -> anyhow::Result<Self> {
         #[cfg(feature = "kafka")]
         if settings.kafka.names_brokers() {
@@ -99,12 +99,12 @@ impl Log {
         Ok(Log::Journal { journal, _lock: lock })
     }
 
-    /// Whether it is the journal of a service that does not run.
+    /// Whether it is the journal of a stopped service.
     pub fn is_of_a_stopped_service(&self) -> bool {
         matches!(self, Log::Journal { .. })
     }
 
-    /// Lets go of it.
+    /// Closes the log.
     pub fn close(self) {
         if let Log::Journal { journal, .. } = self {
             journal.close();
@@ -121,7 +121,7 @@ impl Log {
         }
     }
 
-    /// Hands over what there is from `from` on and below `to`, until `take` breaks off. Blocks.
+    /// Passes the entries from `from` until below `to` to `take`, which may stop early. Blocks.
     pub fn read(
         &self,
         #[cfg_attr(not(feature = "kafka"), expect(unused_variables))] partition: &Partition,

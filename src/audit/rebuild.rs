@@ -1,4 +1,4 @@
-//! Records → what the rows of their windows must be. Ordered maps, one record after another.
+//! Computes from records which rows their windows must have. Ordered maps, one record after another.
 
 use super::log::Entry;
 use super::record::{
@@ -9,14 +9,14 @@ use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How the log is cut into windows.
+/// The policy that splits the log into windows.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// A record appended in another span of this many hours, counted from the epoch, begins a window.
+    /// A record starts a new window if its append time falls into another span of this many hours, counted from the epoch.
     pub window_hours: u32,
-    /// So does one so many offsets after the window's first.
+    /// A record this many offsets after the window's first one starts a new window.
     pub max_records: u64,
-    /// So does the first after so many bytes of records.
+    /// The first record after this many bytes of records starts a new window.
     pub max_bytes: u64,
 }
 
@@ -53,7 +53,7 @@ impl Key {
         }
     }
 
-    /// The first rules of the fold (`fold_version` in the ledger) that made such rows.
+    /// The first rules of the fold (`fold_version` in the ledger) that wrote such rows.
     pub fn since(&self) -> u32 {
         if matches!(self, Key::NotFound(..)) { 3 } else { 1 }
     }
@@ -72,7 +72,7 @@ impl Key {
         key
     }
 
-    /// Whose.
+    /// The row's project.
     pub fn project(&self) -> &str {
         let (Key::Site(project, ..)
         | Key::Page(project, ..)
@@ -84,7 +84,7 @@ impl Key {
         project
     }
 
-    /// Of which month.
+    /// The row's month.
     pub fn month(&self) -> Month {
         match self {
             Key::Site(_, hour, _) => Hour(*hour).month(),
@@ -98,7 +98,7 @@ impl Key {
     }
 }
 
-/// What a row says.
+/// The content of a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     /// Its counters, in the order of the table's columns.
@@ -121,15 +121,15 @@ impl Cell {
 /// A referrer, host or value, and its source.
 type Name = (String, i32);
 
-/// What a project had on a day, by project and day since the epoch.
+/// Values by project and day since the epoch.
 type OfDay<T> = BTreeMap<(String, u16), BTreeSet<T>>;
 
-/// A window, as far as it was read.
+/// A window, up to the last record read.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
     /// Offset of its first record.
     pub start: u64,
-    /// Hour in which that was appended.
+    /// Hour in which its first record was appended.
     pub appended: u32,
     /// Offset after the last record read.
     pub end: u64,
@@ -149,7 +149,7 @@ pub struct Window {
     pub lost: u64,
     /// Rows.
     pub cells: BTreeMap<Key, Cell>,
-    /// By which rules (`fold_version` in the ledger) its records are counted.
+    /// The rules (`fold_version` in the ledger) by which its records are counted.
     rules: u32,
     /// Names of a missing page's referrers, or of hosts of refused beacons, each with its source and a counter, in the order in which they
     /// were taken in. The keys have an empty name and source 0.
@@ -167,7 +167,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Without its rows.
+    /// The window without its rows.
     pub fn summary(&self) -> Value {
         json!({
             "start": self.start,
@@ -232,8 +232,8 @@ impl Window {
 
     /// Counts arrivals in the row of their referrer or host, or in the overflow's.
     ///
-    /// Rules before 4 name those that came first. Since rules 4 a newcomer takes over the smallest counter, of several the one taken in
-    /// first, and the row of the name that had it goes to the overflow.
+    /// Rules before 4 give rows to the names that came first. Since rules 4 a new name takes over the smallest counter; among several, the one that
+    /// was taken over first. The row of the name that had the counter moves to the overflow.
     fn count_name(&mut self, group: &Key, name: (&str, i32), by: u64, overflow: &str) {
         if name.0.is_empty() || name.0.starts_with(':') {
             self.cell(group.for_name(name), 1).counts[0] += by;
@@ -259,7 +259,7 @@ impl Window {
         self.cell(group.for_name(name), 1).counts[0] += by;
     }
 
-    /// Whether a value may be named: it was before, or its dimension has room for one more on that day.
+    /// Whether a value gets a row: it has one already, or its dimension is below the cap for that day.
     fn value_is_named(
         &mut self,
         (project, day): (&str, u16),
@@ -275,7 +275,7 @@ impl Window {
         named
     }
 
-    /// The source in the view's rows: rules before 5 do not tell sources apart.
+    /// The source in the view's rows: rules before 5 do not separate sources.
     fn source_of(&self, view: &PageView) -> i32 {
         if self.rules < 5 { 0 } else { view.source }
     }
@@ -357,7 +357,7 @@ impl Window {
                 ("language", view.language),
             ]);
         } else if self.rules < 5 {
-            // Kinds and names were counted apart.
+            // Kinds and names were counted separately.
             let kind = BOT_CLASSES_BEFORE_5[view.bot_class as usize].to_owned();
             self.cell(Key::Robot(view.project.clone(), day, kind, String::new(), 0), 1).counts[0] += 1;
             values.push(("bot", view.bot));
@@ -373,8 +373,8 @@ impl Window {
     }
 }
 
-// The fold's caps, of all sources together; written here once more on purpose.
-/// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
+// The fold's caps, over all sources together; repeated here so that the audit shares no code with the fold.
+/// Referrers of a missing page, and hosts of refused beacons for one reason, that have a row each.
 const NAMES: usize = 32;
 /// Pages of a project and day; as many of robots.
 const PAGES: usize = 200_000;
@@ -397,19 +397,19 @@ pub struct Rebuild {
     cut: Cut,
     rules: u32,
     open: Option<Window>,
-    /// Whether the first record is known to begin a window; otherwise only a change of the span is sure to.
+    /// Whether the first record is known to start a window; otherwise only a change of the span is certain to.
     sure: bool,
     last_span: Option<u32>,
     skipped: u64,
 }
 
 impl Rebuild {
-    /// `at_start`: the first record begins a window. `rules`: those of the windows, [`RULES`] or earlier ones.
+    /// `at_start`: the first record starts a window. `rules`: those of the windows, [`RULES`] or earlier ones.
     pub fn new(cut: Cut, at_start: bool, rules: u32) -> Self {
         Rebuild { cut, rules, open: None, sure: at_start, last_span: None, skipped: 0 }
     }
 
-    /// Takes what the log has next; returns the window that it ends.
+    /// Takes the log's next entry; returns the window that it closes.
     pub fn take(&mut self, entry: &Entry<'_>) -> Option<Window> {
         match entry.record {
             Some(record) => self.push(entry.offset, entry.appended, record),
@@ -417,7 +417,7 @@ impl Rebuild {
         }
     }
 
-    /// A hole is lost whole, in the window that its first offset belongs to.
+    /// All offsets of a hole are lost in the window that its first offset belongs to.
     fn pass_hole(&mut self, hole: &Entry<'_>) -> Option<Window> {
         let lost = hole.next - hole.offset;
         if !self.sure {
@@ -432,7 +432,7 @@ impl Rebuild {
         ended
     }
 
-    /// Takes the next record; returns the window that it ends.
+    /// Takes the next record; returns the window that it closes.
     fn push(&mut self, offset: u64, hour: u32, bytes: &[u8]) -> Option<Window> {
         let span = hour / self.cut.window_hours.max(1);
         if !self.sure {
@@ -453,7 +453,7 @@ impl Rebuild {
         ended
     }
 
-    /// Opens the window that an offset belongs to; returns the one that it ends.
+    /// Opens the window that an offset belongs to; returns the window that this closes.
     fn open_at(&mut self, offset: u64, hour: u32) -> Option<Window> {
         let span = hour / self.cut.window_hours.max(1);
         let ends = self.open.as_ref().is_some_and(|open| {
@@ -468,7 +468,7 @@ impl Rebuild {
         ended
     }
 
-    /// Records before the first window that is sure.
+    /// Skipped records before the first window with a certain start.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -489,7 +489,7 @@ mod tests {
     use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
     use schemas::tables::{BreakdownDailyRow, NotFoundDailyRow};
 
-    /// More names, and more values, than have rows of their own: arrivals at two missing pages and at another one, and refused beacons.
+    /// More names and values than have a row each: arrivals at two missing pages and at another one, and refused beacons.
     fn record(index: u64) -> Vec<u8> {
         let chance = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         let host = match chance % 4 {
@@ -529,7 +529,7 @@ mod tests {
         (Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32), row.views)
     }
 
-    /// The fold and this rebuild, written apart, agree on which names have rows, and on what is in them.
+    /// The fold and this rebuild, implemented separately, agree on which names have rows and on the rows' content.
     #[test]
     fn names_and_values_are_capped_as_the_fold_does() {
         let cut = Cut { window_hours: 12, max_records: u64::MAX, max_bytes: u64::MAX };

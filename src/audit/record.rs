@@ -1,10 +1,10 @@
-//! Bytes → record, by prost and rules written once more: the aggregator's decoder has an error of its own, or this one has.
+//! Decodes a record by prost, with the rules written a second time: a disagreement with the aggregator's decoder reveals an error in one of them.
 
 use prost::Message;
 use schemas::proto::{DroppedFacts, LogRecord, PageView, RejectionTally, ReportedMissing, log_record::Body};
 use schemas::{Coordinate, ProjectSlug};
 
-/// A record that is to be counted.
+/// A record to be counted.
 pub enum Record {
     /// A page view.
     View(PageView),
@@ -16,7 +16,7 @@ pub enum Record {
     Missing(ReportedMissing),
 }
 
-/// Names of the refusals by their number in the log; written here once more on purpose, as are the classes' below.
+/// Names of the refusals by their number in the log; repeated here on purpose, like the classes' below.
 pub const REASONS: [&str; 19] = [
     "",
     "malformed_json",
@@ -51,7 +51,7 @@ pub const SYSTEMS: [&str; 11] =
 /// Facts that a view may be counted without.
 pub const FACTS: [&str; 10] =
     ["", "path", "version", "language", "referrer", "status", "title", "country", "id", "agent"];
-/// Beginnings of the reasons of dropped facts, by cause.
+/// Prefixes of the reasons of dropped facts, by cause.
 pub const CAUSES: [&str; 3] = ["", "dropped_", "limited_"];
 /// Kinds of robots in `robot_daily`; the first is of people.
 pub const BOT_CLASSES: [&str; 13] = [
@@ -101,7 +101,7 @@ pub const BOT_GROUPS: [&str; 13] = [
     "other",
     "other",
 ];
-/// Classes of readers in formats 1 to 3: devices, browsers, systems, bots (people among them).
+/// Numbers of visitor classes in formats 1 to 3: devices, browsers, systems, bots (including humans).
 const CLASSES_BEFORE_4: [usize; 4] = [5, 8, 8, 7];
 /// The source of views from a web server's log, which may have no visitor.
 const SOURCE_LOG: i32 = 5;
@@ -111,10 +111,10 @@ const SOURCES: i32 = 7;
 /// The last hour of ClickHouse's `DateTime`.
 const LAST_HOUR: u32 = u32::MAX / 3600;
 
-/// Reads a record; none where it does not decode, has fields that the schema does not name, or values out of their range.
+/// Decodes a record; none if it does not decode, has fields that the schema lacks, or has values out of their range.
 pub fn read(bytes: &[u8]) -> Option<Record> {
     let record = LogRecord::decode(bytes).ok()?;
-    // prost skips unknown fields; written again, such a record comes out shorter.
+    // prost skips unknown fields; encoded again, such a record is shorter.
     if record.encode_to_vec() != bytes {
         return None;
     }
@@ -152,7 +152,7 @@ fn view_is_valid(view: &PageView, format: u32) -> bool {
         && view.bot.is_empty() == person
 }
 
-/// Whether the view has nothing that came with a later format, and classes that its format names.
+/// Whether the view has no fields of a later format, and only classes that its format defines.
 fn of_format(view: &PageView, format: u32) -> bool {
     let classes = [view.device, view.browser, view.system, view.bot_class];
     let below = |limits: [usize; 4]| {
@@ -207,7 +207,7 @@ fn tally_is_valid(tally: &RejectionTally, format: u32) -> bool {
         && (tally.reason as usize) < if format < 4 { REASONS_BEFORE_4 } else { REASONS.len() }
 }
 
-/// A name with or without a port, and no address.
+/// A name with or without a port, and not an IP address.
 fn is_host_name(text: &str) -> bool {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) => (name, Some(port)),
@@ -234,8 +234,8 @@ mod tests {
         z ^ (z >> 31)
     }
 
-    /// Both decoders take the records that the endpoint writes, and both refuse what a few flipped bits make of them
-    /// (where a flip gives another valid record, both take that).
+    /// Both decoders accept the records that the endpoint writes, and both refuse records with a few flipped bits. If the flips produce another valid
+    /// record, both accept it.
     #[test]
     fn two_decoders_agree() {
         let view = PageView {
@@ -300,8 +300,8 @@ mod tests {
             }
             let ours = read(&changed).is_some();
             let theirs = schemas::record::decode(&changed).is_ok();
-            // The one licence: the aggregator reads other spellings of the same values (an order of fields, a longer
-            // number), which no encoder writes.
+            // The one permitted difference: the aggregator accepts other encodings of the same values (an order of fields, a longer number), which no
+            // encoder writes.
             let canonical = LogRecord::decode(changed.as_slice()).is_ok_and(|record| record.encode_to_vec() == changed);
             if ours || (theirs && canonical) {
                 assert_eq!(ours, theirs, "{changed:02x?}");

@@ -1,4 +1,4 @@
-//! A Kafka topic as the log that is read.
+//! A Kafka topic as the log.
 
 use super::log::{Entry, Partition, parse};
 use crate::config::kafka::KafkaSettings;
@@ -12,22 +12,22 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 const ASK: Duration = Duration::from_secs(10);
 /// How long the brokers may be silent while there are records to read.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A topic, its consumer group, and how its brokers are reached.
+/// A topic, its consumer group, and the connection to its brokers.
 pub struct TopicLog {
     settings: KafkaSettings,
     client: ClientConfig,
 }
 
 impl TopicLog {
-    /// The topic of these settings; no broker is asked yet.
+    /// The topic of these settings. No broker is queried yet.
     ///
     /// # Errors
-    /// No brokers are named, or a setting is wrong.
+    /// No brokers are configured, or a setting is wrong.
     pub fn new(settings: &KafkaSettings) -> anyhow::Result<Self> {
         let mut client = settings.client()?;
         client
@@ -41,7 +41,7 @@ impl TopicLog {
     /// All partitions. Blocks.
     ///
     /// # Errors
-    /// The brokers do not answer, there is no such topic, or a commit is not one of headcount's.
+    /// The brokers do not answer, the topic does not exist, or a commit was not written by headcount.
     pub fn partitions(&self) -> anyhow::Result<Vec<Partition>> {
         let consumer = kafka::consumer(&self.client)?;
         let metadata = kafka::metadata(&consumer, &self.settings.topic, ASK)?;
@@ -77,7 +77,7 @@ impl TopicLog {
         Ok(partitions)
     }
 
-    /// Passes each record of a partition from `from` on and below `to` to `take`, until it breaks off. Blocks.
+    /// Passes each record of a partition from `from` until below `to` to `take`, which may stop early. Blocks.
     ///
     /// # Errors
     /// The brokers do not answer, or a record is missing.
@@ -105,7 +105,7 @@ impl TopicLog {
             };
             let message = match message {
                 Ok(message) => message,
-                // The client opens broken connections again.
+                // The client reopens broken connections.
                 Err(KafkaError::MessageConsumption(code)) if heard.elapsed() < SILENCE && passing(code) => continue,
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot read partition {partition} at offset {next}"));

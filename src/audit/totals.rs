@@ -1,4 +1,4 @@
-//! What a log says in sum, project by project.
+//! Totals of a log, per project.
 
 use super::rebuild::{Cell, Key, Window};
 use schemas::rejection::is_of_dropped_fact;
@@ -96,7 +96,7 @@ impl Totals {
                 continue;
             }
             let entry = told.entry(project.clone()).or_insert_with(|| json!({}));
-            // Views that were counted without a fact are no refused beacons.
+            // Views that were counted without a fact are not refused beacons.
             let list = if is_of_dropped_fact(reason) { "dropped_facts" } else { "rejected" };
             entry[list][month.as_str()][reason.as_str()] = json!(beacons);
         }
@@ -104,7 +104,7 @@ impl Totals {
     }
 }
 
-/// The same for people.
+/// The same as text for people.
 pub fn text(told: &Value) -> String {
     let mut out = String::new();
     for partition in told["partitions"].as_array().into_iter().flatten() {

@@ -1,7 +1,7 @@
-//! The socket by which `headcount backup` has a running `serve` hold its writes to ClickHouse.
+//! The socket by which `headcount backup` makes a running `serve` pause its writes to ClickHouse.
 //!
-//! A client connects to `control.sock` in the data directory. Once no write is under way, `serve` sends the journal's position as one line of JSON.
-//! It writes nothing to ClickHouse until the client disconnects, however the client ends. Beacons go on into the journal.
+//! A client connects to `control.sock` in the data directory. Once no write is in progress, `serve` sends the journal's position as one line of JSON.
+//! It writes nothing to ClickHouse until the client disconnects, for whatever reason. Beacons are still written to the journal.
 
 use crate::embedded::journal_source::JournalSource;
 use aggregate::window::Commit;
@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 /// How long a flush or a close may take before a backup gives up.
 const HOLD_WAIT: Duration = Duration::from_secs(120);
 
-/// Where a journal stands. Offsets count records.
+/// A position in a journal. Offsets count records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Id of the stream, in hexadecimal digits.
@@ -27,7 +27,7 @@ pub struct Position {
     pub begin: u64,
     /// Offset after the newest record.
     pub end: u64,
-    /// What the aggregator has committed.
+    /// The aggregator's last commit.
     pub commit: Option<Commit>,
 }
 
@@ -35,10 +35,10 @@ fn path(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-/// Serves the socket until it is dropped. Without it the service works, but backups beside it are not of one moment, so it says so.
+/// Serves the socket until dropped. Without the socket the service works, but its backups are not of one moment, so a failure is logged.
 pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
     let path = path(&data);
-    // The lock of the data directory is ours, so this is a predecessor's.
+    // This process has locked the data directory, so a predecessor left this socket.
     let _ = std::fs::remove_file(&path);
     let listener = match UnixListener::bind(&path) {
         Ok(listener) => listener,
@@ -52,7 +52,7 @@ pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        // One backup after another.
+        // One backup at a time.
         if let Err(error) = answer(stream, &journal, &writes).await {
             tracing::warn!(error = format!("{error:#}"), "a backup could not be made");
         }
@@ -67,7 +67,7 @@ async fn answer(mut stream: UnixStream, journal: &Journal, writes: &Writes) -> a
     line.push(b'\n');
     stream.write_all(&line).await.context("the backup ended before it started")?;
     tracing::info!(end = position.end, "a backup is being made; rows are written to ClickHouse after it");
-    // Until the other side is gone.
+    // Until the client disconnects.
     let mut byte = [0];
     while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {}
     drop(held);
@@ -81,14 +81,14 @@ fn position(journal: &Journal) -> anyhow::Result<Position> {
     Ok(Position { stream: journal.stream().to_string(), begin: journal.begin()?, end, commit })
 }
 
-/// Writes to ClickHouse are held until this is dropped.
+/// `serve` pauses its writes to ClickHouse until this is dropped.
 pub struct Held {
-    /// Where the journal stands.
+    /// The journal's position.
     pub position: Position,
     _stream: BufReader<UnixStream>,
 }
 
-/// Has the service that runs on a data directory hold its writes. None if none runs there.
+/// Makes the service that runs on a data directory pause its writes. None if none runs there.
 ///
 /// # Errors
 /// The service does not answer in time.

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a backup contains. It is written last, so a directory without it is no whole backup.
+//! `manifest.json`: the content of a backup. It is written last, so a directory without it is an incomplete backup.
 
 use super::control::Position;
 use crate::projects::Snapshot;
@@ -65,9 +65,9 @@ pub struct Manifest {
     pub archive: Archive,
     /// Whether visitor sketches are in it.
     pub sketches: bool,
-    /// Whether all tables are of one moment: `serve` held its writes.
+    /// Whether all tables are of one moment, because `serve` paused its writes.
     pub one_moment: bool,
-    /// Where the journal stood; none for logs in Kafka.
+    /// The journal's position; none for logs in Kafka.
     pub journal: Option<Position>,
     /// How far each log was counted.
     pub ledger: Vec<CountedStream>,
@@ -80,10 +80,10 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Describes the database as it is now. Registry, journal, archive and the rest are the caller's to fill in.
+    /// Describes the current database. The caller fills in registry, journal, archive and the rest.
     ///
     /// # Errors
-    /// ClickHouse refused or went away.
+    /// ClickHouse refused, or is unavailable.
     pub async fn of(client: &Client, database: &str, created: DateTime<Utc>) -> anyhow::Result<Self> {
         let version = client.query("SELECT version()").fetch_one::<String>();
         let clickhouse = version.await.context("cannot ask ClickHouse for its version")?;

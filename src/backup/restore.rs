@@ -1,7 +1,8 @@
-//! `headcount restore`: a backup into a data directory that has no figures. What is past its time is closed and removed before anything serves.
+//! `headcount restore`: restores a backup into a data directory without figures. Months past their time are closed and expired figures removed before
+//! anything serves them.
 //!
-//! The embedded ClickHouse is restored in `clickhouse.restoring`, which becomes `clickhouse` at the end: a restore that was killed starts again from
-//! nothing. A journal in the data directory stays; at the next start the aggregator compares it with the restored ledger (`aggregate::start`) and
+//! The embedded ClickHouse is restored in `clickhouse.restoring`, which becomes `clickhouse` at the end: after a kill, the next restore starts from
+//! nothing. A journal in the data directory remains. At the next start the aggregator compares it with the restored ledger (`aggregate::start`) and
 //! counts again what ClickHouse lacks.
 
 use super::manifest::{Archive, Manifest, age};
@@ -54,7 +55,7 @@ pub async fn command(matches: &ArgMatches, settings: &RestoreCommand) -> anyhow:
             let mut engine = settings.store.engine();
             let place = std::mem::replace(&mut engine.data_dir, data.join(super::RESTORING));
             restore_embedded(&archive, &engine, &manifest, settings, &registry).await?;
-            // An empty one may be there.
+            // An empty directory is allowed.
             let _ = fs::remove_dir(&place);
             fs::rename(&engine.data_dir, &place)
                 .with_context(|| format!("cannot rename {} to {}", engine.data_dir.display(), place.display()))?;
@@ -91,7 +92,7 @@ pub async fn command(matches: &ArgMatches, settings: &RestoreCommand) -> anyhow:
     Ok(())
 }
 
-/// Refuses a data directory with figures, and names what it found. A journal, a key, settings, the registry's copy and `erased.json` may be there.
+/// Refuses a data directory with figures, and names what it found. A journal, a key, settings, the registry's copy and `erased.json` are allowed.
 fn refuse_filled(data: &Path) -> anyhow::Result<()> {
     let place = data.join("clickhouse");
     let found: Vec<String> = match fs::read_dir(&place) {
@@ -145,7 +146,7 @@ async fn restore_embedded(
     let result = async {
         fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
         let copy = place.join(ARCHIVE);
-        // A link takes no room; to another file system it takes a copy.
+        // A hard link needs no space; across file systems the archive is copied.
         fs::hard_link(archive, &copy)
             .or_else(|_| fs::copy(archive, &copy).map(|_| ()))
             .with_context(|| format!("cannot copy {} to {}", archive.display(), copy.display()))?;
@@ -167,17 +168,17 @@ async fn bring_back(
     registry: &Contents,
 ) -> anyhow::Result<()> {
     let database = settings.store.database();
-    // Refuses a name that is none before it goes into a statement.
+    // Invalid names are refused before they get into a statement.
     database::check_name(database)?;
     database::check_name(&manifest.database)?;
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
         bail!("the manifest names the file {name:?}: expected letters, digits, hyphens and points");
     }
     let sql = format!("RESTORE DATABASE {} AS {database} FROM File('{name}')", manifest.database);
-    // There is no database yet whose id could be checked.
+    // The database does not exist yet, so its id cannot be checked.
     server.unchecked().query(&sql).execute().await.context("ClickHouse cannot restore the database")?;
     let client = database::prepare(server, database, settings.store.timeout()).await?;
-    // Keys of nodes that ran then.
+    // Keys of nodes that ran at the backup.
     client.query("TRUNCATE TABLE key_in_use").execute().await.context("cannot empty the table `key_in_use`")?;
     let data = settings.store.data();
     registry.restore(&client).await?;
@@ -228,7 +229,7 @@ async fn erase_again(client: &Client, data: &Path, manifest: &Manifest) -> anyho
     Ok(())
 }
 
-/// Closes the months that are due. One of which the journal still has uncounted records is left to `serve`, which counts them first.
+/// Closes the due months. If the journal has uncounted records of a month, `serve` counts them first and closes it.
 async fn close_due(client: &Client, settings: &RestoreCommand, manifest: &Manifest) -> anyhow::Result<()> {
     let closer = Closer::new(client.clone());
     let due = closer
@@ -257,7 +258,7 @@ async fn close_due(client: &Client, settings: &RestoreCommand, manifest: &Manife
     Ok(())
 }
 
-/// What the journal in the data directory holds, if there is one.
+/// The range of the journal in the data directory, if there is one.
 fn journal_range(settings: &RestoreCommand) -> anyhow::Result<Option<LogRange>> {
     let path = settings.store.data().join("journal.redb");
     if !path.exists() {

@@ -1,8 +1,8 @@
-//! ClickHouse as a library: the only module that steps outside safe Rust.
+//! ClickHouse as a library: the only module with unsafe Rust.
 //!
-//! One C function is enough: `query_stable_v2(argc, argv)` takes the arguments of `clickhouse local` and returns when
-//! the query has ended, which for our query is when standard input closes. The library is loaded at run time, not
-//! linked, so that a service with a ClickHouse of its own never needs its half gigabyte.
+//! One C function is enough: `query_stable_v2(argc, argv)` takes the arguments of `clickhouse local` and returns when the query has finished. Our
+//! query finishes when standard input closes. The library is loaded at run time, not linked, so that a service that uses an existing ClickHouse
+//! server never needs its half gigabyte.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_double, c_int, c_void};
@@ -16,20 +16,20 @@ pub enum ChdbError {
     /// The loader refused the file: wrong architecture, a missing dependency, a truncated download.
     #[error("loading the ClickHouse library {path}: {cause}")]
     Load {
-        /// The file that was asked for.
+        /// The path of the library.
         path: PathBuf,
-        /// The loader's own words.
+        /// The loader's message.
         cause: libloading::Error,
     },
-    /// An argument holds a NUL byte, which C cannot pass on.
+    /// An argument contains a NUL byte, which C strings cannot contain.
     #[error("an argument for the engine contains a NUL byte")]
     Argument(#[from] std::ffi::NulError),
-    /// The engine stopped with an error of its own.
+    /// The engine stopped with an error.
     #[error("{0}")]
     Engine(String),
 }
 
-/// The head of `struct local_result_v2` in chdb.h, as far as we read it.
+/// The head of `struct local_result_v2` in chdb.h, as far as this module reads it.
 #[repr(C)]
 struct LocalResultV2 {
     buf: *mut c_char,
@@ -43,7 +43,7 @@ struct LocalResultV2 {
 
 type QueryStableV2 = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut LocalResultV2;
 
-/// Runs `clickhouse local` with `arguments` (the program's name first) on this thread until its query ends.
+/// Runs `clickhouse local` with `arguments` (the program's name first) on this thread until its query finishes.
 ///
 /// # Errors
 /// [`ChdbError`]; an error of the engine carries its text, such as `Code: 210. DB::NetException: …`.
@@ -54,14 +54,14 @@ pub fn run(library: &Path, arguments: &[String]) -> Result<(), ChdbError> {
     let argc = c_int::try_from(argv.len()).expect("a handful of arguments");
     argv.push(std::ptr::null_mut());
 
-    // SAFETY: loading runs the library's initialisers, which is what we want of a ClickHouse build; the file is the
-    // one the operator named or put at a documented place.
+    // SAFETY: loading runs the library's initialisers, as is intended for a ClickHouse build. The operator named the file, or put it at a documented
+    // path.
     let library = unsafe { Library::new(library) }.map_err(load)?;
     // SAFETY: the signature is chdb.h's `struct local_result_v2 *query_stable_v2(int argc, char **argv)`.
     let query = unsafe { library.get::<QueryStableV2>(b"query_stable_v2\0") }.map_err(load)?;
     // SAFETY: argv holds argc valid C strings and a terminating NULL, all of which outlive the call.
     let result = unsafe { query(argc, argv.as_mut_ptr()) };
-    // SAFETY: the function returns NULL or a result that is ours; the process ends soon, so it is never freed.
+    // SAFETY: the function returns NULL or a result that this code owns; the process ends soon, so it is never freed.
     let message = unsafe { result.as_ref() }.and_then(|result| {
         // SAFETY: error_message is NULL or a C string that lives as long as the result.
         (!result.error_message.is_null()).then(|| unsafe { CStr::from_ptr(result.error_message) })

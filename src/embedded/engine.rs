@@ -1,13 +1,14 @@
-//! A real ClickHouse beside the service: found, started, watched and stopped.
+//! A real ClickHouse beside the service: finds, starts, watches and stops it.
 //!
-//! The engine is a server that was named, a `clickhouse` program, or the library libchdb.so in a child process of this
-//! very executable (see [`child`]). Either way the rest of headcount sees a URL. The child lives exactly as long as this
-//! process holds its standard input. It listens on 127.0.0.1 only, and answers queries only below a path that is drawn
-//! at every start of the service (at the first one, where a port was given), stays the same when the child is started again, and is kept from other users of the machine: the URL is the
-//! password, so it is not to be logged.
+//! The engine is one of three: a configured server, a `clickhouse` program, or the library libchdb.so in a child process of this executable (see
+//! [`child`]). In each case the rest of headcount sees a URL. The child runs exactly as long as this process holds its standard input open.
 //!
-//! Below [`EngineConfig::data_dir`]: `store/` is ClickHouse's own, `engine.lock` the running child's, `engine.json`
-//! says where it listens, `engine.version` which ClickHouse last had the directory, `engine*.xml` its configuration.
+//! The child listens on 127.0.0.1 only, and answers queries only below a random path. The path is drawn at every start of the service, or at the
+//! first one if a port is configured. It stays the same when the child is restarted, and is kept from other users of the machine. The URL is the
+//! password, so it must not be logged.
+//!
+//! Files below [`EngineConfig::data_dir`]: `store/` belongs to ClickHouse, `engine.lock` to the running child. `engine.json` records where it
+//! listens, `engine.version` which ClickHouse last used the directory, and `engine*.xml` is its configuration.
 
 mod child;
 mod error;
@@ -41,26 +42,26 @@ pub use error::EngineError;
 const START_WAIT: Duration = Duration::from_secs(60);
 /// How long it may take to end once its standard input is closed, before it is killed. Killing loses nothing.
 const STOP_WAIT: Duration = Duration::from_secs(15);
-/// One question to the engine.
+/// Time limit of one request to the engine.
 const ASK_WAIT: Duration = Duration::from_secs(5);
-/// How many of the child's last lines an error tells.
+/// How many of the child's last lines an error includes.
 const LAST_LINES: usize = 20;
 /// A free port may be taken between picking and listening; how often to pick again.
 const PORT_PICKS: usize = 3;
 
-/// Where the engine is to be found and to keep its data.
+/// Where to find the engine, and where it stores its data.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// The engine's own directory, `DIR/clickhouse`; created if missing.
     pub data_dir: PathBuf,
-    /// A server's base URL: nothing is started then.
+    /// A server's base URL; if set, no engine is started.
     pub clickhouse_url: Option<String>,
-    /// libchdb.so, if it is to be taken from one place only (and before a `clickhouse` program).
+    /// Path of libchdb.so, if it must be loaded from there (and before a `clickhouse` program).
     pub library: Option<PathBuf>,
-    /// The port on 127.0.0.1; a free one is picked if none is given. With a port the whole URL is the same at every start,
-    /// so that others may be told of it once.
+    /// The port on 127.0.0.1; none: a free one is picked. With a port the whole URL is the same at every start, so that other programs can be
+    /// configured with it once.
     pub port: Option<u16>,
-    /// The program that understands `engine-child`; this very executable if none is given. For tests.
+    /// The program that implements `engine-child`; none: this executable. For tests.
     pub executable: Option<PathBuf>,
 }
 
@@ -71,17 +72,17 @@ impl EngineConfig {
         self.data_dir.join(settings::BACKUPS)
     }
 
-    /// The defaults for a directory.
+    /// The default configuration for a directory.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into(), clickhouse_url: None, library: None, port: None, executable: None }
     }
 }
 
-/// What runs the queries.
+/// The kind of engine that runs the queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineKind {
-    /// A server of the operator's, at `clickhouse_url`.
+    /// The operator's server at `clickhouse_url`.
     External,
     /// A `clickhouse` program, run as `clickhouse local`.
     Binary(PathBuf),
@@ -89,7 +90,7 @@ pub enum EngineKind {
     Library(PathBuf),
 }
 
-/// Where a running engine listens: the content of `engine.json`.
+/// A running engine: the content of `engine.json`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningEngine {
     /// Its base URL.
@@ -103,12 +104,12 @@ pub struct Engine {
     url: String,
     kind: EngineKind,
     data_dir: PathBuf,
-    /// How its child is started, again if need be; none for a server of the operator's.
+    /// How to start and restart its child; none for an operator's server.
     launch: Option<Launch>,
     process: Option<Process>,
 }
 
-/// What is the same at every start of the child, so that its URL is, too.
+/// Settings that are the same at every start of the child, so that its URL is, too.
 #[derive(Clone)]
 struct Launch {
     executable: Option<PathBuf>,
@@ -123,11 +124,11 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// The child, and what it says.
+/// The child and its output.
 #[derive(Debug)]
 struct Process {
     child: Child,
-    /// The engine's lifeline. Kept apart from `child`, whose `wait` would close it.
+    /// The engine's lifeline. Stored apart from `child`, whose `wait` would close it.
     stdin: Option<ChildStdin>,
     pid: u32,
     last_lines: LastLines,
@@ -136,7 +137,7 @@ struct Process {
 
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
-/// The child ended although a free port had been picked for it: somebody was faster.
+/// The child ended although a free port had been picked for it: another process took the port first.
 enum StartError {
     PortTaken,
     Other(EngineError),
@@ -149,10 +150,10 @@ impl From<EngineError> for StartError {
 }
 
 impl Engine {
-    /// Finds an engine by the documented order and starts it, if it is ours to start; returns once it answers.
+    /// Finds an engine in the documented order and starts it, unless it is an operator's server; returns once it answers.
     ///
     /// # Errors
-    /// [`EngineError`]. A server that was named is not asked anything here, so it may be away.
+    /// [`EngineError`]. A configured server is not queried here, so it may be unavailable.
     pub async fn start(config: &EngineConfig) -> Result<Self, EngineError> {
         let kind = locate::locate(config)?;
         if let (EngineKind::External, Some(url)) = (&kind, &config.clickhouse_url) {
@@ -184,11 +185,11 @@ impl Engine {
         }
     }
 
-    /// Starts the child, under the URL that it had before; returns once it answers. A child that still runs is killed first, which loses
-    /// nothing. Does nothing for a server of the operator's.
+    /// Starts the child with the URL that it had before; returns once it answers. A child that still runs is killed first, which loses nothing. Does
+    /// nothing for an operator's server.
     ///
     /// # Errors
-    /// [`EngineError`]; in particular [`EngineError::PortInUse`] where another program has taken the port meanwhile.
+    /// [`EngineError`]; in particular [`EngineError::PortInUse`] if another program has taken the port in between.
     pub async fn restart(&mut self) -> Result<(), EngineError> {
         let Some(launch) = self.launch.clone() else { return Ok(()) };
         if let Some(mut process) = self.process.take() {
@@ -202,31 +203,31 @@ impl Engine {
         }
     }
 
-    /// The base URL for the `clickhouse` crate. An engine's own is `http://127.0.0.1:PORT/SECRET`: keep it out of logs.
+    /// The base URL for the `clickhouse` crate. The URL of an embedded engine is `http://127.0.0.1:PORT/SECRET`: keep it out of logs.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What was found.
+    /// The kind of engine that was found.
     #[must_use]
     pub fn kind(&self) -> &EngineKind {
         &self.kind
     }
 
-    /// The port that it listens on; none for a server of the operator's.
+    /// The port that it listens on; none for an operator's server.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.launch.as_ref().map(|launch| launch.port)
     }
 
-    /// The child's process id; none for a server of the operator's.
+    /// The child's process id; none for an operator's server.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.pid)
     }
 
-    /// Resolves when the child ends, with how it ended; never for a server of the operator's. Safe to cancel.
+    /// Resolves with the exit status when the child ends; never for an operator's server. Cancel-safe.
     pub async fn died(&mut self) -> ExitStatus {
         let Some(process) = &mut self.process else {
             return std::future::pending().await;
@@ -272,7 +273,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Kills the child. That loses nothing that was acknowledged.
+    /// Kills the child. No acknowledged data are lost.
     ///
     /// # Errors
     /// [`EngineError::Wait`] if the process cannot be waited for.
@@ -284,7 +285,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits for the first answer, makes sure that it is our engine's, and notes where it is.
+    /// Waits for the first answer, verifies that it comes from our engine, and writes down where it listens.
     async fn ready(&mut self, port: u16) -> Result<(), StartError> {
         let deadline = Instant::now() + START_WAIT;
         while !ping(port, Duration::from_secs(1)).await {
@@ -301,7 +302,7 @@ impl Engine {
             Ok((_, path)) => format!("it has {path} open, not {}", store.display()),
             Err(message) => message,
         };
-        // Somebody else may have the port; our own child is then about to find out and say so.
+        // Another process may have the port; our child then soon reports that.
         let settled = Instant::now() + Duration::from_secs(5);
         while Instant::now() < settled {
             self.ended().await?;
@@ -325,7 +326,7 @@ impl Engine {
         replace(&self.data_dir.join("engine.json"), &json)
     }
 
-    /// An error if the child has ended, named by its exit code or its last words.
+    /// An error if the child has ended, chosen by its exit code or its last lines.
     async fn ended(&mut self) -> Result<(), StartError> {
         let Some(process) = &mut self.process else {
             return Ok(());
@@ -333,13 +334,13 @@ impl Engine {
         let Some(status) = process.child.try_wait().map_err(EngineError::Wait)? else {
             return Ok(());
         };
-        // Its last words may still be on their way.
+        // Its last lines may not have arrived yet.
         let _ = timeout(Duration::from_secs(1), &mut process.reader).await;
         let stderr = process.last_words();
         if let EngineKind::Library(library) = &self.kind
             && status.signal() == Some(rustix::process::Signal::BUS.as_raw())
         {
-            // A page of the mapped file lies beyond its end.
+            // A page of the mapped file is past the file's end.
             let message = format!("loading the ClickHouse library {}: the file ends early", library.display());
             return Err(StartError::Other(EngineError::Library { message }));
         }
@@ -351,7 +352,7 @@ impl Engine {
             }
             Some(child::EXIT_LIBRARY) => EngineError::Library { message: stderr },
             Some(child::EXIT_DIRECTORY) => EngineError::NotWritable { path, cause: io::Error::other(stderr) },
-            // Databases and tables are symbolic links of ClickHouse's own.
+            // ClickHouse itself creates symbolic links for databases and tables.
             _ if stderr.contains("FILE_ALREADY_EXISTS") && stderr.contains("Directory metadata/") => {
                 EngineError::FollowedLinks { path }
             }
@@ -374,8 +375,8 @@ impl Process {
             None => std::env::current_exe()
                 .map_err(|source| EngineError::Spawn { program: PathBuf::from("headcount"), cause: source })?,
         };
-        // The child's working directory is its data directory: ClickHouse writes a few files into it, such as `__cache__` with
-        // the Protobuf schemas of queries. So no path may be relative to ours.
+        // The child's working directory is its data directory, because ClickHouse writes a few files into it, such as `__cache__` with the Protobuf
+        // schemas of queries. Relative paths would resolve against that directory.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut command = Command::new(absolute(&program));
         command.arg("engine-child").current_dir(data_dir);
@@ -386,7 +387,7 @@ impl Process {
         };
         command.arg("--data").arg(data_dir).arg("--config").arg(&launch.settings);
         command.arg("--port").arg(launch.port.to_string());
-        // A group of its own: Ctrl-C in a terminal reaches us alone, and the engine lives until our last flush.
+        // A separate process group: Ctrl-C in a terminal reaches only this process, and the engine runs until our last flush.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| EngineError::Spawn { program, cause: source })?;
@@ -414,7 +415,7 @@ impl Process {
 
 pub use owner::connect;
 
-/// A client of an embedded engine at its `url`. It refuses to talk to a program of another user on the engine's port.
+/// A client of an embedded engine at its `url`. It refuses to connect to a program of another user on the engine's port.
 #[must_use]
 pub fn own_client(url: &str) -> clickhouse::Client {
     owner::client().with_url(url)
@@ -422,7 +423,7 @@ pub fn own_client(url: &str) -> clickhouse::Client {
 
 /// Where the engine of `data_dir` listens now, for commands beside the running service.
 ///
-/// `None` if none was noted or the noted one does not answer (it was killed and left its note behind).
+/// `None` if `engine.json` is missing, or its engine does not answer (it was killed and left the file behind).
 pub async fn running(data_dir: &Path) -> Option<RunningEngine> {
     let data_dir = data_dir.canonicalize().ok()?;
     let noted = std::fs::read(data_dir.join("engine.json")).ok()?;
@@ -431,7 +432,7 @@ pub async fn running(data_dir: &Path) -> Option<RunningEngine> {
     (Path::new(&path) == data_dir.join("store")).then_some(engine)
 }
 
-/// Keeps the last lines and passes them on to our own log; on disk they exist nowhere else, so nothing grows.
+/// Stores the last lines in memory and passes them on to our log; no file of them exists on disk, so nothing grows.
 async fn listen(stderr: impl tokio::io::AsyncRead + Unpin, last_lines: LastLines) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(mut line)) = lines.next_line().await {
@@ -503,7 +504,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// `26.7.2.1` as numbers; what is no number counts as 0.
+/// `26.7.2.1` as numbers; a part that is not a number counts as 0.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
@@ -520,7 +521,7 @@ pub(super) async fn ping(port: u16, wait: Duration) -> bool {
     matches!(timeout(wait, attempt).await, Ok(Ok(true)))
 }
 
-/// The engine's version and the path it has open, which tells it from any other on the same port.
+/// The engine's version and the path it has open, which distinguishes it from any other on the same port.
 async fn greet(url: &str) -> Result<(String, String), String> {
     let client = own_client(url);
     let query = client

@@ -1,8 +1,8 @@
-//! The journal of a running `serve`, for commands that read it (`headcount audit`, `headcount rebuild`). The file itself is locked by the
-//! service, so the service reads for them.
+//! Access to the journal of a running `serve`, for commands that read it (`headcount audit`, `headcount rebuild`). The service locks the file, so it
+//! reads for them.
 //!
-//! A socket in the data directory, which only its owner may enter. One connection is one question: a line of JSON. The answer is a byte
-//! (0: done, 1: an error's text), the length of what follows (4 bytes, little-endian), and that.
+//! The socket is in the data directory, which only its owner may enter. One connection carries one request: a line of JSON. The response is a status
+//! byte (0: done, 1: an error's text), the body's length (4 bytes, little-endian), and the body.
 
 use super::journal_source::JournalSource;
 use anyhow::{Context, bail, ensure};
@@ -21,15 +21,15 @@ use tokio::sync::Semaphore;
 
 /// Name of the socket in the data directory.
 const NAME: &str = "journal.sock";
-/// Records of one answer.
+/// Bytes of records in one response.
 const READ_BYTES: usize = 4 << 20;
-/// The longest question.
+/// The longest request.
 const QUESTION_BYTES: u64 = 1 << 10;
-/// The longest answer: one batch may be as long as the queue in front of the journal.
+/// The longest response: one batch may be as long as the queue in front of the journal.
 const ANSWER_BYTES: u64 = 512 << 20;
-/// Questions under way.
+/// Concurrent requests.
 const CONNECTIONS: usize = 4;
-/// One question, until its answer is taken.
+/// Time limit of one request, until its response is received.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ enum Question {
     Read { offset: u64 },
 }
 
-/// What a log is, and which records it holds.
+/// The identity of a log, and the range of its records.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JournalRange {
     /// Its stream.
@@ -89,7 +89,7 @@ impl JournalSocket {
     /// Listens in a data directory that this process has locked.
     ///
     /// # Errors
-    /// The socket cannot be made; a path of more than 107 bytes is too long for one.
+    /// The socket cannot be created; a path of more than 107 bytes is too long for one.
     pub fn bind(data: &Path) -> anyhow::Result<Self> {
         let path = data.join(NAME);
         match std::fs::remove_file(&path) {
@@ -103,7 +103,7 @@ impl JournalSocket {
         Ok(JournalSocket { listener, path })
     }
 
-    /// Answers until it is dropped.
+    /// Answers requests until dropped.
     pub async fn serve(self, journal: Journal) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
@@ -115,7 +115,7 @@ impl JournalSocket {
                     let journal = journal.clone();
                     connections.spawn(async move {
                         let _permit = permit;
-                        // A command that went away needs no answer.
+                        // A command that has disconnected needs no response.
                         let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answer(stream, journal)).await;
                     });
                 }
@@ -154,20 +154,20 @@ fn found(line: &str, journal: &Journal) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// The journal of a service that runs.
+/// The journal of a running service.
 #[derive(Debug)]
 pub struct RunningJournal {
     path: PathBuf,
 }
 
 impl RunningJournal {
-    /// The one of the service that runs on a data directory, if one does.
+    /// The journal of the service that runs on a data directory, if there is one.
     pub fn find(data: &Path) -> Option<Self> {
         let path = data.join(NAME);
         UnixStream::connect(&path).is_ok().then_some(RunningJournal { path })
     }
 
-    /// Its stream and the records that it holds now. Blocks.
+    /// Its stream and the records that it has now. Blocks.
     ///
     /// # Errors
     /// The service stopped, or its journal cannot be read.
@@ -175,7 +175,7 @@ impl RunningJournal {
         serde_json::from_slice(&self.ask(Question::Range)?).context("the service's answer is not of this version")
     }
 
-    /// Batches from the one that contains `offset`, as of [`Journal::read`]. Blocks.
+    /// Batches from the one that contains `offset` on, like [`Journal::read`]. Blocks.
     ///
     /// # Errors
     /// The service stopped, or its journal cannot be read there.
@@ -224,7 +224,7 @@ mod tests {
             journal.append(0, vec![record; 3]).await.unwrap();
         }
         journal.store_text(JournalSource::COMMIT, "a commit").unwrap();
-        // The file of a service that was killed.
+        // The file that a killed service left.
         drop(std::os::unix::net::UnixListener::bind(path.join(NAME)).unwrap());
         assert!(RunningJournal::find(&path).is_none(), "the listener is gone");
         let serving = tokio::spawn(JournalSocket::bind(&path).unwrap().serve(journal.clone()));

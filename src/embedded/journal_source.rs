@@ -8,7 +8,7 @@ use schemas::{Hour, StreamId};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Records read at once.
+/// Bytes of records per read.
 const READ_BYTES: usize = 4 << 20;
 
 /// Reads a [`Journal`].
@@ -24,12 +24,12 @@ impl JournalSource {
     /// Name of the aggregator's commit in the journal.
     pub const COMMIT: &str = "aggregate";
 
-    /// Records stay `retention_hours`, less if the journal needs their space, and always until their window is closed. What
-    /// the last commit closed is known from here on, so a full journal has space before ClickHouse answers.
+    /// Records are retained for `retention_hours`, less if the journal needs their space, and always until their window is closed. The last commit is
+    /// applied here, so a full journal can free space before ClickHouse answers.
     pub fn new(journal: Journal, clock: Clock, retention_hours: u32) -> Self {
         let commit =
             journal.text(Self::COMMIT).ok().flatten().and_then(|text| serde_json::from_str::<Commit>(&text).ok());
-        // A commit of another log, or one that cannot be read, is an error of the loop that folds it.
+        // The loop that folds the journal reports a commit of another log, or one that cannot be decoded.
         if let Some(commit) = commit.filter(|commit| commit.stream == journal.stream()) {
             journal.set_counted(commit.resume_at());
         }
@@ -37,7 +37,7 @@ impl JournalSource {
         JournalSource { journal, end, clock, retention_hours, seen_end: None }
     }
 
-    /// The journal's calls block on the disk; they run where that harms nobody.
+    /// Runs the journal's blocking disk calls on threads for blocking work.
     async fn blocking<T: Send + 'static>(
         &self,
         action: &'static str,
@@ -90,7 +90,7 @@ impl Source for JournalSource {
     }
 
     async fn read(&mut self, offset: u64, wait: Duration) -> Result<Vec<RecordBatch>, SourceError> {
-        // Changed or timed out: either way the journal is asked.
+        // Changed or timed out: the journal is queried either way.
         let _ = tokio::time::timeout(wait, self.end.wait_for(|&end| end > offset)).await;
         let end = *self.end.borrow();
         if end <= offset {
@@ -128,9 +128,9 @@ impl Source for JournalSource {
         let below = commit.resume_at();
         self.blocking(action, move |journal| {
             journal.store_text(Self::COMMIT, &text)?;
-            // Only now: a restart begins at this commit.
+            // Not before the commit: a restart resumes there.
             journal.set_counted(below);
-            // Some at a time, each in a transaction of its own, so that appends come in between.
+            // Trims in several transactions, so that appends get their turn in between.
             while journal.trim(below, before)? >= TRIM_BATCHES {}
             Ok(())
         })

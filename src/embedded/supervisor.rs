@@ -1,7 +1,7 @@
-//! Keeps the embedded ClickHouse running: an engine that ends, or answers nothing for a while, is started again.
+//! Supervises the embedded ClickHouse: restarts an engine that ends, or that does not answer for a while.
 //!
-//! Meanwhile beacons go on into the journal and reports are refused, so nothing is lost. The engine's URL stays the same over restarts, so
-//! every client of it goes on by itself.
+//! During a restart beacons are still written to the journal and reports are refused, so nothing is lost. The engine's URL stays the same over
+//! restarts, so its clients need no change.
 
 use super::engine::{Engine, ping};
 use crate::shell::until;
@@ -12,17 +12,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Between two checks of a running engine. Together with [`ANSWER_WAIT`] it is below a second: so long a report may hang.
+/// Interval between two checks of a running engine. Together with [`ANSWER_WAIT`] it is below a second: a report may hang for that long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long the engine may take to answer a check before it counts as away. It answers from a constant, on a thread of its own.
+/// How long the engine may take to answer a check before it counts as unavailable. It answers from a constant, on a separate thread.
 const ANSWER_WAIT: Duration = Duration::from_millis(700);
-/// Without an answer for so long it is killed and started again. Long: one that is busy, or waits for its disk, still answers.
+/// An engine that has not answered for this long is killed and restarted. The limit is generous: an engine that is busy, or waits for its disk, still
+/// answers.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Before the first restart; then twice as long each time.
+/// Pause before the first restart; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between two restarts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// An engine that has run for so long begins with [`FIRST_PAUSE`] again.
+/// After this uptime the pause is reset to [`FIRST_PAUSE`].
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The running supervisor of one engine.
@@ -32,7 +33,7 @@ pub struct Supervisor {
     task: JoinHandle<()>,
 }
 
-/// What is known of the engine; shared with those who show it.
+/// The engine's state, shared with the code that reports it.
 pub struct State {
     answers: watch::Sender<bool>,
     restarts: AtomicU64,
@@ -45,17 +46,17 @@ impl State {
         *self.answers.borrow()
     }
 
-    /// Whether it is checked and started again. A server of the operator's is not, and counts as answering.
+    /// Whether it is supervised. An operator's server is not, and counts as answering.
     pub fn is_supervised(&self) -> bool {
         self.supervised
     }
 
-    /// How often it was started again since the start of the service.
+    /// Number of restarts since the start of the service.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Resolves when the engine has been away for `time` without a break.
+    /// Resolves when the engine has been unavailable for `time` without a break.
     pub async fn away_for(&self, time: Duration) {
         let mut answers = self.answers.subscribe();
         loop {
@@ -67,7 +68,7 @@ impl State {
     }
 }
 
-/// How a run of the engine came to its end.
+/// How a run of the engine ended.
 enum Ended {
     Stopped,
     Itself(String),
@@ -75,7 +76,7 @@ enum Ended {
 }
 
 impl Supervisor {
-    /// Takes over an engine that answers. A server of the operator's is left alone and counts as answering.
+    /// Takes over an engine that answers. An operator's server is not supervised and counts as answering.
     pub fn start(engine: Engine) -> Self {
         let state = Arc::new(State {
             answers: watch::Sender::new(true),
@@ -87,7 +88,7 @@ impl Supervisor {
         Supervisor { state, stop, task }
     }
 
-    /// What is known of the engine.
+    /// The engine's state.
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }
@@ -97,7 +98,7 @@ impl Supervisor {
         self.state.answers.subscribe()
     }
 
-    /// Stops the engine, or gives its restart up. Call it when no query is running any more.
+    /// Stops the engine, or abandons its restart. Call it when no query is running any more.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         if let Err(error) = self.task.await {
@@ -157,7 +158,7 @@ async fn restart(engine: &mut Engine, pause: &mut Duration) {
     }
 }
 
-/// Resolves once the engine has answered nothing for [`SILENCE_MAX`]; keeps `state` up to date until then.
+/// Resolves once the engine has not answered for [`SILENCE_MAX`]; updates `state` until then.
 async fn silent(port: Option<u16>, state: &State) {
     let Some(port) = port else { return std::future::pending().await };
     let mut answered = Instant::now();
@@ -171,7 +172,7 @@ async fn silent(port: Option<u16>, state: &State) {
     }
 }
 
-/// Stops the engine; one that is away is killed, since it would not end by itself.
+/// Stops the engine; an unresponsive one is killed, since it would not end by itself.
 async fn end(engine: Engine, answers: bool) {
     let ended = if answers { engine.stop().await } else { engine.kill().await };
     if let Err(error) = ended {

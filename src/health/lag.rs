@@ -1,18 +1,18 @@
-//! How far counting is behind its log, in seconds, and whether it stands still. Both follow from checks every fifth of a second: a journal
-//! knows the hour of a record, and Kafka's clients learn of a partition's end now and then.
+//! How far counting is behind its log, in seconds, and whether it has stalled. Both are derived from checks every fifth of a second, because a
+//! journal knows only the hour of a record, and Kafka's clients learn of a partition's end only from time to time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Ends of the log that are remembered. When there are more, every second one is forgotten, so that the resolution halves.
+/// Maximum number of remembered ends of the log. Above it, every second one is dropped, which halves the resolution.
 const MARKS: usize = 2048;
 
-/// What one check reads.
+/// The values that one check reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Offset after the log's last record.
     pub end: u64,
-    /// Offset below which all is in ClickHouse.
+    /// Offset below which all records are in ClickHouse.
     pub committed: u64,
     /// Rows written since the start.
     pub rows: u64,
@@ -21,9 +21,9 @@ pub struct Position {
 /// The lag of one journal or partition since the start of the process.
 #[derive(Debug)]
 pub struct Lag {
-    /// When the log was first seen to be so long, oldest first; only ends beyond what is committed.
+    /// When the log was first observed to have each length, oldest first; only ends beyond the committed offset.
     marks: VecDeque<(Instant, u64)>,
-    /// Committed offset and rows at the last check, and since when they have been these.
+    /// Committed offset and rows at the last check, and the time of their last change.
     written: Option<(u64, u64)>,
     written_at: Instant,
 }
@@ -34,7 +34,7 @@ impl Lag {
         Lag { marks: VecDeque::new(), written: None, written_at: now }
     }
 
-    /// Notes what a check read.
+    /// Records the values of a check.
     pub fn note(&mut self, now: Instant, position: Position) {
         let Position { end, committed, rows } = position;
         if self.marks.back().is_none_or(|&(_, last)| last < end) {
@@ -52,18 +52,18 @@ impl Lag {
         }
     }
 
-    /// Keeps of each two marks the earlier time and the later end: a lag seems longer than it is, never shorter.
+    /// Merges pairs of marks into the earlier time and the later end: a lag may seem longer than it is, never shorter.
     fn thin(&mut self) {
         let marks: Vec<_> = self.marks.drain(..).collect();
         self.marks = marks.chunks(2).filter_map(|pair| Some((pair.first()?.0, pair.last()?.1))).collect();
     }
 
-    /// For how long the oldest record that is not known to be in ClickHouse has been waiting, as far as this process saw.
+    /// How long the oldest record that is not known to be in ClickHouse has waited, as far as this process observed.
     pub fn age(&self, now: Instant) -> Duration {
         self.marks.front().map_or(Duration::ZERO, |&(since, _)| now.saturating_duration_since(since))
     }
 
-    /// For how long records have been waiting without anything being written, if it is `stall_after` or longer.
+    /// How long records have waited without any write, if it is `stall_after` or longer.
     pub fn stalled(&self, now: Instant, stall_after: Duration) -> Option<Duration> {
         let still = self.age(now).min(now.saturating_duration_since(self.written_at));
         (!self.marks.is_empty() && still >= stall_after).then_some(still)
@@ -88,7 +88,7 @@ mod tests {
             (0, 0, 0, 0),
             (10, 5, 0, 0),
             (12, 9, 0, 2),
-            // What was first seen after 10 s is written; the rest waits since 12 s.
+            // The records first seen after 10 s are written; the rest has waited since 12 s.
             (14, 9, 5, 2),
             (20, 9, 8, 8),
             (21, 9, 9, 0),

@@ -1,4 +1,4 @@
-//! One connection, from the first byte to an end at which the client can read the last answer.
+//! One connection, from the first byte to an end at which the client can read the last response.
 
 use super::request;
 use super::stream::{BoundedStream, CaughtUp};
@@ -21,11 +21,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-/// How long, and how many bytes, are read and dropped after the last answer.
+/// Time and bytes to read and drop after the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// Serves requests of one connection until it ends, or `stopping` changes and the request in progress is answered.
+/// Serves the requests of one connection until it ends, or until `stopping` changes and the request in progress is answered.
 pub(super) async fn serve(
     builder: http1::Builder,
     stream: TcpStream,
@@ -63,7 +63,7 @@ pub(super) async fn serve(
     let (is_pending, is_shut_down) = (bounded.is_pending(), bounded.is_shut_down());
     let mut stream = bounded.into_inner();
     if is_pending {
-        // The client does not read. A reset frees the kernel's buffer; an orderly end would keep it for minutes.
+        // The client does not read. A reset frees the kernel's buffer; an orderly close would hold it for minutes.
         let _ = stream.set_zero_linger();
         return;
     }
@@ -72,7 +72,7 @@ pub(super) async fn serve(
         && !parts.read_buf.is_empty()
         && let Some(status) = unanswered(error)
     {
-        // Nothing is in the socket's buffer before it, so it takes these few bytes.
+        // The socket's buffer is empty, so it takes these few bytes.
         let _ = stream.try_write(last_answer(status).as_bytes());
     }
     drop((parts.read_buf, parts.service, outcome, stopping));
@@ -88,7 +88,7 @@ async fn answer(router: Router, peer: SocketAddr, request: hyper::Request<Incomi
     router.oneshot(request).await
 }
 
-/// The status for a head that hyper gave up without an answer: too slow, cut off, or HTTP/2.
+/// The status for a request head that hyper rejected without a response: too slow, incomplete, or HTTP/2.
 fn unanswered(error: &hyper::Error) -> Option<StatusCode> {
     match () {
         () if error.is_timeout() => Some(StatusCode::REQUEST_TIMEOUT),
@@ -102,8 +102,8 @@ fn last_answer(status: StatusCode) -> String {
     format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n")
 }
 
-/// Ends the output, and reads what the client still sends. A socket that is closed with unread bytes resets the connection,
-/// and the reset may reach the client before the answer does (RFC 9112, section 9.6).
+/// Shuts the output down, and reads what the client still sends. Closing a socket with unread bytes resets the connection, and the reset may reach
+/// the client before the response does (RFC 9112, section 9.6).
 async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
@@ -119,7 +119,7 @@ async fn linger(stream: &mut TcpStream) {
     }
 }
 
-/// Not part of the future, which would hold the buffer for as long as the connection is open.
+/// A separate function: a buffer in the future would be allocated for as long as the connection is open.
 fn drop_bytes(stream: &TcpStream) -> std::io::Result<usize> {
     stream.try_read(&mut [0; 4096])
 }

@@ -1,4 +1,4 @@
-//! How many connections one client network may have open at once, so that one client cannot take all of the listener.
+//! Limits the concurrent connections of one client network, so that one client cannot use up the listener.
 
 use ingest::client::{TrustedProxies, with_client_network};
 use std::collections::HashMap;
@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// At most one warning in this time.
+/// At most one warning per interval.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Open connections by client network: an IPv4 address, or an IPv6 /56. Trusted proxies are not counted.
+/// Open connections by client network: an IPv4 address, or an IPv6 /56. Connections of trusted proxies are not counted.
 pub(super) struct Networks {
     /// Connections of one network; 0 switches the limit off.
     limit: usize,
@@ -19,7 +19,7 @@ pub(super) struct Networks {
 
 #[derive(Default)]
 struct Counts {
-    /// Never empty counts, so at most one entry for each open connection.
+    /// Counts are never zero, so there is at most one entry per open connection.
     open: HashMap<u128, usize>,
     /// Connections closed since the last warning.
     refused: u64,
@@ -29,7 +29,7 @@ struct Counts {
 /// One open connection of a network.
 pub(super) struct NetworkPermit {
     networks: Arc<Networks>,
-    /// None where connections are not counted.
+    /// None if the connection is not counted.
     network: Option<u128>,
 }
 
@@ -58,7 +58,7 @@ impl Networks {
         }
         drop(counts);
         if is_due {
-            // Whose connections these are is not logged: it would be an IP address of a reader.
+            // The network is not logged: it would be the IP address of a reader.
             tracing::warn!(
                 connections_per_network = self.limit,
                 closed_since_last_warning = refused,
@@ -87,7 +87,7 @@ impl Drop for NetworkPermit {
     }
 }
 
-/// The client network of an IP address as a number: its bytes, with their count in front.
+/// The client network of an IP address as a number: its bytes, preceded by their count.
 fn network(address: IpAddr) -> u128 {
     with_client_network(address, |bytes| {
         bytes.iter().fold(bytes.len() as u128, |number, byte| number << 8 | u128::from(*byte))

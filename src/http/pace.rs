@@ -1,4 +1,4 @@
-//! How fast a client must read: no pause of ten seconds, and 1 KiB a second over a minute. hyper has no such bound itself.
+//! How fast a client must read: no pause of ten seconds, and 1 KiB a second over a minute. hyper has no such limit.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Bytes that a client must take within [`WINDOW`]: 1 KiB a second.
 const WINDOW_BYTES: u64 = 60 << 10;
 
-/// Progress of one connection's pending output. It starts when the kernel takes no more, and ends when all is written.
+/// Progress of one connection's pending output. It starts when the kernel accepts no more bytes, and ends when all are written.
 #[derive(Debug)]
 pub(super) struct Pace {
     progressed_at: Instant,

@@ -1,15 +1,14 @@
-//! What is checked of every request's head, whatever its route, beyond what hyper checks.
+//! Checks of every request's head, whatever its route, in addition to hyper's.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
 /// Bytes of a request's head; a longer one is answered 431 by hyper. Reads are buffered up to as much.
 pub(super) const MAX_HEAD_BYTES: usize = 32 << 10;
-/// Bytes of a request's URL. The longest one that is good is a pixel's with `url` and `referrer` of 2,048 bytes each, all of
-/// them percent-encoded.
+/// Maximum bytes of a request's URL. The longest valid one is a pixel's with `url` and `referrer` of 2,048 bytes each, all of them percent-encoded.
 const MAX_URL_BYTES: usize = 16 << 10;
 
-/// The answer to a request that no route may see, or none if its head is good.
+/// The response to a request that no route may receive, or none if its head is valid.
 pub(super) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
     if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > MAX_URL_BYTES) {
         return Some(answer(StatusCode::URI_TOO_LONG, "expected a URL of at most 16,384 bytes\n"));

@@ -1,9 +1,8 @@
-//! A connection's stream with bounds that hyper does not have.
+//! A connection's stream with limits that hyper does not have.
 //!
-//! hyper answers pipelined requests for as long as it gets bytes to read: after a request with a body it reads the next one
-//! before its answer is written, and collects the answers in memory. So this stream hands out no bytes while output is
-//! pending, and few at a time: what one read brings can be answered within a few KiB. A client that does not read its
-//! answers is closed ([`super::pace`]).
+//! hyper answers pipelined requests for as long as it gets bytes to read. After a request with a body it reads the next one before it has written the
+//! response, and collects the responses in memory. So this stream returns no bytes while output is pending, and few at a time: the responses to one
+//! read fit within a few KiB. The connection of a client that does not read its responses is closed ([`super::pace`]).
 
 use super::pace::Pace;
 use std::io::{self, IoSlice};
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Bytes that one read hands out. A request of 65 bytes gets an answer of some 300, so a read is answered within 20 KiB.
+/// Maximum bytes that one read returns. A request of 65 bytes gets a response of some 300, so the responses to one read fit within 20 KiB.
 const READ_BYTES: u64 = 4 << 10;
 
 /// See the module.
@@ -32,7 +31,7 @@ pub(super) struct BoundedStream {
     caught_up: CaughtUp,
 }
 
-/// Whether hyper has read from the socket since the last request. If not, the next request came together with it.
+/// Whether hyper has read from the socket since the last request. If not, the next request arrived together with it.
 #[derive(Clone)]
 pub(super) struct CaughtUp(Arc<AtomicBool>);
 
@@ -41,7 +40,7 @@ impl CaughtUp {
         CaughtUp(Arc::new(AtomicBool::new(true)))
     }
 
-    /// Notes a request. Returns false for one that the client sent together with the one before.
+    /// Records a request. Returns false for one that the client sent together with the previous one.
     pub(super) fn next_request(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -64,7 +63,7 @@ impl BoundedStream {
         self.pace.is_some()
     }
 
-    /// Whether hyper has ended the output: it sends nothing more, and neither may anybody else.
+    /// Whether hyper has shut the output down: it sends nothing more, and no other code may either.
     pub(super) fn is_shut_down(&self) -> bool {
         self.shut_down
     }
@@ -74,7 +73,7 @@ impl BoundedStream {
         self.stream.into_inner()
     }
 
-    /// Keeps account of one write: a pending one starts the clock, and an error ends a connection that is too slow.
+    /// Tracks one write: a pending one starts the clock, and a connection that is too slow gets an error.
     fn paced(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &outcome {
             Poll::Ready(Ok(written)) => {
@@ -106,7 +105,7 @@ impl AsyncRead for BoundedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.pace.is_some() {
-            // The pending write, or its alarm, wakes this task; `poll_flush` wakes it once more for the reader.
+            // The pending write, or its alarm, wakes this task; `poll_flush` wakes it once more for the pending read.
             this.reader_waits = true;
             return Poll::Pending;
         }
@@ -133,7 +132,7 @@ impl AsyncWrite for BoundedStream {
         this.paced(cx, outcome)
     }
 
-    /// hyper writes a head and its body at once only where this is true; else it copies each body.
+    /// hyper writes a head and its body in one call only if this is true; otherwise it copies each body.
     fn is_write_vectored(&self) -> bool {
         self.stream.get_ref().is_write_vectored()
     }

@@ -1,4 +1,4 @@
-//! Metrics of reports: how long they took, by form, and what was answered.
+//! Metrics of reports: durations and statuses by format.
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Upper bounds of the latency's buckets, in seconds: from a cached report to the longest query (`timeout_ms`).
 const BUCKETS_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Forms of a report: the page, JSON, and CSV.
+/// Formats of a report: the page, JSON, and CSV.
 const FORMS: [&str; 3] = ["page", "json", "csv"];
 
 type Labels<V> = [(&'static str, V); 1];
@@ -40,7 +40,7 @@ impl Default for ReportMetrics {
 }
 
 impl ReportMetrics {
-    /// `router`, whose requests for reports are measured. Of a report that is streamed the time ends with its head.
+    /// `router` with its report requests measured. For a streamed report the duration ends with its head.
     pub fn layer(&self, router: Router) -> Router {
         router.layer(middleware::from_fn_with_state(self.clone(), measured))
     }
@@ -72,7 +72,7 @@ async fn measured(
     response
 }
 
-/// The form of the report at a route, or none if there is no report.
+/// The format of the report at a route, or none if the route is not a report.
 fn form_of(route: &str) -> Option<&'static str> {
     match () {
         () if route.starts_with("/v1/projects/{project}/reports/") => {

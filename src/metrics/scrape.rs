@@ -1,4 +1,4 @@
-//! Metrics that are read at each scrape, from what the roles know anyway. Those that count events are registered where they happen
+//! Metrics that are read at each scrape, from state that the roles have anyway. Event counters are registered where the events happen
 //! ([`ingest::metrics`], [`aggregate::metrics`], [`super::reports`], [`crate::mail`]).
 
 use crate::health::Readiness;
@@ -44,7 +44,7 @@ impl From<f64> for Value {
     }
 }
 
-/// Where one scrape's metrics are written. Names are without the prefix `headcount_`, and those of counters without `_total`.
+/// The writer of one scrape's metrics. Names are without the prefix `headcount_`, and those of counters without `_total`.
 pub struct Scrape<'a> {
     encoder: DescriptorEncoder<'a>,
 }
@@ -53,7 +53,7 @@ impl Scrape<'_> {
     /// A metric with a value for each set of labels.
     ///
     /// # Errors
-    /// None where a string is written to.
+    /// None if the output is a string.
     pub fn family<V: Into<Value>>(
         &mut self,
         kind: MetricType,
@@ -77,7 +77,7 @@ impl Scrape<'_> {
     /// A gauge without labels.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Into<Value>) -> fmt::Result {
         self.family(MetricType::Gauge, name, help, [(Labels::new(), value)])
     }
@@ -85,15 +85,15 @@ impl Scrape<'_> {
     /// A counter without labels.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.family(MetricType::Counter, name, help, [(Labels::new(), value)])
     }
 
-    /// Whether the role can do its work, as `/readyz` says.
+    /// Whether the role is ready, as `/readyz` reports.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn readiness(&mut self, found: Readiness) -> fmt::Result {
         let states = Readiness::ALL.map(|state| (vec![("state", state.word().to_owned())], u64::from(state == found)));
         self.family(MetricType::Gauge, "readiness", "1 for the state that /readyz answers, 0 for the others.", states)
@@ -102,7 +102,7 @@ impl Scrape<'_> {
     /// Metrics of every beacon endpoint.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn endpoint<S: Sink>(&mut self, ingest: &Ingest<S>) -> fmt::Result {
         self.counter("refused_beacons", "Beacons refused, for any reason.", ingest.refused_beacons())?;
         self.counter(
@@ -126,7 +126,7 @@ impl Scrape<'_> {
     /// Metrics of the cache of reports.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn report_cache(&mut self, found: &query::CacheFigures) -> fmt::Result {
         let answers = [
             ("hit", found.hits),
@@ -149,7 +149,7 @@ impl Scrape<'_> {
     /// Metrics of counting, for each of these parts of the log.
     ///
     /// # Errors
-    /// As of [`Scrape::family`].
+    /// As for [`Scrape::family`].
     pub fn parts(&mut self, parts: &[Part]) -> fmt::Result {
         let mut gauges = |name: &str, help: &str, value: &dyn Fn(&Part) -> Option<Value>| {
             let values = parts.iter().filter_map(|part| Some((part.labels.clone(), value(part)?)));
@@ -190,17 +190,17 @@ impl Scrape<'_> {
     }
 }
 
-/// One part of the log that is counted by itself: the journal, or a partition.
+/// One part of the log that is counted separately: the journal, or a partition.
 pub struct Part {
     /// Its labels: none for a journal.
     pub labels: Labels,
-    /// What the loop that counts it tells of itself.
+    /// The progress that the part's counting loop publishes.
     pub progress: Arc<Progress>,
     /// Records that are not known to be in ClickHouse, if the log's end is known.
     pub lag_records: Option<u64>,
     /// Age of the oldest of them.
     pub lag_seconds: f64,
-    /// Whether counting stands still.
+    /// Whether counting has stalled.
     pub is_stalled: bool,
 }
 

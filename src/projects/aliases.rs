@@ -1,4 +1,4 @@
-//! `headcount project alias`: what other counters call a project.
+//! `headcount project alias`: a project's names in other counters.
 
 use super::{COUNTED, REFRESH, put, read_rows, row};
 use crate::say;
@@ -18,7 +18,7 @@ const FLAGS: [(&str, Source); 4] = [
     ("readthedocs", Source::Readthedocs),
 ];
 
-/// What a command names, and whether to remove it.
+/// The aliases of a command, and whether to remove them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     aliases: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Reads and checks the flags; a command that does not have them names nothing.
+    /// Reads and checks the flags; a command without them has no aliases.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let mut aliases = Vec::new();
         for (flag, source) in FLAGS {

@@ -1,4 +1,4 @@
-//! `headcount project erase`: what will be deleted is listed, and confirmed, before anything is.
+//! `headcount project erase`: lists what will be deleted and asks for confirmation before it deletes anything.
 
 use super::{is_known, row, rules, settings};
 use crate::config::commands::ProjectCommand;
@@ -27,7 +27,7 @@ pub async fn command(
     settings: &ProjectCommand,
 ) -> anyhow::Result<()> {
     let known = is_known(client, slug).await?;
-    // Once more is no harm: what was erased may have come back from the log.
+    // Erasing again is harmless: erased rows may have come back from the log.
     if !known && row(client, slug).await?.is_none() {
         bail!("there is no project {slug}; `headcount project list` shows those there are");
     }
@@ -38,7 +38,7 @@ pub async fn command(
     if !matches.get_flag("yes") {
         confirmed(slug).await?;
     }
-    // Before anything is removed: a backup may bring the project back after that.
+    // Before anything is removed: a backup may restore the project after that.
     erased::note(settings.store.data(), Entry::Project(slug.to_string()))?;
     let tables = super::erase(client, slug).await?;
     say!(
@@ -49,7 +49,7 @@ pub async fn command(
     Ok(())
 }
 
-/// What a project has, a line for each kind.
+/// The project's data, a line for each kind.
 async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<String>> {
     let sql = "SELECT sum(views) AS views, count() AS months, substring(toString(min(month)), 1, 7) AS first, \
                substring(toString(max(month)), 1, 7) AS last FROM monthly_traffic WHERE project = {project:String}";
@@ -75,7 +75,7 @@ async fn contents(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Vec<Str
     Ok(lines)
 }
 
-/// Has the slug typed again, on a terminal or by a pipe.
+/// Asks for the slug again, on a terminal or by a pipe.
 async fn confirmed(slug: &ProjectSlug) -> anyhow::Result<()> {
     complain!("type the project's slug to erase it:");
     let read = tokio::task::spawn_blocking(|| {

@@ -1,4 +1,4 @@
-//! `headcount project rules`: what a project says of its paths, changed rule by rule.
+//! `headcount project rules`: the path rules of a project, changed rule by rule.
 
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -6,7 +6,7 @@ use ingest::path_rules::PathPattern;
 use schemas::tables::ProjectRow;
 use std::fmt;
 
-/// What a command changes: rules to add and to remove, of each list.
+/// The changes of a command: rules to add and to remove, of each list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     clear: bool,
@@ -24,7 +24,7 @@ struct ListChange {
 }
 
 impl ListChange {
-    /// Adds at the end, as order matters: of several patterns the first that matches is applied.
+    /// Appends, as order matters: of several patterns the first that matches is applied.
     fn apply(&self, list: &mut Vec<String>) {
         list.retain(|text| !self.remove.contains(text));
         for text in &self.add {
@@ -36,10 +36,10 @@ impl ListChange {
 }
 
 impl Change {
-    /// Reads and checks the flags; a command that does not have them changes nothing.
+    /// Reads and checks the flags; a command without them changes nothing.
     ///
     /// # Errors
-    /// If a rule to add is no pattern or no parameter's name. Rules to remove are not checked, so that any can be removed.
+    /// A rule to add is not a pattern or not a parameter's name. Rules to remove are not checked, so that any can be removed.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let list = |name: &str, remove: &str| {
             let texts = |name: &str| -> Vec<String> {
@@ -75,7 +75,7 @@ impl Change {
         *self == Change::default()
     }
 
-    /// Changes the row: first everything is removed if the command says so, then single rules are removed, then added.
+    /// Changes the row: first removes everything if the command says so, then removes single rules, then adds.
     pub fn apply(&self, row: &mut ProjectRow) {
         if self.clear {
             clear(row);
@@ -98,7 +98,7 @@ pub fn clear(row: &mut ProjectRow) {
     (row.strip_trailing_slash, row.strip_html) = (0, 0);
 }
 
-/// One kind of rules or settings and what is set of it: `mask: /users/*, /download/**`.
+/// One kind of rules or settings with its values: `mask: /users/*, /download/**`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     kind: &'static str,
@@ -146,7 +146,7 @@ pub fn described(row: &ProjectRow) -> Vec<Rule> {
     ]
 }
 
-/// Each kind of rules, with what was set before where it changed: `mask: nothing → /users/*`.
+/// Each kind of rules, with the previous values if they changed: `mask: nothing → /users/*`.
 pub fn differences(before: &[Rule], after: &[Rule]) -> Vec<String> {
     let line = |(before, after): (&Rule, &Rule)| match before == after {
         true => after.to_string(),

@@ -1,4 +1,4 @@
-//! What is set of a project beyond its hosts: who may read its reports, its time zone, who gets them by mail.
+//! A project's settings besides its hosts: who may read its reports, its time zone, and the recipients of its reports by mail.
 
 use super::rules::Rule;
 use anyhow::{Context, bail};
@@ -7,10 +7,10 @@ use ingest::ignored::{InvalidNetwork, Network};
 use schemas::Host;
 use schemas::tables::ProjectRow;
 
-/// Longest address that mail knows (RFC 5321, 4.5.3.1.3, without its brackets).
+/// Longest e-mail address (RFC 5321, 4.5.3.1.3, without its brackets).
 const MAX_ADDRESS_BYTES: usize = 254;
 
-/// What a command changes.
+/// The changes of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     public: Option<bool>,
@@ -22,7 +22,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Reads and checks the flags; a command that does not have them changes nothing.
+    /// Reads and checks the flags; a command without them changes nothing.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let flag = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
         let texts = |name: &str| matches.try_get_many::<String>(name).ok().flatten().into_iter().flatten();
@@ -40,7 +40,7 @@ impl Change {
             let network = |text: &String| {
                 match text.parse::<Network>() {
                     Ok(network) => Ok(network.to_string()),
-                    // One that an earlier version took can be removed.
+                    // A network that an earlier version accepted can be removed.
                     Err(InvalidNetwork::AllOfIpv4 | InvalidNetwork::AllOfIpv6) if name.starts_with("no-") => {
                         Ok(text.clone())
                     }
@@ -83,7 +83,7 @@ impl Change {
     }
 }
 
-/// What is set, one line for each kind.
+/// The project's settings, one line for each kind.
 pub fn described(row: &ProjectRow) -> Vec<Rule> {
     let zone = if row.time_zone.is_empty() { "UTC" } else { &row.time_zone };
     vec![
@@ -94,7 +94,7 @@ pub fn described(row: &ProjectRow) -> Vec<Rule> {
     ]
 }
 
-/// What is set, in one line.
+/// The project's settings in one line.
 pub fn summary(row: &ProjectRow) -> String {
     let mut words = vec![if row.public == 0 { "private" } else { "public" }.to_owned()];
     words.push(format!("time zone {}", if row.time_zone.is_empty() { "UTC" } else { &row.time_zone }));

@@ -29,8 +29,8 @@ use tokio::sync::watch;
 /// Default of `metrics_listen` for this role.
 pub const OPERATOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9018);
 
-/// Runs until SIGTERM or SIGINT, or until going on would give wrong figures. `recover`: go on where ClickHouse is older than the topic, which no
-/// longer holds what it lacks.
+/// Runs until SIGTERM or SIGINT, or until continuing would give wrong figures. `recover`: continue although ClickHouse is older than the topic, and
+/// the topic no longer has the records that ClickHouse lacks.
 pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()> {
     harden();
     let client = settings.kafka.client()?;
@@ -101,7 +101,7 @@ pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()
     verdict
 }
 
-/// Closes, estimates and removes as time passes, until it is dropped.
+/// Closes months, updates estimates and removes expired data as time passes, until dropped.
 fn chores(
     settings: &AggregateCommand,
     clickhouse: &clickhouse::Client,
@@ -114,12 +114,12 @@ fn chores(
         settings.lifetimes.close.close_after_hours,
         settings.lifetimes.retention(),
         settings.aggregation.finished_every_minutes,
-        // No backup can hold the writes of several processes.
+        // No backup can pause the writes of several processes.
         Writes::default(),
     )
 }
 
-/// Waits until Kafka has answered that the topic is fit. False if a stop came first.
+/// Waits until Kafka has confirmed that the topic is fit. False if a stop came first.
 async fn has_topic(settings: &AggregateCommand, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
     let plan = settings.topic.plan(&settings.log, &settings.aggregation.windows);
     let mut is_logged = false;
@@ -135,7 +135,7 @@ async fn has_topic(settings: &AggregateCommand, stopped: &watch::Receiver<bool>)
     Ok(true)
 }
 
-/// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
+/// The only listener of this role. Before `metrics_listen` existed, `listen` configured it; `listen` still works in this release.
 async fn operator(settings: &AggregateCommand) -> anyhow::Result<MetricsListener> {
     let own = settings.operator.metrics_listen.0;
     let Some(old) = settings.old_listen.listen.0.filter(|_| own == Some(OPERATOR)) else {
@@ -179,10 +179,10 @@ async fn prepared(
     }
 }
 
-/// Between two notes of how far each partition is.
+/// Interval between two records of each partition's progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the operator's listener sees of this member of the group.
+/// The operator's view of this member of the group.
 #[derive(Clone)]
 struct Member {
     status: Arc<GroupStatus>,
@@ -195,14 +195,14 @@ impl Member {
         Member { status, lags: Arc::default(), stall_after }
     }
 
-    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` where it is set up.
+    /// The routes of the operator's listener, with the metrics of this member, of `flushes`, and of `mail` if it is configured.
     fn routes(&self, mut registry: Registry) -> Router {
         let (scraped, shown) = (self.clone(), self.clone());
         metrics::scraped(&mut registry, move |scrape| scraped.scrape(scrape));
         metrics::routes(registry, move || shown.ready())
     }
 
-    /// Notes the lag of each partition until it is dropped.
+    /// Records the lag of each partition until dropped.
     async fn keep(self) {
         loop {
             self.parts(&self.status.partitions());
@@ -210,7 +210,7 @@ impl Member {
         }
     }
 
-    /// The partitions with their lag, as of now.
+    /// The partitions with their current lag.
     fn parts(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Vec<Part> {
         let now = Instant::now();
         let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +234,7 @@ impl Member {
         partitions.iter().map(part).collect()
     }
 
-    /// Ready: the group has taken this process in, nothing that it needs is failing, and counting goes on.
+    /// Ready: the group has admitted this process, none of its dependencies fails, and counting makes progress.
     fn find(&self, partitions: &BTreeMap<i32, PartitionStatus>) -> Finding {
         let mut unavailable = Vec::new();
         if !self.status.joined() {
@@ -302,7 +302,7 @@ fn shown(partition: &PartitionStatus) -> serde_json::Value {
     })
 }
 
-/// The log's end. The client hears of it now and then; what was folded is there.
+/// The log's end. The client learns of it only from time to time, but folded records are certainly in the log.
 fn end(partition: &PartitionStatus) -> Option<u64> {
     Some(partition.end?.max(partition.progress.folded.load(Ordering::Relaxed)))
 }

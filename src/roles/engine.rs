@@ -1,4 +1,4 @@
-//! `headcount engine`: the embedded ClickHouse by itself, where Kafka and the roles run on one machine.
+//! `headcount engine`: runs the embedded ClickHouse alone, for roles and Kafka on one machine.
 
 use crate::config::store::StoreSettings;
 use crate::embedded::engine::Engine;
@@ -7,8 +7,7 @@ use crate::shell::{open_data_directory, signal};
 use anyhow::bail;
 use std::io::Read;
 
-/// Runs until SIGTERM or SIGINT, until the end of standard input (where that is asked for), or until the engine ends by
-/// itself.
+/// Runs until SIGTERM or SIGINT, until the end of standard input (if `until_eof`), or until the engine ends by itself.
 pub async fn run(store: &StoreSettings, port: Option<u16>, until_eof: bool) -> anyhow::Result<()> {
     let _lock = open_data_directory(store.data())?;
     let mut engine = store.engine();
@@ -17,7 +16,7 @@ pub async fn run(store: &StoreSettings, port: Option<u16>, until_eof: bool) -> a
     }
     engine.port = port;
     let mut engine = Engine::start(&engine).await?;
-    // For whoever started us. The URL is a password: it goes to no log.
+    // For the process that started this one. The URL is a password, so it is not logged.
     say!("ClickHouse at {}", engine.url());
     tokio::select! {
         signal = signal() => signal?,
@@ -28,7 +27,7 @@ pub async fn run(store: &StoreSettings, port: Option<u16>, until_eof: bool) -> a
     Ok(())
 }
 
-/// A thread of its own reads: the runtime's would keep the process from ending until somebody writes.
+/// Reads on a separate thread: a read on the runtime's threads would keep the process from ending until there is input.
 async fn end_of_input() {
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
     std::thread::spawn(move || {

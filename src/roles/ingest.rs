@@ -1,7 +1,7 @@
 //! `headcount ingest`: the beacon endpoint over Kafka, with a journal on disk as its spill.
 //!
-//! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
-//! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
+//! Start order: data directory, port, key, spill, producer, registry; stop order: listener, tallies, producer, spill. Neither Kafka nor ClickHouse
+//! has to be available: beacons go to the spill, and the registry's copy is on disk.
 
 use crate::config::commands::IngestCommand;
 use crate::database::Server;
@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long the producer may take to hand over what is queued when stopping.
+/// At a stop, how long the producer may take to deliver its queue.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long Kafka is waited for at the start. Longer would be time without beacons.
+/// How long a start waits for Kafka. A longer wait would be time without beacons.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the first read of the registry waits for the check of ClickHouse.
@@ -46,7 +46,7 @@ pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let clock = settings.clock.clock();
     let plan = settings.topic.plan(&settings.privacy.log, &settings.windows);
-    // Checked before beacons are accepted; if Kafka does not answer, again and again below.
+    // Checked before beacons are accepted; if Kafka does not answer, the check is repeated below.
     let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings.kafka, plan)).await {
         Ok(fit) => fit?,
         Err(_) => false,
@@ -60,13 +60,13 @@ pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(watch_clickhouse(server.clone()));
     beside.spawn(keys::compare(Arc::clone(&ingest), database.clone()));
-    // Beacons go on by the copy where ClickHouse lost the registry: this endpoint does not need ClickHouse.
+    // If ClickHouse lost the registry, beacons are accepted by the copy: this endpoint does not need ClickHouse.
     let check = registry.check(false, recover);
     let refresh = refresh_registry(Arc::clone(&ingest), database, registry, check, names, until(stopped.clone()));
     let refresh = tokio::spawn({
         let server = server.clone();
         async move {
-            // The first read needs a checked server. One that is away may come later.
+            // The first read needs a checked server. An unavailable one may come up later.
             let _ = tokio::time::timeout(CLICKHOUSE_AT_START, server.bind()).await;
             refresh.await;
         }
@@ -140,8 +140,8 @@ fn routes(settings: &IngestCommand, ingest: &Arc<Ingest<KafkaSink>>) -> anyhow::
     Ok(ingest::routes(Arc::clone(ingest)).merge(ingest::rate_limited(privacy, ingest)))
 }
 
-/// Beacons need no ClickHouse, so where its URL leads to several servers only the registry stops being read: what another server has could
-/// refuse the beacons of all projects.
+/// Beacons need no ClickHouse. So if its URL leads to several servers, only the registry is no longer read: another server's registry could refuse
+/// the beacons of all projects.
 async fn watch_clickhouse(server: Server) {
     let error = server.watch().await;
     tracing::error!(
@@ -169,7 +169,7 @@ async fn unfit(
     std::future::pending().await
 }
 
-/// What the operator's listener and the health check see.
+/// The view of the operator's listener and of the health check.
 #[derive(Clone)]
 struct Endpoint {
     ingest: Arc<Ingest<KafkaSink>>,

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long ClickHouse may take to say that it is there.
+/// How long ClickHouse may take to answer a check.
 const ASK: Duration = Duration::from_secs(3);
 
-/// Between two checks of ClickHouse.
+/// Interval between two checks of ClickHouse.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
@@ -27,13 +27,13 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     let address = listener.local_addr().context("cannot read the listener's address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
-    // A server that is away may come later.
+    // An unavailable server may come up later.
     match tokio::time::timeout(ASK, server.bind()).await {
         Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
         _ => {}
     }
     let client = server.client();
-    // The URL may hold a password, so it is not repeated.
+    // The URL may contain a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(
         client.clone(),
@@ -66,7 +66,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,
-        // Open requests are not waited for: no further answer of another server.
+        // Open requests are not waited for: no further response may come from another server.
         wrong = server.watch() => return Err(wrong.into()),
         signal = signal() => signal?,
     }
@@ -75,7 +75,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     serving.await
 }
 
-/// Whether reports can be read, and what ClickHouse answered last.
+/// Whether reports can be read, and ClickHouse's last answer.
 #[derive(Clone)]
 struct State {
     health: Health,
@@ -83,10 +83,10 @@ struct State {
 }
 
 impl State {
-    /// Checks ClickHouse until it is dropped.
+    /// Checks ClickHouse until dropped.
     async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
         loop {
-            // The table, too: a server without our schema has no reports.
+            // The table, too: a server without headcount's schema has no reports.
             let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
             let (found, answer) = match tokio::time::timeout(ASK, asked).await {
                 Ok(Ok(_)) if !access.is_ready() => {

@@ -28,9 +28,9 @@ pub struct Backend {
     pub timeout: Duration,
     /// The aggregator's configuration.
     pub config: aggregate::AggregateConfig,
-    /// What is done in the background, and when.
+    /// Background tasks and their schedule.
     pub chores: Chores,
-    /// How far it is.
+    /// Its progress.
     pub progress: Arc<Progress>,
     /// The check of the registry.
     pub registry: RegistryCheck,
@@ -38,7 +38,7 @@ pub struct Backend {
     pub journal: JournalCheck,
     /// Measures of flushes.
     pub flushes: FlushMetrics,
-    /// Writes, which a backup can hold.
+    /// Writes, which a backup can pause.
     pub writes: Writes,
 }
 
@@ -55,7 +55,7 @@ pub struct Chores {
 }
 
 impl Backend {
-    /// The aggregator of the settings. The log is this process's alone: no other aggregator goes on with it.
+    /// The aggregator with these settings. Only this process reads the log: no other aggregator continues it.
     pub fn new(
         settings: &ServeCommand,
         server: database::Server,
@@ -134,7 +134,7 @@ impl Backend {
     /// Folds `source` into ClickHouse until `stopped`.
     ///
     /// # Errors
-    /// Going on would give wrong figures.
+    /// Continuing would give wrong figures.
     pub async fn run(self, source: JournalSource, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
         let Some(client) = self.prepared(&stopped).await? else { return Ok(()) };
         let journal = self.journal.journal;
@@ -176,7 +176,7 @@ async fn warn_of_new_log(journal: &Journal, store: &aggregate::store::SummarySto
     }
 }
 
-/// Waits until the aggregator has ended, `within` a time, and not for a ClickHouse that is away.
+/// Waits until the aggregator has finished, for `within` at most, and not for an unavailable ClickHouse.
 pub async fn drain_aggregator(
     mut aggregator: tokio::task::JoinSet<anyhow::Result<()>>,
     engine: &embedded::supervisor::State,

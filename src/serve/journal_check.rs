@@ -1,24 +1,24 @@
-//! The check that the journal and ClickHouse fit each other.
+//! The check that the journal and ClickHouse belong together.
 
 use anyhow::Context;
 use ingest::journal::Journal;
 use std::time::Duration;
 
-/// The text of the journal that has its end before beacons were accepted that no check of the ledger preceded; empty if there are none.
+/// Name of a text in the journal: the journal's end before a start accepted beacons without a check of the ledger; empty if there was none.
 const UNCHECKED_END: &str = "unchecked_end";
 
-/// The check that the journal does not end before what ClickHouse has counted of it. The aggregator checks this too, but beacons that were
-/// accepted first would move the end of an older journal to an offset that is counted already, and its check would pass.
+/// Checks that the journal does not end before the last record that ClickHouse has counted of it. The aggregator checks this too. But beacons that
+/// were accepted first would move the end of an older journal to an offset that is counted already, and the aggregator's check would pass.
 pub struct JournalCheck {
     /// The journal.
     pub journal: Journal,
-    /// Offset after the last record that was there before.
+    /// The journal's end before any unchecked beacons were accepted.
     end: u64,
 }
 
 impl JournalCheck {
-    /// To be called before beacons are accepted. The end is stored in the journal: a start that accepts beacons while ClickHouse is away may
-    /// be followed by another one.
+    /// Call this before beacons are accepted. The end is stored in the journal, because a start that accepts beacons while ClickHouse is unavailable
+    /// may be followed by another one.
     ///
     /// # Errors
     /// The journal cannot be read or written.

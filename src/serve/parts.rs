@@ -1,4 +1,4 @@
-//! What `/readyz` and `/metrics` of `headcount serve` show.
+//! The content of `/readyz` and `/metrics` of `headcount serve`.
 
 use crate::embedded;
 use crate::health::lag::{Lag, Position};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// What the health check and the operator's listener see.
+/// The view of the health check and of the operator's listener.
 #[derive(Clone)]
 pub struct Parts {
     /// The beacon endpoint.
@@ -26,7 +26,7 @@ pub struct Parts {
     pub journal: Journal,
     /// The state of the embedded ClickHouse.
     pub engine: Arc<embedded::supervisor::State>,
-    /// How far the aggregator is.
+    /// The aggregator's progress.
     pub progress: Arc<Progress>,
     /// How long records have waited.
     pub lag: Arc<Mutex<Lag>>,
@@ -37,7 +37,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Checks everything, and notes how far the aggregator is.
+    /// Checks everything, and records the aggregator's progress.
     pub fn find(&self) -> Finding {
         let now = Instant::now();
         let is_failing = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
@@ -68,7 +68,7 @@ impl Parts {
         Finding::new(Readiness::Refusing, refusing, degrading)
     }
 
-    /// The lag, as of now.
+    /// The current lag.
     fn noted_lag(&self, now: Instant) -> std::sync::MutexGuard<'_, Lag> {
         let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
         let position = Position {
@@ -80,7 +80,7 @@ impl Parts {
         lag
     }
 
-    /// Of a server of the operator's the aggregator knows.
+    /// The aggregator knows the state of an operator's server.
     fn clickhouse_answers(&self) -> bool {
         self.engine.answers() && (self.engine.is_supervised() || !self.progress.store_fails.load(Ordering::Relaxed))
     }
@@ -125,7 +125,7 @@ impl Parts {
         self.journal.end().borrow().saturating_sub(self.progress.committed.load(Ordering::Relaxed))
     }
 
-    /// Registers what is read at each scrape.
+    /// Registers the metrics that are read at each scrape.
     pub fn register(&self, registry: &mut Registry) {
         self.ingest.metrics.register(registry);
         let parts = self.clone();
@@ -142,7 +142,7 @@ impl Parts {
         if let Some(capacity) = pressure.capacity_bytes {
             scrape.gauge("journal_capacity_bytes", "Bytes of records that the journal may hold.", capacity)?;
         }
-        // A journal that cannot be read has no age; that it cannot be read is another metric.
+        // An unreadable journal has no age; another metric shows that it is unreadable.
         if let Ok(oldest) = self.journal.oldest_hour() {
             let now = Hour::of((self.clock)());
             let hours = oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0));
@@ -177,7 +177,7 @@ impl Parts {
     }
 }
 
-/// Why counting that stands still degrades the service.
+/// Why stalled counting degrades the service.
 pub fn stalled(records: u64, still: Duration) -> String {
     format!("{records} records wait, and nothing has been written to ClickHouse for {} s", still.as_secs())
 }

@@ -4,7 +4,7 @@
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files without which neither this service nor ClickHouse starts.
+/// Minimum of open files for this service and ClickHouse to start.
 const MIN_OPEN_FILES: u64 = 1_024;
 
 /// Open files beside client connections: the journal, connections to ClickHouse and Kafka, listeners.
@@ -12,16 +12,16 @@ const OWN_OPEN_FILES: u64 = 256;
 
 const GIB: u64 = 1 << 30;
 
-/// ClickHouse within this service reserves 3.6 GiB of addresses at rest, most of which it never touches.
+/// ClickHouse within this service reserves 3.6 GiB of address space at rest, and never touches most of it.
 const MIN_ADDRESS_SPACE: u64 = 4 * GIB;
 
-/// What it reserves under load.
+/// Address space that it reserves under load.
 const ADDRESS_SPACE: u64 = 8 * GIB;
 
 /// Raises the soft limit on open files to the hard one and checks it against `connections`.
 ///
 /// # Errors
-/// If the hard limit is below what any start needs.
+/// The hard limit is below the minimum of any start.
 pub fn check_open_files(connections: usize) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -37,7 +37,7 @@ pub fn check_open_files(connections: usize) -> anyhow::Result<()> {
 /// Checks the limit on address space, for a role that starts ClickHouse within this service.
 ///
 /// # Errors
-/// If ClickHouse cannot start within it.
+/// ClickHouse cannot start within the limit.
 pub fn check_address_space() -> anyhow::Result<()> {
     match address_space_verdict(getrlimit(Resource::As).current) {
         Verdict::Enough => {}

@@ -1,5 +1,5 @@
-//! The log on standard error. A condition that repeats is logged once, and once more with a count when it has ended:
-//! a full disk would otherwise write several lines a second to the same disk.
+//! The log on standard error. A condition that repeats is logged once, and again with a count when it has ended: a full disk would otherwise write
+//! several lines a second to the same disk.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -13,17 +13,17 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// A condition has ended when it was not met for this long. Longer than the longest pause between two attempts, which
-/// is the minute between two checks for months to close.
+/// A condition has ended if it did not occur for this long. The time is longer than the longest pause between two attempts, which is the minute
+/// between two checks for months to close.
 const QUIET: Duration = Duration::from_secs(150);
 
-/// How often ended conditions are looked for.
+/// How often ended conditions are searched for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Conditions that are remembered at most; further ones are logged each time.
+/// Maximum number of remembered conditions; further ones are logged each time.
 const MAX_CONDITIONS: usize = 1_000;
 
-/// Targets whose lines are single events, each worth a line: what ClickHouse writes, and each of its restarts.
+/// Targets whose lines are single events that are each logged: ClickHouse's output, and each of its restarts.
 const EVENTS: [&str; 2] = ["headcount::engine", "headcount::embedded::supervisor"];
 
 /// Starts logging: `filter` as of `RUST_LOG`, as JSON or as text. Colours only on a terminal.
@@ -47,24 +47,24 @@ pub fn start(filter: EnvFilter, json: bool) {
     });
 }
 
-/// The warnings and errors of late, by place in the code, fields that are numbers, and texts without their digits.
+/// Recent warnings and errors, identified by place in the code, numeric fields, and texts without their digits.
 #[derive(Clone, Default)]
 struct Repeats(Arc<Mutex<HashMap<u64, Condition>>>);
 
 struct Condition {
     message: String,
-    /// Times that it was met and not logged.
+    /// Occurrences that were not logged.
     repeated: u64,
     latest: Instant,
 }
 
 impl Repeats {
-    /// Whether the event is to be logged: true the first time, then false until the condition has ended.
+    /// Whether to log the event: true the first time, then false until the condition has ended.
     fn admit(&self, event: Text, now: Instant) -> bool {
         let mut conditions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = conditions.len() >= MAX_CONDITIONS;
         match conditions.get_mut(&event.condition) {
-            // Ended, but not swept yet: the count is given by the line that follows this one.
+            // Ended, but not swept yet: the line after this one reports the count.
             Some(known) if now.duration_since(known.latest) >= QUIET => {
                 known.latest = now;
                 true
@@ -84,7 +84,7 @@ impl Repeats {
         }
     }
 
-    /// Removes the conditions that have ended; those that had been repeated are returned with their counts.
+    /// Removes the conditions that have ended, and returns those that repeated with their counts.
     fn ended(&self, now: Instant) -> Vec<(String, u64)> {
         let mut conditions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = conditions.extract_if(|_, condition| now.duration_since(condition.latest) >= QUIET);
@@ -109,7 +109,7 @@ impl<S: Subscriber> Filter<S> for Repeats {
     }
 }
 
-/// What makes two events the same condition, and the words for it.
+/// The condition that an event belongs to, and its text.
 struct Text {
     condition: u64,
     message: String,
@@ -121,7 +121,7 @@ impl Text {
         event.record(&mut fields);
         let mut hasher = DefaultHasher::new();
         event.metadata().callsite().hash(&mut hasher);
-        // A number of its own, such as a partition, says which condition it is.
+        // A numeric field, such as a partition, is part of the condition's identity.
         fields.numbers.hash(&mut hasher);
         // Names of files, offsets and times within an error's text differ from one attempt to the next.
         fields.texts.chars().filter(|letter| !letter.is_ascii_digit()).for_each(|letter| letter.hash(&mut hasher));

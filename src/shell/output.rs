@@ -1,12 +1,12 @@
-//! What commands print. A reader that went away (`| head`) is no failure: the command finishes its work and prints no more. Any other error of
-//! standard output, such as a full disk, is reported at the end.
+//! The output of commands. A closed pipe (`| head`) is no failure: the command finishes its work and prints no more. Any other error of standard
+//! output, such as a full disk, is reported at the end.
 
 use anyhow::bail;
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::sync::Mutex;
 
-/// The first error of standard output that is no reader's leaving.
+/// The first error of standard output other than a closed pipe.
 static FAILED: Mutex<Option<String>> = Mutex::new(None);
 
 /// Writes a line to standard output, as `println!` does, but without its panic.
@@ -30,7 +30,7 @@ pub fn print(text: fmt::Arguments<'_>) {
     note(std::io::stdout().write_fmt(text));
 }
 
-/// Writes bytes to standard output. Returns whether it is of use to go on.
+/// Writes bytes to standard output. Returns whether to continue.
 pub fn print_bytes(bytes: &[u8]) -> bool {
     note(std::io::stdout().write_all(bytes))
 }
@@ -45,10 +45,10 @@ fn note(written: std::io::Result<()>) -> bool {
     false
 }
 
-/// Writes what is buffered.
+/// Flushes the buffer.
 ///
 /// # Errors
-/// Something of the output was not written, although there may be a reader.
+/// Some output could not be written, for another reason than a closed pipe.
 pub fn finish() -> anyhow::Result<()> {
     note(std::io::stdout().flush());
     match FAILED.lock().ok().and_then(|failed| failed.clone()) {

@@ -1,4 +1,4 @@
-//! Modes of a data directory that exists: what other users of the machine could read is corrected, or refused.
+//! Permissions of an existing data directory: files that other users of the machine could read are corrected, or refused.
 
 use anyhow::{Context, bail};
 use std::fs::{self, Metadata, Permissions};
@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// What headcount keeps in a data directory. Other files are the operator's and stay as they are; the directory's mode protects them, too.
+/// The files that headcount stores in a data directory. Other files are the operator's and stay unchanged; the directory's mode protects them, too.
 const OURS: [&str; 10] = [
     "version",
     "lock",
@@ -20,11 +20,11 @@ const OURS: [&str; 10] = [
     "clickhouse",
 ];
 
-/// Takes the rights of group and others from the directory and from headcount's files below it, with one line in the log. The visitor
-/// key's file is left to its own check, which refuses it: who could read it may have.
+/// Removes the permissions of group and others from the directory and from headcount's files below it, and logs one line. The visitor key's file has
+/// a separate check, which refuses it: other users may have read it already.
 pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
     let directory = fs::metadata(data).with_context(|| format!("cannot inspect {}", data.display()))?;
-    // A directory that many share, such as /tmp, is not to be closed.
+    // A directory that many users share, such as /tmp, must not be closed to them.
     if directory.mode() & 0o1000 != 0 {
         bail!(
             "the data directory {} is shared by many users (mode {:o}); name a directory of its own with --data",
@@ -32,7 +32,7 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
             directory.mode() & 0o7777
         );
     }
-    // Its owner could replace every file in it, the settings that name a library to load included.
+    // The directory's owner could replace every file in it, including the settings, which can specify a library to load.
     if !is_ours(&directory) {
         bail!(
             "the data directory {0} belongs to another user (uid {1}); run headcount as that user, or run: chown -R {2} {0}",
@@ -44,13 +44,13 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
     let files: Vec<(PathBuf, Metadata)> = OURS
         .iter()
         .map(|name| data.join(name))
-        // A part that was moved to another disk is a symbolic link: what counts is where it leads.
+        // A file that was moved to another disk is a symbolic link: its target counts.
         .filter_map(|path| {
             let target = fs::canonicalize(path).ok()?;
             let metadata = fs::metadata(&target).ok()?;
             Some((target, metadata))
         })
-        // A file of settings may be another user's, such as root's, to manage.
+        // Another user, such as root, may own and manage the settings file.
         .filter(|(path, metadata)| is_ours(metadata) || !path.ends_with("headcount.toml"))
         .collect();
     if !is_open(&directory) && !files.iter().any(|(_, metadata)| is_open(metadata)) {
@@ -67,13 +67,13 @@ pub(super) fn correct(data: &Path) -> anyhow::Result<()> {
     for (path, _) in files {
         close(&path).with_context(advice)?;
     }
-    // Last: where this was interrupted, the next start goes on.
+    // Last, so that the next start continues after an interruption.
     restrict(data, &directory).with_context(advice)?;
     tracing::warn!(data = %data.display(), "other users could read the data directory; its files are now its owner's alone");
     Ok(())
 }
 
-/// One of group's or others' rights is there. Symbolic links have no mode of their own.
+/// Whether group or others have any permission. Symbolic links have no mode.
 fn is_open(metadata: &Metadata) -> bool {
     !metadata.is_symlink() && metadata.mode() & 0o077 != 0
 }
@@ -82,11 +82,11 @@ fn is_ours(metadata: &Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// A file, or all below a directory.
+/// A file, or all files below a directory.
 fn close(path: &Path) -> std::io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        // An engine that is just ending removes files.
+        // An engine that is ending removes files at the same time.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -146,14 +146,14 @@ mod tests {
         }
         assert_eq!(mode(&data.join("notes.txt")), 0o644);
         assert_eq!(mode(&data.join("keys/visitor.key")), 0o644, "the key's own check refuses it");
-        // A part on another disk.
+        // A file on another disk.
         let elsewhere = home.path().join("elsewhere");
         fs::rename(data.join("clickhouse"), &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, data.join("clickhouse")).unwrap();
         fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
         correct(&data).unwrap();
         assert_eq!(mode(&elsewhere), 0o700);
-        // One open file in a closed directory is enough.
+        // One open file in a closed directory is sufficient.
         file(&data.join("admitted.json"), 0o640);
         correct(&data).unwrap();
         assert_eq!(mode(&data.join("admitted.json")), 0o600);

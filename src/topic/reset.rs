@@ -1,4 +1,4 @@
-//! `headcount topic reset`: writes the group's commits again.
+//! `headcount topic reset`: rewrites the group's commits.
 
 use super::{brokers_view, consumer};
 use crate::config::commands::TopicResetCommand;
@@ -14,7 +14,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::{Hour, StreamId};
 
-/// What the commits are written from.
+/// The inputs from which the commits are written.
 struct Reset<'a> {
     settings: &'a KafkaSettings,
     client: Client,
@@ -23,10 +23,10 @@ struct Reset<'a> {
     cut: Cut,
 }
 
-/// Writes commits again, for a log that was created again or for offsets that were lost.
+/// Rewrites commits, for a recreated log or for lost offsets.
 ///
 /// # Errors
-/// `--partition` is wrong, the log is another one, or Kafka or ClickHouse failed.
+/// `--partition` is wrong, the topic is another log, or Kafka or ClickHouse failed.
 pub async fn reset(matches: &ArgMatches, settings: &TopicResetCommand) -> anyhow::Result<()> {
     let parse = |text: &String| {
         text.parse::<i32>().map_err(|_| anyhow::anyhow!("--partition is {text:?}: expected its number"))
@@ -73,7 +73,7 @@ impl Reset<'_> {
         Ok(Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true })
     }
 
-    /// The commit that the ledger has of a partition with the offsets `low` to `high`; none if nothing was counted of it.
+    /// The commit from the ledger for a partition with the offsets `low` to `high`; none if nothing was counted of it.
     async fn commit_of_ledger(&self, partition: i32, low: u64, high: u64) -> anyhow::Result<Option<Commit>> {
         let known = self.streams.of(&self.cluster, &self.settings.topic, partition).await?;
         let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {

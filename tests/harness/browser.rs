@@ -1,8 +1,7 @@
-//! A real browser: headless Chromium, spoken to in the Chrome DevTools Protocol.
+//! A real browser: headless Chromium, controlled through the Chrome DevTools Protocol.
 //!
-//! One [`Browser`] is one process with a profile of its own, which goes when the value is dropped. A [`Page`] is one
-//! tab. Whatever the protocol reports about a tab is kept in order, so a test asks afterwards what happened instead of
-//! racing to watch it happen.
+//! One [`Browser`] is one process with a separate profile, which is removed when the value is dropped. A [`Page`] is one tab. All protocol events of
+//! a tab are stored in order, so a test queries them afterwards instead of racing to observe them.
 
 mod cdp;
 mod page;
@@ -42,14 +41,14 @@ impl Browser {
         let profile = tempfile::Builder::new().prefix("headcount-browser-").tempdir()?;
         let mut process = Command::new(&program)
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            // As a reader's browser, which no program drives: `navigator.webdriver` is false.
+            // Like a reader's browser, which no program drives: `navigator.webdriver` is false.
             .arg("--disable-blink-features=AutomationControlled")
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .args(["--disable-dev-shm-usage", "--disable-default-apps", "--no-default-browser-check", "--mute-audio"])
             .arg(format!("--user-agent={user_agent}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(["--remote-debugging-port=0", "about:blank"])
-            // Chromium keeps a socket beside its profile, which would outlive the kill.
+            // Chromium creates a socket beside its profile, which would outlive the kill.
             .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -58,7 +57,7 @@ impl Browser {
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
 
-        // Chromium writes the port that it was given, and the path of its own endpoint, into its profile.
+        // Chromium writes its port, and the path of its endpoint, into its profile.
         let announcement = profile.path().join("DevToolsActivePort");
         let started = tokio::time::Instant::now();
         let address = loop {
@@ -88,20 +87,20 @@ impl Browser {
         self.tab(json!({"url": "about:blank", "background": true})).await
     }
 
-    /// Opens a tab in front at this address and waits until it has loaded.
+    /// Opens a tab with this URL in front and waits until it has loaded.
     pub async fn open(&self, url: &str) -> Result<Page> {
         let page = self.new_page().await?;
         page.navigate(url).await?;
         Ok(page)
     }
 
-    /// Opens a tab that nobody watches: being watched switches some of a browser's ways off, prerendering among them.
-    /// Such a tab has to act by itself.
+    /// Opens a tab without a protocol session, which would disable some of the browser's features, such as prerendering. Such a tab has to act by
+    /// itself.
     pub async fn open_unwatched(&self, url: &str) -> Result<()> {
         self.connection.call(None, "Target.createTarget", json!({"url": url})).await.map(drop)
     }
 
-    /// All cookies of the profile, of whichever site.
+    /// All cookies of the profile, of every site.
     pub async fn cookies(&self) -> Result<Vec<Value>> {
         let answer = self.connection.call(None, "Storage.getCookies", json!({})).await?;
         Ok(answer["cookies"].as_array().cloned().unwrap_or_default())
@@ -117,7 +116,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.start_kill();
-        // Its children notice a moment later, and write into the profile until then. Bounded: a drop must not hang.
+        // Its children end a moment later, and write into the profile until then. The wait is bounded: a drop must not hang.
         for _ in 0..200 {
             let ended = !matches!(self.process.try_wait(), Ok(None));
             if ended && (std::fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists()) {
@@ -128,7 +127,7 @@ impl Drop for Browser {
     }
 }
 
-/// Where Chromium is.
+/// The path of Chromium.
 fn chromium() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("CHROMIUM") {
         return Ok(named.into());

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// An engine of its own: it may be killed, and comes back on the same URL.
+/// A separate engine: it may be killed, and restarts on the same URL.
 pub struct Engine {
     process: Process,
     directory: TempDir,
@@ -21,7 +21,7 @@ impl Engine {
         Self::start_with(None).await
     }
 
-    /// A started engine with data of its own, whose URL has the same path as another one's: a proxy may lead to either.
+    /// A started engine with separate data, whose URL has the same path as another one's: a proxy may lead to either.
     pub async fn start_beside(other: &Engine) -> Result<Engine> {
         Self::start_with(Some(other.secret()?)).await
     }
@@ -43,7 +43,7 @@ impl Engine {
             "--until-eof".to_owned(),
         ];
         let mut process = Process::new("the engine", &binary()?, arguments, directory.path().join("log"));
-        // The stories' engine is a library's; a server that somebody named is not to be killed.
+        // The stories use an engine from the library; a configured server must not be killed.
         process.variable("CLICKHOUSE_URL", "").variable("HEADCOUNT_CLICKHOUSE_URL", "");
         let mut engine = Engine { process, directory, port };
         engine.launch().await?;
@@ -82,7 +82,7 @@ impl Engine {
         Ok(format!("http://127.0.0.1:{port}/{}", self.secret()?))
     }
 
-    /// Where it keeps its data.
+    /// The directory of its data.
     pub fn data(&self) -> &std::path::Path {
         self.directory.path()
     }
@@ -106,7 +106,7 @@ impl Engine {
         Ok(())
     }
 
-    /// SIGKILL to ClickHouse; what held it ends with it.
+    /// SIGKILL to ClickHouse; the process that holds it ends with it.
     pub async fn kill(&mut self) -> Result<()> {
         self.signal("KILL")?;
         self.process.ended().await?;
@@ -119,13 +119,13 @@ impl Engine {
     }
 }
 
-/// Its URL, and the engine where it is ours; or why there is none.
+/// Its URL, and the engine if this process started it; or why there is none.
 type Shared = std::result::Result<(String, Option<Mutex<Engine>>), String>;
 
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
-/// The server of `$CLICKHOUSE_URL`, or an engine for all stories of this process. Nobody may stop it. (ClickHouse ends with
-/// the standard input that `headcount engine` holds, and that with ours.)
+/// The server of `$CLICKHOUSE_URL`, or one engine for all stories of this process. No story may stop it. (ClickHouse ends with the standard input
+/// that `headcount engine` holds, and `headcount engine` with that of this process.)
 pub async fn shared() -> Result<String> {
     let made = SHARED
         .get_or_init(async || {

@@ -22,22 +22,22 @@ use tokio::{
 use tower::ServiceExt as _;
 use tower_http::services::ServeDir;
 
-/// What to serve, and whom its pages tell.
+/// What to serve, and which endpoint and project its pages report to.
 #[derive(Debug, Clone)]
 pub struct DocsSite {
     /// The folder of built HTML, if there is one.
     pub root: Option<PathBuf>,
-    /// Address of the beacon script, `http://HOST/page.js`; the pixel is taken from beside it.
+    /// URL of the beacon script, `http://HOST/page.js`; the pixel's URL is derived from it.
     pub beacon: String,
     /// The project's slug.
     pub project: String,
-    /// More attributes for the script element, as they stand in HTML: `data-version="stable"`.
+    /// More attributes of the script element, in HTML syntax: `data-version="stable"`.
     pub attributes: String,
-    /// Pages from memory, by path: looked at before the folder. They get the snippet too.
+    /// Pages from memory, by path: they take precedence over the folder. They get the snippet too.
     pub pages: BTreeMap<String, String>,
 }
 
-/// A site that is up, until it is dropped.
+/// A running site; dropping it ends the site.
 pub struct RunningSite {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -47,9 +47,9 @@ pub struct RunningSite {
 
 struct Shared {
     site: DocsSite,
-    // Paths in the order in which they were asked for.
+    // Requested paths, in order.
     asked: watch::Sender<Vec<String>>,
-    // Pages that were added while the site was up.
+    // Pages that were added while the site was running.
     added: Mutex<BTreeMap<String, String>>,
 }
 
@@ -82,7 +82,7 @@ impl DocsSite {
         self.start_on(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    /// Serves at this address.
+    /// Serves on this socket address.
     pub async fn start_on(self, address: SocketAddr) -> Result<RunningSite> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
         let address = listener.local_addr()?;
@@ -98,7 +98,7 @@ impl DocsSite {
         Ok(RunningSite { address, shared, _stop: stop })
     }
 
-    /// Where the script posts to: beside it, under the old name or the default one.
+    /// The endpoint that the script posts to: derived from its URL, under the old name or the default one.
     pub fn endpoint(&self) -> String {
         match self.beacon.strip_suffix("beacon.js") {
             Some(folder) => format!("{folder}v1/pageview"),
@@ -111,8 +111,8 @@ impl DocsSite {
         format!("<script defer src=\"{beacon}\" data-project=\"{project}\" {attributes}></script>\n")
     }
 
-    /// For readers without scripts. The policy lets the whole address of the page through in `Referer`, which is all
-    /// that a pixel has to say where it was; browsers would otherwise cut it to the host.
+    /// For readers without scripts. The policy allows the page's whole URL in `Referer`, which is the pixel's only information about the page;
+    /// browsers would otherwise shorten it to the origin.
     fn foot(&self) -> String {
         let pixel = format!("{}.gif?project={}", self.endpoint(), self.project);
         format!("<noscript><img src=\"{pixel}\" referrerpolicy=\"no-referrer-when-downgrade\" alt=\"\"></noscript>\n")
@@ -131,7 +131,7 @@ impl DocsSite {
 }
 
 impl RunningSite {
-    /// The address of a path on the site: `site.url("/index.html")`.
+    /// The URL of a path on the site: `site.url("/index.html")`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -141,7 +141,7 @@ impl RunningSite {
         self.shared.added.lock().unwrap().insert(path.to_owned(), html.to_owned());
     }
 
-    /// Waits until a path has been asked for, whether or not it exists.
+    /// Waits until a path has been requested, whether or not it exists.
     pub async fn until_asked_for(&self, path: &str) -> Result<()> {
         let mut asked = self.shared.asked.subscribe();
         let waiting = asked.wait_for(|asked| asked.iter().any(|one| one == path));
@@ -153,7 +153,7 @@ impl RunningSite {
         }
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

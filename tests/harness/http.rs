@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client: one connection, kept open, that says when it breaks. Nothing is retried here.
+//! A small HTTP/1.1 client: one keep-alive connection that reports when it breaks. It retries nothing.
 
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full};
@@ -21,7 +21,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; the error shows what came instead.
+    /// The body as JSON; the error shows the actual body.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_slice(&self.body)
             .with_context(|| format!("{}: no JSON: {}", self.status, String::from_utf8_lossy(&self.body)))
@@ -40,7 +40,7 @@ impl Connection {
             .await
     }
 
-    /// Connects from another IP address of loopback, as another client.
+    /// Connects from another loopback IP address, as another client.
     pub async fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(source, 0))?;
@@ -54,7 +54,7 @@ impl Connection {
         Ok(Connection { sender })
     }
 
-    /// Whether the server has closed it, as it does with one that is idle for long.
+    /// Whether the server has closed it, as it does with idle connections.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -79,18 +79,18 @@ impl Connection {
     }
 }
 
-/// One request of who has a token.
+/// One request with a token.
 pub async fn get_as(address: SocketAddr, path: &str, token: &str) -> Result<Answer> {
     let authorization = format!("Bearer {token}");
     Connection::open(address).await?.send("GET", path, &[("authorization", &authorization)], Bytes::new()).await
 }
 
-/// One request whose answer must not come from a cache: the figures as of now.
+/// One request whose response must not come from a cache: the current figures.
 pub async fn get_now(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::open(address).await?.send("GET", path, &[("cache-control", "no-cache")], Bytes::new()).await
 }
 
-/// One request on a connection of its own.
+/// One request on a separate connection.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     Connection::open(address).await?.send("GET", path, &[], Bytes::new()).await
 }

@@ -1,4 +1,4 @@
-//! Real Apache Kafka for stories: brokers as processes, through `scripts/kafka`, and what a test asks of them.
+//! Real Apache Kafka for stories: brokers as processes, through `scripts/kafka`, and requests of the tests to them.
 
 use crate::process::{Process, free_port};
 use crate::service::{PATIENCE, eventually};
@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// How long one question to a broker may take.
+/// Time limit of one request to a broker.
 const ASK: Duration = Duration::from_secs(10);
 
-/// The repository, where the scripts are.
+/// The repository, which contains the scripts.
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// A client that keeps its complaints to itself.
+/// A client that logs nothing.
 pub struct Quiet;
 
 impl ClientContext for Quiet {
@@ -39,7 +39,7 @@ impl ConsumerContext for Quiet {}
 pub struct Broker {
     process: Process,
     port: u16,
-    /// The second listener's port, and where its clients are told to come.
+    /// The second listener's port, and the port that it advertises to clients.
     proxied: Option<(u16, u16)>,
     _directory: Option<TempDir>,
 }
@@ -50,7 +50,7 @@ impl Broker {
         Broker::start_with(None, &[]).await
     }
 
-    /// A started broker with a second listener whose clients come to the port `outer` of loopback: a proxy's.
+    /// A started broker with a second listener that advertises the port `outer` of loopback, which belongs to a proxy.
     pub async fn start_behind(outer: u16) -> Result<Broker> {
         Broker::start_with(Some(outer), &[]).await
     }
@@ -77,7 +77,7 @@ impl Broker {
         for property in properties {
             arguments.extend(["--property".to_owned(), property.clone()]);
         }
-        // What is secured needs no proxy: its clients come to where it listens.
+        // A secured listener needs no proxy: it advertises its real port.
         let inner = |outer| if properties.is_empty() { free_port() } else { Ok(outer) };
         let proxied = outer.map(|outer| Ok::<_, anyhow::Error>((inner(outer)?, outer))).transpose()?;
         if let Some((inner, outer)) = proxied {
@@ -107,17 +107,17 @@ impl Broker {
         self.process.wait_until("the broker to answer", async || metadata(&bootstrap).await.map(drop)).await
     }
 
-    /// Where clients ask first.
+    /// The bootstrap server.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Where it keeps its data.
+    /// The directory of its data.
     pub fn data(&self) -> Result<PathBuf> {
         self.process_directory()
     }
 
-    /// The listener that a proxy stands before.
+    /// The port of the listener behind a proxy.
     pub fn behind(&self) -> Option<u16> {
         self.proxied.map(|(inner, _)| inner)
     }
@@ -164,7 +164,7 @@ impl Broker {
         self.signal("CONT")
     }
 
-    /// What it has complained of.
+    /// Its log output.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -172,7 +172,7 @@ impl Broker {
 
 /// Three brokers.
 pub struct Cluster {
-    /// Them, in the order of their numbers from 1 on.
+    /// The brokers, in the order of their ids from 1 on.
     pub brokers: Vec<Broker>,
     _directories: Vec<TempDir>,
 }
@@ -192,7 +192,7 @@ impl Cluster {
                 .chain([voters.join(",")])
                 .collect();
             let mut broker = Broker::new(directory.path(), free_port()?, arguments)?;
-            // All at once: alone none of them answers.
+            // All concurrently: alone none of them answers.
             broker.process.spawn(&[])?;
             brokers.push(broker);
             directories.push(directory);
@@ -217,12 +217,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where clients ask first.
+    /// The bootstrap servers.
     pub fn bootstrap(&self) -> String {
         self.brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
     }
 
-    /// The broker that leads a partition, as its place in [`Cluster::brokers`].
+    /// The leader of a partition, as an index into [`Cluster::brokers`].
     pub async fn leader(&self, topic: &str, partition: i32) -> Result<usize> {
         let (bootstrap, topic) = (self.bootstrap(), topic.to_owned());
         blocking(move || {
@@ -237,13 +237,13 @@ impl Cluster {
     }
 }
 
-/// Where it is, and the broker where it is ours; or why there is none.
+/// The bootstrap server, and the broker if this process started it; or why there is none.
 type Shared = std::result::Result<(String, Option<std::sync::Mutex<Broker>>), String>;
 
 static SHARED: OnceCell<Shared> = OnceCell::const_new();
 
-/// The broker of `$KAFKA_BOOTSTRAP`, or one for all stories of this process. Nobody may stop it. (Its standard input ends
-/// with the process, and it with that.)
+/// The broker of `$KAFKA_BOOTSTRAP`, or one for all stories of this process. No story may stop it. (Its standard input closes with this process,
+/// which ends the broker.)
 pub async fn shared() -> Result<String> {
     let made = SHARED
         .get_or_init(async || {
@@ -273,7 +273,7 @@ fn consumer(bootstrap: &str, group: Option<&str>) -> Result<BaseConsumer<Quiet>>
 
 fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
     let mut client = ClientConfig::new();
-    // Its words about brokers that were killed are no news.
+    // Its messages about killed brokers are expected.
     client.set("bootstrap.servers", bootstrap).set("log_level", "0");
     Ok(client.create()?)
 }
@@ -289,7 +289,7 @@ async fn metadata(bootstrap: &str) -> Result<usize> {
         .await
 }
 
-/// Makes a topic with these settings.
+/// Creates a topic with these settings.
 pub async fn create_topic(
     bootstrap: &str,
     topic: &str,
@@ -342,7 +342,7 @@ pub async fn delete_records(bootstrap: &str, topic: &str, partition: i32, below:
     Ok(())
 }
 
-/// Appends records as they are.
+/// Appends records unchanged.
 pub async fn produce(bootstrap: &str, topic: &str, partition: i32, records: &[Vec<u8>]) -> Result<()> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", bootstrap).set("acks", "all").set("enable.idempotence", "true");
@@ -402,7 +402,7 @@ pub async fn committed(bootstrap: &str, group: &str, topic: &str) -> Result<Vec<
     .await
 }
 
-/// A record as it lies in the log.
+/// A record as stored in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Its offset.
@@ -413,7 +413,7 @@ pub struct Stored {
     pub payload: Vec<u8>,
 }
 
-/// Everything that is in a partition.
+/// Every record of a partition.
 pub async fn read_all(bootstrap: &str, topic: &str, partition: i32) -> Result<Vec<Stored>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
@@ -429,7 +429,7 @@ pub async fn read_all(bootstrap: &str, topic: &str, partition: i32) -> Result<Ve
             ensure!(Instant::now() < deadline, "partition {partition} ends at {high}, read up to {next}");
             let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
             let message = match message {
-                // A broker that is dead is named among the first to ask; the others answer.
+                // A dead broker is still among the bootstrap servers; the others answer.
                 Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)) => continue,
                 message => message?,
             };

@@ -1,5 +1,4 @@
-//! What the stories share: the service and its roles as processes, brokers, ClickHouse, faults, a documentation site and
-//! a real browser.
+//! Shared parts of the stories: the service and its roles as processes, brokers, ClickHouse, faults, a documentation site and a real browser.
 
 pub mod browser;
 pub mod clickhouse;

@@ -1,4 +1,4 @@
-//! A program as a process of its own: started, signalled, killed, waited for, and always ended with the test.
+//! A program as a separate process: started, signalled, killed, waited for, and always ended with the test.
 
 use crate::http;
 use crate::service::{PATIENCE, eventually};
@@ -11,14 +11,14 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::process::{Child, ChildStdin, Command};
 
-/// Where servers of tests listen.
+/// Range of the listen ports of tests.
 const PORTS: Range<u16> = 20_000..32_000;
 
-/// A port on loopback that was free a moment ago. Below the range from which Linux gives ports to outgoing connections, so
-/// that none of those takes it before its server does; and not the same one twice.
+/// A port on loopback that was free a moment ago. The range is below the one from which Linux takes ports for outgoing connections, so none of those
+/// takes it before its server does. No port is returned twice.
 pub fn free_port() -> Result<u16> {
     static DRAWN: AtomicU16 = AtomicU16::new(0);
-    // Two processes at once begin at different places.
+    // Two concurrent processes start at different ports.
     let first = u16::try_from(std::process::id() % 1000)? * 12;
     for _ in 0..PORTS.len() {
         let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
@@ -30,7 +30,7 @@ pub fn free_port() -> Result<u16> {
     bail!("no port of {PORTS:?} is free")
 }
 
-/// A loopback address with a port that was free a moment ago.
+/// A loopback socket address with a port that was free a moment ago.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }
@@ -43,7 +43,7 @@ pub struct Process {
     environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
-    /// Kept apart from the child, whose `wait` would close it: some programs end with it.
+    /// Stored apart from the child, whose `wait` would close it: some programs end with it.
     input: Option<ChildStdin>,
 }
 
@@ -67,8 +67,7 @@ impl Process {
         self
     }
 
-    /// Starts it, with further arguments. Its standard input stays open for as long as this value lives and it is not
-    /// stopped.
+    /// Starts it, with further arguments. Its standard input stays open until this value is dropped or the process is stopped.
     pub fn spawn(&mut self, more: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log)?;
@@ -97,7 +96,7 @@ impl Process {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// What it has written so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -121,7 +120,7 @@ impl Process {
         }
     }
 
-    /// Waits until `path` of `address` answers 200.
+    /// Waits until `path` at `address` is answered with 200.
     pub async fn wait_ready(&mut self, address: SocketAddr, path: &str) -> Result<()> {
         let what = format!("{} to be ready", self.name);
         self.wait_until(&what, async || {
@@ -163,7 +162,7 @@ impl Process {
         Ok(ended.with_context(|| format!("{} does not end\n{}", self.name, self.log()))??)
     }
 
-    /// Whether it has ended by itself, and how.
+    /// Its exit status if it has ended by itself.
     pub fn try_ended(&mut self) -> Result<Option<ExitStatus>> {
         let Some(child) = &mut self.child else { return Ok(None) };
         let status = child.try_wait()?;
@@ -173,7 +172,7 @@ impl Process {
         Ok(status)
     }
 
-    /// Whether it was started and has not been ended by us.
+    /// Whether it was started and not ended by the test.
     pub fn runs(&self) -> bool {
         self.child.is_some()
     }

@@ -1,5 +1,5 @@
-//! A TCP proxy that misbehaves on demand: slow, cut, reset and held links, acknowledgements that never arrive, and inserts
-//! that are delivered once more, later.
+//! A TCP proxy with faults on demand: slow, cut, reset and held links, acknowledgements that never arrive, and inserts that are delivered again
+//! later.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// Bytes passed on at once; small, so that a throttle is smooth.
+/// Bytes passed on in one piece; small, so that a throttle is smooth.
 const PIECE: usize = 16 << 10;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,16 +32,16 @@ struct Faults {
     /// Bytes a second, each way of each connection; 0 for no bound.
     throttle: AtomicU64,
     refuse: AtomicBool,
-    /// Nothing passes, either way, and nothing is closed.
+    /// No bytes pass in either direction, and no connection is closed.
     hold: AtomicBool,
-    /// Only what is asked passes.
+    /// Only requests pass.
     hold_answers: AtomicBool,
-    /// Answers to swallow; each takes its connection with it.
+    /// Responses to swallow; each ends its connection.
     swallow: AtomicU64,
     inspect: AtomicBool,
 }
 
-/// How often each fault bit.
+/// How often each fault took effect.
 #[derive(Default)]
 struct Counts {
     connections: AtomicU64,
@@ -56,7 +56,7 @@ struct Shared {
     second: Mutex<Option<SocketAddr>>,
     faults: Faults,
     counts: Counts,
-    /// Raised to cut all connections.
+    /// Incremented to cut all connections.
     cut: watch::Sender<u64>,
     /// Raised to end all connections.
     end: watch::Sender<u64>,
@@ -64,7 +64,7 @@ struct Shared {
     captured: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A proxy on a free port of loopback. Dropping it cuts everything.
+/// A proxy on a free port of loopback. Dropping it cuts all connections.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -104,44 +104,44 @@ impl Proxy {
         Ok(Proxy { address, shared, accepting })
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on every second connection goes to another server.
+    /// Connects every second connection to another server from now on.
     pub fn alternate(&self, second: SocketAddr) {
         *locked(&self.shared.second) = Some(second);
     }
 
-    /// Each piece of bytes arrives so much later.
+    /// Delays each piece of bytes.
     pub fn delay(&self, delay: Duration) {
         self.shared.faults.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Each connection passes so many bytes a second each way; 0 for as many as there are.
+    /// Limits each connection to this many bytes a second each way; 0: no limit.
     pub fn throttle(&self, bytes_per_second: u64) {
         self.shared.faults.throttle.store(bytes_per_second, Ordering::SeqCst);
     }
 
-    /// New connections are reset at once.
+    /// Resets new connections immediately.
     pub fn refuse(&self, refuse: bool) {
         self.shared.faults.refuse.store(refuse, Ordering::SeqCst);
     }
 
-    /// Nothing passes and nothing is closed, until it is let go.
+    /// Holds all bytes without closing connections, until released.
     pub fn hold(&self, hold: bool) {
         self.shared.faults.hold.store(hold, Ordering::SeqCst);
         self.shared.healed.notify_waiters();
     }
 
-    /// What is asked passes, and no answer does, until it is let go: the server is slow, or seems so.
+    /// Requests pass, and responses are held until released: the server is slow, or seems so.
     pub fn hold_answers(&self, hold: bool) {
         self.shared.faults.hold_answers.store(hold, Ordering::SeqCst);
         self.shared.healed.notify_waiters();
     }
 
-    /// Ends all open connections as a server does that is stopped: an orderly end, no reset.
+    /// Ends all open connections like a server that is stopped: an orderly end, no reset.
     pub fn end(&self) {
         self.shared.end.send_modify(|end| *end += 1);
     }
@@ -151,8 +151,7 @@ impl Proxy {
         self.shared.cut.send_modify(|cut| *cut += 1);
     }
 
-    /// The next answers, on whatever connection they come, are swallowed, and their connections reset: what was asked was
-    /// done, and nobody hears of it.
+    /// Swallows the next responses, on whatever connection, and resets their connections: the requests were executed, and no client learns of it.
     pub fn swallow(&self, answers: u64) {
         self.shared.faults.swallow.store(answers, Ordering::SeqCst);
     }
@@ -162,12 +161,12 @@ impl Proxy {
         self.shared.faults.inspect.store(true, Ordering::SeqCst);
     }
 
-    /// What was remembered since the last call.
+    /// The captured requests since the last call.
     pub fn captured(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut *locked(&self.shared.captured))
     }
 
-    /// Sends a remembered request to the server once more, past all faults; returns the status.
+    /// Sends a captured request to the server again, past all faults; returns the status.
     pub async fn replay(&self, request: &[u8]) -> Result<u16> {
         let mut stream = TcpStream::connect(self.shared.upstream).await?;
         stream.write_all(request).await?;
@@ -186,13 +185,13 @@ impl Proxy {
         self.hold_answers(false);
     }
 
-    /// Connections so far, connections cut or ended, answers swallowed, connections refused.
+    /// Connections so far, connections cut or ended, responses swallowed, connections refused.
     pub fn counts(&self) -> [u64; 4] {
         let counts = &self.shared.counts;
         [&counts.connections, &counts.cut, &counts.swallowed, &counts.refused].map(|count| count.load(Ordering::SeqCst))
     }
 
-    /// Fails unless a fault bit: connections were cut, answers swallowed or connections refused.
+    /// Fails unless a fault took effect: connections were cut, responses swallowed or connections refused.
     pub fn bit(&self) -> Result<()> {
         let [connections, cut, swallowed, refused] = self.counts();
         ensure!(cut + swallowed + refused > 0, "no fault bit any of {connections} connections");
@@ -200,7 +199,7 @@ impl Proxy {
     }
 }
 
-/// Makes the far end see a reset, not an end.
+/// Makes the other end see a reset, not an orderly end.
 fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -226,7 +225,7 @@ async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
         let up = pass(&shared, Way::ToServer, from_client, to_server, inspector);
         let down = pass(&shared, Way::ToClient, from_server, to_client, None);
         tokio::select! {
-            // Whichever way ends first takes the other with it, once the rest of what was asked has been answered.
+            // Whichever direction ends first ends the other one, once the remaining requests have been answered.
             _ = async { tokio::join!(up, down) } => false,
             _ = cut.changed() => {
                 shared.counts.cut.fetch_add(1, Ordering::SeqCst);
@@ -240,7 +239,7 @@ async fn serve(shared: Arc<Shared>, mut client: TcpStream) {
     };
     if orderly {
         let _ = socket2::SockRef::from(&client).set_linger(None);
-        // Closing with bytes unread would be a reset all the same.
+        // Closing with unread bytes would also cause a reset.
         let mut unread = vec![0; PIECE];
         while client.try_read(&mut unread).is_ok_and(|read| read > 0) {}
     }
@@ -262,7 +261,7 @@ async fn pass(
         let take = |left: u64| left.checked_sub(1);
         if way == Way::ToClient && faults.swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             shared.counts.swallowed.fetch_add(1, Ordering::SeqCst);
-            // The client sees the end of the connection instead.
+            // The client sees an orderly end of the connection instead.
             break;
         }
         loop {
@@ -298,7 +297,7 @@ struct Inspector {
 }
 
 impl Inspector {
-    /// Whole requests with `INSERT` in their head that ended with these bytes.
+    /// Complete requests with `INSERT` in their head that ended with these bytes.
     fn saw(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.seen.extend_from_slice(bytes);
         let mut found = Vec::new();
@@ -313,7 +312,7 @@ impl Inspector {
     }
 }
 
-/// Length of the HTTP/1.1 request that the bytes begin with, if it is whole.
+/// Length of the HTTP/1.1 request at the start of the bytes, if it is complete.
 fn request_length(bytes: &[u8]) -> Result<usize> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n").context("no whole head")? + 4;
     let text = std::str::from_utf8(&bytes[..head])?.to_ascii_lowercase();
@@ -341,7 +340,7 @@ fn request_length(bytes: &[u8]) -> Result<usize> {
 mod tests {
     use super::*;
 
-    /// Says everything back.
+    /// Returns all bytes that it receives.
     async fn echo() -> Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

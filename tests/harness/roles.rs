@@ -1,4 +1,4 @@
-//! The roles as processes, over one topic, one group and one database of their own.
+//! The roles as processes, over one topic, one group and one database per deployment.
 
 use crate::http;
 use crate::process::{Process, free_address};
@@ -14,7 +14,7 @@ use tokio::process::Command;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// What the roles of one story have in common.
+/// What the roles of one story share.
 pub struct Deployment {
     directory: TempDir,
     /// Brokers, as the roles see them.
@@ -32,7 +32,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Names that nobody else has, on this broker and this ClickHouse.
+    /// Names that are unique on this broker and this ClickHouse.
     pub fn new(bootstrap: &str, clickhouse: &str) -> Result<Self> {
         let name = format!("story_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         Ok(Deployment {
@@ -64,13 +64,13 @@ impl Deployment {
         named.chain(self.settings.iter().cloned()).collect()
     }
 
-    /// Runs a command of ours to its end.
+    /// Runs a headcount command to its end.
     pub async fn run(&self, command: &[&str]) -> Result<Output> {
         let output = Command::new(binary()?).args(command).args(self.arguments()).kill_on_drop(true).output();
         Ok(tokio::time::timeout(crate::service::PATIENCE, output).await.context("the command does not end")??)
     }
 
-    /// Runs a command that must succeed, and returns what it prints.
+    /// Runs a command that must succeed, and returns its output.
     pub async fn done(&self, command: &[&str]) -> Result<String> {
         let output = self.run(command).await?;
         let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -103,13 +103,13 @@ impl Deployment {
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         let log = self.path().join(format!("{name}.log"));
         let mut process = Process::new(name, &binary()?, arguments, log);
-        // Stories ask again and again until something has happened.
+        // Stories repeat requests until something has happened.
         process.variable("HEADCOUNT_REPORT_RATE", "0");
         process.variable("HEADCOUNT_PROJECT_RATE", "0");
         Ok(Role { process, address, metrics })
     }
 
-    /// An endpoint that is not started yet. Its data directory bears its name.
+    /// An endpoint that is not started yet. Its data directory has its name.
     pub fn ingest(&self, name: &str, more: &[&str]) -> Result<Role> {
         self.role("ingest", name, more)
     }
@@ -129,7 +129,7 @@ impl Deployment {
         clickhouse::Client::default().with_url(&self.clickhouse).with_database(&self.database)
     }
 
-    /// What `headcount audit` says once everything in the topic is folded.
+    /// The result of `headcount audit` once everything in the topic is folded.
     pub async fn audit(&self, wait_seconds: u64) -> Result<Value> {
         let wait = wait_seconds.to_string();
         let arguments = ["audit", "--format", "json", "--wait", &wait];
@@ -148,10 +148,10 @@ impl Deployment {
     }
 }
 
-/// Waits until anybody may read a project's reports at `address`: who may is read every two seconds.
+/// Waits until a project's reports are public at `address`: the query service reads permissions every two seconds.
 pub async fn opened(address: SocketAddr, project: &str) -> Result<()> {
     eventually("the project to be public", async || {
-        // Of a month that cannot be: the guard is passed or not, and ClickHouse is not asked.
+        // For an invalid month: the response shows whether the guard was passed, without a query to ClickHouse.
         let answer = http::get(address, &format!("/v1/projects/{project}/reports/none")).await?;
         ensure!(answer.status != 401 && answer.status != 503, "{}", answer.status);
         Ok(())
@@ -159,7 +159,7 @@ pub async fn opened(address: SocketAddr, project: &str) -> Result<()> {
     .await
 }
 
-/// A role's process and where it listens.
+/// A role's process and its listen addresses.
 pub struct Role {
     /// The process.
     pub process: Process,
@@ -184,12 +184,12 @@ impl Role {
         self.process.wait_ready(address, "/healthz").await
     }
 
-    /// What `/readyz` of the operator's listener says, whatever its status.
+    /// The content of `/readyz` of the operator's listener, whatever its status.
     pub async fn state(&self) -> Result<Value> {
         http::get(self.metrics, "/readyz").await?.json()
     }
 
-    /// Waits until an endpoint knows so many projects.
+    /// Waits until an endpoint knows this many projects.
     pub async fn knows(&self, projects: u64) -> Result<()> {
         eventually("the projects to be known", async || {
             let state = self.state().await?;
@@ -199,7 +199,7 @@ impl Role {
         .await
     }
 
-    /// Waits until an aggregator has exactly so many partitions, each with a stream.
+    /// Waits until an aggregator has exactly this many partitions, each with a stream.
     pub async fn has_partitions(&self, count: usize) -> Result<Value> {
         eventually(&format!("{count} partitions"), async || {
             let state = self.state().await?;

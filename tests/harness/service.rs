@@ -1,4 +1,4 @@
-//! `headcount serve` as a process of its own: started, asked, killed, stopped.
+//! `headcount serve` as a separate process: started, queried, killed, stopped.
 
 use crate::http;
 use crate::process::{Process, free_address};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-/// How long anything may take before a story fails. Generous: machines under test are busy.
+/// Time limit of each step of a story. Generous: machines under test are busy.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Waits until `ask` gives a value; a failure tells the last state.
+/// Waits until `ask` returns a value; a failure includes the last state.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -38,7 +38,7 @@ pub fn binary() -> Result<PathBuf> {
     program("headcount")
 }
 
-/// The load tester, which is beside [`binary`].
+/// The load test's binary, which is beside [`binary`].
 pub fn loadtest() -> Result<PathBuf> {
     program("headcount-loadtest")
 }
@@ -56,13 +56,13 @@ fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A service with a data directory of its own.
+/// A service with a separate data directory.
 pub struct Service {
     directory: TempDir,
     address: SocketAddr,
     metrics: SocketAddr,
     process: Process,
-    /// Who reads reports, where a story is about projects that are not public.
+    /// The token for reading reports, if a story's projects are not public.
     reader: OnceLock<String>,
 }
 
@@ -77,9 +77,9 @@ impl Service {
         let own = own.into_iter().map(str::to_owned).chain([address.to_string()]);
         let all = own.chain(arguments.iter().map(|&argument| argument.to_owned())).collect();
         let mut process = Process::new("the service", Path::new("env"), all, directory.path().join("log"));
-        // Stories ask again and again until something has happened; those about limits say so by a flag.
+        // Stories repeat requests until something has happened; those about limits set a flag.
         process.variable("HEADCOUNT_REPORT_RATE", "0");
-        // Stories send faster to one project than any site; those about limits say so by a flag.
+        // Stories send faster to one project than any site; those about limits set a flag.
         process.variable("HEADCOUNT_PROJECT_RATE", "0");
         process.variable("HEADCOUNT_METRICS_LISTEN", &metrics.to_string());
         Ok(Service { directory, address, metrics, process, reader: OnceLock::new() })
@@ -93,17 +93,17 @@ impl Service {
         Ok(service)
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its operator's listener is.
+    /// The listen address for its operator.
     pub fn metrics(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// What `/readyz` of the operator's listener says, whatever its status.
+    /// The content of `/readyz` of the operator's listener, whatever its status.
     pub async fn state(&self) -> Result<Value> {
         http::get(self.metrics, "/readyz").await?.json()
     }
@@ -123,7 +123,7 @@ impl Service {
         self.process.pid()
     }
 
-    /// What it has written so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -134,7 +134,7 @@ impl Service {
         self.process.wait_ready(self.address, "/readyz").await
     }
 
-    /// Runs a command of ours beside the service, which must succeed, and returns what it prints.
+    /// Runs a headcount command beside the service, which must succeed, and returns its output.
     pub async fn done(&self, command: &[&str]) -> Result<String> {
         let mut process = Command::new(binary()?);
         process.args(command).arg("--data").arg(self.data()).kill_on_drop(true);
@@ -150,7 +150,7 @@ impl Service {
         Ok(self.done(&[&["token", "create"], opens.as_slice()].concat()).await?.trim().to_owned())
     }
 
-    /// Lets this story read all reports, by an administrator's token.
+    /// Grants this story access to all reports, by an administrator's token.
     pub async fn read_as_admin(&self) -> Result<()> {
         let token = self.token(None).await?;
         eventually("the token to be in force", async || {
@@ -163,8 +163,7 @@ impl Service {
         Ok(())
     }
 
-    /// Registers projects, whose reports anybody may read, and waits until the endpoint knows all that there are and the reports
-    /// are open.
+    /// Registers projects with public reports, and waits until the endpoint knows all projects and the reports are accessible.
     pub async fn register(&self, projects: &[(&str, &str)]) -> Result<()> {
         for (slug, host) in projects {
             self.done(&["project", "add", slug, "--host", host, "--public"]).await?;
@@ -181,7 +180,7 @@ impl Service {
         .await
     }
 
-    /// Waits until anybody may read a project's reports.
+    /// Waits until a project's reports are public.
     pub async fn opened(&self, project: &str) -> Result<()> {
         crate::roles::opened(self.address, project).await
     }
@@ -205,7 +204,7 @@ impl Service {
         self.process.stop().await
     }
 
-    /// Starts the process, and does not wait for it.
+    /// Starts the process without waiting for it.
     pub fn spawn(&mut self, more: &[&str]) -> Result<()> {
         self.process.spawn(more)
     }
@@ -218,7 +217,7 @@ impl Service {
         Ok(())
     }
 
-    /// Starts the process, which must end by itself and with an error. Returns what it has written.
+    /// Starts the process, which must end by itself and with an error. Returns its output.
     pub async fn refused(&mut self, more: &[&str]) -> Result<String> {
         let before = self.log().len();
         self.process.spawn(more)?;
@@ -236,7 +235,7 @@ impl Service {
         Ok(())
     }
 
-    /// What a command of ours prints as JSON, about this data directory, whether the service runs or not.
+    /// The JSON output of a headcount command about this data directory, whether the service runs or not.
     pub async fn told(&self, command: &[&str]) -> Result<Value> {
         let mut process = Command::new(binary()?);
         process.args(command).args(["--format", "json", "--data"]).arg(self.data()).kill_on_drop(true);
@@ -246,7 +245,7 @@ impl Service {
             .with_context(|| format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// A month's report with up to 1,000 pages, as of now: a story that counts asks for no cached one.
+    /// A month's current report with up to 1,000 pages: a story that counts must not get a cached one.
     pub async fn report(&self, project: &str, month: &str) -> Result<Value> {
         let path = format!("/v1/projects/{project}/reports/{month}?pages_limit=1000");
         let authorization = self.reader.get().map(|token| format!("Bearer {token}"));
@@ -257,8 +256,8 @@ impl Service {
         answer.json()
     }
 
-    /// Waits until a project's month has exactly `views` views, in its total and in the sum of its pages. A report
-    /// asked for in the middle of a flush may have newer totals than pages; more than `views` is an error at once.
+    /// Waits until a project's month has exactly `views` views, in its total and in the sum of its pages. A report requested during a flush may have
+    /// newer totals than pages; more than `views` is an error immediately.
     pub async fn counted(&self, project: &str, month: &str, views: u64) -> Result<Value> {
         let report = eventually(&format!("{views} views of {project} in {month}"), async || {
             let report = self.report(project, month).await?;

@@ -26,11 +26,11 @@ struct Shared {
 }
 
 impl StaticSite {
-    /// Serves the folder on a free port of the loopback. In text files each `(from, to)` is replaced, so that a site is built
-    /// once and still names the hosts of this run; `ORIGIN` in a `to` is the site's own origin.
+    /// Serves the folder on a free port of the loopback. In text files each `(from, to)` is replaced, so that a site is built once and still contains
+    /// the hosts of this run; `ORIGIN` in a `to` means the site's origin.
     ///
     /// # Errors
-    /// If no port is free.
+    /// No port is free.
     pub async fn start(root: PathBuf, replaced: &[(&str, &str)]) -> Result<StaticSite> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listen on the loopback")?;
         let address = listener.local_addr()?;
@@ -52,17 +52,17 @@ impl StaticSite {
         format!("http://{}{path}", self.address)
     }
 
-    /// Where it listens.
+    /// Its listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
-    // A file is always sent whole: it may have to be changed, and then its date says nothing.
+    // A file is always sent whole: it may be changed on the way, and then its date is wrong.
     request.headers_mut().clear();
     let page = format!("{}.html", request.uri().path().trim_end_matches('/'));
-    // As GitHub Pages does: `/guide` is `guide.html`. The path comes from a browser of this test.
+    // Like GitHub Pages: `/guide` is `guide.html`. The path comes from a browser of this test.
     if let (true, Ok(uri)) = (shared.root.join(page.trim_start_matches('/')).is_file(), page.parse()) {
         *request.uri_mut() = uri;
     }

@@ -1,5 +1,5 @@
-//! Made-up traffic of past months, written into the tables as an aggregator would have written it: a story cannot wait
-//! for a month to pass. Seeded, so that every run has the same readers. What is made of it is made by the real service.
+//! Invented traffic of past months, written into the tables as an aggregator would have written it: a story cannot wait for a month to pass. Seeded,
+//! so that every run has the same readers. The real service computes everything from it.
 
 use anyhow::{Context as _, Result};
 use chrono::{Datelike as _, Weekday};
@@ -9,7 +9,7 @@ use schemas::tables::{BreakdownDailyRow, PageDailyRow, RobotDailyRow, RobotPageD
 use schemas::{Coordinate, Day, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
 
-/// A stream that no log of the service has.
+/// A stream that does not occur in the service's logs.
 const STREAM: u64 = 0x6d61_6465_2d75_7000;
 
 /// One project's readers.
@@ -25,7 +25,7 @@ pub struct Traffic<'a> {
     pub pages: &'a [&'a str],
 }
 
-/// Paths of a documentation as Sphinx builds it, with some that are hard to show.
+/// Paths of a Sphinx documentation, with some that are hard to display.
 pub const PAGES: &[&str] = &[
     "/en/stable/index.html",
     "/en/stable/usage/quickstart.html",
@@ -59,7 +59,7 @@ pub const PAGES: &[&str] = &[
     "/en/stable/support.html",
 ];
 
-/// (path, (referrer, share)…) of pages that are not there.
+/// (path, (referrer, share)…) of missing pages.
 const MISSING: &[(&str, &[(&str, u64)])] = &[
     ("/en/stable/latest/index.html", &[("github.com", 9), (":internal", 22), ("", 5), ("stackoverflow.com", 4)]),
     ("/en/1.8/usage/quickstart.html", &[("stackoverflow.com", 17), ("", 4), ("www.google.com", 6)]),
@@ -116,7 +116,7 @@ const BOTS: Shares = &[
     ("UptimeRobot", 2),
 ];
 
-/// Views by the hour (UTC) of those who work in Europe, America and Asia.
+/// Views by the hour (UTC) of people who work in Europe, America and Asia.
 const HOURS: [u64; 24] =
     [20, 18, 18, 17, 18, 20, 28, 44, 66, 78, 80, 74, 68, 82, 92, 90, 80, 66, 52, 44, 38, 34, 28, 24];
 
@@ -204,7 +204,7 @@ impl Traffic<'_> {
                 if hour >= end.0 {
                     continue;
                 }
-                // Some readers come often, many once.
+                // Some readers come often, many only once.
                 let reader = if random.below(100) < 45 { random.below(self.visits * 2) } else { random.next() };
                 let coordinate = |of: u64| Coordinate::from_hash(mixed(reader ^ mixed(seed ^ mixed(of))));
                 let site = sites.entry(hour).or_default();

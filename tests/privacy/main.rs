@@ -1,5 +1,5 @@
-//! The privacy contract, each statement tested from the outside: one module a statement, named by its number. The statements
-//! are in `docs/privacy.md`.
+//! The privacy contract, each statement tested from the outside: one module per statement, with its number in the name. The statements are in
+//! `docs/privacy.md`.
 
 mod readers;
 mod records;

@@ -1,4 +1,4 @@
-//! Readers, and the keys that make coordinates of them.
+//! Readers, and the keys of their coordinates.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -10,15 +10,15 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A ring of its own, with its file.
+/// A separate key ring, with its file.
 pub struct Keys {
     ring: KeyRing,
     _directory: TempDir,
 }
 
 impl Keys {
-    /// A key of January 2026. Always the same one, so that figures come out alike in each run: they are statistics, and the
-    /// one run of a thousand that is off would teach people to run tests again.
+    /// A key of January 2026, the same in each run, so that the figures repeat. They are statistics, and the one failing run of a thousand would
+    /// teach people to run tests again.
     pub fn new() -> Result<Self> {
         let directory = TempDir::with_prefix("headcount-story-")?;
         let path = directory.path().join("visitor.key");
@@ -30,7 +30,7 @@ impl Keys {
         Ok(Keys { ring, _directory: directory })
     }
 
-    /// The key of a month of 2026; the ones before are gone then.
+    /// The key of a month of 2026; earlier ones are destroyed then.
     pub fn of_month(&self, number: u32) -> Result<Arc<PeriodKey>> {
         Ok(self.ring.at(month(number)?)?)
     }
@@ -40,7 +40,7 @@ fn month(number: u32) -> Result<DateTime<Utc>> {
     Ok(DateTime::parse_from_rfc3339(&format!("2026-{number:02}-15T12:00:00Z"))?.to_utc())
 }
 
-/// The coordinates of reader `number` (an address each, one agent).
+/// The coordinates of reader `number` (one IP address each, one agent).
 pub fn read(key: &PeriodKey, project: &str, path: &str, number: u32) -> VisitorCoordinates {
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"));
@@ -48,5 +48,5 @@ pub fn read(key: &PeriodKey, project: &str, path: &str, number: u32) -> VisitorC
     coordinates(key, project, path, &address, Some(UserAgent::of(&headers)))
 }
 
-/// Two coordinates are alike by chance so often: one of 16,384 registers, and the same rank (2⁻ʳ each) in a third of these.
+/// Probability that two coordinates are equal by chance: one of 16,384 registers, and the same rank (2⁻ʳ each) in a third of these.
 pub const CHANCE: f64 = 1.0 / 16_384.0 / 3.0;

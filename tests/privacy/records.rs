@@ -1,4 +1,4 @@
-//! Page views as the log has them, of known readers.
+//! Page views as stored in the log, of known readers.
 
 use harness::random::mix;
 use schemas::Coordinate;
@@ -10,7 +10,7 @@ pub fn view(index: u64, project: &str, hour: u32) -> Vec<u8> {
     encoded(page_view(index, project, hour))
 }
 
-/// The same as [`view`], of one page that is not there, and led to from three places.
+/// The same as [`view`], of one missing page, with referrers on three sites.
 pub fn not_found(index: u64, project: &str, hour: u32) -> Vec<u8> {
     let view = page_view(index, project, hour);
     let bot = view.bot_class != 0;
@@ -33,7 +33,7 @@ fn page_view(index: u64, project: &str, hour: u32) -> PageView {
     let coordinate = |chance: u64| Coordinate::from_hash(mix(chance)).packed();
     let bot = chance.is_multiple_of(17);
     let arrival = !bot && chance.is_multiple_of(3);
-    // A reader is counted, a bot is not.
+    // A reader has coordinates, a bot has none.
     let coordinate = |chance: u64| if bot { 0 } else { coordinate(chance) };
     PageView {
         project: project.to_owned(),

@@ -1,11 +1,11 @@
-//! Statements 1 and 17: no answer of ours leaves anything on a reader's machine, or sends them elsewhere. (A real browser shows the same in
-//! `tests/stories/browser.rs`; that the script reads nothing to know a browser again, `ingest/src/script.rs`.)
+//! Statements 1 and 17: no response of headcount leaves anything on a reader's machine, or sends readers elsewhere. (A real browser shows the same in
+//! `tests/stories/browser.rs`. `ingest/src/script.rs` shows that the script reads nothing by which it could recognise a browser.)
 
 use anyhow::{Result, ensure};
 use harness::http::Connection;
 use harness::service::Service;
 
-/// Names of answers' headers that a browser keeps, sends back, or acts upon elsewhere.
+/// Names of response headers that a browser stores, sends back, or acts upon elsewhere.
 const KEPT: [&str; 12] = [
     "set-cookie",
     "etag",
@@ -45,16 +45,16 @@ async fn no_header_is_kept_and_nothing_leads_elsewhere() -> Result<()> {
                 ensure!(!answer.headers.contains_key(name), "{method} {path}: {name}: {:?}", answer.headers);
             }
             ensure!(answer.status != 304, "{path}: something was revalidated");
-            // Only the script may be kept, for a day, and as the same bytes for everybody.
+            // Only the script may be cached, for a day, and as the same bytes for all readers.
             let kept = answer.headers.get("cache-control").and_then(|value| value.to_str().ok()).unwrap_or("");
             ensure!(path == "/beacon.js" || kept.contains("no-store"), "{method} {path}: cache-control: {kept}");
         }
     }
-    // The script names no host: it talks to where it came from.
+    // The script contains no host: it sends beacons to the host that served it.
     let script = connection.send("GET", "/beacon.js", &[], "").await?;
     let script = String::from_utf8_lossy(&script.body).into_owned();
     ensure!(!script.contains("//"), "{script}");
-    // The report's page asks nobody else for anything, and its policy forbids it.
+    // The report's page loads nothing from other hosts, and its policy forbids it.
     let page = connection.send("GET", "/projects/docs/2026-01", &[], "").await?;
     let policy =
         page.headers.get("content-security-policy").and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();

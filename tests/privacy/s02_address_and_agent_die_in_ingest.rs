@@ -1,5 +1,5 @@
-//! Statement 2: canaries. Readers of known address and agent are let loose on the whole pipeline, on everything that can go wrong with a
-//! beacon, and then every byte that was written anywhere is searched for them.
+//! Statement 2: canaries. Readers of known IP address and agent use the whole pipeline, with every possible fault of a beacon. Then every byte that
+//! was written anywhere is searched for them.
 
 use crate::scan::Needles;
 use anyhow::{Context, Result, ensure};
@@ -12,16 +12,16 @@ use harness::service::eventually;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// Of the ranges for documentation (RFC 5737, RFC 3849), so that nobody has them.
+/// From the ranges for documentation (RFC 5737, RFC 3849), so that they are assigned to no one.
 const V4: &str = "203.0.113.";
 const V6: &str = "2001:db8:5eed:cafe";
 
-/// What is sought, and what must be found: that shows that the search looks in the right places.
+/// What is searched for, and what must be found, which proves that the search covers the right places.
 struct Canaries {
     agent: String,
-    /// A page of theirs, which is no secret.
+    /// A page of the canaries, which is not secret.
     page: String,
-    /// The id of a view as a page sends it: it might be a user's number.
+    /// The id of a view as sent by a page: it might be a user's number.
     id: u64,
     sought: Needles,
     expected: Needles,
@@ -48,7 +48,7 @@ impl Canaries {
             };
             hash("a hash of an address", blake3::hash(address.as_bytes()));
             hash("a hash of an address's bytes", blake3::hash(&octets));
-            // The very hash of which the coordinate is taken (`ingest/src/visitor.rs`).
+            // The hash from which the coordinate is taken (`ingest/src/visitor.rs`).
             let mut input = vec![1];
             for part in [&b"docs"[..], &octets, agent.as_bytes()] {
                 input.extend((part.len() as u32).to_le_bytes());
@@ -82,7 +82,7 @@ impl Canaries {
     }
 }
 
-/// One request of a canary's; all that is answered is kept.
+/// One request of a canary; the whole response is stored.
 async fn send(
     address: std::net::SocketAddr,
     canaries: &Canaries,
@@ -96,14 +96,14 @@ async fn send(
     let headers: Vec<(&str, &str)> =
         reader.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
     let mut connection = Connection::open(address).await?;
-    // An endpoint that panics, or does not want the rest of a body, may close the connection.
+    // An endpoint that panics, or does not read the rest of a body, may close the connection.
     let Ok(answer) = connection.send(method, path, &headers, body).await else { return Ok(0) };
     answers.extend(format!("{:?}", answer.headers).into_bytes());
     answers.extend(&answer.body);
     Ok(answer.status.as_u16())
 }
 
-/// Everything that a beacon can be: counted, refused for each reason, cut off, opted out, and a panic of the endpoint's.
+/// Every kind of beacon: counted, refused for each reason, incomplete, opted out, and one that makes the endpoint panic.
 async fn all_kinds(ingest: &Role, canaries: &Canaries, answers: &mut Vec<u8>) -> Result<()> {
     let post = ("POST", "/v1/pageview");
     let page = |path: &str| format!(r#"{{"project":"docs","url":"https://docs.example{path}"}}"#).into_bytes();
@@ -169,7 +169,7 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
 
     let mut answers = Vec::new();
     all_kinds(&ingest, &canaries, &mut answers).await?;
-    // And through the spill.
+    // The same through the spill.
     broker.kill().await?;
     for number in 100..140 {
         let body = format!(r#"{{"project":"docs","url":"https://docs.example{}"}}"#, canaries.page);
@@ -205,7 +205,7 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     }
     println!("2: {} forms of address, prefix, agent and hashes in none of them", canaries.sought.len());
 
-    // The search would find a leak: one address in one line of a log, and one in a row.
+    // The search would find a leak: an IP address in a line of a log, and a user agent in a row.
     let log = deployment.path().join("ingest.log");
     let mut text = std::fs::read_to_string(&log)?;
     writeln!(text, "a beacon came from {V4}7")?;
@@ -224,8 +224,8 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     broker.stop().await
 }
 
-/// What is found in records as they are read, in tables as ClickHouse unpacks them, in every file of all data directories and logs, and
-/// in all answers.
+/// What is found in records as stored, in tables as ClickHouse decompresses them, in every file of all data directories and logs, and in all
+/// responses.
 async fn everything(
     needles: &Needles,
     deployment: &Deployment,

@@ -36,14 +36,14 @@ const FIELDS: [(u32, &str); 22] = [
     (22, "version_meant"),
 ];
 
-/// Of a tally of refused beacons; `docs/privacy.md` has them too.
+/// Fields of a tally of refused beacons, from `docs/privacy.md`.
 const OF_TALLIES: [(u32, &str); 6] = [(1, "project"), (2, "hour"), (3, "reason"), (4, "count"), (5, "id"), (6, "host")];
 
-/// Of a tally of views counted without a fact.
+/// Fields of a tally of views counted without a fact.
 const OF_DROPPED_FACTS: [(u32, &str); 6] =
     [(1, "project"), (2, "hour"), (3, "fact"), (4, "cause"), (5, "count"), (6, "id")];
 
-/// Of a tally of pages reported missing.
+/// Fields of a tally of pages reported missing.
 const OF_REPORTED_MISSING: [(u32, &str); 5] = [(1, "project"), (2, "hour"), (3, "path"), (4, "count"), (5, "id")];
 
 fn declares(message: &str, fields: &[(u32, &str)]) -> Result<()> {
@@ -82,7 +82,7 @@ fn any_other_field_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// The host of refused beacons is a site's name, of a known project, where it is why: no address of a network gets in.
+/// The host of refused beacons is a site's name, of a known project, if it is the reason: no IP address gets in.
 #[test]
 fn a_tally_names_sites_only() -> Result<()> {
     let tally = |project: &str, reason: RejectionReason, host: &str| {
@@ -107,7 +107,7 @@ fn a_tally_names_sites_only() -> Result<()> {
     Ok(())
 }
 
-/// What an endpoint writes is read back field by field; its hour is the present one.
+/// Decodes the endpoint's records field by field; their hour is the current one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_endpoint_writes_is_of_these_fields() -> Result<()> {
     let bootstrap = kafka::shared().await?;

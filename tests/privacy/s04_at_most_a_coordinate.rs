@@ -1,4 +1,4 @@
-//! Statement 4: the most identifying thing outside the endpoint is a coordinate, about 16 bits; no table has a state that keeps hashes.
+//! Statement 4: the most identifying data outside the endpoint is a coordinate, about 16 bits; no table stores hashes.
 
 use crate::readers::{Keys, read};
 use anyhow::{Result, ensure};
@@ -17,12 +17,12 @@ fn a_coordinate_has_sixteen_bits_and_a_sketch_nothing_else() -> Result<()> {
         *seen.entry(coordinate.packed()).or_default() += 1;
         sketch.insert(coordinate);
     }
-    // Shannon's entropy of what was seen: 14 bits of register, and 2 of a rank whose chance is halved each time.
+    // Shannon's entropy of the observed coordinates: 14 bits of register, and 2 of a rank whose probability is halved each time.
     let entropy: f64 =
         seen.values().map(|&times| f64::from(times) / f64::from(count)).map(|share| -share * share.log2()).sum();
     println!("4: n = {count}, {} different coordinates, {entropy:.2} bits", seen.len());
     ensure!(entropy <= 16.0, "{entropy} bits");
-    // A stored sketch decodes to coordinates, and they make the same bytes again: there is no room for anything else.
+    // A stored sketch decodes to coordinates, which encode to the same bytes again: it contains nothing else.
     let bytes = sketch.encode();
     let decoded = VisitorSketch::decode(&bytes)?;
     let mut again = VisitorSketch::new();

@@ -1,4 +1,4 @@
-//! Statement 5: what a reader leaves in one project, on one page, in one scope or one period says nothing of the others.
+//! Statement 5: a reader's data in one project, on one page, in one scope or one period reveal nothing about the others.
 
 use crate::readers::{CHANCE, Keys, read};
 use anyhow::{Result, ensure};
@@ -48,7 +48,7 @@ fn coordinates_collide_no_more_often_than_by_chance() -> Result<()> {
         println!("5: n = {TRIALS}, {name}: {alike} alike, {expected:.1} expected by chance, {off:+.1} σ");
         ensure!(off.abs() <= 3.0, "{name}: {alike} alike, {expected:.1} ± {sigma:.1} expected");
     }
-    // The same reader in the same place is the same, or nobody would be counted right.
+    // The same reader in the same place has the same coordinates; otherwise counts would be wrong.
     ensure!(read(&january, "alpha", "/", 7) == read(&january, "alpha", "/", 7), "a reader is not found again");
     Ok(())
 }

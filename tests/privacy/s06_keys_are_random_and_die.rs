@@ -1,4 +1,4 @@
-//! Statement 6: a key is random, lives for its period, and leaves neither in memory nor on disk.
+//! Statement 6: a key is random, lives for its period, and then remains neither in memory nor on disk.
 
 use crate::scan::Needles;
 use anyhow::{Context, Result, ensure};
@@ -49,7 +49,7 @@ async fn at_the_periods_end_the_old_key_is_gone_from_memory_and_disk() -> Result
     let (now_in_use, key) = key_of(&path)?;
     ensure!(now_in_use == january && key == old, "views were counted with January's key");
     let old_needles = Needles::new(&[], &[("January's key", &old)])?;
-    // The same once more, so that it ends before the month does: on this machine it took so long.
+    // The first run showed how long this takes on this machine; the same again must end before the month does.
     service.stop().await?;
     let margin = chrono::Duration::from_std(3 * began.elapsed())? + chrono::Duration::seconds(5);
     let before_end = (END.parse::<chrono::DateTime<chrono::Utc>>()? - margin).to_rfc3339();
@@ -78,9 +78,9 @@ async fn at_the_periods_end_the_old_key_is_gone_from_memory_and_disk() -> Result
     let (on_disk, bytes) = old_needles.found_below(&service.data())?;
     ensure!(on_disk.is_empty(), "on disk: {on_disk:?}");
     println!("6: the old key is in none of {bytes} bytes below the data directory");
-    // Another user's tools cannot look at all: statement 14.
+    // Another user's tools cannot read the memory at all: statement 14.
     if may_look {
-        // The step itself may be under way in this very moment.
+        // The step may be in progress at this moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (in_memory, bytes) = old_needles.found_in_memory(pid)?;
         ensure!(in_memory.is_empty(), "in memory: {in_memory:?}");
@@ -105,7 +105,7 @@ async fn keys_are_random_and_shared_only_by_import() -> Result<()> {
     };
     for node in 0..20 {
         let data = format!("node{node}");
-        // The same configuration on the same day: what differs is the system's randomness.
+        // The same configuration on the same day: only the system's randomness differs.
         let (ok, told) = run(&["keys", "init"], &data).await?;
         ensure!(ok, "{told}");
         let (_, key) = key_of(&directory.path().join(&data).join("keys/visitor.key"))?;
@@ -136,7 +136,7 @@ async fn output_of(command: &mut tokio::process::Command) -> Result<(bool, Strin
     Ok((output.status.success(), String::from_utf8_lossy(&told).into_owned()))
 }
 
-/// Two endpoints of one cluster with different keys would count a visitor twice. They say so.
+/// Two endpoints of one cluster with different keys would count a visitor twice. They report it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_another_key_is_noticed() -> Result<()> {
     let bootstrap = kafka::shared().await?;

@@ -1,15 +1,15 @@
-//! Statement 7: whoever has a stored sketch and the next period's key cannot tell a former reader from a stranger.
+//! Statement 7: a stored sketch and the next period's key cannot distinguish a former reader from a stranger.
 
 use crate::readers::{Keys, read};
 use anyhow::{Result, ensure};
 use ingest::keys::PeriodKey;
 use schemas::VisitorSketch;
 
-/// Small audiences, in which it is hardest to hide, one after another.
+/// Small audiences, one after another: it is hardest to hide in them.
 const AUDIENCE: u32 = 500;
 const AUDIENCES: u32 = 200;
 
-/// How many of these readers the sketch may have seen: their register holds their rank or a higher one.
+/// How many of these readers the sketch may have counted: their register has their rank or a higher one.
 fn hits(registers: &[u8], key: &PeriodKey, project: &str, readers: std::ops::Range<u32>) -> u32 {
     let hit = |&reader: &u32| {
         let coordinate = read(key, project, "/", reader).site;
@@ -39,7 +39,7 @@ fn a_former_reader_is_hit_as_often_as_a_stranger() -> Result<()> {
         never += hits(&registers, &february, &project, strangers.clone());
     }
     let asked = f64::from(AUDIENCE * AUDIENCES);
-    // That is not promised, and shows that the question is the right one.
+    // This is not promised, and shows that the test itself works.
     ensure!(f64::from(with_living_key) == asked, "the living key finds {with_living_key} of {asked} readers");
     let rate = f64::from(former + never) / (2.0 * asked);
     let sigma = (2.0 * asked * rate * (1.0 - rate)).sqrt();

@@ -1,4 +1,4 @@
-//! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
+//! Statement 8: when a month is closed, its figures stay the same and its sketches are physically removed.
 
 use crate::records::{not_found, view};
 use crate::traffic::{examples_run, sql_says_the_same};
@@ -27,7 +27,7 @@ async fn reports(query: &Role) -> Result<Vec<Value>> {
     Ok(reports)
 }
 
-/// What a close may change in a report: that it says so.
+/// The one thing that a close may change in a report: it states that the month is closed.
 fn as_if_open(mut report: Value) -> Result<Value> {
     ensure!(report["period"]["closed"] == true, "{}", report["period"]);
     ensure!(report["period"]["closes_after"].is_null(), "{}", report["period"]);
@@ -57,7 +57,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let mut query = deployment.query("query", &["--clock-start", OPEN])?;
     query.start(&[]).await?;
     for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"] {
-        // Replaced parts stay for eight minutes otherwise, ClickHouse's default.
+        // Otherwise replaced parts remain for eight minutes, ClickHouse's default.
         let sql = format!("ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 1");
         deployment.client().query(&sql).execute().await?;
     }
@@ -91,18 +91,18 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
         ensure!(gone["path"] == "/gone.html" && led("blog.example") && led(":internal") && led(""), "{gone}");
     }
 
-    // Whoever looks whether a month is due also brings the numbers for SQL up to date; the aggregator does so every few minutes.
+    // `close` also updates the visitor estimates for SQL; the aggregator does so every few minutes.
     deployment.done(&["close", "--clock-start", OPEN]).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &before).await?;
     examples_run(&deployment, PROJECTS[0]).await?;
 
-    // Too early is told, and changes nothing.
+    // A close that is too early is refused, and changes nothing.
     let early = deployment.run(&["close", "--month", MONTH, "--clock-start", "2026-10-03T23:00:00Z"]).await?;
     let told = String::from_utf8_lossy(&early.stderr).into_owned();
     ensure!(!early.status.success() && told.contains("2026-10-04T00:00:00"), "{told}");
 
-    // Closed by three at once, of which one is killed on its way.
-    // The aggregator's clock has not reached the time at which the month is due, so it has noted no ends to wait for.
+    // Three concurrent closes, one of which is killed. The aggregator's clock has not reached the time at which the month is due, so it has recorded
+    // no ends to wait for.
     let close = ["close", "--force", "--month", MONTH, "--clock-start", DUE];
     let mut killed = harness::process::Process::new(
         "a close",
@@ -141,13 +141,13 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     for table in ["site_hourly", "page_daily"] {
         ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
     }
-    // Open windows keep their rows; those of ended ones are in the figures.
+    // Open windows keep their rows; rows of closed windows are in the figures.
     let left = count(&deployment, "site_hourly").await?;
     let led = count(&deployment, "not_found_daily").await?;
     ensure!(led < led_before / 2, "{led} of {led_before} rows of who led to pages not found are left");
     ensure!(left < views / 2, "{left} rows are left");
 
-    // What an aggregator that is killed folds again is not counted again, and is emptied again.
+    // Records that a killed aggregator folds again are not counted twice, and their sketches are removed again.
     aggregate.process.kill().await?;
     aggregate.start(&[]).await?;
     let late: Vec<_> = (10_000..10_120).map(record).collect();
@@ -166,7 +166,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     }
     ensure!(late_views == more && more > 100, "{more} more views, {late_views} said to be late");
 
-    // As if somebody had closed it just now: whoever finds that leaves the rows to those who read them, for a while.
+    // As if another process had closed it just now: `close` then leaves the rows to running queries for a while.
     let client = deployment.client();
     let winner: u64 =
         client.query("SELECT run FROM month_close FINAL ORDER BY finished, run LIMIT 1").fetch_one().await?;
@@ -185,7 +185,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     }
     ensure!(reports(&query).await? == later, "sweeping changes no report");
 
-    // On the disk as well: the parts that had sketches are gone.
+    // Also on the disk: the parts with sketches are removed.
     eventually("old parts to be removed", async || {
         deployment.done(&close).await?;
         let sql = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active \

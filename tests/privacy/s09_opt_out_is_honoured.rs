@@ -1,5 +1,5 @@
-//! Statement 9: whoever does not want to be counted is not, and nothing is written. (That the script sends nothing is in the browser's story,
-//! `tests/stories/browser.rs`, and `tests/stories/beacon_script.rs`.)
+//! Statement 9: readers who opt out are not counted, and nothing is written. (The browser's story, `tests/stories/browser.rs`, and
+//! `tests/stories/beacon_script.rs` show that the script sends nothing.)
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -30,7 +30,7 @@ async fn the_endpoint_answers_204_and_writes_nothing() -> Result<()> {
     // The tally of refusals is written every second.
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     ensure!(std::fs::read(service.data().join("journal.redb"))? == journal, "the journal has changed");
-    // And the same beacon without the wish is counted.
+    // The same beacon without the opt-out is counted.
     let headers = [("sec-gpc", "0"), ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0")];
     ensure!(connection.send("POST", "/v1/pageview", &headers, body).await?.status == 202, "accepted");
     service.counted("docs", "2026-01", 1).await?;

@@ -1,5 +1,5 @@
-//! Statement 10: what is told of a page view is coarse. URLs, agents and referrers with everything in them that names somebody go in;
-//! what comes out is listed here, and nothing else.
+//! Statement 10: the stored facts of a page view are coarse. The input is URLs, agents and referrers with every kind of identifying text; the output
+//! is listed here, and there is nothing else.
 
 use crate::scan::Needles;
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use harness::service::Service;
 const AGENT: &str = "Mozilla/5.0 (Linux; Android 14; Pixel 8a Build/UD1A.230805.019) AppleWebKit/537.36 (KHTML, like Gecko) \
                      Chrome/131.7.6778.135 Mobile Safari/537.36";
 
-/// (path and query as the reader had them, path as it is stored)
+/// (path and query as sent, path as stored)
 const PAGES: [(&str, &str); 13] = [
     ("/guide?utm_id=geheim-1&email=geheim-2%40example.org#geheim-3", "/guide"),
     ("/u/geheim-4%40example.org/", "/u/:email/"),
@@ -33,7 +33,7 @@ async fn what_names_somebody_is_cut_and_masked() -> Result<()> {
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
     let mut connection = Connection::open(service.address()).await?;
     let headers = [("user-agent", AGENT), ("x-country", "NL"), ("x-forwarded-for", "203.0.113.9")];
-    // Twelve times each: what is counted less often is a small cell, and not told anyway.
+    // Twelve times each: values that are counted less often are below the threshold, and suppressed anyway.
     for _ in 0..12 {
         for (page, _) in PAGES {
             let body = serde_json::json!({
@@ -65,7 +65,7 @@ async fn what_names_somebody_is_cut_and_masked() -> Result<()> {
         let items = report["breakdowns"][dimension].as_array().context("a breakdown")?;
         ensure!(items.len() == 1 && items[0]["value"] == value, "{dimension}: {items:?}");
     }
-    // Nothing of the rest is on disk either: not in the journal, not in ClickHouse's files or tables.
+    // The removed parts are not on disk either: not in the journal, not in ClickHouse's files or tables.
     let sought = Needles::new(
         &[("a secret", "geheim"), ("a version", "131.7.6778"), ("a device", "Pixel 8a"), ("an id", "3f2504e0")],
         &[],
@@ -77,7 +77,7 @@ async fn what_names_somebody_is_cut_and_masked() -> Result<()> {
     Ok(())
 }
 
-/// What a project knows of its own paths: it masks more, keeps what only looks like an id, and tells pages apart by a parameter.
+/// A project's path rules: it masks more, stores segments that only look like an id, and distinguishes pages by a parameter.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_has_rules_of_its_own() -> Result<()> {
     let service = Service::started(&["--clock-start", "2026-01-15T10:00:00Z"], &[("docs", "docs.example")]).await?;
@@ -98,7 +98,7 @@ async fn a_project_has_rules_of_its_own() -> Result<()> {
     ensure!(ok && told.contains("mask: /users/* → /users/*, /orders/*"), "{told}");
     let (ok, told) = rules(&["--remove-mask", "/orders/*"]).await?;
     ensure!(ok && told.contains("mask: /users/*, /orders/* → /users/*"), "{told}");
-    // Without options the rules are printed, and stay.
+    // Without options the rules are printed, and do not change.
     for _ in 0..2 {
         let (ok, told) = rules(&[]).await?;
         let expected = "mask: /users/*\nkeep: /c/*\nquery-parameter: page\ntrailing-slash: keep\nhtml: strip\n";

@@ -1,5 +1,5 @@
-//! Statements 11 and 12: no figure below the floor in any output, and none that comes out by subtraction. (That no adversary recovers a folded
-//! cell from any reports is shown for all small worlds in `query/src/small_cells/tests.rs`.)
+//! Statements 11 and 12: no figure is below the threshold in any output, and none can be derived by subtraction. (`query/src/small_cells/tests.rs`
+//! shows for all small worlds that no adversary recovers a suppressed cell from any reports.)
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const MONTH: &str = "2026-01";
 
-/// Whether no value of a breakdown is below the floor, but the whole dimension.
+/// Whether no value of a breakdown is below the threshold, except when the whole dimension is.
 fn folded(report: &Value, floor: u64) -> Result<()> {
     for (dimension, items) in report["breakdowns"].as_object().context("breakdowns")? {
         let items = items.as_array().context("items")?;
@@ -35,7 +35,7 @@ async fn nothing_below_the_floor_is_told() -> Result<()> {
         ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1", "--country-header", "x-country"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;
     let mut connection = Connection::open(service.address()).await?;
-    // Countries by a steep law: a few large ones and many of a handful.
+    // Countries with a steep distribution: a few large ones and many small ones.
     let countries = ["NL", "DE", "FR", "JP", "BR", "KE", "NZ", "IS", "BT"];
     let views = 400u64;
     for number in 0..views {
@@ -57,7 +57,7 @@ async fn nothing_below_the_floor_is_told() -> Result<()> {
     ensure!(listed.len() >= 3 && listed.iter().any(|item| item["rest"] == true), "{listed:?}");
     let sum: u64 = listed.iter().filter_map(|item| item["views"].as_u64()).sum();
     ensure!(sum == views, "what is folded is still counted: {sum}");
-    // Whatever else may be asked for, and however often: other lengths, other statuses, the page itself.
+    // Other requests, however often: other lengths, other statuses, the page itself.
     for query in ["pages_limit=1", "pages_limit=3", "pages_status=404", "pages_status=200&pages_limit=2"] {
         let path = format!("/v1/projects/docs/reports/{MONTH}?{query}");
         let other = http::get(service.address(), &path).await?.json()?;
@@ -73,7 +73,7 @@ async fn nothing_below_the_floor_is_told() -> Result<()> {
     for hidden in countries.iter().filter(|country| !listed.iter().any(|item| item["value"] == ***country)) {
         ensure!(!page.contains(&format!("<bdi>{hidden}</bdi>")), "{hidden} is on the page");
     }
-    // A floor below three is refused.
+    // A threshold below three is refused.
     let told = tokio::process::Command::new(harness::service::binary()?)
         .args(["config", "--small-cell-floor", "2"])
         .output()

@@ -1,12 +1,12 @@
-//! Statements 11 and 18: what every text says of the threshold is what holds. It counts views, not readers; its number is that of the
-//! settings; figures that have none are named, and so is what is not promised.
+//! Statements 11 and 18: every text describes the threshold correctly. It counts views, not readers; its number is that of the settings; figures
+//! without a threshold are named, and so are the limits of the promise.
 
 use anyhow::{Context, Result, ensure};
 use harness::http;
 use harness::service::Service;
 use std::path::Path;
 
-/// Phrases that claim more than a threshold of views holds.
+/// Phrases that claim more than a threshold of views guarantees.
 const TOO_MUCH: [&str; 7] = [
     "few readers",
     "few people",
@@ -17,7 +17,7 @@ const TOO_MUCH: [&str; 7] = [
     "small enough to be about",
 ];
 
-/// Fails if `text` says of the threshold anything but "fewer than `threshold` views", or never says that.
+/// Fails if `text` describes the threshold as anything but "fewer than `threshold` views", or does not mention it.
 fn says_views(text: &str, threshold: u64) -> Result<()> {
     let text = text.replace('*', "");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -95,7 +95,7 @@ async fn the_service_says_views_and_its_own_setting() -> Result<()> {
 
     let page = connection.send("GET", "/projects/docs/2026-01", &[("accept", "text/html")], "").await?;
     let privacy = connection.send("GET", "/privacy", &[("accept", "text/html")], "").await?;
-    // A mail is made of these two.
+    // A mail consists of these two.
     let report = async |format| {
         service.done(&["report", "docs", "2026-01", "--format", format, "--small-cell-floor", "7"]).await
     };

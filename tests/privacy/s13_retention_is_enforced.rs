@@ -1,4 +1,4 @@
-//! Statement 13: figures are deleted by TTL when their time is over; an erased project is gone at once.
+//! Statement 13: figures are deleted by TTL after their time; an erased project is removed immediately.
 
 use crate::records::view;
 use anyhow::{Result, ensure};
@@ -19,7 +19,7 @@ const TABLES: [&str; 10] = [
     "delivery",
     "ledger",
 ];
-/// Tables whose rule is looked at.
+/// Tables whose TTL is checked.
 const RULED: [&str; 15] = [
     "delivery",
     "site_hourly",
@@ -50,7 +50,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     query.start(&[]).await?;
     let client = deployment.client();
 
-    // The rule is in the tables, as configured.
+    // The tables have the configured TTL.
     eventually("the tables' TTL", async || {
         for table in RULED {
             let sql = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";
@@ -66,7 +66,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     let back = |months: usize| (0..months).fold(month, |month: Month, _| month.previous()).first_hour().0 + 30;
     let records: Vec<_> = (0..900)
         .map(|index| {
-            // Of this month, of the last one that is kept, and of the first one that is not.
+            // Of this month, of the oldest one that is retained, and of the newest one that is not.
             let hour = [now.0, back(13), back(14)][(index % 3) as usize];
             view(index, if index % 2 == 0 { "kept" } else { "erased" }, hour)
         })
@@ -84,7 +84,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     for (table, time) in
         [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_daily", "day"), ("not_found_daily", "day")]
     {
-        // ClickHouse removes expired rows when it merges; here it is asked to.
+        // ClickHouse removes expired rows when it merges; this forces a merge.
         client.query(&format!("OPTIMIZE TABLE {table} FINAL")).execute().await?;
         let found = months(table, time).await?;
         ensure!(!found.contains(&number(back(14))), "{table}: {found:?}");
@@ -92,7 +92,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
     }
 
     let report = format!("/v1/projects/erased/reports/{month}");
-    // An administrator asks: to others an erased project is like one that is not theirs.
+    // With an administrator's token: for others an erased project is indistinguishable from one without access.
     let admin = deployment.done(&["token", "create", "--admin"]).await?.trim().to_owned();
     eventually("the report that there is before", async || {
         let answer = http::get_as(query.address, &report, &admin).await?;
@@ -106,7 +106,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
                assumeNotNull((SELECT count() FROM monthly_traffic WHERE project = 'erased'))";
     let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
     ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
-    // Who got its reports is no figure, but names somebody.
+    // The recipient of a report is not a figure, but identifies a person.
     let sent = "INSERT INTO delivery (project, month, recipient, sent) \
                 SELECT 'erased', toStartOfMonth(today()), 'reader@example.org', now('UTC')";
     client.query(sent).execute().await?;
@@ -119,7 +119,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
         Ok(())
     })
     .await?;
-    // More of it comes out of the log, and is removed again.
+    // More of its records come from the log, and are removed again.
     let more: Vec<_> = (1_000..1_050).map(|index| view(index, "erased", now.0)).collect();
     kafka::produce(&bootstrap, &deployment.topic, 0, &more).await?;
     deployment.audit(60).await?;

@@ -1,4 +1,4 @@
-//! Statement 14: no core dump, no look into the process, and a panic that tells nothing of the reader.
+//! Statement 14: no core dump, no access to the process's memory, and a panic message without a reader's data.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
@@ -13,7 +13,7 @@ async fn a_panic_prints_no_values_and_the_process_cannot_be_dumped() -> Result<(
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("a limit")?;
     ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
-    // A process that is not dumpable belongs to root in /proc, whoever runs it (proc(5)); only root may read its memory.
+    // A process that is not dumpable belongs to root in /proc, whichever user runs it (proc(5)); only root may read its memory.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let as_root = status.lines().any(|line| line.starts_with("Uid:\t0"));
     let readable = std::fs::read(format!("/proc/{pid}/environ")).is_ok();

@@ -1,4 +1,5 @@
-//! Statement 15: with the key secret, so many forged beacons raise an estimate by about so many, and nobody chooses a register or rank.
+//! Statement 15: while the key is secret, a number of forged beacons raises an estimate by about that number, and a forger cannot choose a register
+//! or rank.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -18,7 +19,7 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
         let agent = format!("Mozilla/5.0 (X11; Linux x86_64; rv:{number}.0) Gecko/20100101 Firefox/{number}.0");
         let from = format!("198.51.{}.{}", number / 250, number % 250);
         let headers = [("user-agent", agent.as_str()), ("x-forwarded-for", from.as_str())];
-        // A caller may say what they like of coordinates: nothing of it is read.
+        // A client may send any coordinates: they are ignored.
         let body = format!(
             r#"{{"project":"forged","url":"https://forged.example/","site_coordinate":{},"register":7,"rank":51}}"#,
             (number << 6) | 51
@@ -36,10 +37,10 @@ async fn forged_beacons_count_as_what_they_are() -> Result<()> {
     let (estimate, error) =
         (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
     println!("15: {forged} forged visitors, estimated {estimate} ± {:.0}", estimate * error);
-    // Five deviations: the key is the service's own, another one in each run, and chance is off by that once in two million.
+    // Five deviations: the service's key differs in each run, and chance exceeds that once in two million runs.
     ensure!((estimate - f64::from(forged)).abs() <= 5.0 * error * f64::from(forged), "{visitors}");
     one_network(&service, &mut connection).await?;
-    // One forger with one address and one agent is one visitor, however often.
+    // A forger with one IP address and one agent is one visitor, however many beacons it sends.
     for _ in 0..300 {
         let headers = [
             ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),

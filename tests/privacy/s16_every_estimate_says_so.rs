@@ -1,4 +1,4 @@
-//! Statement 16: an estimate comes with its error, and says what it counts.
+//! Statement 16: an estimate is reported with its error and with what it counts.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};

@@ -1,4 +1,4 @@
-//! Statement 18, and that `GET /privacy` says what is so: from the running configuration, with what is not promised.
+//! Statement 18, and that `GET /privacy` is correct: it follows the running configuration, and includes what is not promised.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -56,7 +56,7 @@ async fn the_running_service_tells_its_own_settings() -> Result<()> {
     Ok(())
 }
 
-/// The document names a test for each statement, and every test that it names is there.
+/// The document names a test for each statement, and every test that it names exists.
 #[test]
 fn the_document_names_a_test_for_every_statement() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -1,4 +1,4 @@
-//! Looks for what must not be there: in files, in the memory of processes, in every table, in every form it could have.
+//! Searches for data that must not exist: in files, in the memory of processes, in every table, in every encoding.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -8,10 +8,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Bytes looked at together; what lies across two pieces is seen in both.
+/// Bytes searched in one piece; pieces overlap, so a match across two pieces is found.
 const PIECE: usize = 8 << 20;
 
-/// Something sought, in all its forms.
+/// A searched value, in all its encodings.
 pub struct Needles {
     forms: Vec<(String, Vec<u8>)>,
     finder: aho_corasick::AhoCorasick,
@@ -24,7 +24,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Every way to write these bytes: as they are, as hexadecimal digits, in base64 (wherever they begin in a longer text), percent-encoded.
+/// Every encoding of these bytes: unchanged, as hexadecimal digits, in base64 (at any offset in a longer text), percent-encoded.
 fn forms_of(name: &str, bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut forms = vec![
         (format!("{name}, as it is"), bytes.to_vec()),
@@ -48,7 +48,7 @@ fn forms_of(name: &str, bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 impl Needles {
-    /// `texts` are sought regardless of case; `bytes` as they are and encoded. Each has a name for what is told.
+    /// Searches for `texts` regardless of case, and for `bytes` unchanged and encoded. Each has a name for the report.
     pub fn new(texts: &[(&str, &str)], bytes: &[(&str, &[u8])]) -> Result<Self> {
         let mut forms = Vec::new();
         for (name, text) in texts {
@@ -68,12 +68,12 @@ impl Needles {
         Ok(Needles { forms, finder })
     }
 
-    /// How many forms are sought.
+    /// The number of searched encodings.
     pub fn len(&self) -> usize {
         self.forms.len()
     }
 
-    /// The names of what is in these bytes.
+    /// The names of the matches in these bytes.
     pub fn found_in(&self, bytes: &[u8]) -> BTreeSet<String> {
         self.finder.find_overlapping_iter(bytes).map(|found| self.forms[found.pattern().as_usize()].0.clone()).collect()
     }
@@ -82,7 +82,7 @@ impl Needles {
         self.forms.iter().map(|(_, form)| form.len()).max().unwrap_or(0)
     }
 
-    /// What is in a file, and how many bytes that is.
+    /// The matches in a file, and its number of bytes.
     fn found_in_file(&self, path: &Path) -> Result<(BTreeSet<String>, u64)> {
         let mut file = File::open(path)?;
         let (mut piece, mut kept, mut all, mut found) = (vec![0; PIECE], 0, 0, BTreeSet::new());
@@ -99,12 +99,12 @@ impl Needles {
         }
     }
 
-    /// What is in any file below a directory: (file, name). Returns the bytes looked at, too.
+    /// The matches in all files below a directory: (file, name). Also returns the number of searched bytes.
     pub fn found_below(&self, directory: &Path) -> Result<(Vec<String>, u64)> {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut waiting = vec![directory.to_owned()];
         while let Some(directory) = waiting.pop() {
-            // What goes away meanwhile is gone.
+            // Entries that disappear during the search are ignored.
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
             for entry in entries.flatten() {
                 let Ok(kind) = entry.file_type() else { continue };
@@ -127,7 +127,7 @@ impl Needles {
         Ok((found, bytes))
     }
 
-    /// What is in a process's memory, and how many bytes that is. Only root may look into a process that is not dumpable.
+    /// The matches in a process's memory, and its number of bytes. Only root may read the memory of a process that is not dumpable.
     pub fn found_in_memory(&self, pid: u32) -> Result<(BTreeSet<String>, u64)> {
         let maps = BufReader::new(File::open(format!("/proc/{pid}/maps"))?);
         let memory = File::open(format!("/proc/{pid}/mem")).context("the memory cannot be read")?;
@@ -136,7 +136,7 @@ impl Needles {
         for line in maps.lines() {
             let line = line?;
             let (range, rest) = line.split_once(' ').context("a line of maps")?;
-            // What was only mapped from a file is not of this process's making; the kernel's own pages cannot be read.
+            // Only writable mappings are searched: others are mapped from files, or are the kernel's pages, which cannot be read.
             if !rest.starts_with("rw") {
                 continue;
             }
@@ -155,7 +155,7 @@ impl Needles {
         Ok((found, bytes))
     }
 
-    /// What is in any table of a ClickHouse, its own logs included, as ClickHouse unpacks it. Returns the tables looked at, too.
+    /// The matches in all tables of a ClickHouse, its logs included, as ClickHouse decompresses them. Also returns the number of searched tables.
     pub async fn found_in_tables(&self, client: &clickhouse::Client) -> Result<(Vec<String>, usize)> {
         let _ = client.query("SYSTEM FLUSH LOGS").execute().await;
         let sql = "SELECT concat('`', database, '`.`', name, '`') FROM system.tables \
@@ -166,7 +166,7 @@ impl Needles {
             let mut rows = client.query(&format!("SELECT * FROM {table}")).fetch_bytes("RowBinary")?;
             let (mut kept, mut piece) = (Vec::new(), Vec::new());
             loop {
-                // A table without data on this engine is none to look at.
+                // A table without data on this engine has nothing to search.
                 let Ok(Some(bytes)) = rows.next().await else { break };
                 piece.clear();
                 piece.append(&mut kept);

@@ -1,4 +1,4 @@
-//! What the views for SQL say of projects, against what their reports say.
+//! Compares the views for SQL with the reports of the projects.
 
 use anyhow::{Context, Result, ensure};
 use clickhouse::Row;
@@ -18,7 +18,7 @@ struct Traffic {
     closed: u8,
 }
 
-/// The views for SQL say what the reports say, of the month and of each of its days.
+/// The views for SQL match the reports, for the month and for each of its days.
 pub async fn sql_says_the_same(
     deployment: &Deployment,
     projects: &[&str],
@@ -64,7 +64,7 @@ pub async fn sql_says_the_same(
     Ok(())
 }
 
-/// The examples of `docs/sql.md` are taken by the engine as they are written, and the first has the project's days.
+/// The engine accepts the examples of `docs/sql.md` unchanged, and the first one returns the project's days.
 pub async fn examples_run(deployment: &Deployment, project: &str) -> Result<()> {
     let text = include_str!("../../docs/sql.md");
     let examples: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();

@@ -1,5 +1,5 @@
-//! Attacks from outside on a real process, each with honest readers beside it. Figures are printed. `HEADCOUNT_ABUSE=long` runs
-//! the long forms.
+//! Attacks from outside on a real process, each with honest readers at the same time. Figures are printed. `HEADCOUNT_ABUSE=long` runs the long
+//! forms.
 
 #[path = "abuse/engine.rs"]
 mod engine;
@@ -33,17 +33,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// `short`, or `long` where the long forms were asked for.
+/// `short`, or `long` if the long forms were requested.
 fn form<T>(short: T, long: T) -> T {
     if std::env::var("HEADCOUNT_ABUSE").is_ok_and(|form| form == "long") { long } else { short }
 }
 
-/// One of the loopback IP addresses 127.0.x.y, which the service sees as different clients.
+/// One of the loopback IP addresses 127.0.x.y, which the service counts as different clients.
 fn client(x: u8, y: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, x, y))
 }
 
-/// Connects from `client`, with buffers in the kernel of `buffer` bytes where that is given.
+/// Connects from `client`, with kernel buffers of `buffer` bytes if set.
 async fn connect(client: IpAddr, service: SocketAddr, buffer: Option<u32>) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = buffer {
@@ -55,7 +55,7 @@ async fn connect(client: IpAddr, service: SocketAddr, buffer: Option<u32>) -> Re
     Ok(connected.context("no connection within 10 s")??)
 }
 
-/// Raises the limit of open files of this process and those it starts to `files`, where it is lower.
+/// Raises the limit of open files of this process and its children to `files`, if it is lower.
 fn allow_files(files: u64) -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -75,5 +75,5 @@ fn resident_mib(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Held by stories that measure latencies or memory: one attack at a time.
+/// Held by stories that measure latencies or memory, so that attacks run one after another.
 static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

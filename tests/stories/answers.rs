@@ -1,4 +1,4 @@
-//! What callers of every kind see of answers: lengths, redirects, forms, and notices that a maintainer needs.
+//! Responses as clients of every kind see them: lengths, redirects, forms, and notices that a maintainer needs.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{Answer, Connection};

@@ -1,5 +1,5 @@
-//! Whatever is wrong with a beacon has one named reason, is told to its sender, and is counted as refused: nothing
-//! vanishes silently, nothing sent is repeated, and nothing of it becomes a view.
+//! Every fault of a beacon has one named reason, is reported to its sender, and is counted as refused. Nothing is dropped silently, no sent text is
+//! repeated, and no faulty beacon becomes a view.
 
 #[path = "bad_input/cases.rs"]
 mod cases;
@@ -25,7 +25,7 @@ const PROJECTS: [(&str, &str); 3] = [("docs", "docs.example"), ("one", "shared.e
 /// (project, reason) → refused beacons.
 type Refusals = BTreeMap<(String, String), u64>;
 
-/// The reason as the sender sees it: what depends on the registry is one answer.
+/// The reason in the response: all reasons that depend on the registry have the same one.
 fn answered(reason: &str) -> &str {
     match reason {
         "unknown_project" | "foreign_host" | "ambiguous_project" => NOT_COUNTED_HERE,
@@ -33,7 +33,7 @@ fn answered(reason: &str) -> &str {
     }
 }
 
-/// What every refusal has in common, and what this one must say. A pixel without a page is answered with the image.
+/// Checks the common parts of refusals, and this one's text. A pixel request without a page is answered with the image.
 fn check(name: &str, answer: &Answer, status: u16, reason: &str, field: Option<&str>) -> Result<()> {
     let shown = String::from_utf8_lossy(&answer.body);
     ensure!(answer.status == status, "{name}: {} instead of {status}: {shown}", answer.status);
@@ -90,7 +90,7 @@ async fn ledger(service: &Service) -> Result<LedgerRow> {
     Ok(sum)
 }
 
-/// The refusals of ClickHouse, once they are as many as were sent.
+/// The refusals in ClickHouse, once they are as many as were sent.
 async fn until_refused(service: &Service, sent: &Refusals) -> Result<()> {
     let total: u64 = sent.values().sum();
     eventually(&format!("{total} refusals in ClickHouse"), async || {
@@ -151,7 +151,7 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
         }
     }
 
-    // Docs on two hosts which nobody registered: often enough to be told, were the rarer one not needed to cover the others.
+    // Docs on two unregistered hosts. Both exceed the threshold, but the rarer one is suppressed to protect the others.
     for (host, times) in [("moved.example:8443", 30), ("old.example", 12)] {
         let beacon = format!(r#"{{"project":"docs","url":"https://{host}/welcome.html?q=1"}}"#);
         for _ in 0..times {
@@ -160,7 +160,7 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
             note("docs", "foreign_host");
         }
     }
-    // An address is no site's name: counted without it.
+    // An IP address is not a site's name: the refusal is counted without it.
     let bare = r#"{"project":"docs","url":"http://192.0.2.7/welcome.html"}"#;
     check("an address", &post(&service, &[("user-agent", AGENT)], bare).await?, 404, "foreign_host", Some("url"))?;
     note("docs", "foreign_host");
@@ -182,7 +182,7 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     let before = ledger(&service).await?;
     ensure!(before.rejected_beacons == sent.values().sum::<u64>() && before.accepted == 0, "{before:?}");
 
-    // Who does not want to be counted is neither counted nor refused. The view after them proves that they were over.
+    // A reader who opts out is neither counted nor refused. The later view proves that the earlier requests were finished.
     for (wish, value) in [("sec-gpc", "1"), ("dnt", "1")] {
         for (method, path, body) in [
             ("POST", "/v1/pageview", VIEW),
@@ -202,7 +202,7 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     ensure!((after.seen, after.accepted) == (before.seen + 1, 1), "one record more: {before:?}, then {after:?}");
     until_refused(&service, &sent).await?;
 
-    // A stranger's word about their address makes no crowd.
+    // An IP address in an untrusted client's header does not add visitors.
     views_from_fifty(&service).await?;
     let crowd = service.counted("docs", MONTH, 51).await?;
     ensure!(crowd["totals"]["visitors"]["estimate"] == 1, "one reader: {}", crowd["totals"]);
@@ -243,7 +243,7 @@ async fn a_view_with_an_odd_optional_fact_is_counted_and_the_fact_is_in_the_repo
     Ok(())
 }
 
-/// One view from each of 50 addresses, as a proxy would tell.
+/// One view from each of 50 IP addresses, as a proxy would report them.
 async fn views_from_fifty(service: &Service) -> Result<()> {
     for reader in 1..=50 {
         let from = format!("198.51.100.{reader}");

@@ -1,7 +1,7 @@
-//! The beacon script in a real browser, told as what a reader does and what then reaches the wire.
+//! The beacon script in a real browser: a reader's actions, and the resulting requests.
 //!
-//! The service is a recorder here: these stories are about the client alone. That something is *not* sent is shown by
-//! going on to another page, whose beacon (or, for readers who are not counted, whose loading) comes after.
+//! A recorder replaces the service: these stories are about the client alone. To show that something is *not* sent, a story goes on to another page,
+//! whose beacon comes after (or, for readers who are not counted, whose loading).
 
 #[path = "beacon_script/pages.rs"]
 mod pages;
@@ -202,13 +202,13 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
         {\"prerender\": [{\"urls\": [\"/two.html\", \"/three.html\"], \"eagerness\": \"immediate\"}]}</script>\
         <script>(async function wait() { (await fetch('/go')).ok ? location.href = '/two.html' : setTimeout(wait, 50) })()\
         </script></head><body></body></html>";
-    // It tells when it runs unseen, so that the story knows that it really did.
+    // The page reports that it is prerendering, which proves to the story that it was.
     let prepared = "<script>document.prerendering && fetch('/unseen' + location.pathname)</script></head>";
     let prepared = PLAIN.replace("</head>", prepared);
     let stage =
         Stage::with(|site| site.page("/ahead.html", AHEAD).page("/two.html", &prepared).page("/three.html", &prepared))
             .await?;
-    // Chromium prerenders nothing for a tab that is being watched; this one follows its link when it finds `/go`.
+    // Chromium does not prerender for a tab with a protocol session; this one follows its link when it finds `/go`.
     stage.browser.open_unwatched(&stage.url("/ahead.html")).await?;
     for path in ["/unseen/two.html", "/unseen/three.html"] {
         stage.site.until_asked_for(path).await?;
@@ -300,7 +300,7 @@ async fn a_refusal_is_not_argued_with() -> Result<()> {
     stage.recorder.fail_next(1, Failure::Status(403));
     let page = stage.browser.open(&stage.url("/one.html")).await?;
     stage.views(1).await?;
-    // Longer than any retry would wait, on the page's own clock: leaving sooner would prove nothing.
+    // Longer than any retry would wait, on the page's clock: leaving earlier would prove nothing.
     page.evaluate::<Value>("new Promise(done => setTimeout(done, 3500, null))").await?;
     assert_eq!(stage.views_until_the_end(&page).await?.len(), 1);
     Ok(())
@@ -326,7 +326,7 @@ async fn a_strict_content_security_policy_names_one_host() -> Result<()> {
 
 #[tokio::test]
 async fn a_sandboxed_frame_where_storage_throws_is_counted() -> Result<()> {
-    // The embedding page has another host name than the frame, so the frame is a view of its own.
+    // The embedding page has another host name than the frame, so the frame is a separate view.
     let stage = Stage::new().await?;
     let framed = format!("<iframe sandbox=\"allow-scripts\" src=\"{}\"></iframe>", stage.url("/two.html"));
     stage.site.add_page("/framed.html", &PLAIN.replace("<p>", &framed));

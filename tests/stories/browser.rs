@@ -1,5 +1,4 @@
-//! A real browser on real documentation, and a real service: what a reader did is what the report shows, no more and
-//! no less.
+//! A real browser on real documentation, and a real service: the report shows exactly what a reader did.
 
 use anyhow::{Context, Result, ensure};
 use harness::browser::{Browser, Page, View};
@@ -34,7 +33,7 @@ async fn site(service: &Service, slug: &str) -> Result<RunningSite> {
     site.start().await
 }
 
-/// A step that shows a page, up to the service's answer to its beacon, which must be this.
+/// A step that shows a page, up to the service's response to its beacon, which must have this status.
 async fn step<T>(page: &Page, service: &Service, status: u16, doing: impl Future<Output = Result<T>>) -> Result<T> {
     let mark = page.mark();
     let done = doing.await?;
@@ -70,7 +69,7 @@ fn only(report: &Value, dimension: &str) -> Result<(String, u64)> {
     Ok((items[0]["value"].as_str().unwrap_or("?").to_owned(), items[0]["views"].as_u64().unwrap_or(0)))
 }
 
-/// What every tab of every story must be able to say in the end.
+/// Checks that apply to every tab of every story in the end.
 async fn left_nothing(page: &Page, hosts: &[String]) -> Result<()> {
     for request in page.requests() {
         let own = hosts.iter().any(|host| request.url.starts_with(host.as_str()));
@@ -120,7 +119,7 @@ async fn the_report_shows_what_readers_did() -> Result<()> {
     the_page_of_the_report(&service, &browser).await
 }
 
-/// Twelve pages, each reached by a link on the one before; the last is loaded again; then one that does not exist.
+/// Twelve pages, each reached by a link on the previous one; the last is reloaded; then one that does not exist.
 async fn with_scripts(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
     let page = browser.new_page().await?;
     step(&page, service, 202, page.navigate(&site.url("/index.html?q=secret#top"))).await?;
@@ -149,7 +148,7 @@ async fn with_scripts(service: &Service, browser: &Browser, site: &RunningSite) 
     expected.extend([missing.clone()]);
     ensure!(pages(&report["pages"])? == expected, "{}\nread: {way:?}", report["pages"]);
     ensure!(pages(&report["not_found"])? == Pages::from([missing]), "{}", report["not_found"]);
-    // The index and the missing page were typed; all else was reached from within.
+    // The index and the missing page were typed; all others were reached by links.
     ensure!(report["totals"]["visits"] == 2, "{}", report["totals"]);
     ensure!(report["totals"]["visitors"]["estimate"] == 1, "{}", report["totals"]);
     ensure!(report["totals"]["rejected"] == json!({}), "{}", report["totals"]);
@@ -193,7 +192,7 @@ async fn in_a_single_page_site(service: &Service, browser: &Browser, site: &Runn
     Ok(page)
 }
 
-/// Global Privacy Control, as a browser has it: a header and a property.
+/// Global Privacy Control, as browsers implement it: a header and a property.
 async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
     let page = browser.new_page().await?;
     page.set_headers(&[("Sec-GPC", "1")]).await?;
@@ -205,7 +204,7 @@ async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, s
     ensure!(page.requests().iter().all(|request| request.method != "POST"), "{:?}", page.requests());
     page.disable_scripts().await?;
     step(&page, service, 204, page.navigate(&site.url("/usage/installation.html"))).await?;
-    // One who does not mind comes last: had anything before been counted, it would show.
+    // A reader who is counted comes last: had an earlier one been counted, it would show.
     let sentinel = browser.new_page().await?;
     step(&sentinel, service, 202, sentinel.navigate(&site.url("/index.html"))).await?;
     let report = service.counted("quiet", MONTH, 1).await?;
@@ -223,7 +222,7 @@ async fn the_page_of_the_report(service: &Service, browser: &Browser) -> Result<
         page.navigate(&service.url(&format!("/projects/guide/{MONTH}"))).await?;
         let shown: String = page.evaluate("document.querySelector('p.figure').textContent.trim()").await?;
         ensure!(shown == views, "the page shows {shown:?} views, JSON {views}");
-        // Not innerWidth alone: a telephone zooms out until what is too wide fits.
+        // Not innerWidth alone: a telephone zooms out until wide content fits.
         let needed: u32 = page.evaluate("document.documentElement.scrollWidth").await?;
         let inner: u32 = page.evaluate("innerWidth").await?;
         ensure!(needed <= width && needed <= inner, "{needed} pixels on a screen of {width} ({inner})");

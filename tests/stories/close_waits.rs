@@ -1,4 +1,4 @@
-//! A month that is due while accepted views are not counted: its close waits for them, says so, and their visitors are right after it.
+//! A month is due while accepted views are not counted: its close waits for them and reports that, and their visitors are correct afterwards.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -38,7 +38,7 @@ async fn close(service: &Service, more: &[&str]) -> Result<Output> {
     Ok(tokio::task::spawn_blocking(move || command.output()).await??)
 }
 
-/// A service past the time at which the month was due, whose ClickHouse refuses rows since before most of its views.
+/// A service after the month's due time, whose ClickHouse has refused rows since before most of its views.
 async fn stalled() -> Result<Service> {
     let mut service = Service::new(&["--trusted-proxy", "127.0.0.1", "--client-rate", "0"])?;
     service.start(&["--clock-start", RUNNING]).await?;
@@ -102,7 +102,7 @@ async fn a_forced_close_states_the_loss() -> Result<()> {
     let report = service.counted("docs", MONTH, BEFORE).await?;
     ensure!(report["period"]["closed"] == true, "{}", report["period"]);
     is_near(&report, BEFORE)?;
-    // Their views are counted after all, their visitors are not.
+    // Their views are counted nevertheless, their visitors are not.
     clickhouse(&service, "ALTER TABLE page_daily DROP CONSTRAINT stalled").await?;
     let report = service.counted("docs", MONTH, BEFORE + STALLED).await?;
     is_near(&report, BEFORE)?;

@@ -1,4 +1,5 @@
-//! A journal is damaged between a stop and a start: the figures are exact, or the service says so and ends; then it is salvaged.
+//! A journal is damaged between a stop and a start: either the figures are exact, or the service reports the damage and ends, and the journal is
+//! salvaged.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -10,7 +11,7 @@ const CLOCK: &str = "2026-06-15T10:00:00Z";
 const MONTH: &str = "2026-06";
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// Numbers that look random and are the same for each seed.
+/// A deterministic pseudo-random generator, seeded.
 struct Chance(u64);
 
 impl Chance {
@@ -20,7 +21,7 @@ impl Chance {
     }
 }
 
-/// Flips bits, or zeroes a page, or cuts off the tail.
+/// Flips bits, zeroes a page, or truncates the file.
 fn damage(path: &Path, seed: u64) -> Result<&'static str> {
     let mut chance = Chance(seed);
     let mut bytes = std::fs::read(path)?;
@@ -57,7 +58,7 @@ async fn send(service: &Service, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Views and `lost` records add up to what was acknowledged, in the report's total and over its pages.
+/// Views and `lost` records add up to the acknowledged beacons, in the report's total and over its pages.
 async fn adds_up(service: &Service, acknowledged: u64, lost: u64) -> Result<()> {
     eventually(&format!("{lost} lost records and views to be {acknowledged}"), async || {
         let report = service.report("docs", MONTH).await?;
@@ -96,7 +97,7 @@ async fn one(seed: u64) -> Result<(bool, u64)> {
     let before = service.log().len();
     let mut lost = 0;
     let refused = match service.start(&[]).await {
-        // What was damaged was free, or not the journal's alone to tell: the figures are exact.
+        // The damage hit free space, or data that is not stored in the journal alone: the figures are exact.
         Ok(()) => {
             adds_up(&service, acknowledged, 0).await?;
             false

@@ -1,6 +1,6 @@
-//! The fault experiments: operations and faults by seed, and after each the invariants of delivery (ARCHITECTURE.md).
+//! The fault experiments: seeded operations and faults, and after each the invariants of delivery (ARCHITECTURE.md).
 //!
-//! A short form of most runs with every test run. `scripts/test --faults` runs all at length and prints their table.
+//! Every test run includes a short form of most experiments. `scripts/test --faults` runs all at length and prints their table.
 //! `HEADCOUNT_FAULTS_SEED` replays one.
 
 #[path = "faults/alone.rs"]

@@ -10,7 +10,7 @@ const CLOCK: &str = "2026-03-14T10:00:00Z";
 const MONTH: &str = "2026-03";
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// A view of the project's front page, from a reader whose IP address the trusted proxy names.
+/// A view of the project's front page, from a reader whose IP address the trusted proxy reports.
 async fn view(service: &Service, host: &str, reader: &str) -> Result<Answer> {
     let mut connection = Connection::open(service.address()).await?;
     let body = format!(r#"{{"url":"https://{host}/"}}"#);
@@ -18,7 +18,7 @@ async fn view(service: &Service, host: &str, reader: &str) -> Result<Answer> {
     connection.send("POST", "/v1/pageview", &headers, body).await
 }
 
-/// Waits until the report has so many views, and so many uncounted ones of ignored networks.
+/// Waits until the report has this many views, and this many uncounted ones of ignored networks.
 async fn reported(service: &Service, project: &str, views: u64, ignored: u64) -> Result<()> {
     eventually(&format!("{views} views and {ignored} ignored ones of {project}"), async || {
         let totals = service.report(project, MONTH).await?["totals"].take();

@@ -1,5 +1,5 @@
-//! What the fault experiments stand on, proved by itself: brokers that die and come back with what they had, a proxy that
-//! loses acknowledgements, three brokers of which one may go, and nothing left behind.
+//! Tests of the harness on which the fault experiments rely. Brokers that die restart with their data, a proxy loses acknowledgements, one of three
+//! brokers may fail, and nothing is left behind.
 
 use anyhow::{Context, Result, ensure};
 use harness::kafka::{self, Broker, Cluster, Quiet};
@@ -18,12 +18,12 @@ const SETTINGS: [(&str, &str); 1] = [("message.timestamp.type", "LogAppendTime")
 fn producer(bootstrap: &str) -> Result<FutureProducer<Quiet>> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", bootstrap).set("acks", "all").set("enable.idempotence", "true");
-    // A link that was cut is tried again at once; waiting is no part of this story.
+    // The client reconnects immediately after a cut; waiting is not part of this story.
     client.set("reconnect.backoff.max.ms", "200").set("linger.ms", "0");
     Ok(client.create_with_context(Quiet)?)
 }
 
-/// One broker behind a proxy: acknowledgements are lost on the way and nothing is there twice; it is killed, and has it all.
+/// One broker behind a proxy: acknowledgements are lost on the way and no record is stored twice; it is killed, and still has every record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_keeps_what_it_acknowledged() -> Result<()> {
     let outer = free_port()?;
@@ -36,7 +36,7 @@ async fn a_broker_keeps_what_it_acknowledged() -> Result<()> {
     let producer = producer(&proxy.address().to_string())?;
     let mut sent = BTreeSet::new();
     for number in 0..200u32 {
-        // What is swallowed now is the answer to this record, or a beat; the loop goes on until enough were.
+        // The swallowed response is the one to this record, or to a heartbeat; the loop continues until enough were swallowed.
         if number % 20 == 10 {
             proxy.swallow(1);
         }
@@ -71,7 +71,7 @@ async fn everything(bootstrap: &str) -> Result<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-/// A test process that is killed runs no destructor. What it held of a broker is the broker's standard input.
+/// A killed test process runs no destructor. Its only hold on a broker is the broker's standard input.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_ends_with_its_starter() -> Result<()> {
     let broker = Broker::start().await?;
@@ -81,14 +81,14 @@ async fn a_broker_ends_with_its_starter() -> Result<()> {
     drop(broker);
     eventually("the broker to be gone", async || {
         let state = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        // One that nobody has reaped yet is gone as well.
+        // A zombie process counts as ended as well.
         ensure!(state.is_empty() || state.contains(") Z "), "{state}");
         Ok(())
     })
     .await
 }
 
-/// Three brokers: the one that leads is killed, another leads, and what was acknowledged is there.
+/// Three brokers: the leader is killed, another one becomes leader, and every acknowledged record is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_leads_when_the_leader_is_killed() -> Result<()> {
     let mut cluster = Cluster::start().await?;

@@ -1,4 +1,4 @@
-//! TLS and SASL: what librdkafka needs for them is passed through, works with a real broker, and is no secret's leak.
+//! TLS and SASL: the necessary librdkafka settings are passed on, work with a real broker, and leak no secret.
 
 use anyhow::{Context, Result, ensure};
 use harness::kafka::Broker;
@@ -10,7 +10,7 @@ use std::process::Command;
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const PASSWORD: &str = "correct-horse-battery";
 
-/// A certificate of 127.0.0.1 that signs itself, and its key. Returns where the certificate is, and both in one file.
+/// A self-signed certificate of 127.0.0.1, and its key. Returns the path of the certificate, and that of a file with both.
 fn identity(directory: &Path) -> Result<(String, std::path::PathBuf)> {
     let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
     let made = Command::new("openssl")
@@ -46,7 +46,7 @@ async fn tls_and_sasl_pass_through() -> Result<()> {
     let bootstrap = format!("127.0.0.1:{}", broker.behind().context("a secured listener")?);
     let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
 
-    // Who has no password, a wrong one, or does not know the certificate is told which of these it is.
+    // Without a password, with a wrong one, or with an unknown certificate, the error says which of these it is.
     let other = directory.path().join("other");
     std::fs::create_dir(&other)?;
     let (stranger, _) = identity(&other)?;

@@ -17,12 +17,12 @@ use tempfile::TempDir;
 
 const MONTH: &str = "2026-01";
 const VIEWS: u64 = 260;
-/// Views that Plausible's script sends besides.
+/// Additional views that Plausible's script sends.
 const OF_PLAUSIBLE: u64 = 24;
 const BEFORE: &str = "2025-12";
 const VIEWS_BEFORE: u64 = 140;
 const BOTS: u64 = 14;
-/// Beacons refused, by host: one beneath the floor of small cells.
+/// Refused beacons by host: one is below the threshold.
 const FOREIGN: [(&str, u64); 3] = [("mirror.example", 12), ("copy.example", 11), ("once.example", 2)];
 
 struct MailServer {
@@ -47,7 +47,7 @@ impl MailServer {
         Ok(MailServer { directory, address, process })
     }
 
-    /// Everything that it has taken, as it came.
+    /// All accepted mails, as received.
     fn mails(&self) -> Result<Vec<Vec<u8>>> {
         let mut files: Vec<PathBuf> = Vec::new();
         for folder in ["new", "cur"] {
@@ -65,7 +65,7 @@ async fn text(service: &Service, path: &str) -> Result<String> {
     Ok(String::from_utf8(answer.body.to_vec())?)
 }
 
-/// One beacon, whose answer must be `status`.
+/// One beacon, whose response must have `status`.
 async fn send(
     connection: &mut Connection,
     number: u64,
@@ -80,7 +80,7 @@ async fn send(
     Ok(())
 }
 
-/// Views of pages, some of them not found; by readers of several versions, who come from several places.
+/// Views of pages, some of them not found, by readers of several versions, who come from several sites.
 async fn read(service: &Service, views: u64) -> Result<()> {
     let mut connection = Connection::open(service.address()).await?;
     for number in 0..views {
@@ -108,7 +108,7 @@ async fn read(service: &Service, views: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes what the fold writes of views that were counted without a fact. No refused beacon comes of them.
+/// Writes the rows that the fold writes for views that were counted without a fact. They add no refused beacons.
 async fn views_without_facts(service: &Service) -> Result<()> {
     let live = async || http::get(service.address(), "/projects/docs/live").await?.json();
     let before = live().await?;
@@ -169,7 +169,7 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     ensure!(server.mails()?.is_empty(), "the month is not over");
     service.stop().await?;
 
-    // The month after: two mails, one a recipient, and no more of them however long it runs.
+    // The next month: two mails, one for each recipient, and no more of them however long it runs.
     service.start(&["--clock-start", "2026-02-01T06:00:30Z"]).await?;
     let mails = eventually("two mails", async || {
         let mails = server.mails()?;
@@ -249,11 +249,11 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     recipients.sort();
     ensure!(recipients == ["one@example.org", "two@example.org"], "{recipients:?}");
 
-    // A restart looks again at once, and sends nothing twice.
+    // A restart checks immediately, and sends nothing twice.
     service.stop().await?;
     service.start(&["--clock-start", "2026-02-01T07:00:00Z"]).await?;
     text(&service, &format!("/v1/projects/docs/reports/{MONTH}")).await?;
-    // What it would do it does at its start; a new recipient shows that it has looked.
+    // The check runs at its start; a mail to a new recipient proves that it has run.
     service.done(&["project", "set", "docs", "--mail", "three@example.org"]).await?;
     service.stop().await?;
     service.start(&["--clock-start", "2026-02-01T08:00:00Z"]).await?;

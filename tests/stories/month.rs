@@ -1,5 +1,5 @@
-//! A month of a docs host through real brokers, the real aggregator and a real ClickHouse: every view counted, visitors within
-//! their error, open and closed; and a run that was interrupted goes on where it was.
+//! A month of a docs host through real brokers, the real aggregator and a real ClickHouse: every view is counted, and visitors are within their
+//! error, open and closed. An interrupted run continues where it was.
 
 use anyhow::{Context, Result, ensure};
 use harness::service::{PATIENCE, eventually, loadtest};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Four standard deviations: what chance does once in sixteen thousand months.
+/// Four standard deviations: exceeded by chance once in sixteen thousand months.
 const SIGMAS: f64 = 4.0;
 
 async fn month(more: &[&str]) -> Result<Command> {
@@ -40,7 +40,7 @@ fn records(figures: &Value) -> Result<u64> {
     Ok(of("records")? + of("tallies")?)
 }
 
-/// The figures agree with the truth that travels with them.
+/// The figures agree with the truth in the same file.
 fn right(figures: &Value) -> Result<()> {
     let number = |pointer: &str| {
         figures.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("{pointer} in {figures}"))
@@ -84,7 +84,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     let (json, state) = (directory.path().join("month.json"), directory.path().join("state.json"));
     let (of_state, of_json) = (state.display().to_string(), json.display().to_string());
     let arguments = ["--window-records", "1000000", "--state", &of_state, "--json", &of_json].map(str::to_owned);
-    // So little may wait for the ledger that time is up before much is sent.
+    // So few records may wait for the ledger that the time is up before many are sent.
     let mut hurried = month(&["--ahead", "10000", "--seconds", "1"]).await?;
     let output =
         tokio::time::timeout(4 * PATIENCE, hurried.args(&arguments).output()).await.context("it does not end")??;
@@ -107,7 +107,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
         Ok(())
     })
     .await?;
-    // As a terminal does it: to the whole group.
+    // Like a terminal: to the whole group.
     let killed = Command::new("kill").args(["-INT", "--", &format!("-{pid}")]).status().await?;
     ensure!(killed.success(), "the month had ended before it was interrupted");
     let output = tokio::time::timeout(4 * PATIENCE, child.wait_with_output()).await.context("it does not stop")??;
@@ -120,7 +120,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     right(&whole)?;
     let of = |name: &str| whole["counted"][name].as_u64().with_context(|| format!("{name}: {whole}"));
     ensure!(whole["complete"] == true && of("before")? == records(&first)?, "{whole}");
-    // What was sent before had been counted before: what this run cost is of the rest.
+    // Earlier records had been counted before: the cost of this run is that of the rest.
     ensure!(of("before")? + of("records")? == records(&whole)?, "{whole}");
     ensure!(!state.exists(), "the state is of no use any more");
     Ok(())

@@ -1,4 +1,4 @@
-//! An operator's story: what does not start says why and what to do, and what was stopped goes on where it was.
+//! An operator's story: a failed start reports its cause and advice, and a stopped service continues where it was.
 
 #[path = "operator/commands.rs"]
 mod commands;
@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// Runs a command that must fail, and returns what it says.
+/// Runs a command that must fail, and returns its message.
 async fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
     let child = Command::new(binary()?)
         .args(arguments)
@@ -126,7 +126,7 @@ async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
         Ok(())
     };
     send(service.address(), 202).await?;
-    // What was acknowledged right before a stop is not lost by it.
+    // A stop does not lose beacons that were acknowledged right before it.
     service.stop().await?;
     service.start(&[]).await?;
     service.counted("docs", &month.to_string(), 1).await?;
@@ -139,7 +139,7 @@ async fn a_project_comes_and_goes_and_its_figures_stay() -> Result<()> {
     service.stop().await
 }
 
-/// Views that were accepted between the removal and its effect; the ledger knows.
+/// Views that were accepted between the removal and its effect, by the ledger.
 async fn month_extra(service: &Service) -> Result<u64> {
     let client = service.clickhouse()?;
     harness::service::eventually("everything acknowledged to be counted", async || {
@@ -180,7 +180,7 @@ async fn a_full_disk_refuses_beacons_and_loses_none() -> Result<()> {
         }
     }
     ensure!(refused > 1, "the limit bit: first refusal at {refused}");
-    // The service says that it is not ready, and lives: reading the journal goes on.
+    // The service reports that it is not ready, and stays alive: reading the journal continues.
     harness::service::eventually("the service to say that it cannot write", async || {
         let ready = harness::http::get(service.address(), "/readyz").await?;
         ensure!(ready.status == 503, "{}", ready.status);
@@ -194,7 +194,7 @@ async fn a_full_disk_refuses_beacons_and_loses_none() -> Result<()> {
         Ok(())
     })
     .await?;
-    // The refused one comes again with its id; whether it had reached the disk or not, it counts once.
+    // The refused beacon is sent again with its id; whether or not it had reached the disk, it counts once.
     for number in refused..refused + 10 {
         ensure!(send(number).await? == 202, "{number}\n{}", service.log());
     }
@@ -217,7 +217,7 @@ async fn names_that_a_pattern_admitted_outlive_a_kill() -> Result<()> {
     ensure!(send(address, "spent", "No Slug").await? == 400, "a beacon that is refused spends no name");
     ensure!(send(address, "first", "").await? == 202 && send(address, "second", "").await? == 202);
     ensure!(send(address, "third", "").await? == 404, "the hour's names are used up");
-    // A project that nobody registered has its report, which an administrator may read.
+    // An unregistered project has a report, which an administrator may read.
     service.read_as_admin().await?;
     service.counted("first", &month, 1).await?;
     service.counted("second", &month, 1).await?;
@@ -241,14 +241,15 @@ fn niceness(stat: &str) -> Result<i32> {
     Ok(field.context("no niceness")?.parse()?)
 }
 
-/// The one process that `of`, a process too, has started.
+/// The child process of the process `of`.
 fn child_of(of: u32) -> Result<u32> {
     let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"))?;
     Ok(children.split_whitespace().next().context("no child yet")?.parse()?)
 }
 
-/// Who works off a backlog goes behind who reads a report. Where the kernel shares out processors by sessions first, the aggregator's does,
-/// if it is its own, as a service's is; a terminal's is not ours to slow down, nor is one that a container was entered with.
+/// A process that works off a backlog yields to report users. If the kernel first divides processor time between sessions, the aggregator's session
+/// yields, provided that it is the session's leader, as in a service. A terminal's session does not yield, nor does one through which a container was
+/// entered.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aggregator_lets_others_go_first() -> Result<()> {
     let nowhere = harness::process::free_address()?;
@@ -257,7 +258,7 @@ async fn an_aggregator_lets_others_go_first() -> Result<()> {
     let binary = binary()?;
     let (own, foreign) =
         (["setsid"].as_slice(), ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"].as_slice());
-    // A namespace of process ids needs rights that not everybody has.
+    // A namespace of process ids needs rights that not every user has.
     let may_enter = Command::new(foreign[0]).args(&foreign[1..]).arg("true").status().await?.success();
     if !may_enter {
         println!("not tried in a container of its own: unshare may not");
@@ -284,7 +285,8 @@ async fn an_aggregator_lets_others_go_first() -> Result<()> {
             Ok(id)
         })
         .await?;
-        // Its session comes after its niceness. It looks for its parts for longer than this; one that ends has not yielded but failed.
+        // The session's priority is set after the niceness. The search for partitions takes longer than this; a process that ended has failed, not
+        // yielded.
         tokio::time::sleep(Duration::from_millis(500)).await;
         ensure!(child.try_wait()?.is_none(), "{through:?}: it has ended");
         if through != own {

@@ -1,5 +1,5 @@
-//! The pages as people meet them: on a desk, on a telephone, in the dark, on paper, without scripts, with a screen
-//! reader's rules, on a project's first day. A real service, a real browser; the traffic is made up.
+//! The pages as people see them: on a desk, on a telephone, in the dark, on paper, without scripts, with a screen reader's rules, on a project's
+//! first day. A real service and a real browser; the traffic is invented.
 //!
 //! With `HEADCOUNT_PICTURES=DIR` the same pages are also photographed, for the documentation (`scripts/pictures`).
 
@@ -12,18 +12,18 @@ use schemas::{Hour, Month};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Before all that is made up, so that nothing of it is closed while it is written.
+/// Before all invented traffic, so that no month of it is closed while it is written.
 const LONG_AGO: &str = "2025-09-01T00:00:00Z";
 
-/// The first working day of a month: October is over and not closed yet.
+/// The first working day of a month: October has ended and is not closed yet.
 const NOW: &str = "2026-11-02T09:20:00Z";
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// What a first visit may weigh: HTML, style and script together, uncompressed.
+/// Maximum bytes of a first visit: HTML, style and script together, uncompressed.
 const FIRST_VIEW: usize = 60_000;
 
-/// A report page's width, as narrow as telephones come.
+/// A report page's width on the narrowest telephones.
 const NARROW: View = View { width: 360, height: 740, mobile: true, dark: false, full_page: true };
 const DESK: View = View { width: 1120, height: 1560, mobile: false, dark: false, full_page: false };
 
@@ -69,7 +69,7 @@ async fn service() -> Result<Service> {
     Ok(service)
 }
 
-/// What axe-core finds wrong with the page as it is shown.
+/// The violations that axe-core finds on the current page.
 async fn violations(page: &Page, axe: &str) -> Result<Vec<String>> {
     page.evaluate::<Value>(&format!("(() => {{ {axe}; return null }})()")).await?;
     let found = "axe.run(document, { resultTypes: ['violations'] }).then(result => result.violations.map(violation => \
@@ -77,7 +77,7 @@ async fn violations(page: &Page, axe: &str) -> Result<Vec<String>> {
     page.evaluate(found).await
 }
 
-/// Opens the page and holds it against all rules.
+/// Opens the page and checks it against all rules.
 async fn visit(browser: &Browser, service: &Service, path: &str, view: View, axe: &str) -> Result<Page> {
     let page = browser.new_page().await?;
     page.watch_console().await?;
@@ -87,7 +87,7 @@ async fn visit(browser: &Browser, service: &Service, path: &str, view: View, axe
     let needed: u32 = page.evaluate("document.documentElement.scrollWidth").await?;
     let inner: u32 = page.evaluate("innerWidth").await?;
     ensure!(needed <= view.width && needed <= inner, "{what}: needs {needed} pixels ({inner})");
-    // Tables hidden behind a summary are held against the rules too.
+    // Tables hidden behind a summary are checked as well.
     page.evaluate::<Value>("(document.querySelectorAll('details').forEach(part => { part.open = true }), null)")
         .await?;
     let wide: u32 = page.evaluate("document.documentElement.scrollWidth").await?;
@@ -151,7 +151,7 @@ async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
         ensure!(page.evaluate::<bool>(lines).await?, "{path} at {}: lines that cannot be seen", view.width);
         page.close().await?;
     }
-    // A page that does not exist is an error in the browser's console, so that is not asked.
+    // The browser's console reports a missing page as an error, so the console is not checked.
     for path in ["/projects/nobody/2026-10", "/projects/sphinx/2026-12"] {
         visit(&browser, &service, path, dark(NARROW), &axe).await?.close().await?;
     }
@@ -162,7 +162,7 @@ async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
     on_paper(&browser, &service, october).await
 }
 
-/// Who is not signed in is asked for a token; a wrong one is told so; a right one opens what was asked for.
+/// A signed-out user is asked for a token; a wrong one is reported; a right one opens the requested page.
 async fn signs_in(browser: &Browser, service: &Service, axe: &str) -> Result<()> {
     let token = service.token(None).await?;
     visit(browser, service, "/sign-in", dark(NARROW), axe).await?.close().await?;
@@ -176,7 +176,7 @@ async fn signs_in(browser: &Browser, service: &Service, axe: &str) -> Result<()>
     ensure!(text(&page, "#why").await?.contains("opens nothing"), "a wrong token");
     let wrong = violations(&page, axe).await?;
     ensure!(wrong.is_empty(), "a wrong token: {wrong:#?}");
-    // Who may is read every two seconds.
+    // The service reads permissions every two seconds.
     eventually("the token to be in force", async || {
         page.navigate(&service.url("/sign-in")).await?;
         page.loads(page.evaluate::<Value>(&send(&token))).await?;
@@ -199,13 +199,13 @@ async fn weighs_little(service: &Service, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything is there and every list can be followed.
+/// Everything is present and every list can be paged through.
 async fn without_scripts(browser: &Browser, service: &Service, path: &str, report: &Value) -> Result<()> {
     let page = browser.new_page().await?;
     page.set_view(DESK).await?;
     page.disable_scripts().await?;
     page.navigate(&service.url(path)).await?;
-    // Nothing can be evaluated here: what the browser has made of the document is asked of the protocol.
+    // No script can be evaluated here, so the protocol is queried for the browser's document.
     let root = page.call("DOM.getDocument", json!({"depth": 0})).await?["root"]["nodeId"].clone();
     let html = page.call("DOM.getOuterHTML", json!({"nodeId": root})).await?;
     let html = html["outerHTML"].as_str().context("a document")?;
@@ -275,7 +275,7 @@ async fn the_first_view_is_seen_to_arrive() -> Result<()> {
         ensure!(answer.status == status, "{url}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         anyhow::Ok(())
     };
-    // From the wrong host first: the page says so by itself.
+    // From the wrong host first: the page reports it by itself.
     send("https://elsewhere.example.org/", 404).await?;
     eventually("the refusal to be told", async || {
         let live = http::get(service.address(), "/projects/fresh/live").await?.json()?;

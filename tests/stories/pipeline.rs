@@ -1,5 +1,4 @@
-//! The pipeline's story: 20,000 beacons from 3,000 known readers over two months, `kill -9` in between, and every
-//! figure right.
+//! The pipeline's story: 20,000 beacons from 3,000 known readers over two months, with `kill -9` in between, and every figure correct.
 
 #[path = "pipeline/invalid.rs"]
 mod invalid;
@@ -19,10 +18,10 @@ use tokio::time::Instant;
 const PROJECTS: [&str; 5] = ["alpha", "beta", "gamma", "delta", "omega"];
 const READERS: u64 = 3_000;
 const PER_MONTH: u64 = 10_000;
-/// How many standard deviations an estimate may be off. Each run has a key of its own, so estimates are drawn anew: of ten, three
-/// deviations are surpassed once in forty runs, five once in two hundred thousand.
+/// Maximum error of an estimate in standard deviations. Each run has a different key, so estimates vary. Of ten estimates, one exceeds three
+/// deviations once in forty runs, and five once in two hundred thousand.
 const SIGMAS: f64 = 5.0;
-/// With every so many views, a beacon that must be refused.
+/// One beacon that must be refused is sent with this many views.
 const INVALID_EVERY: usize = 25;
 const AGENTS: [&str; 3] = [
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
@@ -35,7 +34,7 @@ const BOTS: [&str; 2] = [
     "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.3; +https://openai.com/gptbot)",
 ];
 
-/// One view, known in full.
+/// One view, with all its facts.
 #[derive(Clone)]
 struct View {
     project: &'static str,
@@ -43,7 +42,7 @@ struct View {
     status: u16,
     reader: u64,
     arrival: bool,
-    /// Which of [`BOTS`] made it, where it was no person.
+    /// The one of [`BOTS`] that made it; none for a person.
     bot: Option<usize>,
     id: u64,
 }
@@ -53,7 +52,7 @@ impl View {
     fn new(index: u64) -> Self {
         let chance = mix(index);
         let reader = chance % READERS;
-        // Half of a reader's views are of one project, so that projects share readers but not all of them.
+        // Half of a reader's views are in one project, so that projects share some readers but not all.
         let project = if chance >> 60 < 8 { reader } else { chance >> 20 } % PROJECTS.len() as u64;
         // Squaring favours low page numbers.
         let page = ((chance >> 32) % 40).pow(2) / 40;
@@ -90,12 +89,12 @@ impl View {
     }
 }
 
-/// What one project's month must show.
+/// The expected figures of one project's month.
 #[derive(Default)]
 struct Expected {
     views: u64,
     visits: u64,
-    /// By search engines and by AI crawlers.
+    /// Views by search engines and by AI crawlers.
     bots: [u64; 2],
     pages: BTreeMap<(String, u64), u64>,
     readers: BTreeSet<u64>,
@@ -117,8 +116,8 @@ fn expected(views: &[View]) -> BTreeMap<&'static str, Expected> {
     all
 }
 
-/// Sends all views from 24 connections; whatever breaks is sent again with the same id until it is acknowledged, as
-/// the script does. Kills and restarts the service whenever a mark is passed.
+/// Sends all views from 24 connections; a failed one is sent again with the same id until it is acknowledged, as the script does. Kills and restarts
+/// the service whenever a mark is passed.
 async fn drive(service: &mut Service, views: Vec<View>, kills: &[usize], clock: &str) -> Result<Driven> {
     let views = Arc::new(views);
     let next = Arc::new(AtomicUsize::new(0));
@@ -206,7 +205,7 @@ fn hour_of(clock: &str) -> Result<u32> {
     Ok(schemas::Hour::of(DateTime::parse_from_rfc3339(clock)?.to_utc()).0)
 }
 
-/// Watches one figure until told to stop: it must never fall, through kills and restarts (I5).
+/// Watches one figure until stopped: it must never fall, through kills and restarts (I5).
 fn watch(address: std::net::SocketAddr, path: String, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Result<u64>> {
     tokio::spawn(async move {
         let (mut highest, mut polls) = (0, 0);
@@ -241,12 +240,12 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
     let mut off = Vec::new();
     for (month, clock, first) in months {
         if first > 0 {
-            // The next month begins while the service is down.
+            // The next month starts while the service is down.
             service.stop().await?;
             service.start(&["--clock-start", clock]).await?;
         }
         let views: Vec<View> = (first..first + PER_MONTH).map(View::new).collect();
-        // Every fortieth view is sent twice, as a script does whose first answer was lost.
+        // Every fortieth view is sent twice, like by a script whose first response was lost.
         let mut sent = views.clone();
         for index in (0..views.len()).step_by(40).rev() {
             sent.insert((index + 5).min(sent.len()), views[index].clone());
@@ -260,7 +259,7 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
         broken += driven.broken;
         ensure!(driven.acknowledged == total, "all {total} were acknowledged");
 
-        // No kill is to come: each of these must be counted.
+        // No kill follows: each of these must be counted.
         let mut connection = None;
         for number in 0..20 * PROJECTS.len() {
             let invalid = Invalid::new(number / PROJECTS.len(), PROJECTS[number % PROJECTS.len()]);
@@ -282,7 +281,7 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
                 Ok(())
             })
             .await?;
-            // One hour has it all, and every other hour of the month has nothing.
+            // One hour has all of them, and every other hour of the month has none.
             let hour = schemas::Hour(hour_of(clock)?).start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
             for entry in report["hours"].as_array().context("hours")? {
                 let wanted = if entry["hour"] == hour.as_str() { truth.views } else { 0 };
@@ -298,7 +297,7 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
                 })
                 .collect();
             ensure!(pages == truth.pages, "{project}: pages {pages:?}, expected {:?}", truth.pages);
-            // Linear counting's deviation at this size is what the report states; half a visitor is rounding.
+            // The report states linear counting's deviation at this size; half a visitor is rounding.
             let visitors = &report["totals"]["visitors"];
             let (estimate, error) =
                 (visitors["estimate"].as_f64().context("estimate")?, visitors["error"].as_f64().context("error")?);
@@ -318,12 +317,12 @@ async fn two_months_with_five_kills_come_out_exact() -> Result<()> {
         let polls = watcher.await??;
         ensure!(polls > 0, "the watcher saw the report");
     }
-    // What is off in one direction everywhere is no chance, though each lie within it: a mean has 1/√n of one's deviation.
+    // A common bias is no chance, even if each error is within its limit: a mean has 1/√n of one's deviation.
     let mean = off.iter().sum::<f64>() / off.len() as f64;
     ensure!(mean.abs() <= SIGMAS / (off.len() as f64).sqrt(), "estimates are off by {mean} σ together: {off:?}");
     ensure!(kills == 5 && broken > 0, "the kills bit: {kills} kills, {broken} broken requests");
 
-    // What is stored equals an independent rebuild from the log, row by row and byte by byte.
+    // The stored rows equal an independent rebuild from the log, row by row and byte by byte.
     service.stop().await?;
     let audit = service.told(&["audit"]).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0 && audit["moving"] == 0, "{audit}");

@@ -1,4 +1,4 @@
-//! ClickHouse's data replaced by an older copy, or removed, beside the current journal: nothing is missing without a message.
+//! ClickHouse's data are replaced by an older copy, or removed, beside the current journal: nothing is lost without a message.
 
 #[path = "recovery/backup.rs"]
 mod backup;
@@ -16,7 +16,7 @@ use std::process::Command;
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 const MONTH: &str = "2026-06";
 const START: &str = "2026-06-10T10:00:00Z";
-/// When the journal no longer keeps what was appended at the start.
+/// When the journal no longer has the records from the start.
 const FOUR_DAYS_LATER: &str = "2026-06-14T10:00:00Z";
 const PROJECT: [(&str, &str); 1] = [("docs", "docs.example")];
 /// Several windows in a story.
@@ -37,7 +37,7 @@ async fn send(service: &Service, project: &str, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// The figures of a report, without what changes with the time at which it is computed.
+/// The figures of a report, without the parts that change with the time of the computation.
 async fn figures(service: &Service, project: &str, views: u64) -> Result<[Value; 3]> {
     let report = service.counted(project, MONTH, views).await?;
     Ok(["totals", "pages", "days"].map(|part| report[part].clone()))
@@ -61,7 +61,7 @@ async fn audit_is_clean(service: &Service) -> Result<()> {
     Ok(())
 }
 
-/// A stopped service that has counted 250 views, and 300 after a copy of ClickHouse's data was made.
+/// A stopped service that has counted 250 views, and 300 more after a copy of ClickHouse's data was made.
 async fn with_an_older_copy(aside: &Path) -> Result<Service> {
     let mut service = Service::new(&[])?;
     service.start(&at(START)).await?;
@@ -111,7 +111,7 @@ async fn what_an_older_clickhouse_lacks_is_counted_again() -> Result<()> {
     service.stop().await?;
     audit_is_clean(&service).await?;
 
-    // Once more, killed meanwhile, and with a window policy that would divide a window of the copy: its rows stay of one window.
+    // Once more, with a kill in between, and with a window policy that would divide a window of the copy: its rows stay in one window.
     copy(&aside, &clickhouse(&service))?;
     let shorter = ["--clock-start", START, "--window-records", "30"];
     service.start(&shorter).await?;
@@ -135,7 +135,7 @@ async fn what_the_journal_no_longer_holds_stops_the_service() -> Result<()> {
     let aside = aside.path().join("clickhouse");
     let mut service = with_an_older_copy(&aside).await?;
     service.stop().await?;
-    // The commit that ends the old window has the journal drop it.
+    // The commit that closes the old window makes the journal drop it.
     service.start(&at(FOUR_DAYS_LATER)).await?;
     send(&service, "docs", 10).await?;
     service.counted("docs", MONTH, 560).await?;
@@ -162,7 +162,7 @@ async fn what_the_journal_no_longer_holds_stops_the_service() -> Result<()> {
     service.counted("docs", MONTH, 265).await?;
     service.stop().await?;
 
-    // All of ClickHouse's data are gone, and part of the journal.
+    // All of ClickHouse's data are lost, and part of the journal.
     std::fs::remove_dir_all(clickhouse(&service))?;
     service.start(&[&at(FOUR_DAYS_LATER)[..], &["--recover"]].concat()).await?;
     service.counted("docs", MONTH, 15).await?;

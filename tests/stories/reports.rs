@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const FLOOR: u64 = 10;
 
-/// Asks one service on one connection.
+/// A client of one service on one connection.
 struct Reader {
     address: std::net::SocketAddr,
     connection: Connection,
@@ -29,7 +29,7 @@ impl Reader {
         Ok(Reader { address, connection: Connection::open(address).await? })
     }
 
-    /// On the open connection, or on a new one where the story did something else for so long that the service has closed it.
+    /// Uses the open connection, or a new one if the service has closed it during a long step of the story.
     async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
         if self.connection.is_closed() {
             self.connection = Connection::open(self.address).await?;
@@ -43,7 +43,7 @@ impl Reader {
         answer.json()
     }
 
-    /// The figures as of now: rows that the story has written just before are in them.
+    /// The current figures, including rows that the story has just written.
     async fn computed_json(&mut self, path: &str) -> Result<Value> {
         let answer = self.get(path, &[("cache-control", "no-cache")]).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
@@ -51,7 +51,7 @@ impl Reader {
         answer.json()
     }
 
-    /// A CSV's rows as (column, cell), and where it goes on.
+    /// A CSV's rows as (column, cell), and the cursor of the next page.
     async fn csv(&mut self, path: &str) -> Result<(Vec<BTreeMap<String, String>>, Option<String>)> {
         let answer = self.get(path, &[]).await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
@@ -67,7 +67,7 @@ impl Reader {
         Ok((rows, next))
     }
 
-    /// All items of a list, so many at a time, as JSON and as CSV; both must be the same.
+    /// All items of a list, `limit` at a time, as JSON and as CSV; both must be the same.
     async fn all(&mut self, list: &str, query: &str, limit: usize) -> Result<Vec<Value>> {
         let mut found = Vec::new();
         let mut after = String::new();
@@ -121,7 +121,7 @@ fn number(value: &Value) -> Result<u64> {
     value.as_u64().with_context(|| format!("a number, not {value}"))
 }
 
-/// What a list is sorted by: descending, and then by path and status.
+/// The sort key of a list: descending, and then by path and status.
 fn key(sort: &str, page: &Value) -> (f64, f64, String, u64) {
     let figure = |value: &Value| value.as_f64().unwrap_or(f64::NEG_INFINITY);
     let path = page["path"].as_str().unwrap_or_default().to_owned();
@@ -129,7 +129,7 @@ fn key(sort: &str, page: &Value) -> (f64, f64, String, u64) {
     let views = figure(&page["views"]);
     match sort {
         "views" => (-views, 0.0, path, status),
-        // Those that are withheld are told apart by their path only.
+        // Withheld figures are ordered by path only.
         "visitors" => (-figure(&page["visitors"]["estimate"]).max(0.0), 0.0, path, status),
         "change" => {
             let before = figure(&page["views_before"]);
@@ -230,7 +230,7 @@ fn added_up<'a>(truths: impl Iterator<Item = &'a Truth>) -> BTreeMap<(String, u1
     sum
 }
 
-/// A whole report in long form, by its four names.
+/// A complete report in long form, by its four names.
 async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], String>> {
     let (rows, _) = reader.csv(&format!("/v1/projects/docs/reports/{span}.csv")).await?;
     let mut figures = BTreeMap::new();
@@ -241,7 +241,7 @@ async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], S
     Ok(figures)
 }
 
-/// The closed month is of before schema version 10: a kind without names, and names without kinds.
+/// The closed month predates schema version 10: a kind without names, and names without kinds.
 fn robots_are_apart(report: &Value, is_closed: bool) -> Result<()> {
     let (robots, bots) = (&report["robots"], &report["totals"]["bots"]);
     let kinds = robots["kinds"].as_array().context("kinds")?;
@@ -302,7 +302,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         let list = format!("/v1/projects/docs/reports/{month}/breakdowns/version");
         let mut expected: Vec<Value> = told.iter().filter(|item| item["rest"] != true).cloned().collect();
         expected.sort_by_key(|item| item["value"].to_string());
-        // What adds up others is last in each order, and begins with nothing.
+        // The sum of other rows is last in each order, and has no prefix.
         ensure!(reader.all(&list, "&sort=value&prefix=%3d", 2).await? == expected, "{month}: by value, with a prefix");
         ensure!(reader.all(&list, "&prefix=x", 2).await?.is_empty(), "{month}: no value begins like that");
         expected.extend(told.last().cloned());
@@ -404,7 +404,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         ensure!(told(["breakdowns", "version", "'=0.0", "views"]).is_some() || span != MONTHS[0], "a formula is text");
     }
 
-    // Validators, HEAD, and what a request accepts.
+    // Validators, HEAD, and content negotiation.
     for path in ["", ".csv?pages_limit=9", "/pages", "/pages.csv?limit=9", "/days", "/hours.csv", "/not-found"] {
         let path = format!("/v1/projects/docs/reports/{}{path}", MONTHS[1]);
         let first = reader.get(&path, &[]).await?;
@@ -421,7 +421,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         ensure!(head.status == 200 && head.body.is_empty() && head.headers["etag"] == tag.as_str(), "{path}: {head:?}");
         ensure!(head.headers["content-length"].to_str()?.parse::<usize>()? == first.body.len(), "{path}");
     }
-    // What is sent while it is read has none.
+    // Streamed responses have no validator.
     for path in [".csv", "/pages.csv", "/not-found.csv"] {
         let path = format!("/v1/projects/docs/reports/{}{path}", MONTHS[1]);
         let (first, again) = (reader.get(&path, &[]).await?, reader.get(&path, &[("if-none-match", "*")]).await?);
@@ -448,7 +448,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         "accept"
     );
 
-    // Projects, in pages; the list is of what the caller may read.
+    // Projects, in pages; the list has those that the caller may read.
     let token = service.token(None).await?;
     let mut projects = Vec::new();
     let mut after = String::new();
@@ -479,7 +479,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     Ok(())
 }
 
-/// More pages and values than any one answer lists: a file that is read as a whole has all of them, and what is cut says of how many.
+/// More pages and values than any single response lists: a file that is read as a whole has all of them, and a truncated list states its full length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Result<()> {
     let (found, missing, values) = (1_200, 1_250, 1_100);
@@ -538,8 +538,8 @@ async fn a_whole_report_has_every_page_and_a_part_says_that_it_is_one() -> Resul
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, span, "2026-02-04T05:00:00Z").await
 }
 
-/// The pages of a project with many views are looked at in several steps, those of others in one, and its values are folded by ClickHouse,
-/// those of others here where they are few: the lists are the same.
+/// The pages of a project with many views are read in several steps, others in one. Its values are aggregated by ClickHouse; those of others by
+/// headcount if they are few. The lists are the same.
 async fn lists_do_not_depend_on_how_they_are_read(
     reader: &mut Reader,
     client: &clickhouse::Client,
@@ -560,7 +560,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     let before = reader.computed_json(&path).await?;
     let languages = json!([{"value": "l0", "views": 50}, {"value": "other", "views": 12, "rest": true}]);
     ensure!(before["breakdowns"]["language"] == languages, "{}", before["breakdowns"]["language"]);
-    // More values than are read one by one, each below the floor.
+    // More values than are read one by one, each below the threshold.
     values("'country', toString(number), 1", 880, 20_001).await?;
     known::write_hour(client, at, 1, 88).await?;
     let mut crowded = reader.computed_json(&path).await?;
@@ -570,7 +570,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     fewer["country"].take();
     ensure!(crowded["breakdowns"] == fewer, "{fewer}\n{}", crowded["breakdowns"]);
     let before = reader.computed_json(&path).await?;
-    // More paths with referrers than are read at once, and a view more. None of them is listed.
+    // More paths with referrers than one query reads, and one more view. None of them is listed.
     let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899, 'headcount' \
                FROM numbers(20001)";
     client.query(sql).bind(day).execute().await?;
@@ -592,8 +592,8 @@ async fn lists_do_not_depend_on_how_they_are_read(
     Ok(())
 }
 
-/// A computed report has late views, also those of the month before: in the hours that are compared, or after them, where only its pages
-/// show them.
+/// A computed report includes late views, also those of the previous month: in the hours that are compared, or after them, where only its pages show
+/// them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()> {
     let service =
@@ -625,8 +625,8 @@ async fn a_late_view_of_the_month_before_changes_what_is_compared() -> Result<()
     lists_do_not_depend_on_how_they_are_read(&mut reader, &client, MONTHS[3], "2026-03-01T06:00:00Z").await
 }
 
-/// What is counted is read along with who closed which month, as if that were as the last time. Where a close has come, is another's, or is
-/// gone, it is read again, be it of the month asked for or of one that it is compared with.
+/// One query reads the counts and the month's closes, and assumes that the closes have not changed. If a close was added, replaced or removed, the
+/// counts are read again, for the requested month and for one that it is compared with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
     // Each is computed.
@@ -638,7 +638,7 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     let read =
         async |month: &str| http::get(service.address(), &format!("/v1/projects/docs/reports/{month}")).await?.json();
-    // The month itself, and as what the next one is compared with; which is asked first decides what the other finds.
+    // The month itself, and the next one, which is compared with it; the order of the requests decides which one finds the change.
     let told = async |itself_first: bool| {
         let [first, second] = if itself_first { [MONTHS[2], MONTHS[3]] } else { [MONTHS[3], MONTHS[2]] };
         let reports = [read(first).await?, read(second).await?];
@@ -657,7 +657,7 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
         ensure!(told(itself_first).await? == (20, false), "open: {:?}", told(itself_first).await?);
         known::write_close(&client, at, 8, 1_772_400_000_000_000, 25).await?;
         ensure!(told(itself_first).await? == (25, true), "closed: {:?}", told(itself_first).await?);
-        // Of several the one that finished first counts.
+        // Of several closes the one that finished first counts.
         known::write_close(&client, at, 9, 1_772_300_000_000_000, 27).await?;
         ensure!(told(itself_first).await? == (27, true), "another's: {:?}", told(itself_first).await?);
         for table in ["month_close", "month_closed"] {
@@ -666,7 +666,7 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
     }
     ensure!(told(true).await? == (20, false), "gone: {:?}", told(true).await?);
 
-    // Closed by somebody whose clock is ahead: rows of days that have not begun here are in its figures, too.
+    // Closed by a process whose clock is ahead: its figures include rows of days that have not started here.
     known::write_views(&client, "2026-03-20T05:00:00Z", 5, 3).await?;
     let pages = async || anyhow::Ok(read(MONTHS[3]).await?["pages"]["items"].take());
     ensure!(pages().await?[0]["views"] == 35, "open: {}", pages().await?);
@@ -675,8 +675,7 @@ async fn a_close_that_came_or_went_is_not_overlooked() -> Result<()> {
     Ok(())
 }
 
-/// Whatever the document of the API allows or forbids is asked of a real service: Schemathesis makes the requests and compares every
-/// answer with the document.
+/// Schemathesis sends requests that the API's document allows or forbids to a real service, and compares every response with the document.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_of_the_api_holds() -> Result<()> {
     let tool = match std::env::var_os("HEADCOUNT_SCHEMATHESIS") {

@@ -1,4 +1,4 @@
-//! Who may read which report: every route, for everybody, of every kind of project; and what they learn who may not.
+//! Read access to reports: every route, every caller, every kind of project; and what a caller without access learns.
 
 #[path = "rights/bed.rs"]
 mod bed;

@@ -18,10 +18,10 @@ use visit::{Site, Tab, View};
 const CLOCK: &str = "2026-03-14T10:00:00Z";
 const MONTH: &str = "2026-03";
 
-/// The path of the script that the service serves, in place of the one that the sites are built with.
+/// The path of the service's script, which replaces the one that the sites are built with.
 const SCRIPT: &str = "/page.js";
 const SHORT: [&str; 3] = ["furo", "material-instant", "rustdoc"];
-/// The smallest count of views that a breakdown shows, by `--small-cell-floor`.
+/// The smallest count of views that a breakdown shows, set by `--small-cell-floor`.
 const FLOOR: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +94,7 @@ fn tally<'a, K: Ord>(views: &'a [View], key: impl Fn(&'a View) -> K) -> BTreeMap
     tally
 }
 
-/// Pages with their statuses, exactly; versions and languages, of which a report shows those of at least [`FLOOR`] views.
+/// Checks pages with their statuses, exactly; and versions and languages, of which a report shows those of at least [`FLOOR`] views.
 fn the_report_shows(report: &Value, expected: &[View]) -> Result<()> {
     let items = report["pages"]["items"].as_array().context("pages.items")?;
     let row =

@@ -1,4 +1,4 @@
-//! Data of earlier versions: every later version opens a data directory or a topic of yesterday and goes on counting.
+//! Data of earlier versions: every later version opens an earlier data directory or topic and continues to count.
 
 #[path = "upgrade/schema.rs"]
 mod schema;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// When the fixtures' services go on: an hour after their last page view.
 const NEXT_HOUR: &str = "2026-06-16T11:00:00Z";
-/// When their month is due to be closed.
+/// When the close of their month is due.
 const AFTER_CLOSE: &str = "2026-07-06T00:00:00Z";
 const MONTH: &str = "2026-06";
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
@@ -45,7 +45,7 @@ fn service_on(version: &str, archive: &str) -> Result<Service> {
     Ok(service)
 }
 
-/// Compares a report with the truth; `more` views of a page `/new.html` came after the fixture was written.
+/// Compares a report with the truth; `more` views of a page `/new.html` were sent after the fixture was written.
 fn check(report: &Value, truth: &Value, more: u64) -> Result<()> {
     let views = truth["views"].as_u64().context("views")?;
     ensure!(report["totals"]["views"] == views + more, "{views} + {more} expected: {}", report["totals"]);
@@ -99,7 +99,7 @@ async fn audit_is_clean(service: &Service) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with the directory: the old figures, then more of them, an audit, and the close of the month.
+/// Continues with the directory: the old figures, then more of them, an audit, and the close of the month.
 async fn goes_on(mut service: Service, truth: &Value) -> Result<()> {
     is_counted(&service, truth, 0).await?;
     send_more(&service, truth, 10).await?;
@@ -127,7 +127,7 @@ async fn a_directory_that_was_stopped_opens_and_counts_on() -> Result<()> {
     Ok(())
 }
 
-/// Where the rules of the fold have changed, an open window that was not drained must not be counted by new rules.
+/// If the rules of the fold have changed, an open window that was not drained must not be counted by the new rules.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_was_killed_counts_on_or_says_what_to_do() -> Result<()> {
     for version in VERSIONS {

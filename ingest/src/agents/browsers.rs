@@ -4,7 +4,7 @@ use aho_corasick::AhoCorasick;
 use schemas::classes::{Browser, Device, System};
 use std::sync::LazyLock;
 
-/// What a literal says of a reader.
+/// The class that a literal indicates.
 #[derive(Clone, Copy)]
 enum Family {
     Of(Browser),
@@ -59,7 +59,7 @@ const FAMILIES: &[(&str, Family)] = &[
     ("chromium/", Of(Browser::Chrome)),
     ("safari/", Of(Browser::Safari)),
     ("applewebkit", Of(Browser::Safari)),
-    // Systems: the particular before what it names itself after.
+    // Systems: the specific ones before those whose names their agents also contain.
     ("kaios", On(System::Kaios)),
     ("harmony", On(System::Harmonyos)),
     ("windows", On(System::Windows)),
@@ -130,7 +130,7 @@ pub(super) fn families(agent: &str) -> (Device, Browser, System) {
     let system = if let Some(On(system)) = family(system) { system } else { System::Unknown };
     let device = match (family(device), system) {
         (Some(With(device)), _) => device,
-        // Tablets with Android leave the word "Mobile" out.
+        // Tablets with Android omit the word "Mobile".
         (_, System::Android) => Device::Tablet,
         (_, System::Windows | System::Macos | System::Linux | System::ChromeOs | System::Bsd) => Device::Desktop,
         (_, System::Ios | System::Harmonyos | System::Kaios) => Device::Mobile,

@@ -1,8 +1,8 @@
-//! Names of robots that are found before and beside the table of crawlers: what their operators publish.
+//! Names of robots, as published by their operators. They are matched before and together with the table of crawlers.
 
 use schemas::classes::BotClass::{self, *};
 
-/// A robot by what its agent contains. `^` before the literal or `$` after it binds it to that end of the agent.
+/// A robot, identified by text in its agent. `^` before the literal or `$` after it anchors it to that end of the agent.
 ///
 /// (literal in lower case, name in reports, kind)
 pub(super) type Named<'a> = (&'a str, &'a str, BotClass);
@@ -100,7 +100,7 @@ pub(super) const FIRST: &[Named<'static>] = &[
     ("prorata", "ProRata", AiTraining),
     ("chatglm-spider", "ChatGLM-Spider", AiTraining),
     ("petalbot", "PetalBot", Search),
-    // Feed readers. Some say that they are like a search engine.
+    // Feed readers. Some mention a search engine.
     ("netnewswire", "NetNewsWire", Feed),
     ("tiny tiny rss", "Tiny Tiny RSS", Feed),
     ("feedly", "Feedly", Feed),

@@ -1,4 +1,4 @@
-//! Which robot an agent is: own names, then the table of crawlers, then signs.
+//! Which robot an agent is: names listed here, then the table of crawlers, then signs.
 
 use super::own::{FIRST, LIBRARIES, Named};
 use super::signs::{self, WORDS};
@@ -7,7 +7,7 @@ use schemas::classes::{BotClass, ClassName as _};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The table that `scripts/agents --update` makes: literal, name, kind.
+/// The table that `scripts/agents --update` generates: literal, name, kind.
 pub(super) const CRAWLERS: &str = include_str!("crawler-user-agents.tsv");
 
 /// Version of the rules by which robots are found, in every record. Raised with each change of a table: a test compares the checksum.
@@ -16,16 +16,16 @@ pub const RULES_VERSION: u32 = 1;
 /// A robot: its name in reports and its kind.
 pub type Robot = (&'static str, BotClass);
 
-/// A browser that looks like a person's, but says that a program drives it.
+/// A browser that looks like a person's, but reports that a program drives it.
 pub const AUTOMATED_BROWSER: Robot = ("Automated browser", BotClass::Automation);
 
-/// What a literal of the automaton means.
+/// What a matched literal of the automaton refers to.
 enum Meaning {
-    /// Place in [`FIRST`].
+    /// Index into [`FIRST`].
     First(usize),
     /// Of the table or of [`LIBRARIES`]: the longest wins.
     Longest(Robot),
-    /// Place in [`WORDS`].
+    /// Index into [`WORDS`].
     Sign(usize),
 }
 
@@ -51,7 +51,7 @@ fn crawlers() -> impl Iterator<Item = Named<'static>> {
     })
 }
 
-/// The kind of that name, such as `ai_training`. Kinds that only old records have are none.
+/// The kind with this name, such as `ai_training`. Kinds that only old records contain have none.
 pub fn kind_named(name: &str) -> Option<BotClass> {
     let kinds = (1..=12).filter_map(|number| BotClass::try_from(number).ok());
     kinds.filter(|kind| *kind != BotClass::AiCrawler).find(|kind| kind.class_name() == name)
@@ -102,7 +102,7 @@ pub(super) fn robot(agent: &str) -> Option<Robot> {
     named.or_else(|| (is_sign || signs::is_foreign_form(agent)).then(|| unnamed(signs::kind_by_words(agent))))
 }
 
-/// A robot that no list names, of that kind. Each kind has a name of its own, so that a name has one kind.
+/// A robot of that kind that no list contains. Each kind has a separate name, so that a name has one kind.
 fn unnamed(kind: BotClass) -> Robot {
     let name = match kind {
         BotClass::Search => "Other search engine",
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use schemas::ai_agents;
 
-    /// The checksum of what decides about robots, at [`RULES_VERSION`].
+    /// The checksum of the rules for robots at [`RULES_VERSION`].
     const RULES_CHECKSUM: &str = "8e54d2259784e2a3";
 
     #[test]

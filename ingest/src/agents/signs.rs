@@ -1,10 +1,10 @@
-//! Signs of a robot that no list names: words that robots have in their agents, and the form of an agent.
+//! Signs of a robot that no list contains: words that occur in robots' agents, and the form of an agent.
 
 use aho_corasick::AhoCorasick;
 use schemas::classes::BotClass;
 use std::sync::LazyLock;
 
-/// What is before and after a word, in lower case. Decides whether it is a sign.
+/// Decides whether a word is a sign, given the text before and after it in lower case.
 type Context = fn(&str, &str) -> bool;
 
 /// Words that are a sign of a robot, in lower case.
@@ -77,7 +77,7 @@ fn is_letter_before(before: &str) -> bool {
     before.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// Whether an `@` is that of an e-mail address: a name before it, and a host with a dot after it.
+/// Whether an `@` is part of an e-mail address: a name before it, and a host with a dot after it.
 fn is_mail(before: &str, after: &str) -> bool {
     let host = after.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))).next().unwrap_or("");
     let domain = host.trim_end_matches('.').rsplit_once('.').map_or("", |(_, domain)| domain);
@@ -86,7 +86,7 @@ fn is_mail(before: &str, after: &str) -> bool {
         && domain.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
-/// How agents of browsers begin. All others have a form that no browser has.
+/// Prefixes of browsers' agents. Any other form does not occur in browsers.
 pub(super) const BROWSER_STARTS: &[&str] = &[
     "mozilla/",
     "opera/",
@@ -114,7 +114,7 @@ pub(super) const BROWSER_STARTS: &[&str] = &[
     "microsoft office/",
 ];
 
-/// Parts of agents of browsers that begin otherwise: phones before Android, and what apps have in theirs.
+/// Parts of browsers' agents with other prefixes: phones before Android, and apps.
 pub(super) const BROWSER_PARTS: &[&str] = &[
     "applewebkit",
     "midp",
@@ -127,7 +127,7 @@ pub(super) const BROWSER_PARTS: &[&str] = &[
     " (iphone; ios ",
 ];
 
-/// Words of a system or a device in the first brackets of a browser's agent.
+/// Words for a system or a device in the first brackets of a browser's agent.
 pub(super) const PLATFORMS: &[&str] = &[
     "windows",
     "linux",
@@ -192,7 +192,7 @@ pub(super) const PLATFORMS: &[&str] = &[
     "u;",
 ];
 
-/// What browsers have after `Safari/…` or `Firefox/…` on a desktop. Another word there is the name of a program.
+/// Words that desktop browsers have after `Safari/…` or `Firefox/…`. Another word there is the name of a program.
 pub(super) const TAILS: &[&str] = &[
     "edg",
     "opr",
@@ -368,7 +368,7 @@ pub(super) const TAILS: &[&str] = &[
     "ghostery",
 ];
 
-/// What agents of browsers on a desktop name beside the system: an engine, or a browser that leaves it out.
+/// What agents of desktop browsers contain besides the system: an engine, or a browser that omits it.
 pub(super) const ENGINES: &[&str] = &[
     "applewebkit",
     "gecko",
@@ -386,11 +386,11 @@ pub(super) const ENGINES: &[&str] = &[
     "opera",
 ];
 
-/// Browsers of people that said `compatible;`.
+/// Browsers of people whose agents contained `compatible;`.
 pub(super) const COMPATIBLE: &[&str] =
     &["msie", "trident", "konqueror", "ms-office", "ibrowse", "abrowse", "owb", "google desktop"];
 
-/// Words of an agent of a robot without a name, and the kind that they mean; the first in this order wins.
+/// Words in the agent of a robot without a name, each with the kind that it indicates; the first match in this order wins.
 pub(super) const HINTS: &[(&str, BotClass)] = &[
     ("-user/", BotClass::AiAssistant),
     ("gpt", BotClass::AiTraining),
@@ -453,19 +453,19 @@ pub(super) fn is_foreign_form(agent: &str) -> bool {
     is_compatible_program(agent) || has_program_after_browser(agent)
 }
 
-/// Whether an agent that does not begin as all do today is that of a person: old browsers, text browsers, phones, and
-/// apps, which put their name before that of the system's browser or network library.
+/// Whether an agent without the prefix that all have today is that of a person: old browsers, text browsers, phones, and apps, which put their name
+/// before that of the system's browser or network library.
 fn is_other_browser(agent: &str) -> bool {
     BROWSER_STARTS.iter().any(|start| agent.starts_with(start)) || BROWSER_PARTS.iter().any(|part| agent.contains(part))
 }
 
-/// A desktop's system and no engine: what programs send that call themselves a browser.
+/// A desktop's system and no engine: agents of programs that pose as a browser.
 fn is_desktop_without_engine(agent: &str, brackets: &str) -> bool {
     ["windows nt", "x11", "macintosh"].iter().any(|system| brackets.contains(system))
         && !ENGINES.iter().any(|engine| agent.contains(engine))
 }
 
-/// `(compatible; X)`. Konqueror, Internet Explorer and some of their time named themselves so.
+/// `(compatible; X)`. Konqueror, Internet Explorer and some of their contemporaries used this form.
 fn is_compatible_program(agent: &str) -> bool {
     agent.contains("compatible;") && !COMPATIBLE.iter().any(|name| agent.contains(name))
 }
@@ -487,7 +487,7 @@ pub(super) fn kind_by_words(agent: &str) -> BotClass {
     if let Some((_, kind)) = HINTS.iter().find(|(word, _)| agent.contains(word)) {
         return *kind;
     }
-    // A bare product and its version: what libraries and tools send.
+    // Only a product and its version: the form of libraries and tools.
     let is_bare = !agent.contains("mozilla/")
         && !["bot", "crawl", "spider", "http:", "https:", "www."].iter().any(|word| agent.contains(word));
     if is_bare { BotClass::Automation } else { BotClass::OtherBot }

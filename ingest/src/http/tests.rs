@@ -55,7 +55,7 @@ impl Endpoint {
         Endpoint { records, ingest, runtime, _home: home }
     }
 
-    /// The answer to one request from a fixed peer.
+    /// The response to one request from a fixed peer.
     fn answer(&self, request: http::request::Builder, body: Vec<u8>) -> Response {
         let mut request = request.body(Body::from(body)).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 4711))));
@@ -276,7 +276,7 @@ fn a_prefetch_counts_nothing_and_is_answered_like_a_view() {
         let expected = if counts { (vec![], 2) } else { (vec![tally], 0) };
         assert_eq!(endpoint.tallies(), expected, "{name}: {value}");
     }
-    // No reason to learn whether a project exists: what is not registered here is refused as ever.
+    // A prefetch must not reveal whether a project exists: unregistered hosts are refused as usual.
     let foreign = json!({"url": "https://other.example/"}).to_string().into_bytes();
     assert_eq!(endpoint.send(HttpRequest::post("/v1/pageview").header("purpose", "prefetch"), foreign), 404);
 }

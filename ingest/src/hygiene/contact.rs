@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Whether the text contains an e-mail address: a name, `@` and a host whose last label is alphabetic, as top-level domains are.
-/// Versions of packages (`python@3.11`, `pkg@1.0.0-rc.next`) and scopes (`/@scope`) have none.
+/// Whether the text contains an e-mail address: a name, `@` and a host whose last label is alphabetic, as top-level domains are. Versions of packages
+/// (`python@3.11`, `pkg@1.0.0-rc.next`) and scopes (`/@scope`) have no such host.
 pub(super) fn has_email(text: &str) -> bool {
     text.match_indices('@').any(|(at, sign)| {
         let before = text[..at].chars().next_back();
@@ -21,7 +21,7 @@ fn is_mail_host(host: &str) -> bool {
     top && rest.split('.').all(|label| !label.is_empty()) && !starts_with_version(host)
 }
 
-/// `1.0` and `v1.0`, whatever follows. Hosts may begin with a number (`163.com`), but not with two.
+/// `1.0` and `v1.0`, whatever follows. Hosts may start with one number (`163.com`), but not with two.
 fn starts_with_version(host: &str) -> bool {
     let mut labels = host.strip_prefix('v').unwrap_or(host).split('.');
     let mut number =
@@ -30,13 +30,13 @@ fn starts_with_version(host: &str) -> bool {
     first && labels.next().is_some_and(|label| label.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Whether all of the text is an IP address, bare or in brackets, with or without a port. For hosts: versions are no hosts.
+/// Whether the whole text is an IP address, bare or in brackets, with or without a port. For hosts: a version is not a host.
 pub(super) fn is_ip_address(text: &str) -> bool {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()
 }
 
-/// Whether the text contains an IP address that is not more likely a version or a name of code.
+/// Whether the text contains an IP address, and not more likely a version or an identifier of code.
 pub(super) fn has_ip_address(text: &str) -> bool {
     has_ipv4(text) || has_dashed_ipv4(text) || (text.contains(':') && has_ipv6(text))
 }
@@ -59,15 +59,15 @@ fn has_dashed_ipv4(text: &str) -> bool {
     })
 }
 
-/// Versions have small numbers: `1.2.3.4`, `12.2.0.1`. An IP address begins with 32 or more, or has 100 or more among its first three numbers;
-/// one in fifty of all others has not.
+/// Versions have small numbers: `1.2.3.4`, `12.2.0.1`. An IP address starts with 32 or more, or has 100 or more among its first three numbers; one in
+/// fifty of all others does not.
 fn is_no_version(ip: Ipv4Addr) -> bool {
     let [first, second, third, _] = ip.octets();
     first >= 32 || second >= 100 || third >= 100
 }
 
-/// An IPv6 address: all eight groups, or the short form with a first group of four digits of which one is decimal (2001, fe80), which
-/// paths of code (`/bad::add`) do not have.
+/// An IPv6 address: all eight groups, or the short form with a first group of four digits of which one is decimal (2001, fe80). Paths of code
+/// (`/bad::add`) have no such group.
 fn has_ipv6(text: &str) -> bool {
     parts_of(text, |c| c.is_ascii_hexdigit() || matches!(c, ':' | '.')).any(|part| {
         let trimmed = part.strip_prefix(':').filter(|rest| !rest.starts_with(':')).unwrap_or(part);
@@ -81,7 +81,7 @@ fn has_ipv6(text: &str) -> bool {
     })
 }
 
-/// The longest pieces of the text that consist of such characters. A piece that continues a word (`v1.2`) is left out.
+/// The longest pieces of the text that consist of such characters. A piece that continues a word (`v1.2`) is skipped.
 fn parts_of(text: &str, belongs: impl Fn(char) -> bool + Copy) -> impl Iterator<Item = &str> {
     let mut start = 0;
     std::iter::from_fn(move || {

@@ -14,7 +14,7 @@ pub(super) fn has_id(text: &str) -> bool {
         || is_grouped_number(super::stem(text))
 }
 
-/// Hexadecimal throughout (or behind `0x`), long, and neither a word nor a decimal number.
+/// Only hexadecimal digits (or after `0x`), long, and neither a word nor a decimal number.
 pub(super) fn is_hexadecimal(run: &str) -> bool {
     let digits = run.strip_prefix("0x").unwrap_or(run).as_bytes();
     digits.len() >= MIN_HEXADECIMAL_DIGITS
@@ -23,7 +23,7 @@ pub(super) fn is_hexadecimal(run: &str) -> bool {
         && digits.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// A long decimal number between dots and signs that separate values. Not between `-` and `_`: pages of help centres are named
+/// A long decimal number between dots and characters that separate values. `-` and `_` do not count: pages of help centres are called
 /// `360001234567-How-to`.
 fn has_decimal(text: &str) -> bool {
     let separates = |c: char| ".;=:,~+ /(){}[]".contains(c);
@@ -65,7 +65,7 @@ fn is_mac(bytes: &[u8]) -> bool {
     pairs && (sign == b':' || (sign == b'-' && bytes.iter().any(u8::is_ascii_alphabetic)))
 }
 
-/// A number written in groups, with nothing else in the segment: telephone numbers (`+49 151 …`, `(030) …`, `0151-…`), cards and others in groups of three or
+/// A number in groups, with nothing else in the segment: telephone numbers (`+49 151 …`, `(030) …`, `0151-…`), cards and others in groups of three or
 /// four (`4111-1111-…`), social security numbers (`123-45-6789`). Dates and versions have other groups.
 fn is_grouped_number(name: &str) -> bool {
     let name = name.strip_prefix("tel:").unwrap_or(name);
@@ -78,7 +78,7 @@ fn is_grouped_number(name: &str) -> bool {
     if name.starts_with(['+', '(']) {
         return digits >= MIN_DECIMAL_DIGITS - 1;
     }
-    // The zero in front of an area code. Versions that begin with it have dots.
+    // The zero before an area code. Versions that start with zero contain dots.
     if name.starts_with('0') && !name.contains('.') {
         return digits >= MIN_DECIMAL_DIGITS;
     }

@@ -1,15 +1,15 @@
-//! Version and language of a page. The author of the docs writes them, so versions, commits and dates are not masked there;
-//! only e-mail addresses and secrets are.
+//! Version and language of a page. The author of the docs chooses them, so versions, commits and dates in them are not masked; only e-mail addresses
+//! and secrets are.
 
 use super::{contact, decoded, randomness, secrets};
 
-/// A version as it is stored: trimmed, and masked if it holds an e-mail address or a secret.
+/// A version as stored: trimmed, and masked if it contains an e-mail address or a secret.
 pub fn clean_label(text: &str) -> String {
     let text = text.trim();
     mask(text).unwrap_or(text).to_owned()
 }
 
-/// A language as it is stored: like [`clean_label`], and language tags in the spelling of BCP 47 (`en_us` becomes `en-US`).
+/// A language as stored: like [`clean_label`], with language tags in the spelling of BCP 47 (`en_us` becomes `en-US`).
 pub fn clean_language(text: &str) -> String {
     let text = text.trim();
     mask(text).map_or_else(|| language_tag(text), str::to_owned)
@@ -25,8 +25,8 @@ fn mask(text: &str) -> Option<&'static str> {
     secret.then_some(":token")
 }
 
-/// The spelling that RFC 5646, 2.1.1, recommends: small letters, but regions (two letters) in capitals and scripts (four letters)
-/// with one, unless they come first or after a single letter. Text that is no language tag is returned as it is.
+/// The spelling that RFC 5646, 2.1.1, recommends: small letters, regions (two letters) in capitals and scripts (four letters) with an initial
+/// capital. The first subtag, and one directly after a single letter, stay in small letters. Text that is not a language tag is returned unchanged.
 fn language_tag(text: &str) -> String {
     let subtags = || text.split(['-', '_']);
     let fits = |subtag: &str| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|b| b.is_ascii_alphanumeric());

@@ -1,20 +1,21 @@
-//! How random a run of letters and digits is: tokens are drawn by chance, names are made of words.
+//! Estimates how random a run of letters and digits is: tokens are random, names consist of words.
 //!
-//! A run is walked letter by letter. Each neighbour adds points: a pair of letters that is common in words adds up to 4, one that is rare in
-//! words takes away up to 5 ([`PAIRS`]); a new word within the name (`aB`), a capital after a capital and a change between letters and
-//! digits take away a fixed number. Names end above zero, or little below: the lowest of 88,000 identifiers of code are at −22. Random text
-//! loses about two points a letter. So a sum of [`RANDOM_POINTS`] or less means chance.
+//! The score sums over neighbouring characters. A pair of letters that is common in words adds up to 4, a rare one subtracts up to 5 ([`PAIRS`]). A
+//! new word within the name (`aB`), a capital after a capital, and a change between letters and digits each subtract a fixed number.
+//!
+//! Names score above zero, or little below: the lowest of 88,000 identifiers of code are at −22. Random text loses about two points a letter. A score
+//! of [`RANDOM_POINTS`] or less therefore counts as random.
 
 /// Sum of points at and below which a run counts as random.
 const RANDOM_POINTS: i32 = -20;
-/// Shorter runs are never judged by themselves: too few letters to tell.
+/// Shorter runs are never scored alone: they have too few letters.
 const MIN_RUN_BYTES: usize = 12;
-/// Shortest name that is judged as a whole, over its `-` and `_`.
+/// Shortest name that is scored as a whole, including its `-` and `_`.
 const MIN_NAME_BYTES: usize = 16;
-/// A run without a digit is judged only if it changes between capital and small letters this often.
+/// A run without a digit is scored only if it changes between capital and small letters this often.
 const MIN_CASE_CHANGES: usize = 4;
 
-/// Points for `aB`: a new word begins.
+/// Points for `aB`, where a new word starts.
 const NEW_WORD: i32 = -2;
 /// Points for a capital after a capital.
 const CAPITAL: i32 = -1;
@@ -25,8 +26,8 @@ const FROM_DIGIT: i32 = -2;
 
 /// Points of letter pairs plus 5: row is the first letter, column the second, `a` to `z`.
 ///
-/// Counted over 8,577 names of folders and pages of 96 documentation sites, each once, where the second letter is a small one; case does not count. The points are the rounded base-2 logarithm of how
-/// much more often the pair occurs than if the second letter were drawn by chance, from −5 to 4.
+/// Counted over 8,577 names of folders and pages of 96 documentation sites, each once, for pairs whose second letter is a small one; case does not
+/// count. The points are the rounded base-2 logarithm of how much more often the pair occurs than with a random second letter, from −5 to 4.
 const PAIRS: [&[u8; 26]; 26] = [
     b"05650150402656050677331340",
     b"62328120540721620451701040",
@@ -56,8 +57,8 @@ const PAIRS: [&[u8; 26]; 26] = [
     b"72329224522332642362322254",
 ];
 
-/// Whether one of the runs of letters and digits in `text`, or the text as a whole, looks drawn by chance.
-/// Runs that are hexadecimal throughout are left to the rule for ids.
+/// Whether one of the runs of letters and digits in `text`, or the text as a whole, seems random. Runs of hexadecimal digits only are left to the
+/// rule for ids.
 pub(super) fn has_random_run(text: &str) -> bool {
     super::runs(text).any(|(start, run)| {
         let run = without_doxygen_escape(text, start, run);
@@ -78,8 +79,8 @@ fn is_random_name(name: &str) -> bool {
             <= RANDOM_POINTS
 }
 
-/// Doxygen and Texinfo write signs that a file's name cannot have as `_` and digits: `_1` for a colon, `_01` for a space, `_8` for a dot, `_005f`
-/// for an underscore. These digits are no part of the word that follows.
+/// Doxygen and Texinfo encode characters that a file's name cannot contain as `_` and digits: `_1` for a colon, `_01` for a space, `_8` for a dot,
+/// `_005f` for an underscore. These digits are not part of the word after them.
 fn without_doxygen_escape<'a>(text: &str, start: usize, run: &'a str) -> &'a str {
     if start == 0 || text.as_bytes()[start - 1] != b'_' {
         return run;
@@ -120,7 +121,7 @@ impl Kind {
     }
 }
 
-/// The sum of the points of a run of ASCII letters and digits. A run without small letters is read as if it were written in them.
+/// The sum of the points of a run of ASCII letters and digits. A run in capitals is scored as if it were in small letters.
 fn points(run: &str) -> i32 {
     let bytes = run.as_bytes();
     let capitals_only = !bytes.iter().any(u8::is_ascii_lowercase);

@@ -1,6 +1,6 @@
-//! Secrets in a segment of a path: those with a name in front, and tokens that begin as their issuer's tokens do.
+//! Secrets in a segment of a path: values of names that indicate a secret, and tokens with a known issuer's prefix.
 
-/// Ends of names after which a secret follows (`reset_token=…`, `X-Amz-Signature=…`). Compared without `_`, `-` and case.
+/// Suffixes of names whose value is a secret (`reset_token=…`, `X-Amz-Signature=…`). Compared without `_`, `-` and case.
 const NAME_ENDS: [&str; 19] = [
     "token",
     "secret",
@@ -23,7 +23,7 @@ const NAME_ENDS: [&str; 19] = [
     "authkey",
 ];
 
-/// Whole names after which a secret follows; as ends they would be too short (`topass`, `stopemail`).
+/// Whole names whose value is a secret; as suffixes they would be too short (`topass`, `stopemail`).
 const NAMES: [&str; 12] =
     ["auth", "pass", "sid", "sig", "otp", "jwt", "session", "nonce", "bearer", "saml", "email", "mail"];
 
@@ -59,7 +59,7 @@ const PREFIXES: [(&str, usize); 25] = [
 /// Shortest run of letters and digits that can be a known issuer's token.
 const MIN_TOKEN_BYTES: usize = 8;
 
-/// Whether the text has a value behind a name that says it is a secret.
+/// Whether the text contains a value whose name indicates a secret.
 pub(super) fn has_named_secret(text: &str) -> bool {
     text.split([';', ',', '~', '+', '&', '?', ' ']).any(|pair| {
         let Some(at) = pair.find(['=', ':']) else { return false };
@@ -78,7 +78,7 @@ pub(super) fn has_named_secret(text: &str) -> bool {
     })
 }
 
-/// Whether a run of letters and digits begins as a known issuer's token, or follows such a beginning.
+/// Whether a run of letters and digits starts like a known issuer's token, or follows such a prefix.
 pub(super) fn has_known_token(text: &str) -> bool {
     super::runs(text).any(|(start, run)| {
         run.len() >= MIN_TOKEN_BYTES

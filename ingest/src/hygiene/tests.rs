@@ -1,4 +1,4 @@
-//! Tables of what is kept and what is masked, and how many pages of real documentation keep their name.
+//! Tables of text that is stored or masked, and the share of real documentation pages whose names are stored.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ fn a_page_has_one_spelling() {
         ("/caf%C3%A9", "/café"),
         ("/cafe%CC%81", "/café"),
         ("/%E1%84%92%E1%85%A1%E1%86%AB", "/한"),
-        // What cannot be decoded stays as it came.
+        // Undecodable text stays as sent.
         ("/a%00b", "/a%00b"),
         ("/a%ffb", "/a%ffb"),
         // Decoded once, however often it was encoded.
@@ -54,7 +54,7 @@ fn emails_are_masked_and_packages_are_not() {
         ("jane%EF%BC%A0example.org", ":email"),
         ("jane@localhost", ":email"),
         ("bob:hunter@db.example.org:5432", ":email"),
-        // Kept.
+        // Not masked.
         ("python@3.11", ""),
         ("python@3.11.html", ""),
         ("vue@3.4.1", ""),
@@ -92,7 +92,7 @@ fn ip_addresses_are_masked_and_versions_are_not() {
         ("2001:db8:1:2::%2F64", ":address/64"),
         ("8add:f4e9:ce7b:2438:2c8c:4960:4840:2b08", ":address"),
         ("::ffff:192.0.2.1", ":address"),
-        // Kept.
+        // Not masked.
         ("1.2.3.4", ""),
         ("v192.0.2.1", ""),
         ("12.2.0.1", ""),
@@ -144,7 +144,7 @@ fn ids_are_masked_and_dates_are_not() {
         ("GB29NWBK60161331926819", ":id"),
         ("e0:8a:69:72:d9:7c", ":id"),
         ("e0-8a-69-72-d9-7c", ":id"),
-        // Kept.
+        // Not masked.
         ("20261123", ""),
         ("2026-11-23", ""),
         ("01-02-2026", ""),
@@ -185,7 +185,7 @@ fn secrets_are_masked_and_words_are_not() {
         ("npm_testingtestingtesting2", ":token"),
         ("eyJhbGcitestingtesting0", ":token"),
         ("Bearer%20ghp_testingtestingtesting2", ":token"),
-        // Kept.
+        // Not masked.
         ("key=value", ""),
         ("key=", ""),
         ("sort=name", ""),
@@ -224,7 +224,7 @@ fn random_runs_are_masked_and_names_are_not() {
             "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c",
             ":token",
         ),
-        // Kept.
+        // Not masked.
         ("Wav2Vec2ForSequenceClassification", ""),
         ("transformers.Wav2Vec2ForSequenceClassification", ""),
         ("OAuth2AuthorizationServerConfigurer.html", ""),
@@ -303,8 +303,8 @@ fn has_hash(path: &str) -> bool {
     path.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() >= 12)
 }
 
-/// Masked pages of a million, and how the rows show it. Fields: `kept` or `masked` before these rules, site, path. Of a million pages
-/// 919,500 were of the first kind; the sample has more of the second, where the names are that are hard to tell.
+/// Masked pages of a million, and the rows that show it. Fields: `kept` or `masked` before these rules, site, path. Of a million pages 919,500 were
+/// of the first kind. The sample has a larger share of the second kind, which has the names that are hard to classify.
 fn masked_per_million(table: &str) -> (f64, Vec<String>) {
     const PAGES: [(&str, f64); 2] = [("kept", 919_500.0), ("masked", 80_500.0)];
     let mut masked = Vec::new();
@@ -331,8 +331,8 @@ fn passing_secrets(table: &str) -> (usize, Vec<String>) {
     (all.len(), all.iter().filter(passes).map(|row| format!("{}: {}", row[0], row[1])).collect())
 }
 
-/// The goal: names of documentation stay, secrets do not. Sources: packaged documentation and public links to it; the secrets are made up.
-/// `HEADCOUNT_PAGE_NAMES` and `HEADCOUNT_SECRETS` name larger tables of the same form, which are measured as well.
+/// The goal: names of documentation are stored, secrets are not. Sources: packaged documentation and public links to it; the secrets are invented.
+/// `HEADCOUNT_PAGE_NAMES` and `HEADCOUNT_SECRETS` are paths of larger tables of the same form, which are measured as well.
 #[test]
 fn pages_keep_their_names_and_secrets_do_not_pass() {
     const DOCS: &str = include_str!("../../fixtures/page-names/docs.tsv");
@@ -359,7 +359,7 @@ fn pages_keep_their_names_and_secrets_do_not_pass() {
     assert!(sites.len() == 5 && sites.values().all(|(_, masked)| *masked == 0), "{sites:?}");
 }
 
-/// What cleaning a path costs, printed: it is done for every beacon. The best of many short series, as other work disturbs long ones.
+/// Prints the cost of cleaning a path, which is paid for every beacon. It is the best of many short series, as other work disturbs long ones.
 #[test]
 fn cleaning_is_cheap() {
     const SERIES: u32 = 100;

@@ -15,8 +15,8 @@
 //! | CRC-32C of all that is above, then of what follows | 4 |
 //! | for each record: its length (4), the record | |
 //!
-//! A hole has no bytes: its records are lost. Offset, length and stream are in the header so that a batch can be recognised and
-//! verified without the store's own pages. Version 1 is `1 | hour | count` and the records; it is read, and no longer written.
+//! A hole has no bytes: its records are lost. Offset, length and stream are in the header so that a batch can be recognised and verified without the
+//! store's pages. Version 1 is `1 | hour | count` and the records; it is read, and no longer written.
 //!
 //! The state is `1 hcs | length | CRC-32C | JSON` and is written in every transaction, so it always describes the batches beside it.
 
@@ -26,17 +26,17 @@ use std::collections::BTreeMap;
 
 const VERSION_1: u8 = 1;
 const HEADER_1_BYTES: usize = 9;
-/// How a batch of version 2 begins.
+/// The first bytes of a batch of version 2.
 pub(super) const BATCH_MAGIC: [u8; 4] = *b"\x02hcj";
 /// Bytes before the records of a batch.
 pub(super) const HEADER_BYTES: usize = 41;
 const CRC_AT: usize = HEADER_BYTES - 4;
-/// How a state begins.
+/// The first bytes of a state.
 pub(super) const STATE_MAGIC: [u8; 4] = *b"\x01hcs";
 /// Bytes before a state's JSON.
 pub(super) const STATE_HEADER_BYTES: usize = 12;
 
-/// What a batch is.
+/// The kind of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
     /// Records.
@@ -45,11 +45,11 @@ pub enum BatchKind {
     Hole,
 }
 
-/// What describes a batch.
+/// The description of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: BatchKind,
-    /// Which opening of the file appended it; none in version 1.
+    /// The number of the opening that appended it; none in version 1.
     pub(super) generation: Option<u32>,
     pub(super) appended: Hour,
     pub(super) count: u32,
@@ -103,7 +103,7 @@ pub(super) fn header(bytes: &[u8]) -> Option<Header> {
     })
 }
 
-/// The header of a stored batch, if all of the batch is as it was written.
+/// The header of a stored batch, if all of the batch is unchanged.
 pub(super) fn verified(bytes: &[u8]) -> Option<Header> {
     let header = header(bytes)?;
     let records = bytes.get(header.header_bytes..)?;
@@ -118,7 +118,7 @@ pub(super) fn verified(bytes: &[u8]) -> Option<Header> {
     (count == expected && rest.is_empty() && header.count > 0).then_some(header)
 }
 
-/// Number of whole records, and what is after them.
+/// Number of whole records, and the bytes after them.
 fn walk(mut rest: &[u8]) -> (usize, &[u8]) {
     let mut count = 0;
     while let Some((_, after)) = split_record(rest) {
@@ -127,13 +127,13 @@ fn walk(mut rest: &[u8]) -> (usize, &[u8]) {
     (count, rest)
 }
 
-/// The first record and what follows it.
+/// The first record and the bytes after it.
 pub(super) fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, after) = bytes.split_first_chunk::<4>()?;
     after.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
-/// What a batch says of itself.
+/// The header fields of a new batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewBatch {
     pub(super) kind: BatchKind,
@@ -162,7 +162,7 @@ impl NewBatch {
     }
 }
 
-/// What the journal knows of itself.
+/// The journal's state, stored beside the batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// Grows with every transaction.
@@ -190,15 +190,15 @@ impl State {
     /// Starts the generation of an opening of the file.
     pub(super) fn start_generation(&mut self) {
         self.generation += 1;
-        // One that appended nothing left no batch that counts.
+        // A generation that appended nothing has no valid batch.
         self.generations.retain(|&(_, first)| first < self.end);
         self.generations.push((self.generation, self.end));
-        // What was dropped needs no generation; the last one below still has records above.
+        // Dropped offsets need no generation; the last one that starts below still has records above.
         let below = self.generations.iter().filter(|&&(_, first)| first <= self.trimmed_below).count();
         self.generations.drain(..below.saturating_sub(1));
     }
 
-    /// Whether a batch of `generation` at `offset` is one that was committed, as far as this state knows.
+    /// Whether a batch of `generation` at `offset` was committed, according to this state.
     pub(super) fn accepts(&self, generation: u32, offset: u64) -> bool {
         let active = self.generations.iter().rev().find(|&&(_, first)| first <= offset);
         active.is_none_or(|&(active, _)| generation == active) || generation > self.generation
@@ -215,13 +215,13 @@ impl State {
         bytes
     }
 
-    /// Length of a state that begins with these bytes.
+    /// Length of a state that starts with these bytes.
     pub(super) fn length(bytes: &[u8]) -> Option<usize> {
         bytes.starts_with(&STATE_MAGIC).then_some(())?;
         Some(STATE_HEADER_BYTES + u32_at(bytes, 4)? as usize)
     }
 
-    /// The state, if it is as it was written.
+    /// The state, if it is unchanged.
     pub(super) fn decode(bytes: &[u8]) -> Option<State> {
         let json = bytes.get(STATE_HEADER_BYTES..State::length(bytes)?)?;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), json);

@@ -1,10 +1,10 @@
-//! What can be read of a damaged journal: found without the store's own pages, and written to a new file.
+//! Recovers the readable part of a damaged journal without the store's pages, and writes it to a new file.
 //!
-//! Every batch of version 2 carries its offset, its stream and a checksum over all of it, so the file is searched for batches byte by
-//! byte, wherever the store put them. Copies that the store has not overwritten yet are found as well. The newest readable state says
-//! which of them count: of its stream, not dropped, and of the generation of their offset.
+//! Every batch of version 2 carries its offset, its stream and a checksum over all of it. So the file is searched for batches byte by byte, wherever
+//! the store put them. The search also finds copies that the store has not overwritten yet. The newest readable state decides which of them count:
+//! those of its stream, not dropped, and of the generation of their offset.
 //!
-//! Batches of version 1 have no checksum. They are holes: what cannot be verified is not counted.
+//! Batches of version 1 have no checksum. They become holes: records that cannot be verified are not counted.
 
 use super::format::{BATCH_MAGIC, BatchKind, HEADER_BYTES, NewBatch, STATE_MAGIC, State, header, verified};
 use super::store::{self, change, guarded};
@@ -16,14 +16,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Bytes searched at once.
+/// Bytes per step of the search.
 const CHUNK_BYTES: usize = 4 << 20;
 /// No batch and no state is longer: the queue in front of the journal is bounded below this.
 const LONGEST_BYTES: usize = 256 << 20;
 /// Records of one hole's batch.
 const HOLE_RECORDS: u64 = 1 << 30;
 
-/// What was found of a damaged file, and what was written.
+/// What was found in a damaged file, and what was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
     /// First offset of the new file.
@@ -43,7 +43,7 @@ impl Salvaged {
     }
 }
 
-/// A batch that was found whole.
+/// A complete batch in the file.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     position: u64,
@@ -56,11 +56,11 @@ struct Found {
     crc: u32,
 }
 
-/// All that the file has, useful or not.
+/// Everything found in the file, useful or not.
 #[derive(Default)]
 struct Survey {
     state: Option<State>,
-    /// By offset; several generations may have used one.
+    /// By offset; several generations may have used the same one.
     batches: BTreeMap<u64, Vec<Found>>,
 }
 
@@ -79,7 +79,7 @@ impl Survey {
             let chunk = (length - position).min(CHUNK_BYTES as u64) as usize;
             let mut bytes = vec![0; chunk];
             if let Err(error) = file.read_exact_at(&mut bytes, position) {
-                // A sector that cannot be read hides what is in its chunk only.
+                // An unreadable sector hides only its chunk.
                 tracing::warn!(%error, position, "cannot read a part of the damaged journal");
                 position += chunk as u64;
                 continue;
@@ -91,13 +91,13 @@ impl Survey {
                     skip_to = skip_to.max(survey.take(&file, length, found_at));
                 }
             }
-            // A magic may lie across two chunks.
+            // A magic may span two chunks.
             position += if position + chunk as u64 == length { chunk as u64 } else { chunk as u64 - 3 };
         }
         Ok(survey)
     }
 
-    /// Takes in what begins at `position`. Returns the position after it.
+    /// Processes the batch or state that starts at `position`. Returns the position after it.
     fn take(&mut self, file: &File, length: u64, position: u64) -> u64 {
         let fits = |bytes: usize| bytes <= LONGEST_BYTES && bytes as u64 <= length - position;
         let Some(head) = read_at(file, position, (HEADER_BYTES as u64).min(length - position) as usize) else {
@@ -151,7 +151,7 @@ impl Survey {
     }
 }
 
-/// The error of a damaged file, with what of it can be read.
+/// The error for a damaged file, with its readable part.
 pub(super) fn explained(path: &Path, offset: Option<u64>, found: String) -> JournalError {
     let survey = Survey::of(path).ok();
     let known = survey.and_then(|survey| survey.state.as_ref().map(|state| outcome(state, &survey.chosen(state))));
@@ -172,7 +172,7 @@ pub(super) fn explained(path: &Path, offset: Option<u64>, found: String) -> Jour
     }
 }
 
-/// What a new file with these batches has.
+/// The content of a new file with these batches.
 fn outcome(state: &State, chosen: &[(u64, Found)]) -> Salvaged {
     let mut salvaged = Salvaged { begin: state.trimmed_below, end: state.trimmed_below, ..Salvaged::default() };
     let mut hole = |from: u64, to: u64| match salvaged.holes.last_mut() {
@@ -197,11 +197,12 @@ fn outcome(state: &State, chosen: &[(u64, Found)]) -> Salvaged {
     salvaged
 }
 
-/// Writes what can be read of `source` to a new file `target`, under the same stream, offsets and commit. What cannot be read becomes
-/// batches of kind hole. `source` is not changed.
+/// Writes the readable records of `source` to a new file `target`, with the same stream, offsets and commit. Unreadable records become batches of
+/// kind hole. `source` is not changed.
 ///
 /// # Errors
-/// `target` exists, a running service has `source` open, `source` has no readable state (so its stream is unknown), or a file cannot be read or written.
+/// `target` exists, a running service has `source` open, `source` has no readable state (so its stream is unknown), or a file cannot be read or
+/// written.
 pub fn salvage(source: &Path, target: &Path) -> Result<Salvaged, JournalError> {
     let failed =
         |path: &Path, error: io::Error| JournalError::Open { path: path.to_owned(), cause: redb::Error::Io(error) };
@@ -209,7 +210,7 @@ pub fn salvage(source: &Path, target: &Path) -> Result<Salvaged, JournalError> {
         return Err(failed(target, io::Error::new(io::ErrorKind::AlreadyExists, "the file exists; name a new one")));
     }
     let file = File::open(source).map_err(|error| failed(source, error))?;
-    // The store locks its file as long as it is open.
+    // The store locks its file while it is open.
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         return Err(JournalError::InUse { path: source.to_owned() });
     }
@@ -224,7 +225,7 @@ pub fn salvage(source: &Path, target: &Path) -> Result<Salvaged, JournalError> {
     let database = store::create(target, &begin)?;
     let (generation, stream) = (state.generation, StreamId(state.stream));
     let mut copy = Copy { database: &database, target, generation, stream, pending: Vec::new(), pending_bytes: 0 };
-    // Of lost records the hour is not known: they count as appended with those before them.
+    // The hour of lost records is unknown: they count as appended with those before them.
     let mut appended = chosen.first().map_or(Hour(0), |(_, batch)| batch.appended);
     let mut next = salvaged.begin;
     for (first, batch) in &chosen {

@@ -1,4 +1,4 @@
-//! The journal's file: opened and verified, and the one boundary at which the store's errors and panics become ours.
+//! The journal's file: opened and verified, and the one boundary at which the store's errors and panics become this crate's.
 
 use super::format::{State, header, verified};
 use super::{JournalError, salvage};
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 pub(super) const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 const STATE_KEY: &str = "state";
-/// What files without a state have instead.
+/// The equivalent of the state in files without one.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
 
-/// redb's page cache. Appends and the reader's tail touch few pages.
+/// redb's page cache. Appends and reads near the end touch few pages.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Why a call to the store failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// As redb says.
+    /// An error of redb.
     Store(redb::Error),
-    /// What is stored is not what was written: offset, where known, and what was found.
+    /// The stored bytes are not the ones that were written: offset, if known, and the fault.
     Damaged(Option<u64>, String),
 }
 
@@ -94,7 +94,7 @@ pub(super) fn state_at(transaction: &redb::ReadTransaction) -> Result<State, Fai
     state_in(&transaction.open_table(STATE)?)?.ok_or_else(no_state)
 }
 
-/// Changes batches and state in one transaction: durable together, or neither.
+/// Changes batches and state in one transaction: both become durable, or neither.
 pub(super) fn change<T>(
     database: &Database,
     run: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>, &mut State) -> Result<T, Failure>,
@@ -120,8 +120,7 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Opens the file, or makes it with `stream`. Returns it with its state. A file that was damaged is an error that says what of it
-/// can be read.
+/// Opens the file, or creates it with `stream`. Returns it with its state. The error for a damaged file describes its readable part.
 pub(super) fn open(
     path: &Path,
     new_stream: impl FnOnce() -> Result<u64, JournalError>,
@@ -130,7 +129,7 @@ pub(super) fn open(
         create(path, &State { stream: new_stream()?, ..State::default() })?;
     }
     let opened = guarded(|| {
-        // redb takes an empty file for a new one, and would begin a log at offset 0 again.
+        // redb takes an empty file for a new one, and would start a log at offset 0 again.
         if std::fs::metadata(path).map_err(redb::Error::Io)?.len() == 0 {
             return Err(Failure::Damaged(None, "the file is empty".to_owned()));
         }
@@ -150,7 +149,7 @@ pub(super) fn open(
     })
 }
 
-/// Makes a file. It gets its name when it is whole, so a start that was cut short leaves nothing that looks like damage.
+/// Creates a file. It gets its name only when it is complete, so an interrupted start leaves nothing that seems damaged.
 pub(super) fn create(path: &Path, state: &State) -> Result<Database, JournalError> {
     let name = |path: &Path| {
         let mut name = path.as_os_str().to_owned();
@@ -180,7 +179,7 @@ pub(super) fn create(path: &Path, state: &State) -> Result<Database, JournalErro
     })
 }
 
-/// Gives a file of version 1 its state, from the numbers and texts that it has instead.
+/// Creates the state of a file of version 1 from its numbers and texts.
 fn adopt(database: &Database) -> Result<(), Failure> {
     let transaction = database.begin_write()?;
     {
@@ -192,7 +191,7 @@ fn adopt(database: &Database) -> Result<(), Failure> {
         let number = |name: &str| -> Result<Option<u64>, Failure> { Ok(numbers.get(name)?.map(|value| value.value())) };
         let batches = transaction.open_table(BATCHES)?;
         let mut state = State {
-            // Without one there is neither a state nor what earlier versions had.
+            // Without a stream there is neither a state nor the numbers of an earlier version.
             stream: number("stream")?.ok_or_else(no_state)?,
             trimmed_below: number("trimmed_below")?.unwrap_or(0),
             ..State::default()
@@ -220,7 +219,7 @@ fn adopt(database: &Database) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether state and batches agree on where the log begins and ends.
+/// Whether state and batches agree on the start and the end of the log.
 fn check(database: &Database) -> Result<(), Failure> {
     let state = state_of(database)?;
     let transaction = database.begin_read()?;

@@ -59,7 +59,7 @@ async fn a_full_journal_refuses_until_it_is_trimmed() {
     let bytes = journal.stored_bytes();
     journal.close();
     drop(journal);
-    // The figure outlives the process, and falls as records leave.
+    // The figure survives the process, and falls as records are dropped.
     let journal = Journal::open(&path, config, || Hour(100)).unwrap();
     assert_eq!(journal.stored_bytes(), bytes);
     journal.trim(stored, Hour(101)).unwrap();
@@ -101,7 +101,7 @@ async fn counted_records_go_early_before_an_append_is_refused() {
         appended += 1;
     }
     assert_eq!(journal.pressure().state, PressureState::Full);
-    // The first half is counted: so many appends have space again, though nothing trims.
+    // The first half is counted, so there is space for as many appends again, though nothing trims.
     let counted = appended / 2;
     journal.set_counted(counted);
     for _ in 0..counted {
@@ -116,7 +116,7 @@ async fn counted_records_go_early_before_an_append_is_refused() {
     assert_eq!((journal.begin().unwrap(), journal.pressure().state), (counted, PressureState::Full));
 }
 
-/// What the bytes of records are in bytes of the disk, for records one by one (a quiet site) and in large batches.
+/// Disk bytes per byte of records, for records one by one (a quiet site) and in large batches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_file_stays_near_its_bound() {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! Batches as one process sends them to another of the same machine: with their records, without the store's header.
+//! The form in which one process sends batches to another on the same machine: with their records, without the store's header.
 
 use super::{BatchKind, JournalBatch};
 use schemas::Hour;

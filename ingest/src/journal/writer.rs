@@ -27,7 +27,7 @@ impl Shared {
         hour.saturating_sub(self.dropped_early_hour.load(Ordering::Relaxed)) <= 1
     }
 
-    /// Notes that counted records were dropped before their time. Warns unless it was so lately.
+    /// Records that counted records were dropped early. Warns unless it did so recently.
     fn note_early_drop(&self, records: u64) {
         if !self.drops_early() {
             tracing::warn!(path = %self.path.display(), capacity_bytes = self.config.capacity_bytes,
@@ -39,7 +39,7 @@ impl Shared {
     }
 }
 
-/// What dropping freed.
+/// What a drop freed.
 #[derive(Default)]
 pub(super) struct Dropped {
     pub(super) batches: usize,
@@ -47,8 +47,8 @@ pub(super) struct Dropped {
     bytes: u64,
 }
 
-/// Drops batches from the oldest on while `may_drop` (given the append's hour, the batch's end, and what was dropped so far)
-/// says so, and notes it in `state`.
+/// Drops batches, oldest first, while `may_drop` (given the append's hour, the batch's end, and what was dropped so far) returns true. Records the
+/// drops in `state`.
 pub(super) fn drop_oldest(
     batches: &mut redb::Table<'_, u64, &'static [u8]>,
     state: &mut State,
@@ -86,7 +86,7 @@ pub(super) fn write_batches(shared: &Shared) {
             while gathering.count == 0 && !gathering.closed {
                 let failing = locked(&shared.failing).is_some();
                 if failing {
-                    // Nobody may come while we say that we are not ready: try the disk without being asked.
+                    // While the journal is not ready there may be no requests, so retry the disk without one.
                     drop(gathering);
                     std::thread::sleep(RETRY);
                     reopen(shared);
@@ -121,12 +121,12 @@ pub(super) fn write_batches(shared: &Shared) {
         let waiters = std::mem::take(&mut gathered.waiters);
         let tell = move || {
             for waiter in waiters {
-                // A reader that went away still has its view counted.
+                // If the client has disconnected, its view is counted nevertheless.
                 let _ = waiter.send(answer.clone());
             }
         };
-        // One task wakes them all from within the runtime: waking each from this thread would take the runtime's
-        // shared queue, and often a system call, for every reader.
+        // One task within the runtime wakes them all. Waking each from this thread would lock the runtime's shared queue, and often make a system
+        // call, for every request.
         match &shared.runtime {
             Some(runtime) => drop(runtime.spawn(async move { tell() })),
             None => tell(),
@@ -162,7 +162,7 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
             batch.encode(&gathered.batch, batches.insert_reserve(first_offset, length)?.as_mut());
             state.end = first_offset + u64::from(gathered.count);
             state.stored_bytes += length as u64;
-            // Before others may write; where the commit fails, the file is opened and the figure read again.
+            // Set before other writes are possible; if the commit fails, the file is reopened and the figure read again.
             shared.stored.store(state.stored_bytes, Ordering::Relaxed);
             Ok((dropped.records, state.end))
         })
@@ -174,8 +174,8 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
     Ok(end)
 }
 
-/// Drops the oldest counted records if `length` more bytes would exceed the bound. What cannot be dropped stays: the batch is
-/// written nevertheless, since it was taken, and the next appends are refused.
+/// Drops the oldest counted records if `length` more bytes would exceed the bound. If too few can be dropped, the batch is written nevertheless,
+/// since it was accepted, and the next appends are refused.
 fn make_space(
     shared: &Shared,
     batches: &mut redb::Table<'_, u64, &'static [u8]>,
@@ -194,15 +194,15 @@ fn make_space(
         end <= below && over(dropped.bytes) && dropped.batches < EARLY_BATCHES
     })?;
     let exhausted = over(dropped.bytes) && dropped.batches < EARLY_BATCHES;
-    // A commit meanwhile may have brought more to drop.
+    // A commit in between may have made more records droppable.
     if exhausted && shared.counted_below.load(Ordering::Relaxed) == below {
         shared.droppable.store(false, Ordering::Relaxed);
     }
     Ok(dropped)
 }
 
-/// After an I/O error redb refuses further work until the file is opened again. A batch whose commit failed may still
-/// be there; the end is read again, so that no offset is used twice. A damaged file stays closed: it does not heal.
+/// After an I/O error redb refuses further work until the file is reopened. A batch whose commit failed may be stored all the same, so the end is
+/// read again and no offset is used twice. A damaged file stays closed, because retries do not repair it.
 fn reopen(shared: &Shared) {
     if shared.damaged.load(Ordering::Relaxed) {
         return;
@@ -213,12 +213,12 @@ fn reopen(shared: &Shared) {
         drop(closing);
         Ok(())
     });
-    // Opening commits a transaction, so a journal that opens can be written.
+    // Opening commits a transaction, so a journal that opens is writable.
     match store::open(&shared.path, new_stream) {
         Ok((database, state)) if state.stream == shared.stream.0 => {
             shared.stored.store(state.stored_bytes, Ordering::Relaxed);
             shared.generation.store(state.generation, Ordering::Relaxed);
-            // What a failed commit would have dropped is there again.
+            // Batches that a failed commit would have dropped are still stored.
             shared.droppable.store(true, Ordering::Relaxed);
             shared.end.send_replace(state.end);
             *guard = Some(database);

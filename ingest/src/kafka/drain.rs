@@ -1,4 +1,4 @@
-//! From the journal to Kafka.
+//! Sends the journal's records to Kafka.
 
 use super::producer::Delivery;
 use super::{Shared, hash_of, locked};
@@ -13,12 +13,12 @@ use tokio::sync::{oneshot, watch};
 
 /// Name in the journal of the offset below which all is in Kafka.
 const DRAINED: &str = "drained";
-/// Records under way to Kafka at once.
+/// Bytes of records that are concurrently on their way to Kafka.
 const READ_BYTES: usize = 1 << 20;
-/// Pause before Kafka is tried again.
+/// Pause before a retry.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What the journal remembers.
+/// The drained offset, as stored in the journal.
 pub(super) fn drained_below(journal: &Journal) -> u64 {
     match journal.text(DRAINED) {
         Ok(text) => text.and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -29,14 +29,14 @@ pub(super) fn drained_below(journal: &Journal) -> u64 {
     }
 }
 
-/// Brings the journal's records to Kafka until told to stop. Also mends the producer.
+/// Sends the journal's records to Kafka until stopped. Also replaces a failed producer.
 pub(super) async fn drain(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut end = shared.journal.end();
     loop {
         let from = shared.drained_below.load(Ordering::Relaxed);
         tokio::select! {
             () = until(&mut stopped) => return,
-            // Looked at now and then even with nothing to bring: the producer may need mending.
+            // Checked from time to time even without records to send: the producer may have failed.
             () = async { drop(tokio::time::timeout(Duration::from_secs(1), end.wait_for(|&end| end > from)).await) } => {}
         }
         let mender = Arc::clone(&shared);
@@ -64,7 +64,7 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-/// Brings the next batches to Kafka and notes it. Returns the offset after them.
+/// Sends the next batches to Kafka and stores the progress. Returns the offset after them.
 async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
     let journal = shared.journal.clone();
     let read = tokio::task::spawn_blocking(move || journal.read(from, READ_BYTES)).await;
@@ -76,7 +76,7 @@ async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
             if offset < from {
                 continue;
             }
-            // It may still be on its way, or have arrived: then the producer's word is waited for.
+            // The first copy may be queued or delivered, so its delivery report is awaited.
             let pending = locked(&shared.pending).remove(&hash_of(record));
             let told = match pending {
                 Some(told) => told,
@@ -86,7 +86,7 @@ async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
         }
     }
     for (record, mut told) in waiting {
-        // As long as it takes: a record leaves the journal when Kafka has it.
+        // Without a timeout: a record leaves the journal only once Kafka has it.
         while !matches!((&mut told).await, Ok(Ok(()))) {
             tokio::time::sleep(RETRY).await;
             let mender = Arc::clone(shared);
@@ -105,11 +105,11 @@ async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
     Ok(next)
 }
 
-/// Queues a record, waiting for room.
+/// Queues a record, waiting while the queue is full.
 async fn send(shared: &Arc<Shared>, record: &[u8]) -> oneshot::Receiver<Delivery> {
     let key = match record::decode(record) {
         Ok(Record::PageView(view)) => log_key(view.project),
-        // Tallies have no twins to meet, and what does not decode is the aggregator's to count.
+        // Tallies have no duplicates that must share a partition, and the aggregator counts undecodable records.
         _ => 0,
     };
     loop {

@@ -1,4 +1,4 @@
-//! The idempotent producer, and its replacement where it has failed for good.
+//! The idempotent producer, and its replacement after a permanent failure.
 
 use super::{KafkaConfig, locked};
 use rdkafka::client::ClientContext;
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// What became of a record.
+/// The outcome of a record.
 pub(super) type Delivery = Result<(), KafkaError>;
 
-/// The client's complaints are logged this often at most.
+/// Minimum interval between logged errors of the client.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) struct Context {
-    /// The producer refuses everything from now on, and must be made anew.
+    /// The producer refuses all records from now on, and must be replaced.
     failed: AtomicBool,
     complained: Mutex<Option<Instant>>,
 }
@@ -53,7 +53,7 @@ impl ProducerContext for Context {
                 Err(error.clone())
             }
         };
-        // A reader that went away still has its view counted.
+        // If the client has disconnected, its view is counted nevertheless.
         let _ = told.send(delivery);
     }
 }
@@ -72,7 +72,7 @@ fn make(config: &KafkaConfig) -> Result<Arc<Inner>, KafkaError> {
             client.set(name, value);
         }
     };
-    // Records of the same moment share a request; a reader waits these few milliseconds.
+    // Records that arrive within these few milliseconds share a request; a client waits for that long.
     unless_set("linger.ms", "2");
     unless_set("compression.type", "lz4");
     unless_set("batch.size", "524288");
@@ -80,7 +80,7 @@ fn make(config: &KafkaConfig) -> Result<Arc<Inner>, KafkaError> {
     client
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        // A record that is given up may have arrived all the same. None is: what takes too long is spilled beside it.
+        // A timed-out record may have been delivered all the same. So none times out: a slow one is also spilled.
         .set("message.timeout.ms", "0")
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         // librdkafka's murmur2, as Java's clients have it.
@@ -98,7 +98,7 @@ impl Producer {
         Arc::clone(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Queues a record. The receiver resolves with Kafka's word about it, however long that takes.
+    /// Queues a record. The receiver resolves with Kafka's delivery report, however long that takes.
     pub fn send(&self, key: u64, record: &[u8]) -> Result<oneshot::Receiver<Delivery>, KafkaError> {
         let key = key.to_be_bytes();
         let (tell, told) = oneshot::channel();
@@ -115,7 +115,7 @@ impl Producer {
         }
     }
 
-    /// Records that wait for Kafka's word.
+    /// Records that wait for Kafka's acknowledgement.
     pub fn in_flight(&self) -> u64 {
         u64::try_from(self.current().in_flight_count()).unwrap_or(0)
     }
@@ -125,8 +125,8 @@ impl Producer {
         self.current().flush(within)
     }
 
-    /// Makes the producer anew if it has failed for good (the broker forgot it, say). What it had queued is reported as not
-    /// delivered, and so spilled by whoever waits for it. Blocks.
+    /// Replaces a producer that has failed permanently, for example because the broker forgot it. Its queued records are reported as undelivered, so
+    /// their waiting requests spill them. Blocks.
     pub fn mend(&self) {
         if !self.current().context().failed.load(Ordering::SeqCst) {
             return;
@@ -139,7 +139,7 @@ impl Producer {
                 );
                 let reason = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
                 tracing::warn!(reason, "the Kafka producer failed for good and was made anew");
-                // Dropping purges its queue; its reports go to those who wait.
+                // Dropping purges the queue; the delivery reports go to the waiting requests.
                 let _ = old.flush(Duration::from_millis(100));
             }
             Err(error) => {

@@ -17,7 +17,7 @@ const PIXEL: &[u8; 43] = b"GIF89a\x01\x00\x01\x00\x80\x01\x00\x00\x00\x00\xff\xf
 /// Longest `p` in bytes.
 const PATH_BYTES_MAX: usize = 2048;
 
-/// From here on `b` says that a program drives the browser; smaller ones are of servers that look at agents.
+/// From this value on `b` means that a program drives the browser; smaller values come from servers that classify agents.
 const AUTOMATED_MIN: u32 = 150;
 
 pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {

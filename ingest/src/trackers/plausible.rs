@@ -15,7 +15,7 @@ use url::Url;
 /// Name of the event of a page's view.
 const VIEW: &str = "pageview";
 
-/// Name of the event by which a page says that it is missing.
+/// Name of the event by which a page reports that it is missing.
 const MISSING: &str = "404";
 
 pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
@@ -63,7 +63,7 @@ fn is_hash_mode(object: &Map<String, Value>) -> bool {
     })
 }
 
-/// The URL whose path has the fragment at its end, as the own script names such a page: `/docs/#/guide` is `/docs/guide`.
+/// The URL with the fragment appended to its path, as headcount's script names such a page: `/docs/#/guide` is `/docs/guide`.
 fn with_fragment(text: &str) -> Option<String> {
     let url = Url::parse(text.trim()).ok()?;
     let fragment = url.fragment()?.trim_start_matches('!').trim_start_matches('/');

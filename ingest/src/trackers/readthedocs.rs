@@ -1,6 +1,6 @@
 //! Read the Docs: `GET /_/api/v2/analytics/`, everything in the query.
 //!
-//! Seen from the addons of 0.49.0. The request comes through the proxy that serves the docs. It names no referrer: `Referer` is the page itself.
+//! As observed with addons 0.49.0. The request comes through the proxy that serves the docs. It has no referrer: `Referer` is the page itself.
 
 use super::{JSON, Sent, answer_with};
 use crate::http::{Taken, answer as empty, query_pairs};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
     let pairs = query_pairs(sent.query);
-    // JavaScript writes these words where a value is missing.
+    // JavaScript writes these words for a missing value.
     let is_value = |text: &&str| !matches!(text.trim(), "" | "null" | "undefined");
     let value = |name: &str| {
         let found = pairs.iter().find(|(sent, _)| sent == name).map(|(_, value)| value.as_str());

@@ -1,7 +1,7 @@
 //! Umami: `POST /api/send`, JSON with a preflight.
 //!
-//! Seen from the scripts of 2.10.0 and 3.1.0. Since 2.16 `url` is absolute; before, it is a path beside `hostname`, and in 2.10 percent-encoded
-//! twice. The newer scripts leave out the referrer of internal links.
+//! As observed with the scripts of 2.10.0 and 3.1.0. Since 2.16 `url` is absolute. Before, it is a path beside `hostname`, and in 2.10 it is
+//! percent-encoded twice. The newer scripts omit the referrer of internal links.
 
 use super::{JSON, Sent, answer_with, origin_of, web_referrer};
 use crate::aliases::is_uuid;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use url::Url;
 
-/// The same for all readers, so it identifies none. On one line, since the scripts up to 2.15 send all of it back in a header.
+/// The same for all readers, so it identifies none. On one line, since the scripts up to 2.15 return all of it in a header.
 const ACCEPTED: &str = r#"{"cache":"a.b.c","sessionId":"00000000-0000-4000-8000-000000000000","visitId":"00000000-0000-4000-8000-000000000000"}"#;
 
 /// The answer to robots.
@@ -36,7 +36,7 @@ pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
     };
     let mut beacon = Beacon { source: Source::Umami, kind, aliases: vec![website.to_owned()], ..Beacon::default() };
     let url = text("url").map(Cow::Borrowed);
-    // An event may come without a URL, and needs only the host.
+    // An event may lack a URL, and needs only the host.
     let url = if kind == Kind::View { url } else { url.or(Some(Cow::Borrowed("/"))) };
     let Some(url) = url else { return Ok(beacon) };
     let is_path = !is_absolute(&url);
@@ -63,7 +63,7 @@ pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
     Ok(beacon)
 }
 
-/// The headers that a preflight allows. Scripts after 3.1.0 name website and host in headers, too, and ask for these.
+/// The headers that a preflight allows. Scripts after 3.1.0 send website and host in headers, too, and request these.
 pub(super) fn allowed_headers(preflight: &HeaderMap) -> &'static str {
     let asked =
         preflight.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or("");
@@ -104,7 +104,7 @@ fn of_hostname(name: &str) -> Option<String> {
     origin_of(&format!("https://{name}/"))
 }
 
-/// Takes back the second percent-encoding of 2.10 (`encodeURI`, which encodes `%` as `%25`). `%25` stays where no code follows it.
+/// Reverts the second percent-encoding of 2.10 (`encodeURI`, which encodes `%` as `%25`). `%25` stays if no code follows it.
 fn decoded_once(url: &str) -> Cow<'_, str> {
     let mut decoded = String::new();
     let mut copied = 0;

@@ -10,7 +10,7 @@ use super::figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::role::Role;
 
-/// How often an aggregator is asked whether the group has given it partitions: also the error of that moment.
+/// Interval between two checks whether the group has assigned partitions to an aggregator: also the error of that moment.
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the ledger is read: also the error of the end.
 const LEDGER: Duration = Duration::from_millis(100);
@@ -31,10 +31,10 @@ pub fn start(setting: &Setting, group: &str, database: &str, more: &[&str]) -> a
     Role::start(&setting.binary, "aggregate", &setting.clickhouse_url, &arguments)
 }
 
-/// Waits until the group has taken in the first of these.
+/// Waits until the group has admitted the first of these.
 ///
 /// # Errors
-/// When one ends, or `patience` is over.
+/// One of them ends, or `patience` has elapsed.
 pub async fn joined(all: &mut [Role], patience: Duration) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
@@ -52,7 +52,7 @@ pub async fn joined(all: &mut [Role], patience: Duration) -> anyhow::Result<()> 
 /// Runs `count` aggregators until the ledger has counted `records`, and stops them.
 ///
 /// # Errors
-/// When one does not start, ends by itself, or the ledger is not complete in time.
+/// One does not start or ends by itself, or the ledger is not complete in time.
 pub async fn measure(
     setting: &Setting,
     count: u32,

@@ -1,4 +1,4 @@
-//! `headcount-loadtest kafka`: contenders, their order, and what is cleared away afterwards.
+//! `headcount-loadtest kafka`: contenders, their order, and clean-up.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -50,7 +50,7 @@ pub struct KafkaArgs {
     pub common: CommonArgs,
 }
 
-/// What all contenders have in common.
+/// Settings that all contenders share.
 #[derive(Clone)]
 pub struct Setting {
     /// Brokers.
@@ -59,7 +59,7 @@ pub struct Setting {
     pub topic: String,
     /// Its partitions.
     pub partitions: i32,
-    /// Where ClickHouse is.
+    /// The URL of ClickHouse.
     pub clickhouse_url: String,
     /// The program under test.
     pub binary: PathBuf,
@@ -119,7 +119,7 @@ impl Test<'_> {
         format!("headcount_loadtest_{}_{number}", self.name)
     }
 
-    /// A group and a database that nobody has used.
+    /// A new group and a new database.
     fn fresh(&mut self) -> (String, Database) {
         let number = self.groups.len();
         let group = format!("headcount-loadtest-{}-{number}", self.name);
@@ -221,7 +221,7 @@ impl Test<'_> {
                     truth.views_with_repeats,
                     truth.views
                 );
-                // So that no run's merges are in the next one's way.
+                // Dropped so that the merges of one run do not disturb the next one.
                 database.remove().await;
                 return Ok(Figures { run, ..spent.of(figures, held) });
             }
@@ -268,7 +268,7 @@ impl Test<'_> {
         Ok(views)
     }
 
-    /// What the servers spent until now, and ClickHouse until the merges of `database` have ended.
+    /// The servers' consumption so far, and ClickHouse's until the merges of `database` have finished.
     async fn spent(&self, before: Each<f64>, database: Option<&Database>) -> anyhow::Result<Spent> {
         let since = |now: Each<f64>| now.with(&before, |now, before| now - before);
         let now = since(self.servers.each(&[], cpu_seconds)?);
@@ -280,7 +280,7 @@ impl Test<'_> {
     }
 }
 
-/// What the servers spent in a run.
+/// The servers' consumption in a run.
 struct Spent {
     now: Each<f64>,
     at_rest: Each<f64>,
@@ -289,7 +289,7 @@ struct Spent {
 }
 
 impl Spent {
-    /// With the figures of the run, and what its tables hold.
+    /// Adds the consumption and the tables' content to the figures of the run.
     fn of(self, figures: Figures, held: Held) -> Figures {
         Figures {
             kafka_cpu_seconds: self.now.kafka,

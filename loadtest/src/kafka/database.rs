@@ -1,4 +1,4 @@
-//! Databases of the load test's own in a ClickHouse on this machine.
+//! Databases of the load test in a ClickHouse on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const MERGES_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the URL is none of `http://HOST:PORT[/PATH]`, does not resolve, or resolves to somewhere else.
 pub fn only_loopback(url: &str) -> anyhow::Result<u16> {
-    // The path of an embedded engine is its password, so the URL is in no error.
+    // The path of an embedded engine is its password, so errors omit the URL.
     let uri: http::Uri = url.parse().context("--clickhouse-url is not a URL")?;
     ensure!(uri.scheme_str() == Some("http"), "--clickhouse-url must begin with http://");
     let authority = uri.authority().context("--clickhouse-url has no host")?;
@@ -28,7 +28,7 @@ pub fn only_loopback(url: &str) -> anyhow::Result<u16> {
     Ok(port)
 }
 
-/// One database of the load test's.
+/// One database of the load test.
 #[derive(Clone)]
 pub struct Database {
     /// Its name.
@@ -36,17 +36,17 @@ pub struct Database {
     client: Client,
 }
 
-/// What tables hold.
+/// The content of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Rows that readers see, with what was replaced or can be merged taken out.
+    /// Rows that queries return, after replacements and merges.
     pub rows: u64,
     /// Bytes on disk, as merged so far.
     pub disk_bytes: u64,
 }
 
 impl Database {
-    /// The database `name` of the server at `url`; nothing is made.
+    /// The database `name` of the server at `url`; nothing is created.
     #[must_use]
     pub fn new(url: &str, name: String) -> Self {
         Self { client: Client::default().with_url(url).with_validation(false), name }
@@ -61,9 +61,9 @@ impl Database {
     /// Runs a statement. It may contain question marks.
     ///
     /// # Errors
-    /// When ClickHouse refuses.
+    /// ClickHouse refuses it.
     pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
-        // The crate takes a single question mark for a parameter.
+        // The `clickhouse` crate takes a single question mark for a parameter.
         let attempt = sql.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
         let query = self.client.query(&sql.replace('?', "??"));
         query.execute().await.with_context(|| format!("asking ClickHouse to {attempt} …"))
@@ -111,10 +111,10 @@ impl Database {
         self.client.query(sql).fetch_one::<String>().await.with_context(|| format!("asking ClickHouse {sql}"))
     }
 
-    /// Rows of `tables` as readers see them, and the bytes of all tables.
+    /// Rows of `tables` as queries return them, and the bytes of all tables.
     ///
     /// # Errors
-    /// When ClickHouse refuses.
+    /// ClickHouse refuses.
     pub async fn held(&self, tables: &[&str]) -> anyhow::Result<Held> {
         let name = &self.name;
         let mut rows = 0;
@@ -125,10 +125,10 @@ impl Database {
         Ok(Held { rows, disk_bytes: self.number(&sql).await? })
     }
 
-    /// Waits until none of its merges has run for two seconds, a minute at most. Returns how long the last one took.
+    /// Waits until none of its merges has run for two seconds, a minute at most. Returns the time until the last one finished.
     ///
     /// # Errors
-    /// When ClickHouse refuses.
+    /// ClickHouse refuses.
     pub async fn rest(&self) -> anyhow::Result<Duration> {
         let merges = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
         let begun = Instant::now();
@@ -142,7 +142,7 @@ impl Database {
         Ok(busy.duration_since(begun))
     }
 
-    /// Drops the database. Says on stderr if it could not.
+    /// Drops the database. Prints a failure on stderr.
     pub async fn remove(&self) {
         if let Err(error) = self.execute(&format!("DROP DATABASE IF EXISTS {} SYNC", self.name)).await {
             eprintln!("database {} is left behind: {error:#}", self.name);

@@ -1,6 +1,6 @@
-//! The reference: a consumer that reads the whole topic and does nothing but count, in a process of its own.
+//! The reference: a consumer that reads the whole topic and only counts, in a separate process.
 //!
-//! It has the settings of the aggregator's consumer, and no group: what it does not do is what the ratio is about.
+//! It has the settings of the aggregator's consumer, and no group. The ratio compares the aggregator's additional work with it.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 
-/// Without a record for this long, the topic has ended too early.
+/// The topic has ended too early if no record arrives for this long.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// Arguments of `headcount-loadtest drain`.
@@ -82,10 +82,10 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `headcount-loadtest drain` of `binary` and waits for what it says, at most `within`.
+/// Runs `headcount-loadtest drain` of `binary` and waits for its figures, at most `within`.
 ///
 /// # Errors
-/// When it fails, or takes longer.
+/// It fails, or takes longer.
 pub async fn in_a_process(binary: &std::path::Path, args: &DrainArgs, within: Duration) -> anyhow::Result<Figures> {
     let child = tokio::process::Command::new(binary)
         .args(["drain", "--kafka-bootstrap", &args.kafka_bootstrap, "--topic", &args.topic])

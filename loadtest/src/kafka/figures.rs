@@ -13,7 +13,7 @@ pub enum Who {
     /// A consumer that does nothing.
     #[default]
     Drain,
-    /// So many processes of `headcount aggregate`.
+    /// This many processes of `headcount aggregate`.
     Aggregators(u32),
     /// ClickHouse's Kafka table engine.
     TableEngine,
@@ -33,7 +33,7 @@ impl Who {
     }
 }
 
-/// One run of one contender in numbers; none where something is not known, or does not apply.
+/// One run of one contender in numbers; none if a figure is unknown, or does not apply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The contender.
@@ -58,7 +58,7 @@ pub struct Figures {
     pub kafka_cpu_seconds: Option<f64>,
     /// Processor seconds of ClickHouse, until all was counted.
     pub clickhouse_cpu_seconds: Option<f64>,
-    /// Processor seconds of ClickHouse, until its merges had ended as well.
+    /// Processor seconds of ClickHouse, including those until its merges finished.
     pub clickhouse_cpu_seconds_at_rest: Option<f64>,
     /// Peak resident memory of ClickHouse, in bytes.
     pub clickhouse_peak_bytes: Option<u64>,
@@ -85,7 +85,7 @@ impl Figures {
         self.records as f64 / self.seconds
     }
 
-    /// So many seconds, for each million records.
+    /// `seconds` per million records.
     #[must_use]
     pub fn per_million(&self, seconds: Option<f64>) -> Option<f64> {
         Some(seconds? * 1e6 / self.records as f64)

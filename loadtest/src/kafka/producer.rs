@@ -1,4 +1,4 @@
-//! The other reference: a producer that sends the same records into a topic of its own, made beforehand, and does nothing else.
+//! The other reference: a producer that only sends the same records into a separate topic. The records are created beforehand.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::records::Log;
 use super::topic::Sender;
 use crate::cpu::cpu_seconds;
 
-/// Records that are held in memory for it, at most: half a gigabyte.
+/// Maximum number of records that are held in memory for it: half a gigabyte.
 const RECORDS_MAX: usize = 5_000_000;
 
 /// Sends the first records of `log` to `topic`, which is there and empty. Blocks.

@@ -1,5 +1,4 @@
-//! Which records are in the log: views of the busy hours of a month, a pure function of the seed. What they add up to is counted
-//! beside.
+//! The records of the log: views of the busy hours of a month, a pure function of the seed. Their sums are counted at the same time.
 
 use schemas::Hour;
 use serde::Serialize;
@@ -8,7 +7,7 @@ use crate::month::plan::{Plan, Size};
 
 /// The log has as many records as this many mean hours of its month.
 const HOURS: u64 = 8;
-/// An hour of the month, and the hour since the month's start in which the log begins: a Monday morning.
+/// An hour of the month, and the hour since the month's start in which the log starts: a Monday morning.
 const MONTH: Hour = Hour(491_000);
 const FROM: u32 = 31;
 
@@ -19,7 +18,7 @@ pub struct Log {
     records: u64,
 }
 
-/// What a log adds up to.
+/// The sums of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Truth {
     /// Records.
@@ -43,10 +42,10 @@ impl Log {
         Self { plan: Plan::new(seed, month, Size { projects, views: records * hours / HOURS }), records }
     }
 
-    /// Hands out the records in order, each with its key: a repeat has the key of its twin. Returns what they add up to.
+    /// Passes the records in order to `of`, each with its key: a repeat has the key of its original. Returns their sums.
     ///
     /// # Errors
-    /// Those of `of`, after which it is handed no more.
+    /// Those of `of`, after which it gets no further records.
     pub fn each(&self, mut of: impl FnMut(u64, Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<Truth> {
         let (mut truth, mut outcome) = (Truth::default(), Ok(()));
         for hour in FROM..self.plan.hours() {

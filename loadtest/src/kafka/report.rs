@@ -1,4 +1,4 @@
-//! The runs of all contenders in one table, and what the table does not say.
+//! The runs of all contenders in one table, and the table's limitations.
 
 use super::figures::{Figures, Who};
 use super::records::Truth;
@@ -32,7 +32,7 @@ pub fn table(runs: &[Figures]) -> Table {
     Table::of(runs, &Who::Drain.name(), &MEASURES)
 }
 
-/// Whether each contender counted right, and what a reader of the table should know.
+/// Whether each contender counted correctly, and remarks for understanding the table.
 #[must_use]
 pub fn remarks(runs: &[Figures], truth: Truth) -> Vec<String> {
     let mut remarks = vec![

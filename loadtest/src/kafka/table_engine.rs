@@ -1,8 +1,8 @@
-//! ClickHouse on its own: a Kafka table on the same topic, and materialized views that count what headcount counts.
+//! ClickHouse alone: a Kafka table on the same topic, and materialized views that count the same figures as headcount.
 //!
-//! The records are read as they are, as protobuf, with the schema that wrote them. Columns are named after the path of a
-//! field (`page_view.project`); a oneof's other message leaves its columns empty, so a tally of refusals has no project.
-//! The message is named without its package; with it, it is not found. The schema is given as text: a file would have to lie in the server's own directory.
+//! ClickHouse decodes the unchanged protobuf records with the schema that wrote them. Columns are named after the path of a field
+//! (`page_view.project`). The other message of a oneof leaves its columns empty, so a tally of refusals has no project. The message is named without
+//! its package; with it, ClickHouse does not find it. The schema is passed as text: a file would have to be in the server's directory.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const SCHEMA: &str = include_str!("../../../schemas/proto/pageview.proto");
 /// How often the group's commits are read: also the error of the end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long its consumers may take to leave their group: until brokers give up a silent member, and some more.
+/// How long its consumers may take to leave their group: the brokers' session timeout, and some more.
 const LEAVE: Duration = Duration::from_secs(60);
 
 /// The targets, as they are added up.
@@ -35,7 +35,7 @@ fn schema_text() -> String {
     code.join(" ").replace('\\', "\\\\").replace('\'', "\\'")
 }
 
-/// The statements that make everything, the one that sets it going last.
+/// The statements that create everything; the last one starts it.
 fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
     let (bootstrap, topic, consumers) = (&setting.bootstrap, &setting.topic, setting.partitions.min(2));
     let columns = "`page_view.project` String, `page_view.hour` UInt32, `page_view.path` String, \
@@ -107,8 +107,8 @@ fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
              kafka_format = 'ProtobufSingle', format_schema_source = 'string', format_schema = '{schema}', \
              format_schema_message_name = 'LogRecord', kafka_flush_interval_ms = 5000"
         ),
-        // A Kafka table begins to read as soon as it has one view, and only what is there then is fed: so it has a single
-        // one, into a table that keeps nothing, on which the others hang.
+        // A Kafka table starts to read as soon as it has one view, and feeds only the views that exist then. So it has a single view, into a table
+        // that stores nothing; the other views read from that table.
         format!("CREATE MATERIALIZED VIEW {database}.pump TO {database}.records AS SELECT * FROM {database}.queue"),
     ]
 }
@@ -116,7 +116,7 @@ fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
 /// Lets ClickHouse read the topic until its group has committed `records`, and stops it.
 ///
 /// # Errors
-/// When ClickHouse refuses a statement, or is not done in time; then with what it says of its consumers.
+/// ClickHouse refuses a statement, or is not done in time. The latter error includes its message about its consumers.
 pub async fn measure(setting: &Setting, group: &str, database: &Database, records: u64) -> anyhow::Result<Figures> {
     let name = &database.name;
     for sql in statements(setting, group, name) {
@@ -176,7 +176,7 @@ async fn left(consumer: &BaseConsumer, group: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What ClickHouse says of its consumers, as an error.
+/// ClickHouse's message about its consumers, as an error.
 async fn says(database: &Database, what: &str) -> anyhow::Error {
     let sql = format!(
         "SELECT arrayStringConcat(groupUniqArrayArray(`exceptions.text`), '; ') FROM system.kafka_consumers WHERE \

@@ -1,4 +1,4 @@
-//! A topic of the load test's own: made, filled as fast as it goes, and deleted.
+//! A topic for the load test: created, filled at full speed, and deleted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,19 +16,19 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::records::{Log, Truth};
 use crate::target::loopback;
 
-/// How long one question to the brokers may take.
+/// Time limit of one request to the brokers.
 pub const ASK: Duration = Duration::from_secs(10);
-/// How long the brokers may take for what is still in the producer's queue.
+/// How long the brokers may take for the records that remain in the producer's queue.
 const FLUSH: Duration = Duration::from_secs(120);
 /// How long members may take to leave a group that is to be deleted.
 const LEAVE: Duration = Duration::from_secs(15);
-/// Statistics come this often; the last ones are waited for.
+/// Interval of the client's statistics; the last ones are waited for.
 const STATISTICS_MS: u64 = 200;
 
-/// Refuses brokers that are not on this machine: those that are named, and those that these name in turn.
+/// Refuses brokers that are not on this machine: the configured ones, and those in their metadata.
 ///
 /// # Errors
-/// When a name does not resolve, or to somewhere else, or the brokers do not answer.
+/// A name does not resolve, or resolves to another machine, or the brokers do not answer.
 pub fn only_loopback(bootstrap: &str) -> anyhow::Result<()> {
     for broker in bootstrap.split(',') {
         let (host, port) =
@@ -43,7 +43,7 @@ pub fn only_loopback(bootstrap: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client's configuration that knows where the brokers are.
+/// A client's configuration with the brokers' host names.
 #[must_use]
 pub fn client(bootstrap: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -59,10 +59,10 @@ fn patient() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK))
 }
 
-/// What filling a topic took.
+/// Figures of filling a topic.
 #[derive(Debug, Clone, Copy)]
 pub struct Filled {
-    /// What the records add up to.
+    /// The records' sums.
     pub truth: Truth,
     /// From the first record to the last acknowledgement.
     pub seconds: f64,
@@ -70,12 +70,12 @@ pub struct Filled {
     pub wire_bytes: u64,
 }
 
-/// Whose clock says when a record was appended.
+/// Whose clock determines when a record was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// The brokers', as it is in service.
+    /// The brokers' clock, as in production.
     Append,
-    /// Ours: each record has the time that the month has when it is sent. No record is too old to stay.
+    /// The load test's clock: each record has the time of the month when it is sent. The topic must retain records of any age.
     OfMonth,
 }
 
@@ -95,14 +95,14 @@ pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -
         .set("retention.bytes", "-1")
         .set("min.insync.replicas", "1")
         .set("unclean.leader.election.enable", "false");
-    // A month that has not begun may be tried, too.
+    // A month in the future is allowed, too.
     let latest = i64::MAX.to_string();
     let new = if times == Times::OfMonth { new.set("message.timestamp.after.max.ms", &latest) } else { new };
     let made = admin(bootstrap)?.create_topics([&new], &patient()).await.context("making the topic")?;
     for outcome in made {
         outcome.map_err(|(topic, code)| anyhow::anyhow!("the brokers did not make topic {topic}: {code}"))?;
     }
-    // Brokers and clients hear of it one after another.
+    // Brokers and clients learn of it one after another.
     let deadline = Instant::now() + ASK;
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     loop {
@@ -118,7 +118,7 @@ pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -
     }
 }
 
-/// Deletes the topic and the groups that read it. Says on stderr what could not be deleted.
+/// Deletes the topic and the groups that read it. Prints failures on stderr.
 pub async fn remove(bootstrap: &str, topic: &str, groups: &[String]) {
     let outcome = async {
         let admin = admin(bootstrap)?;
@@ -128,7 +128,7 @@ pub async fn remove(bootstrap: &str, topic: &str, groups: &[String]) {
             let outcomes = admin.delete_groups(&left, &patient()).await.context("deleting the groups")?;
             let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
             let last = Instant::now() > deadline;
-            // ClickHouse takes leave some time after its table is gone.
+            // ClickHouse leaves the group some time after its table is dropped.
             left.retain(|group| {
                 failed.iter().any(|(name, code)| name == group && *code == RDKafkaErrorCode::NonEmptyGroup && !last)
             });
@@ -164,7 +164,7 @@ impl ClientContext for Sent {
     fn error(&self, _: KafkaError, _: &str) {}
 
     fn stats(&self, statistics: Statistics) {
-        // All requests' bytes; what is not records is some hundred bytes a request of half a megabyte.
+        // All requests' bytes; some hundred bytes of a request of half a megabyte are not records.
         let bytes = statistics.brokers.values().map(|broker| broker.txbytes).sum::<u64>();
         self.wire_bytes.fetch_max(bytes, Ordering::Relaxed);
     }
@@ -179,7 +179,7 @@ impl ProducerContext for Sent {
     }
 }
 
-/// Sends records as fast as it goes, compressed as `ingest` does.
+/// Sends records at full speed, compressed as `ingest` does.
 pub struct Sender {
     producer: BaseProducer<Sent>,
     topic: String,
@@ -190,7 +190,7 @@ impl Sender {
     /// A sender to a topic.
     ///
     /// # Errors
-    /// When the client cannot be made.
+    /// The client cannot be created.
     pub fn new(bootstrap: &str, topic: &str) -> anyhow::Result<Self> {
         let producer = client(bootstrap)
             .set("enable.idempotence", "true")
@@ -206,10 +206,11 @@ impl Sender {
         Ok(Self { producer, topic: topic.to_owned(), sent: 0 })
     }
 
-    /// Queues a record, for the partition its key decides or for a named one, and of a time in milliseconds since the epoch, else of
-    /// now; waits while the queue is full.
+    /// Queues a record for `partition`, or for the one that its key chooses. Its time is in milliseconds since the epoch; none means now. Waits while
+    /// the queue is full.
     ///
     /// # Errors
+    /// The client refuses it, or the queue stays full.
     /// When the client refuses it, or the queue stays full.
     pub fn send(&mut self, key: u64, partition: Option<i32>, time: Option<i64>, record: &[u8]) -> anyhow::Result<()> {
         let key = key.to_be_bytes();
@@ -235,7 +236,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Records that the brokers have acknowledged, as far as it was heard of.
+    /// Records that the brokers have acknowledged, as far as reported.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.producer.context().acknowledged.load(Ordering::Relaxed)
@@ -280,10 +281,10 @@ pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
     Ok(Filled { truth, seconds, wire_bytes: sender.wire_bytes() })
 }
 
-/// Where each partition ends. Blocks.
+/// The end offset of each partition. Blocks.
 ///
 /// # Errors
-/// When the brokers do not answer.
+/// The brokers do not answer.
 pub fn ends(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<Vec<u64>> {
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     let end = |partition| {
@@ -296,7 +297,7 @@ pub fn ends(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<Vec
 /// Records below the committed offsets of `group`, over all partitions. Blocks.
 ///
 /// # Errors
-/// When the brokers do not answer.
+/// The brokers do not answer.
 pub fn committed(consumer: &BaseConsumer, topic: &str, partitions: i32) -> anyhow::Result<u64> {
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
@@ -308,7 +309,7 @@ pub fn committed(consumer: &BaseConsumer, topic: &str, partitions: i32) -> anyho
         Offset::Offset(offset) => u64::try_from(offset).ok(),
         _ => None,
     });
-    // A fresh topic begins at 0, so offsets count records.
+    // A fresh topic starts at 0, so offsets count records.
     Ok(known.sum())
 }
 

@@ -1,17 +1,17 @@
-//! Estimates of visitors against the truth: whether they stray as theory says.
+//! Estimates of visitors against the truth: whether their errors match the theory.
 
 use schemas::sketch::{LINEAR_COUNTING_LIMIT, REGISTERS, RELATIVE_ERROR};
 use serde::Serialize;
 
-/// Classes of projects by their true visitors: each begins where the one before ends.
+/// Classes of projects by their true visitors; each starts at the end of the previous one.
 const CLASSES: [u64; 6] = [1, 10, 100, 1_000, LINEAR_COUNTING_LIMIT as u64, u64::MAX];
 
 /// Estimates of the visitors of projects of one size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Accuracy {
-    /// True visitors, from here
+    /// Lowest number of true visitors.
     pub from: u64,
-    /// to here, both included.
+    /// Highest number of true visitors, inclusive.
     pub to: u64,
     /// Projects.
     pub projects: u64,
@@ -23,9 +23,9 @@ pub struct Accuracy {
     pub max: f64,
     /// Root of the mean square of the relative error.
     pub rms: f64,
-    /// What it should be: linear counting's √(m(eᵗ − t − 1))/n up to 11,500 visitors, 1.04/√m above.
+    /// The theoretical error: linear counting's √(m(eᵗ − t − 1))/n up to 11,500 visitors, 1.04/√m above.
     pub theory: f64,
-    /// Whether it is, as far as so few projects can tell.
+    /// Whether the error matches the theory, as far as this few projects can show.
     pub holds: bool,
 }
 
@@ -53,8 +53,8 @@ pub fn accuracy(pairs: &[(u64, f64)]) -> Vec<Accuracy> {
         };
         let rms = mean(&|n, estimate| ((estimate - n) / n).powi(2)).sqrt();
         let expected = mean(&|n, _| theory(n).powi(2)).sqrt();
-        // In standard deviations: 1 if all is well. Figures are whole numbers, which adds what rounding may do. The mean of k
-        // squares strays by √(2/k) of itself; small crowds' errors are rare and whole, so their squares stray further.
+        // In standard deviations: 1 if the estimates match the theory. Figures are whole numbers, which adds the error of rounding. The mean of k
+        // squares varies by √(2/k) of itself; errors of small crowds are rare and whole, so their squares vary more.
         let strayed = mean(&|n, estimate| {
             let beyond_rounding = ((estimate - n).abs() - 0.5).max(0.0);
             (beyond_rounding / (theory(n) * n)).powi(2)
@@ -89,7 +89,7 @@ mod tests {
     use crate::random::{SplitMix64, mix};
     use schemas::{Coordinate, VisitorSketch};
 
-    /// True visitors and estimate of crowds whose hashes are spread evenly.
+    /// True visitors and estimate of crowds with evenly distributed hashes.
     fn crowds(sizes: impl Iterator<Item = u64>) -> Vec<(u64, f64)> {
         sizes
             .enumerate()
@@ -109,7 +109,7 @@ mod tests {
         let pairs = crowds((1..400).chain((0..60).map(|n| 1_000 + n * 150)).chain([20_000, 50_000]));
         let told = accuracy(&pairs);
         assert!(told.len() >= 4 && told.iter().all(|class| class.holds), "{told:#?}");
-        // Someone counts one visitor in fifty twice.
+        // A wrong design: one visitor in fifty is counted twice.
         let wrong: Vec<(u64, f64)> = pairs.iter().map(|(n, estimate)| (*n, estimate * 1.02)).collect();
         assert!(accuracy(&wrong).iter().filter(|class| class.from >= 1_000).any(|class| !class.holds));
         // Someone forgets a visitor of each.

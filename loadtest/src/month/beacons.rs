@@ -12,7 +12,7 @@ use super::view::View;
 use crate::drive::Beacons;
 use crate::random::{SplitMix64, Zipf, mix};
 
-/// An hour of the month of the readers of one project. Beacons carry no time, so any month does.
+/// An hour in the month of one project's readers. Beacons carry no time, so any month is suitable.
 const HOUR: Hour = Hour(500_000);
 /// Views of that month, which decide how many visitors there are: some four million.
 const VIEWS: u64 = 20_000_000;
@@ -36,7 +36,7 @@ pub struct Readers {
     /// The host of each project's pages.
     hosts: Vec<String>,
     form: Form,
-    /// How many IP addresses all readers share; without it each has its own.
+    /// The number of IP addresses that all readers share; without it each reader has a separate one.
     addresses: Option<u32>,
     seed: u64,
 }
@@ -60,7 +60,7 @@ impl Readers {
     /// The same views, of a project with another name and host.
     ///
     /// # Errors
-    /// When a name has characters that would need escaping in JSON or HTTP.
+    /// A name has characters that would need escaping in JSON or HTTP.
     pub fn with_names(mut self, slug: &str, page_host: &str) -> anyhow::Result<Self> {
         let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
         ensure!(plain(slug), "the project {slug:?} may have only letters, digits and -._");
@@ -69,7 +69,7 @@ impl Readers {
         Ok(self)
     }
 
-    /// The same views, from so few IP addresses.
+    /// The same views, from this many IP addresses.
     #[must_use]
     pub fn with_addresses(mut self, addresses: u32) -> Self {
         self.addresses = Some(addresses.max(1));
@@ -88,10 +88,10 @@ impl Readers {
         &self.hosts[0]
     }
 
-    /// View `k` of run `run`. Its id is its own; a reader may view a page again.
+    /// View `k` of run `run`. Its id is unique; a reader may view a page again.
     fn view(&self, run: u32, k: u32) -> View {
         let id = SplitMix64::nth(self.seed, u64::from(run) << 32 | u64::from(k)).max(1);
-        // From a stream of its own, or the view could be read off its id.
+        // A separate random stream; otherwise the id would reveal the view.
         let mut rng = SplitMix64::new(mix(!id));
         let project = self.projects.sample(&mut rng) as u32;
         let ticket = rng.below(self.plan.projects[project as usize].visits.into()) as u32;

@@ -1,4 +1,4 @@
-//! Whether ClickHouse has what the month adds up to: views to the last one, visitors within the error that is stated.
+//! Compares ClickHouse's figures with the month's truth: views exactly, visitors within the stated error.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,9 +22,9 @@ pub struct Checked {
     pub pages: u64,
     /// Views that are counted. They are those of the truth and `beyond_window`.
     pub views: u64,
-    /// Repeats whose view was counted in the window before: they count again, as the documents say.
+    /// Repeats whose view was counted in an earlier window: they count again, as documented.
     pub beyond_window: u64,
-    /// Estimates of visitors against the truth, by size of project. None where the month was not driven to its end.
+    /// Estimates of visitors against the truth, by size of project. None if the month was not driven to its end.
     pub accuracy: Vec<Accuracy>,
 }
 
@@ -35,15 +35,15 @@ struct SketchRow {
     sketch: Vec<u8>,
 }
 
-/// What a check needs to know.
+/// The inputs of a check.
 pub struct Check<'a> {
     /// The month.
     pub plan: &'a Plan,
-    /// What it adds up to.
+    /// The month's truth.
     pub truth: &'a Truth,
-    /// Where it was counted.
+    /// The database that counted it.
     pub database: &'a Database,
-    /// Records in a window, at most.
+    /// Maximum number of records in a window.
     pub window_records: u64,
 }
 
@@ -147,7 +147,7 @@ impl Check<'_> {
 
     async fn pages(&self, slugs: &[&str], closed: bool) -> anyhow::Result<HashMap<String, BTreeMap<PageName, u64>>> {
         let names: Vec<String> = slugs.iter().map(|slug| format!("'{slug}'")).collect();
-        // The condition stands with each table: there it keeps all other projects from being read.
+        // Each table has the condition, which keeps ClickHouse from reading all other projects.
         let of_table = |table: &&str| {
             let (name, names) = (&self.database.name, names.join(","));
             format!("SELECT project, path, status, views FROM {name}.{table} FINAL WHERE project IN ({names})")
@@ -193,7 +193,7 @@ impl Check<'_> {
         (0..self.plan.size().projects).map(|n| (self.plan.slug(n), u64::from(self.plan.visitors(n)))).collect()
     }
 
-    /// True visitors and estimate of the projects that are looked at closely.
+    /// True visitors and estimate of the projects that are examined in detail.
     async fn sketches(&self) -> anyhow::Result<Vec<(u64, f64)>> {
         let names: Vec<String> =
             self.truth.by_page.keys().map(|number| format!("'{}'", self.plan.slug(*number))).collect();

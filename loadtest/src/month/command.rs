@@ -1,4 +1,4 @@
-//! `headcount-loadtest month`: its arguments, how it may end, and what is cleared away afterwards.
+//! `headcount-loadtest month`: its arguments, how it may end, and clean-up.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,13 +80,13 @@ pub struct MonthArgs {
     pub common: CommonArgs,
 }
 
-/// The month before the one that it is now.
+/// The month before the current one.
 fn last_month() -> Month {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     schemas::Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX)).month().previous()
 }
 
-/// However the run ends, there is a report of what was done until then; and with `--state`, what it needs to go on stays.
+/// However the run ends, it reports its work until then. With `--state` it leaves what the next run needs to continue.
 pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::listen()?;
     let run = prepare(args)?;
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
     run.progress.stop.store(true, Ordering::Relaxed);
     result.ended = outcome.as_ref().err().map(|error| format!("{error:#}"));
     let told = if result.truth.records > 0 { tell(&run, &mut result) } else { Ok(()) };
-    // Before the first record there is nothing to go on from. What was counted wrong stays to be looked at.
+    // Before the first record there is nothing to continue. Wrong figures remain for inspection.
     let begun = run.resumed || run.progress.sent.load(Ordering::Relaxed) > 0;
     let unfinished = begun && (!matches!(outcome, Ok(true)) || !result.wrong.is_empty());
     match &run.args.state {
@@ -120,7 +120,7 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
     told
 }
 
-/// The first interruption asks for an early end; this returns at the second.
+/// The first interruption requests an early end; this returns at the second one.
 async fn interrupted(run: &Run, interrupts: &mut Interrupts) {
     interrupts.next().await;
     run.interrupted.store(true, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! What the tables must have, from the scenario's own truth: to the last view, and by nothing that was counted.
+//! The expected content of the tables, from the scenario's truth: to the last view, and from nothing that was counted.
 //!
-//! One thing the scenario does not know beforehand is where windows end that are full by their bytes. So the ledger is
-//! believed where each begins, once it is plain that its windows cover the log, that one begins with each half day of the month, and that
-//! none was cut without a reason. From there on all is the scenario's: it knows the offsets of each view and its repeat, so it says of each window how many repeats are
-//! dropped in it, and which ones a cut parted from their view. Those, and no others, count a second time.
+//! The scenario does not know beforehand where windows end that reach their limit of bytes. So the ledger's window starts are used once three things
+//! are certain: its windows cover the log, one starts with each half day of the month, and none starts without a reason.
+//!
+//! All else comes from the scenario. It knows the offsets of each view and its repeat. So it knows how many repeats are dropped in each window, and
+//! which ones a window's start separated from their view. Those, and no others, count a second time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,9 +16,9 @@ use serde::Deserialize;
 use super::plan::Plan;
 use super::truth::{Counts, Repeat, Sent, Truth};
 
-/// Spans of so many hours, by the log's clock, end windows.
+/// Spans of this many hours, by the log's clock, end windows.
 const SPAN_HOURS: u32 = crate::WINDOW_HOURS;
-/// A window is also cut at 256 MiB of records, none of which has more than 268 bytes.
+/// A window also ends at 256 MiB of records, none of which has more than 268 bytes.
 const FEWEST_BY_BYTES: u64 = 1_000_000;
 
 /// A window as the ledger has it, and whose.
@@ -52,19 +53,19 @@ impl Window {
 /// A page's name in the tables: path and status.
 pub type PageName = (String, u16);
 
-/// What the tables must have.
+/// The expected content of the tables.
 pub struct Expected<'a> {
     plan: &'a Plan,
     truth: &'a Truth,
-    /// Repeats that a cut parted from their view: they count again, as the documents say.
+    /// Repeats in a later window than their view: they count again, as documented.
     pub parted: Vec<Repeat>,
 }
 
 impl<'a> Expected<'a> {
-    /// With windows of at most `most` records that end where the ledger says.
+    /// Expects windows of at most `most` records, with the ledger's ends.
     ///
     /// # Errors
-    /// When the windows do not cover the log, were cut where they should not be, or have other sums than the scenario.
+    /// The windows do not cover the log, start where they should not, or have other sums than the scenario.
     pub fn new(plan: &'a Plan, truth: &'a Truth, windows: &[Window], most: u64) -> anyhow::Result<Self> {
         let mut parted = Vec::new();
         for (partition, sent) in truth.partitions.iter().enumerate() {
@@ -131,10 +132,10 @@ impl<'a> Expected<'a> {
         Ok(())
     }
 
-    /// Compares the figures of each project, by its name, and says how many projects there are.
+    /// Compares the figures of each project by its name, and returns the number of projects.
     ///
     /// # Errors
-    /// When a project has others, or is none.
+    /// A project has other figures, or does not belong to the month.
     pub fn projects(&self, mut counted: HashMap<String, Counts>) -> anyhow::Result<u64> {
         let mut expected = self.truth.by_project.clone();
         for repeat in &self.parted {
@@ -147,7 +148,7 @@ impl<'a> Expected<'a> {
             let counted = counted.remove(slug).unwrap_or_default();
             ensure!(counted == *expected, "{slug}: {counted:?} are counted, there are {expected:?}");
         }
-        // Beacons that named no project are refused in nobody's name, and a closed month has a row of them.
+        // Beacons that named no project are refused without a project, and a closed month has a row of them.
         let stranger = counted.iter().find(|(slug, counts)| !slug.is_empty() || **counts != Counts::default());
         ensure!(stranger.is_none(), "counted, but no project of the month: {stranger:?}");
         Ok(expected.len() as u64)
@@ -159,10 +160,10 @@ impl<'a> Expected<'a> {
         self.truth.by_page.keys().map(|number| self.plan.slug(*number)).collect()
     }
 
-    /// Compares views by people of each page of these projects, by their names, and says how many pages there are.
+    /// Compares views by people of each page of these projects by their names, and returns the number of pages.
     ///
     /// # Errors
-    /// When a page has others, or was not viewed.
+    /// A page has other views, or was not viewed.
     pub fn pages(&self, mut counted: HashMap<String, BTreeMap<PageName, u64>>) -> anyhow::Result<u64> {
         let mut expected = self.truth.pages();
         for repeat in &self.parted {
@@ -209,7 +210,7 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// An error unless these windows, in order, cover what was sent, one begins with each half day, and none was cut without a reason.
+/// An error unless these windows, in order, cover the sent records, one starts with each half day, and none starts without a reason.
 fn covers(windows: &[&Window], sent: &Sent, most: u64) -> anyhow::Result<()> {
     let mut at = 0;
     for (number, window) in windows.iter().enumerate() {
@@ -242,7 +243,7 @@ mod tests {
     use crate::month::truth::Sent;
 
     const PARTITIONS: usize = 3;
-    /// So few that cuts part many repeats from their views, which follow within some records.
+    /// So few that many repeats, which follow within some records, are in a later window than their view.
     const MOST: u64 = 20;
 
     /// How the records were folded.
@@ -253,7 +254,7 @@ mod tests {
         Anywhere,
     }
 
-    /// What somebody counted.
+    /// The figures that a fold counted.
     #[derive(Default, Clone)]
     struct Counted {
         windows: Vec<Window>,
@@ -267,7 +268,7 @@ mod tests {
         Plan::new(5, "2026-02".parse().unwrap(), Size { projects: 30, views: 60_000 })
     }
 
-    /// The truth, and what a fold makes of the same records that holds every id in memory.
+    /// The truth, and the figures of a fold that holds every id of the same records in memory.
     fn month(plan: &Plan, drops: Drops) -> (Truth, Counted) {
         let mut truth = Truth { partitions: vec![Sent::default(); PARTITIONS], ..Truth::new(plan) };
         let mut counted = Counted { hours: vec![0; plan.hours() as usize], ..Counted::default() };
@@ -332,7 +333,7 @@ mod tests {
         Ok(expected.parted.len())
     }
 
-    /// What is said of a month that was counted like this.
+    /// The error for a month that was counted this way.
     fn wrong(drops: Drops, but: impl FnOnce(&mut Counted)) -> String {
         let plan = plan();
         let (truth, mut counted) = month(&plan, drops);
@@ -354,7 +355,7 @@ mod tests {
             let said = wrong(drops, |_| {});
             assert!(said.contains("repeats were dropped in the window at"), "{said}");
         }
-        // Nor does it help to say that all is well: a ledger of one fold with the rows of another.
+        // A falsified ledger does not help: the ledger of one fold with the rows of another is detected.
         let (_, right) = month(&plan(), Drops::InItsWindow);
         let said = wrong(Drops::Nothing, |counted| counted.windows = right.windows);
         assert!(said.contains("views are counted of"), "{said}");
@@ -400,7 +401,7 @@ mod tests {
         assert!(said.contains("the one before it ends at 0"), "{said}");
         let said = wrong(Drops::InItsWindow, |counted| counted.windows.truncate(counted.windows.len() - 1));
         assert!(said.contains("it has") && said.contains("records of"), "{said}");
-        // Two windows where there is reason for one; the clock may be a reason.
+        // Two windows instead of one; the clock may be a reason.
         let halve = |counted: &mut Counted, appended| {
             let mut second = counted.windows[0].clone();
             counted.windows[0].next_offset = MOST / 2;

@@ -1,10 +1,10 @@
-//! Where the month's shares come from. What is measured elsewhere says where; what is assumed says so.
+//! Sources of the month's shares. Measured ones name their source; assumed ones are marked as assumed.
 
 use schemas::proto::{BotClass, Browser, Device, System};
 
 use crate::random::SplitMix64;
 
-/// A browser as its requests tell it, and what becomes of that: the three classes that a record keeps.
+/// A browser as its requests identify it, and the three classes that a record stores of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reader {
     /// Device class.
@@ -24,9 +24,9 @@ macro_rules! readers {
     )),*]};
 }
 
-/// User agents and their shares of 1,000 among readers with the same device, from the data of npm's `user-agents` 2.1.198 (Intoli,
-/// BSD-2-Clause), which collects them from live traffic: the most frequent of each device, without those of emulators, with
-/// what is rarer left out. Firefox on Linux is raised from 0.2 to 4 %: readers of documentation have it more often.
+/// User agents and their shares of 1,000 among readers with the same device, from the data of npm's `user-agents` 2.1.198 (Intoli, BSD-2-Clause),
+/// which collects them from live traffic. These are the most frequent of each device, without emulators and rarer ones. Firefox on Linux is raised
+/// from 0.2 to 4 %: readers of documentation have it more often.
 pub const READERS: [(u32, Reader); 22] = readers! {
     480 Desktop Chrome Macos "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/145.0.0.0 Safari/537.36";
     162 Desktop Chrome Windows "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/153.0.0.0 Safari/537.36";
@@ -52,16 +52,16 @@ pub const READERS: [(u32, Reader); 22] = readers! {
     297 Tablet Chrome Android "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/154.0.0.0 Safari/537.36";
 };
 
-/// Of 1,000 readers, those with each device. Assumed: the package's 56 % of phones are of all the web, and documentation is
-/// mostly read where programs are written.
+/// Of 1,000 readers, those with each device. Assumed: the package's 56 % of phones are of the whole web, and documentation is mostly read where
+/// programs are written.
 pub const DEVICES: [(u32, Device); 3] = [(840, Device::Desktop), (150, Device::Mobile), (10, Device::Tablet)];
 
 /// A machine that runs scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bot {
-    /// What it is counted as.
+    /// The class that it is counted as.
     pub class: BotClass,
-    /// Its name, as headcount's list has it.
+    /// Its name in headcount's list.
     pub name: &'static str,
     /// The header.
     pub agent: &'static str,
@@ -73,7 +73,7 @@ macro_rules! bots {
     };
 }
 
-/// Bots that run scripts and so send beacons, with their shares of 100 views by bots. Assumed.
+/// Bots that run scripts and therefore send beacons, with their shares of 100 views by bots. Assumed.
 pub const BOTS: [(u32, Bot); 6] = bots! {
     34 Search "Googlebot" "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
     18 Search "bingbot" "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/136.0.0.0 Safari/537.36";
@@ -99,10 +99,10 @@ pub const REFERRERS: [(u32, &str); 12] = [
     (1, "claude.ai"),
 ];
 
-/// Of 100 readers, those whose documentation is in each language. Assumed.
+/// Of 100 readers, those with documentation in each language. Assumed.
 pub const LANGUAGES: [(u32, &str); 5] = [(88, "en"), (5, "zh-cn"), (3, "ja"), (2, "de"), (2, "fr")];
 
-/// Of 100 readers, those who read each version. Assumed.
+/// Of 100 readers, those of each version. Assumed.
 pub const VERSIONS: [(u32, &str); 5] = [(56, "stable"), (30, "latest"), (6, "v3.1"), (5, "v2.4"), (3, "v1.9")];
 
 /// A part of the world. Assumed, in the proportions in which developers live.

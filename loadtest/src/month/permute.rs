@@ -1,9 +1,8 @@
-//! A shuffle of `0..n` that remembers nothing: the image of a number is computed, not looked up.
+//! A shuffle of `0..n` without memory: the image of a number is computed, not looked up.
 //!
-//! Four rounds of a Feistel network over the rectangle `high × low`, the smallest near square with at least `n` cells; what
-//! falls outside `0..n` is walked on until it falls inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-//! Each round adds to one coordinate a hash of the other, modulo its length, and so can be undone: it is a bijection of the
-//! rectangle, and the walk makes it one of `0..n`.
+//! Four rounds of a Feistel network over the rectangle `high × low`, the smallest near square with at least `n` cells. An image outside `0..n` is
+//! permuted again until it is inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Each round adds to one coordinate a hash of
+//! the other, modulo its length, and so can be undone. It is a bijection of the rectangle, and the repetition makes it one of `0..n`.
 
 use crate::random::mix;
 
@@ -27,7 +26,7 @@ impl Shuffle {
         Self { n, high: n.div_ceil(low).max(1), low, seed }
     }
 
-    /// Where `of`, which is below `n`, goes.
+    /// The image of `of`, which is below `n`.
     #[must_use]
     pub fn image(&self, of: u32) -> u32 {
         debug_assert!(of < self.n, "{of} is not below {}", self.n);
@@ -81,7 +80,7 @@ mod tests {
         let parted = (0..10_000).filter(|&i| far(one.image(i), one.image(i + 1))).count();
         let differ = (0..10_000).filter(|&i| far(one.image(i), other.image(i))).count();
         assert!(parted > 9_900 && differ > 9_900, "{parted} {differ}");
-        // The mean of the images of the first tenth is that of all: what comes first is no part of its own.
+        // The mean of the images of the first tenth is that of all: the first numbers are not mapped to a special part.
         let mean = (0..100_000).map(|i| f64::from(one.image(i))).sum::<f64>() / 100_000.0;
         assert!((mean / f64::from(1 << 19) - 1.0).abs() < 0.02, "{mean}");
     }

@@ -1,4 +1,4 @@
-//! How large a month is, and how that divides among its projects: all that must be kept, some fifty bytes a project.
+//! The size of a month, and its division among projects. This is all that must be stored, some fifty bytes a project.
 
 use schemas::Month;
 
@@ -11,19 +11,19 @@ const BOTS: f64 = 10.0;
 const FLOOD: f64 = 2.0;
 /// Of 100 visits of a project that has a release, those that the release brings. Assumed.
 const CURIOUS: f64 = 12.0;
-/// One project in so many has a release in the month, and the largest has one always.
+/// One project in this many has a release in the month, and the largest always has one.
 const RELEASES: u64 = 20;
 /// Of how many visitors the flood pretends to be, for each of its views.
 const FLOOD_VISITORS: f64 = 0.01;
 /// The project that is flooded, if there are more than one.
 const FLOODED: usize = 1;
-/// Pages of a project, at most.
+/// Maximum number of pages of a project.
 const PAGES: usize = 4_000;
 
-/// Visits of one visitor: so many have at least k as k to this power says.
+/// Visits of one visitor: the share with at least k is k to this power.
 const VISITS_EXPONENT: f64 = -1.8;
 const VISITS: usize = 60;
-/// Views of one visit, likewise.
+/// Views of one visit, by the same rule.
 const VIEWS_EXPONENT: f64 = -1.5;
 const VIEWS: usize = 40;
 
@@ -55,14 +55,14 @@ impl Preset {
 pub struct Size {
     /// Projects, at least one.
     pub projects: u32,
-    /// Page views that are meant. The month has a few percent more or less, as chance will have it.
+    /// The intended page views. The actual number varies by a few percent, by chance.
     pub views: u64,
 }
 
-/// How many have at least k of something: a heavy tail, cut off.
+/// The share with at least k of something: a truncated heavy tail.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
-    /// Sum over 1..=k of the share that has at least k, from k = 0 on.
+    /// Sum over 1..=k of the share with at least k, from k = 0 on.
     sums: Vec<f64>,
 }
 
@@ -91,10 +91,10 @@ impl Tail {
         (f64::from(n) * self.sums[k]) as u32
     }
 
-    /// Whose the item `ticket` of `n` owners is. Items are counted layer by layer: the first of everybody, then the second of
-    /// those who have two, and so on; so the first layer has each owner exactly once.
+    /// The owner of item `ticket` among `n` owners. Items are numbered layer by layer: first one item of each owner, then the second item of those
+    /// who have two, and so on. So the first layer has each owner exactly once.
     pub(super) fn owner(&self, n: u32, ticket: u32) -> u32 {
-        // The first k with so many items in its layers that the ticket is among them.
+        // The first k whose layers, up to k, include the ticket.
         let k = self.sums.partition_point(|sum| (f64::from(n) * sum) as u32 <= ticket);
         ticket - self.before(n, k - 1)
     }
@@ -110,9 +110,9 @@ impl Tail {
 /// One project's month.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProjectPlan {
-    /// People, each of whom comes at least once. The flood's are not among them.
+    /// People, each with at least one visit. The flood's are not included.
     pub visitors: u32,
-    /// Visits of these.
+    /// Visits of these visitors.
     pub visits: u32,
     /// Of the visits, those that a release brings.
     pub curious: u32,
@@ -128,7 +128,7 @@ pub(super) struct ProjectPlan {
     pub pages: u32,
     /// Which rhythm.
     pub home: u8,
-    /// Where in the space between two visits the first one is, 0 to 1. Without it all small projects had theirs at once.
+    /// Where in the interval between two visits the first one is, 0 to 1. Without it all small projects would have theirs at the same time.
     pub phase: f32,
 }
 
@@ -179,7 +179,7 @@ impl Plan {
                 flood_visitors: (flood * FLOOD_VISITORS).ceil() as u32,
                 pages: (people.sqrt() as usize).clamp(8, PAGES) as u32,
                 home: rng.below(rhythms.len() as u64) as u8,
-                // Below 1 after rounding, too: or the last slot would lie behind the month's end.
+                // Below 1 after rounding, too; otherwise the last slot would be after the month's end.
                 phase: (rng.unit() * 0.999) as f32,
             }
         });
@@ -202,7 +202,7 @@ impl Plan {
         }
     }
 
-    /// What everything follows from.
+    /// The seed, which determines everything.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
@@ -214,7 +214,7 @@ impl Plan {
         self.month
     }
 
-    /// What was asked for.
+    /// The requested size.
     #[must_use]
     pub fn size(&self) -> Size {
         self.size
@@ -232,15 +232,15 @@ impl Plan {
         &self.slugs[project as usize]
     }
 
-    /// How many people read a project in the whole month. By construction: each of them has a first visit, each visit at
-    /// least one view, and no view is lost (`truth` counts them again where a month is not driven to its end).
+    /// The number of people who read a project in the whole month. It holds by construction: each of them has a first visit, each visit at least one
+    /// view, and no view is lost. (`truth` counts them if a month is not driven to its end.)
     #[must_use]
     pub fn visitors(&self, project: u32) -> u32 {
         let plan = &self.projects[project as usize];
         plan.visitors + plan.flood_visitors
     }
 
-    /// Into how many parts an hour is cut, so that none is large.
+    /// The number of parts of an hour, so that none is large.
     #[must_use]
     pub fn parts(&self, hour: u32) -> u32 {
         const PART: f64 = 8_192.0;
@@ -253,7 +253,7 @@ impl Plan {
     }
 }
 
-/// Names as they are: a word or two and sometimes a number, 8 to 20 letters.
+/// Realistic names: a word or two and sometimes a number, 8 to 20 letters.
 fn slug(number: usize) -> String {
     const FIRST: [&str; 8] = ["py", "open", "django", "flask", "data", "async", "micro", "net"];
     const SECOND: [&str; 8] = ["forms", "requests", "widgets", "parser", "storage", "toolkit", "client", "cache"];

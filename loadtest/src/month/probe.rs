@@ -1,7 +1,7 @@
-//! Somebody reads reports while the month is counted: an open loop, of projects that are drawn by their traffic.
+//! Requests reports while the month is counted: an open loop, of projects that are drawn by their traffic.
 //!
-//! Question k is due k / rate seconds after the start, whatever became of those before it, and how long it took counts from
-//! then. So a service that stalls for ten seconds has ten seconds' worth of slow answers, and not one.
+//! Request k is due k / rate seconds after the start, whatever the outcome of earlier ones, and its duration counts from then. So a service that
+//! stalls for ten seconds has ten seconds' worth of slow responses, and not one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,45 +20,45 @@ use crate::kafka::database::Database;
 use crate::random::{SplitMix64, Zipf};
 use crate::role::{self, Answer};
 
-/// How long after it was due a question may be unanswered.
+/// How long after its due time a request may be unanswered.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Concurrent questions: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which is about
-/// the probe and not about the service. Further questions wait here, and their wait is part of their time.
+/// Concurrent requests: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which depends on the
+/// probe and not on the service. Further requests wait here, and their wait is part of their duration.
 const AT_ONCE: usize = 2;
-/// How often it is looked whether to stop.
+/// Interval between two checks whether to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the readers saw.
+/// The observations of the report users.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Probed {
-    /// Questions that were due each second.
+    /// Requests due each second.
     pub rate: u32,
-    /// Questions that were due.
+    /// Requests that were due.
     pub asked: u64,
     /// Reports that were answered 200.
     pub reports: u64,
-    /// Questions for projects of which nothing was counted yet, which are answered 404.
+    /// Requests for projects of which nothing was counted yet, which are answered with 404.
     pub not_yet: u64,
-    /// Questions that the service was too busy for, which are answered 429: what a slow machine makes of a rate.
+    /// Requests that the service was too busy for and answered with 429: the effect of a rate on a slow machine.
     pub refused: u64,
-    /// Questions that were answered with something else, or not within 120 s of when they were due.
+    /// Requests that were answered with another status, or not within 120 s of their due time.
     pub failed: u64,
-    /// What became of the first of these.
+    /// The outcome of the first of these.
     pub first_failure: Option<String>,
-    /// Of the reports, from when they were due to the last byte.
+    /// Of the reports, from their due time to the last byte.
     pub latency_ms: Option<LatencyMs>,
     /// Of the reports, those that the cache had, stale ones included.
     pub hits: u64,
-    /// Of the reports, those that were computed for the question.
+    /// Reports that were computed for the request.
     pub misses: u64,
     /// The largest report in bytes.
     pub largest_bytes: u64,
 }
 
-/// Registers every project as one whose report anybody may read. Those who ask need no token then.
+/// Registers every project with a public report, so that requests need no token.
 ///
 /// # Errors
-/// When ClickHouse refuses.
+/// ClickHouse refuses.
 pub async fn register(plan: &Plan, database: &Database) -> anyhow::Result<()> {
     const AT_ONCE: u32 = 5_000;
     let name = &database.name;
@@ -76,34 +76,34 @@ pub async fn register(plan: &Plan, database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Which questions there are, and where they go.
+/// The requests and their target.
 pub struct Readers {
     /// The service's port on this machine.
     pub port: u16,
-    /// Questions a second.
+    /// Requests a second.
     pub rate: u32,
     path: Box<dyn Fn(u64) -> String + Send + Sync>,
 }
 
 impl Readers {
-    /// With the path of question `k`.
+    /// The path of request `k`.
     pub fn new(port: u16, rate: u32, path: impl Fn(u64) -> String + Send + Sync + 'static) -> Self {
         Self { port, rate, path: Box::new(path) }
     }
 
-    /// Of the month's projects, drawn by their traffic.
+    /// Requests for the month's projects, drawn by their traffic.
     #[must_use]
     pub fn by_traffic(plan: Arc<Plan>, port: u16, rate: u32) -> Self {
-        // As the views are: one over the rank.
+        // Like the views: one over the rank.
         let (projects, seed) = (Zipf::new(plan.slugs.len(), 1.0), plan.seed ^ 0xa5c);
         let project = move |k| projects.sample(&mut SplitMix64::new(SplitMix64::nth(seed, k)));
         Self::new(port, rate, move |k| report_path(plan.slug(project(k) as u32), plan.month))
     }
 
-    /// Asks until told to stop, then waits for the answers to all that was due.
+    /// Sends requests until stopped, then waits for the responses to all that were due.
     ///
     /// # Errors
-    /// When the histogram cannot be made. A failed question is a figure.
+    /// The histogram cannot be created. A failed request is a figure.
     pub async fn ask(self, stop: &AtomicBool) -> anyhow::Result<Probed> {
         let (readers, slots) = (Arc::new(self), Arc::new(Semaphore::new(AT_ONCE)));
         let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3)?;
@@ -120,7 +120,7 @@ impl Readers {
             let (readers, slots, k) = (Arc::clone(&readers), Arc::clone(&slots), probed.asked);
             probed.asked += 1;
             questions.spawn(async move { readers.one(k, due, &slots).await });
-            // So that answers are not kept for an hour.
+            // So that responses are not stored for an hour.
             while let Some(answer) = questions.try_join_next() {
                 probed.note(answer?, &mut histogram);
             }
@@ -187,7 +187,7 @@ mod tests {
         Readers::by_traffic(Arc::new(plan), port, rate)
     }
 
-    /// A service that answers nothing for `stalled` from the first question on, and then with `status`. Asks it until it has answered thirty.
+    /// A service that answers nothing for `stalled` from the first request on, and then with `status`. Sends requests until thirty are answered.
     async fn asked(stalled: Duration, status: u16) -> Probed {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -218,7 +218,7 @@ mod tests {
     async fn a_service_that_stalls_is_asked_on_and_every_question_waited() {
         let probed = asked(Duration::from_millis(400), 200).await;
         assert!(probed.asked >= 30 && probed.reports == probed.asked, "{probed:?}");
-        // Twenty were due in the stall. One client after another would have asked one question in it.
+        // Twenty were due in the stall. A closed loop would have sent one request in it.
         let latency = probed.latency_ms.unwrap();
         assert!(latency.max >= 350.0 && latency.p90 >= 40.0, "{latency:?}");
     }

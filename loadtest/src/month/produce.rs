@@ -1,8 +1,8 @@
-//! The month goes into the topic: in the order of time, as fast as it goes, but never far ahead of who counts.
+//! Sends the month into the topic: in the order of time, at full speed, but never far ahead of the aggregators.
 //!
-//! Each partition has a prefix of its own records of the month: partitions are chosen here, a producer keeps the order of each,
-//! and records are a function of the seed. So the topic itself says how far a run came, however it ended: where partition p
-//! ends at n, its first n records are there. Going on means making the month again from its beginning and leaving those out.
+//! Each partition has a prefix of its records of the month. The partition is chosen here, a producer preserves the order of each, and records are a
+//! function of the seed. So the topic shows how far a run came, however it ended: if partition p ends at n, its first n records are there. To
+//! continue, a run generates the month again from its start and omits those records.
 
 use anyhow::Context;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub struct Mark {
     pub views: u64,
 }
 
-/// How far all have come. Written by one, read by the others.
+/// The progress of sending and counting. One task writes it, the others read it.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Records that are in the topic, or soon will be.
@@ -46,7 +46,7 @@ pub struct Progress {
     pub marks: Mutex<Vec<Mark>>,
 }
 
-/// What is to be sent where.
+/// What to send, and where.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Brokers.
@@ -64,25 +64,25 @@ pub struct Job {
 /// What was sent.
 #[derive(Debug, Default)]
 pub struct Produced {
-    /// What all that is in the topic adds up to.
+    /// The sums of all records in the topic.
     pub truth: Truth,
     /// Records that were there before.
     pub before: u64,
     /// From the first record to the last acknowledgement.
     pub seconds: f64,
-    /// Of these, making again what the topic had.
+    /// Part of these seconds: generating again what the topic had.
     pub remade_seconds: f64,
-    /// Of these, waiting for who counts.
+    /// Part of these seconds: waiting for the aggregators.
     pub waited_seconds: f64,
     /// Bytes sent to the brokers, compressed and framed.
     pub wire_bytes: u64,
     /// Whether every hour of the job is in the topic.
     pub complete: bool,
-    /// Why it is not, unless a stop was asked for: a record was not acknowledged.
+    /// Why it is not, unless a stop was requested: a record was not acknowledged.
     pub failure: Option<anyhow::Error>,
 }
 
-/// Sends until all is acknowledged, a stop is asked for, or sending fails. Blocks.
+/// Sends until all is acknowledged, a stop is requested, or sending fails. Blocks.
 #[must_use]
 pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> Produced {
     let truth = Truth { partitions: vec![Sent::default(); job.there.len()], ..Truth::new(plan) };
@@ -95,8 +95,8 @@ pub fn produce(plan: &Plan, job: &Job, progress: &Progress) -> Produced {
 }
 
 fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) -> anyhow::Result<()> {
-    // No part of what is measured, so it yields to readers, and so do the client's threads, which inherit it; but not to those who
-    // count (15): were they faster than it, there would be no backlog to work off.
+    // Sending is not measured, so it yields to report users, and so do the client's threads, which inherit the priority. It does not yield to the
+    // aggregators (15): if they were faster than it, there would be no backlog to work off.
     let _ = rustix::process::nice(10);
     let mut stretch = Stretch::default();
     let truth = &mut produced.truth;
@@ -108,7 +108,7 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
             truth.partitions.iter_mut().for_each(|sent| sent.spans.push(sent.records));
         }
         for part in 0..plan.parts(hour) {
-            // What is in the topic belongs to what is compared, so it is made again whatever happens.
+            // The truth must include the records in the topic, so they are generated again in any case.
             if !log.is_new() {
                 produced.remade_seconds = begun.elapsed().as_secs_f64();
             } else if progress.stop.load(Ordering::Relaxed) {
@@ -116,7 +116,7 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
                 break 'month;
             }
             plan.fill(hour, part, &mut stretch);
-            // As if it were sent then: that cuts windows.
+            // As if it were sent at that time, which starts new windows.
             let start = i64::from(plan.month().first_hour().0 + hour) * HOUR_MS;
             log.time = start + i64::from(part) * HOUR_MS / i64::from(plan.parts(hour));
             for place in stretch.views() {
@@ -157,12 +157,12 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
     Ok(())
 }
 
-/// The topic, with what it has already.
+/// The topic and its earlier records.
 struct Log {
     sender: Sender,
     /// Of each partition, how many records are still to be left out.
     there: Vec<u64>,
-    /// Of what is sent, in milliseconds since the epoch.
+    /// Time of the sent records, in milliseconds since the epoch.
     time: i64,
 }
 
@@ -186,7 +186,7 @@ impl Log {
     }
 }
 
-/// Waits until at most `ahead` records wait for the ledger, and says how long that took.
+/// Waits until at most `ahead` records wait for the ledger, and returns how long that took.
 fn wait(progress: &Progress, sent: u64, ahead: u64) -> f64 {
     let begun = Instant::now();
     let mut waited = false;

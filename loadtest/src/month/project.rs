@@ -1,4 +1,4 @@
-//! From a measured month to another size. Arithmetic, not measurement; what it rests on is written beside it.
+//! Projects a measured month to another size. This is arithmetic, not measurement; its assumptions are listed with the result.
 
 use std::str::FromStr;
 
@@ -6,15 +6,15 @@ use serde::Serialize;
 
 use super::result::{MonthResult, bytes};
 
-/// What a machine may be loaded to in the busiest hour.
+/// Maximum load of a machine in the busiest hour.
 const LOAD: f64 = 0.5;
 /// Copies of each record in the topic.
 const COPIES: f64 = 3.0;
-/// Days that records stay in the topic.
+/// Days for which the topic retains records.
 const RETENTION_DAYS: f64 = 3.0;
-/// Months whose figures are kept.
+/// Months whose figures are retained.
 const MONTHS: f64 = 25.0;
-/// Months that are open at once: the running one, and the last until 72 hours after its end.
+/// Months that are open concurrently: the running one, and the previous one until 72 hours after its end.
 const OPEN_MONTHS: f64 = 1.1;
 
 /// A number of page views, as in 250M or 10G.
@@ -37,7 +37,7 @@ impl FromStr for Views {
     }
 }
 
-/// What a month of another size would take.
+/// The requirements of a month of another size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Projection {
     /// Page views in the month.
@@ -46,9 +46,9 @@ pub struct Projection {
     pub peak_per_second: f64,
     /// Processors of aggregators, so that the busiest hour loads them by half.
     pub aggregate_processors: f64,
-    /// Processors of ClickHouse, likewise.
+    /// Processors of ClickHouse, for the same load.
     pub clickhouse_processors: f64,
-    /// Processors of brokers, likewise, for all copies.
+    /// Processors of brokers, for the same load and for all copies.
     pub kafka_processors: f64,
     /// Partitions: one is folded by one processor.
     pub partitions: u64,
@@ -58,7 +58,7 @@ pub struct Projection {
     pub clickhouse_bytes: u64,
 }
 
-/// What it all rests on.
+/// The assumptions.
 pub const ASSUMPTIONS: [&str; 6] = [
     "processor seconds, rows and bytes grow as page views do, which the figures day by day show for the sizes measured",
     "projects grow as page views do: more views of the same pages cost less, more projects of the same size as much",
@@ -68,8 +68,8 @@ pub const ASSUMPTIONS: [&str; 6] = [
     "processors are as fast as this machine's",
 ];
 
-/// Projects `result` to a month of `views` page views, in which the busiest hour has `peak` of them. None where an earlier run sent
-/// or counted everything, or closed the month: what that cost is not known.
+/// Projects `result` to a month of `views` page views, in which the busiest hour has `peak` of them. None if an earlier run sent or counted
+/// everything, or closed the month: the cost of that is unknown.
 #[must_use]
 pub fn project(result: &MonthResult, views: u64, peak: f64) -> Option<Projection> {
     let (counted, sent) = (result.counted_views(), result.sent_views());

@@ -1,4 +1,4 @@
-//! What a month came to: all figures of a run, as they are written to the JSON file.
+//! All figures of a run, in the form of the JSON file.
 
 use serde::Serialize;
 
@@ -16,19 +16,19 @@ use crate::machine::Machine;
 pub struct Setting {
     /// The month, as `YYYY-MM`.
     pub month: String,
-    /// What was asked for.
+    /// The requested size.
     pub size: Size,
-    /// Decides every record.
+    /// The seed, which determines every record.
     pub seed: u64,
-    /// Days that were driven,
+    /// Days that were driven.
     pub days: u32,
-    /// of so many that the month has.
+    /// Days that the month has.
     pub days_of_month: u32,
-    /// Of the topic.
+    /// Partitions of the topic.
     pub partitions: i32,
     /// Processes of `headcount aggregate`.
     pub aggregators: u32,
-    /// Records in a window of a partition, at most.
+    /// Maximum number of records in a window of a partition.
     pub window_records: u64,
     /// Records that could wait for the ledger.
     pub ahead: u64,
@@ -41,15 +41,15 @@ pub struct Counted {
     pub startup_seconds: f64,
     /// From the first record until the ledger had the last one.
     pub seconds: f64,
-    /// Of these, those in which records were sent.
+    /// Part of these seconds: records were sent.
     pub producing_seconds: f64,
-    /// Of these, those in which the sender waited for the ledger.
+    /// Part of these seconds: the sender waited for the ledger.
     pub waited_seconds: f64,
-    /// Of these, those in which records were made again that the topic had: nothing was sent.
+    /// Part of these seconds: records that the topic had were generated again, and nothing was sent.
     pub remade_seconds: f64,
     /// Records that an earlier run had sent.
     pub before: u64,
-    /// Records that this run counted: what seconds, processor time and rows written are of.
+    /// Records that this run counted: the base of seconds, processor time and rows written.
     pub records: u64,
     /// Processor seconds in that time.
     pub cpu: Each<f64>,
@@ -63,7 +63,7 @@ pub struct Counted {
     pub windows: u64,
     /// Until ClickHouse had no more merges to do, or a minute had passed.
     pub rest_seconds: f64,
-    /// Processor seconds of ClickHouse meanwhile.
+    /// Processor seconds of ClickHouse in that time.
     pub rest_cpu: f64,
 }
 
@@ -83,28 +83,28 @@ pub struct Replayed {
 pub struct Closed {
     /// How long `headcount close` took; it waits fifteen seconds of that on purpose.
     pub seconds: f64,
-    /// Processor seconds of ClickHouse meanwhile.
+    /// Processor seconds of ClickHouse in that time.
     pub clickhouse_cpu: Option<f64>,
-    /// What ClickHouse has then.
+    /// ClickHouse's tables after the close.
     pub tables: Tables,
 }
 
-/// All of it, or as much as there is so far.
+/// All figures, or those available so far.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct MonthResult {
-    /// Of this form.
+    /// Version of this format.
     pub format: u32,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// How.
+    /// The settings.
     pub setting: Setting,
-    /// Whether every hour that was asked for is in the topic.
+    /// Whether the topic has every requested hour.
     pub sent: bool,
-    /// Whether these are the whole month.
+    /// Whether the figures are of the whole month.
     pub complete: bool,
-    /// Why the run ended before its end.
+    /// Why the run ended early.
     pub ended: Option<String>,
-    /// What it adds up to.
+    /// The sums of the month.
     pub truth: Truth,
     /// From the topic to rows.
     pub counted: Counted,
@@ -120,18 +120,18 @@ pub struct MonthResult {
     pub closed_tables: Option<Closed>,
     /// The closed month against the truth.
     pub closed: Option<Checked>,
-    /// Reports that were read meanwhile.
+    /// Reports that were requested during the run.
     pub reports: Option<Probed>,
     /// Other sizes.
     pub projections: Vec<Projection>,
-    /// What the figures do not say.
+    /// Limitations of the figures.
     pub remarks: Vec<String>,
-    /// What was not counted right.
+    /// What was counted wrong.
     pub wrong: Vec<String>,
 }
 
 impl MonthResult {
-    /// Page views, each once: what figures "a page view" are of.
+    /// Page views, each once: the base of figures "a page view".
     #[must_use]
     pub fn page_views(&self) -> u64 {
         self.truth.records - self.truth.repeats
@@ -149,14 +149,14 @@ impl MonthResult {
         self.page_views() as f64 * self.counted.records as f64 / self.records().max(1) as f64
     }
 
-    /// Page views that this run sent, likewise.
+    /// Page views that this run sent, each once.
     #[must_use]
     pub fn sent_views(&self) -> f64 {
         let sent = self.records().saturating_sub(self.counted.before);
         self.page_views() as f64 * sent as f64 / self.records().max(1) as f64
     }
 
-    /// So much of something, a page view.
+    /// `of` per page view.
     #[must_use]
     pub fn each(&self, of: u64) -> f64 {
         of as f64 / self.page_views().max(1) as f64

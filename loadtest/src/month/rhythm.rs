@@ -1,4 +1,4 @@
-//! When readers read: which share of a month's visits has come by a given moment.
+//! When readers read: the share of a month's visits before a given moment.
 
 use schemas::{Hour, Month};
 
@@ -26,7 +26,7 @@ impl Rhythm {
         Self { before }
     }
 
-    /// Readers all over the world, most of them in region `home` (all as they are distributed, if there is no such region).
+    /// Readers from the whole world, most of them in region `home` (in their usual distribution if there is no such region).
     #[must_use]
     pub fn of_readers(month: Month, home: usize) -> Self {
         let (first, hours) = (month.first_hour().0, month.end_hour().0 - month.first_hour().0);
@@ -65,7 +65,7 @@ impl Rhythm {
     }
 }
 
-/// Which share of those who come for a release has come `since` hours after it, of a month that ends `left` hours after it.
+/// The share of a release's visits within `since` hours of it, in a month that ends `left` hours after it.
 #[must_use]
 pub fn of_release(since: f64, left: f64) -> f64 {
     let gone = |hours: f64| 1.0 - (-hours.max(0.0) / RELEASE_FADES_HOURS).exp();

@@ -1,5 +1,5 @@
-//! The order of a run, and what it cost. Each step leaves its figures in the result as soon as it has them, so that whatever
-//! ends the run leaves what was measured until then.
+//! The order of a run, and its cost. Each step stores its figures in the result as soon as it has them, so that the measurements remain whatever ends
+//! the run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,36 +30,36 @@ use crate::role::{self, Role};
 
 /// Windows of fewer records cost more time than their records.
 const SMALL_WINDOW: u64 = 50_000;
-/// How long an aggregator may take to be taken in by its group, or to fold its open windows again.
+/// How long an aggregator may take to join its group, or to fold its open windows again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One run.
 pub struct Run {
-    /// What was asked for.
+    /// The arguments.
     pub args: MonthArgs,
     /// The month.
     pub plan: Arc<Plan>,
-    /// Names.
+    /// Names of the run's resources.
     pub state: State,
-    /// Whether an earlier run had begun.
+    /// Whether an earlier run had started.
     pub resumed: bool,
     /// The topic, and the program under test.
     pub kafka: Kafka,
-    /// Where it is counted.
+    /// The database that counts it.
     pub database: Database,
-    /// Whose processor time is measured.
+    /// The processes whose processor time is measured.
     pub servers: Servers,
-    /// How far all have come.
+    /// The progress of sending and counting.
     pub progress: Arc<Progress>,
-    /// Whether somebody wants it to end.
+    /// Whether an end was requested.
     pub interrupted: AtomicBool,
 }
 
 impl Run {
-    /// All of it. Says whether nothing is left to do.
+    /// Runs all steps. Returns whether nothing is left to do.
     ///
     /// # Errors
-    /// When the time was up, a process ended, or a question failed. What was measured until then is in `result`.
+    /// The time was up, a process ended, or a query failed. The measurements until then are in `result`.
     pub async fn all(&self, result: &mut MonthResult) -> anyhow::Result<bool> {
         if !self.resumed {
             topic::make(&self.kafka.bootstrap, &self.kafka.topic, self.kafka.partitions, Times::OfMonth).await?;
@@ -86,7 +86,7 @@ impl Run {
         result.counted.windows = self.database.number(&windows).await?;
         result.sent = produced.complete;
         result.complete = produced.complete && self.hours() == self.plan.hours();
-        // An earlier run may have come as far as that: then the rows of the open month are no more.
+        // An earlier run may have got as far as the close: then the rows of the open month no longer exist.
         let closes = self.database.number(&format!("SELECT count() FROM {name}.month_close FINAL")).await?;
         if closes == 0 {
             result.open_tables = tables(&self.database).await?;
@@ -142,7 +142,7 @@ impl Run {
         self.args.days.map_or(self.plan.hours(), |days| (days * 24).min(self.plan.hours()))
     }
 
-    /// Adds what a reader of the figures needs to know.
+    /// Adds remarks for understanding the figures.
     pub fn describe(&self, result: &mut MonthResult) {
         result.format = 1;
         result.machine = Machine::this();
@@ -169,7 +169,7 @@ impl Run {
 
     async fn start_aggregators(&self) -> anyhow::Result<(Vec<Role>, f64)> {
         let begun = Instant::now();
-        // In the month's last hour, so that none of them closes it before its time.
+        // In the month's last hour, so that none of them closes it early.
         let clock = schemas::Hour(self.plan.month().end_hour().0 - 1).start().to_rfc3339();
         let window = self.state.window_records.to_string();
         let hours = crate::WINDOW_HOURS.to_string();
@@ -186,7 +186,7 @@ impl Run {
     async fn start_reading(&self) -> anyhow::Result<Option<Reading>> {
         let Some(rate) = self.args.report_probe else { return Ok(None) };
         probe::register(&self.plan, &self.database).await?;
-        // The probe is one client that asks for more than one may. It asks for the month while it runs: on its last evening.
+        // The probe is one client above the usual rate limit. It requests the running month: on its last evening.
         let evening = schemas::Hour(self.plan.month().end_hour().0 - 4).start().to_rfc3339();
         let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0", "--clock-start", &evening];
         let arguments = arguments.map(str::to_owned);
@@ -210,7 +210,7 @@ impl Run {
         reading.role.stop().await
     }
 
-    /// Sends the month and looks until all of it is counted.
+    /// Sends the month and watches until all of it is counted.
     async fn drive(
         &self,
         aggregators: &mut [Role],
@@ -227,7 +227,7 @@ impl Run {
         let expected = self.plan.size().views * u64::from(self.hours()) / u64::from(self.plan.hours());
         let bar = bar(expected);
         let watcher = Watcher { database: &self.database, servers, before, begun, within: self.kafka.within };
-        // What was sent is all once the sender has ended.
+        // The number sent is final once the sender has finished.
         let all = || producing.is_finished().then(|| self.progress.sent.load(Ordering::Relaxed));
         let mut watched = Watched::default();
         let outcome =
@@ -258,7 +258,7 @@ impl Run {
         }
     }
 
-    /// Waits until ClickHouse's merges have ended, and says how long that was and what it cost.
+    /// Waits until ClickHouse's merges have finished, and returns the time and the cost.
     async fn rest(&self) -> anyhow::Result<(f64, f64)> {
         let cpu = || self.servers.clickhouse.map(cpu_seconds).transpose();
         let before = cpu()?;
@@ -266,7 +266,7 @@ impl Run {
         Ok((seconds, cpu()?.zip(before).map_or(0.0, |(now, then)| now - then)))
     }
 
-    /// Stops the aggregators and starts others: how long until they are where these were.
+    /// Stops the aggregators and starts others; measures how long these take to get to the same state.
     async fn replay(&self, stopped: Vec<Role>, records: u64) -> anyhow::Result<(Vec<Role>, Replayed)> {
         for role in stopped {
             role.stop().await?;
@@ -300,7 +300,7 @@ impl Run {
         let cpu = || self.servers.clickhouse.map(cpu_seconds).transpose();
         let (begun, before) = (Instant::now(), cpu()?);
         let output = role::command(&self.kafka.binary, &self.kafka.clickhouse_url)
-            // The aggregator's clock is not there yet, so it has noted no ends; all records are known to be counted.
+            // The aggregator's clock has not got there, so it has recorded no ends; all records are known to be counted.
             .args(["close", "--force", "--month", &month, "--clock-start", &clock, "--log", "error"])
             .args(["--clickhouse-timeout-ms", "600000", "--clickhouse-database", &self.database.name])
             .output()
@@ -319,8 +319,8 @@ impl Run {
     }
 }
 
-/// What is wrong is told beside all that was measured: a long run is not lost with it. Where ClickHouse did not answer, nothing is
-/// known, and the same comparison can be made again.
+/// Wrong figures are reported with all measurements, so that a long run is not lost. If ClickHouse did not answer, nothing is known, and the same
+/// comparison can be repeated.
 fn compared(outcome: anyhow::Result<Checked>, wrong: &mut Vec<String>) -> anyhow::Result<Option<Checked>> {
     match outcome {
         Ok(checked) => Ok(Some(checked)),
@@ -332,7 +332,7 @@ fn compared(outcome: anyhow::Result<Checked>, wrong: &mut Vec<String>) -> anyhow
     }
 }
 
-/// A reader of reports, and the service that answers.
+/// A client of reports, and the service that answers.
 struct Reading {
     role: Role,
     stop: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! What a run that was interrupted needs to go on: the names of what it left behind. How far it came says the topic.
+//! What an interrupted run needs to continue: the names of the resources that it left. The topic shows how far it came.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub struct State {
     pub size: Size,
     /// Partitions of the topic.
     pub partitions: i32,
-    /// Records in a window, at most.
+    /// Maximum number of records in a window.
     pub window_records: u64,
     /// Part of the names of topic, group and database.
     pub name: String,

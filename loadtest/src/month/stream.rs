@@ -1,18 +1,17 @@
 //! The views of a month in the order of time, without remembering any.
 //!
-//! A project's month is a row of *slots*, one for each visit (or view by a bot, or view of the flood). Three functions, none
-//! with a memory, turn the row into a stream:
+//! A project's month is a row of *slots*, one for each visit (or view by a bot, or view of the flood). Three functions without memory turn the row
+//! into a stream:
 //!
-//! 1. *When.* Before the moment t lie the first ⌊S·R(t) + φ⌋ of S slots; R is the rhythm, from 0 to 1, and φ < 1 the
-//!    project's phase. So each slot lies in exactly one stretch of time, whatever stretches the month is cut into.
-//! 2. *Whose.* A shuffle of 0..S ([`super::permute`]) makes of a slot a ticket. Tickets are owned layer by layer: the first V
-//!    are the first visits of visitor 0 … V−1, the next ones second visits of those who have two, and so on
-//!    ([`super::plan`]). So each of the V visitors has at least one visit, exactly V have one, and the visits of one visitor
-//!    lie anywhere in the month.
-//! 3. *What.* How many views a visit has, and each fact of a view, are hashes of project, ticket and position.
+//! 1. *When.* The first ⌊S·R(t) + φ⌋ of S slots are before the moment t; R is the rhythm, from 0 to 1, and φ < 1 the project's phase. So each slot is
+//!    in exactly one stretch of time, however the month is divided into stretches.
+//! 2. *Whose.* A shuffle of 0..S ([`super::permute`]) maps a slot to a ticket. Tickets are owned layer by layer: the first V are the first visits of
+//!    visitor 0 … V−1, the next ones second visits of those who have two, and so on ([`super::plan`]). So each of the V visitors has at least one
+//!    visit, and the visits of one visitor are anywhere in the month.
+//! 3. *What.* The number of views of a visit, and each fact of a view, are hashes of project, ticket and position.
 //!
-//! Therefore a project's distinct visitors are V, by construction and not by counting; any hour can be made without those
-//! before it; and what is kept is the plan and the views of a few seconds or minutes.
+//! Therefore a project has V distinct visitors, by construction and not by counting. Any hour can be generated without the earlier ones. Only the
+//! plan and the views of a few seconds or minutes are in memory.
 
 use super::permute::Shuffle;
 use super::plan::{Plan, ProjectPlan};
@@ -21,17 +20,17 @@ use crate::random::mix;
 
 /// Buckets that a stretch of time is ordered by.
 const BUCKETS: usize = 256;
-/// One view in so many is sent twice.
+/// One view in this many is sent twice.
 const REPEATS: u64 = 200;
 
 /// Why there is a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Somebody reads.
+    /// A person reads.
     Reader,
     /// A bot runs scripts.
     Bot,
-    /// Somebody wants to do harm.
+    /// An attacker sends forged views.
     Flood,
 }
 
@@ -92,7 +91,7 @@ impl Stretch {
     }
 }
 
-/// Slots of `count` before a moment before which lies this share.
+/// Slots of `count` before the moment at which this share has passed.
 fn slots(count: u32, share: f64, phase: f32) -> u32 {
     (f64::from(count) * share + f64::from(phase)) as u32
 }
@@ -144,7 +143,7 @@ impl Plan {
             let drawn = mix(hash ^ mix(u64::from(ticket)));
             let (views, start, pace) = (self.views.draw(drawn as u32), (drawn >> 32) as u8, (drawn >> 40) as u8 % 8);
             for index in 0..views {
-                // One who comes late in the stretch reads on in it: the next one is a few seconds away.
+                // A visit that starts late in the stretch continues in it: the next stretch is a few seconds away.
                 let bucket = start.saturating_add(index.saturating_mul(pace));
                 let again = mix(drawn ^ u64::from(index)).is_multiple_of(REPEATS);
                 let place = Place { project, ticket, index, kind: Kind::Reader, again, repeat: false, bucket };

@@ -1,4 +1,4 @@
-//! Refused beacons: what the endpoint tells of those who were turned away.
+//! Refused beacons: the tallies that the endpoint sends of them.
 
 use schemas::proto::RejectionTally;
 use schemas::rejection::RejectionReason;
@@ -6,7 +6,7 @@ use schemas::rejection::RejectionReason;
 use super::plan::Plan;
 use crate::random::{SplitMix64, mix};
 
-/// What beacons are refused for, as far as the endpoint goes on counting them. Assumed to be equally frequent.
+/// Reasons for which the endpoint refuses and tallies beacons. Assumed to be equally frequent.
 const REASONS: [RejectionReason; 5] = [
     RejectionReason::ForeignHost,
     RejectionReason::InvalidField,
@@ -14,7 +14,7 @@ const REASONS: [RejectionReason; 5] = [
     RejectionReason::MalformedJson,
     RejectionReason::UnknownProject,
 ];
-/// Refused beacons in a tally, at most.
+/// Maximum number of refused beacons in a tally.
 const MOST: u64 = 40;
 /// Hosts that have a copy of the pages, beacon and all.
 const COPIES: u64 = 30;
@@ -26,7 +26,7 @@ impl Plan {
         let id = mix(mix(self.seed ^ 0x7a11) ^ (u64::from(hour) << 32 | u64::from(part))).max(1);
         let mut rng = SplitMix64::new(id);
         let reason = REASONS[rng.below(REASONS.len() as u64) as usize];
-        // Who names no project that is known is refused in nobody's name.
+        // A beacon without a known project is refused without a project.
         let nobody = matches!(reason, RejectionReason::UnknownProject | RejectionReason::MalformedJson);
         let project = self.pages.sample_among(self.projects.len(), &mut rng) as u32;
         let project = if nobody { String::new() } else { self.slug(project).to_owned() };

@@ -1,4 +1,4 @@
-//! The month keeps its promises: each against a count that remembers everything.
+//! Properties of the month, each checked against a count that remembers everything.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! What a month adds up to. Counted while it is driven, a few numbers a project and an hour; of some projects also each page, and
-//! where each repeat lies.
+//! The sums of a month. They are counted while it is driven, a few numbers a project and an hour; for some projects also each page and the offset of
+//! each repeat.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,12 +10,12 @@ use super::stream::{Kind, Place};
 use super::view::{Page, View};
 use crate::random::mix;
 
-/// So many of the largest projects are looked at page by page,
+/// Number of the largest projects that are compared page by page.
 const LARGEST: u32 = 20;
-/// and so many of the others.
+/// Number of other projects that are compared page by page.
 const SAMPLED: u64 = 200;
 
-/// What a month, or the part of it that was driven, adds up to.
+/// The sums of a month, or of its driven part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Truth {
     /// Records with a view, repeats included.
@@ -28,7 +28,7 @@ pub struct Truth {
     pub flood: u64,
     /// Views that were sent a second time.
     pub repeats: u64,
-    /// Views that came hours after they happened.
+    /// Views that arrived hours after they happened.
     pub late: u64,
     /// Tallies of refused beacons.
     pub tallies: u64,
@@ -40,7 +40,7 @@ pub struct Truth {
     pub bytes: u64,
     /// Views by people on each day of the month.
     pub by_day: Vec<u64>,
-    /// Views by people in each hour of the month, late ones where they happened.
+    /// Views by people in each hour of the month; late ones count in the hour when they happened.
     #[serde(skip)]
     pub by_hour: Vec<u64>,
     /// Of each project, by its number.
@@ -49,20 +49,20 @@ pub struct Truth {
     /// Refused beacons by the project's name and the reason's number.
     #[serde(skip)]
     pub by_refusal: HashMap<(String, u32), u64>,
-    /// Of each partition of the topic; none where the month goes into no topic.
+    /// The records of each partition of the topic; none if the month goes into no topic.
     #[serde(skip)]
     pub partitions: Vec<Sent>,
-    /// Views by people of each page of the projects that are looked at.
+    /// Views by people of each page of the projects that are compared page by page.
     #[serde(skip)]
     pub by_page: HashMap<u32, HashMap<Page, u64>>,
 }
 
-/// What a project adds up to.
+/// The sums of a project.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Views by people.
     pub views: u64,
-    /// Of these, arrivals.
+    /// Arrivals among these views.
     pub visits: u64,
     /// Views by bots.
     pub bots: u64,
@@ -73,33 +73,33 @@ pub struct Counts {
 pub struct Repeat {
     /// Offset of the view.
     pub first: u64,
-    /// So many records later it is repeated.
+    /// The repeat follows this many records later.
     pub after: u32,
-    /// Of this project.
+    /// The project's number.
     pub project: u32,
-    /// Of this page.
+    /// The viewed page.
     pub page: Page,
-    /// In this hour since the month's start.
+    /// The hour of the view, since the month's start.
     pub hour: u16,
     /// Whether it is an arrival.
     pub arrival: bool,
 }
 
-/// What lies in a partition.
+/// The records of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Records, from offset 0 on.
     pub records: u64,
-    /// Offsets at which half a day of the month begins: windows end there.
+    /// Offsets at which half a day of the month starts: windows end there.
     pub spans: Vec<u64>,
-    /// Of these, repeats, in the order of the log.
+    /// Repeats among these records, in the order of the log.
     pub repeats: Vec<Repeat>,
     /// Offsets of views that will be repeated, by id.
     awaited: HashMap<u64, u64>,
 }
 
 impl Truth {
-    /// Nothing yet.
+    /// Empty.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let count = plan.projects.len() as u32;
@@ -168,7 +168,7 @@ impl Truth {
         sent.records += 1;
     }
 
-    /// The projects that are looked at page by page, with their pages as rows have them: path and status.
+    /// The projects that are compared page by page, with their pages as in rows: path and status.
     #[must_use]
     pub fn pages(&self) -> BTreeMap<u32, BTreeMap<(String, u16), u64>> {
         let named = |pages: &HashMap<Page, u64>| {

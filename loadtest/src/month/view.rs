@@ -1,4 +1,4 @@
-//! What a view is of, by whom, and its record.
+//! The page and the agent of a view, and its record.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,13 +12,13 @@ use super::plan::Plan;
 use super::stream::{Kind, Place, Stretch};
 use crate::random::{SplitMix64, mix};
 
-/// One view in so many is of a page that is not there.
+/// One view in this many is of a missing page.
 const MISSING: u64 = 50;
-/// One view in so many reaches the log hours after it happened: it lay in a spill.
+/// One view in this many reaches the log hours after it happened, because it was in a spill.
 const LATE: u64 = 1_000;
-/// How many hours, at most.
+/// Maximum delay in hours.
 const LATE_HOURS: u64 = 3;
-/// Home of a reader rather than anywhere: so many in eight.
+/// Of eight readers, this many are in the home region.
 const AT_HOME: u64 = 5;
 
 /// A page of a project, as one number: rank, version, language, and whether it is there.
@@ -100,19 +100,19 @@ pub struct View {
     pub project: u32,
     /// When it happened.
     pub hour: Hour,
-    /// What it is of.
+    /// The viewed page.
     pub page: Page,
-    /// Whose, among the visitors of the project; bots are none.
+    /// The visitor's number in the project; bots have none.
     pub visitor: Option<u32>,
-    /// What requested it.
+    /// The program that requested it.
     pub agent: Agent,
-    /// Where the reader is; empty for bots.
+    /// The reader's country; empty for bots.
     pub country: &'static str,
-    /// Where the reader came from, if from elsewhere; empty where that is not known.
+    /// The site that the reader came from; empty for none, or if it is unknown.
     pub referrer: &'static str,
-    /// Whether the reader came from elsewhere.
+    /// Whether the reader came from another site.
     pub arrival: bool,
-    /// Unique in the month, but for repeats.
+    /// Unique in the month, except for repeats.
     pub id: u64,
     /// Chooses the partition, the same for all views of a project.
     pub key: u64,
@@ -127,7 +127,7 @@ impl Plan {
         let Place { project, ticket, index, kind, .. } = *place;
         let plan = &self.projects[project as usize];
         let hash = self.hash_of(project);
-        // A bijection of what tells views apart, so that no two have one id. Zero means "no id".
+        // A bijection of the parts that identify a view, so that no two have the same id. Zero means "no id".
         let place = u64::from(project) << 40 | u64::from(ticket) << 8 | u64::from(index) << 2 | kind as u64;
         let id = mix(place ^ mix(self.seed)).max(1);
         let mut rng = SplitMix64::new(mix(id ^ hash));
@@ -149,7 +149,7 @@ impl Plan {
                 view.agent = Agent::Bot(pick(&mut rng, &BOTS));
                 let (version, language) = (index_of(&mut rng, &VERSIONS), index_of(&mut rng, &LANGUAGES));
                 view.page = self.page(plan.pages, version, language, &mut rng);
-                // Crawlers come to a page because they know it.
+                // Crawlers request a page because they know it, so each view is an arrival.
                 view.arrival = true;
             }
             Kind::Reader => {
@@ -165,7 +165,7 @@ impl Plan {
                 }
             }
             Kind::Flood => {
-                // The first so many are by somebody new each, so that none of them is missing.
+                // The first ones are each by a new visitor, so that none of them is missing.
                 let among = plan.flood_visitors;
                 let flooder = if ticket < among { ticket } else { rng.below(u64::from(among)) as u32 };
                 view.visitor = Some(plan.visitors + flooder);
@@ -186,7 +186,7 @@ impl Plan {
         Hour(self.month.first_hour().0 + hour.saturating_sub(late))
     }
 
-    /// What stays with a reader.
+    /// The facts that stay the same for a reader.
     fn reader(&self, view: &mut View, hash: u64, visitor: u32, home: u8) {
         let mut rng = SplitMix64::new(mix(hash ^ u64::from(visitor) << 16));
         let device = pick(&mut rng, &DEVICES);
@@ -203,14 +203,14 @@ impl Plan {
 
     fn page(&self, pages: u32, version: usize, language: usize, rng: &mut SplitMix64) -> Page {
         let there = rng.below(MISSING) != 0;
-        // What is missing is a tenth as many.
+        // There are a tenth as many missing pages.
         let among = if there { pages } else { (pages / 10).max(2) };
         Page::new(self.pages.sample_among(among as usize, rng), version, language, there)
     }
 }
 
 impl Plan {
-    /// Hands out every view of these hours of the month, in the order of time, with its place and its hour.
+    /// Passes every view of these hours of the month to `of`, in the order of time, with its place and its hour.
     pub fn each(&self, hours: std::ops::Range<u32>, mut of: impl FnMut(&Place, &View, u32)) {
         let mut stretch = Stretch::default();
         for (hour, part) in hours.flat_map(|hour| (0..self.parts(hour)).map(move |part| (hour, part))) {

@@ -1,4 +1,4 @@
-//! What the month costs while it is counted: processor time, memory, rows and bytes, day by day.
+//! The cost of the month while it is counted: processor time, memory, rows and bytes, day by day.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -15,10 +15,10 @@ use crate::role::Role;
 
 /// How often the ledger is read: also the error of a day's end.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long ClickHouse may not answer; and how long the ledger may take for what was sent when time was up.
+/// How long ClickHouse may be unavailable; and how long the ledger may take for the records sent when time was up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Rows and bytes of one table, with what is not merged yet.
+/// Rows and bytes of one table, including unmerged ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// Rows in all parts.
@@ -41,7 +41,7 @@ pub struct Sample {
     pub seconds: f64,
     /// Since the first record.
     pub cpu: Each<f64>,
-    /// What ClickHouse has.
+    /// ClickHouse's tables.
     pub tables: Tables,
 }
 
@@ -58,7 +58,7 @@ pub async fn tables(database: &Database) -> anyhow::Result<Tables> {
     Ok(rows.into_iter().map(|(table, rows, bytes)| (table, Held { rows, bytes })).collect())
 }
 
-/// What was seen so far.
+/// The observations so far.
 #[derive(Debug, Default)]
 pub struct Watched {
     /// One at the beginning, and one for each day that was counted in this run.
@@ -70,10 +70,10 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// The last of the days that were counted since the last sample. Several days in one look are one sample: nobody saw what lay
-    /// between.
+    /// The last of the days that were counted since the last sample. Several days between two checks are one sample, since nothing between them was
+    /// observed.
     fn passed(&mut self, marks: &[Mark]) -> Option<Mark> {
-        // What was counted before this run lies in days that are no day of it, and in a part of its first one.
+        // Records counted before this run belong to earlier days, and to a part of its first one.
         if let (Some(mark), Some(first)) = (marks.first(), self.samples.first_mut()) {
             first.views = (self.before as f64 * mark.views as f64 / mark.records.max(1) as f64) as u64;
         }
@@ -83,26 +83,26 @@ impl Watched {
     }
 }
 
-/// Looks until all that was sent is counted. Tells `progress` how far the ledger is, and `told` whenever it has looked.
+/// Watches until all sent records are counted. Publishes the ledger's position in `progress`, and calls `told` after each check.
 pub struct Watcher<'a> {
-    /// Where rows go.
+    /// The database of the rows.
     pub database: &'a Database,
-    /// Whose processor time is measured.
+    /// The processes whose processor time is measured.
     pub servers: Servers,
-    /// What the processor time was at the beginning.
+    /// The processor time at the start.
     pub before: Each<f64>,
-    /// When that was.
+    /// The time of that measurement.
     pub begun: Instant,
-    /// How long all may take. Then no more is sent; and what was sent may still be counted for `PATIENCE`.
+    /// Time limit. After it nothing more is sent; sent records may still be counted for `PATIENCE`.
     pub within: Duration,
 }
 
 impl Watcher<'_> {
-    /// Until `all` says how many records there are and the ledger has them.
+    /// Watches until `all` returns the number of records and the ledger has them.
     ///
     /// # Errors
-    /// When an aggregator ends by itself, ClickHouse does not answer for a minute, sending failed, or time is up. `watched` is
-    /// what was seen until then.
+    /// An aggregator ends by itself, ClickHouse does not answer for a minute, sending failed, or time is up. `watched` has the observations until
+    /// then.
     pub async fn watch(
         &self,
         aggregators: &mut [Role],
@@ -120,7 +120,7 @@ impl Watcher<'_> {
             aggregators.iter_mut().try_for_each(Role::alive)?;
             match self.look(aggregators, progress, watched).await {
                 Ok(()) => answered = Instant::now(),
-                // One who restarts is waited for.
+                // A server that restarts is waited for.
                 Err(error) if answered.elapsed() > PATIENCE => return Err(error),
                 Err(_) => {}
             }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn days_that_an_earlier_run_counted_are_no_days_of_this_one() {
-        // Two hundred records a day, of which half are views; an earlier run had come as far as the middle of day 3.
+        // Two hundred records a day, half of which are views; an earlier run had got as far as the middle of day 3.
         let marks: Vec<Mark> =
             (1..=5).map(|day| Mark { day, records: 200 * u64::from(day), views: 100 * u64::from(day) }).collect();
         let mut watched = Watched { samples: vec![sample(0, 0)], before: 500, counted: 500 };

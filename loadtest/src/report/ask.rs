@@ -1,4 +1,4 @@
-//! Rounds of questions at rest: reports over HTTP, and the same of raw events.
+//! Rounds of requests at rest: reports over HTTP, and the same query on raw events.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -17,26 +17,26 @@ use crate::role;
 
 /// Reports of the largest project, one after another.
 const OF_LARGEST: usize = 50;
-/// Reports over which SELECTs are counted, and how long those of the service itself are counted before.
+/// Reports over which SELECTs are counted, and how long the service's background SELECTs are counted before.
 const COUNTED_REPORTS: usize = 100;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// One round.
 #[derive(Debug, Clone, Serialize)]
 pub struct Round {
-    /// What was asked.
+    /// The side that was queried.
     pub side: &'static str,
     /// `first touch`, `warm`, or `largest project`.
     pub state: &'static str,
-    /// Questions.
+    /// Requests.
     pub count: u64,
-    /// From the question to the last byte.
+    /// From the request to the last byte.
     pub latency_ms: Option<LatencyMs>,
-    /// Questions a second.
+    /// Requests a second.
     pub per_second: f64,
 }
 
-/// What is asked.
+/// The queried side.
 pub enum Side {
     /// The service on this port for whole reports, each of which is computed (`Cache-Control: no-cache`).
     Computed(u16),
@@ -78,7 +78,7 @@ impl Side {
     }
 }
 
-/// The same question of the raw events: totals, days, and the hundred most viewed pages, each with `uniq()`. Returns the views.
+/// The same query on the raw events: totals, days, and the hundred most viewed pages, each with `uniq()`. Returns the views.
 async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u64> {
     let (from, to) = (month.first_hour().unix_seconds(), month.end_hour().unix_seconds());
     let rows = format!(
@@ -139,7 +139,7 @@ async fn round(
     })
 }
 
-/// SELECTs of a computed report: those of a hundred, without as many as the service needs by itself in that time.
+/// SELECTs per computed report: those of a hundred reports, minus the service's background SELECTs in that time.
 ///
 /// # Errors
 /// When an answer fails.

@@ -19,7 +19,7 @@ use crate::month::plan::{Plan, Size};
 use crate::month::probe;
 use crate::service::{Directory, Service};
 
-/// Hours of the month that are not over when its reports are requested. A report ends with the running hour.
+/// Hours that remain of the month when its reports are requested. A report ends with the running hour.
 const HOURS_LEFT: u32 = 2;
 /// The service's database.
 const DATABASE: &str = "headcount";
@@ -31,9 +31,9 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
     args.common.json.write(&figures)
 }
 
-/// Starts the service when its clock says so many hours since the epoch.
+/// Starts the service with its clock at `clock`.
 async fn open(binary: &Path, directory: Directory, clock: Hour, projects: u32) -> anyhow::Result<Service> {
-    // One client requests all reports: how many it may request is not what is measured.
+    // One client requests all reports, so the rate limit is off: it is not measured.
     let settings = ["--report-rate", "0", "--clock-start", &clock.start().to_rfc3339()];
     let mut service = Service::open(binary, directory, &settings).await?;
     if projects > 0 {
@@ -46,7 +46,7 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
     let plan = Arc::new(Plan::new(args.seed, args.month, Size { projects: args.projects, views: args.views }));
     let (begun, first, end) = (Instant::now(), plan.month().first_hour(), plan.month().end_hour());
 
-    // In the month's first hours, so that the service does not close the month before, which is filled meanwhile.
+    // In the month's first hours, so that the service does not close the previous month while it is filled.
     let service = open(binary, Directory::new()?, Hour(first.0 + 1), 0).await?;
     let database = service.database(DATABASE)?;
     probe::register(&plan, &database).await?;
@@ -55,7 +55,7 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
     let fill_seconds = begun.elapsed().as_secs_f64();
     eprintln!("filled within {fill_seconds:.0} s");
 
-    // Beacons that come now belong to the month that is requested.
+    // Beacons that arrive now belong to the requested month.
     let service = open(binary, directory, Hour(end.0 - HOURS_LEFT - 1), args.projects).await?;
     service.at_rest().await?;
     let database = service.database(DATABASE)?;

@@ -36,12 +36,12 @@ pub async fn fill(client: Client, plan: &Plan, left: u32) -> anyhow::Result<Vec<
     let mut raw = RawEvents::create(client.clone()).await?;
     let views = month(&store, plan, plan.hours() - left, &mut offset, Some(&mut raw)).await?;
     raw.write().await?;
-    // Only now, when the first month's windows are closed: what is in open windows stays out of a close.
+    // Only now, when the first month's windows are closed: a close ignores records of open windows.
     Closer::new(client).close(before.month()).await.context("closing the first month")?;
     Ok(views.into_iter().enumerate().map(|(number, views)| (plan.slug(number as u32).to_owned(), views)).collect())
 }
 
-/// What tables hold.
+/// The content of the tables.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stored {
     /// Rows of the summaries.
@@ -54,10 +54,10 @@ pub struct Stored {
     pub raw_bytes: u64,
 }
 
-/// What the tables hold now.
+/// The current content of the tables.
 ///
 /// # Errors
-/// When ClickHouse refuses.
+/// ClickHouse refuses.
 pub async fn stored(database: &Database) -> anyhow::Result<Stored> {
     let mut tables = tables(database).await?;
     let raw = tables.remove("raw_event").unwrap_or_default();

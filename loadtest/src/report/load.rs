@@ -1,5 +1,4 @@
-//! Reports that the cache does not have, in an open loop, while beacons come: with an aggregator that is up to date, and with one
-//! that has a backlog to fold.
+//! Uncached reports in an open loop, while beacons arrive: with an aggregator that is up to date, and with one that has a backlog to fold.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::month::probe::{self, Probed, report_path};
 use crate::random::{SplitMix64, Zipf};
 use crate::service::Service;
 
-/// Beacons are posted for so long before it is checked whether the phase is over.
+/// How long beacons are posted between two checks whether the phase is finished.
 const SLICE: Duration = Duration::from_secs(2);
 /// Connections that post beacons.
 const CONNECTIONS: u32 = 64;
@@ -46,34 +45,34 @@ pub struct UnderLoad {
     pub reports: Probed,
     /// Records in the ledger before it.
     pub before: u64,
-    /// Records that were folded and written meanwhile.
+    /// Records that were folded and written in this phase.
     pub counted: u64,
 }
 
-/// What both phases have in common.
+/// What both phases share.
 pub struct Load<'a> {
-    /// What was asked for.
+    /// The arguments.
     pub args: &'a ReportArgs,
     /// The projects.
     pub plan: &'a Arc<Plan>,
-    /// Who posts beacons.
+    /// The readers who post beacons.
     pub readers: &'a Arc<Readers>,
 }
 
 impl Load<'_> {
-    /// Reports while beacons come, for as long as the arguments say.
+    /// Reports while beacons arrive, for the configured time.
     ///
     /// # Errors
-    /// When a report or a beacon fails, or the service ends.
+    /// A report or a beacon fails, or the service ends.
     pub async fn steady(&self, service: &Service) -> anyhow::Result<UnderLoad> {
         let until = Duration::from_secs(self.args.load_seconds.into());
         self.phase(service, 0, |elapsed, _| elapsed >= until).await
     }
 
-    /// Reports while beacons come, until the backlog is counted, which was appended after `steady`.
+    /// Reports while beacons arrive, until the backlog that was appended after `steady` is counted.
     ///
     /// # Errors
-    /// When a report or a beacon fails, or the service ends.
+    /// A report or a beacon fails, or the service ends.
     pub async fn catch_up(&self, service: &Service, steady: &UnderLoad) -> anyhow::Result<UnderLoad> {
         let all = steady.before + steady.posted.accepted() + u64::from(self.args.backlog);
         self.phase(service, CATCH_UP_RUN, |_, counted| counted >= all).await
@@ -115,7 +114,7 @@ impl Load<'_> {
         Ok(UnderLoad { seconds, posted, reports, before, counted: now - before })
     }
 
-    /// Questions for the report of each project once, so that the cache has none of them: in an order that is drawn by traffic.
+    /// Requests for the report of each project once, so that none is cached, in an order drawn by traffic.
     fn questions(&self, port: u16) -> probe::Readers {
         let (plan, order) = (Arc::clone(self.plan), once_by_traffic(self.args.projects as usize, self.args.seed));
         probe::Readers::new(port, self.args.report_rate, move |k| {
@@ -124,7 +123,7 @@ impl Load<'_> {
     }
 }
 
-/// Each project once, those with more traffic more likely earlier. After so many draws without a new project, the order is by rank.
+/// Each project once, those with more traffic more likely earlier. After a number of draws without a new project, the order is by rank.
 fn once_by_traffic(projects: usize, seed: u64) -> Vec<u32> {
     let (zipf, mut random, mut is_in) =
         (Zipf::new(projects, 1.0), SplitMix64::new(seed ^ 0x07ce), vec![false; projects]);
@@ -138,10 +137,10 @@ async fn counted(database: &Database) -> anyhow::Result<u64> {
     database.number("SELECT sum(next_offset - window_start) FROM headcount.ledger FINAL").await
 }
 
-/// Appends so many views to the log of a service that has stopped, as if it had accepted them in `hour` and not counted them.
+/// Appends this many views to the log of a stopped service, as if it had accepted them in `hour` and not counted them.
 ///
 /// # Errors
-/// When the log cannot be written.
+/// The log cannot be written.
 pub async fn append_backlog(journal: &Path, readers: &Readers, count: u32, hour: Hour) -> anyhow::Result<()> {
     let config = JournalConfig { queue_bytes: QUEUE_BYTES, ..JournalConfig::default() };
     let journal = Journal::open(journal, config, move || hour).context("opening the log")?;

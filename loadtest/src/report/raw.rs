@@ -1,5 +1,4 @@
-//! Raw events, which `report` compares with: a row a view in a plain ClickHouse table, inserted in batches, and `uniq()` over them at
-//! each question.
+//! Raw events for comparison: one row a view in a plain ClickHouse table, inserted in batches, and `uniq()` over them at each query.
 
 use anyhow::Context;
 use clickhouse::{Client, Row};
@@ -7,7 +6,7 @@ use serde::Serialize;
 
 /// Rows of one insert.
 const BATCH: usize = 50_000;
-/// What the raw events are in.
+/// The table of the raw events.
 const RAW_TABLE: &str = "CREATE TABLE IF NOT EXISTS raw_event (project String CODEC(ZSTD(1)), ts DateTime('UTC') CODEC(Delta, ZSTD(1)), \
     path String CODEC(ZSTD(1)), status UInt16 CODEC(ZSTD(1)), visitor UInt64) \
     ENGINE = MergeTree PARTITION BY toYYYYMM(ts) ORDER BY (project, ts)";
@@ -56,10 +55,10 @@ impl RawEvents {
         if self.rows.len() < BATCH { Ok(()) } else { self.write().await }
     }
 
-    /// Inserts what there is.
+    /// Inserts the pending rows.
     ///
     /// # Errors
-    /// When ClickHouse refuses.
+    /// ClickHouse refuses.
     pub async fn write(&mut self) -> anyhow::Result<()> {
         let attempt = "inserting raw events";
         let mut insert = self.client.insert::<RawEvent>("raw_event").await.context(attempt)?;

@@ -10,13 +10,13 @@ use super::load::UnderLoad;
 use crate::machine::Machine;
 use crate::month::text::grouped;
 
-/// Goals of p99 of reports that the cache does not have, in milliseconds: while beacons come, and in a catch-up.
+/// Goals for the p99 of uncached reports, in milliseconds: while beacons arrive, and in a catch-up.
 const GOALS_MS: [f64; 2] = [100.0, 250.0];
 
 /// A run in numbers.
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    /// Where it was measured.
+    /// The machine of the measurement.
     pub machine: Machine,
     /// Projects.
     pub projects: u32,
@@ -24,7 +24,7 @@ pub struct Figures {
     pub views: u64,
     /// Seconds that filling took.
     pub fill_seconds: f64,
-    /// What tables hold.
+    /// The content of the tables.
     pub stored: Stored,
     /// Rounds at rest.
     pub lines: Vec<Round>,
@@ -34,9 +34,9 @@ pub struct Figures {
     pub beacons: u32,
     /// Records of the backlog.
     pub backlog: u32,
-    /// Reports while beacons come.
+    /// Reports while beacons arrive.
     pub steady: UnderLoad,
-    /// Reports while beacons come and a backlog is folded.
+    /// Reports while beacons arrive and a backlog is folded.
     pub catch_up: UnderLoad,
 }
 

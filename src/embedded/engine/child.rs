@@ -1,8 +1,7 @@
-//! The engine's own process: `headcount engine-child`.
+//! The engine's process: `headcount engine-child`.
 //!
-//! It holds an exclusive lock on the engine's directory for its whole life and ends when its standard input does, that
-//! is, with its parent, however the parent dies. A new parent's child therefore waits at the lock until the old engine
-//! is gone, and no two ever have the same directory open.
+//! It holds an exclusive lock on the engine's directory for its whole life. It ends when its standard input does, that is, with its parent, however
+//! the parent dies. A new parent's child waits for the lock until the old engine is gone, so no two engines ever have the same directory open.
 
 use crate::complain;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,7 +15,7 @@ use super::super::chdb::{self, ChdbError};
 
 /// How long a former engine may take to end.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(20);
-/// Exit codes by which the parent tells the failures apart.
+/// Exit codes by which the parent distinguishes the failures.
 pub(super) const EXIT_LOCKED: u8 = 81;
 pub(super) const EXIT_LIBRARY: u8 = 82;
 pub(super) const EXIT_DIRECTORY: u8 = 83;
@@ -45,8 +44,8 @@ pub struct ChildArgs {
 /// Runs the engine on the calling thread until standard input ends. Call it before any runtime is started.
 #[must_use]
 pub fn child_main(args: &ChildArgs) -> ExitCode {
-    // The engine's memory holds figures of private projects: in no core file, and read by no other process of this user. (A
-    // `clickhouse` program that this process becomes is dumpable again; the limit of core files stays.)
+    // The engine's memory contains figures of private projects: core files must not contain them, and other processes of this user must not read
+    // them. (A `clickhouse` program that this process executes is dumpable again; the limit of core files remains.)
     crate::shell::harden();
     // A service manager signals every process of the service; the engine is needed until the service's last flush.
     chdb::ignore_polite_signals();
@@ -82,7 +81,7 @@ fn run_library(library: &Path, args: &ChildArgs) -> ExitCode {
 }
 
 fn run_binary(binary: &Path, args: &ChildArgs, lock: &File) -> ExitCode {
-    // The program takes this process over; the lock goes with it, if its descriptor survives the exec.
+    // The program replaces this process's image; it inherits the lock if the descriptor survives the exec.
     if let Err(error) = rustix::io::fcntl_setfd(lock, rustix::io::FdFlags::empty()) {
         complain!("keeping the lock over exec: {error}");
         return ExitCode::from(EXIT_DIRECTORY);
@@ -92,7 +91,7 @@ fn run_binary(binary: &Path, args: &ChildArgs, lock: &File) -> ExitCode {
     ExitCode::from(EXIT_ENGINE)
 }
 
-/// What `clickhouse local` is told. The second query reads standard input to its end: the engine's lifetime.
+/// The arguments of `clickhouse local`. The second query reads standard input to its end: the engine's lifetime.
 fn local_arguments(args: &ChildArgs) -> Vec<String> {
     let mut arguments = vec![
         "--path".to_owned(),
@@ -112,7 +111,7 @@ fn local_arguments(args: &ChildArgs) -> Vec<String> {
     arguments
 }
 
-/// Takes the lock and writes our process id into it; `None` if another process kept it for all of [`LOCK_WAIT`].
+/// Takes the lock and writes our process id into it; `None` if another process held it for all of [`LOCK_WAIT`].
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let deadline = Instant::now() + LOCK_WAIT;

@@ -1,4 +1,4 @@
-//! Everything that can keep the engine from starting, each with what to do about it.
+//! Everything that can keep the engine from starting, each with advice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::time::Duration;
 /// Why there is no running ClickHouse.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Neither a server was named nor an engine found.
+    /// No server is configured, and no engine was found.
     #[error(
         "no ClickHouse found; looked for, in this order:\n{looked}\nrun `scripts/engine` once to fetch the engine, or \
          name a server with HEADCOUNT_CLICKHOUSE_URL"
     )]
     NotFound {
-        /// One line a place.
+        /// The searched paths, one per line.
         looked: String,
     },
     /// `clickhouse_url` is not a base URL.
@@ -28,10 +28,10 @@ pub enum EngineError {
     NotWritable {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// There is no room left on the device.
+    /// The device has no space left.
     #[error(
         "no space left for the engine's directory {path}; free some and start again (nothing acknowledged is lost)"
     )]
@@ -39,13 +39,13 @@ pub enum EngineError {
         /// The directory.
         path: PathBuf,
     },
-    /// Somebody else listens on the port.
+    /// Another process listens on the port.
     #[error("port {port} on 127.0.0.1 is in use; name another engine port, or none to have a free one picked")]
     PortInUse {
-        /// The port asked for.
+        /// The configured port.
         port: u16,
     },
-    /// A former engine still has the directory.
+    /// A former engine still holds the directory's lock.
     #[error(
         "another engine (process {pid}) has the directory {path} open and did not end within {waited:?}; stop the \
          headcount it belongs to, or that process"
@@ -58,13 +58,13 @@ pub enum EngineError {
         /// How long we waited.
         waited: Duration,
     },
-    /// The library exists but the loader will not have it.
+    /// The library exists but the loader refuses it.
     #[error(
         "{message}; the file is damaged or for another processor: delete it and run `scripts/engine` to fetch the one \
          for this machine"
     )]
     Library {
-        /// The loader's words.
+        /// The loader's message.
         message: String,
     },
     /// An older engine than the one that wrote the directory.
@@ -85,13 +85,13 @@ pub enum EngineError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// The child ended before it answered.
     #[error("the engine ended ({status}) before it answered; its last words:\n{stderr}")]
     Ended {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
         /// The last lines of its standard error.
         stderr: String,
@@ -108,17 +108,17 @@ pub enum EngineError {
     /// The child lives but does not answer.
     #[error("the engine did not answer on port {port} within {waited:?}; its last words:\n{stderr}")]
     Silent {
-        /// Where it should have answered.
+        /// The port on which it should have answered.
         port: u16,
         /// How long we waited.
         waited: Duration,
         /// The last lines of its standard error.
         stderr: String,
     },
-    /// The engine answers but not to a first question, or it is not ours that answers.
+    /// The engine answers, but not the first query, or the process that answers is not our engine.
     #[error("asking the engine on port {port} for its version and directory: {message}")]
     Greeting {
-        /// Where it answered.
+        /// The port on which it answered.
         port: u16,
         /// What went wrong.
         message: String,
@@ -129,7 +129,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// A failed write below `path`, told apart by its cause.
+    /// A failed write below `path`, classified by its cause.
     pub(super) fn write(path: &Path, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },

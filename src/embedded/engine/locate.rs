@@ -1,4 +1,4 @@
-//! Which ClickHouse: a server that was named, a binary on the PATH, or the library.
+//! Chooses ClickHouse: a configured server, a binary on the PATH, or the library.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::{EngineConfig, EngineError, EngineKind};
 /// The library's file name, on every system.
 const LIBRARY: &str = "libchdb.so";
 
-/// Chooses by the documented order; an explicit library that is missing is an error, not a reason to look further.
+/// Chooses in the documented order; an explicit library that is missing is an error, and the search stops.
 pub(super) fn locate(config: &EngineConfig) -> Result<EngineKind, EngineError> {
     if let Some(url) = &config.clickhouse_url {
         return if url.starts_with("http://") || url.starts_with("https://") {
@@ -39,7 +39,7 @@ pub(super) fn locate(config: &EngineConfig) -> Result<EngineKind, EngineError> {
     Err(EngineError::NotFound { looked })
 }
 
-/// Beside the executable, in the user's cache, then where a package would put it.
+/// Beside the executable, in the user's cache, then in the directories that packages use.
 fn library_places() -> Vec<PathBuf> {
     let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let cache = env::var_os("XDG_CACHE_HOME")

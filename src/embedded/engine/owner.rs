@@ -1,10 +1,10 @@
-//! Makes sure that a query goes to an engine of this user.
+//! Ensures that a query goes to an engine of this user.
 //!
-//! The engine's port and URL stay the same when it is started again. In between another user of the machine could listen on the port: it
-//! would learn the URL, which is the password, and could acknowledge rows that nothing stores. So each new connection is checked: the
-//! socket that listens there must belong to this user.
+//! The engine's port and URL stay the same when it is restarted. During the restart another user of the machine could listen on the port. That user
+//! would learn the URL, which is the password, and could acknowledge rows that nothing stores. Therefore each new connection is checked: the socket
+//! that listens there must belong to this user.
 //!
-//! Servers of the operator's are connected to without that check.
+//! Connections to an operator's server are not checked.
 
 use hyper::Uri;
 use hyper_util::client::legacy::Client;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower::Service;
 
-/// How long an idle connection is kept: less than the engine keeps it.
+/// How long an idle connection is pooled: less than the engine's own limit.
 const IDLE: Duration = Duration::from_secs(2);
 
 fn connector() -> HttpConnector {
@@ -47,7 +47,7 @@ pub(super) fn client() -> clickhouse::Client {
     clickhouse::Client::with_http_client(http)
 }
 
-/// Connects, then checks: a stranger who listens by then is found out before anything is sent.
+/// Connects, then checks, so that a stranger who listens by then is detected before anything is sent.
 #[derive(Clone)]
 struct OwnEngine {
     http: HttpConnector,
@@ -85,8 +85,8 @@ pub(super) fn is_ours(port: u16) -> bool {
     }
 }
 
-/// By the columns of proc_net_tcp (Linux, Documentation/networking/proc_net_tcp.rst): local address, remote address, state, queues, timer,
-/// retransmits, user.
+/// Columns of proc_net_tcp (Linux, Documentation/networking/proc_net_tcp.rst): local address, remote address, state, queues, timer, retransmits,
+/// user.
 fn listens(table: &str, port: u16, user: u32) -> bool {
     const LISTEN: &str = "0A";
     let address = format!("{:08X}:{port:04X}", u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets()));
@@ -111,14 +111,14 @@ mod tests {
         assert!(listens(&table, port, user) && !listens(&table, port, user + 1));
         drop(listener);
         assert!(!is_ours(port));
-        // One who listens on all addresses is not the engine.
+        // A listener on all IP addresses is not the engine.
         let all = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         assert!(!is_ours(all.local_addr().unwrap().port()));
     }
 
     #[tokio::test]
     async fn nothing_is_sent_to_a_stranger() {
-        // One who listens on all addresses stands for another user, whom a test cannot be.
+        // A listener on all IP addresses represents another user, since a test cannot run as one.
         let stranger = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
         let port = stranger.local_addr().unwrap().port();
         let client = client().with_url(format!("http://127.0.0.1:{port}/secret"));

@@ -1,7 +1,7 @@
 //! The engine's configuration files: ClickHouse made small, quiet and local.
 //!
-//! What is absent matters as much: there is no `logger` (its console output cannot be held below trace level, which
-//! prints every query), and no `*_log` section, so that no system log table ever exists (privacy contract, item 2).
+//! What is absent matters as much. There is no `logger`, because its console output cannot be limited below trace level, which prints every query.
+//! There is no `*_log` section, so no system log table ever exists (privacy contract, item 2).
 
 use std::path::{Path, PathBuf};
 
@@ -29,13 +29,16 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The rules of `http_handlers` replace ClickHouse's own: whoever does not know the path gets a 404.
+/// The rules of `http_handlers` replace ClickHouse's defaults: a client that does not know the path gets a 404.
 ///
-/// Memory is bounded by the smaller of an absolute figure and half of the machine. Rows carry sketches of up to
-/// 16 KiB, hence the small merge blocks. Merges let reports go first, but not inserts: those would pile up
-/// parts, and reports read every one. Connections beyond `max_connections` wait unanswered, so it is above what a careless program on this
-/// machine holds open; each takes a quarter of a MiB. Tables inherit the fsyncs that make an acknowledged insert outlive power loss,
-/// and refuse rows while less than 16 MiB of the disk are free: on a full disk ClickHouse has left parts with empty files, which it cannot read.
+/// Memory is bounded by the smaller of an absolute figure and half of the machine's. Rows carry sketches of up to 16 KiB, which is why merge blocks
+/// are small. Merges yield to reports, but not to inserts: otherwise parts would pile up, and reports read every part.
+///
+/// Connections beyond `max_connections` wait unanswered. The limit is therefore above what a careless program on this machine holds open; each
+/// connection takes a quarter of a MiB.
+///
+/// Tables inherit the fsyncs that make an acknowledged insert survive power loss. They refuse rows while less than 16 MiB of the disk are free: on a
+/// full disk ClickHouse has left parts with empty files, which it cannot read.
 const SERVER: &str = r#"<?xml version="1.0"?>
 <!-- Written by headcount at every start; changes are lost. -->
 <clickhouse>

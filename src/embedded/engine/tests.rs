@@ -1,5 +1,5 @@
-//! Stories with the real engine. They need it, from `HEADCOUNT_CHDB` or one of the default places (`scripts/engine`
-//! fetches it), and the built program beside the test (`cargo build`).
+//! Stories with the real engine. They need it from `HEADCOUNT_CHDB` or one of the default paths (`scripts/engine` fetches it), and the built program
+//! beside the test (`cargo build`).
 
 use std::io::pipe;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ struct Hour {
 }
 
 fn hour(project: &str, hour: u32, next_offset: u64, views: u64) -> Hour {
-    // Bytes that are no UTF-8, as a sketch's are not.
+    // Bytes that are not UTF-8, like a sketch's.
     Hour { project: project.to_owned(), hour, views, sketch: vec![0xff, 0x00, 0xfe, 0x01], next_offset }
 }
 
@@ -178,7 +178,7 @@ async fn parameters_arrive_as_they_are_and_codes_have_their_names() {
             "SELECT uniqExact(number) FROM numbers(1000000) SETTINGS max_memory_usage = 1000000",
             storage::FailureKind::Unavailable,
         ),
-        // After rows have arrived.
+        // After rows were inserted.
         (
             "SELECT throwIf(number = 200000) FROM numbers(300000) SETTINGS max_block_size = 1000",
             storage::FailureKind::Bug,
@@ -199,7 +199,7 @@ async fn it_comes_back_under_its_url_once_the_port_is_free() {
     let (url, pid) = (engine.url().to_owned(), engine.pid());
     kill_9(pid.expect("a child"));
     let _ = engine.died().await;
-    // Another program may have the port by then; it is not taken for the engine.
+    // Another program may have the port by then; it must not be taken for the engine.
     let port = engine.port().expect("a port");
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let error = engine.restart().await.unwrap_err();
@@ -253,7 +253,7 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
     assert!(matches!(&error, EngineError::Locked { pid, .. } if *pid == first_pid.to_string()), "{error}");
     assert_eq!(running(&dir.path().join("clickhouse")).await.map(|engine| engine.pid), Some(first_pid));
 
-    // The second begins to wait, and gets its turn when the first ends.
+    // The second one starts to wait, and takes the lock when the first one ends.
     let directory = dir.path().to_owned();
     let second = tokio::spawn(async move { start(&directory).await });
     sleep(Duration::from_millis(500)).await;
@@ -304,7 +304,7 @@ async fn it_keeps_no_log_of_queries_and_runs_with_our_settings() {
     let engine = start(dir.path()).await;
     let client = create(&engine).await;
     insert(&client, &[hour("attrs", OCTOBER, 10, 3)]).await;
-    // Where there is no log there is nothing to flush; this must not bring one about either.
+    // Without log tables there is nothing to flush; this statement must not create one either.
     let _ = client.query("SYSTEM FLUSH LOGS").execute().await;
     let logs: u64 = one(
         &client,
@@ -441,7 +441,7 @@ async fn measure() {
     memory(&engine, "after queries");
     sleep(Duration::from_secs(20)).await;
     memory(&engine, "20 s later");
-    // Idle connections would hold the engine's end up for 5 s.
+    // Idle connections would delay the engine's end by 5 s.
     drop(client);
     let began = Instant::now();
     engine.stop().await.unwrap();

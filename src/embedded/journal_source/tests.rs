@@ -1,4 +1,4 @@
-//! Damaged journals: the figures are exact, or there is an error that names path and offset. Never others.
+//! Damaged journals: either the figures are exact, or an error names path and offset. Wrong figures never occur.
 
 use super::*;
 use aggregate::fold::WindowState;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 const HOUR: Hour = Hour(490_000);
 
-/// Numbers that look random and are the same for each seed.
+/// A deterministic pseudo-random generator, seeded.
 struct Chance(u64);
 
 impl Chance {
@@ -83,7 +83,7 @@ async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
     truth
 }
 
-/// All that the source gives, folded as it comes: records by offset, and holes.
+/// Everything that the source returns, folded in order: records by offset, and holes.
 async fn all_of(journal: Journal) -> Result<(BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>), SourceError> {
     let clock: Clock = Arc::new(|| HOUR.start());
     let mut source = JournalSource::new(journal.clone(), clock, 1);
@@ -142,7 +142,7 @@ fn damage(bytes: &mut Vec<u8>, seed: u64) -> String {
         _ => {
             let from = (length - 1 - chance.next(length / 4)) as usize;
             bytes.extend_from_within(from..);
-            // And in place: an old tail over a newer one.
+            // Or in place: old data over newer data.
             if chance.next(2) == 0 {
                 let at = (chance.next(length / page) * page) as usize;
                 let (source, size) = ((chance.next(length / page) * page) as usize, page as usize);
@@ -153,11 +153,11 @@ fn damage(bytes: &mut Vec<u8>, seed: u64) -> String {
     }
 }
 
-/// What became of the seeds.
+/// Outcomes of the seeds.
 #[derive(Debug, Default)]
 struct Tally {
     exact: u32,
-    /// The last transaction before a kill is gone, as if power had failed in it; see the test.
+    /// The last transaction before a kill is lost, as after a power failure during it; see the test.
     rolled_back: u32,
     refused: u32,
     salvaged: u32,
@@ -203,7 +203,7 @@ async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, killed: bool,
     }
     let lost: u64 = holes.iter().map(|(from, to)| to - from).sum();
     assert_eq!((records.len() as u64, lost), (salvaged.records, salvaged.lost()), "{how}");
-    // Holes and records add up to all offsets; a part of the end is missing only where neither a newer state nor a newer batch is left.
+    // Holes and records add up to all offsets. A part of the end is missing only if neither a newer state nor a newer batch is left.
     assert_eq!(records.len() as u64 + lost, salvaged.end - salvaged.begin, "{how}");
     if salvaged.end < end {
         println!("{how}: the end is {} of {end}", salvaged.end);
@@ -212,10 +212,10 @@ async fn try_seed(original: &[u8], truth: &BTreeMap<u64, Vec<u8>>, killed: bool,
     tally.lost += lost;
 }
 
-/// Half of the files were closed, half are as a kill leaves them. Of those redb drops the last transaction if its pages are damaged: it
-/// cannot tell them from pages that a power failure left unwritten, before the record was acknowledged.
+/// Half of the files were closed; half are in the state that a kill leaves. In those redb drops the last transaction if its pages are damaged: it
+/// cannot distinguish them from pages that a power failure left unwritten before the record was acknowledged.
 ///
-/// More seeds with `HEADCOUNT_DAMAGE_SEEDS`, such as 200.
+/// `HEADCOUNT_DAMAGE_SEEDS`, such as 200, runs more seeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_journal_gives_its_records_or_an_error() {
     let seeds = std::env::var("HEADCOUNT_DAMAGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(30);
@@ -231,7 +231,7 @@ async fn a_damaged_journal_gives_its_records_or_an_error() {
     journal.close();
     let mut tally = Tally::default();
     for seed in 0..seeds {
-        // 5 kinds of damage, so each meets both.
+        // There are 5 kinds of damage, so each is applied to both.
         if seed / 5 % 2 == 0 {
             try_seed(&closed, &truth, false, seed, &mut tally).await;
         } else {

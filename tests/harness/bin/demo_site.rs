@@ -1,4 +1,4 @@
-//! A documentation site with the beacon on its pages, to try headcount with; a reader for it; and pictures of pages.
+//! A documentation site with the beacon on its pages, for trying headcount; a simulated reader for it; and pictures of pages.
 //!
 //! ```text
 //! demo-site --root /usr/share/doc/sphinx-doc/html --beacon http://127.0.0.1:8787/page.js --project sphinx \
@@ -115,7 +115,7 @@ async fn browse(site: &RunningSite, endpoint: &str, count: usize) -> Result<()> 
             continue;
         }
         let before = page.mark();
-        // A link is followed by a click where the present page has one, so that the next page's referrer is real.
+        // If the current page has the link, it is clicked, so that the next page's referrer is real.
         let follow = format!("(a => a && (a.click(), true))({LINKS}.find(a => address(a) == {next:?})) || false");
         let clicked = read.len() > 1 && page.loads_if(page.evaluate(&in_page(&follow))).await?;
         if !clicked {
@@ -125,7 +125,7 @@ async fn browse(site: &RunningSite, endpoint: &str, count: usize) -> Result<()> 
         ensure!(matches!(status, 200..300), "the beacon of {next} was refused with {status}");
         println!("{next}");
         let links: Vec<String> = page.evaluate(&in_page(&format!("{LINKS}.map(address)"))).await?;
-        // Links of the newest page first: a reader goes on from where they are.
+        // Links of the newest page first: a reader continues from the current page.
         for link in links.into_iter().rev().filter(|link| !read.contains(link)) {
             found.push_front(link);
         }
@@ -170,7 +170,7 @@ async fn picture(options: &Options, url: &str, file: &str, size: &str) -> Result
     };
     let browser = Browser::launch().await?;
     let page = browser.new_page().await?;
-    // Before loading, since a page may choose what to show by them.
+    // Before loading, since a page may choose its content by them.
     page.set_view(view).await?;
     page.navigate(url).await?;
     let png = page.screenshot(view).await?;

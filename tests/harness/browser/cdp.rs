@@ -1,4 +1,4 @@
-//! The DevTools connection: numbered calls, and every event kept in order of arrival.
+//! The DevTools connection: numbered calls, and every event stored in order of arrival.
 
 use super::PATIENCE;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -33,7 +33,7 @@ pub(super) struct Connection {
 struct Heard {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Value>>>,
     events: Mutex<HashMap<String, Vec<Event>>>,
-    // Counts events, and so wakes whoever waits for one.
+    // Counts events, which wakes the waiting tasks.
     count: watch::Sender<u64>,
 }
 
@@ -55,7 +55,7 @@ impl Connection {
                 };
                 listener.take(value);
             }
-            // Whoever still waits for an answer learns that none will come.
+            // Tasks that still wait for an answer learn that none will come.
             listener.waiting.lock().unwrap().clear();
         });
         Ok(Arc::new(Connection { sink: sink.into(), next_id: AtomicU64::new(1), heard }))
@@ -92,12 +92,12 @@ impl Connection {
         events.get(session).and_then(|events| events.get(from..)).unwrap_or_default().to_vec()
     }
 
-    /// How many events a session has had: a mark for [`Connection::wait_for`].
+    /// Number of events of a session so far: a position for [`Connection::wait_for`].
     pub(super) fn mark(&self, session: &str) -> usize {
         self.heard.events.lock().unwrap().get(session).map_or(0, Vec::len)
     }
 
-    /// Waits for an event after the mark for which `found` gives something.
+    /// Waits for an event after `mark` for which `found` returns a value.
     pub(super) async fn wait_for<T>(
         &self,
         session: &str,

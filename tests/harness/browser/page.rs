@@ -20,20 +20,20 @@ pub struct SeenRequest {
     pub id: String,
     /// `GET`, `POST`, …
     pub method: String,
-    /// Where to.
+    /// The requested URL.
     pub url: String,
-    /// The headers that the page gave; the browser adds some of its own on the wire.
+    /// The headers that the page set; the browser adds more on the wire.
     pub headers: Value,
-    /// What was posted.
+    /// The posted body.
     pub body: Option<String>,
 }
 
-/// An answer that the tab got.
+/// A response that the tab got.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The id of its [`SeenRequest`].
     pub id: String,
-    /// Of what.
+    /// The requested URL.
     pub url: String,
     /// The HTTP status.
     pub status: u16,
@@ -54,14 +54,14 @@ impl Response {
     }
 }
 
-/// What a screen shows: for pictures.
+/// Properties of a screen, for pictures.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     /// In CSS pixels.
     pub width: u32,
     /// In CSS pixels.
     pub height: u32,
-    /// A telephone: touch, and the page's own viewport is honoured, at twice the pixels.
+    /// A telephone: touch, and the page's viewport setting applies, at twice the pixels.
     pub mobile: bool,
     /// The reader prefers dark colours.
     pub dark: bool,
@@ -87,7 +87,7 @@ impl Page {
         self.connection.call(Some(&self.session), method, parameters).await
     }
 
-    /// Goes to an address and waits until the page and all that it names have loaded.
+    /// Navigates to a URL and waits until the page and its resources have loaded.
     pub async fn navigate(&self, url: &str) -> Result<()> {
         self.navigate_from(url, None).await
     }
@@ -98,7 +98,7 @@ impl Page {
         let mut parameters = json!({"url": url});
         if let Some(referrer) = referrer {
             parameters["referrer"] = referrer.into();
-            // The protocol's default policy would cut it; which policy a site has is that site's affair.
+            // The protocol's default policy would shorten it; the site's policy must decide.
             parameters["referrerPolicy"] = "unsafeUrl".into();
         }
         let answer = self.call("Page.navigate", parameters).await?;
@@ -119,7 +119,7 @@ impl Page {
             .await
     }
 
-    /// Does something that loads a page in this tab (a click, a reload), and waits until it has loaded.
+    /// Performs an action that loads a page in this tab (a click, a reload), and waits until it has loaded.
     pub async fn loads<T>(&self, doing: impl Future<Output = Result<T>>) -> Result<T> {
         let mark = self.connection.mark(&self.session);
         let done = doing.await?;
@@ -127,7 +127,7 @@ impl Page {
         Ok(done)
     }
 
-    /// As [`Page::loads`], for something that may turn out to load nothing and then says `false`.
+    /// Like [`Page::loads`], for an action that may load nothing and then returns `false`.
     pub async fn loads_if(&self, doing: impl Future<Output = Result<bool>>) -> Result<bool> {
         let mark = self.connection.mark(&self.session);
         let loads = doing.await?;
@@ -145,13 +145,13 @@ impl Page {
             .await
     }
 
-    /// Loads the page again.
+    /// Reloads the page.
     pub async fn reload(&self) -> Result<()> {
         self.loads(self.call("Page.reload", json!({}))).await?;
         Ok(())
     }
 
-    /// One page back, as the browser's button does it. Returns once the tab is there, out of memory or loaded anew.
+    /// One page back, like the browser's button. Returns once the tab is there, from memory or reloaded.
     pub async fn back(&self) -> Result<()> {
         self.travel(-1).await
     }
@@ -232,7 +232,7 @@ impl Page {
         serde_json::from_value(value).with_context(|| format!("evaluate {expression}"))
     }
 
-    /// Waits until an expression is true. A page that is being exchanged cannot answer, which is no failure.
+    /// Waits until an expression is true. A page that is being replaced cannot answer, which is no failure.
     pub async fn until(&self, expression: &str) -> Result<()> {
         let started = tokio::time::Instant::now();
         loop {
@@ -269,7 +269,7 @@ impl Page {
         self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await.map(drop)
     }
 
-    /// Brings the tab to the front; the one that was there is hidden.
+    /// Brings the tab to the front; the previous one is hidden.
     pub async fn bring_to_front(&self) -> Result<()> {
         self.call("Page.bringToFront", json!({})).await.map(drop)
     }
@@ -279,7 +279,7 @@ impl Page {
         self.connection.call(None, "Target.closeTarget", json!({"targetId": self.target})).await.map(drop)
     }
 
-    /// Shows pages on such a screen from now on.
+    /// Uses this screen for pages from now on.
     pub async fn set_view(&self, view: View) -> Result<()> {
         let scheme = if view.dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
@@ -295,7 +295,7 @@ impl Page {
     /// A picture of the page (PNG).
     pub async fn screenshot(&self, view: View) -> Result<Vec<u8>> {
         self.set_view(view).await?;
-        // Two frames: one to lay out for the new size, one to have painted it.
+        // Two frames: one for the layout in the new size, one for the painting.
         self.evaluate::<Value>(
             "document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done()))))",
         )
@@ -337,20 +337,19 @@ impl Page {
         .collect()
     }
 
-    /// Waits until the answer to a request after the `from`th event of the tab (see [`Page::mark`]) fits, and returns it.
+    /// Waits until the response to a request after the `from`th event of the tab (see [`Page::mark`]) fits, and returns it.
     pub async fn response(&self, from: usize, what: &str, fits: impl Fn(&Response) -> bool) -> Result<Response> {
         self.connection
             .wait_for(&self.session, from, what, |event| Response::of(event).filter(|response| fits(response)))
             .await
     }
 
-    /// All answers that the tab got so far, in order.
+    /// All responses that the tab got so far, in order.
     pub fn responses(&self) -> Vec<Response> {
         self.connection.events(&self.session, 0).iter().filter_map(Response::of).collect()
     }
 
-    /// What a developer's console would show as an error: exceptions, violated policies, what failed to load. Of what
-    /// came after [`Page::watch_console`].
+    /// Errors that a developer's console would show: exceptions, violated policies, failed loads. Includes only those after [`Page::watch_console`].
     pub fn complaints(&self) -> Vec<Value> {
         let mut events = self.connection.events(&self.session, 0);
         events.retain(|event| match event["method"].as_str() {
@@ -362,12 +361,12 @@ impl Page {
         events
     }
 
-    /// Has the browser report what it would write into its console.
+    /// Makes the browser report its console messages.
     pub async fn watch_console(&self) -> Result<()> {
         self.call("Log.enable", json!({})).await.map(drop)
     }
 
-    /// How much has happened in the tab until now.
+    /// Number of events of the tab so far.
     pub fn mark(&self) -> usize {
         self.connection.mark(&self.session)
     }

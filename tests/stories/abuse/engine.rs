@@ -1,4 +1,5 @@
-//! The embedded ClickHouse is killed, frozen and sent nonsense while beacons arrive: the service goes on, and nothing is lost or doubled.
+//! The embedded ClickHouse is killed, frozen and sent invalid requests while beacons arrive: the service continues, and nothing is lost or counted
+//! twice.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -11,23 +12,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// Beacons a second, in all.
+/// Beacons a second, in total.
 const RATE: u64 = 150;
 /// Connections that send them.
 const SENDERS: u64 = 6;
-/// Within this after its restart reports have to be there again.
+/// Time limit for the first report after a restart.
 const REPORTS_WITHIN: Duration = Duration::from_secs(3);
-/// Within this a report is refused while the engine is away.
+/// Time limit for refusing a report while the engine is unavailable.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
-/// The supervisor's: the pause before the first restart, and how long an engine runs until the pause is that one again.
+/// Constant of the supervisor: the pause before the first restart, and the uptime after which the pause is reset to it.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// The supervisor's: how long an engine may answer nothing.
+/// Constant of the supervisor: how long an engine may be unresponsive.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-/// One at a time: their bounds are times.
+/// Held by stories that check time limits, so that they run one after another.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn is_long() -> bool {
@@ -38,7 +39,7 @@ fn month() -> String {
     schemas::Hour::of(chrono::Utc::now()).month().to_string()
 }
 
-/// Beacons at [`RATE`], each with an id of its own. The first that is not accepted ends it.
+/// Beacons at [`RATE`], each with a unique id. The first one that is not accepted ends the loop.
 struct Beacons {
     accepted: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -79,7 +80,7 @@ impl Beacons {
         }
     }
 
-    /// Ends them; how many were accepted.
+    /// Stops sending; returns how many were accepted.
     async fn end(mut self) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.senders.join_next().await {
@@ -89,17 +90,17 @@ impl Beacons {
     }
 }
 
-/// What one outage looked like to a report user.
+/// One outage, as observed by a report user.
 #[derive(Default)]
 struct Outage {
     /// Until the first good report.
     lasted: Duration,
-    /// Refused requests, and the longest wait for such an answer.
+    /// Refused requests, and the longest wait for a refusal.
     refused: u64,
     slowest: Duration,
 }
 
-/// Requests reports from now on, until one is good after at least one was refused, or the engine's process is another.
+/// Requests reports until one is good after at least one was refused, or until the engine's process has changed.
 async fn outage(service: &Service, beacons: &mut Beacons, before: u64) -> Result<Outage> {
     let (begun, path) = (Instant::now(), format!("/v1/projects/docs/reports/{}", month()));
     let mut seen = Outage::default();
@@ -161,7 +162,7 @@ async fn the_engine_is_killed_again_and_again() -> Result<()> {
     let mut beacons = Beacons::start(service.address());
     let (mut pause, mut times, mut refused, mut slowest) = (FIRST_PAUSE, Vec::new(), 0, Duration::ZERO);
     for _ in 0..kills {
-        // At length: long enough that the pause is the first one again. In short: pauses grow.
+        // The long form waits until the pause is reset; in the short form pauses grow.
         if is_long() {
             tokio::time::sleep(STABLE_AFTER + Duration::from_millis(500)).await;
             pause = FIRST_PAUSE;
@@ -181,11 +182,11 @@ async fn the_engine_is_killed_again_and_again() -> Result<()> {
     let restart = times[times.len() / 2].1;
     println!("from a restart to a good report {restart:?} in the median, {:?} at most", times[times.len() - 1].1);
     println!("{refused} reports refused, the slowest after {slowest:?}");
-    // Of the median: a single one depends on what else this machine does.
+    // The median: a single time depends on other work of this machine.
     ensure!(restart <= REPORTS_WITHIN, "reports {restart:?} after a restart\n{}", service.log());
     ensure!(slowest <= REFUSED_WITHIN, "a report is refused after {slowest:?}");
 
-    // A stop while the engine is away is quick, and loses nothing.
+    // A stop while the engine is unavailable is quick, and loses nothing.
     signal(pid(&service)?, "KILL")?;
     let accepted = beacons.end().await?;
     let begun = Instant::now();
@@ -213,8 +214,8 @@ async fn the_engine_is_frozen() -> Result<()> {
     verify(service, beacons.end().await?).await
 }
 
-/// ClickHouse ends by itself at a request that is no HTTP, or stops in the middle of its head (`clickhouse local` takes each error of a
-/// connection for a fatal one).
+/// ClickHouse ends by itself at a request that is not HTTP, or that stops in the middle of its head (`clickhouse local` treats each connection error
+/// as fatal).
 #[tokio::test(flavor = "multi_thread")]
 async fn any_local_program_sends_nonsense_to_the_engines_port() -> Result<()> {
     let _alone = ALONE.lock().await;
@@ -230,7 +231,7 @@ async fn any_local_program_sends_nonsense_to_the_engines_port() -> Result<()> {
         });
         streams.collect()
     };
-    // While they are open, reports go on.
+    // While these connections are open, reports are still served.
     let half_open = open(300)?;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {

@@ -1,4 +1,4 @@
-//! Whether a private project exists cannot be told from an answer, nor from how long it takes.
+//! Neither a response nor its duration reveals whether a private project exists.
 
 use super::forged::{AGENT, CLOCK};
 use super::form;
@@ -7,7 +7,7 @@ use harness::http::{Answer, Connection};
 use harness::service::{Service, eventually};
 use std::time::{Duration, Instant};
 
-/// All that an outsider sees of an answer, but for the clock.
+/// Everything that an outsider sees of a response, except the clock.
 fn seen(mut answer: Answer) -> String {
     answer.headers.remove("date");
     format!("{} {:?} {:?}", answer.status, answer.headers, answer.body)
@@ -44,7 +44,7 @@ async fn an_unknown_project_and_a_foreign_host_are_one_answer() -> Result<()> {
     println!("medians of {rounds}: foreign host {foreign:?}, unknown project {unknown:?}, {:+.1} %", apart * 100.0);
     ensure!(apart.abs() <= most, "foreign host {foreign:?}, unknown project {unknown:?}");
 
-    // The project's report has the reason and the host.
+    // The project's report shows the reason and the host.
     let refused = "SELECT sum(beacons) FROM rejection_daily FINAL \
                    WHERE project = 'secret' AND reason = 'foreign_host' AND host = 'guess.example'";
     let database = service.clickhouse()?;
@@ -61,9 +61,9 @@ async fn send(connection: &mut Connection, body: &str) -> Result<Answer> {
     connection.send("POST", "/v1/pageview", &[("user-agent", AGENT)], body.to_owned()).await
 }
 
-/// Status, headers and body are the same for a project that exists and one that does not.
+/// Status, headers and body are the same for an existing and for an unknown project.
 async fn one_answer(connection: &mut Connection) -> Result<()> {
-    // Whatever else is wrong, or right, with the beacon.
+    // Whatever the other fields of the beacon are.
     let first = seen(send(connection, r#"{"project":"nobody","url":"https://guess.example/"}"#).await?);
     ensure!(first.contains("not_counted_here") && first.starts_with("404"), "{first}");
     for rest in ["", r#","referrer":"no URL""#, r#","referrer":"https://secret.example/","id":"00f1e2d3c4b5a697""#] {
@@ -76,13 +76,13 @@ async fn one_answer(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// How long each answer takes: foreign host, unknown project.
+/// Duration of each response: foreign host, unknown project.
 async fn times(connection: &mut Connection, rounds: u32) -> Result<[Vec<Duration>; 2]> {
     let bodies =
         ["secret", "nobody"].map(|project| format!(r#"{{"project":"{project}","url":"https://guess.example/"}}"#));
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..rounds {
-        // In turns, and each first as often as the other: whatever slows the machine slows both.
+        // In turns, and each first equally often, so that a slowdown of the machine affects both.
         for turn in 0..2 {
             let kind = ((round + turn) % 2) as usize;
             let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Another user of the machine reads nothing: files, directories and processes are the service's own.
+//! Another user of the machine can read nothing: files, directories and processes are accessible to the service's user only.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-/// What group or others may read, write or enter below a directory.
+/// Files that group or others may read, write or enter below a directory.
 fn open_below(path: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     if !metadata.is_symlink() && metadata.mode() & 0o077 != 0 {
@@ -29,7 +29,7 @@ fn open_files(service: &Service) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A command that runs as another group than root's, so that it shows who owns a process; anybody but root needs no such thing.
+/// A command that runs under another group than root's, so that the owner of a process shows. Only root needs it.
 fn as_other_group(program: &Path) -> Result<(PathBuf, Vec<String>)> {
     if std::fs::metadata("/proc/self")?.uid() != 0 {
         return Ok((program.to_owned(), Vec::new()));
@@ -38,8 +38,8 @@ fn as_other_group(program: &Path) -> Result<(PathBuf, Vec<String>)> {
     Ok(("setpriv".into(), ["--regid", "54321", "--clear-groups", &program].map(str::to_owned).to_vec()))
 }
 
-/// Whether `/proc` gives a process to root: so it does where the process is not dumpable (proc(5)), and then no other process of its user
-/// may read its memory.
+/// Whether `/proc` assigns a process to root. It does if the process is not dumpable (proc(5)), and then no other process of its user may read its
+/// memory.
 fn is_roots(pid: u64) -> Result<bool> {
     let environment = std::fs::metadata(format!("/proc/{pid}/environ"))?;
     Ok((environment.uid(), environment.gid()) == (0, 0))
@@ -95,7 +95,7 @@ async fn a_directory_of_before_is_closed_and_nothing_is_open_afterwards() -> Res
     service.stop().await?;
     ensure!(open_files(&service)?.is_empty(), "open after the stop: {:?}", open_files(&service)?);
 
-    // As releases before this one left it.
+    // The permissions that earlier releases set.
     for (name, mode) in [("", 0o755), ("journal.redb", 0o644), ("projects.json", 0o644), ("clickhouse/store", 0o755)] {
         std::fs::set_permissions(service.data().join(name), std::fs::Permissions::from_mode(mode))?;
     }

@@ -1,4 +1,4 @@
-//! Beacons by the thousand, over a few connections.
+//! Forged beacons by the thousand, over a few connections.
 
 use anyhow::{Result, ensure};
 use harness::http::Connection;
@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A month in which nothing else is counted.
+/// A month with no other views.
 pub const CLOCK: &str = "2026-03-14T10:00:00Z";
 pub const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 const CONNECTIONS: usize = 64;
 
-/// One beacon, with the IP address that a trusted proxy names.
+/// One beacon, with the IP address from a trusted proxy.
 pub struct Forged {
     pub from: String,
     pub agent: String,
     pub body: String,
 }
 
-/// Sends the beacons that `beacon` makes of 0..`count`, in no order. Returns status → how many.
+/// Sends the beacons that `beacon` returns for 0..`count`, in no order. Returns status → count.
 pub async fn send_all(
     address: SocketAddr,
     count: usize,

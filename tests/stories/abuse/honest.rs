@@ -1,4 +1,4 @@
-//! Readers beside an attack: beacons at a steady rate, each on a connection of its own, as from different browsers.
+//! Readers during an attack: beacons at a steady rate, each on a separate connection, as from different browsers.
 
 use super::{client, connect, form};
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const BEACONS_PER_SECOND: u32 = 50;
 const BODY: &str = r#"{"project":"docs","url":"https://docs.example/welcome.html"}"#;
 
-/// What the readers saw.
+/// The readers' observations.
 #[derive(Debug)]
 pub struct Honest {
     pub sent: usize,
@@ -33,14 +33,14 @@ impl Honest {
     }
 }
 
-/// Sends beacons for `time`, on a thread of its own: readers do not share a computer with the attacker.
+/// Sends beacons for `time`, on a separate thread: readers do not share a computer with the attacker.
 pub async fn readers(service: SocketAddr, time: Duration) -> Result<Honest> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sent = tokio::task::spawn_blocking(move || runtime.block_on(send(service, time)));
     sent.await.context("the readers panicked")
 }
 
-/// A beacon that was not accepted took forever.
+/// A beacon that was not accepted counts as infinitely slow.
 async fn send(service: SocketAddr, time: Duration) -> Honest {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / BEACONS_PER_SECOND);
     let mut beacons = JoinSet::new();

@@ -1,4 +1,4 @@
-//! One client at full rate fills the journal many times over. Counted records go before their time, and nobody else is refused.
+//! One client at full rate fills the journal many times over. Counted records are dropped early, and no other client is refused.
 
 use super::forged::{AGENT, CLOCK, Forged, send_all};
 use super::form;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Bytes of a forged beacon's record, at least: a path of 1,000 and a version.
+/// Minimum bytes of a forged beacon's record: a path of 1,000 and a version.
 const RECORD_BYTES: u64 = 1_000;
-/// How often an honest reader comes.
+/// Interval between an honest reader's beacons.
 const HONEST_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +45,7 @@ async fn one_client_does_not_fill_the_journal_for_others() -> Result<()> {
     let log = service.log();
     ensure!(log.matches("the journal has reached its bound").count() == 1, "one warning:\n{log}");
 
-    // What was accepted is counted, though most of its records are gone.
+    // Accepted beacons are counted, though most of their records are dropped.
     let expected = (attack.get(&202).copied().unwrap_or(0), accepted);
     let database = service.clickhouse()?;
     eventually("all that was accepted to be counted", async || {
@@ -61,8 +61,8 @@ async fn one_client_does_not_fill_the_journal_for_others() -> Result<()> {
     Ok(())
 }
 
-/// Sends `count` forged beacons, as fast as ClickHouse takes their rows: at most two `parts` of them are not counted yet. Uncounted records
-/// must not go, so a journal full of them refuses beacons by design; here it is full of counted ones.
+/// Sends `count` forged beacons, as fast as ClickHouse takes their rows: at most two `parts` of them are uncounted. Uncounted records must not be
+/// dropped, so a journal full of them refuses beacons by design; here it is full of counted ones.
 async fn fill(service: &Service, count: usize, part: usize) -> Result<BTreeMap<u16, u64>> {
     let mut statuses: BTreeMap<u16, u64> = BTreeMap::new();
     for first in (0..count).step_by(part) {
@@ -85,7 +85,7 @@ async fn fill(service: &Service, count: usize, part: usize) -> Result<BTreeMap<u
     Ok(statuses)
 }
 
-/// Sends an honest beacon now and then, each of which must be accepted. Returns how many.
+/// Sends honest beacons at intervals, each of which must be accepted. Returns their number.
 async fn honest(address: std::net::SocketAddr, over: Arc<AtomicBool>) -> Result<u64> {
     let mut connection = Connection::open(address).await?;
     let mut every = tokio::time::interval(HONEST_EVERY);

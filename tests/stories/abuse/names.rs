@@ -1,5 +1,5 @@
-//! A few clients forge names by the thousand: paths, referrers, versions, projects under a host pattern. What they may add is
-//! bounded by their number, and honest readers' pages are named.
+//! A few clients forge names by the thousand: paths, referrers, versions, projects under a host pattern. The number of clients bounds what they may
+//! add, and honest readers' pages keep their names.
 
 use super::forged::{AGENT, CLOCK, Forged, accepted, send_all};
 use super::form;
@@ -11,7 +11,7 @@ const MONTH: &str = "2026-03";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_paths_do_not_crowd_out_real_pages() -> Result<()> {
-    // So many IP addresses, so many forged paths from each.
+    // Number of IP addresses, and of forged paths from each.
     let (clients, paths) = form((5, 4_000), (50, 4_000));
     let (paths_each, values_each, real) = (2_000, 200, 500);
     let arguments = ["--clock-start", CLOCK, "--trusted-proxy", "127.0.0.1", "--client-rate", "0"];
@@ -52,7 +52,7 @@ async fn forged_paths_do_not_crowd_out_real_pages() -> Result<()> {
         let found = values.iter().find(|(name, _)| name == dimension).map_or(0, |(_, values)| *values);
         ensure!((1..=(clients * values_each) as u64 + 2).contains(&found), "{dimension}: {found} values");
     }
-    // The project's rows say how many views were counted without a name.
+    // The project's rows show how many views were counted without a name.
     let limited = (clients * (paths - paths_each)) as u64;
     eventually("the tally of views without their path", async || {
         let tally = "SELECT sum(beacons) FROM rejection_daily FINAL WHERE project = 'docs' AND reason = 'limited_path'";

@@ -1,4 +1,4 @@
-//! A thousand clients send requests in one go and read no answer. Memory stays bounded, readers notice nothing.
+//! A thousand clients send pipelined requests and read no response. Memory stays bounded, and readers are not affected.
 
 use super::honest::readers;
 use super::{allow_files, client, connect, form, resident_mib};
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 const CLIENTS: u8 = 5;
 /// Below the limit of one network.
 const CONNECTIONS_OF_CLIENT: usize = 200;
-/// Small: what the kernel keeps for a thousand clients is no burden of the service.
+/// Small, so that the kernel's buffers for a thousand clients do not matter.
 const BUFFER_BYTES: u32 = 8 << 10;
 const MOST_MIB: f64 = 64.0;
 
-/// Requests with a long answer, and with answers that have no body.
+/// Requests with a long response, and with responses without a body.
 fn requests() -> Vec<u8> {
     let openapi = "/v1/openapi.json HTTP/1.1\r\nhost: a\r\n";
     let one = [
@@ -32,14 +32,14 @@ fn requests() -> Vec<u8> {
     one.concat().repeat(40).into_bytes()
 }
 
-/// Sends for as long as the service takes anything, again and again; reads nothing.
+/// Sends repeatedly while the service accepts bytes; reads nothing.
 async fn never_reads(client: IpAddr, service: SocketAddr, requests: Arc<Vec<u8>>, closed: Arc<AtomicU64>) {
     loop {
         if let Ok(mut stream) = connect(client, service, Some(BUFFER_BYTES)).await {
             while stream.write_all(&requests).await.is_ok() {}
             closed.fetch_add(1, Ordering::Relaxed);
         }
-        // The kernel's buffers are full for some seconds; a service that is gone is no reason to spin.
+        // The kernel's buffers are full for some seconds; and after a stop of the service the loop must not spin.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -49,7 +49,7 @@ async fn clients_that_never_read_fill_no_memory() -> Result<()> {
     allow_files(8192)?;
     let service = Service::started(&[], &[("docs", "docs.example")]).await?;
     let pid = service.pid().context("it runs")?;
-    // What the first beacons and answers bring into memory is none of the attack's.
+    // Memory that the first beacons and responses allocate does not count for the attack.
     readers(service.address(), Duration::from_secs(1)).await?.check("before")?;
     let before = resident_mib(pid)?;
 

@@ -1,4 +1,4 @@
-//! Through the reverse proxy that the README shows, nothing of the operator's details can be reached.
+//! The operator's details are unreachable through the reverse proxy in the README.
 
 use anyhow::{Context, Result, ensure};
 use harness::http;
@@ -9,7 +9,7 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The configuration in the README, with TLS and names taken out and these two listen addresses put in.
+/// The configuration in the README, without TLS and names, with these two listen addresses.
 fn configuration(listen: SocketAddr, service: SocketAddr, directory: &Path) -> Result<String> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
     let block = readme.split_once("```nginx\n").and_then(|(_, rest)| rest.split_once("```"));
@@ -28,7 +28,7 @@ fn configuration(listen: SocketAddr, service: SocketAddr, directory: &Path) -> R
     ))
 }
 
-/// Sends bytes as they are, and reads to the end.
+/// Sends bytes unchanged, and reads to the end.
 async fn raw(address: SocketAddr, request: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
@@ -50,7 +50,7 @@ async fn no_detail_is_reached_through_the_proxy_of_the_readme() -> Result<()> {
     nginx.spawn(&[]).context("nginx is missing; scripts/test installs it")?;
     nginx.wait_ready(listen, "/readyz").await?;
 
-    // What the operator sees on the listener of its own.
+    // The operator's view on the separate listener.
     let details = http::get(service.metrics(), "/readyz").await?.json()?;
     let fingerprint = details["key"]["fingerprint"].as_str().context("a fingerprint")?.to_owned();
     let figures = http::get(service.metrics(), "/metrics").await?;

@@ -5,7 +5,7 @@ use harness::http::Connection;
 use harness::service::Service;
 use query::access::table::ROUTES;
 
-/// Requests of one client to one route; the buckets of this story hold ten at most.
+/// Requests of one client to one route; the buckets of this story have ten tokens at most.
 const REQUESTS: usize = 12;
 
 /// Routes beside those of the guard's table: (method, path).
@@ -30,7 +30,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("PUT", "/v1/pageview.gif"),
 ];
 
-/// Statuses of `REQUESTS` requests of a client that no other route has seen.
+/// Statuses of `REQUESTS` requests from a client that has used no other route.
 async fn asked(service: &Service, client: usize, method: &str, path: &str) -> Result<Vec<u16>> {
     let address = format!("10.1.{}.{}", client / 250, client % 250 + 1);
     let mut connection = Connection::open(service.address()).await?;

@@ -1,4 +1,4 @@
-//! One client, or many networks, that ask for the most expensive reports concurrently; and a list of very many pages as CSV.
+//! One client, or many networks, request the most expensive reports concurrently; and a list of very many pages as CSV.
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::http::{self, Connection};
@@ -19,7 +19,7 @@ fn is_long() -> bool {
     std::env::var("HEADCOUNT_ABUSE").is_ok_and(|form| form == "long")
 }
 
-/// Pages of the public project, and for how long it is attacked.
+/// Pages of the public project, and the duration of the attack.
 fn size() -> (u64, Duration) {
     if is_long() { (200_000, Duration::from_secs(30)) } else { (10_000, Duration::from_secs(4)) }
 }
@@ -85,7 +85,7 @@ fn described(seen: Seen) -> String {
     seen.into_iter().map(of_status).collect::<Vec<_>>().join(", ")
 }
 
-/// Asks for one expensive report after the other. The statuses that it may get: a report, or a refusal.
+/// Requests one expensive report after the other. Allowed statuses: a report, or a refusal.
 async fn attack(service: &Service, source: IpAddr, number: u8, seen: &Mutex<Seen>) -> Result<()> {
     let reports = format!("/v1/projects/docs/reports/{MONTH}");
     let asked =
@@ -101,7 +101,7 @@ async fn attack(service: &Service, source: IpAddr, number: u8, seen: &Mutex<Seen
     Ok(())
 }
 
-/// What an administrator sees meanwhile, in the same project and in another.
+/// An administrator's requests during the attack, in the same project and in another.
 async fn administer(service: &Service, token: &str, during: Duration) -> Result<Vec<Duration>> {
     let (authorization, begun) = (format!("Bearer {token}"), Instant::now());
     let reports = format!("/v1/projects/docs/reports/{MONTH}");
@@ -119,7 +119,7 @@ async fn administer(service: &Service, token: &str, during: Duration) -> Result<
         let answer = connection.send("GET", path, &[("authorization", &authorization)], "").await?;
         ensure!(answer.status == 200, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         latencies.push(sent.elapsed());
-        // The rate of one token is twenty a second.
+        // The rate limit of one token is twenty a second.
         tokio::time::sleep(Duration::from_millis(60)).await;
         if begun.elapsed() > during {
             return Ok(latencies);
@@ -128,7 +128,7 @@ async fn administer(service: &Service, token: &str, during: Duration) -> Result<
     bail!("the list of paths is empty")
 }
 
-/// Waits until the token opens reports. Each attempt comes from another client, since failed ones are limited.
+/// Waits until the token grants access to reports. Each attempt comes from another client, since failed ones are rate-limited.
 async fn valid(service: &Service, token: &str) -> Result<()> {
     let (authorization, client) = (format!("Bearer {token}"), AtomicU8::new(0));
     eventually("the token to be valid", async || {
@@ -150,7 +150,7 @@ async fn attacked(service: &Arc<Service>, token: &str, sources: &str, of: fn(u8)
         attackers.spawn(async move { attack(&service, of(number), number, &seen).await });
     }
     let mut latencies = administer(service, token, size().1).await?;
-    // An attack does not end by itself, unless something was wrong with it.
+    // An attack ends by itself only if it fails.
     if let Some(ended) = attackers.try_join_next() {
         ended??;
     }
@@ -202,7 +202,7 @@ async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
     let pages = size().0;
     let service = Arc::new(service(pages).await?);
     let list = format!("/v1/projects/docs/reports/{MONTH}");
-    // The first report warms up what is allocated once.
+    // The first report allocates what is allocated once.
     http::get(service.address(), &format!("{list}/days")).await?;
     for (path, rows) in
         [("/pages.csv", pages), ("/not-found.csv", pages.div_ceil(20)), (".csv", 0), ("/pages.csv?sort=path", pages)]
@@ -240,7 +240,7 @@ async fn a_list_of_very_many_pages_is_streamed() -> Result<()> {
     Ok(())
 }
 
-/// By views, most first, and then by path; or by path.
+/// By views, descending, and then by path; or by path.
 fn in_order(rows: &[csv::StringRecord], by_path: bool) -> Result<()> {
     let key = |row: &csv::StringRecord| {
         let views = row[2].parse::<i64>().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The table of attacks in docs/operations.md names settings that exist, with the defaults that hold.
+//! The table of attacks in docs/operations.md contains only existing settings, with their actual defaults.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ fn defaults() -> Result<BTreeMap<String, String>> {
     Ok(settings.collect())
 }
 
-/// The settings of the table's last column: name, and default where one is given.
+/// The settings in the table's last column: name, and default if there is one.
 fn named(row: &str) -> Vec<(String, Option<String>)> {
     let column = row.trim_end().trim_end_matches('|').rsplit('|').next().unwrap_or_default();
     let parts: Vec<&str> = column.split('`').collect();
-    // Names are between backticks, so at odd places; what follows a name may begin with its default.
+    // Names are between backticks, so at odd positions; the text after a name may start with its default.
     let pairs = parts.chunks_exact(2).zip(parts.iter().skip(2).step_by(2));
     let default = |after: &str| after.trim_start().strip_prefix('(')?.split(')').next().map(str::to_owned);
     pairs.map(|(pair, after)| (pair[1].to_owned(), default(after))).collect()

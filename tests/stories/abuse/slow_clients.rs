@@ -1,4 +1,4 @@
-//! Thousands of requests that never end: half a head, or a head whose body never comes.
+//! Thousands of requests that never end: half a head, or a head without its body.
 
 use super::honest::readers;
 use super::{allow_files, client, connect, form};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 const HALF_A_HEAD: &str = "POST /v1/pageview HTTP/1.1\r\nhost: headcount.test\r\nuser-agent: ";
 const NO_BODY: &str = "POST /v1/pageview HTTP/1.1\r\nhost: headcount.test\r\ncontent-length: 1000\r\n\r\n";
 
-/// What the slow connections saw.
+/// Observations on the slow connections.
 #[derive(Debug, Default)]
 struct Seen {
     opened: AtomicU64,
@@ -37,7 +37,7 @@ async fn never_ends(service: SocketAddr, start: &'static str, seen: Arc<Seen>) {
     }
 }
 
-/// `connections` slow clients, readers beside them for `time`.
+/// `connections` slow clients, and readers at the same time, for `time`.
 async fn attack(
     name: &str,
     service: &Service,

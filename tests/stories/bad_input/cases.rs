@@ -1,8 +1,8 @@
-//! The table: what is sent, and the one answer that is right.
+//! The table: requests, and the one correct response to each.
 
 use serde_json::{Value, json};
 
-/// Stands in whatever is wrong. Nobody may ever say it back.
+/// Part of every faulty input. No response may repeat it.
 pub const CANARY: &str = "canary7d1f";
 
 /// One row.
@@ -15,7 +15,7 @@ pub struct Case {
     pub status: u16,
     pub reason: &'static str,
     pub field: Option<&'static str>,
-    /// The project that is told of it, empty where none is known; `None` for what is no beacon at all.
+    /// The project whose report shows the refusal, empty if none is known; `None` for a request that is not a beacon.
     pub tallied: Option<&'static str>,
 }
 
@@ -61,7 +61,7 @@ fn elsewhere(method: &'static str, path: &str, status: u16, reason: &'static str
     }
 }
 
-/// A good beacon with one field replaced.
+/// A valid beacon with one field replaced.
 fn with(field: &str, value: Value) -> String {
     let mut beacon = json!({"project": "docs", "url": "https://docs.example/a"});
     beacon[field] = value;
@@ -115,7 +115,7 @@ pub fn all() -> Vec<Case> {
     }
     let long_slug = CANARY.repeat(7);
     for slug in ["-canary7d1f", "Canary7d1f/canary7d1f", "canary7d1f canary7d1f", "canary7d1f\n1", "é", &long_slug] {
-        // Its page shows whose it is.
+        // Its page identifies the project.
         let name = format!("slug is {slug:?}");
         cases.push(of_docs(posted(&name, with("project", json!(slug)), 400, "invalid_field", Some("project"))));
     }
@@ -159,7 +159,7 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-/// A view with one optional fact that cannot be used: the field, its value, and the name of the fact that is dropped.
+/// A view with one unusable optional fact: the field, its value, and the name of the dropped fact.
 pub fn odd_facts() -> Vec<(&'static str, Value, &'static str)> {
     let long = CANARY.repeat(26);
     let texts = |field, fact| {

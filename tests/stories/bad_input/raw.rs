@@ -1,4 +1,4 @@
-//! What no well-behaved client sends, written to the socket by hand.
+//! Requests that no well-behaved client sends, written to the socket by hand.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Answer;
@@ -24,7 +24,7 @@ pub async fn dribbled(address: SocketAddr) -> Result<Answer> {
     stream.write_all(format!("{HEAD}content-length: 10000\r\n\r\n").as_bytes()).await?;
     let (reader, mut writer) = stream.into_split();
     let drops = async {
-        // Ends when the service has closed its side.
+        // Ends once the service has closed its side.
         while writer.write_all(b" ").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -36,7 +36,7 @@ pub async fn dribbled(address: SocketAddr) -> Result<Answer> {
     }
 }
 
-/// What is sent, and whether the client then ends its output.
+/// A request, and whether the client then shuts its output down.
 struct Sent {
     name: &'static str,
     bytes: Vec<u8>,
@@ -97,8 +97,8 @@ fn bodies() -> Vec<Sent> {
     ]
 }
 
-/// Everything is sent before the answer is read, as simple clients do: what the service does not read must not cost them the
-/// answer. Returns the beacons among them, by status.
+/// Everything is sent before the response is read, as simple clients do: bytes that the service does not read must not lose the response. Returns the
+/// statuses of the beacons among the requests.
 pub async fn malformed(address: SocketAddr) -> Result<Vec<u16>> {
     for case in heads() {
         status_of(address, &case).await?;
@@ -129,7 +129,7 @@ async fn status_of(address: SocketAddr, case: &Sent) -> Result<()> {
 async fn read(mut stream: impl AsyncReadExt + Unpin) -> Result<Answer> {
     let mut bytes = Vec::new();
     let mut piece = [0u8; 4096];
-    // A service that hangs up on unread bytes resets the connection; what it said before still counts.
+    // Closing a socket with unread bytes resets the connection; what the service sent before still counts.
     let reading = async {
         while let Ok(length @ 1..) = stream.read(&mut piece).await {
             bytes.extend_from_slice(&piece[..length]);

@@ -1,4 +1,4 @@
-//! One view for what a reader sees as one page: routers, frames, elements, canonical links.
+//! One view for each page that a reader perceives: routers, frames, elements, canonical links.
 
 use crate::{
     recorder::Recorder,

@@ -1,4 +1,4 @@
-//! Stands in for the service: serves the script, records what it is sent, and fails when told to.
+//! Replaces the service: serves the script, records requests, and fails on demand.
 
 use anyhow::{Context as _, Result, bail};
 use http::{HeaderMap, Request, Response};
@@ -23,13 +23,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 pub enum Failure {
     /// With this status.
     Status(u16),
-    /// With 503, and the wish to be asked again only after so many seconds.
+    /// With 503 and `Retry-After` of this many seconds.
     Busy(u32),
-    /// By closing the connection without a word.
+    /// By closing the connection without a response.
     Reset,
 }
 
-/// One request that came.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct Hit {
     pub method: String,
@@ -69,8 +69,8 @@ impl Recorder {
             while let Ok((stream, _)) = listener.accept().await {
                 let record = Arc::clone(&shared);
                 let service = service_fn(move |request| answer(Arc::clone(&record), request));
-                // One request a connection: Chromium repeats by itself what fails on a connection that it reused,
-                // and the stories are about the script's repeats.
+                // One request a connection: Chromium itself retries a request that fails on a reused connection, and the stories are about the
+                // script's retries.
                 let connection =
                     http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move { drop(connection.await) });
@@ -80,11 +80,11 @@ impl Recorder {
     }
 
     pub fn url(&self, path: &str) -> String {
-        // A name, so that it is another host than the site's as far as the browser is concerned.
+        // A host name, so that the browser treats it as another host than the site's.
         format!("http://localhost:{}{path}", self.address.port())
     }
 
-    /// The next beacons fail like this.
+    /// Makes the next beacons fail this way.
     pub fn fail_next(&self, count: usize, failure: Failure) {
         *self.record.failures.lock().unwrap() = vec![failure; count];
     }
@@ -93,7 +93,7 @@ impl Recorder {
         self.record.hits.borrow().clone()
     }
 
-    /// Waits until what came fits.
+    /// Waits until the received requests fit.
     pub async fn until(&self, what: &str, fits: impl Fn(&[Hit]) -> bool) -> Result<Vec<Hit>> {
         let patience = Duration::from_secs(30);
         let mut hits = self.record.hits.subscribe();
@@ -103,7 +103,7 @@ impl Recorder {
         }
     }
 
-    /// Waits until the posted beacons fit, and gives them in order.
+    /// Waits until the posted beacons fit, and returns them in order.
     pub async fn views_until(&self, what: &str, fits: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
         self.until(what, |hits| fits(&views(hits))).await.map(|hits| views(&hits))
     }

@@ -1,4 +1,4 @@
-//! What a story of the beacon script stands on.
+//! The set-up of the beacon script's stories.
 
 use crate::recorder::Recorder;
 use anyhow::{Result, ensure};
@@ -9,11 +9,11 @@ use harness::{
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A page with a link, whose address has parts that must not be sent.
+/// A page with a link, whose URL has parts that must not be sent.
 pub const PLAIN: &str = "<!doctype html><html lang=\"en\"><head><title>Plain</title></head><body><p>Text</p>\
     <a id=\"next\" href=\"/two.html?q=secret#part\">Two</a></body></html>";
 
-/// A recorder, a site whose pages tell it, and a browser.
+/// A recorder, a site whose pages report to it, and a browser.
 pub struct Stage {
     pub recorder: Recorder,
     pub site: RunningSite,
@@ -42,7 +42,7 @@ impl Stage {
         self.site.url(path)
     }
 
-    /// Goes on to the last page and gives all views up to it, which is the proof that none is still to come.
+    /// Opens the last page and returns all views up to it, which proves that none is still to come.
     pub async fn views_until_the_end(&self, page: &Page) -> Result<Vec<Value>> {
         page.navigate(&self.url("/end.html")).await?;
         let end = self.url("/end.html");
@@ -57,7 +57,7 @@ impl Stage {
     }
 }
 
-/// Address and referrer of views, with the site's own origin left out.
+/// URL and referrer of views, without the site's origin.
 pub fn journey(stage: &Stage, views: &[Value]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("-").replace(&stage.url(""), "");
     views.iter().map(|view| (text(&view["url"]), text(&view["referrer"]))).collect()

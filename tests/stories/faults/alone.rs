@@ -1,4 +1,4 @@
-//! `headcount serve` with its embedded ClickHouse under load: what the experiments on one machine have in common.
+//! `headcount serve` with its embedded ClickHouse under load: the shared part of the experiments on one machine.
 
 use crate::bed::Row;
 use crate::load::{Driven, Load, PROJECTS};
@@ -16,15 +16,15 @@ pub fn this_month() -> Vec<String> {
     vec![schemas::Hour::of(chrono::Utc::now()).month().to_string()]
 }
 
-/// One service and what it must say and count.
+/// One service with its expected messages and counts.
 pub struct Alone {
     /// The service.
     pub service: Service,
     experiment: &'static str,
     seed: u64,
-    /// Months whose views are added up.
+    /// Months whose views are summed.
     pub months: Vec<String>,
-    /// What was said, as the row has it.
+    /// The service's messages, in the form of the row.
     said: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ impl Alone {
         self.service.register(&projects).await
     }
 
-    /// Readers of the service.
+    /// Starts readers of the service.
     pub fn load(&self) -> Load {
         Load::start(self.service.address(), self.seed, 8)
     }
@@ -96,7 +96,7 @@ impl Alone {
         Ok(())
     }
 
-    /// Starts the service, which must refuse to serve and say why.
+    /// Starts the service, which must refuse to serve and report the cause.
     pub async fn refuses(&mut self, more: &[&str], cause: &str, remedy: &str) -> Result<()> {
         let from = self.log_length();
         self.service.refused(more).await?;
@@ -128,7 +128,7 @@ impl Alone {
         Ok(views)
     }
 
-    /// Waits until everything acknowledged is counted. Returns views that are missing and views that are too many.
+    /// Waits until all acknowledged views are counted. Returns the numbers of missing and of surplus views.
     pub async fn has_counted(&self, driven: &Driven) -> Result<(u64, u64)> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         for project in driven.acknowledged.values() {
@@ -150,7 +150,7 @@ impl Alone {
         Ok((lost, doubled))
     }
 
-    /// Waits until everything acknowledged is counted, stops the service, audits it, and returns its row.
+    /// Waits until all acknowledged views are counted, stops the service, audits it, and returns its row.
     pub async fn verify(mut self, driven: &Driven, faults: usize) -> Result<Row> {
         let healed = Instant::now();
         let (lost, doubled) = self.has_counted(driven).await.with_context(|| self.tail())?;
@@ -181,7 +181,7 @@ impl Alone {
     }
 }
 
-/// Copies a file or a directory of a stopped service; what is there is replaced.
+/// Copies a file or a directory of a stopped service, replacing the target.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     remove(to)?;
     ensure!(Command::new("cp").arg("-a").args([from, to]).status()?.success(), "cp failed");
@@ -198,13 +198,13 @@ pub fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A load that has had `count` views acknowledged, and everything counted, on a service that is stopped then.
+/// Runs a load until `count` views are acknowledged and all are counted, and then stops the service.
 pub async fn counted_and_stopped(alone: &mut Alone, load: &Load, count: usize) -> Result<()> {
     load.reach(count).await?;
     alone.service.stop().await.context("SIGTERM under load ends with success")
 }
 
-/// A file system of its own, mounted over a directory, where this process may mount; unmounted with this value.
+/// A separate file system, mounted over a directory, if this process may mount; unmounted when this value is dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -216,7 +216,7 @@ impl SmallDisk {
         Ok(output.status.success().then(|| SmallDisk(at.to_owned())))
     }
 
-    /// Leaves `bytes` of its space.
+    /// Fills the disk until `bytes` of it are free.
     pub fn fill(&self, bytes: u64) -> Result<()> {
         let free = || -> Result<u64> {
             let stat = rustix::fs::statvfs(&self.0)?;
@@ -232,7 +232,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives the space back.
+    /// Frees the space.
     pub fn free(&self) -> Result<()> {
         remove(&self.0.join("ballast"))
     }

@@ -1,4 +1,4 @@
-//! The audit itself: it must find what was planted, or its silence proves nothing.
+//! The audit itself: it must find planted errors, or a clean result proves nothing.
 
 use crate::load::{Load, PROJECTS};
 use anyhow::{Context, Result, ensure};
@@ -8,7 +8,7 @@ use harness::service::eventually;
 use harness::{clickhouse, kafka};
 use serde_json::Value;
 
-/// Each way to spoil a database: what it is, how, and what the audit must then name.
+/// Ways to spoil a database: description, statement, and the text that the audit must then print.
 const SPOILED: [(&str, &str, &str); 11] = [
     (
         "a row's views",
@@ -105,7 +105,7 @@ async fn planted_differences_are_found() -> Result<()> {
     aggregate.process.stop().await?;
     ingest.process.stop().await?;
 
-    // What is printed for people ends with 0, too; the rebuild of the same log says the same without ClickHouse.
+    // The text form also ends with 0 differences; the rebuild of the same log has the same result without ClickHouse.
     let said = deployment.done(&["audit"]).await?;
     ensure!(said.contains("0 differences, 0 records not folded yet"), "{said}");
     let rebuilt: Value = serde_json::from_str(&deployment.done(&["rebuild", "--from-log", "--format", "json"]).await?)?;
@@ -121,7 +121,7 @@ async fn planted_differences_are_found() -> Result<()> {
     let original = deployment.database.clone();
     let server = clickhouse_client(&deployment);
     for (number, (what, how, table)) in SPOILED.into_iter().enumerate() {
-        // Each in a copy of its own, so that nothing is found but what is planted.
+        // Each in a separate copy, so that only the planted error is found.
         let copy = format!("{original}_{number}");
         server.query(&format!("CREATE DATABASE {copy} ENGINE = Atomic")).execute().await?;
         for name in [

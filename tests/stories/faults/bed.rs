@@ -1,4 +1,4 @@
-//! The roles of one experiment, and the invariants that every experiment ends with.
+//! The roles of one experiment, and the invariants that are checked after every experiment.
 
 use crate::load::{Driven, Load, PROJECTS};
 use anyhow::{Context, Result, ensure};
@@ -30,16 +30,16 @@ pub fn times(short: usize, at_length: usize) -> usize {
     if long() { at_length } else { short }
 }
 
-/// `HEADCOUNT_FAULTS_SEED`, or this one.
+/// `HEADCOUNT_FAULTS_SEED`, or this default.
 pub fn seed(default: u64) -> u64 {
     std::env::var("HEADCOUNT_FAULTS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// For the classic protocol: a member that says nothing for this long is out.
+/// For the classic protocol: a member that is silent for this long leaves the group.
 pub const SHORT_SESSION: [&str; 4] =
     ["--kafka-property", "session.timeout.ms=1500", "--kafka-property", "heartbeat.interval.ms=400"];
 
-/// What is told of one experiment.
+/// The report on one experiment.
 pub struct Row {
     /// Its number and name.
     pub experiment: &'static str,
@@ -47,7 +47,7 @@ pub struct Row {
     pub seed: u64,
     /// Views acknowledged.
     pub acknowledged: usize,
-    /// Faults that were done.
+    /// Faults that were caused.
     pub faults: usize,
     /// Repeats: beacons sent again, records read again, rows written again.
     pub replays: u64,
@@ -57,16 +57,16 @@ pub struct Row {
     pub doubled: u64,
     /// From the end of the faults until every figure was right.
     pub catch_up: Duration,
-    /// What else was seen; what the service said.
+    /// Further observations; the service's messages.
     pub note: String,
-    /// Whether the service named the fault, which then bit without a replay too.
+    /// Whether the service named the fault, which proves that it took effect even without a replay.
     pub says_why: bool,
     /// Acknowledged views that the experiment itself took away, as an older copy of everything does.
     pub taken: u64,
 }
 
 impl Row {
-    /// Prints it, leaves it for the table of `scripts/test`, and fails unless nothing was lost or doubled and the faults bit.
+    /// Prints it, stores it for the table of `scripts/test`, and fails unless nothing was lost or counted twice and the faults took effect.
     pub fn end(self) -> Result<()> {
         let line = format!(
             "{:<44} | {:>7} | {:>6} | {:>8} | {:>4} | {:>7} | {:>7.1} | {}",
@@ -95,9 +95,9 @@ impl Row {
 
 /// An endpoint, aggregators and a query service over one topic.
 pub struct Bed {
-    /// What they have in common.
+    /// What the roles share.
     pub deployment: Deployment,
-    /// Brokers without a proxy before them, for the test's own questions.
+    /// Brokers without a proxy before them, for the test's requests.
     pub direct: String,
     /// The endpoint.
     pub ingest: Role,
@@ -120,7 +120,7 @@ fn month() -> schemas::Month {
 }
 
 impl Bed {
-    /// Everything started but the load; nothing is wrong yet.
+    /// Everything started except the load, without faults.
     pub async fn start(deployment: Deployment, direct: &str, partitions: i32, replication: i32) -> Result<Bed> {
         Bed::start_with(deployment, direct, partitions, replication, &[]).await
     }
@@ -137,7 +137,7 @@ impl Bed {
         let projects: Vec<(&str, &str)> = PROJECTS.iter().copied().zip(hosts.iter().map(String::as_str)).collect();
         deployment.settings.extend(["--flush-ms".to_owned(), "300".to_owned()]);
         if !deployment.settings.iter().any(|setting| setting.starts_with("session.timeout") || setting == "consumer") {
-            // A member that was killed is missed soon.
+            // A killed member is detected soon.
             deployment.settings.extend(SHORT_SESSION.map(str::to_owned));
         }
         deployment.prepare(partitions, replication, &projects).await?;
@@ -169,17 +169,17 @@ impl Bed {
         Ok(self.aggregators.len() - 1)
     }
 
-    /// SIGKILL to an aggregator. What it had folded of open windows will be folded again.
+    /// SIGKILL to an aggregator. The records of open windows that it had folded will be folded again.
     pub async fn kill_aggregator(&mut self, index: usize) -> Result<()> {
         let role = &mut self.aggregators[index];
-        // A process that has just begun may not have a figure yet.
+        // A process that has just started may not have a figure yet.
         if let (Ok(folded), Ok(window)) = (role.figure("folded_offset").await, role.figure("window_start").await) {
             self.folded_again += (folded - window).max(0.0) as u64;
         }
         role.process.kill().await
     }
 
-    /// Readers of the endpoint.
+    /// Starts readers of the endpoint.
     pub fn load(&self, seed: u64) -> Load {
         Load::start(self.ingest.address, seed, 8)
     }
@@ -193,7 +193,7 @@ impl Bed {
             let mut polls = 0;
             while !stopped.load(Ordering::SeqCst) {
                 for project in PROJECTS {
-                    // While ClickHouse is away there is no figure to fall.
+                    // While ClickHouse is unavailable there is no figure that could fall.
                     let Ok(views) = views(address, project).await else { continue };
                     let before = highest.insert(project, views).unwrap_or(0);
                     ensure!(views >= before, "views of {project} fell from {before} to {views} (I5)");
@@ -209,7 +209,7 @@ impl Bed {
     /// The invariants I1 to I6, after the faults.
     pub async fn verify(&mut self, driven: &Driven) -> Result<Verdict> {
         let healed = Instant::now();
-        // What was spilled is acknowledged, and may still be on its way.
+        // Spilled records are acknowledged, and may still be on their way.
         eventually("the endpoint to have handed over everything", async || {
             let left = self.ingest.figure("spill_records").await? + self.ingest.figure("queue_records").await?;
             ensure!(left == 0.0, "{left} records are left");
@@ -226,7 +226,7 @@ impl Bed {
         for project in logged.values() {
             *expected.entry(project.as_str()).or_default() += 1;
         }
-        // I2: views are the distinct ids of the log. Never more, and as many before long.
+        // I2: views are the distinct ids of the log. Never more, and soon as many.
         let mut doubled = 0;
         let address = self.query.address;
         let expected = PROJECTS.map(|project| expected.get(project).copied().unwrap_or(0));
@@ -255,7 +255,7 @@ impl Bed {
             "{audit}\n{}",
             self.logs()
         );
-        // I6: a fresh view is seen.
+        // I6: a new view is counted.
         let before = views(address, PROJECTS[0]).await?;
         let load = Load::start(self.ingest.address, u64::MAX - before, 1);
         load.reach(10 * PROJECTS.len()).await?;
@@ -301,7 +301,7 @@ impl Bed {
         Ok(logged)
     }
 
-    /// The last words of every role.
+    /// The last log lines of every role.
     pub fn logs(&self) -> String {
         let roles = self.aggregators.iter().chain([&self.ingest, &self.query]);
         roles.map(|role| tail(&role.process)).collect()
@@ -324,7 +324,7 @@ fn tail(process: &Process) -> String {
     format!("{}\n", lines[lines.len().saturating_sub(25)..].join("\n"))
 }
 
-/// What the invariants gave.
+/// The result of the invariants.
 pub struct Verdict {
     pub lost: u64,
     pub doubled: u64,

@@ -33,7 +33,7 @@ async fn kill_9_and_sigterm_of_the_endpoint() -> Result<()> {
     bed.end().await
 }
 
-/// The spill's file with rubbish at its end (a write that a power cut tore), then damaged in the middle.
+/// The spill's file with garbage at its end (a write that a power loss tore), then damaged in the middle.
 #[tokio::test(flavor = "multi_thread")]
 async fn torn_spill() -> Result<()> {
     let seed = seed(14);
@@ -57,7 +57,7 @@ async fn torn_spill() -> Result<()> {
     let driven = load.finish().await?;
     bed.verify(&driven).await?.row("14 torn spill file", seed, &driven, 2, 0).end()?;
 
-    // Damage is told, and nothing is started over it.
+    // Damage is reported, and the role does not start.
     bed.ingest.process.kill().await?;
     let mut file = std::fs::File::options().write(true).open(&path)?;
     file.seek(SeekFrom::Start(0))?;
@@ -77,7 +77,7 @@ async fn full_spill() -> Result<()> {
     let mut broker = Broker::start().await?;
     let bootstrap = broker.bootstrap();
     let deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
-    // The bound stands for the disk's end; the disk's own is the operator story's. It lets some hundred records in.
+    // The bound simulates a full disk; the operator story has a real one. It allows some hundred records.
     let spill = ["--spill-after-ms", "300", "--spill-bytes", "60000"];
     let mut bed = Bed::start_with(deployment, &bootstrap, 2, 1, &spill).await?;
     bed.aggregator(&[]).await?;
@@ -101,8 +101,8 @@ async fn full_spill() -> Result<()> {
     broker.kill().await
 }
 
-/// Clocks two hours off, on the endpoint or on an aggregator: windows are cut by the brokers', and figures agree with the
-/// log. (Views carry the hour of the endpoint's clock; nothing else can know better.)
+/// Clocks two hours off, on the endpoint or on an aggregator: windows follow the brokers' clock, and figures agree with the log. (Views carry the
+/// hour of the endpoint's clock; there is no better source.)
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_two_hours_off() -> Result<()> {
     if !long() {

@@ -1,4 +1,4 @@
-//! Experiments 1 to 4: aggregators that are killed, aborted, stopped as zombies, and come and go.
+//! Experiments 1 to 4: aggregators are killed, aborted, stopped as zombies, and join and leave.
 
 use crate::bed::{Bed, seed, times};
 use anyhow::{Context, Result, ensure};
@@ -8,7 +8,7 @@ use harness::service::eventually;
 use harness::{clickhouse, kafka};
 use std::time::Duration;
 
-/// Windows so short that they end all the time.
+/// Windows so short that they close frequently.
 const SHORT_WINDOWS: [&str; 2] = ["--window-records", "700"];
 
 async fn bed(settings: &[&str], partitions: i32) -> Result<Bed> {
@@ -30,7 +30,7 @@ async fn kill_9_of_the_aggregator() -> Result<()> {
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
     for kill in 0..kills {
-        // Most kills come at any moment, some in the middle of a start; every fourth surely interrupts folding.
+        // Most kills come at any moment, some in the middle of a start; every fourth certainly interrupts folding.
         if kill % 4 == 0 {
             eventually("something folded", async || {
                 ensure!(bed.aggregators[0].figure("folded_offset").await? > 0.0, "nothing yet");
@@ -78,7 +78,7 @@ async fn abort_at_each_step_of_flush_and_commit() -> Result<()> {
             let status = process.ended().await.with_context(|| format!("aborting at {at}"))?;
             ensure!(!status.success(), "it should have died at {at}: {status}");
             aborts += 1;
-            // Whatever it had written is written again.
+            // Rows that it had already written are written again.
             bed.folded_again += 1;
             bed.aggregators[0].start(&[]).await?;
         }
@@ -90,7 +90,7 @@ async fn abort_at_each_step_of_flush_and_commit() -> Result<()> {
     bed.end().await
 }
 
-/// SIGSTOP for longer than the group waits, while another takes over; then SIGCONT, and what the zombie still writes.
+/// SIGSTOP for longer than the group waits, while another aggregator takes over; then SIGCONT, after which the zombie still writes.
 async fn zombies(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
     let rounds = times(1, 10);
     let mut bed = bed(settings, 4).await?;
@@ -101,7 +101,7 @@ async fn zombies(name: &'static str, seed: u64, settings: &[&str]) -> Result<()>
     load.reach(300).await?;
     for round in 0..rounds {
         let (zombie, heir) = (round % 2, 1 - round % 2);
-        // In the middle of its work: it has folded what it has not written.
+        // In the middle of its work: it has folded records that it has not written.
         let before = eventually("something folded", async || {
             let folded = bed.aggregators[zombie].figure("folded_offset").await?;
             ensure!(folded > 0.0, "nothing yet");
@@ -110,9 +110,9 @@ async fn zombies(name: &'static str, seed: u64, settings: &[&str]) -> Result<()>
         .await?;
         bed.aggregators[zombie].process.signal("STOP")?;
         bed.aggregators[heir].has_partitions(4).await?;
-        // Everything it had is folded again by its heir.
+        // Its successor folds all its records again.
         bed.folded_again += before as u64;
-        // Three of the short sessions, all in all.
+        // Three times the short session timeout in total.
         tokio::time::sleep(Duration::from_secs(3)).await;
         bed.aggregators[zombie].process.signal("CONT")?;
         bed.aggregators[zombie].has_partitions(2).await?;
@@ -134,7 +134,7 @@ async fn zombies_of_kip_848() -> Result<()> {
     zombies("3 SIGSTOP, three time-outs, SIGCONT (KIP-848)", seed(3), &["--kafka-group-protocol", "consumer"]).await
 }
 
-/// One aggregator, four, one, by start and stop and kill.
+/// One aggregator, four, one, by starts, stops and kills.
 async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
     let rounds = times(1, 12);
     let mut bed = bed(settings, 6).await?;
@@ -151,7 +151,7 @@ async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
             changes += 1;
             a_while(seed, round * 10 + index, 500).await;
         }
-        // All of them have something before they go.
+        // All of them have partitions before they leave.
         for role in &bed.aggregators {
             eventually("a partition for each", async || {
                 let state = role.state().await?;
@@ -166,7 +166,7 @@ async fn storm(name: &'static str, seed: u64, settings: &[&str]) -> Result<()> {
                 bed.kill_aggregator(index).await?;
             } else {
                 bed.aggregators[index].process.stop().await?;
-                // Whoever takes over folds the open windows from their beginning.
+                // The successor folds the open windows from their start.
                 bed.folded_again += 1;
             }
             changes += 1;

@@ -1,4 +1,4 @@
-//! Experiments 9 to 11 and 13: the links to Kafka and ClickHouse, brokers that die, and Kafka away.
+//! Experiments 9 to 11 and 13: the links to Kafka and ClickHouse, brokers that die, and an unavailable Kafka.
 
 use crate::bed::{Bed, long, seed, times};
 use crate::load::Load;
@@ -13,7 +13,7 @@ use harness::{clickhouse, http};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// A broker with a proxy before it. Roles come through the proxy, the test does not.
+/// A broker behind a proxy. Roles connect through the proxy, the test does not.
 async fn broker_behind_proxy() -> Result<(Broker, Proxy)> {
     let outer = free_port()?;
     let broker = Broker::start_behind(outer).await?;
@@ -56,7 +56,7 @@ async fn slow_cut_and_held_links() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_killed() -> Result<()> {
     if !long() {
-        // Three brokers take a minute on their own.
+        // Starting three brokers alone takes a minute.
         return Ok(());
     }
     let (seed, kills) = (seed(10), 12);
@@ -98,7 +98,7 @@ async fn produce_acknowledgements_lost_and_clients_that_ask_again() -> Result<()
     let deployment = Deployment::new(&to_kafka.address().to_string(), &clickhouse::shared().await?)?;
     let mut bed = Bed::start(deployment, &broker.bootstrap(), 4, 1).await?;
     bed.aggregator(&[]).await?;
-    // Readers come through a proxy as well: the endpoint's answer is lost, and they send the same id again.
+    // Readers connect through a proxy as well: the endpoint's response is lost, and they send the same id again.
     let to_endpoint = Proxy::start(bed.ingest.address, None).await?;
     let load = Load::start(to_endpoint.address(), seed, 8);
     load.reach(200).await?;
@@ -126,7 +126,7 @@ async fn produce_acknowledgements_lost_and_clients_that_ask_again() -> Result<()
     broker.stop().await
 }
 
-/// Kafka is killed and comes back much later. Nobody is told 202 for what could be lost; what was, arrives.
+/// Kafka is killed and restarts much later. No beacon that could be lost is answered with 202; every acknowledged one arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_away() -> Result<()> {
     let (seed, away) = (seed(13), Duration::from_secs(times(8, 600) as u64));
@@ -148,7 +148,7 @@ async fn kafka_away() -> Result<()> {
     load.reach(load.acknowledged() + 600).await.context("the spill takes what Kafka does not")?;
     let state = bed.ingest.state().await?;
     ensure!(state["log"].as_str().is_some_and(|log| log.contains("does not acknowledge")), "{state}");
-    // The endpoint dies as well, in the middle of it: its spill is on disk.
+    // The endpoint dies as well, during the outage: its spill is on disk.
     bed.ingest.process.kill().await?;
     bed.ingest.start(&[]).await.context("it starts without Kafka")?;
     tokio::time::sleep(away).await;

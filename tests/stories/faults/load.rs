@@ -16,14 +16,14 @@ pub const PROJECTS: [&str; 8] = ["alpha", "beta", "gamma", "delta", "epsilon", "
 const AGENT: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
 const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
-/// One view may take so long to be acknowledged: Kafka is away for ten minutes in one experiment.
+/// Time limit for the acknowledgement of one view: Kafka is unavailable for ten minutes in one experiment.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Pause between two views of one reader: the point is faults, not load.
+/// Pause between two views of one reader: the test is about faults, not load.
 const PACE: Duration = Duration::from_millis(3);
 
 #[derive(Default)]
 struct Told {
-    /// id → project, of what was acknowledged.
+    /// id → project of the acknowledged views.
     acknowledged: Mutex<BTreeMap<u64, &'static str>>,
     next: AtomicU64,
     retried: AtomicU64,
@@ -32,38 +32,38 @@ struct Told {
     stop: AtomicBool,
 }
 
-/// Readers at work.
+/// Running readers.
 pub struct Load {
     told: Arc<Told>,
     readers: Vec<JoinHandle<Result<()>>>,
 }
 
-/// What they did.
+/// The result of the readers.
 pub struct Driven {
-    /// id → project, of what was acknowledged.
+    /// id → project of the acknowledged views.
     pub acknowledged: BTreeMap<u64, &'static str>,
     /// Attempts after the first.
     pub retried: u64,
     /// Answers 503.
     pub refused: u64,
-    /// The longest that an answer took.
+    /// The longest duration of a response.
     pub slowest_ms: u64,
 }
 
 impl Load {
-    /// `readers` connections to the endpoint.
+    /// Starts `readers` connections to the endpoint.
     pub fn start(address: SocketAddr, seed: u64, readers: u64) -> Load {
         let told = Arc::new(Told::default());
         let readers = (0..readers).map(|_| tokio::spawn(read(address, seed, Arc::clone(&told)))).collect();
         Load { told, readers }
     }
 
-    /// Acknowledged so far.
+    /// Number of acknowledged views so far.
     pub fn acknowledged(&self) -> usize {
         self.told.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Waits until so many are acknowledged.
+    /// Waits until this many are acknowledged.
     pub async fn reach(&self, count: usize) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.acknowledged() < count {

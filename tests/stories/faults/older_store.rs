@@ -1,4 +1,4 @@
-//! ClickHouse's data replaced by an older copy, or removed, while the topic and the group's commits stay.
+//! ClickHouse's data are replaced by an older copy, or removed, while the topic and the group's commits remain.
 
 use crate::topics::{counted_on, send, stops, total};
 use anyhow::{Context, Result, ensure};
@@ -26,7 +26,7 @@ async fn audit_is_clean(deployment: &Deployment) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_older_clickhouse_lacks_is_counted_again_from_the_topic() -> Result<()> {
     let mut engine = Engine::start().await?;
-    // Several windows in a partition, so that reading has to go back behind the commit's.
+    // Several windows in a partition, so that reading has to restart before the commit's.
     let settings = ["--window-records", "60"];
     let (deployment, mut ingest, mut aggregate, mut query, first) = counted_on(&engine.url()?, &settings).await?;
     let (data, aside) = (engine.data().join("data"), engine.data().join("aside"));
@@ -69,8 +69,8 @@ async fn what_the_topic_no_longer_holds_stops_the_aggregator() -> Result<()> {
         kafka::delete_records(&deployment.bootstrap, &deployment.topic, i32::try_from(partition)?, below).await?;
     }
     stops(&mut aggregate, &["ClickHouse has counted nothing of this log", "no longer holds", "--recover"]).await?;
-    // It is another database by now, so reports end. The endpoint goes on by its copy, and says so; started once with the option, it
-    // restores the registry.
+    // It is now another database, so the query service ends. The endpoint continues with its copy, and reports that; restarted once with the option,
+    // it restores the registry.
     ensure!(!query.process.ended().await?.success(), "it ended without an error");
     ensure!(query.process.log().contains("clickhouse_url"), "{}", query.process.log());
     let second = send(&ingest, 2, 100).await?;

@@ -1,4 +1,4 @@
-//! Experiments 15 and 17: late views, records of an earlier format, and records that are none.
+//! Experiments 15 and 17: late views, records of an earlier format, and invalid records.
 
 use anyhow::{Context, Result, ensure};
 use harness::random::mix;
@@ -53,7 +53,7 @@ async fn figures(deployment: &Deployment) -> Result<BTreeMap<(String, u32), (u64
     Ok(sums.into_iter().map(|(key, (views, sketch))| (key, (views, sketch.encode()))).collect())
 }
 
-/// Folds records, in this order, and returns what came of it.
+/// Folds records in this order, and returns the resulting figures.
 async fn folded(records: &[Vec<u8>], settings: &[&str]) -> Result<BTreeMap<(String, u32), (u64, Vec<u8>)>> {
     let bootstrap = kafka::shared().await?;
     let mut deployment = Deployment::new(&bootstrap, &clickhouse::shared().await?)?;
@@ -81,7 +81,7 @@ async fn views_late_by_up_to_thirty_hours_come_out_as_in_order() -> Result<()> {
     let late: Vec<Vec<u8>> = sorted.iter().cloned().map(encoded).collect();
     sorted.sort_by_key(|view| view.hour);
     let sorted: Vec<Vec<u8>> = sorted.into_iter().map(encoded).collect();
-    // Different windows, too: where the log is cut must not show.
+    // Different windows, too: the window policy must not affect the figures.
     let in_order = folded(&sorted, &[]).await?;
     let out_of_order = folded(&late, &["--window-records", "900"]).await?;
     ensure!(in_order.len() == 62, "{} cells", in_order.len());
@@ -108,7 +108,7 @@ async fn rubbish_and_earlier_formats() -> Result<()> {
     for index in 0..2_000 {
         let mut record = encoded(view(index, hour));
         match index % 10 {
-            // Cut short, of an unknown format, with an unknown field, and nothing at all.
+            // Truncated, of an unknown format, with an unknown field, and empty.
             3 => record.truncate(record.len() / 2),
             5 => record[1] = 99,
             7 => record.extend([0xf8, 0x01, 0x01]),

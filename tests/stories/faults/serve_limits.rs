@@ -1,5 +1,5 @@
-//! Experiments 26 to 30: a full disk for the journal, ClickHouse and the spill, each alone; clocks that jump over a month's end; too few
-//! file descriptors.
+//! Experiments 26 to 30: a full disk for the journal, ClickHouse and the spill, each alone; clocks that jump over a month's end; too few file
+//! descriptors.
 
 use crate::alone::{Alone, SmallDisk};
 use crate::bed::{Bed, seed, times};
@@ -17,7 +17,7 @@ const STORE_FULL: (&str, &str) = ("rows are not stored yet", "free space on it; 
 const FEW_FILES: (&str, &str) = ("the limit on open files is 512", "Raise it");
 const NO_FILES: (&str, &str) = ("the limit on open files is reached", "Raise the limit");
 
-/// How a disk was made full: with a mounted file system, or where that is not allowed by a limit on the size of files.
+/// How a disk was filled: with a mounted file system or, without permission to mount, by a limit on the size of files.
 enum Disk {
     Small(SmallDisk),
     /// Process whose files are limited.
@@ -67,7 +67,7 @@ async fn a_full_disk_of_the_journal() -> Result<()> {
     let (seed, rounds) = (seed(26), times(1, 5));
     let mut alone = Alone::stopped("26 serve: full disk, the journal's", seed, &[])?;
     let data = SmallDisk::mount(&alone.service.data(), 12)?;
-    // ClickHouse's directory has a disk of its own, with space.
+    // ClickHouse's directory is on a separate disk, with space.
     let _store = if data.is_some() { SmallDisk::mount(&alone.store(), 512)? } else { None };
     alone.service.start(&[]).await?;
     alone.register().await?;
@@ -120,7 +120,7 @@ async fn a_full_disk_of_clickhouse() -> Result<()> {
     alone.verify(&driven, rounds).await?.end()
 }
 
-/// Of `ingest`, while Kafka is away.
+/// For `ingest`, while Kafka is unavailable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_spill() -> Result<()> {
     let seed = seed(28);
@@ -192,7 +192,7 @@ async fn clocks_that_jump_over_a_months_end() -> Result<()> {
     row.end()
 }
 
-/// Below what any start needs the service refuses to start; a limit that is reached under load is one message, and beacons wait.
+/// Below the minimum of any start the service refuses to start. A limit that is reached under load is one log message, and beacons wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_file_descriptors() -> Result<()> {
     let (seed, rounds) = (seed(30), times(1, 5));
@@ -221,7 +221,7 @@ async fn too_few_file_descriptors() -> Result<()> {
     let usual = usual.context("a limit on open files")?.to_owned();
     for _ in 0..rounds {
         load.reach(load.acknowledged() + 200).await?;
-        // The lowest number that is free is the limit: no further descriptor can be had, and open ones stay open.
+        // The lowest free number becomes the limit: no further descriptor can be opened, and open ones stay open.
         let free = (0..).find(|number| !std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists());
         limit(&free.context("a number")?.to_string())?;
         let mut idle = Vec::new();

@@ -177,7 +177,7 @@ fn damage(store: &Path, seed: u64) -> Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_clickhouse() -> Result<()> {
     let (seed, damages) = (seed(24), times(3, 16));
-    // Several windows: what is damaged in one that is closed is not written once more.
+    // Several windows: damaged rows of a closed window are not written again.
     let mut alone = Alone::start("24 serve: damaged ClickHouse", seed, &["--window-records", "300"]).await?;
     let load = alone.load();
     load.reach(1_200).await?;
@@ -233,9 +233,8 @@ async fn an_older_journal_under_load() -> Result<()> {
     alone.verify(&driven, 2 * rounds).await?.end()
 }
 
-/// A copy of a stopped service's whole data directory, made with `cp`, takes the place of the current one while readers go on. Views of
-/// the time between are in neither, and nothing in the copy can say so. The place for `headcount backup` and `headcount restore`: they name
-/// the dates, and `restore_under_load` becomes their story.
+/// A copy of a stopped service's whole data directory, made with `cp`, replaces the current one while readers continue. Views of the time between are
+/// in neither, and nothing in the copy can show that. `headcount backup` and `headcount restore` are meant for this: they name the dates.
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_under_load() -> Result<()> {
     let seed = seed(31);

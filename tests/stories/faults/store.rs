@@ -1,4 +1,4 @@
-//! Experiments 5 to 8: ClickHouse killed, stopped and silent, acknowledgements lost, an insert delivered once more.
+//! Experiments 5 to 8: ClickHouse killed, stopped and unresponsive, acknowledgements lost, an insert delivered again.
 
 use crate::bed::{Bed, seed, times};
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use harness::service::eventually;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// So that a call that hangs is given up within the story.
+/// A short timeout, so that a hanging call ends within the story.
 const IMPATIENT: [&str; 2] = ["--clickhouse-timeout-ms", "2000"];
 
 async fn deployment(clickhouse: &str) -> Result<(Deployment, String)> {
@@ -21,8 +21,8 @@ async fn deployment(clickhouse: &str) -> Result<(Deployment, String)> {
     Ok((deployment, bootstrap))
 }
 
-/// Waits until ClickHouse does not take the aggregator's rows, or takes them again. A fault bites when rows meet it, however
-/// slow the machine is.
+/// Waits until ClickHouse refuses the aggregator's rows, or accepts them again. A fault takes effect only once rows are sent, however slow the
+/// machine is.
 async fn until_rows_are(bed: &Bed, taken: bool) -> Result<()> {
     eventually(if taken { "rows to be taken" } else { "rows to be refused" }, async || {
         let failing = bed.aggregators[0].figure("store_failing").await?;
@@ -32,7 +32,7 @@ async fn until_rows_are(bed: &Bed, taken: bool) -> Result<()> {
     .await
 }
 
-/// Inserts that failed and were sent again so far.
+/// Failed and repeated inserts so far.
 async fn sent_again(bed: &Bed) -> Result<u64> {
     Ok(bed.aggregators[0].figure("failed_writes_total").await? as u64)
 }
@@ -69,7 +69,7 @@ async fn clickhouse_stopped_for_a_minute() -> Result<()> {
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
     load.reach(300).await?;
-    // Silent first: connections are open and nothing answers. Then gone.
+    // Unresponsive first: connections are open and nothing answers. Then killed.
     engine.signal("STOP")?;
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
     until_rows_are(&bed, false).await?;
@@ -132,7 +132,7 @@ async fn inserts_delivered_again_much_later() -> Result<()> {
     let (seed, late) = (seed(8), Duration::from_secs(times(3, 30) as u64));
     let (proxy, url) = proxied().await?;
     let (mut deployment, bootstrap) = deployment(&url).await?;
-    // Windows that ended long ago get late rows too.
+    // Windows that closed long ago get late rows too.
     deployment.settings.extend(["--window-records", "400"].map(str::to_owned));
     proxy.inspect();
     let mut bed = Bed::start(deployment, &bootstrap, 2, 1).await?;
@@ -152,7 +152,7 @@ async fn inserts_delivered_again_much_later() -> Result<()> {
     }
     load.reach(1_500).await?;
     let driven = load.finish().await?;
-    // Once more when nothing new comes: the last word is the oldest.
+    // Replays the requests once more without new rows: the last write is the oldest.
     for request in &captured {
         proxy.replay(request).await?;
     }

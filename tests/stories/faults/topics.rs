@@ -1,4 +1,4 @@
-//! Experiment 16: topics made anew, offsets lost, records removed too early. Each stops loudly, says what to do, and that
+//! Experiment 16: recreated topics, lost offsets, records removed too early. In each case the role stops with an error and advice, and the advice
 //! helps.
 
 use crate::bed::views;
@@ -12,7 +12,7 @@ async fn counted() -> Result<(Deployment, Role, Role, Role, u64)> {
     counted_on(&clickhouse::shared().await?, &[]).await
 }
 
-/// The same, on this ClickHouse and with further settings.
+/// The same, with this ClickHouse and further settings.
 pub async fn counted_on(clickhouse: &str, settings: &[&str]) -> Result<(Deployment, Role, Role, Role, u64)> {
     let bootstrap = kafka::shared().await?;
     let mut deployment = Deployment::new(&bootstrap, clickhouse)?;
@@ -48,7 +48,7 @@ pub async fn total(query: &Role) -> Result<u64> {
     Ok(total)
 }
 
-/// The aggregator must end by itself, and say this.
+/// The aggregator must end by itself with this message.
 pub async fn stops(aggregate: &mut Role, expected: &[&str]) -> Result<()> {
     aggregate.process.spawn(&[])?;
     let status = aggregate.process.ended().await?;
@@ -90,7 +90,7 @@ async fn a_topic_made_anew_is_another_log() -> Result<()> {
     stops(&mut aggregate, &["there is no topic", "topic ensure"]).await?;
     deployment.done(&["topic", "ensure", "--kafka-partitions", "2", "--kafka-replication", "1"]).await?;
     stops(&mut aggregate, &["has no commit in group", "topic reset --new-log"]).await?;
-    // Not to be restored: the ledger is of more than there is.
+    // A restore is impossible: the ledger has more records than exist.
     let wrong = deployment.run(&["topic", "reset", "--from-ledger"]).await?;
     let complained = String::from_utf8_lossy(&wrong.stderr).into_owned();
     ensure!(!wrong.status.success() && complained.contains("this is another log"), "{complained}");
@@ -105,7 +105,7 @@ async fn a_topic_made_anew_is_another_log() -> Result<()> {
     end(&deployment, [&mut aggregate, &mut ingest, &mut query]).await
 }
 
-/// The topic goes while the aggregator runs: it ends, and does not go on counting the new one as the old.
+/// The topic is removed while the aggregator runs: it ends, and does not count the new topic as the old one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_goes_under_a_running_aggregator_ends_it() -> Result<()> {
     let (deployment, mut ingest, mut aggregate, mut query, first) = counted().await?;
@@ -125,7 +125,7 @@ async fn a_topic_that_goes_under_a_running_aggregator_ends_it() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_removed_before_their_window_was_safe() -> Result<()> {
     let (deployment, mut ingest, mut aggregate, mut query, first) = counted().await?;
-    // Retention takes the open window's beginning, and some that were never counted.
+    // Retention removes the open window's start, and some records that were never counted.
     let second = send(&ingest, 2, 200).await?;
     let mut gone = 0;
     for (partition, (_, high)) in kafka::watermarks(&deployment.bootstrap, &deployment.topic).await?.iter().enumerate()
@@ -141,7 +141,7 @@ async fn records_removed_before_their_window_was_safe() -> Result<()> {
     aggregate.start(&[]).await?;
     let audit = deployment.audit(60).await?;
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
-    // What was removed is gone, and nothing else.
+    // The removed records are missing, and nothing else.
     let found = total(&query).await?;
     ensure!(found == first + second - gone, "{found}, expected {first} and {second} less {gone}");
     end(&deployment, [&mut aggregate, &mut ingest, &mut query]).await

@@ -11,13 +11,13 @@ use std::process::Command;
 /// The package with the lists; `scripts/test` installs it.
 const PACKAGE: &str = "webext-ublock-origin-firefox";
 
-/// The package's lists that a browser has without further choice.
+/// The package's lists that a browser uses by default.
 const LISTS: [&str; 4] = ["easyprivacy.txt", "easylist.txt", "privacy.min.txt", "filters.min.txt"];
 
 /// The page whose views are counted.
 const PAGE: &str = "https://docs.example.org/en/latest/";
 
-/// Where the service is: on a host of another site, on a host of the same site, and behind a proxy of the docs' own host.
+/// Hosts of the service: another site, the same site, and the docs' host, behind a proxy.
 const PLACES: [&str; 5] = [
     "https://stats.example.com",
     "https://stats.example.org",
@@ -26,7 +26,7 @@ const PLACES: [&str; 5] = [
     "https://docs.example.org/_docs",
 ];
 
-/// The files of the installed package that are named like that.
+/// The files of the installed package with these names.
 fn lists(names: &[&str]) -> Result<Vec<PathBuf>> {
     let output = Command::new("dpkg-query").args(["--listfiles", PACKAGE]).output()?;
     ensure!(output.status.success(), "{PACKAGE} is missing; scripts/test installs it");
@@ -43,7 +43,7 @@ fn lists(names: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// The lists as Brave's engine applies them, which reads their syntax as uBlock Origin does.
 fn engine(names: &[&str]) -> Result<Engine> {
-    // With debugging, so that a blocked request names its rule.
+    // With debugging, so that the rule that blocks a request is known.
     let mut filters = FilterSet::new(true);
     for path in lists(names)? {
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -53,7 +53,7 @@ fn engine(names: &[&str]) -> Result<Engine> {
     Ok(Engine::new_with_filter_set(filters))
 }
 
-/// The rule that blocks this request of the page, if one does.
+/// The rule that blocks this request of the page, if there is one.
 fn blocked_by(engine: &Engine, url: &str, kind: &str) -> Result<Option<String>> {
     let method = if kind == "ping" || kind == "xmlhttprequest" { "POST" } else { "GET" };
     let request = Request::new(url, PAGE, kind, method).map_err(|error| anyhow::anyhow!("{url}: {error:?}"))?;

@@ -1,4 +1,4 @@
-//! Paths that the operator chooses, and the old ones beside them.
+//! Paths that the operator chooses, and the old ones, which remain.
 
 use anyhow::{Result, ensure};
 use harness::browser::{Browser, Page};
@@ -36,7 +36,7 @@ async fn chosen_paths_count_and_the_old_ones_still_do() -> Result<()> {
         ensure!(shown.contains(&service.url(path)), "{path}: {shown}");
     }
     counted_by(&page, &sites[0].url("/a.html"), &service.url("/_static/note")).await?;
-    // A proxy that lets only the old paths through goes on working.
+    // A proxy that forwards only the old paths still works.
     counted_by(&page, &sites[1].url("/a.html"), &service.url("/v1/pageview")).await?;
     service.counted("new", &month, 1).await?;
     service.counted("old", &month, 1).await?;

@@ -1,4 +1,4 @@
-//! Countries without a proxy that says them: from a database of IP addresses, which may be replaced while the service runs.
+//! Countries without a proxy that sets them: from a database of IP addresses, which may be replaced while the service runs.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -34,7 +34,7 @@ async fn countries(service: &Service, views: u64) -> Result<Value> {
     Ok(items.iter().map(|item| json!([item["value"], item["views"]])).collect())
 }
 
-/// Puts a file in place of another, as a download does.
+/// Replaces a file, as a download does.
 fn replace(from: &[u8], to: &Path) -> Result<()> {
     let beside = to.with_extension("new");
     std::fs::write(&beside, from)?;
@@ -57,7 +57,7 @@ async fn countries_come_from_the_header_of_a_trusted_proxy_or_from_the_database(
         views(&service, &[("x-forwarded-for", reader)]).await?;
     }
     views(&service, &[("x-forwarded-for", GERMAN), ("x-country", "NL")]).await?;
-    // Tor has no country, wherever its last node is.
+    // Tor has no country, wherever its exit node is.
     views(&service, &[("x-forwarded-for", GERMAN), ("x-country", "T1")]).await?;
     let mut expected = vec![json!(["", 2 * VIEWS]), json!(["DE", VIEWS]), json!(["FR", VIEWS]), json!(["NL", VIEWS])];
     let found = countries(&service, 5 * VIEWS).await?;

@@ -1,4 +1,4 @@
-//! Recipes as the documents have them.
+//! Recipes from the documents.
 
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -14,7 +14,7 @@ pub fn block(document: &str, language: &str) -> Result<String> {
     Ok(block.to_owned())
 }
 
-/// `text` with each of these replaced, each of which it must have.
+/// `text` with each of these replaced; each must occur.
 pub fn replaced(text: &str, replacements: &[(&str, &str)]) -> Result<String> {
     replacements.iter().try_fold(text.to_owned(), |text, (from, to)| {
         ensure!(text.contains(from), "the recipe has no {from:?}:\n{text}");

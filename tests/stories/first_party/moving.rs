@@ -43,7 +43,7 @@ fn opened_in(step: &str) -> &'static [&'static str] {
     }
 }
 
-/// Sends one recorded request and checks its answer.
+/// Sends one recorded request and checks its response.
 async fn replay(connection: &mut Connection, exchange: &Value) -> Result<()> {
     let (request, expected) = (&exchange["request"], &exchange["answer"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -171,7 +171,7 @@ async fn an_alias_names_the_project_and_two_projects_may_not_have_it() -> Result
         "{list}"
     );
 
-    // Two projects share the host: only the alias says which. Without a host, the code in the path does.
+    // Two projects share the host: only the alias identifies the project. Without a host, the code in the path does.
     let body = format!(r#"{{"type":"event","payload":{{"website":"{uuid}","url":"https://shared.example/a"}}}}"#);
     let mut connection = Connection::open(service.address()).await?;
     eventually("the alias to be known", async || {
@@ -191,8 +191,8 @@ async fn an_alias_names_the_project_and_two_projects_may_not_have_it() -> Result
     Ok(())
 }
 
-/// While a project moves, pages have the script of either counter. The report has the views of each, before and after the month's close. A
-/// reader whom both have counted is one visitor.
+/// While a project moves, its pages have the script of either counter. The report has the views of each, before and after the month's close. A reader
+/// whom both have counted is one visitor.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
     let mut service = Service::new(&[])?;

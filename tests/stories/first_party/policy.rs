@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use tokio::net::TcpListener;
 
-/// What the README calls the service.
+/// The service's URL in the README.
 const EXAMPLE: &str = "https://stats.example.org";
 
 /// The text of a box of the setup page.
@@ -64,14 +64,14 @@ async fn a_page_with_the_policy_of_the_setup_page_is_counted() -> Result<()> {
     without_scripts.navigate(&format!("http://{host}/blocked.html")).await?;
     ensure!(without_scripts.responses().iter().all(|response| response.url != pixel), "the policy has an effect");
 
-    // A tab of its own, since a page is counted when it is in front.
+    // A separate tab, since a page is counted when it is in front.
     let page = browser.new_page().await?;
     page.watch_console().await?;
     let mark = page.mark();
     page.navigate(&format!("http://{host}/allowed.html")).await?;
     let answer = page.response(mark, "the beacon's answer", |response| response.url == beacon).await?;
     ensure!(answer.status == 202, "{answer:?}");
-    // The icon that a browser asks a site for is none of the page's.
+    // The browser itself requests the site's icon, not the page.
     let complaints = page.complaints();
     ensure!(complaints.iter().all(|complaint| complaint.to_string().contains("favicon")), "{complaints:#?}");
     let mark = without_scripts.mark();

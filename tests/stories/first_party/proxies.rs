@@ -15,10 +15,10 @@ const DOCUMENT: &str = "docs/first-party.md";
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// Readers with one browser, each at another IP address.
+/// Readers with the same browser, each at another IP address.
 const READERS: u8 = 12;
 
-/// Addresses that a client invents.
+/// IP addresses that a client invents.
 const FORGED: u8 = 20;
 
 /// A documentation whose pages have the line of the document.
@@ -78,7 +78,7 @@ fn caddy(home: &Path, listen: SocketAddr, service: SocketAddr) -> Result<Process
     Ok(process)
 }
 
-/// Beacons of many readers, and of one that names other IP addresses than its own.
+/// Beacons of many readers, and of one that sends forged IP addresses in its headers.
 async fn readers(proxy: SocketAddr) -> Result<()> {
     let body = json!({"url": format!("http://{proxy}/page.html")}).to_string();
     let send = async |last: u8, forged: Option<String>| {
@@ -102,7 +102,7 @@ async fn readers(proxy: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// One proxy before a service: what it passes on, and what it does not.
+/// One proxy before a service: which headers it forwards, and which it does not.
 async fn counts_readers(service: &Service, name: &str, listen: SocketAddr, browser: &Browser) -> Result<()> {
     let month = Hour::of(chrono::Utc::now()).month().to_string();
     let page = browser.new_page().await?;
@@ -114,7 +114,7 @@ async fn counts_readers(service: &Service, name: &str, listen: SocketAddr, brows
     readers(listen).await?;
     let views = 1 + u64::from(READERS) + u64::from(FORGED);
     service.counted(name, &month, views).await?;
-    // Two coordinates of so few readers can be one; one reader for all, or one for each invented address, is far off.
+    // Two coordinates of this few readers may be equal; one reader for all, or one for each invented IP address, is far off.
     let (least, most) = (u64::from(READERS) - 1, u64::from(READERS) + 2);
     let visitors = eventually("the visitors", async || {
         let report = service.report(name, &month).await?;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Readers with one browser, each at another IP address.
+/// Readers with the same browser, each at another IP address.
 const READERS: u64 = 12;
 
-/// Runs the Worker with requests as Cloudflare would make them of readers', and prints what it answers.
+/// Runs the Worker with requests as Cloudflare would pass them on from readers, and prints its responses.
 const CALLER: &str = r#"
 import worker from "./worker.mjs";
 

@@ -1,4 +1,4 @@
-//! A mail server that does as it is told, for what a real one does not do on demand: to close every connection, to keep a mail waiting.
+//! A mail server with faults on demand, which a real one does not have: it closes every connection, or delays a mail.
 
 use crate::send;
 use anyhow::{Context, Result, ensure};
@@ -21,14 +21,14 @@ const SECOND: &str = "b@example.org";
 struct Told {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    /// To whom each mail was that it has in full.
+    /// The recipients of completely received mails.
     recipients: Arc<Mutex<Vec<String>>>,
-    /// Of these it takes so many; it keeps the others waiting.
+    /// Number of mails that it accepts; further ones wait.
     takes: Arc<Semaphore>,
 }
 
 impl Told {
-    /// One that speaks, or one that is there and closes.
+    /// A server that answers, or one that accepts connections and closes them.
     async fn start(speaks: bool) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = Told {
@@ -49,7 +49,7 @@ impl Told {
         Ok(server)
     }
 
-    /// As much of RFC 5321 as a mail needs.
+    /// The part of RFC 5321 that a mail needs.
     async fn speak(self, mut stream: TcpStream) -> Result<()> {
         let (read, mut write) = stream.split();
         let mut lines = BufReader::new(read).lines();
@@ -107,7 +107,7 @@ async fn a_server_that_is_away_is_asked_once_a_pass() -> Result<()> {
         Ok(())
     })
     .await?;
-    // The pass would go on at once, and the next one comes after a minute.
+    // The pass would continue immediately, and the next one comes after a minute.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let connections = server.connections.load(Ordering::Relaxed);
     ensure!(connections == 1, "{connections} connections for three mails");

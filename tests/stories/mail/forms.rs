@@ -1,4 +1,4 @@
-//! What each form of a report must say, figure by figure, as the JSON says it.
+//! The figures that each format of a report must contain, one by one, compared with the JSON.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn visitors(of: &Value) -> String {
     }
 }
 
-/// Every figure has its row, and no row is of anything else.
+/// Every figure has its row, and there are no other rows.
 pub fn csv(report: &Value, written: &str) -> Result<()> {
     // 1.0 and 1 are the same number.
     let plain = |cell: &str| cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string());
@@ -50,7 +50,7 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
         let figures = [value, error, unit].map(|cell| plain(&text(cell)));
         expected.insert(names.map(str::to_owned).into_iter().chain(figures).collect::<Vec<_>>());
     };
-    // What a value of JSON has, name by name; nulls have no row.
+    // The fields of a JSON value, name by name; nulls have no row.
     let mut all = |[section, key, item]: [&str; 3], of: &Value, names: &[&str]| {
         for name in names.iter().filter(|name| !of[**name].is_null()) {
             let figure = &of[*name];
@@ -146,7 +146,7 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     Ok(())
 }
 
-/// The rows of the table below a heading; none where there is no such heading.
+/// The rows of the table below a heading; none if there is no such heading.
 fn table(markdown: &str, heading: &str) -> Vec<Vec<String>> {
     let section = markdown.split("\n## ").find_map(|section| section.strip_prefix(&format!("{heading}\n")));
     let rows = section.unwrap_or_default().lines().filter(|line| line.starts_with("| "));
@@ -154,7 +154,7 @@ fn table(markdown: &str, heading: &str) -> Vec<Vec<String>> {
     rows.skip(1).map(cells).collect()
 }
 
-/// How many views were counted without each fact, as sentences begin.
+/// Starts of the sentences on how many views were counted without each fact.
 fn without_facts(report: &Value) -> Vec<String> {
     let sentence = |of: &Value| {
         let were = if of["views"] == 1 { "view was" } else { "views were" };
@@ -260,7 +260,7 @@ fn kind_in_words(kind: &Value) -> String {
     }
 }
 
-/// The words of a piece of HTML, without its tags.
+/// The text of a piece of HTML, without its tags.
 fn words(html: &str) -> String {
     let parts = html.split('<').enumerate().map(|(at, part)| match at {
         0 => part,

@@ -1,4 +1,4 @@
-//! Commands beside a running service: an audit that stops nothing, and commands that cannot be taken back.
+//! Commands beside a running service: an audit that stops nothing, and irreversible commands.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
@@ -27,7 +27,7 @@ async fn typed(service: &Service, command: &[&str], input: &str) -> Result<(bool
     let mut process = Command::new(binary()?);
     process.args(command).arg("--data").arg(service.data()).kill_on_drop(true);
     let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    // A command that asks nothing may be gone already.
+    // A command that does not read its input may have ended already.
     let _ = child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await;
     let output = tokio::time::timeout(harness::service::PATIENCE, child.wait_with_output()).await??;
     let text = [output.stdout, output.stderr].concat();
@@ -70,7 +70,7 @@ async fn an_audit_stops_nothing() -> Result<()> {
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0 && audit["moving"] == 0, "{audit}");
     service.counted("docs", &running_month(), sent.load(Ordering::Relaxed)).await?;
     ensure!(view(address, r#"{"url":"https://docs.example.org/"}"#).await? == 202, "the service goes on");
-    // A difference is found, too: the comparison is one.
+    // A real difference is found, too, so the comparison works.
     service
         .clickhouse()?
         .query("ALTER TABLE site_hourly DELETE WHERE window_start = 0 SETTINGS mutations_sync = 2")
@@ -103,7 +103,7 @@ async fn commands_that_bite_say_so_first() -> Result<()> {
         Ok(())
     })
     .await?;
-    // An empty month is a report, and a word on standard error.
+    // An empty month is a report, with a hint on standard error.
     let (done, said) = typed(&service, &["report", "docs", "2020-01"], "").await?;
     ensure!(done && said.contains(&format!("headcount report docs {}", running_month())), "{said}");
 
@@ -125,7 +125,7 @@ async fn commands_that_bite_say_so_first() -> Result<()> {
     service.stop().await
 }
 
-/// A reader that takes nothing (`| head -0`) is no reason to panic, nor to fail.
+/// A closed pipe (`| head -0`) must cause neither a panic nor a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_pipe_ends_commands_quietly() -> Result<()> {
     let mut service = Service::started(&[], &PROJECT).await?;
@@ -153,7 +153,7 @@ async fn a_closed_pipe_ends_commands_quietly() -> Result<()> {
     service.stop().await
 }
 
-/// What a newer version, a hand or a full stop left behind is reported.
+/// Files from a newer version, manual changes or a hard stop are reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_in_the_data_directory_is_reported() -> Result<()> {
     let mut service = Service::started(&[], &PROJECT).await?;
@@ -206,7 +206,7 @@ async fn what_lies_in_the_data_directory_is_reported() -> Result<()> {
     .await?;
     service.stop().await?;
 
-    // No advice that leads in a circle.
+    // The advice must not be circular.
     std::fs::write(&journal, "")?;
     for said in [service.refused(&[]).await?, salvage(&journal, &service.data().join("salvaged.redb")).await?] {
         ensure!(

@@ -1,5 +1,5 @@
-//! An operator's view: `/readyz` says when counting stands still and why, every metric is documented, and the alert rules fire on real
-//! scrapes where they must.
+//! An operator's view: `/readyz` reports when counting has stalled and why, every metric is documented, and the alert rules fire on real scrapes when
+//! they must.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// Mail has metrics where it is set up. Nothing is sent: no project has a recipient.
+/// Mail has metrics if it is configured. Nothing is sent: no project has a recipient.
 const MAIL: [&str; 4] = ["--smtp-url", "smtp://127.0.0.1:1", "--mail-from", "headcount@example.org"];
 
 /// Alerts that a stopped ClickHouse must raise.
@@ -56,7 +56,7 @@ fn documented<'a>(table: &'a str, role: &str) -> BTreeMap<&'a str, &'a str> {
     of_role.map(|cells| (cells[1].trim_matches('`'), cells[2])).collect()
 }
 
-/// Runs promtool, which must find nothing wrong.
+/// Runs promtool, which must report no error.
 fn promtool(arguments: &[&str], input: Option<&str>) -> Result<String> {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -122,7 +122,7 @@ async fn role(service: &Service, directory: &Path, name: &str) -> Result<(Proces
     Ok((process, metrics))
 }
 
-/// Each role's metrics are those that the document has for it, and promtool finds nothing wrong with them.
+/// Each role's metrics match the document, and promtool finds no fault in them.
 async fn is_documented(role: &str, metrics: SocketAddr) -> Result<String> {
     let (scrape, table) = (scrape(metrics).await?, document("metrics.md")?);
     let (found, documented) = (types(&scrape), documented(&table, role));
@@ -158,7 +158,7 @@ async fn send(service: &Service, body: &'static str, expected: u16) -> Result<()
     Ok(())
 }
 
-/// Waits until both listeners say `state`, and the operator's why.
+/// Waits until both listeners report `state`, and the operator's one the reasons.
 async fn says(service: &Service, state: &str, reasons: &[&str]) -> Result<()> {
     eventually(&format!("/readyz to say {state}: {reasons:?}"), async || {
         let public = http::get(service.address(), "/readyz").await?;
@@ -184,7 +184,7 @@ async fn a_stopped_clickhouse_degrades_the_service_and_raises_its_alerts() -> Re
     service.counted("docs", &month, 1).await?;
     says(&service, "ready", &[]).await?;
 
-    // Rows can be read before the flush that wrote them has ended.
+    // Rows can be read before the flush that wrote them has finished.
     eventually("the flush to end", async || {
         let found = scrape(service.metrics()).await?;
         ensure!(sample(&found, "headcount_flush_seconds_count")? != "0", "no flush has ended");
@@ -204,7 +204,7 @@ async fn a_stopped_clickhouse_degrades_the_service_and_raises_its_alerts() -> Re
     ensure!(sample(&healthy, "headcount_flush_seconds_count")? != "0", "{healthy}");
     alerts_fire(&healthy, &healthy, &[])?;
 
-    // The supervisor ends an engine that answers nothing for 15 s, and starts another.
+    // The supervisor kills an engine that does not answer for 15 s, and starts another.
     let engine = std::fs::read_to_string(service.data().join("clickhouse/engine.json"))?;
     let pid = serde_json::from_str::<serde_json::Value>(&engine)?["pid"].as_u64().context("a pid")?;
     ensure!(Command::new("kill").args(["-STOP", &pid.to_string()]).status()?.success());
@@ -212,7 +212,7 @@ async fn a_stopped_clickhouse_degrades_the_service_and_raises_its_alerts() -> Re
     let why = ["ClickHouse does not answer", "ClickHouse does not take rows", "nothing has been written to ClickHouse"];
     says(&service, "degraded", &why).await?;
     let stopped = scrape(service.metrics()).await?;
-    // A beacon is taken all the same.
+    // Beacons are accepted nevertheless.
     send(&service, page, 202).await?;
     ensure!(sample(&stopped, r#"headcount_readiness{state="degraded"}"#)? == "1", "{stopped}");
     ensure!(sample(&stopped, "headcount_flush_failures_total")? != "0", "{stopped}");
@@ -236,7 +236,7 @@ async fn every_metric_is_documented_and_rules_and_board_name_no_other() -> Resul
     for name in ["ingest", "aggregate", "query"] {
         let (mut process, metrics) = role(&service, directory.path(), name).await?;
         let scrape = is_documented(name, metrics).await?;
-        // Of a partition's metrics there is the type, and no value without a broker.
+        // A partition's metrics have a type, but no value without a broker.
         exists.extend(types(&scrape).keys().map(|&name| name.to_owned()));
         process.kill().await?;
     }

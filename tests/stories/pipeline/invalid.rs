@@ -1,4 +1,4 @@
-//! Beacons that must be refused, and what the month's report must say of them.
+//! Beacons that must be refused, and how the month's report must show them.
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
@@ -13,7 +13,7 @@ type Counts = BTreeMap<(String, String), u64>;
 
 /// One of them.
 pub struct Invalid {
-    /// The project that is told; empty where it is not known.
+    /// The project whose report shows the refusal; empty if unknown.
     project: &'static str,
     reason: &'static str,
     status: u16,
@@ -21,7 +21,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// The `number`th kind, naming `project` where it names one.
+    /// The `number`th kind, for `project` if the kind names one.
     pub fn new(number: usize, project: &'static str) -> Self {
         let url = format!("https://{project}.docs.example/");
         let named = |url: &str| format!(r#"{{"project":"{project}","url":{url}}}"#);
@@ -59,11 +59,11 @@ impl Invalid {
     }
 }
 
-/// What was sent to be refused in one month.
+/// Beacons of one month that were sent to be refused.
 #[derive(Default)]
 pub struct Refusals {
     all: Counts,
-    /// Answered, and no kill came after.
+    /// Answered before the last kill, so certainly counted.
     certain: Counts,
 }
 
@@ -75,8 +75,8 @@ impl Refusals {
         *self.certain.entry(key).or_default() += u64::from(certain);
     }
 
-    /// The reports show what the log says; the log has all that no kill can have lost, and nothing that was not sent.
-    /// (Valid beacons that met a full log are refused as `log_unavailable`: none of ours.)
+    /// The reports match the log. The log has every refusal that no kill can have lost, and nothing that was not sent. (Valid beacons that met a full
+    /// log are refused as `log_unavailable`; they are not among these.)
     pub async fn check(&self, service: &Service, truth: &Value, month: &str) -> Result<()> {
         let mut logged = Counts::new();
         for (project, told) in truth["projects"].as_object().context("projects")? {

@@ -1,4 +1,4 @@
-//! Backup and restore: beside a service that takes beacons, with every figure compared; and what must not come back.
+//! Backup and restore: beside a service that accepts beacons, with every figure compared; and data that must not come back.
 
 use anyhow::{Context, Result, ensure};
 use clickhouse::Client;
@@ -40,7 +40,7 @@ const TABLES: [&str; 18] = [
     "project",
     "token",
 ];
-/// Of these, the ones whose rows are of windows.
+/// How many of these have rows per window.
 const WINDOWED: usize = 8;
 
 /// The view of this number: pages, visitors, referrers and missing pages repeat in different rhythms.
@@ -63,7 +63,7 @@ async fn view(connection: &mut Connection, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// One sender: the record at an offset is the view of that number.
+/// One sender, so that the record at an offset is the view of that number.
 async fn views(service: &Service, numbers: std::ops::Range<u64>) -> Result<()> {
     let mut connection = Connection::open(service.address()).await?;
     for number in numbers {
@@ -103,7 +103,7 @@ async fn all_rows(client: &Client) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Every figure, without the log that it comes from and when it was written.
+/// Every figure, without its log and its time of writing.
 async fn all_figures(service: &Service) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for table in &TABLES[..WINDOWED] {
@@ -138,7 +138,7 @@ fn is_equal(found: &[String], expected: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A command of ours on a data directory, as it ended.
+/// Runs a headcount command on a data directory; returns its outcome.
 async fn run(data: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(binary()?);
     command.args(arguments).arg("--data").arg(data);
@@ -149,7 +149,7 @@ fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Restores a backup into the data directory of a service that never ran. Returns what was printed.
+/// Restores a backup into the data directory of a service that never ran. Returns the command's output.
 async fn restored(service: &Service, backup: &Path, more: &[&str]) -> Result<String> {
     let backup = backup.display().to_string();
     let output = run(&service.data(), &[&["restore", backup.as_str()], more].concat()).await?;
@@ -227,7 +227,7 @@ async fn a_backup_under_load_has_every_figure_of_one_moment() -> Result<()> {
     ensure!(end.is_some_and(|end| end >= at_backup && end <= total), "{manifest}");
     println!("{at_backup} views counted at the backup, {total} accepted by the end");
 
-    // What was there at the backup, counted by another service from the same views and with the same key.
+    // The figures at the backup, counted by another service from the same views and with the same key.
     let mut truth = Service::new(&BEHIND_PROXY)?;
     copy_key(&service, &truth)?;
     truth.start(&START).await?;
@@ -242,7 +242,7 @@ async fn a_backup_under_load_has_every_figure_of_one_moment() -> Result<()> {
     fresh.opened("docs").await?;
     let (found, expected) = (report(&fresh).await?, report(&truth).await?);
     ensure!(found == expected, "{found}\n{expected}");
-    // It counts on, with a key of its own, and complains of no other node.
+    // It continues to count, with a new key, and reports no other node.
     views(&fresh, 0..30).await?;
     counted(&fresh, at_backup + 30).await?;
     let state = fresh.state().await?;
@@ -253,7 +253,7 @@ async fn a_backup_under_load_has_every_figure_of_one_moment() -> Result<()> {
     with_the_journal(service, &backup, total).await
 }
 
-/// The backup meets the journal of the service, which has gone on: what is missing is counted again.
+/// The backup is restored beside the journal of the service, which has continued: the missing views are counted again.
 async fn with_the_journal(mut service: Service, backup: &Path, total: u64) -> Result<()> {
     let (final_figures, final_report) = (all_figures(&service).await?, report(&service).await?);
     // A backup of a service at rest has every row.
@@ -286,10 +286,10 @@ async fn with_the_journal(mut service: Service, backup: &Path, total: u64) -> Re
     super::audit_is_clean(&fresh).await
 }
 
-/// The month's report, whole.
+/// The month's complete report.
 async fn report(service: &Service) -> Result<Value> {
     let mut report = service.report("docs", MONTH).await?;
-    // When it was computed.
+    // The time of the computation.
     if let Some(report) = report.as_object_mut() {
         report.remove("generated_at");
     }
@@ -318,7 +318,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     service.stop().await?;
     let erased = service.data().join("erased.json");
 
-    // Without the file: one warning, with both dates, and they are back.
+    // Without the file: one warning, with both dates, and they are restored.
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     let said = restored(&fresh, &backup, &START).await?;
     let created: Value = serde_json::from_str(&std::fs::read_to_string(backup.join("manifest.json"))?)?;
@@ -331,7 +331,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     ensure!(report(&fresh).await?["totals"] == totals, "the figures are not back");
     fresh.stop().await?;
 
-    // With it.
+    // With the file.
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     std::fs::create_dir_all(fresh.data())?;
     std::fs::copy(&erased, fresh.data().join("erased.json"))?;
@@ -400,7 +400,7 @@ async fn a_month_that_is_due_is_closed_before_it_is_served() -> Result<()> {
     }
     fresh.stop().await?;
 
-    // A damaged backup, and one that was not finished.
+    // A damaged backup, and an unfinished one.
     let archive = whole.join("clickhouse.tar");
     let mut bytes = std::fs::read(&archive)?;
     let middle = bytes.len() / 2;
@@ -415,7 +415,7 @@ async fn a_month_that_is_due_is_closed_before_it_is_served() -> Result<()> {
     Ok(())
 }
 
-/// A copy of the data directory that followed ClickHouse's symbolic links is not opened, and the message says why.
+/// A copy of the data directory that followed ClickHouse's symbolic links is refused, and the message says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_followed_links_says_why_it_does_not_start() -> Result<()> {
     let mut service = Service::started(&START, &[("docs", "docs.example")]).await?;
@@ -429,7 +429,7 @@ async fn a_copy_that_followed_links_says_why_it_does_not_start() -> Result<()> {
     Ok(())
 }
 
-/// With a ClickHouse server the file stays in the server's backup directory.
+/// With a ClickHouse server the file remains in the server's backup directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_clickhouse_server_is_restored_from_it() -> Result<()> {
     let (engine, place) = (Engine::start().await?, Directory::new()?);
@@ -464,7 +464,7 @@ async fn a_backup_of_a_clickhouse_server_is_restored_from_it() -> Result<()> {
     fresh.stop().await
 }
 
-/// What a node said before its key was lost is no other node.
+/// Reports of a node before its key was lost do not count as another node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_node_with_a_new_key_complains_of_no_other() -> Result<()> {
     let (engine, mut service) = (Engine::start().await?, Service::new(&[])?);

@@ -1,4 +1,4 @@
-//! `clickhouse_url` that does not lead to one ClickHouse server: no figure of another server, and the cause is named.
+//! A `clickhouse_url` that does not lead to one ClickHouse server: no figure of another server is served, and the cause is reported.
 
 use crate::{MONTH, PROJECT, START, at, send};
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 const CAUSE: &str = "does not lead to one ClickHouse server";
-/// The time within which the issue wants it refused.
+/// Time limit for the refusal.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 fn loopback(port: u16) -> SocketAddr {
@@ -44,7 +44,7 @@ async fn two_servers() -> Result<[Engine; 2]> {
     Ok([first, second])
 }
 
-/// Roles over the ClickHouse at `url`; Kafka is not reached.
+/// Roles over the ClickHouse at `url`; Kafka is unreachable.
 fn roles_over(url: &str) -> Result<Deployment> {
     let mut deployment = Deployment::new("127.0.0.1:1", url)?;
     "headcount".clone_into(&mut deployment.database);
@@ -139,7 +139,7 @@ async fn rows_go_to_no_other_server() -> Result<()> {
     let views: u64 = client.query("SELECT sum(views) FROM site_hourly FINAL").fetch_one().await?;
     ensure!(views == 50, "{views} views on the second server");
 
-    // What is in the journal is counted once the URL leads to one server.
+    // The journal's records are counted once the URL leads to one server.
     std::fs::write(service.data().join("headcount.toml"), format!("clickhouse_url = \"{}\"\n", first.url()?))?;
     service.start(&at(START)).await?;
     service.counted("docs", MONTH, 30 + sent).await?;
@@ -192,7 +192,7 @@ async fn tables_of_other_servers_are_refused() -> Result<()> {
     engine.stop().await
 }
 
-/// A server that is away at the start keeps no beacon from being accepted, and does not hide that the journal is an older copy.
+/// A server that is unavailable at the start does not prevent beacons from being accepted, and does not hide that the journal is an older copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_journal_beside_a_server_is_refused() -> Result<()> {
     let mut engine = Engine::start().await?;
@@ -217,7 +217,7 @@ async fn an_older_journal_beside_a_server_is_refused() -> Result<()> {
     std::fs::copy(&aside, &journal)?;
     service.spawn(&at(START))?;
     eventually("beacons to be accepted", async || send(&service, "docs", 5).await).await?;
-    // More records than ClickHouse has counted: by its end the journal looks like the current one.
+    // More records than ClickHouse has counted: judged by its end, the journal seems current.
     service.kill().await?;
     service.spawn(&at(START))?;
     eventually("beacons to be accepted", async || send(&service, "docs", 1).await).await?;

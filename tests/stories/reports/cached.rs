@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-/// What stands between the reports and ClickHouse.
+/// A gate between the reports and ClickHouse.
 #[derive(Clone)]
 struct Gate {
     upstream: SocketAddr,
@@ -36,7 +36,7 @@ impl Gate {
         let (held, stopped) = (watch::channel(false).0, watch::channel(false).0);
         let gate = Gate { upstream, selects: Arc::default(), held, stopped };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        // The embedded ClickHouse answers under a secret path alone.
+        // The embedded ClickHouse answers only under a secret path.
         let url = format!("http://{}{}", listener.local_addr()?, url.path());
         let router = Router::new().fallback(pass).with_state(gate.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -78,7 +78,7 @@ async fn pass(State(gate): State<Gate>, request: Request) -> Response {
     }
 }
 
-/// Reports through a gate, with a cache of its own.
+/// Reports through a gate, with a separate cache.
 #[derive(Clone)]
 struct Bed {
     router: Router,
@@ -114,7 +114,7 @@ impl Bed {
         Ok(Bed { router, cache })
     }
 
-    /// The answer to a client; each number is a network of its own.
+    /// The response to a client; each number is a separate network.
     async fn get(&self, path: &str, client: usize) -> Result<Served> {
         let request = Request::get(path).header("x-client", "x".repeat(client)).body(Body::empty())?;
         let started = Instant::now();
@@ -150,7 +150,7 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     let config = CacheConfig { fresh: Duration::from_secs(3_600), ..CacheConfig::default() };
     let bed = Bed::new(&service, &url, config).await?;
     let report = |month: &str| format!("/v1/projects/docs/reports/{month}");
-    // The first computation finds out what ClickHouse knows, once.
+    // The first computation reads once what ClickHouse has.
     let first = bed.get(&report(MONTHS[0]), 1).await?;
     ensure!(first.status == 200, "the first report: {}", String::from_utf8_lossy(&first.body));
 
@@ -182,7 +182,7 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     ensure!(answers.iter().all(|answer| answer.cache_status() == "headcount; hit"), "not all from the cache");
     ensure!(gate.selects() == 0, "a cached report was queried");
 
-    // Eight networks compute: four have a turn, and four wait for one.
+    // Eight networks request reports: four compute, and four wait for a turn.
     gate.held.send_replace(true);
     let mut strangers = tokio::task::JoinSet::new();
     for client in 2..10 {
@@ -206,8 +206,8 @@ async fn a_cached_report_costs_no_query() -> Result<()> {
     a_change_to_the_registry_ends_what_is_cached(&service, &bed, &path).await
 }
 
-/// What was changed, made private or erased is served from the cache until the next poll of the registry and no longer. The times that are
-/// printed include the command itself. (Unit tests have the poll at a known time.)
+/// A project that was changed, made private or erased is served from the cache until the next poll of the registry and no longer. The printed times
+/// include the command itself. (Unit tests control the time of the poll.)
 async fn a_change_to_the_registry_ends_what_is_cached(service: &Service, bed: &Bed, path: &str) -> Result<()> {
     let is_cached = async || {
         eventually("the report to be cached", async || {
@@ -250,7 +250,7 @@ async fn without_clickhouse_a_cached_report_is_served_stale() -> Result<()> {
     let service = Service::started(&["--clock-start", CLOCK], &[("docs", "docs.example")]).await?;
     known::write(&service.clickhouse()?).await?;
     let (gate, url) = Gate::before(&service).await?;
-    // Stale at once, so that the story need not wait ten seconds.
+    // Stale immediately, so that the story need not wait ten seconds.
     let config = CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() };
     let bed = Bed::new(&service, &url, config).await?;
     let page = format!("/projects/docs/{}", MONTHS[2]);

@@ -1,4 +1,4 @@
-//! What a report request returns when ClickHouse fails: 500 for a schema that does not fit, 503 while ClickHouse is away.
+//! Responses to report requests when ClickHouse fails: 500 for a schema that does not fit, 503 while ClickHouse is unavailable.
 
 use super::{Reader, known};
 use anyhow::{Result, ensure};

@@ -1,4 +1,4 @@
-//! Four months of one project, known in full: rows as the aggregator would write them, and what they add up to.
+//! Four months of one project, completely known: rows as the aggregator would write them, and their sums.
 
 use anyhow::Result;
 use clickhouse::Client;
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 
 /// The months, oldest first. The first is closed, the last is running.
 pub const MONTHS: [&str; 4] = ["2025-12", "2026-01", "2026-02", "2026-03"];
-/// Now.
+/// The current time of the stories.
 pub const CLOCK: &str = "2026-03-02T09:20:00Z";
 /// The run that closed the first month.
 const RUN: u64 = 7;
 const PATHS: u64 = 230;
-/// Paths with characters that patterns, CSV and spreadsheets take for their own.
+/// Paths with characters that are special in patterns, CSV and spreadsheets.
 const ODD: [&str; 6] = ["/100%_done/", "/a,b", "/say \"x\"", "/%41", "/ünï/漢字", "/x_y"];
 
 fn path(at: u64) -> String {
@@ -28,12 +28,12 @@ fn path(at: u64) -> String {
     }
 }
 
-/// What a month truly has.
+/// The true figures of a month.
 #[derive(Default)]
 pub struct Truth {
     /// Views by (path, status).
     pub pages: BTreeMap<(String, u16), u64>,
-    /// Views in all.
+    /// Views in total.
     pub views: u64,
     /// Arrivals.
     pub visits: u64,
@@ -60,7 +60,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
     let days = u64::from((end.0 - month.first_hour().0).div_ceil(24));
     let mut by_day: BTreeMap<u64, u64> = BTreeMap::new();
     for at in 0..PATHS {
-        // Some pages are new in a month, some are gone.
+        // Some pages are new in a month, some have disappeared.
         if mix(at * 31 + number).is_multiple_of(9) {
             continue;
         }
@@ -84,7 +84,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
             *truth.pages.entry((path(at), status)).or_default() += views;
         }
     }
-    // Both rows of a page may be of one day: then they are one key, and the later statement holds.
+    // Both rows of a page may be of one day: then they have one key, and the later row counts.
     rows.pages.sort_by(|a, b| (&a.path, a.day).cmp(&(&b.path, b.day)));
     rows.pages.dedup_by(|twice, kept| {
         let same = (&twice.path, twice.day) == (&kept.path, kept.day);
@@ -109,7 +109,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
         });
         truth.views += views;
         truth.visits += views / 3;
-        // Versions by a steep law: some below the floor.
+        // Versions with a steep distribution: some are below the threshold.
         let mut left = views;
         for version in 0..40 {
             let part = if version == 39 { left } else { left / 4 };
@@ -134,7 +134,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
     (rows, truth)
 }
 
-/// Writes all months, and returns what they have.
+/// Writes all months, and returns their true figures.
 pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
     let now = Hour::of(chrono::DateTime::parse_from_rfc3339(CLOCK)?.to_utc());
     let mut truths = BTreeMap::new();
@@ -219,7 +219,7 @@ pub async fn write_views(client: &Client, at: &str, views: u64, window: u64) -> 
     write_hour(client, at, views, window).await
 }
 
-/// The page's row of them.
+/// The page's row for these views.
 pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
     let row = PageDailyRow {
         project: "docs".to_owned(),
@@ -236,12 +236,12 @@ pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> R
     insert(client, "page_daily", &[row]).await
 }
 
-/// The hour's row of them.
+/// The hour's row for these views.
 pub async fn write_hour(client: &Client, at: &str, views: u64, window: u64) -> Result<()> {
     insert(client, "site_hourly", &[site_row(Hour::of(at.parse()?), views, window)]).await
 }
 
-/// Says that `run` closed a month at `finished` (microseconds since the epoch) with so many views in its hour `at`, and nothing else.
+/// Writes that `run` closed a month at `finished` (microseconds since the epoch) with `views` views in its hour `at`, and nothing else.
 pub async fn write_close(client: &Client, at: &str, run: u64, finished: i64, views: u64) -> Result<()> {
     let hour = Hour::of(at.parse()?);
     let (month, first) = (hour.month().first_hour().day().0, hour.month().first_hour().0);
@@ -262,7 +262,7 @@ pub async fn write_close(client: &Client, at: &str, run: u64, finished: i64, vie
     insert(client, "month_close", &[MonthCloseRow { month, run, finished, streams, windows, projects: 1, views }]).await
 }
 
-/// So many pages found, pages not found and versions, in February, and nothing else.
+/// This many pages found, pages not found and versions, in February, and nothing else.
 pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> Result<()> {
     let day = "2026-02-03".parse::<chrono::NaiveDate>()?;
     let day = Hour::of(day.and_time(chrono::NaiveTime::MIN).and_utc()).day();
@@ -310,7 +310,7 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
     Ok(())
 }
 
-/// What closing leaves of the rows.
+/// The rows that remain after a close.
 async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Result<()> {
     let day = month.first_hour().day().0;
     let hours = (month.end_hour().0 - month.first_hour().0) as usize;
@@ -339,7 +339,7 @@ async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Res
     }
     (closed.visitors, closed.visitors_error) = (union.estimate().value.round() as u64, union.estimate().error);
     insert(client, "month_closed", &[closed]).await?;
-    // As schema versions before 10 left it: a kind without names.
+    // In the form of schema versions before 10: a kind without names.
     let sql = "INSERT INTO month_closed_robot VALUES ('docs', toDate(?), ?, 'ai_crawler', '', 5)";
     client.query(sql).bind(day).bind(RUN).execute().await?;
     let sql = "INSERT INTO month_closed_breakdown VALUES ('docs', toDate(?), ?, 'bot', 'GPTBot', 5)";

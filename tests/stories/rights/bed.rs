@@ -7,20 +7,20 @@ use harness::service::{Service, eventually};
 /// The month of the stories; the service's clock is in it.
 pub const MONTH: &str = "2026-01";
 
-/// Kinds of projects. The names tell what becomes of each.
+/// Kinds of projects. The names describe their state.
 pub const PROJECTS: [&str; 6] = ["private", "foreign", "public", "unknown", "removed", "erased"];
 
 const AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0";
 
-/// How a caller shows who they are.
+/// A caller's credentials.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub name: &'static str,
     /// Headers of every request.
     pub headers: Vec<(&'static str, String)>,
-    /// What they may read, beside what is public.
+    /// Readable projects besides public ones.
     pub may: May,
-    /// Whether they sent a token, right or wrong; others with a browser are led to the form.
+    /// Whether the request has a token, right or wrong; without one a browser is redirected to the form.
     pub sent_a_token: bool,
 }
 
@@ -53,7 +53,7 @@ pub async fn signed_in(service: &Service, token: &str) -> Result<String> {
 pub async fn in_force(service: &Service, token: &str, expected: bool) -> Result<()> {
     eventually("the token's state to be known", async || {
         let headers = [("authorization", format!("Bearer {token}"))];
-        // Of no month, so that ClickHouse need not answer.
+        // For an invalid month, so that ClickHouse need not answer.
         let answer = ask(service, "GET", "/v1/projects/private/reports/none", &headers).await?;
         ensure!((answer.status != 401) == expected, "{}", answer.status);
         Ok(())

@@ -1,4 +1,4 @@
-//! The matrix: routes × callers × projects. Routes come from the guard's own table; one that has no row here fails.
+//! The matrix: routes × callers × projects. Routes come from the guard's table; a route without a row here fails.
 
 use super::bed::{Caller, May, PROJECTS, ask, in_force, service, signed_in};
 use anyhow::{Context, Result, ensure};
@@ -44,11 +44,11 @@ enum Expected {
     Challenged,
     /// 303 to /sign-in.
     Led,
-    /// 404, in the words for a project that is not there.
+    /// 404, with the text for an unknown project.
     NotThere,
 }
 
-/// What the rules say, written down a second time.
+/// The access rules, written a second time.
 fn expected(route: &Route, caller: &Caller, project: &str) -> Expected {
     let exists = !matches!(project, "unknown" | "erased");
     let may = project == "public" || caller.may == May::All || caller.may == May::Project(name_of(project));
@@ -82,7 +82,7 @@ fn found(answer: &Answer) -> Result<Expected> {
     })
 }
 
-/// Everybody. The tokens of projects that come and go are made while these are there.
+/// All callers. The tokens of removed and erased projects are created while these exist.
 async fn callers(service: &Service) -> Result<Vec<Caller>> {
     let (admin, of_project) = (service.token(None).await?, service.token(Some("private")).await?);
     let (of_foreign, of_removed) = (service.token(Some("foreign")).await?, service.token(Some("removed")).await?);
@@ -130,7 +130,7 @@ async fn callers(service: &Service) -> Result<Vec<Caller>> {
         with("session of a revoked token", cookie(&revoked_ones), May::Nothing, false),
         with("session that was signed out", cookie(&signed_out), May::Nothing, false),
         with("invented session", cookie(&format!("headcount_session={}", "0".repeat(32))), May::Nothing, false),
-        // The cookie for TLS is none where nobody says that this is TLS.
+        // The cookie for TLS is not valid if no trusted proxy reports TLS.
         with(
             "cookie of another scheme",
             cookie(&admins.replace("headcount_session", "__Host-headcount")),
@@ -167,7 +167,7 @@ async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
                     continue;
                 }
                 let (expected, found) = (expected(route, caller, project), found(&answer).context(told.clone())?);
-                // Whoever may read everything is led to the month of a project that is not there, and told there.
+                // A caller with access to everything is redirected to the month of an unknown project, which returns 404 there.
                 let redirect = route.path.trim_end_matches('/') == "/projects/{project}" && caller.may == May::All;
                 ensure!(
                     found == expected || (redirect && found == Expected::Served),
@@ -177,7 +177,7 @@ async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
                     not_there.push((told, answer.status, answer.headers, answer.body));
                 }
             }
-            // Of those that are refused, the unknown one cannot be told from the others: status, headers and body are alike.
+            // Among refused projects the unknown one is indistinguishable: status, headers and body are the same.
             for pair in not_there.windows(2) {
                 let alike = pair[0].1 == pair[1].1
                     && without_date(&pair[0].2) == without_date(&pair[1].2)

@@ -16,14 +16,14 @@ fn id(token: &str) -> Result<&str> {
     token.split('_').nth(1).context("a token has an id")
 }
 
-/// All that lies under a directory, as text.
+/// The content of all files under a directory, as text.
 fn everything(directory: &std::path::Path, into: &mut Vec<u8>) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
             everything(&path, into)?;
         } else if path.is_file() {
-            // Files of the engine come and go.
+            // Files of the engine appear and disappear.
             into.extend(std::fs::read(&path).unwrap_or_default());
         }
     }
@@ -60,7 +60,7 @@ async fn a_token_is_shown_once_listed_by_its_id_and_revoked() -> Result<()> {
     );
     ensure!(!listed.0.contains(&secret), "the list shows no token");
 
-    // A wrong token, by which somebody could look for it in a log.
+    // A wrong token, which must not be found in a log either.
     let wrong = format!("{}{}", &token[..20], "c0ffee00".repeat(5));
     ask(&service, "GET", REPORT, &bearer(&wrong)).await?;
     let form = [("content-type", "application/x-www-form-urlencoded")];
@@ -180,13 +180,13 @@ async fn the_page_has_a_way_in_and_out_that_no_other_site_can_use() -> Result<()
         let location = answer.headers.get("location").context("a location")?.to_str()?;
         ensure!(answer.status == 303 && location == expected, "{next}: {location}");
     }
-    // By the word of the proxy this is TLS.
+    // The proxy's header reports TLS.
     let tls = send(&[("x-forwarded-proto", "https")], format!("token={token}")).await?;
     let cookie = tls.headers.get("set-cookie").context("a cookie")?.to_str()?.to_owned();
     ensure!(cookie.starts_with("__Host-headcount=") && cookie.ends_with("; Secure"), "{cookie}");
     ensure!(tls.headers.contains_key("strict-transport-security"), "{:?}", tls.headers);
 
-    // A session ends by itself, and by signing out; another site can do neither.
+    // A session ends by itself, and by signing out; another site can cause neither.
     let cookie = signed_in(&service, &token).await?;
     let signed = [("cookie", cookie.clone())];
     ensure!(ask(&service, "GET", &page, &signed).await?.status == 200, "the page opens");
@@ -215,7 +215,7 @@ async fn who_asks_too_often_waits_and_who_guesses_waits_longer() -> Result<()> {
     let mut service = Service::started(&[], &[("docs", "docs.example")]).await?;
     let token = service.token(None).await?;
     service.stop().await?;
-    // Five at once, and one every two seconds.
+    // A burst of five, and one every two seconds.
     service.start(&["--report-rate", "0.5", "--trusted-proxy", "127.0.0.1"]).await?;
     let get = async |headers: &[(&'static str, String)]| {
         ask(&service, "GET", "/v1/projects/docs/reports/none", headers).await
@@ -297,7 +297,7 @@ async fn a_badge_tells_last_months_figure_of_public_projects() -> Result<()> {
     let (_, _, text) = badge("/badge/public.svg?metric=views").await?;
     ensure!(text.contains("<title>views last month: 40</title>"), "{text}");
     ensure!(badge("/badge/public.svg?metric=pages").await?.0 == 400, "an unknown metric");
-    // Of others there is none, and which of them exists is not told.
+    // Other projects have no badge, and the response does not reveal which of them exist.
     let private = badge("/badge/private.svg").await?;
     ensure!(private.0 == 404 && private.2.contains("/problems/unknown-project"), "{private:?}");
     for path in ["/badge/unknown.svg", "/badge/private.svg?metric=views", "/badge/public", "/badge/%FF.svg"] {

@@ -5,15 +5,15 @@ use harness::browser::{Browser, Page};
 use harness::static_site::StaticSite;
 use serde_json::{Value, json};
 
-/// One site, by the name that `scripts/sites` has for it, and a visit of it.
+/// One site, by its name in `scripts/sites`, and a visit of it.
 pub struct Site {
     /// Also the project's slug.
     pub name: &'static str,
-    /// What the reader does.
+    /// The reader's steps.
     pub steps: &'static [Step],
 }
 
-/// What a reader does.
+/// One action of a reader.
 #[derive(Debug)]
 pub enum Action {
     /// Enters a URL of the site.
@@ -79,7 +79,7 @@ impl View {
     }
 }
 
-/// Whether a page has not changed for a while: a reader does not click while a theme is still exchanging the page's content.
+/// Whether a page has not changed for a while: a reader does not click while a theme still replaces the page's content.
 const QUIET: &str = "new Promise(done => {
     const end = () => done(true);
     let timer = setTimeout(end, 200);
@@ -111,15 +111,15 @@ impl<'a> Tab<'a> {
         Ok(Tab { page, server, endpoint })
     }
 
-    /// What the tab's beacons have said so far.
+    /// The views that the tab has sent so far.
     pub fn sent(&self) -> Vec<View> {
         let requests = self.page.requests();
         let posts = requests.iter().filter(|request| request.method == "POST" && request.url == self.endpoint);
         posts.filter_map(|request| View::of(request.body.as_deref()?)).collect()
     }
 
-    /// Does it, and waits for the answer to its beacon if it is a view. A beacon that comes for a step without a view is found at
-    /// the end of the visit.
+    /// Performs the action and, if it is a view, waits for the response to its beacon. A beacon for a step without a view is detected at the end of
+    /// the visit.
     pub async fn take(&self, step: &Step) -> Result<()> {
         let mark = self.page.mark();
         self.act(&step.0).await?;

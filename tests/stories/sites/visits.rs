@@ -1,4 +1,4 @@
-//! The visits: what a reader does on each site, and the views that it is.
+//! The visits: a reader's actions on each site, and the resulting views.
 
 use crate::visit::Action::{Anchor, Back, Click, Enter, Forward, Open, Reload, Type};
 use crate::visit::{Site, Step};

@@ -76,7 +76,7 @@ async fn views_by_robots_are_copied_once_wherever_the_migration_stops() -> Resul
     let client = Client::default().with_url(&server);
     let steps = steps_from(BEFORE_VERSION);
     let all: Vec<String> = steps.iter().flat_map(|(_, sql)| statements(sql)).collect();
-    // What 0001_tables.sql creates behind these has no figures.
+    // The objects that 0001_tables.sql creates after these have no figures.
     for stopped in 0..=statements(FROM_BEFORE.1).count() {
         let database = Deployment::new("127.0.0.1:1", &server)?.database.clone();
         client.query(&format!("CREATE DATABASE {database} ENGINE = Atomic")).execute().await?;

@@ -45,7 +45,7 @@ fn body_of(endpoint: &Endpoint, response: Response) -> Vec<u8> {
     endpoint.runtime.block_on(response.into_body().collect()).unwrap().to_bytes().to_vec()
 }
 
-/// What came of one request.
+/// The outcome of one request.
 #[derive(Clone)]
 struct Seen {
     status: u16,
@@ -82,14 +82,14 @@ fn seen(endpoint: &Endpoint, exchange: &Value) -> Seen {
     seen
 }
 
-/// What of it is not as its script expects, or not counted as its reader did it.
+/// The first difference from what the script expects, or from what its reader did.
 fn difference(exchange: &Value, seen: &Seen) -> Option<&'static str> {
     let answer = &exchange["answer"];
     if answer["status"] != seen.status {
         return Some("status");
     }
     for (name, value) in answer["headers"].as_object().unwrap() {
-        // The page's origin by name is as good as `*`, and lets requests with credentials pass.
+        // Instead of `*`, the page's origin is fine, and allows requests with credentials.
         let origin = exchange["request"]["headers"].get("origin").unwrap_or(value);
         let expected = if name == "access-control-allow-origin" { origin } else { value };
         if seen.headers.get(name).and_then(|value| value.to_str().ok()) != expected.as_str() {
@@ -114,7 +114,7 @@ fn difference(exchange: &Value, seen: &Seen) -> Option<&'static str> {
     }
 }
 
-/// Each recorded request, and who sent it.
+/// Each recorded request with its script.
 fn exchanges() -> Vec<(Value, Source)> {
     let of = |(wire, source): (&str, Source)| {
         let wire: Value = serde_json::from_str(wire).unwrap();

@@ -1,4 +1,4 @@
-//! The bytes that are stored stay what they are: fixtures of each version ever written.
+//! Stored formats do not change: fixtures of each version ever written.
 
 use super::*;
 
