@@ -3,14 +3,18 @@
 use crate::client::ClientAddress;
 use arc_swap::ArcSwap;
 use maxminddb::{PathElement, Reader, WithinOptions};
+use serde::de::IgnoredAny;
 use std::fmt;
 use std::fs::{self, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
-/// Records that are searched for a country before a database is refused.
-const SEARCHED_RECORDS: usize = 1000;
+/// Largest file that is read into memory, in bytes. Databases of cities have some 130 MB.
+const MAX_BYTES: u64 = 512 << 20;
 
 /// Paths of the country code in common databases: MaxMind and DB-IP; ip-location-db and IPinfo Lite; older ones of IPinfo.
 const CODE_PATHS: [&[PathElement<'static>]; 3] = [
@@ -30,12 +34,17 @@ struct Inner {
     database: ArcSwap<Database>,
     /// The version of the file that was read last, whether or not it was usable.
     version: Mutex<Option<FileVersion>>,
+    /// Whether a task checks the file now.
+    is_checked: AtomicBool,
 }
 
 /// Metadata that changes when a file is replaced or written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileVersion {
-    modified: Option<SystemTime>,
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
     bytes: u64,
 }
 
@@ -45,11 +54,17 @@ pub enum CountriesError {
     /// It cannot be read.
     #[error("{0}")]
     Unreadable(#[from] std::io::Error),
+    /// A read of a pipe or a device may never end.
+    #[error("it is no regular file")]
+    NoFile,
+    /// It would fill the memory.
+    #[error("it has more than {MAX_BYTES} bytes")]
+    TooLarge,
     /// It is in another format, or incomplete.
     #[error("it is not a complete MaxMind DB file ({0})")]
     Format(#[from] maxminddb::MaxMindDbError),
     /// It is a database of other facts, such as networks' names.
-    #[error("none of its first {SEARCHED_RECORDS} records has a country")]
+    #[error("none of its records has a country")]
     NoCountry,
 }
 
@@ -70,6 +85,7 @@ impl Countries {
             path: path.to_owned(),
             database: ArcSwap::from_pointee(database),
             version: Mutex::new(Some(version)),
+            is_checked: AtomicBool::new(false),
         })))
     }
 
@@ -79,15 +95,28 @@ impl Countries {
         client.with_address(|address| code(&database.lookup(address).ok()?))
     }
 
-    /// Reloads the file if it has changed. An unusable file is logged once, and the database in memory stays active.
-    pub(crate) async fn refresh(&self) {
+    /// Starts to read the file again if it has changed. A file that cannot be used is logged once, and the database in memory stays.
+    ///
+    /// It returns at once: a file system over a network may not answer for a long time.
+    pub(crate) fn refresh(&self) {
+        if self.0.is_checked.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let countries = self.clone();
-        // A panic while the file is read must not end this process; the database in memory stays active.
-        let _ = tokio::task::spawn_blocking(move || countries.refresh_now()).await;
+        // A thread of its own: the runtime waits for its blocking tasks when it ends.
+        let check = move || {
+            // A panic over a file is logged by the hook; the database in memory stays active.
+            let _ = catch_unwind(AssertUnwindSafe(|| countries.refresh_now()));
+            countries.0.is_checked.store(false, Ordering::Release);
+        };
+        if let Err(error) = std::thread::Builder::new().name("countries".to_owned()).spawn(check) {
+            self.0.is_checked.store(false, Ordering::Release);
+            tracing::warn!(%error, "the database of countries is not checked for changes: no thread starts");
+        }
     }
 
     fn refresh_now(&self) {
-        let Inner { path, database, version } = &*self.0;
+        let Inner { path, database, version, .. } = &*self.0;
         let found = fs::metadata(path).ok().map(|metadata| FileVersion::of(&metadata));
         {
             let mut version = version.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,19 +140,43 @@ impl Countries {
 
 impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
-        FileVersion { modified: metadata.modified().ok(), bytes: metadata.len() }
+        FileVersion {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            // Archives keep the times of modification, and other tools set them.
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            bytes: metadata.len(),
+        }
     }
 }
 
 fn read(path: &Path) -> Result<(Database, FileVersion), CountriesError> {
     // Before the content: a change while it is read is found by the next check.
-    let version = FileVersion::of(&fs::metadata(path)?);
-    let database = Reader::from_source(fs::read(path)?)?;
-    let mut records = database.networks(WithinOptions::default())?.take(SEARCHED_RECORDS);
-    if !records.any(|record| record.is_ok_and(|record| code(&record).is_some())) {
-        return Err(CountriesError::NoCountry);
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(CountriesError::NoFile);
     }
+    if metadata.len() > MAX_BYTES {
+        return Err(CountriesError::TooLarge);
+    }
+    let version = FileVersion::of(&metadata);
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let database = Reader::from_source(bytes)?;
+    check(&database)?;
     Ok((database, version))
+}
+
+/// Reads every record. `Reader::verify` is stricter: it refuses databases without a description, such as those of ip-location-db.
+fn check(database: &Database) -> Result<(), CountriesError> {
+    let mut has_country = false;
+    for record in database.networks(WithinOptions::default())? {
+        let record = record?;
+        record.decode::<IgnoredAny>()?;
+        has_country |= code(&record).is_some();
+    }
+    has_country.then_some(()).ok_or(CountriesError::NoCountry)
 }
 
 fn code(record: &maxminddb::LookupResult<'_, Vec<u8>>) -> Option<String> {
@@ -146,6 +199,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("countries.mmdb");
         assert!(matches!(Countries::open(&path), Err(CountriesError::Unreadable(_))));
+        assert!(matches!(Countries::open(home.path()), Err(CountriesError::NoFile)));
+        fs::write(&path, "").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(matches!(Countries::open(&path), Err(CountriesError::TooLarge)));
         for content in [&b""[..], b"country", b"\xab\xcd\xefMaxMind.com"] {
             fs::write(&path, content).unwrap();
             assert!(matches!(Countries::open(&path), Err(CountriesError::Format(_))), "{content:?}");

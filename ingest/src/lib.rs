@@ -262,7 +262,7 @@ impl<S: Sink> Ingest<S> {
             }
             self.send_tallies().await;
             if let Some(countries) = &self.config.countries {
-                countries.refresh().await;
+                countries.refresh();
             }
         }
     }

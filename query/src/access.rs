@@ -160,7 +160,7 @@ impl Access {
                 }
                 Err(error) => {
                     if !failing && error.failure_kind() == FailureKind::Bug {
-                        tracing::error!(%error, "the rights of tokens cannot be read: ClickHouse's schema does not fit this version");
+                        tracing::error!(%error, "the rights of tokens cannot be read: ClickHouse refuses the statement. Its schema, settings or rights do not fit this version");
                     } else if !failing {
                         tracing::warn!(%error, "who may read reports cannot be read; what was read last stays in force");
                     }

@@ -76,6 +76,7 @@ pub const RECORDED: &[&str] = &[
     "system family",
     "kind and name of a bot",
     "version of the rules by which robots are found",
+    "the tracker that sent the view",
     "whether the view came from elsewhere",
     "two coordinates of the visitor (about 16 bits each)",
     "a random id of the view",
@@ -97,6 +98,8 @@ pub const WITHOUT_THRESHOLD: &[&str] = &[
     "views and visits by hour and by day",
     "totals of a month: views, visits, visitors, visits at missing pages, bots, refused beacons",
     "visitors of a day",
+    "views by robots by kind, and views of a page by AI",
+    "views by the tracker that sent them",
     "views of a missing page that came from the project's own pages",
 ];
 

@@ -391,7 +391,7 @@ pub(crate) fn problem_of(error: &StoreError) -> Problem {
         // The supervisor of the connection has logged that ClickHouse is away.
         return Problem::storage_unavailable();
     }
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let cause = std::error::Error::source(error).map(storage::words_of).unwrap_or_default();
     match error.failure_kind() {
         FailureKind::Damaged => {
             tracing::error!(
@@ -407,7 +407,7 @@ pub(crate) fn problem_of(error: &StoreError) -> Problem {
             Problem::storage_unavailable()
         }
         FailureKind::Bug => {
-            tracing::error!(%error, %cause, "a report could not be read: ClickHouse's answer does not fit this version");
+            tracing::error!(%error, %cause, "a report could not be read: ClickHouse refuses the statement. Its schema, settings or rights do not fit this version");
             Problem::unreadable_figures()
         }
     }

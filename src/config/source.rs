@@ -20,7 +20,7 @@ const COMMON_VARIABLES: [(&str, &str); 2] =
     [("clickhouse_url", "CLICKHOUSE_URL"), ("kafka_bootstrap", "KAFKA_BOOTSTRAP")];
 
 /// Settings whose values no message repeats: a URL may have a password.
-const WITHOUT_VALUE: [&str; 3] = ["clickhouse_url", "clickhouse_password", "smtp_url"];
+const WITHOUT_VALUE: [&str; 4] = ["clickhouse_url", "clickhouse_password", "smtp_url", "kafka_property"];
 
 /// A parsed command line whose settings are valid.
 pub struct CommandLine {
@@ -184,7 +184,13 @@ pub(super) fn with_variable(arg: Arg) -> Arg {
 fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the settings in {}", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("{} is not valid TOML", path.display()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        // The error itself prints the line, which may have a password.
+        let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        anyhow!("{} is not valid TOML: line {line}, column {column}", path.display())
+    })?;
     let names = names();
     let value = |(name, value): (String, toml::Value)| {
         if !names.contains(&name) {

@@ -27,6 +27,13 @@ pub struct StoreSettings {
     clickhouse: ClickhouseSettings,
 }
 
+fn database_name(name: &str) -> Parsed<Optional<String>> {
+    optional(name, |name| match crate::database::check_name(name) {
+        Ok(()) => Ok(name.to_owned()),
+        Err(_) => Err(InvalidValue::expected("letters, digits and underscores")),
+    })
+}
+
 /// How ClickHouse is reached.
 #[derive(clap::Args)]
 struct ClickhouseSettings {
@@ -34,7 +41,7 @@ struct ClickhouseSettings {
     #[arg(long, value_name = "URL", default_value = "", value_parser = super::clickhouse::server_url)]
     clickhouse_url: Optional<super::clickhouse::ServerUrl>,
     /// Database in ClickHouse
-    #[arg(long, value_name = "NAME", default_value = "headcount", value_parser = text)]
+    #[arg(long, value_name = "NAME", default_value = "headcount", value_parser = database_name)]
     clickhouse_database: Optional<String>,
     /// User in ClickHouse
     #[arg(long, value_name = "NAME", default_value = "", value_parser = text)]

@@ -48,7 +48,12 @@ pub enum FailureKind {
 }
 
 /// Codes after which the same statement may succeed later. All codes that are not listed here or in [`DAMAGED`] are bugs.
-pub const UNAVAILABLE: [(u16, &str); 33] = [
+pub const UNAVAILABLE: [(u16, &str); 41] = [
+    (74, "CANNOT_READ_FROM_FILE_DESCRIPTOR"),
+    (75, "CANNOT_WRITE_TO_FILE_DESCRIPTOR"),
+    (76, "CANNOT_OPEN_FILE"),
+    (77, "CANNOT_CLOSE_FILE"),
+    (88, "CANNOT_TRUNCATE_FILE"),
     (95, "CANNOT_READ_FROM_SOCKET"),
     (96, "CANNOT_WRITE_TO_SOCKET"),
     (159, "TIMEOUT_EXCEEDED"),
@@ -77,15 +82,18 @@ pub const UNAVAILABLE: [(u16, &str); 33] = [
     (439, "CANNOT_SCHEDULE_TASK"),
     (473, "DEADLOCK_AVOIDED"),
     (517, "CANNOT_ASSIGN_ALTER"),
+    (692, "TOO_MANY_MUTATIONS"),
+    (696, "ASYNC_LOAD_CANCELED"),
     (735, "QUERY_WAS_CANCELLED_BY_CLIENT"),
     (745, "SERVER_OVERLOADED"),
     (999, "KEEPER_EXCEPTION"),
     (1000, "POCO_EXCEPTION"),
     (1001, "STD_EXCEPTION"),
+    (1002, "UNKNOWN_EXCEPTION"),
 ];
 
 /// Codes for stored data that ClickHouse cannot read or no longer has.
-pub const DAMAGED: [(u16, &str); 10] = [
+pub const DAMAGED: [(u16, &str); 12] = [
     (33, "CANNOT_READ_ALL_DATA"),
     (40, "CHECKSUM_DOESNT_MATCH"),
     (107, "FILE_DOESNT_EXIST"),
@@ -96,26 +104,45 @@ pub const DAMAGED: [(u16, &str); 10] = [
     (233, "BAD_DATA_PART_NAME"),
     (246, "CORRUPTED_DATA"),
     (271, "CANNOT_DECOMPRESS"),
+    (695, "ASYNC_LOAD_FAILED"),
+    (722, "ASYNC_LOAD_WAIT_FAILED"),
 ];
 
 /// The kind of a failed call.
 #[must_use]
 pub fn failure_kind(error: &Error) -> FailureKind {
     match error {
-        Error::Network(_) | Error::TimedOut => FailureKind::Unavailable,
-        Error::BadResponse(answer) => {
-            let mut codes = codes(answer).peekable();
-            match codes.peek().copied() {
-                // A server that is starting, or a proxy in front of it.
-                None => FailureKind::Unavailable,
-                // A merge or a mutation reports damage that it finds as the cause of its own error.
-                Some(_) if codes.any(|code| is_listed(&DAMAGED, code)) => FailureKind::Damaged,
-                Some(code) if is_listed(&UNAVAILABLE, code) => FailureKind::Unavailable,
-                Some(_) => FailureKind::Bug,
-            }
-        }
+        Error::TimedOut => FailureKind::Unavailable,
+        // The check of a new connection has ClickHouse's answer in its error.
+        Error::Network(cause) => kind_of_answer(&words_of(&**cause)),
+        Error::BadResponse(answer) => kind_of_answer(answer),
         _ => FailureKind::Bug,
     }
+}
+
+fn kind_of_answer(answer: &str) -> FailureKind {
+    let mut codes = codes(answer).peekable();
+    match codes.peek().copied() {
+        // No connection, a server that is starting, or a proxy in front of it.
+        None => FailureKind::Unavailable,
+        // A merge or a mutation reports the damage that it met as the cause of its own error.
+        Some(_) if codes.any(|code| is_listed(&DAMAGED, code)) => FailureKind::Damaged,
+        Some(code) if is_listed(&UNAVAILABLE, code) => FailureKind::Unavailable,
+        Some(_) => FailureKind::Bug,
+    }
+}
+
+/// An error with its causes, each once.
+#[must_use]
+pub fn words_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 /// ClickHouse's code of an error, if it has one.
@@ -161,6 +188,13 @@ mod tests {
             let error = Error::BadResponse(answer.to_owned());
             assert_eq!((failure_kind(&error), code_of(&error)), (kind, code), "{answer}");
         }
+    }
+
+    #[test]
+    fn a_refused_check_of_a_connection_means_what_its_code_says() {
+        let refused =
+            std::io::Error::other("ClickHouse answered 403 to the check of its id: Code: 516. DB::Exception: x");
+        assert_eq!(failure_kind(&Error::Network(Box::new(refused))), FailureKind::Bug);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod server;
 mod work;
 
 pub use conditions::contained;
-pub use failure::{CallError, DAMAGED, FailureKind, UNAVAILABLE, code_of, failure_kind};
+pub use failure::{CallError, DAMAGED, FailureKind, UNAVAILABLE, code_of, failure_kind, words_of};
 pub use insert::insert;
 pub use server::{Connect, Server, ServerConfig, WrongServer};
 pub use work::{Work, in_time};
