@@ -5,6 +5,7 @@
 //! answers 202 only after the sink has the record durably.
 
 pub mod accept;
+pub mod access_log;
 pub mod agents;
 pub mod aliases;
 pub mod client;
