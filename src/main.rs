@@ -17,6 +17,7 @@ mod embedded;
 mod erased;
 mod health;
 mod http;
+mod import;
 mod journal;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -180,6 +181,7 @@ fn command() -> Command {
                 )
                 .args(config::arguments()),
         )
+        .subcommand(import::arguments().args(config::arguments()))
         .subcommand(
             Command::new("close")
                 .about("Close months that are over: their figures stay as numbers, their sketches are removed")
@@ -477,6 +479,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             config.start_logging()?;
             return runtime()?.block_on(audit::audit(matches, &config));
         }
+        Some(("import", matches)) => return import::command(matches, &Config::load(matches)?),
         Some(("serve", matches)) => {
             let config = Config::load(matches)?;
             config.start_logging()?;

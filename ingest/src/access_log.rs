@@ -11,6 +11,7 @@ pub mod files;
 mod guess;
 mod json;
 mod line;
+pub mod lines;
 mod prefix;
 pub mod summary;
 mod template;
