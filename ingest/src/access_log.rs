@@ -32,7 +32,7 @@ use std::str::FromStr;
 /// The format of an access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `client ident user [time] "request" status size`, and nothing after it.
+    /// `client ident user [time] "request" status size`. What follows is ignored, so that the format has no user agents.
     Common,
     /// Common, then referrer and user agent. Further columns are ignored.
     Combined,
@@ -157,10 +157,11 @@ impl Parser {
             Format::W3c => self.columns.parse(line, zone),
             // Other servers write no comments, but files that were joined have some.
             _ if line.starts_with(b"#") => Err(NotRead::Directive),
-            Format::Common | Format::Combined => clf::parse(line, clf::Layout::ClientFirst, false, zone),
-            Format::CombinedForwarded => clf::parse(line, clf::Layout::ClientFirst, true, zone),
-            Format::HostFirst => clf::parse(line, clf::Layout::HostFirst, false, zone),
-            Format::HostSecond => clf::parse(line, clf::Layout::HostSecond, false, zone),
+            Format::Common => clf::parse(line, clf::Layout::ClientFirst, clf::Tail::Ignored, zone),
+            Format::Combined => clf::parse(line, clf::Layout::ClientFirst, clf::Tail::Agent, zone),
+            Format::CombinedForwarded => clf::parse(line, clf::Layout::ClientFirst, clf::Tail::Forwarded, zone),
+            Format::HostFirst => clf::parse(line, clf::Layout::HostFirst, clf::Tail::Agent, zone),
+            Format::HostSecond => clf::parse(line, clf::Layout::HostSecond, clf::Tail::Agent, zone),
             Format::Json => json::parse(line, zone),
             Format::Alb => alb::parse(line),
             Format::Template(template) => template.parse(line, zone),

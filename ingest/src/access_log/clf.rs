@@ -18,6 +18,17 @@ pub(super) enum Layout {
     HostSecond,
 }
 
+/// What of the columns after the size is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// Nothing.
+    Ignored,
+    /// Referrer and agent, if there are any.
+    Agent,
+    /// Also `X-Forwarded-For` after them.
+    Forwarded,
+}
+
 /// The parts of a line.
 pub(super) struct Parts<'a> {
     head: &'a [u8],
@@ -28,11 +39,11 @@ pub(super) struct Parts<'a> {
     tail: &'a [u8],
 }
 
-/// Reads a line. `forwarded`: the column after the agent is `X-Forwarded-For`.
+/// Reads a line.
 pub(super) fn parse(
     line: &[u8],
     layout: Layout,
-    forwarded: bool,
+    tail: Tail,
     utc_offset_seconds: Option<i32>,
 ) -> Result<Line<'_>, NotRead> {
     let parts = split(line)?;
@@ -49,11 +60,11 @@ pub(super) fn parse(
     if line.client == Text::default() {
         return Err(NotRead::Malformed);
     }
-    if !parts.tail.is_empty() {
+    if !parts.tail.is_empty() && tail != Tail::Ignored {
         let (referrer, agent, rest) = referrer_and_agent(parts.tail)?;
         line.referrer = Some(Text::new(referrer, Escapes::Backslash));
         line.agent = Some(Text::new(agent, Escapes::Backslash));
-        if forwarded && rest.starts_with(b"\"") {
+        if tail == Tail::Forwarded && rest.starts_with(b"\"") {
             let (hops, _) = quoted(rest)?;
             line.forwarded = Text::plain(hops);
         }
@@ -184,6 +195,8 @@ pub(super) struct Shape {
     pub columns: Columns,
     /// `X-Forwarded-For` may be the column after the agent; whether it has an IP address.
     pub forwarded: Option<bool>,
+    /// Whether an agent was logged.
+    pub has_agent: bool,
 }
 
 /// What follows the size.
@@ -202,7 +215,7 @@ pub(super) fn shape(line: &[u8]) -> Option<Shape> {
     let parts = split(line).ok()?;
     let layout = layout_of(parts.head)?;
     if parts.tail.is_empty() {
-        return Some(Shape { layout, columns: Columns::Nothing, forwarded: None });
+        return Some(Shape { layout, columns: Columns::Nothing, forwarded: None, has_agent: false });
     }
     let (first, second, rest) = referrer_and_agent(parts.tail).ok()?;
     let is_agent = |text: &[u8]| text.starts_with(b"Mozilla/") || text.starts_with(b"Opera/");
@@ -217,7 +230,8 @@ pub(super) fn shape(line: &[u8]) -> Option<Shape> {
         b"-" | b"" => Some(false),
         hops => is_address(hops.split(|&byte| byte == b',').next().unwrap_or(hops)).then_some(true),
     });
-    Some(Shape { layout, columns, forwarded })
+    let has_agent = !Text::plain(second).is_absent();
+    Some(Shape { layout, columns, forwarded, has_agent })
 }
 
 fn layout_of(head: &[u8]) -> Option<Layout> {

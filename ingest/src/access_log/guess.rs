@@ -7,6 +7,9 @@ use super::{Format, alb, json};
 /// Lines that must agree.
 pub const GUESS_LINES: usize = 100;
 
+/// So many lines without one user agent show that the server does not log them (Traefik's default).
+const LINES_WITHOUT_AGENT: usize = 10;
+
 /// Why no format was guessed. Nothing of a line is in it.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotGuessed {
@@ -58,17 +61,18 @@ impl Vote {
 /// The lines do not agree, or the format is one that is not read.
 pub fn guess<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Format, NotGuessed> {
     let (mut agreed, mut forwarded, mut may_be_forwarded) = (None::<Vote>, false, true);
-    let (mut voters, mut silent) = (0_usize, 0_usize);
+    let (mut voters, mut silent, mut agents) = (0_usize, 0_usize, 0_usize);
     let lines = lines.into_iter().filter_map(|line| without_nul_bytes(line).ok()).map(without_prefix);
     for line in lines.filter(|line| !line.is_empty()).take(GUESS_LINES) {
         if agreed == Some(Vote::W3c) {
             break;
         }
-        let Some((vote, column)) = vote(line) else {
+        let Some((vote, column, has_agent)) = vote(line) else {
             silent += 1;
             continue;
         };
         voters += 1;
+        agents += usize::from(has_agent);
         match agreed {
             None => agreed = Some(vote),
             Some(known) if known == vote => {}
@@ -81,6 +85,7 @@ pub fn guess<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Format, No
     let agreed = agreed.filter(|vote| voters > silent || matches!(vote, Vote::W3c | Vote::Refused(_)));
     match agreed.ok_or(NotGuessed::Nothing)? {
         Vote::Clf(Layout::ClientFirst, false) => Ok(Format::Common),
+        Vote::Clf(Layout::ClientFirst, true) if agents == 0 && voters >= LINES_WITHOUT_AGENT => Ok(Format::Common),
         Vote::Clf(Layout::ClientFirst, true) if forwarded && may_be_forwarded => Ok(Format::CombinedForwarded),
         Vote::Clf(Layout::ClientFirst, true) => Ok(Format::Combined),
         Vote::Clf(Layout::HostFirst, _) => Ok(Format::HostFirst),
@@ -93,20 +98,20 @@ pub fn guess<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Format, No
     }
 }
 
-/// The format of a line, and whether its column after the agent has an IP address, if that may be `X-Forwarded-For`.
-fn vote(line: &[u8]) -> Option<(Vote, Option<bool>)> {
+/// The format of a line; whether its column after the agent has an IP address, if that may be `X-Forwarded-For`; and whether it has an agent.
+fn vote(line: &[u8]) -> Option<(Vote, Option<bool>, bool)> {
     if line.starts_with(b"#") {
         let names = [&b"#Fields:"[..], b"#Version:", b"#Software:", b"#Date:"];
-        return names.iter().any(|name| starts_with(line, name)).then_some((Vote::W3c, None));
+        return names.iter().any(|name| starts_with(line, name)).then_some((Vote::W3c, None, true));
     }
     if let Some(name) = refused(line) {
-        return Some((Vote::Refused(name), None));
+        return Some((Vote::Refused(name), None, true));
     }
     if json::is_one(line) {
-        return Some((Vote::Json, None));
+        return Some((Vote::Json, None, true));
     }
     if alb::is_one(line) {
-        return Some((Vote::Alb, None));
+        return Some((Vote::Alb, None, true));
     }
     let shape = clf::shape(line)?;
     let vote = match shape.columns {
@@ -119,7 +124,7 @@ fn vote(line: &[u8]) -> Option<(Vote, Option<bool>)> {
         Vote::Clf(layout @ (Layout::HostFirst | Layout::HostSecond), _) => Vote::Clf(layout, true),
         vote => vote,
     };
-    Some((vote, shape.forwarded))
+    Some((vote, shape.forwarded, shape.has_agent))
 }
 
 fn starts_with(line: &[u8], name: &[u8]) -> bool {
@@ -134,7 +139,7 @@ fn refused(line: &[u8]) -> Option<&'static str> {
             .then_some("JSON of Docker's json-file driver");
     }
     if line.starts_with(b"[") {
-        return has(b"] [Client ").then_some("Nginx Proxy Manager");
+        return has(b"\" [Client ").then_some("Nginx Proxy Manager");
     }
     let mut columns = line.split(|&byte| byte == b' ').filter(|column| !column.is_empty());
     let (first, second, third) = (columns.next()?, columns.next()?, columns.next()?);

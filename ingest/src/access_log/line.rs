@@ -210,7 +210,7 @@ not_read! {
     /// A request without a version, as HTTP/0.9 and scanners send.
     NoVersion = "no_version", "a request without an HTTP version";
     /// W3C extended without `#Fields:` before the line, or without a column that is needed.
-    NoFields = "no_fields", "no #Fields before it, or none with time, client, method, path and status";
+    NoFields = "no_fields", "no #Fields before it, or none with date, time, method, path and status";
     /// The target is neither a path nor an http or https URL.
     NoPath = "no_path", "a target that is no path";
     /// Neither the line nor the option names the host.

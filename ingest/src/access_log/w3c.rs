@@ -50,7 +50,7 @@ impl Column {
     }
 }
 
-/// The columns in force, and the date of lines that have only a time.
+/// The columns that `#Fields:` named last, and the date of lines that have only a time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
     columns: Vec<Column>,
@@ -64,11 +64,10 @@ impl Columns {
             self.direct(directive);
             return Err(NotRead::Directive);
         }
-        // `"#Fields` is not in quotes anywhere, values are.
         let has = |column| self.columns.contains(&column);
         let has_time = has(Column::Timestamp) || has(Column::Time) && (has(Column::Date) || self.date.is_some());
         let has_path = has(Column::Stem) || has(Column::Uri);
-        if !(has_time && has_path && has(Column::Method) && has(Column::Status) && has(Column::Client)) {
+        if !(has_time && has_path && has(Column::Method) && has(Column::Status)) {
             return Err(NotRead::NoFields);
         }
         self.values(line, zone)
@@ -96,7 +95,8 @@ impl Columns {
                 Column::Time => clock = value,
                 Column::Timestamp => timestamp = value,
                 Column::Client => parsed.client = Text::plain(value),
-                Column::Forwarded => parsed.forwarded = Text::plain(value),
+                // IIS writes a list with `+` for its blanks.
+                Column::Forwarded => parsed.forwarded = Text::new(value, Escapes::W3cAgent),
                 Column::Method => parsed.method = Text::plain(value),
                 Column::Stem => parsed.target = Text::new(value, Escapes::W3cPath),
                 Column::Uri if parsed.target == Text::default() => parsed.target = Text::new(value, Escapes::W3cPath),

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::access_log::Line;
+use crate::access_log::files::{self, BytesRead};
+use crate::access_log::lines::read_lines;
+use proptest::prelude::*;
 
 /// Formats by name or template.
 const FORMATS: [&str; 9] = [
