@@ -203,6 +203,10 @@ fn print(summary: &Summary, files: &[PathBuf], took: Duration) {
     let row = |count: u64, text: &str| say!("{count:>12}  {text}");
     say!("dry run: nothing was counted");
     row(summary.lines, "lines");
+    if let Some((first, last)) = summary.hours {
+        let hour = |hour: Hour| hour.start().format("%Y-%m-%dT%H:00Z").to_string();
+        say!("views from the hour {} to the hour {}", hour(first), hour(last));
+    }
     row(summary.views, "views of people");
     if summary.views_without_agent > 0 {
         row(

@@ -80,7 +80,7 @@ const EXTENSIONS: &[&str] = &[
 const FOLDERS: &[&str] = &["/_static/", "/_images/", "/_sources/", "/_downloads/", "/.well-known/"];
 
 /// Files that are no pages.
-const NAMES: &[&str] = &["robots.txt", "favicon.ico", "ads.txt", "humans.txt", "security.txt", "feed", "rss", "atom"];
+const NAMES: &[&str] = &["robots.txt", "favicon.ico", "ads.txt", "humans.txt", "security.txt", "feed"];
 
 /// Longest ending that is compared.
 const MAX_EXTENSION_BYTES: usize = 16;

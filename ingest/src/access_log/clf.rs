@@ -146,7 +146,14 @@ fn address_column(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn referrer_and_agent(tail: &[u8]) -> Result<(&[u8], &[u8], &[u8]), NotRead> {
-    let (referrer, rest) = quoted(tail)?;
+    // The agent's quote follows. The agent may have bare quotes of its own, which do not concern the referrer.
+    let text = tail.strip_prefix(b"\"").ok_or(NotRead::Malformed)?;
+    let is_end = |&at: &usize| text[at + 1..].trim_ascii_start().starts_with(b"\"") && text[at + 1] != b'"';
+    let end = memchr::memchr_iter(b'"', text).find(|at| is_end(at) && !is_escaped(text, *at));
+    let (referrer, rest) = match end {
+        Some(end) => (&text[..end], text[end + 1..].trim_ascii_start()),
+        None => quoted(tail)?,
+    };
     let (agent, rest) = quoted(rest)?;
     Ok((referrer, agent, rest))
 }

@@ -2,6 +2,7 @@
 
 use super::line::NotRead;
 use super::view::{NotCounted, Outcome};
+use schemas::Hour;
 use schemas::classes::BotClass;
 use std::collections::BTreeMap;
 
@@ -36,6 +37,8 @@ pub struct Summary {
     pub views_without_client: u64,
     /// Page views of robots by kind, as the kind's number.
     pub robots: BTreeMap<i32, u64>,
+    /// First and last hour of all views.
+    pub hours: Option<(Hour, Hour)>,
     /// Lines that were read and are no views that count.
     pub not_counted: BTreeMap<NotCounted, u64>,
     /// Lines that were not read.
@@ -46,6 +49,10 @@ impl Summary {
     /// Adds a line.
     pub fn add(&mut self, outcome: &Outcome, place: Place) {
         self.lines += 1;
+        if let Outcome::View(view) = outcome {
+            let (first, last) = self.hours.unwrap_or((view.hour, view.hour));
+            self.hours = Some((first.min(view.hour), last.max(view.hour)));
+        }
         match outcome {
             Outcome::View(view) if view.classes.bot_class == BotClass::Person => {
                 self.views += 1;
