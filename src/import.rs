@@ -236,3 +236,25 @@ fn print(summary: &Summary, files: &[PathBuf], took: Duration) {
     let seconds = took.as_secs_f64().max(0.001);
     say!("{:.1} s, {:.0} lines a second", took.as_secs_f64(), summary.lines as f64 / seconds);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::offset_seconds;
+
+    #[test]
+    fn offsets_are_seconds_east_of_utc() {
+        for (text, expected) in [
+            ("Z", Some(0)),
+            ("+01:00", Some(3600)),
+            ("-0330", Some(-12_600)),
+            ("+1", None),
+            ("01:00", None),
+            ("+15:00", None),
+            ("+01:60", None),
+            ("Europe/Berlin", None),
+            ("", None),
+        ] {
+            assert_eq!(offset_seconds(text).ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Which paths are no pages: what a page loads, feeds, and files for programs.
 
+use memchr::memmem;
 use std::str::FromStr;
 
 /// Endings of files that are no pages.
@@ -95,7 +96,11 @@ const MAX_EXTENSION_BYTES: usize = 16;
 /// assert!(!assets.contains(b"/manual.pdf"));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Assets(Vec<AssetRule>);
+pub struct Assets {
+    extensions: Vec<String>,
+    folders: Vec<memmem::Finder<'static>>,
+    names: Vec<String>,
+}
 
 /// One rule: an ending (`.pdf`), a folder anywhere in the path (`/_static/`) or a file in any folder (`robots.txt`). The case of letters
 /// does not matter in endings and files.
@@ -138,22 +143,32 @@ impl FromStr for AssetRule {
 
 impl Default for Assets {
     fn default() -> Self {
-        let extensions = EXTENSIONS.iter().map(|&text| AssetRule::Extension(text.to_owned()));
-        let folders = FOLDERS.iter().map(|&text| AssetRule::Folder(text.to_owned()));
-        let names = NAMES.iter().map(|&text| AssetRule::Name(text.to_owned()));
-        Assets(extensions.chain(folders).chain(names).collect())
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Assets {
+            extensions: owned(EXTENSIONS),
+            folders: FOLDERS.iter().map(memmem::Finder::new).collect(),
+            names: owned(NAMES),
+        }
     }
 }
 
 impl Assets {
     /// Adds a rule.
     pub fn add(&mut self, rule: AssetRule) {
-        self.0.push(rule);
+        match rule {
+            AssetRule::Extension(extension) => self.extensions.push(extension),
+            AssetRule::Folder(folder) => self.folders.push(memmem::Finder::new(&folder).into_owned()),
+            AssetRule::Name(name) => self.names.push(name),
+        }
     }
 
     /// Removes a rule. One that is not there changes nothing.
     pub fn remove(&mut self, rule: &AssetRule) {
-        self.0.retain(|known| known != rule);
+        match rule {
+            AssetRule::Extension(extension) => self.extensions.retain(|known| known != extension),
+            AssetRule::Folder(folder) => self.folders.retain(|known| known.needle() != folder.as_bytes()),
+            AssetRule::Name(name) => self.names.retain(|known| known != name),
+        }
     }
 
     /// Whether the path, without its query, is no page.
@@ -162,13 +177,11 @@ impl Assets {
         let file = path_end.rsplit(|&byte| byte == b'/').next().unwrap_or(path_end);
         // `/a.png/` is a page of a host that has folders for pages, unless its file is a feed.
         let extension = if path.ends_with(b"/") { None } else { extension_of(file) };
-        self.0.iter().any(|rule| match rule {
-            AssetRule::Extension(known) => {
-                extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known.as_bytes()))
-            }
-            AssetRule::Folder(folder) => memchr::memmem::find(path, folder.as_bytes()).is_some(),
-            AssetRule::Name(name) => file.eq_ignore_ascii_case(name.as_bytes()),
-        })
+        let is_one_of =
+            |texts: &[String], text: &[u8]| texts.iter().any(|known| text.eq_ignore_ascii_case(known.as_bytes()));
+        extension.is_some_and(|extension| is_one_of(&self.extensions, extension))
+            || is_one_of(&self.names, file)
+            || self.folders.iter().any(|folder| folder.find(path).is_some())
     }
 }
 
