@@ -1,4 +1,5 @@
-//! Lines of access logs per second of one core's time, as Linux accounts it to the thread: the grammar alone, and up to the page view (project, page name, referrer, classes).
+//! Lines of access logs per second of one core's time, as Linux accounts it to the thread: the grammar alone, and up to the page view
+//! (project, page name, referrer, classes).
 //!
 //! `cargo bench -p headcount-ingest --bench access_log`, about a minute. The lines are made beforehand: pages of a documentation site, a
 //! fifth of them assets, 40 user agents, a third with a referrer.
