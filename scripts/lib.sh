@@ -13,6 +13,27 @@ fail() { say "${0##*/}: $*"; exit 1; }
 # Absolute form of a path that may not exist yet.
 absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; esac; }
 
+# npm_file PACKAGE VERSION FILE: fetches one file of an npm package with its licence into target/npm, once, and prints its path. npm
+# compares what it fetched with the registry's own digest.
+npm_file() {
+    local package=$1 version=$2 file=$3
+    local folder=$target/npm/$package/$version
+    if [[ ! -f $folder/$file ]]; then
+        command -v npm >/dev/null || fail "npm is needed to fetch $package: install it and run this again"
+        mkdir -p "$target/npm"
+        local work
+        work=$(mktemp -d "$target/npm/.XXXXXX")
+        (cd "$work" && npm pack --silent "$package@$version" >name) || fail "npm pack $package@$version failed"
+        tar -xzf "$work/$(tail -n 1 "$work/name")" -C "$work" --wildcards "package/$file" 'package/*LICENSE*' ||
+            fail "unpacking $package"
+        rm -rf "$folder"
+        mkdir -p "${folder%/*}"
+        mv "$work/package" "$folder"
+        rm -rf "$work"
+    fi
+    echo "$folder/$file"
+}
+
 # need_cargo [COMPONENT…]: a Rust toolchain that is new enough, with these components (rustfmt, clippy).
 need_cargo() {
     local install="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"

@@ -12,7 +12,7 @@ mod record;
 mod topic_log;
 mod totals;
 
-use crate::config::Config;
+use crate::config::commands::AuditCommand;
 use crate::embedded::engine::{Engine, EngineKind};
 use crate::say;
 use crate::{database, projects};
@@ -37,16 +37,16 @@ const TRIES: usize = 20;
 /// Pause before that.
 const PAUSE: Duration = Duration::from_millis(300);
 
-fn cut_of(config: &Config) -> anyhow::Result<Cut> {
-    let journal = !config.names_kafka();
-    let cut = if journal { config.aggregate_journal()? } else { config.aggregate()? }.cut;
-    Ok(Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes })
+fn cut_of(settings: &AuditCommand) -> Cut {
+    let windows = &settings.windows;
+    let cut = if settings.kafka.names_brokers() { windows.cut() } else { windows.cut_of(&settings.journal) };
+    Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes }
 }
 
 /// Runs `headcount rebuild --from-log`.
-pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<ExitCode> {
-    let log = Log::open(config)?;
-    let cut = cut_of(config)?;
+pub async fn rebuild(matches: &ArgMatches, settings: &AuditCommand) -> anyhow::Result<ExitCode> {
+    let log = Log::open(settings)?;
+    let cut = cut_of(settings);
     let only = matches.get_one::<String>("project").cloned();
     let (log, told) = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();
@@ -89,25 +89,26 @@ pub async fn rebuild(matches: &ArgMatches, config: &Config) -> anyhow::Result<Ex
 }
 
 /// Runs `headcount audit`. 0: no difference, 1: differences, 2: could not be compared (by the caller).
-pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<ExitCode> {
+pub async fn audit(matches: &ArgMatches, settings: &AuditCommand) -> anyhow::Result<ExitCode> {
     let wait = match matches.get_one::<String>("wait") {
         Some(text) => text.parse().with_context(|| format!("--wait is {text:?}: expected seconds"))?,
         None => 0,
     };
-    let log = Log::open(config)?;
+    let log = Log::open(settings)?;
     let mut engine = None;
-    let url = match config.engine().clickhouse_url {
+    let url = match settings.store.engine().clickhouse_url {
         // Of a service that does not run, ClickHouse does not either.
         None if log.is_of_a_stopped_service() => {
-            let started = Engine::start(&config.engine()).await?;
+            let started = Engine::start(&settings.store.engine()).await?;
             let url = started.url().to_owned();
             engine = Some(started);
             url
         }
-        _ => projects::clickhouse_url(config).await?,
+        _ => projects::clickhouse_url(&settings.store).await?,
     };
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
-    let outcome = compared(config, log, client, Duration::from_secs(wait)).await;
+    let client =
+        database::prepare(&settings.store.server(&url), settings.store.database(), settings.store.timeout()).await?;
+    let outcome = compared(settings, log, client, Duration::from_secs(wait)).await;
     if let Some(engine) = engine {
         debug_assert!(!matches!(engine.kind(), EngineKind::External));
         engine.stop().await?;
@@ -121,8 +122,13 @@ pub async fn audit(matches: &ArgMatches, config: &Config) -> anyhow::Result<Exit
     Ok(if report.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn compared(config: &Config, log: Log, client: clickhouse::Client, wait: Duration) -> anyhow::Result<Report> {
-    let cut = cut_of(config)?;
+async fn compared(
+    settings: &AuditCommand,
+    log: Log,
+    client: clickhouse::Client,
+    wait: Duration,
+) -> anyhow::Result<Report> {
+    let cut = cut_of(settings);
     let log = std::sync::Arc::new(log);
     let partitions = settled(&log, &client, wait).await?;
     let mut report = Report::default();

@@ -10,11 +10,11 @@ pub mod control;
 mod manifest;
 pub mod restore;
 
-use crate::config::Config;
+use crate::config::store::StoreSettings;
+use crate::embedded;
 use crate::projects::{self, Snapshot};
 use crate::registry::Contents;
 use crate::say;
-use crate::{database, embedded};
 use anyhow::{Context, bail};
 use chrono::Utc;
 use clap::ArgMatches;
@@ -55,16 +55,15 @@ pub fn refuse_unfinished_restore(data: &Path) -> anyhow::Result<()> {
 const TRIES: usize = 3;
 
 /// Runs `headcount backup TARGET [--without-sketches]`.
-pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(matches: &ArgMatches, store: &StoreSettings) -> anyhow::Result<()> {
     let target = matches.get_one::<PathBuf>("target").context("no target given")?;
     let sketches = !matches.get_flag("without-sketches");
-    let url = projects::clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
+    let client = projects::connect(store).await?;
     fs::DirBuilder::new().mode(0o700).create(target).with_context(|| match target.exists() {
         true => format!("{} exists; name a new directory", target.display()),
         false => format!("cannot create {}", target.display()),
     })?;
-    let manifest = match write(target, config, &client, sketches).await {
+    let manifest = match write(target, store, &client, sketches).await {
         Ok(manifest) => manifest,
         Err(error) => {
             // Without a manifest it is of no use, and it would be in the way of the next try.
@@ -77,17 +76,17 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     Ok(())
 }
 
-async fn write(target: &Path, config: &Config, client: &Client, sketches: bool) -> anyhow::Result<Manifest> {
+async fn write(target: &Path, store: &StoreSettings, client: &Client, sketches: bool) -> anyhow::Result<Manifest> {
     let created = Utc::now();
-    let held = control::hold(&config.data()).await?;
-    let embedded = config.engine().clickhouse_url.is_none().then(|| config.engine().backups_dir());
+    let held = control::hold(store.data()).await?;
+    let embedded = store.engine().clickhouse_url.is_none().then(|| store.engine().backups_dir());
     let mut tries = TRIES;
     let (mut manifest, name) = loop {
         tries -= 1;
         let closed = finished_closes(client).await?;
-        let manifest = Manifest::of(client, config.database(), created).await?;
+        let manifest = Manifest::of(client, store.database(), created).await?;
         let name = format!("headcount-{}-{}.tar", created.format("%Y%m%dT%H%M%SZ"), random()?);
-        back_up(client, config.database(), &name, sketches).await?;
+        back_up(client, store.database(), &name, sketches).await?;
         if finished_closes(client).await? == closed {
             break (manifest, name);
         }
@@ -117,8 +116,8 @@ async fn write(target: &Path, config: &Config, client: &Client, sketches: bool) 
 ///
 /// # Errors
 /// ClickHouse refused, or a file cannot be removed.
-pub async fn remove_unfinished(client: &Client, config: &Config) -> anyhow::Result<()> {
-    let directory = config.engine().backups_dir();
+pub async fn remove_unfinished(client: &Client, store: &StoreSettings) -> anyhow::Result<()> {
+    let directory = store.engine().backups_dir();
     for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("headcount-") {
@@ -127,7 +126,7 @@ pub async fn remove_unfinished(client: &Client, config: &Config) -> anyhow::Resu
             tracing::warn!(file = %path.display(), "removed what a backup left that did not end");
         }
     }
-    let scratch = scratch_database(config.database());
+    let scratch = scratch_database(store.database());
     let dropped = client.query(&format!("DROP DATABASE IF EXISTS {scratch} SYNC")).execute().await;
     dropped.with_context(|| format!("cannot drop the database {scratch}"))
 }

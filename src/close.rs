@@ -1,8 +1,8 @@
 //! Closing months: by command, and by the aggregator as time passes.
 
-use crate::config::Config;
+use crate::config::commands::CloseCommand;
 use crate::say;
-use crate::{database, projects, retention};
+use crate::{projects, retention};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::{Decision, LogRange, StreamRecords, listed};
 use aggregate::finished::finish;
@@ -50,8 +50,8 @@ impl Logs {
 }
 
 /// Runs `headcount close [--month YYYY-MM] [--force]`.
-pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
-    let (now, after) = (config.clock()?(), config.close_after()?);
+pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::Result<()> {
+    let (now, after) = (settings.clock.clock()(), settings.close.close_after_hours);
     let month = match matches.get_one::<String>("month") {
         Some(text) => Some(text.parse::<Month>().with_context(|| format!("--month is {text:?}"))?),
         None => None,
@@ -66,8 +66,7 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
             if matches.get_flag("force") { ". --force closes months that are due; it makes none due" } else { "" }
         );
     }
-    let server = config.clickhouse(&projects::clickhouse_url(config).await?)?;
-    let client = database::prepare(&server, config.database(), config.clickhouse_timeout()?).await?;
+    let client = projects::connect(&settings.store).await?;
     let closer = Closer::new(client.clone());
     let months = match month {
         Some(month) => vec![month],

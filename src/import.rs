@@ -1,6 +1,6 @@
 //! `headcount import --dry-run`: what an import of access logs would count, and why it would not count the rest.
 
-use crate::config::Config;
+use crate::config::commands::ImportCommand;
 use crate::registry::RegistryCopy;
 use crate::{complain, projects, say};
 use anyhow::{Context, bail};
@@ -71,13 +71,13 @@ pub fn arguments() -> Command {
 ///
 /// # Errors
 /// An argument or a setting is wrong, or no host is known.
-pub fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<ExitCode> {
+pub fn command(matches: &ArgMatches, settings: &ImportCommand) -> anyhow::Result<ExitCode> {
     let text = |name: &str| matches.get_one::<String>(name);
     let format = text("format").map(|text| text.parse::<Format>().context("--format")).transpose()?;
     let utc_offset = text("utc-offset").map(|text| offset_seconds(text)).transpose()?;
-    let now = config.clock()?();
-    let rules = rules(matches, config, now)?;
-    let projects = registered(config, rules.host.as_ref())?;
+    let now = settings.clock.clock()();
+    let rules = rules(matches, settings, now)?;
+    let projects = registered(settings, rules.host.as_ref())?;
     let views = Views::new(rules, &projects);
     let paths: Vec<PathBuf> = matches.get_many("files").unwrap_or_default().cloned().collect();
     let files = files::files(&paths).context("cannot read a directory")?;
@@ -139,7 +139,7 @@ fn progress_bar(files: &[PathBuf]) -> ProgressBar {
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn rules(matches: &ArgMatches, config: &Config, now: chrono::DateTime<chrono::Utc>) -> anyhow::Result<ViewRules> {
+fn rules(matches: &ArgMatches, settings: &ImportCommand, now: chrono::DateTime<chrono::Utc>) -> anyhow::Result<ViewRules> {
     let host = matches.get_one::<String>("host");
     let host = host.map(|text| text.parse::<Host>().with_context(|| format!("--host {text:?}"))).transpose()?;
     let asset_rules = |name: &str| -> anyhow::Result<Vec<AssetRule>> {
@@ -149,10 +149,9 @@ fn rules(matches: &ArgMatches, config: &Config, now: chrono::DateTime<chrono::Ut
     let mut assets = Assets::default();
     asset_rules("asset")?.into_iter().for_each(|rule| assets.add(rule));
     asset_rules("page")?.iter().for_each(|rule| assets.remove(rule));
-    let months = config.parse("retention_months", "a number of months from 1 to 600")?;
-    let first = now.checked_sub_months(Months::new(months)).unwrap_or_default();
+    let first = now.checked_sub_months(Months::new(settings.privacy.lifetimes.retention().months)).unwrap_or_default();
     let first: Month = Hour::of(first).month();
-    let endpoint = config.ingest()?;
+    let endpoint = settings.beacons.ingest(&settings.connections, &settings.admission, &settings.privacy)?;
     Ok(ViewRules {
         host,
         trusted_proxies: endpoint.trusted_proxies,
@@ -165,17 +164,17 @@ fn rules(matches: &ArgMatches, config: &Config, now: chrono::DateTime<chrono::Ut
 }
 
 /// The registry as the endpoint on this data directory has it. Without one, `--host` is a project.
-fn registered(config: &Config, host: Option<&Host>) -> anyhow::Result<Projects> {
-    let projects = Projects::new(config.host_patterns()?, config.new_names()?);
-    let registry = RegistryCopy::open(&config.data())?.index();
-    if !registry.is_empty() || !config.host_patterns()?.is_empty() {
+fn registered(settings: &ImportCommand, host: Option<&Host>) -> anyhow::Result<Projects> {
+    let (projects, data) = (settings.admission.projects(), settings.data.path());
+    let registry = RegistryCopy::open(data)?.index();
+    if !registry.is_empty() || settings.admission.has_host_patterns() {
         projects.replace(registry);
-        let names = projects::Snapshot::new(&config.data().join(projects::ADMITTED));
+        let names = projects::Snapshot::new(&data.join(projects::ADMITTED));
         projects.admit_known(names.load::<Vec<ProjectSlug>>());
         return Ok(projects);
     }
     let Some(host) = host else {
-        bail!("{} has no project; name its data directory with --data, or a host with --host", config.data().display());
+        bail!("{} has no project; name its data directory with --data, or a host with --host", data.display());
     };
     let project = WITHOUT_REGISTRY.parse().context("the name of the project")?;
     projects.replace(ProjectSnapshot::new(&BTreeMap::from([(project, vec![host.clone()])])));

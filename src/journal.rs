@@ -9,9 +9,8 @@ use std::path::PathBuf;
 /// Holes that are printed one by one.
 const PRINTED: usize = 20;
 
-/// Runs `headcount journal`.
+/// Runs `headcount journal salvage`.
 pub fn command(matches: &ArgMatches) -> anyhow::Result<()> {
-    let (_, matches) = matches.subcommand().context("no journal command given")?;
     let path = |name: &str| matches.get_one::<PathBuf>(name).with_context(|| format!("no {name} given"));
     let (source, target) = (path("source")?, path("target")?);
     let salvaged = salvage(source, target).with_context(|| format!("cannot salvage {}", source.display()))?;

@@ -1,6 +1,6 @@
 //! Visitor keys: made, shown (never the key itself), taken over from another node; and nodes that have another one noticed.
 
-use crate::config::Config;
+use crate::config::commands::KeysCommand;
 use crate::say;
 use anyhow::Context;
 use clap::ArgMatches;
@@ -17,8 +17,9 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Runs `headcount keys init|show|import`.
-pub fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
-    let (path, period, now) = (config.key_file(), config.visitor_period()?, config.clock()?());
+pub fn command(action: &str, matches: &ArgMatches, settings: &KeysCommand) -> anyhow::Result<()> {
+    let (path, period) = (settings.keys.file(&settings.store), settings.visitors.visitor_period);
+    let now = settings.clock.clock()();
     let ring = match action {
         "init" => KeyRing::create(&path, period, now)?,
         "import" => {

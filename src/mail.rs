@@ -6,7 +6,7 @@
 //! What has gone out is noted after the mail server has taken it. A process that is killed in between sends that one mail again, with
 //! the same Message-ID; the other order would lose it. Set `smtp_url` on one process of a deployment: two might both send.
 
-use crate::config::Config;
+use crate::config::MailSettings;
 use crate::report;
 use anyhow::{Context, bail};
 use clickhouse::{Client, Row};
@@ -333,17 +333,17 @@ async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &
         .context("cannot note that a report was sent; it goes out again after a day, or when this process starts anew")
 }
 
-impl Config {
-    /// How mail is sent, where it is.
-    pub fn mail(&self) -> anyhow::Result<Option<MailConfig>> {
-        let hours: u64 = self.parse("mail_after_hours", "a number of hours")?;
-        let Some(url) = self.text("smtp_url") else { return Ok(None) };
-        let Some(from) = self.text("mail_from") else {
-            bail!("setting `mail_from` is missing: with `smtp_url` an address to send from is needed");
-        };
-        let after = Duration::from_secs(hours.saturating_mul(3600));
-        MailConfig::new(url, from, self.text("public_url"), after).context("setting `smtp_url`").map(Some)
-    }
+/// How mail is sent, if `smtp_url` is set.
+///
+/// # Errors
+/// `mail_from` is missing, or one of the two is wrong.
+pub fn configured(settings: &MailSettings) -> anyhow::Result<Option<MailConfig>> {
+    let Some(url) = settings.smtp_url.text() else { return Ok(None) };
+    let Some(from) = settings.mail_from.text() else {
+        bail!("setting `mail_from` is missing: with `smtp_url` a sender is needed");
+    };
+    let public_url = settings.public.url();
+    MailConfig::new(url, from, public_url, settings.mail_after_hours).context("setting `smtp_url`").map(Some)
 }
 
 #[cfg(test)]

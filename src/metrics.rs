@@ -4,7 +4,7 @@
 pub mod reports;
 pub mod scrape;
 
-use crate::config::Config;
+use crate::config::listen::{ConnectionSettings, OperatorSettings};
 use crate::health::Finding;
 use crate::http::{self, HttpConfig};
 use axum::Router;
@@ -29,20 +29,20 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Binds what the setting says; `default` is the role's own.
+    /// Binds the listen address of the setting.
     ///
     /// # Errors
-    /// The setting is no listen address, or cannot be listened on.
-    pub async fn bind(config: &Config, default: SocketAddr) -> anyhow::Result<Self> {
-        Self::bind_to(config, config.metrics_listen_or(default)?).await
+    /// As of [`MetricsListener::bind_to`].
+    pub async fn bind(connections: &ConnectionSettings, operator: &OperatorSettings) -> anyhow::Result<Self> {
+        Self::bind_to(connections, operator.metrics_listen.0).await
     }
 
     /// Binds `address`, if there is one.
     ///
     /// # Errors
     /// It cannot be listened on.
-    pub async fn bind_to(config: &Config, address: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let http = HttpConfig { connections: CONNECTIONS, ..config.http()? };
+    pub async fn bind_to(connections: &ConnectionSettings, address: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let http = HttpConfig { connections: CONNECTIONS, ..connections.http() };
         let Some(address) = address else { return Ok(MetricsListener { listener: None, http }) };
         let listener = TcpListener::bind(address).await.map_err(|error| {
             anyhow::anyhow!(

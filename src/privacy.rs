@@ -1,14 +1,14 @@
 //! What `GET /privacy` says, from the running configuration.
 
-use crate::config::Config;
+use crate::config::privacy::PrivacySettings;
 use crate::keys;
 use ingest::Ingest;
 use ingest::sink::Sink;
 use query::privacy::{Asked, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED, WITHOUT_THRESHOLD};
 use std::sync::Arc;
 
-fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
-    let rules = config.query()?.rules;
+fn facts(settings: &PrivacySettings) -> anyhow::Result<PrivacyFacts> {
+    let rules = settings.rules.query()?.rules;
     Ok(PrivacyFacts {
         scopes: ["site", "page"],
         precision: schemas::sketch::PRECISION,
@@ -17,14 +17,11 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
         key: None,
         small_cell_floor: rules.floor.get(),
         without_threshold: WITHOUT_THRESHOLD,
-        close_after_hours: config.close_after()?.as_secs() / 3600,
-        log_retention_hours: config.log_retention_hours()?,
-        retention_months: config.retention()?.months,
+        close_after_hours: settings.lifetimes.close.close_after_hours.as_secs() / 3600,
+        log_retention_hours: settings.log.log_retention_hours,
+        retention_months: settings.lifetimes.retention().months,
         opt_out: ["Sec-GPC: 1", "DNT: 1", "localStorage headcount-ignore = true"],
-        country: match config.ingest()?.country_header {
-            Some(header) => format!("from the header {header}, if a trusted proxy sets it"),
-            None => "not recorded".to_owned(),
-        },
+        country: settings.country_source(),
         robot_rules: ingest::agents::RULES_VERSION,
         recorded: RECORDED,
         never_recorded: NEVER_RECORDED,
@@ -33,14 +30,14 @@ fn facts(config: &Config) -> anyhow::Result<PrivacyFacts> {
 }
 
 /// For a process that serves reports only.
-pub fn of_reports(config: &Config) -> anyhow::Result<Asked> {
-    let facts = facts(config)?;
+pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<Asked> {
+    let facts = facts(settings)?;
     Ok(Arc::new(move || facts.clone()))
 }
 
 /// For an endpoint, with its key's age.
-pub fn of_endpoint<S: Sink>(config: &Config, ingest: Arc<Ingest<S>>) -> anyhow::Result<Asked> {
-    let facts = facts(config)?;
+pub fn of_endpoint<S: Sink>(settings: &PrivacySettings, ingest: Arc<Ingest<S>>) -> anyhow::Result<Asked> {
+    let facts = facts(settings)?;
     Ok(Arc::new(move || {
         // A key that cannot be replaced is told by `/readyz`; nothing is said of it here.
         let key = ingest.key().ok().map(|(period, key)| KeyFacts {

@@ -1,6 +1,7 @@
 //! The registry of projects: the commands that change it, and the endpoint's copy of it.
 
-use crate::config::Config;
+use crate::config::commands::ProjectCommand;
+use crate::config::store::StoreSettings;
 use crate::{database, embedded, retention, say, tokens};
 use anyhow::{Context, bail};
 use chrono::{DateTime, TimeDelta};
@@ -9,15 +10,13 @@ use clickhouse::Client;
 use ingest::aliases::Alias;
 use ingest::ignored::{IgnoredNetworks, Network};
 use ingest::path_rules::{PathPattern, PathRules};
+use ingest::private_file;
 use ingest::projects::ProjectSnapshot;
 use schemas::tables::ProjectRow;
 use schemas::{Host, ProjectSlug};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storage::{Work, in_time};
@@ -137,17 +136,17 @@ pub fn row_of(slug: &ProjectSlug, project: &Registered) -> ProjectRow {
 pub const REFRESH: Duration = Duration::from_secs(2);
 
 /// The line that a project's pages need, and where it belongs.
-fn line_to_paste(config: &Config, slug: &ProjectSlug) -> anyhow::Result<String> {
-    let (origin, whose) = match config.text("public_url") {
-        Some(url) => (url.trim_end_matches('/'), ""),
+fn line_to_paste(settings: &ProjectCommand, slug: &ProjectSlug) -> anyhow::Result<String> {
+    let (origin, whose) = match settings.public.url() {
+        Some(url) => (url, ""),
         None => ("https://stats.example.org", ", with the host of this service"),
     };
-    let line = query::script_line(&format!("{origin}{}", config.paths()?.script()), slug);
+    let line = query::script_line(&format!("{origin}{}", settings.paths.endpoint()?.script()), slug);
     Ok(format!("in the head of each page{whose}:\n  {line}"))
 }
 
 /// Runs `headcount project add|list|set|alias|remove|rules|erase`.
-pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(action: &str, matches: &ArgMatches, settings: &ProjectCommand) -> anyhow::Result<()> {
     // Checked before the service is looked for: a typo is a typo, running or not.
     let slug = match matches.try_get_one::<String>("slug").ok().flatten() {
         Some(text) => Some(text.parse::<ProjectSlug>().with_context(|| format!("{text:?} cannot be a project"))?),
@@ -162,10 +161,9 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
     let rules = rules::Change::from_arguments(matches)?;
     let change = settings::Change::from_arguments(matches)?;
     let aliases = aliases::Named::from_arguments(matches)?;
-    let url = clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
+    let client = connect(&settings.store).await?;
     match (action, slug) {
-        ("add", Some(slug)) => add(&client, &slug, &hosts, &change, config).await,
+        ("add", Some(slug)) => add(&client, &slug, &hosts, &change, settings).await,
         ("remove", Some(slug)) => {
             let Some(found) = row(&client, &slug).await?.filter(|row| row.removed == COUNTED) else {
                 bail!("there is no project {slug}; `headcount project list` shows those there are");
@@ -206,8 +204,8 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
             Ok(())
         }
         ("alias", Some(slug)) => aliases::command(&client, &slug, &aliases).await,
-        ("erase", Some(slug)) => erase::command(&client, &slug, matches, config).await,
-        _ => list(&client, config).await,
+        ("erase", Some(slug)) => erase::command(&client, &slug, matches, settings).await,
+        _ => list(&client, settings.store.data()).await,
     }
 }
 
@@ -217,11 +215,11 @@ async fn add(
     slug: &ProjectSlug,
     hosts: &[Host],
     change: &settings::Change,
-    config: &Config,
+    settings: &ProjectCommand,
 ) -> anyhow::Result<()> {
     let before = row(client, slug).await?;
     if let Some(row) = before.as_ref().filter(|row| row.removed == ERASED) {
-        refuse_erased(row, config)?;
+        refuse_erased(row, settings)?;
     }
     let found = before.filter(|row| row.removed == COUNTED);
     let mut all = found.as_ref().map_or(Vec::new(), |row| row.hosts.clone());
@@ -248,15 +246,15 @@ async fn add(
         }
     }
     say!("beacons for it are accepted within {} seconds", REFRESH.as_secs() + 1);
-    say!("{}", line_to_paste(config, slug)?);
+    say!("{}", line_to_paste(settings, slug)?);
     Ok(())
 }
 
 /// Page views of an erased project are in the log for the log's retention, and would be counted again for a project of the same slug.
-fn refuse_erased(row: &ProjectRow, config: &Config) -> anyhow::Result<()> {
+fn refuse_erased(row: &ProjectRow, settings: &ProjectCommand) -> anyhow::Result<()> {
     let erased = i64::try_from(row.revision).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    let gone = erased + TimeDelta::hours(i64::from(config.log_retention_hours()?) + 1);
-    if config.clock()?() < gone {
+    let gone = erased + TimeDelta::hours(i64::from(settings.log.log_retention_hours) + 1);
+    if settings.clock.clock()() < gone {
         bail!(
             "the project {} was erased at {}; its page views are in the log until {}, and would be counted again. Register the slug after \
              that, or take another one",
@@ -269,12 +267,12 @@ fn refuse_erased(row: &ProjectRow, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Runs `headcount project list`: registered projects, then those that only a host pattern admitted.
-async fn list(client: &Client, config: &Config) -> anyhow::Result<()> {
+async fn list(client: &Client, data: &Path) -> anyhow::Result<()> {
     let rows = read_rows(client).await?;
     let registry = registry_of(&rows);
     let mut admitted = with_figures(client).await?;
     // What this endpoint admitted may have no figures yet.
-    admitted.extend(Snapshot::new(&config.data().join(ADMITTED)).load::<Vec<ProjectSlug>>());
+    admitted.extend(Snapshot::new(&data.join(ADMITTED)).load::<Vec<ProjectSlug>>());
     admitted.retain(|slug| rows.iter().all(|row| row.slug != slug.as_str()));
     admitted.sort_unstable();
     admitted.dedup();
@@ -336,11 +334,14 @@ pub async fn is_known(client: &Client, slug: &ProjectSlug) -> anyhow::Result<boo
 }
 
 /// The ClickHouse that the configuration names, or the embedded one that runs on the data directory.
-pub async fn clickhouse_url(config: &Config) -> anyhow::Result<String> {
-    let engine = config.engine();
+///
+/// # Errors
+/// None is named, and none runs on the data directory.
+pub async fn clickhouse_url(store: &StoreSettings) -> anyhow::Result<String> {
+    let engine = store.engine();
     let told = std::fs::File::open(engine.data_dir.join("engine.json"));
     if told.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-        bail!("{} belongs to another user; run this as the user that headcount runs as", config.data().display());
+        bail!("{} belongs to another user; run this as the user that headcount runs as", store.data().display());
     }
     match &engine.clickhouse_url {
         Some(url) => Ok(url.clone()),
@@ -348,11 +349,20 @@ pub async fn clickhouse_url(config: &Config) -> anyhow::Result<String> {
             format!(
                 "no headcount runs on {}, or its ClickHouse is just being started again; start it with `headcount serve --data {}`, \
                  or name a ClickHouse with --clickhouse-url",
-                config.data().display(),
-                config.data().display()
+                store.data().display(),
+                store.data().display()
             )
         }),
     }
+}
+
+/// A client of the prepared database.
+///
+/// # Errors
+/// As of [`clickhouse_url`] and [`database::prepare`].
+pub async fn connect(store: &StoreSettings) -> anyhow::Result<Client> {
+    let server = store.server(&clickhouse_url(store).await?);
+    database::prepare(&server, store.database(), store.timeout()).await
 }
 
 async fn row(client: &Client, slug: &ProjectSlug) -> anyhow::Result<Option<ProjectRow>> {
@@ -476,17 +486,12 @@ impl Snapshot {
         &self.path
     }
 
-    /// Writes a file beside it, which only this user may read, and renames that.
+    /// Replaces it.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn store<T: Serialize>(&self, content: &T) -> anyhow::Result<()> {
-        let (fresh, text) = (self.path.with_extension("new"), serde_json::to_vec_pretty(content)?);
-        let write = || {
-            // One that an earlier process left may have other modes.
-            let _ = std::fs::remove_file(&fresh);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &self.path)
-        };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
+        let text = serde_json::to_vec_pretty(content)?;
+        private_file::replace(&self.path, &text).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

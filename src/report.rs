@@ -1,6 +1,8 @@
 //! `headcount report`: a report to a file or a pipe, the same figures as on the page.
 
-use crate::config::Config;
+use crate::config::commands::ReportCommand;
+use crate::config::privacy::RuleSettings;
+use crate::config::store::ClockSettings;
 use crate::shell::output::print_bytes;
 use crate::{complain, projects};
 use anyhow::{Context, anyhow};
@@ -12,8 +14,8 @@ use schemas::ProjectSlug;
 pub const FORMATS: [&str; 4] = ["md", "html", "csv", "json"];
 
 /// The maker of reports, as the configuration says.
-pub fn reports(client: clickhouse::Client, config: &Config) -> anyhow::Result<Reports> {
-    Ok(Reports::new(ReportStore::new(client), config.query()?, config.clock()?))
+pub fn reports(client: clickhouse::Client, rules: &RuleSettings, clock: &ClockSettings) -> anyhow::Result<Reports> {
+    Ok(Reports::new(ReportStore::new(client), rules.query()?, clock.clock()))
 }
 
 /// Why there is no report, as one line.
@@ -51,14 +53,13 @@ async fn export(reports: &Reports, project: &ProjectSlug, span: Span) -> anyhow:
 }
 
 /// Runs `headcount report SLUG SPAN [--format md|html|csv|json]`.
-pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(matches: &ArgMatches, settings: &ReportCommand) -> anyhow::Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let project: ProjectSlug =
         text("slug").parse().with_context(|| format!("{:?} cannot be a project", text("slug")))?;
-    let url = projects::clickhouse_url(config).await?;
-    let server = config.clickhouse(&url)?;
+    let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     server.bind().await?;
-    let reports = reports(server.client(), config)?;
+    let reports = reports(server.client(), &settings.rules, &settings.clock)?;
     let span: Span = match matches.get_one::<String>("span") {
         Some(text) => text.parse().with_context(|| format!("{text:?} is no month and no range of months"))?,
         None => reports.running().previous().into(),

@@ -15,16 +15,20 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row is of.
-const TIMED: [(&str, &str); 15] = [
+const TIMED: [(&str, &str); 19] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
     ("not_found_daily", "day"),
     ("rejection_daily", "day"),
+    ("robot_daily", "day"),
+    ("robot_page_daily", "day"),
     ("month_closed", "month"),
     ("month_closed_page", "month"),
     ("month_closed_breakdown", "month"),
     ("month_closed_not_found", "month"),
+    ("month_closed_robot", "month"),
+    ("month_closed_robot_page", "month"),
     ("finished_day", "day"),
     ("finished_month", "month"),
     ("month_close", "month"),
@@ -34,16 +38,20 @@ const TIMED: [(&str, &str); 15] = [
 ];
 
 /// Tables with a column `project`; of deliveries, since they name who got a report.
-const OF_PROJECTS: [&str; 12] = [
+const OF_PROJECTS: [&str; 16] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
     "not_found_daily",
     "rejection_daily",
+    "robot_daily",
+    "robot_page_daily",
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
+    "month_closed_robot",
+    "month_closed_robot_page",
     "finished_day",
     "finished_month",
     "delivery",

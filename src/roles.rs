@@ -6,13 +6,3 @@ pub mod engine;
 #[cfg(feature = "kafka")]
 pub mod ingest;
 pub mod query;
-
-use std::net::{Ipv4Addr, SocketAddr};
-
-/// Default listen address of `metrics_listen` for `serve` and `ingest`, `aggregate`, `query`: side by side on one machine.
-pub const METRICS: [SocketAddr; 3] = [loopback(9017), loopback(9018), loopback(9019)];
-
-/// Where a role listens by default: side by side on one machine.
-const fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
-}

@@ -3,6 +3,7 @@
 pub mod limits;
 pub mod logging;
 pub mod output;
+pub mod priority;
 mod private;
 
 use anyhow::{Context, bail};

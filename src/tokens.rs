@@ -1,9 +1,9 @@
 //! Tokens, which open reports: the command that makes, lists and revokes them.
 
-use crate::config::Config;
+use crate::config::store::StoreSettings;
 use crate::erased::{self, Entry};
+use crate::projects;
 use crate::{complain, say};
-use crate::{database, projects};
 use anyhow::{Context, bail};
 use chrono::DateTime;
 use clap::ArgMatches;
@@ -19,7 +19,7 @@ const MAX_LABEL_CHARS: usize = 100;
 const IN_FORCE: &str = "within 3 seconds";
 
 /// Runs `headcount token create|list|revoke`.
-pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(action: &str, matches: &ArgMatches, store: &StoreSettings) -> anyhow::Result<()> {
     let text = |name: &str| matches.try_get_one::<String>(name).ok().flatten();
     let project = match text("project") {
         Some(text) => Some(text.parse::<ProjectSlug>().with_context(|| format!("{text:?} cannot be a project"))?),
@@ -37,15 +37,14 @@ pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> any
     if Token::parse(&label).is_some() {
         bail!("--label is a token; labels are shown to whoever lists them");
     }
-    let url = projects::clickhouse_url(config).await?;
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), config.clickhouse_timeout()?).await?;
+    let client = projects::connect(store).await?;
     match (action, id) {
         ("create", _) => create(&client, project, label).await,
         ("revoke", Some(id)) => {
             let Some(row) = row(&client, id).await?.filter(|row| row.revoked == 0) else {
                 bail!("no token {id} is in force; `headcount token list` shows those there are");
             };
-            erased::note(&config.data(), Entry::Token(id.to_string()))?;
+            erased::note(store.data(), Entry::Token(id.to_string()))?;
             let opens =
                 if row.admin == 0 { format!("the reports of {}", row.project) } else { "all reports".to_owned() };
             let label = if row.label.is_empty() { String::new() } else { format!(" ({})", row.label) };

@@ -1,22 +1,22 @@
-//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits mended.
+//! The topic of page views: made with the settings that delivery rests on, checked for them, and its commits fixed.
 
-use crate::config::Config;
+mod reset;
+
+pub use reset::reset;
+
+use crate::config::commands::TopicCommand;
 use crate::config::kafka::{KafkaSettings, TopicPlan};
+use crate::kafka;
 use crate::say;
-use crate::{database, kafka, projects};
 use aggregate::due::LogRange;
-use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::RecordTimes;
-use aggregate::kafka::{CommitText, StreamRow, Streams};
-use aggregate::window::{Commit, WindowStart};
+use aggregate::kafka::{CommitText, Streams};
 use anyhow::{Context, bail};
-use clap::ArgMatches;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use schemas::{Hour, StreamId};
 use std::fmt;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<L
             None => return Err(error),
         },
     };
-    Ok(Look::There(check(&described, settings.times, plan)))
+    Ok(Look::There(check(&described, settings.record_times(), plan)))
 }
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
@@ -114,101 +114,88 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     Ok(Some(Described { replication, settings }))
 }
 
+/// What is wrong with a topic. Settings that lose page views or give wrong figures are fatal.
 fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
     let text = |name: &str| topic.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
     let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
-    let mut wrong = Vec::new();
-    let mut expect = |right: bool, setting, found: String, expected: &str, because, fatal| {
-        if !right {
-            wrong.push(Wrong { setting, found, expected: expected.to_owned(), because, fatal });
-        }
-    };
-    let told = |name: &str| text(name).unwrap_or("not told").to_owned();
     let is = |name: &str, value: &str| text(name) == Some(value);
-    expect(
-        is("message.timestamp.type", times.topic_setting()),
-        "message.timestamp.type",
-        told("message.timestamp.type"),
-        times.topic_setting(),
-        match times {
-            RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
-            RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
-        },
-        true,
-    );
-    expect(
-        is("cleanup.policy", "delete"),
-        "cleanup.policy",
-        told("cleanup.policy"),
-        "delete",
-        "compaction removes page views",
-        true,
-    );
-    expect(
-        !is("unclean.leader.election.enable", "true"),
-        "unclean.leader.election.enable",
-        told("unclean.leader.election.enable"),
-        "false",
-        "a leader that lags behind loses acknowledged page views",
-        true,
-    );
-    let needed_hours = i64::from(4 * plan.window_hours).max(24);
-    let retention_ms = number("retention.ms");
-    let (enough, expected, because) = match times {
+    let (retention_is_right, retention, why_retention) = retention(number("retention.ms"), times, plan);
+    let settings = [
+        (
+            is("message.timestamp.type", times.topic_setting()),
+            "message.timestamp.type",
+            times.topic_setting().to_owned(),
+            match times {
+                RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
+                RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
+            },
+        ),
+        (is("cleanup.policy", "delete"), "cleanup.policy", "delete".to_owned(), "compaction removes page views"),
+        (
+            !is("unclean.leader.election.enable", "true"),
+            "unclean.leader.election.enable",
+            "false".to_owned(),
+            "a leader that lags behind loses acknowledged page views",
+        ),
+        (retention_is_right, "retention.ms", retention, why_retention),
+        (
+            number("retention.bytes").is_none_or(|bytes| bytes < 0),
+            "retention.bytes",
+            "-1".to_owned(),
+            "a burst would push out records that are not counted yet",
+        ),
+        (
+            number("max.message.bytes").is_none_or(|bytes| u64::try_from(bytes).is_ok_and(|b| b >= LARGEST_RECORD)),
+            "max.message.bytes",
+            format!("{LARGEST_RECORD} or more"),
+            "long page views would be refused for ever",
+        ),
+    ];
+    let found = |name: &str| text(name).unwrap_or("not reported").to_owned();
+    let wrong = settings.into_iter().filter(|(right, ..)| !right);
+    let wrong = wrong.map(|(_, setting, expected, because)| Wrong {
+        setting,
+        found: found(setting),
+        expected,
+        because,
+        fatal: true,
+    });
+    wrong.chain(replicas(topic.replication, number("min.insync.replicas").unwrap_or(1))).collect()
+}
+
+/// Whether records are stored long enough, what is expected, and why.
+fn retention(retention_ms: Option<i64>, times: RecordTimes, plan: TopicPlan) -> (bool, String, &'static str) {
+    let needed_ms = i64::from(4 * plan.window_hours).max(24) * 3_600_000;
+    match times {
         RecordTimes::Append => (
-            retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_hours * 3_600_000),
-            format!("{} or more (four windows, and at least a day)", needed_hours * 3_600_000),
-            "records must stay until their window is counted, with time to mend what has failed",
+            retention_ms.is_some_and(|ms| ms < 0 || ms >= needed_ms),
+            format!("{needed_ms} or more (four windows, and at least a day)"),
+            "records must stay until their window is counted, with time to fix what has failed",
         ),
         RecordTimes::Create => (
             retention_ms.is_some_and(|ms| ms < 0),
             "-1".to_owned(),
             "by the sender's clock a record may be old when it comes, and brokers would delete it before it is counted",
         ),
+    }
+}
+
+/// What is wrong with the number of replicas.
+fn replicas(replication: usize, insync: i64) -> impl Iterator<Item = Wrong> {
+    let wrong = |right: bool, setting, found: String, expected: &str, because, fatal| {
+        (!right).then(|| Wrong { setting, found, expected: expected.to_owned(), because, fatal })
     };
-    expect(enough, "retention.ms", told("retention.ms"), &expected, because, true);
-    expect(
-        number("retention.bytes").is_none_or(|bytes| bytes < 0),
-        "retention.bytes",
-        told("retention.bytes"),
-        "-1",
-        "a burst would push out records that are not counted yet",
-        true,
-    );
-    expect(
-        number("max.message.bytes").is_none_or(|bytes| u64::try_from(bytes).is_ok_and(|b| b >= LARGEST_RECORD)),
-        "max.message.bytes",
-        told("max.message.bytes"),
-        &format!("{LARGEST_RECORD} or more"),
-        "long page views would be refused for ever",
-        true,
-    );
-    let insync = number("min.insync.replicas").unwrap_or(1);
-    expect(
-        topic.replication < 3 || insync >= 2,
-        "min.insync.replicas",
-        insync.to_string(),
-        "2 or more",
-        "with fewer, one broker's disk may be all that has an acknowledged page view",
-        true,
-    );
-    expect(
-        insync < i64::try_from(topic.replication).unwrap_or(0) || topic.replication == 1,
-        "min.insync.replicas",
-        insync.to_string(),
-        "fewer than the copies",
-        "with every copy needed, one broker away stops all writing",
-        false,
-    );
-    expect(
-        topic.replication >= 3,
-        "replication",
-        topic.replication.to_string(),
-        "3",
-        "a broker's disk that is lost takes the page views that are not counted yet with it",
-        false,
-    );
-    wrong
+    let few = "with fewer, one broker's disk may be all that has an acknowledged page view";
+    let all = "with every copy needed, one broker away stops all writing";
+    let one = "a broker's disk that is lost takes the page views that are not counted yet with it";
+    let is_less = insync < i64::try_from(replication).unwrap_or(0) || replication == 1;
+    [
+        wrong(replication < 3 || insync >= 2, "min.insync.replicas", insync.to_string(), "2 or more", few, true),
+        wrong(is_less, "min.insync.replicas", insync.to_string(), "fewer than the copies", all, false),
+        wrong(replication >= 3, "replication", replication.to_string(), "3", one, false),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What is asked of the brokers at a role's start: waits for them, if `wait`, and fails where the topic is not fit.
@@ -240,23 +227,10 @@ pub async fn fit(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<bo
     }
 }
 
-/// Runs `headcount topic ensure|check|reset`.
-pub async fn command(action: &str, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
-    let settings = config.kafka()?;
-    let plan = config.topic_plan()?;
-    match action {
-        "ensure" => ensure(&settings, plan).await,
-        "check" => {
-            report(&settings, plan).await?;
-            Ok(())
-        }
-        _ => {
-            let partition = matches.get_one::<String>("partition").map(|text| {
-                text.parse::<i32>().map_err(|_| anyhow::anyhow!("--partition is {text:?}: expected its number"))
-            });
-            reset(&settings, config, matches.get_flag("new-log"), partition.transpose()?).await
-        }
-    }
+/// Runs `headcount topic ensure|check`.
+pub async fn command(action: &str, settings: &TopicCommand) -> anyhow::Result<()> {
+    let plan = settings.topic.plan(&settings.log, &settings.windows);
+    if action == "ensure" { ensure(&settings.kafka, plan).await } else { report(&settings.kafka, plan).await }
 }
 
 /// Prints how the topic is, and fails where it is not fit.
@@ -284,14 +258,14 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         bail!("cannot reach Kafka: {why}");
     }
     if let Look::Missing = found {
-        let retention_ms = match settings.times {
+        let retention_ms = match settings.record_times() {
             RecordTimes::Append => i64::from(plan.retention_hours) * 3_600_000,
             RecordTimes::Create => -1,
         };
         let retention_ms = retention_ms.to_string();
         let insync = if plan.replication >= 3 { "2" } else { "1" };
         let topic = NewTopic::new(&settings.topic, plan.partitions, TopicReplication::Fixed(plan.replication))
-            .set("message.timestamp.type", settings.times.topic_setting())
+            .set("message.timestamp.type", settings.record_times().topic_setting())
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention_ms)
             .set("retention.bytes", "-1")
@@ -323,72 +297,6 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         }
     }
     report(settings, plan).await
-}
-
-/// Writes commits anew, for a log that was made anew or for offsets that were lost.
-async fn reset(settings: &KafkaSettings, config: &Config, new_log: bool, only: Option<i32>) -> anyhow::Result<()> {
-    let url = projects::clickhouse_url(config).await?;
-    let timeout = config.clickhouse_timeout()?;
-    let client = database::prepare(&config.clickhouse(&url)?, config.database(), timeout).await?;
-    let streams = Streams::new(client.clone(), timeout);
-    let cut = config.aggregate()?.cut;
-    let asked = settings.clone();
-    let (cluster, marks, committed) = tokio::task::spawn_blocking(move || brokers_view(&asked)).await??;
-    if let Some(only) = only.filter(|only| !marks.iter().any(|(partition, ..)| partition == only)) {
-        bail!("topic {} has no partition {only}; it has {}", settings.topic, marks.len());
-    }
-    let mut commits = Vec::new();
-    for &(partition, low, high) in marks.iter().filter(|(partition, ..)| only.is_none_or(|only| only == *partition)) {
-        let known = streams.of(&cluster, &settings.topic, partition).await?;
-        if new_log {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-            let stream = StreamId(u64::from_le_bytes(bytes));
-            let born = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(0);
-            let row = StreamRow {
-                stream: stream.0,
-                cluster: cluster.clone(),
-                topic: settings.topic.clone(),
-                partition,
-                born,
-            };
-            streams.note(&row).await?;
-            let commit =
-                Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true };
-            say!("partition {partition}: a new log, counted from offset {low}");
-            commits.push((partition, commit));
-            continue;
-        }
-        if committed.contains(&partition) {
-            say!("partition {partition}: has its commit, left as it is");
-            continue;
-        }
-        let Some(&(stream, counted)) = known.iter().find(|(_, counted)| *counted > 0) else {
-            say!("partition {partition}: nothing was counted of it, so it needs no commit");
-            continue;
-        };
-        let (window_start, next_offset, appended, fold_version): (u64, u64, u32, u32) = client
-            .query(
-                "SELECT window_start, next_offset, toUInt32(appended), fold_version FROM ledger FINAL WHERE stream = {stream:UInt64} ORDER BY \
-                 window_start DESC LIMIT 1",
-            )
-            .param("stream", stream.0)
-            .fetch_one()
-            .await
-            .context("cannot read the ledger")?;
-        if low > window_start || high < next_offset {
-            bail!(
-                "partition {partition} has offsets {low} to {high}, but stream {stream} was counted from {window_start} to \
-                 {counted} in its last window: this is another log. Use --new-log --partition {partition}"
-            );
-        }
-        let window = WindowStart { offset: window_start, appended_hour: Hour(appended / 3600).0 };
-        let commit = Commit { stream, window: Some(window), next_offset, cut, fold_version, drained: false };
-        say!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
-        commits.push((partition, commit));
-    }
-    let asked = settings.clone();
-    tokio::task::spawn_blocking(move || store_commits(&asked, &commits)).await?
 }
 
 type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
@@ -437,28 +345,6 @@ pub async fn ranges(settings: &KafkaSettings, streams: &Streams) -> anyhow::Resu
         }
     }
     Ok(ranges)
-}
-
-fn store_commits(settings: &KafkaSettings, commits: &[(i32, Commit)]) -> anyhow::Result<()> {
-    if commits.is_empty() {
-        return Ok(());
-    }
-    let consumer = consumer(settings)?;
-    let mut list = TopicPartitionList::new();
-    for (partition, commit) in commits {
-        let mut element = list.add_partition(&settings.topic, *partition);
-        element.set_offset(Offset::Offset(i64::try_from(commit.next_offset)?))?;
-        element.set_metadata(CommitText::write(commit));
-    }
-    consumer.commit(&list, CommitMode::Sync).with_context(|| {
-        format!(
-            "the brokers did not take the commits; stop every aggregator of group {} first, and wait until the group has \
-             noticed (its session time-out, 45 seconds)",
-            settings.group
-        )
-    })?;
-    say!("group {} has its commits; start the aggregators", settings.group);
-    Ok(())
 }
 
 #[cfg(test)]

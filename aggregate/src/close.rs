@@ -14,6 +14,7 @@
 
 use chrono::{DateTime, Utc};
 use clickhouse::{Client, Row, RowOwned, RowWrite};
+use schemas::classes::Source;
 use schemas::close::{Frontier, SETTLE};
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow};
@@ -24,9 +25,31 @@ use std::time::Duration;
 use storage::{CallError, Work};
 
 /// Tables whose rows are of windows.
-const TABLES: [&str; 5] = ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"];
+const TABLES: [&str; 7] = [
+    "site_hourly",
+    "page_daily",
+    "breakdown_daily",
+    "not_found_daily",
+    "rejection_daily",
+    "robot_daily",
+    "robot_page_daily",
+];
 /// Tables with the figures of runs.
-const FIGURES: [&str; 4] = ["month_closed", "month_closed_page", "month_closed_breakdown", "month_closed_not_found"];
+const FIGURES: [&str; 6] = [
+    "month_closed",
+    "month_closed_page",
+    "month_closed_breakdown",
+    "month_closed_not_found",
+    "month_closed_robot",
+    "month_closed_robot_page",
+];
+/// Tables whose figures ClickHouse adds up by itself: from, into, and the columns of the key beside project and month.
+const SUMS: [[&str; 3]; 4] = [
+    ["breakdown_daily", "month_closed_breakdown", "dimension, value"],
+    ["not_found_daily", "month_closed_not_found", "path, referrer"],
+    ["robot_daily", "month_closed_robot", "kind, name"],
+    ["robot_page_daily", "month_closed_robot_page", "path, robot_group"],
+];
 /// Of these, the ones with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
 /// How long the last word may take in ClickHouse, seconds. Its time is drawn at its beginning. Less than [`SETTLE`], after which a
@@ -96,6 +119,14 @@ struct ReasonSum {
     reason: String,
     host: String,
     total: u64,
+}
+
+/// Views by robots of one project.
+#[derive(Row, Deserialize)]
+struct RobotDays {
+    project: String,
+    /// (days since the epoch, views).
+    days: Vec<(u16, u64)>,
 }
 
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(clickhouse::error::Error) -> CloseError {
@@ -174,8 +205,9 @@ impl Closer {
         let frontier = self.open_windows().await?;
         let (projects, views) = self.write_sites(month, run, &frontier).await?;
         self.write_pages(month, run, &frontier).await?;
-        self.write_sums(month, run, &frontier, "breakdown_daily", "month_closed_breakdown", "dimension, value").await?;
-        self.write_sums(month, run, &frontier, "not_found_daily", "month_closed_not_found", "path, referrer").await?;
+        for sums in SUMS {
+            self.write_sums(month, run, &frontier, sums).await?;
+        }
         self.finish(month, run, &frontier, projects, views).await?;
         tokio::time::sleep(SETTLE).await;
         let Some(winner) = self.winner(month).await? else {
@@ -215,6 +247,7 @@ impl Closer {
     async fn write_sites(&self, month: Month, run: u64, frontier: &Frontier) -> Result<(u64, u64), CloseError> {
         const READING: &str = "reading a month's hours";
         let mut refused = self.rejections(month, frontier).await?;
+        let mut robots = self.robots(month, frontier).await?;
         let sql = "SELECT ?fields FROM site_hourly FINAL WHERE toYYYYMM(hour) = {partition:UInt32} ORDER BY project";
         let mut rows = self
             .client
@@ -230,7 +263,8 @@ impl Closer {
                 of_project.as_ref().is_some_and(|held| row.as_ref().is_none_or(|row| row.project != held.project));
             if ended && let Some(held) = of_project.take() {
                 let rejected = refused.remove(&held.project).unwrap_or_default();
-                let row = held.row(month, run, rejected);
+                let by_robots = robots.remove(&held.project).unwrap_or_default();
+                let row = held.row((month, run), rejected, &by_robots);
                 projects += 1;
                 views += row.hour_views.iter().sum::<u64>();
                 ready.push(row);
@@ -245,7 +279,7 @@ impl Closer {
         }
         // Whose beacons were all refused.
         for (project, rejected) in refused {
-            ready.push(SiteMonth::new(project, month).row(month, run, rejected));
+            ready.push(SiteMonth::new(project, month).row((month, run), rejected, &[]));
         }
         self.insert("month_closed", &ready).await?;
         Ok((projects, views))
@@ -263,6 +297,19 @@ impl Closer {
             refused.entry(row.project).or_default().insert((row.reason, row.host), row.total);
         }
         Ok(refused)
+    }
+
+    /// Views by robots, of each project: (day, views).
+    async fn robots(&self, month: Month, frontier: &Frontier) -> Result<BTreeMap<String, Vec<(u16, u64)>>, CloseError> {
+        let sql = format!(
+            "SELECT project, groupArray((toUInt16(day), total)) AS days FROM (\
+             SELECT project, day, sum(views) AS total FROM robot_daily FINAL \
+             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, day) GROUP BY project",
+            storage::contained(frontier)
+        );
+        let rows = self.client.query(&sql).param("partition", partition(month)).fetch_all::<RobotDays>().await;
+        let rows = rows.map_err(failed("reading a month's views by robots"))?;
+        Ok(rows.into_iter().map(|row| (row.project, row.days)).collect())
     }
 
     /// `month_closed_page`, a few projects at a time: sorting a month's pages as a whole would take all memory.
@@ -341,15 +388,13 @@ impl Closer {
         }
     }
 
-    /// `month_closed_breakdown` and `month_closed_not_found`, which ClickHouse can do by itself: views by project and `columns`.
+    /// One of [`SUMS`]: views by project and `columns`.
     async fn write_sums(
         &self,
         month: Month,
         run: u64,
         frontier: &Frontier,
-        from: &'static str,
-        into: &'static str,
-        columns: &'static str,
+        [from, into, columns]: [&str; 3],
     ) -> Result<(), CloseError> {
         let sql = format!(
             "INSERT INTO {into} (project, month, run, {columns}, views) \
@@ -364,7 +409,7 @@ impl Closer {
             .param("month", first_day(month))
             .param("run", run)
             .param("partition", partition(month));
-        query.execute().await.map_err(failed("writing a month's breakdowns and referrers"))
+        query.execute().await.map_err(failed("writing a month's breakdowns, referrers and robots"))
     }
 
     /// The run's last word.
@@ -498,6 +543,7 @@ struct SiteMonth {
     first: Hour,
     figures: MonthClosedRow,
     of_days: Vec<VisitorSketch>,
+    of_sources: BTreeMap<Source, u64>,
 }
 
 impl SiteMonth {
@@ -509,7 +555,8 @@ impl SiteMonth {
             day_bots: vec![0; hours / 24],
             ..MonthClosedRow::default()
         };
-        SiteMonth { project, first: month.first_hour(), figures, of_days: vec![VisitorSketch::new(); hours / 24] }
+        let of_days = vec![VisitorSketch::new(); hours / 24];
+        SiteMonth { project, first: month.first_hour(), figures, of_days, of_sources: BTreeMap::new() }
     }
 
     fn add(&mut self, row: &SiteHourlyRow, ended: bool) -> Result<(), CloseError> {
@@ -521,27 +568,23 @@ impl SiteMonth {
             return Ok(());
         }
         figures.hour_views[hour] += row.views;
+        *self.of_sources.entry(row.source).or_default() += row.views;
         figures.hour_visits[hour] += row.visits;
-        figures.bots_search += row.bots_search;
-        figures.bots_ai_crawler += row.bots_ai_crawler;
-        figures.bots_preview += row.bots_preview;
-        figures.bots_monitor += row.bots_monitor;
-        figures.bots_automation += row.bots_automation;
-        figures.bots_other += row.bots_other;
-        figures.day_bots[hour / 24] += row.bots_search
-            + row.bots_ai_crawler
-            + row.bots_preview
-            + row.bots_monitor
-            + row.bots_automation
-            + row.bots_other;
         Ok(())
     }
 
-    fn row(mut self, month: Month, run: u64, rejected: Refused) -> MonthClosedRow {
+    fn row(mut self, (month, run): (Month, u64), rejected: Refused, robots: &[(u16, u64)]) -> MonthClosedRow {
+        for &(day, views) in robots {
+            self.figures.day_bots[usize::from(day - first_day(month))] = views;
+        }
         let mut of_month = VisitorSketch::new();
         self.of_days.iter().for_each(|day| of_month.merge(day));
         (self.figures.visitors, self.figures.visitors_error) = estimate(&of_month);
         (self.figures.day_visitors, self.figures.day_errors) = self.of_days.iter().map(estimate).unzip();
+        for (source, views) in self.of_sources.into_iter().filter(|(_, views)| *views > 0) {
+            self.figures.source_names.push(source.name().to_owned());
+            self.figures.source_views.push(views);
+        }
         for ((reason, host), beacons) in rejected {
             self.figures.rejected_reasons.push(reason);
             self.figures.rejected_hosts.push(host);

@@ -1,7 +1,7 @@
 //! Visitors as plain numbers, for whoever asks with SQL: estimated from the sketches of days and months that are not closed, every
 //! few minutes, where their rows have changed.
 //!
-//! Which have changed is told by a mark: what (hour, stream, window, version) of all rows of a project's day come to. The mark that is
+//! Which have changed is told by a mark: what (hour, stream, window, source, version) of all rows of a project's day come to. The mark that is
 //! written is the one that was asked for *before* the sketches were read. Rows that come in between are in the figure or not, and
 //! either way the mark is not theirs, so the next look makes the figure anew. Of several figures the one whose reading began last counts,
 //! whoever wrote last. So several nodes may do this at once, and any may
@@ -72,7 +72,7 @@ pub async fn finish(client: &Client) -> Result<u64, CloseError> {
 async fn changed(client: &Client, first: &str, last: &str) -> Result<Vec<Changed>, CloseError> {
     let sql = "SELECT project, day, found AS mark, toUnixTimestamp64Micro(now64(6, 'UTC')) AS looked FROM (\
                SELECT project, toDate(hour) AS day, \
-               groupBitXor(sipHash64(hour, stream, window_start, next_offset)) AS found FROM site_hourly FINAL \
+               groupBitXor(sipHash64(hour, stream, window_start, source, next_offset)) AS found FROM site_hourly FINAL \
                WHERE project BETWEEN {first:String} AND {last:String} AND toStartOfMonth(hour) NOT IN (SELECT month FROM month_close) \
                GROUP BY project, day) AS present \
                LEFT JOIN (SELECT project, day, mark FROM finished_day FINAL WHERE project BETWEEN {first:String} AND {last:String}) AS made \

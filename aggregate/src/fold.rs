@@ -7,19 +7,24 @@
 mod capped;
 mod cells;
 mod freeze;
+mod robots;
 mod texts;
 
-use capped::{CappedCounts, Overflow};
+use capped::{CappedCounts, Name, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use robots::{RobotKey, RobotPageKey};
 use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
-use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, System};
+use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, Source, System};
 use schemas::proto::{Cause, Fact};
 use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTallyRef};
 use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    SiteHourlyRow,
+};
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
 use texts::{Text, Texts};
@@ -27,20 +32,21 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Rules of this fold. Raise it when the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone: no row is
 /// part of another one's sum, or their difference would show a value below the threshold.
 const NOT_FOUND: u16 = 404;
 
-/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default.
+/// How much a window may hold of what clients can forge. Part of the fold's rules: only tests have others than the default. All sources
+/// together have these limits, since a client can forge its source, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
+    /// Referrers of a missing page (by source), and hosts of refused beacons of one reason, that have a row of their own.
     pub names: usize,
-    /// Pages (path and status) of a project and day.
+    /// Pages (path, status and source) of a project and day; as many of robots (path, group and source).
     pub pages: u32,
-    /// Values of one dimension of a project and day.
+    /// Values (by source) of one dimension of a project and day; also names of its robots.
     pub values: u32,
 }
 
@@ -59,56 +65,67 @@ struct ProjectDayKey {
 #[derive(Default)]
 struct ProjectDay {
     /// Where the hour of the last view is among the sites: views come nearly in order of time.
-    last_hour: Option<(Hour, u32)>,
-    /// Found by value and dimension.
+    last_hour: Option<(Hour, Source, u32)>,
+    /// Found by value, dimension and source.
     counts: HashTable<Count>,
-    /// How many values of each dimension these are, without the empty one.
+    /// How many values of each dimension these are, without the empty ones.
     values: [u32; Dimension::ALL.len()],
     /// Pages of the day, without those of the overflow.
     pages: u32,
+    /// Robots (kind and name) of the day, without those that have no name.
+    robots: u32,
+    /// Pages (path and group of robots) that robots opened, without those of the overflow.
+    robot_pages: u32,
 }
 
 impl ProjectDay {
-    /// The count of a value, begun if it is new; of the empty value if the dimension has as many as it may.
+    /// The count of a value from one source, begun if it is new; of the empty value if the dimension has as many as it may.
     #[inline]
-    fn count(&mut self, hasher: &FixedState, dimension: Dimension, value: Text, most: u32) -> &mut Count {
-        let hash = |value: Text, dimension: Dimension| hasher.hash_one(value.number() << 8 | dimension as u64);
-        let values = &mut self.values[dimension as usize];
-        let known = |counts: &HashTable<Count>| {
-            let same = |count: &Count| count.value == value && count.dimension == dimension;
-            counts.find(hash(value, dimension), same).is_some()
+    fn count(
+        &mut self,
+        hasher: &FixedState,
+        (dimension, source): (Dimension, Source),
+        value: Text,
+        most: u32,
+    ) -> &mut Count {
+        let hash = |value: Text, dimension: Dimension, source: Source| {
+            hasher.hash_one(value.number() << 16 | (source as u64) << 8 | dimension as u64)
         };
+        let is =
+            |count: &Count, value: Text| count.value == value && count.dimension == dimension && count.source == source;
+        let values = &mut self.values[dimension as usize];
+        let known =
+            |counts: &HashTable<Count>| counts.find(hash(value, dimension, source), |count| is(count, value)).is_some();
         let value = if *values < most || known(&self.counts) { value } else { Text::EMPTY };
-        let same = |count: &Count| count.value == value && count.dimension == dimension;
-        let of = |count: &Count| hash(count.value, count.dimension);
+        let of = |count: &Count| hash(count.value, count.dimension, count.source);
         let new = || {
             *values += u32::from(value != Text::EMPTY);
-            Count { value, dimension, dirty: false, views: 0 }
+            Count { value, dimension, source, dirty: false, views: 0 }
         };
-        self.counts.entry(hash(value, dimension), same, of).or_insert_with(new).into_mut()
+        self.counts.entry(hash(value, dimension, source), |count| is(count, value), of).or_insert_with(new).into_mut()
     }
 }
 
-/// Views by people (by bots for [`Dimension::Bot`]) of one value of one dimension.
+/// Views by people of one value of one dimension.
 struct Count {
     value: Text,
     dimension: Dimension,
+    source: Source,
     dirty: bool,
     views: u64,
 }
 
-/// A project's hour. The project is where its day is among the project-days.
+/// A project's hour, by source. The project is where its day is among the project-days.
 struct SiteKey {
     project_day: u32,
     hour: Hour,
+    source: Source,
 }
 
 #[derive(Default)]
 struct SiteCell {
     views: u64,
     visits: u64,
-    /// Indexed by the number of the class that the bot is counted as; that of people stays 0.
-    bots: [u64; 7],
     sketch: VisitorSketch,
 }
 
@@ -116,6 +133,13 @@ struct PageKey {
     project_day: u32,
     path: Text,
     status: u16,
+    source: Source,
+}
+
+/// A missing page, of all sources.
+struct MissingPageKey {
+    project_day: u32,
+    path: Text,
 }
 
 #[derive(Default)]
@@ -208,6 +232,10 @@ pub struct Rows {
     pub page: Vec<PageDailyRow>,
     /// `breakdown_daily`.
     pub breakdown: Vec<BreakdownDailyRow>,
+    /// `robot_daily`.
+    pub robot: Vec<RobotDailyRow>,
+    /// `robot_page_daily`.
+    pub robot_page: Vec<RobotPageDailyRow>,
     /// `not_found_daily`.
     pub not_found: Vec<NotFoundDailyRow>,
     /// `rejection_daily`.
@@ -222,6 +250,8 @@ impl Rows {
         self.site.len()
             + self.page.len()
             + self.breakdown.len()
+            + self.robot.len()
+            + self.robot_page.len()
             + self.not_found.len()
             + self.rejection.len()
             + usize::from(self.ledger.is_some())
@@ -252,11 +282,12 @@ pub struct WindowState {
     dirty_counts: usize,
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
-    /// Found by where the page is among the pages.
-    not_found: Cells<u32, CappedCounts>,
+    not_found: Cells<MissingPageKey, CappedCounts>,
     rejections: Cells<RejectionKey, CappedCounts>,
     /// Changed referrers and hosts in these two.
     dirty_capped: usize,
+    robots: Cells<RobotKey, u64>,
+    robot_pages: Cells<RobotPageKey, u64>,
 }
 
 impl WindowState {
@@ -288,6 +319,8 @@ impl WindowState {
             not_found: Cells::default(),
             rejections: Cells::default(),
             dirty_capped: 0,
+            robots: Cells::default(),
+            robot_pages: Cells::default(),
         }
     }
 
@@ -308,7 +341,8 @@ impl WindowState {
 
     /// Cells changed since the last freeze.
     pub fn dirty(&self) -> usize {
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped
+        let of_robots = self.robots.dirty() + self.robot_pages.dirty();
+        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped + of_robots
     }
 
     /// Whether records were folded since the last freeze.
@@ -316,10 +350,11 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals.
+    /// Accumulators held: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        self.sites.len() + self.pages.len() + counts + self.capped().map(CappedCounts::len).sum::<usize>()
+        let of_robots = self.robots.len() + self.robot_pages.len();
+        self.sites.len() + self.pages.len() + counts + of_robots + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
     /// Bytes on the heap, by their capacity.
@@ -330,7 +365,8 @@ impl WindowState {
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
         let in_capped: usize = self.capped().map(CappedCounts::memory_bytes).sum();
-        counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
+        let of_robots = self.robots.memory_bytes() + self.robot_pages.memory_bytes();
+        of_robots + counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
     }
 
     fn capped(&self) -> impl Iterator<Item = &CappedCounts> {
@@ -378,11 +414,11 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
-        let site = self.site(project_day, view.hour);
+        // An hour has a row even if robots alone were there: every hour in which something was counted has one.
+        let site = self.site(project_day, view.hour, view.source);
         if view.bot_class != BotClass::Person {
-            site.bots[view.bot_class.counted_as() as usize] += 1;
-            let bot = self.texts.intern(view.bot);
-            self.count(project_day, &[(Dimension::Bot, bot)]);
+            self.robot(project_day, view.bot_class, view.bot, view.source);
+            self.robot_page(project_day, view.bot_class.group(), view.path, view.source);
             return;
         }
         site.views += 1;
@@ -390,7 +426,7 @@ impl WindowState {
         if let Some(coordinate) = view.site_coordinate {
             site.sketch.insert(coordinate);
         }
-        let position = self.page(project_day, view.path, view.status);
+        let position = self.page(project_day, view.path, view.status, view.source);
         let page = self.pages.change(position);
         page.views += 1;
         if let Some(coordinate) = view.page_coordinate {
@@ -400,7 +436,7 @@ impl WindowState {
             self.missing_page(project_day, position, view);
         } else if view.arrival {
             let host = self.texts.intern(view.referrer_host);
-            self.count(project_day, &[(Dimension::Referrer, host)]);
+            self.count(project_day, view.source, &[(Dimension::Referrer, host)]);
         }
         let values = [
             (Dimension::Country, self.texts.intern(view.country)),
@@ -410,7 +446,7 @@ impl WindowState {
             (Dimension::Version, self.texts.intern(view.version)),
             (Dimension::Language, self.texts.intern(view.language)),
         ];
-        self.count(project_day, &values);
+        self.count(project_day, view.source, &values);
     }
 
     /// Counts a tally in the ledger, as a repeat if its id came before. An id of 0 is none.
@@ -448,7 +484,8 @@ impl WindowState {
         let hash = self.hasher.hash_one((key.project, key.day, key.reason));
         let same = |held: &RejectionKey| (held.project, held.day, held.reason) == (key.project, key.day, key.reason);
         let position = self.rejections.find(hash, same).unwrap_or_else(|| self.rejections.begin(hash, key));
-        let host = self.texts.intern(tally.host);
+        // Tallies carry no source.
+        let host = Name { text: self.texts.intern(tally.host), source: Source::Beacon };
         self.dirty_capped += self.rejections.change(position).count(host, tally.count, &self.hosts, self.limits.names);
     }
 
@@ -465,70 +502,75 @@ impl WindowState {
     }
 
     #[inline]
-    fn site(&mut self, project_day: u32, hour: Hour) -> &mut SiteCell {
+    fn site(&mut self, project_day: u32, hour: Hour, source: Source) -> &mut SiteCell {
         let last_hour = &mut self.project_days.peek(project_day).last_hour;
         let position = match *last_hour {
-            Some((last, position)) if last == hour => position,
+            Some((last, of, position)) if last == hour && of == source => position,
             _ => {
-                let hash = self.hasher.hash_one((project_day, hour));
-                let same = |key: &SiteKey| key.project_day == project_day && key.hour == hour;
+                let hash = self.hasher.hash_one((project_day, hour, source));
+                let same = |key: &SiteKey| key.project_day == project_day && key.hour == hour && key.source == source;
                 let found = self.sites.find(hash, same);
-                found.unwrap_or_else(|| self.sites.begin(hash, SiteKey { project_day, hour }))
+                found.unwrap_or_else(|| self.sites.begin(hash, SiteKey { project_day, hour, source }))
             }
         };
-        *last_hour = Some((hour, position));
+        *last_hour = Some((hour, source, position));
         self.sites.change(position)
     }
 
     /// Counts the referrer of a view of a missing page.
     fn missing_page(&mut self, project_day: u32, page: u32, view: &PageViewRef<'_>) {
-        let referrer = if view.arrival {
+        let text = if view.arrival {
             let host = self.texts.intern(view.referrer_host);
             // It is one of the dimension's values, though its row is elsewhere: a count of 0 has no row.
             let day = self.project_days.peek(project_day);
-            let counted = day.count(&self.hasher, Dimension::Referrer, host, self.limits.values).value;
+            let of = (Dimension::Referrer, view.source);
+            let counted = day.count(&self.hasher, of, host, self.limits.values).value;
             if counted == host { host } else { self.referrers.overflow() }
         } else {
             self.referrers.internal()
         };
-        let hash = self.hasher.hash_one(page);
-        let position = self.not_found.find(hash, |&held| held == page);
-        let position = position.unwrap_or_else(|| self.not_found.begin(hash, page));
+        let path = self.pages.key(page).path;
+        let hash = self.hasher.hash_one((project_day, path));
+        let same = |key: &MissingPageKey| key.project_day == project_day && key.path == path;
+        let position = self.not_found.find(hash, same);
+        let position = position.unwrap_or_else(|| self.not_found.begin(hash, MissingPageKey { project_day, path }));
+        let referrer = Name { text, source: view.source };
         self.dirty_capped += self.not_found.change(position).count(referrer, 1, &self.referrers, self.limits.names);
     }
 
     /// Position of a page.
     #[inline]
-    fn page(&mut self, project_day: u32, path: &str, status: u16) -> u32 {
-        let hash = self.hasher.hash_one((project_day, status, path.as_bytes()));
+    fn page(&mut self, project_day: u32, path: &str, status: u16, source: Source) -> u32 {
+        let hash = self.hasher.hash_one((project_day, status, source, path.as_bytes()));
         let texts = &self.texts;
         let same = |key: &PageKey| {
-            key.project_day == project_day && key.status == status && texts.get(key.path) == path.as_bytes()
+            (key.project_day, key.status, key.source) == (project_day, status, source)
+                && texts.get(key.path) == path.as_bytes()
         };
-        self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status))
+        self.pages.find(hash, same).unwrap_or_else(|| self.new_page(hash, project_day, path, status, source))
     }
 
     /// Position of a page that was not found: a new one, or the overflow if the day has as many pages as it may.
     #[cold]
-    fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16) -> u32 {
+    fn new_page(&mut self, hash: u64, project_day: u32, path: &str, status: u16, source: Source) -> u32 {
         if path != MORE_PATH {
             let pages = &mut self.project_days.peek(project_day).pages;
             if *pages >= self.limits.pages {
                 // Its sketch has the coordinates of readers of several paths: one of each for a reader.
-                return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 });
+                return self.page(project_day, MORE_PATH, if status == NOT_FOUND { NOT_FOUND } else { 200 }, source);
             }
             *pages += 1;
         }
         let path = self.texts.intern(path);
-        self.pages.begin(hash, PageKey { project_day, path, status })
+        self.pages.begin(hash, PageKey { project_day, path, status, source })
     }
 
-    /// Counts one view for each of these values.
+    /// Counts one view from `source` for each of these values.
     #[inline]
-    fn count(&mut self, project_day: u32, values: &[(Dimension, Text)]) {
+    fn count(&mut self, project_day: u32, source: Source, values: &[(Dimension, Text)]) {
         let day = self.project_days.change(project_day);
         for &(dimension, value) in values {
-            let count = day.count(&self.hasher, dimension, value, self.limits.values);
+            let count = day.count(&self.hasher, (dimension, source), value, self.limits.values);
             count.views += 1;
             self.dirty_counts += usize::from(!count.dirty);
             count.dirty = true;

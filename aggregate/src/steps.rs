@@ -15,6 +15,10 @@ pub enum Step {
     NotFound,
     /// `rejection_daily` is acknowledged.
     Rejection,
+    /// `robot_page_daily` is acknowledged.
+    RobotPage,
+    /// `robot_daily` is acknowledged.
+    Robot,
     /// `site_hourly` is acknowledged.
     Site,
     /// The ledger's row is acknowledged; nothing is committed.
@@ -27,12 +31,14 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 11] = [
         Step::Frozen,
         Step::Page,
         Step::Breakdown,
         Step::NotFound,
         Step::Rejection,
+        Step::RobotPage,
+        Step::Robot,
         Step::Site,
         Step::Ledger,
         Step::Committed,
@@ -47,6 +53,8 @@ impl Step {
             Step::Breakdown => "breakdown",
             Step::NotFound => "not_found",
             Step::Rejection => "rejection",
+            Step::RobotPage => "robot_page",
+            Step::Robot => "robot",
             Step::Site => "site",
             Step::Ledger => "ledger",
             Step::Committed => "committed",

@@ -7,12 +7,19 @@ use crate::steps::{self, AbortAt, Step};
 use crate::window::WindowStart;
 use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
-use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    SiteHourlyRow,
+};
 use schemas::{Hour, StreamId};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::{CallError, Work, in_time};
+
+/// The summaries' tables by day.
+const DAILY: [&str; 6] =
+    ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -79,6 +86,10 @@ impl SummaryStore {
         passed(Step::NotFound);
         self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
         passed(Step::Rejection);
+        self.insert::<RobotPageDailyRow>("robot_page_daily", &rows.robot_page).await?;
+        passed(Step::RobotPage);
+        self.insert::<RobotDailyRow>("robot_daily", &rows.robot).await?;
+        passed(Step::Robot);
         self.insert::<SiteHourlyRow>("site_hourly", &rows.site).await?;
         passed(Step::Site);
         self.insert::<LedgerRow>("ledger", rows.ledger.as_slice()).await?;
@@ -150,7 +161,7 @@ impl SummaryStore {
     /// Removes all rows of `stream` whose windows start at `offset` or later.
     pub async fn remove_from(&self, stream: StreamId, offset: u64) -> Result<(), CallError> {
         // The ledger last: while it has its row, a removal that was cut short is made again.
-        for table in ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "site_hourly", "ledger"] {
+        for table in DAILY.into_iter().chain(["site_hourly", "ledger"]) {
             let sql = format!(
                 "ALTER TABLE {table} DELETE WHERE stream = {{stream:UInt64}} AND window_start >= {{offset:UInt64}} SETTINGS mutations_sync = 1"
             );

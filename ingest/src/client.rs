@@ -41,6 +41,11 @@ impl ClientAddress {
         networks.iter().any(|network| network.contains(&self.0))
     }
 
+    /// What `use_address` finds by the whole IP address. Nothing of the address may be in it.
+    pub(crate) fn with_address<T>(&self, use_address: impl FnOnce(IpAddr) -> T) -> T {
+        use_address(self.0)
+    }
+
     /// What of the address is hashed: all 4 bytes of IPv4, the first 8 of IPv6 (a household's /64).
     pub(crate) fn with_network_bytes<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> T {
         with_prefix(self.0, 8, use_bytes)

@@ -3,6 +3,7 @@
 use crate::accept::{AcceptedPage, Refused, accept, concerned};
 use crate::agents::{AUTOMATED_BROWSER, Classes, RULES_VERSION};
 use crate::client::{ClientAddress, UserAgent};
+use crate::country::country_code;
 use crate::keys::PeriodKey;
 use crate::per_network::Kind as Limited;
 use crate::sink::{Sink, SinkError};
@@ -221,21 +222,12 @@ pub(crate) async fn take<S: Sink>(
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         if page.kind == Kind::ReportedMissing {
-            // Robots report no page: what they find missing is not what readers miss.
-            let is_robot = ingest.classifier.classify(UserAgent::of(headers)).bot_class != BotClass::Person
-                || page.is_automated
-                || names_headless_browser(headers);
-            if is_robot {
-                ingest.tally.add(Some(project), RejectionReason::NotAView, String::new(), 1);
-                return Ok(Taken::NotCounted(RejectionReason::NotAView));
-            }
             let network = address.network_hashed(&ingest.client_secret);
-            drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
-            ingest.tally.add_missing(&project, &page.path);
+            note_missing(ingest, headers, page, (network, hour));
             return Ok(Taken::NotCounted(RejectionReason::NotAView));
         }
         let is_automated = page.is_automated || names_headless_browser(headers);
-        let country = country(ingest, peer, headers);
+        let country = country(ingest, peer, headers, &address);
         let reader = Reader { address, agent: UserAgent::of(headers), is_automated, country };
         let (view, over) = view_of(ingest, &key, hour, page, reader);
         let by_robot = view.bot_class() != BotClass::Person;
@@ -255,6 +247,24 @@ pub(crate) async fn take<S: Sink>(
         ingest.tally.add(refused.project, refused.rejection.reason, refused.host, 1);
         refused.rejection
     })
+}
+
+/// Tallies a page that a script reports as missing. Robots report no page: what they find missing is not what readers miss.
+fn note_missing<S: Sink>(
+    ingest: &Ingest<S>,
+    headers: &HeaderMap,
+    mut page: AcceptedPage,
+    (network, hour): (u64, Hour),
+) {
+    let is_robot = ingest.classifier.classify(UserAgent::of(headers)).bot_class != BotClass::Person
+        || page.is_automated
+        || names_headless_browser(headers);
+    if is_robot {
+        ingest.tally.add(Some(page.project), RejectionReason::NotAView, String::new(), 1);
+        return;
+    }
+    drop(ingest.per_network.limit(network, hour.0 / 24, &mut page, None));
+    ingest.tally.add_missing(&page.project, &page.path);
 }
 
 /// Why an acceptable beacon is not counted, if it is not.
@@ -380,19 +390,16 @@ pub(crate) fn is_opt_out(value: &[u8]) -> bool {
     value.trim_ascii() == b"1"
 }
 
-/// The country that a trusted proxy found, from the header the configuration names.
-fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap) -> String {
-    let Some(name) = &ingest.config.country_header else { return String::new() };
-    if !ingest.config.trusted_proxies.contains(peer.ip()) {
-        return String::new();
-    }
-    match headers.get(name).map(HeaderValue::as_bytes) {
-        // XX (unknown) and T1 (Tor) are not countries.
-        Some(code) if code.len() == 2 && code.iter().all(u8::is_ascii_alphabetic) && code != b"XX" => {
-            String::from_utf8_lossy(code).to_ascii_uppercase()
-        }
-        _ => String::new(),
-    }
+/// The reader's country from a trusted proxy's header, else from the database of countries, or nothing. A proxy that does not know the country
+/// has the last word: a reader behind Tor is not where the database says.
+fn country<S: Sink>(ingest: &Ingest<S>, peer: SocketAddr, headers: &HeaderMap, address: &ClientAddress) -> String {
+    let config = &ingest.config;
+    let name = config.country_header.as_ref().filter(|_| config.trusted_proxies.contains(peer.ip()));
+    let country = match name.and_then(|name| headers.get(name)) {
+        Some(code) => country_code(code.as_bytes()),
+        None => config.countries.as_ref().and_then(|countries| countries.find(address)),
+    };
+    country.unwrap_or_default()
 }
 
 /// The key that chooses a record's partition: a repeat meets its twin there. A project's records are all in one, since each

@@ -6,6 +6,7 @@
 //! `{"version":1,"period_kind":"month","period":24322,"key":"64 hex digits"}`. What hashing leaves on the stack is wiped after
 //! each use, so that no copy outlives the key.
 
+use crate::private_file;
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Datelike, Utc};
 use schemas::Hour;
@@ -410,7 +411,7 @@ fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     Some(bytes)
 }
 
-/// Writes beside, syncs and renames. The old file's bytes are overwritten first, as far as the file system lets us.
+/// Replaces the file. The old file's bytes are overwritten first, as far as the file system lets us.
 fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyError> {
     // Of its full length from the start: text that grows leaves copies behind.
     let mut text = Zeroizing::new(String::with_capacity(256));
@@ -423,18 +424,9 @@ fn write(path: &Path, period: VisitorPeriod, key: &PeriodKey) -> Result<(), KeyE
     text.push_str("\"}");
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(io_error("create the directory of", path))?;
-    let fresh = path.with_extension("new");
-    let _ = fs::remove_file(&fresh);
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = options.open(&fresh).map_err(io_error("create", &fresh))?;
-    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(io_error("write", &fresh))?;
     // The old inode stays open through the rename, so a crash leaves either key whole, never a wiped one.
     let old = fs::OpenOptions::new().write(true).open(path).ok();
-    fs::rename(&fresh, path).map_err(io_error("replace", path))?;
-    fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(io_error("sync the directory of", path))?;
+    private_file::replace(path, text.as_bytes()).map_err(io_error("write", path))?;
     if let Some(mut old) = old {
         let length = old.metadata().map_or(0, |m| m.len()) as usize;
         let _ = old.write_all(&vec![b' '; length]).and_then(|()| old.sync_all());

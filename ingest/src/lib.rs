@@ -9,6 +9,7 @@ pub mod access_log;
 pub mod agents;
 pub mod aliases;
 pub mod client;
+pub mod country;
 mod health;
 pub mod http;
 pub mod hygiene;
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod metrics;
 pub mod path_rules;
 pub mod per_network;
+pub mod private_file;
 pub mod projects;
 mod recent_peers;
 pub mod script;
@@ -38,15 +40,14 @@ use crate::sink::Sink;
 use crate::tally::{Tally, TallyMessage};
 use ::http::HeaderMap;
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use schemas::Hour;
 use schemas::paths::EndpointPaths;
 use schemas::record::RecordFormat;
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -62,6 +63,8 @@ pub struct IngestConfig {
     pub ignore_networks: ignored::IgnoredNetworks,
     /// Header in which a trusted proxy names the client's country (ISO 3166-1 alpha-2).
     pub country_header: Option<String>,
+    /// Countries of IP addresses, where no trusted proxy names one.
+    pub countries: Option<country::Countries>,
     /// Longest body in bytes.
     pub body_bytes: usize,
     /// How long a body may take, in milliseconds.
@@ -92,6 +95,7 @@ impl Default for IngestConfig {
             trusted_proxies: client::TrustedProxies::default(),
             ignore_networks: ignored::IgnoredNetworks::default(),
             country_header: None,
+            countries: None,
             body_bytes: 16 << 10,
             body_timeout_ms: 10_000,
             in_flight: 8192,
@@ -229,8 +233,8 @@ impl<S: Sink> Ingest<S> {
         let tallies: Vec<_> = tallies.into_iter().filter_map(encoded).collect();
         let mut sent = 0;
         for tallies in tallies.chunks(TALLIES_AT_ONCE) {
-            let appended = tallies.iter().map(|(_, bytes)| self.sink.append(0, bytes.clone())).collect();
-            for ((tally, _), outcome) in tallies.iter().zip(all(appended).await) {
+            let appended = tallies.iter().map(|(_, bytes)| self.sink.append(0, bytes.clone()));
+            for ((tally, _), outcome) in tallies.iter().zip(join_all(appended).await) {
                 match outcome {
                     Ok(()) => sent += 1,
                     Err(error) => {
@@ -260,30 +264,15 @@ impl<S: Sink> Ingest<S> {
                 tracing::error!(%error, "the visitor key could not be replaced at its period's end");
             }
             self.send_tallies().await;
+            if let Some(countries) = &self.config.countries {
+                countries.refresh().await;
+            }
         }
     }
 }
 
 /// Tallies on their way to the log at once: one wait for the disk for all of them, and room in the queue for views.
 const TALLIES_AT_ONCE: usize = 64;
-
-/// Waits for all futures together; their outputs in order.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    poll_fn(|context| {
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none()
-                && let Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *output = Some(value);
-            }
-        }
-        if outputs.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
-}
 
 #[cfg(test)]
 mod tests {

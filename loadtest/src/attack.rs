@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Serialize;
 
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{ACCEPTED, Figures, Side};
+use crate::figures::{Figures, TARGET};
 use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
@@ -79,13 +79,12 @@ struct Report {
 
 pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<()> {
     let binary = args.common.headcount()?;
-    let month = "2026-10".parse().context("a month")?;
-    let readers = Readers::new(args.seed, month, 20_000_000, Form::Headcount);
-    let flood = Readers::new(args.seed ^ 0xf100d, month, 20_000_000, Form::Headcount).with_addresses(args.addresses);
+    let readers = Readers::of_one(args.seed, Form::Headcount);
+    let flood = Readers::of_one(args.seed ^ 0xf100d, Form::Headcount).with_addresses(args.addresses);
     let settings: Vec<&str> = args.setting.iter().map(String::as_str).collect();
     let within = Duration::from_secs(u64::from(args.seconds + 2 * ALONE_SECONDS)) + BESIDES;
     let report = bounded(within, async {
-        let service = Service::start(&binary, readers.slug(), &readers.page_host(), &settings).await?;
+        let service = Service::start(&binary, readers.slug(), readers.page_host(), &settings).await?;
         let report = measure(&args, &service, Arc::new(readers), Arc::new(flood)).await?;
         service.stop().await?;
         Ok(report)
@@ -135,12 +134,12 @@ async fn measure(
     let (during, flooded) = (during?, flooded?);
     let after = posted(service, &readers, 2, of_readers(ALONE_SECONDS)).await?;
     let all = [&before, &during, &flooded, &after];
-    let accepted = all.into_iter().map(accepted).sum();
+    let accepted = all.into_iter().map(Observed::accepted).sum();
     // A broken connection is no answer either.
     let unanswered = all.into_iter().map(|observed| observed.unanswered + observed.transport_errors).sum();
     let (counted, counted_after) = service.settled(accepted, accepted + unanswered).await;
     let (peak_bytes, clickhouse_peak_bytes) = service.peaks()?;
-    let figures = |observed: &Observed| Figures::new(Side::Target, 0, observed, None, None);
+    let figures = |observed: &Observed| Figures::new(TARGET, 0, observed, None, None);
     Ok(Report {
         format: 1,
         machine: Machine::this(),
@@ -163,15 +162,9 @@ async fn measure(
 }
 
 async fn posted(service: &Service, beacons: &Arc<dyn Beacons>, run: u32, limits: Limits) -> anyhow::Result<Observed> {
-    let (beacons, target) = (Arc::clone(beacons), service.target());
-    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &target, run, limits));
-    let observed = observed.await.context("the load test's thread panicked")??;
+    let observed = drive::observe(beacons, &service.target(), run, limits).await?;
     ensure!(!observed.answers.is_empty(), "no beacon was answered: {:?}", observed.first_error);
     Ok(observed)
-}
-
-fn accepted(observed: &Observed) -> u64 {
-    observed.answers.iter().filter(|(_, status)| *status == ACCEPTED).count() as u64
 }
 
 fn render(report: &Report) -> String {
@@ -223,7 +216,7 @@ mod tests {
     use super::*;
 
     fn report(accepted: u64, unanswered: u64, counted: u64) -> Report {
-        let figures = || Figures::new(Side::Target, 0, &Observed::default(), None, None);
+        let figures = || Figures::new(TARGET, 0, &Observed::default(), None, None);
         Report {
             format: 1,
             machine: Machine::default(),

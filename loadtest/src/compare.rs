@@ -8,27 +8,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use schemas::Hour;
 use serde::Serialize;
 
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::drive::{self, Beacons, Limits, Observed};
-use crate::figures::{Figures, Side};
+use crate::figures::{Figures, MEASURES, NOOP};
 use crate::goatcounter::{self, GoatCounter};
 use crate::interrupt::bounded;
 use crate::machine::Machine;
 use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
-use crate::raw::{self, Raw};
-use crate::report::ask;
 use crate::service::Service;
 use crate::shared_args::CommonArgs;
-use crate::table::{self, Spread};
+use crate::table::{Spread, Table};
 use crate::target::Target;
 
 /// How long starting, asking for reports and stopping may take; and counting, after each run.
 const BESIDES: Duration = Duration::from_secs(900);
 const BETWEEN_SECONDS: u32 = 120;
+/// The other counter.
+const GOATCOUNTER: &str = "GoatCounter";
 /// Reports that are asked for, one after another.
 const REPORTS: usize = 50;
 
@@ -57,18 +56,6 @@ pub struct CompareArgs {
     pub common: CommonArgs,
 }
 
-/// One run of one of them.
-#[derive(Debug, Clone, Serialize)]
-struct Run {
-    who: &'static str,
-    accepted_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    cpu_seconds_per_1000: f64,
-    /// From the last answer until all that was accepted is in what a report is made of.
-    counted_after_seconds: Option<f64>,
-}
-
 /// One of them, over all runs.
 #[derive(Debug, Clone, Default, Serialize)]
 struct Whole {
@@ -91,9 +78,8 @@ struct Report {
     machine: Machine,
     count: u32,
     connections: u32,
-    runs: Vec<Run>,
+    runs: Vec<Figures>,
     whole: Vec<Whole>,
-    raw: Option<Raw>,
 }
 
 /// Answered with success: 202 by us, 200 by GoatCounter.
@@ -109,16 +95,14 @@ pub(crate) async fn run(args: CompareArgs) -> anyhow::Result<()> {
 
 async fn all(args: CompareArgs) -> anyhow::Result<()> {
     let binary = args.common.headcount()?;
-    let month = "2026-10".parse().context("a month")?;
-    let readers = |form| Readers::new(args.seed, month, 20_000_000, form);
+    let readers = |form| Readers::of_one(args.seed, form);
     let ours = readers(Form::Headcount);
-    let (slug, page_host) = (ours.slug().to_owned(), ours.page_host());
-    let ours: Arc<dyn Beacons> = Arc::new(ours);
     let theirs: Arc<dyn Beacons> = Arc::new(readers(Form::GoatCounter { host: goatcounter::HOST.to_owned() }));
     let noop = NoopProcess::start().await?;
     // Each report is computed, as the other's is; and its time is asked for, not whether one may ask so often.
     let settings = ["--report-rate", "0", "--report-cache-bytes", "0"];
-    let service = Service::start(&binary, &slug, &page_host, &settings).await?;
+    let service = Service::start(&binary, ours.slug(), ours.page_host(), &settings).await?;
+    let ours: Arc<dyn Beacons> = Arc::new(ours);
     let goats = match &args.goatcounter {
         Some(binary) => Some(GoatCounter::start(binary).await?),
         None => None,
@@ -130,15 +114,14 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
         connections: args.connections,
         runs: Vec::new(),
         whole: Vec::new(),
-        raw: None,
     };
     println!("{}\n", report.machine.line());
     let mut of_service = Whole { who: "headcount serve", ..Whole::default() };
-    let mut of_goats = Whole { who: "GoatCounter", ..Whole::default() };
+    let mut of_goats = Whole { who: GOATCOUNTER, ..Whole::default() };
     let mut pairs = HashSet::new();
     for number in 0..args.runs {
         let cpu = || cpu_seconds(noop.pid);
-        let (run, _) = one(&args, "no-op", &ours, &Target::at(noop.address), number, &cpu).await?;
+        let (run, _) = one(&args, NOOP, &ours, &Target::at(noop.address), number, &cpu).await?;
         tell(&mut report, run);
 
         let (mut run, seen) =
@@ -149,7 +132,7 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
 
         if let Some(goats) = &goats {
             let cpu = || cpu_seconds(goats.pid);
-            let (mut run, seen) = one(&args, "GoatCounter", &theirs, &goats.target(), number, &cpu).await?;
+            let (mut run, seen) = one(&args, GOATCOUNTER, &theirs, &goats.target(), number, &cpu).await?;
             of_goats.accepted += accepted(&seen);
             ensure!(accepted(&seen) == u64::from(args.count), "GoatCounter did not accept all: raise --seconds");
             first_views(theirs.as_ref(), number, args.count, &mut pairs);
@@ -165,16 +148,6 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     (of_service.disk_bytes, of_service.journal_bytes) = (service.disk_bytes(), Some(service.journal_bytes()));
     let (own, engine) = service.peaks()?;
     of_service.peak_bytes = own + engine.unwrap_or(0);
-    // Last of what is asked of this service: the table of raw events is in its ClickHouse.
-    let hour = now();
-    let filled = raw::fill(&service, &readers(Form::Headcount), args.runs, args.count, hour).await?;
-    let expected = filled.raw.views;
-    let question = async || {
-        let views = ask::raw(&filled.database, &slug, hour.month()).await?;
-        ensure!(views == expected, "{views} raw events are counted of {expected}");
-        Ok(())
-    };
-    report.raw = Some(Raw { question_ms: Some(asked(question).await?), ..filled.raw.clone() });
     report.whole.push(of_service);
     if let Some(goats) = goats {
         of_goats.expected = pairs.len() as u64;
@@ -189,14 +162,9 @@ async fn all(args: CompareArgs) -> anyhow::Result<()> {
     args.common.json.write(&report)
 }
 
-/// The running hour.
-fn now() -> Hour {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Hour(u32::try_from(now.as_secs() / 3_600).unwrap_or(u32::MAX))
-}
-
-fn tell(report: &mut Report, run: Run) {
-    println!("{:<16} {:>8.0} accepted/s, p99 {:.1} ms", run.who, run.accepted_per_second, run.p99_ms);
+fn tell(report: &mut Report, run: Figures) {
+    let p99 = run.latency_ms.map_or(f64::NAN, |latency| latency.p99);
+    println!("{:<16} {:>8.0} accepted/s, p99 {:.1} ms", run.side, run.requests_per_second, p99);
     report.runs.push(run);
 }
 
@@ -207,7 +175,7 @@ async fn one(
     target: &Target,
     number: u32,
     cpu: &dyn Fn() -> anyhow::Result<f64>,
-) -> anyhow::Result<(Run, Observed)> {
+) -> anyhow::Result<(Figures, Observed)> {
     let limits = Limits {
         count: args.count,
         time: Duration::from_secs(u64::from(args.seconds)),
@@ -216,10 +184,8 @@ async fn one(
         rate: None,
     };
     let before = cpu()?;
-    let (beacons, target) = (Arc::clone(beacons), target.clone());
-    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &target, number, limits))
+    let observed = drive::observe(beacons, target, number, limits)
         .await
-        .context("the load test's thread panicked")?
         .with_context(|| format!("run {} of {who}", number + 1))?;
     let (spent, accepted) = (cpu()? - before, accepted(&observed));
     ensure!(
@@ -229,15 +195,7 @@ async fn one(
         observed.transport_errors + observed.unanswered,
         observed.first_error
     );
-    let latency = Figures::new(Side::Target, number, &observed, None, None).latency_ms;
-    let run = Run {
-        who,
-        accepted_per_second: accepted as f64 / observed.elapsed.as_secs_f64(),
-        p50_ms: latency.map_or(0.0, |latency| latency.p50),
-        p99_ms: latency.map_or(0.0, |latency| latency.p99),
-        cpu_seconds_per_1000: spent * 1_000.0 / accepted as f64,
-        counted_after_seconds: None,
-    };
+    let run = Figures::new(who, number, &observed, Some(spent), None);
     Ok((run, observed))
 }
 
@@ -264,63 +222,9 @@ async fn asked(report: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<S
     Spread::of(times).context("reports were asked for")
 }
 
-/// In what each of the two is ahead of the other, by their medians.
-fn ahead(report: &Report) -> String {
-    let [ours, theirs] = ["headcount serve", "GoatCounter"];
-    let median = |who: &str, of: fn(&Run) -> Option<f64>| {
-        Some(Spread::of(report.runs.iter().filter(|run| run.who == who).filter_map(of))?.median)
-    };
-    type Of<T> = (&'static str, fn(&T) -> Option<f64>);
-    // Less is better, but for the first.
-    let of_runs: [Of<Run>; 4] = [
-        ("accepted beacons a second", |run| Some(-run.accepted_per_second)),
-        ("latency (p99)", |run| Some(run.p99_ms)),
-        ("processor time", |run| Some(run.cpu_seconds_per_1000)),
-        ("time until counted", |run| run.counted_after_seconds),
-    ];
-    let of_whole: [Of<Whole>; 3] = [
-        ("memory", |whole| Some(whole.peak_bytes as f64)),
-        ("disk", |whole| Some(whole.disk_bytes as f64)),
-        ("time of a report", |whole| whole.report_ms.map(|spread| spread.median)),
-    ];
-    let whole = |who: &str, of: fn(&Whole) -> Option<f64>| of(report.whole.iter().find(|whole| whole.who == who)?);
-    let pairs = of_runs.iter().map(|(name, of)| (*name, median(ours, *of), median(theirs, *of)));
-    let pairs = pairs.chain(of_whole.iter().map(|(name, of)| (*name, whole(ours, *of), whole(theirs, *of))));
-    let (mut we, mut they) = (Vec::new(), Vec::new());
-    for (name, our, their) in pairs {
-        match (our, their) {
-            (Some(our), Some(their)) if our < their => we.push(name),
-            (Some(our), Some(their)) if their < our => they.push(name),
-            _ => {}
-        }
-    }
-    let list = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    if report.whole.iter().all(|whole| whole.who != theirs) {
-        return format!("GoatCounter took no part. {}", goatcounter::HOW);
-    }
-    format!("headcount is ahead in: {}. GoatCounter is ahead in: {}.", list(we), list(they))
-}
-
 fn render(report: &Report) -> String {
     use std::fmt::Write as _;
-    let names = ["no-op", "headcount serve", "GoatCounter"];
-    let present: Vec<String> =
-        names.into_iter().filter(|name| report.runs.iter().any(|run| run.who == *name)).map(str::to_owned).collect();
-    type Measure = (&'static str, usize, fn(&Run) -> Option<f64>);
-    let measures: [Measure; 5] = [
-        ("accepted beacons/s", 0, |run| Some(run.accepted_per_second)),
-        ("p50 ms", 2, |run| Some(run.p50_ms)),
-        ("p99 ms", 2, |run| Some(run.p99_ms)),
-        ("server CPU s/1,000", 4, |run| Some(run.cpu_seconds_per_1000)),
-        ("s from last answer to counted", 2, |run| run.counted_after_seconds),
-    ];
-    let spread = |name: &String, of: fn(&Run) -> Option<f64>| {
-        Spread::of(report.runs.iter().filter(|run| run.who == *name).filter_map(of))
-    };
-    let rows = measures
-        .into_iter()
-        .map(|(measure, decimals, of)| (measure, decimals, present.iter().map(|name| spread(name, of)).collect()));
-    let mut out = format!("\n{}", table::text(&present, rows));
+    let mut out = format!("\n{}", Table::of(&report.runs, NOOP, &MEASURES).render());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     out.push('\n');
     for whole in &report.whole {
@@ -337,10 +241,9 @@ fn render(report: &Report) -> String {
             whole.report_ms.map_or_else(|| "–".to_owned(), |spread| spread.show(1))
         );
     }
-    if let Some(raw) = &report.raw {
-        let _ = writeln!(out, "{}", raw.line());
+    if report.whole.iter().all(|whole| whole.who != GOATCOUNTER) {
+        let _ = writeln!(out, "\nGoatCounter took no part. {}", goatcounter::HOW);
     }
-    let _ = writeln!(out, "\n{}", ahead(report));
     out.push_str(
         "\n- headcount answers when the view is on disk. GoatCounter answers when it is in memory and writes every ten seconds: what \
          was answered since is lost with the process. Its figure above is of acceptance, not of durability.\n\
@@ -354,35 +257,4 @@ fn render(report: &Report) -> String {
          own files.\n",
     );
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(who: &'static str, rate: f64, p99_ms: f64) -> Run {
-        let counted_after_seconds = None;
-        Run { who, accepted_per_second: rate, p50_ms: 1.0, p99_ms, cpu_seconds_per_1000: 0.1, counted_after_seconds }
-    }
-
-    #[test]
-    fn whoever_is_ahead_is_named_whether_or_not_it_is_us() {
-        let whole = |who, peak_bytes| Whole { who, peak_bytes, ..Whole::default() };
-        let mut report = Report {
-            format: 1,
-            machine: Machine::default(),
-            count: 1,
-            connections: 1,
-            runs: vec![run("headcount serve", 100.0, 3.0), run("GoatCounter", 200.0, 9.0)],
-            whole: vec![whole("headcount serve", 300), whole("GoatCounter", 80)],
-            raw: None,
-        };
-        let told = ahead(&report);
-        assert_eq!(
-            told,
-            "headcount is ahead in: latency (p99). GoatCounter is ahead in: accepted beacons a second, memory."
-        );
-        report.whole.pop();
-        assert!(ahead(&report).contains("took no part"));
-    }
 }

@@ -1,6 +1,11 @@
 //! Processor time and memory of a process, and who listens on a port, from Linux's `/proc`.
 
+use std::iter::Sum;
+
 use anyhow::Context;
+use serde::Serialize;
+
+use crate::role::Role;
 
 /// Clock ticks a second in `/proc`. The kernel fixes it at 100 on every architecture Rust's std supports but Alpha;
 /// asking `sysconf` would need unsafe code.
@@ -62,6 +67,66 @@ fn listening_inode(line: &str, port: u16) -> Option<u64> {
     // After the state: queues, timer, retransmits, user, timeout, inode.
     let inode = fields.nth(5)?.parse().ok()?;
     (state == LISTEN && at == port).then_some(inode)
+}
+
+/// A figure of each process of a measurement; none where the process is not known, or takes no part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Each<T> {
+    /// The aggregators together.
+    pub aggregate: T,
+    /// ClickHouse.
+    pub clickhouse: Option<T>,
+    /// The broker.
+    pub kafka: Option<T>,
+    /// The service that serves reports.
+    pub query: Option<T>,
+    /// The load test itself.
+    pub client: T,
+}
+
+impl<T: Copy> Each<T> {
+    /// Both together, process by process; what only one has stays as it is.
+    #[must_use]
+    pub fn with(&self, other: &Self, of: impl Fn(T, T) -> T) -> Self {
+        let both = |a: Option<T>, b: Option<T>| match (a, b) {
+            (Some(a), Some(b)) => Some(of(a, b)),
+            _ => a.or(b),
+        };
+        Self {
+            aggregate: of(self.aggregate, other.aggregate),
+            clickhouse: both(self.clickhouse, other.clickhouse),
+            kafka: both(self.kafka, other.kafka),
+            query: both(self.query, other.query),
+            client: of(self.client, other.client),
+        }
+    }
+}
+
+/// The servers whose processor time and memory are measured, by their process ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Servers {
+    /// The broker.
+    pub kafka: Option<u32>,
+    /// ClickHouse.
+    pub clickhouse: Option<u32>,
+    /// The service that serves reports.
+    pub query: Option<u32>,
+}
+
+impl Servers {
+    /// A figure of each, and of these aggregators: [`cpu_seconds`] or [`peak_bytes`].
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub fn each<T: Sum>(&self, aggregators: &[Role], of: fn(u32) -> anyhow::Result<T>) -> anyhow::Result<Each<T>> {
+        Ok(Each {
+            aggregate: aggregators.iter().map(|role| of(role.pid)).sum::<anyhow::Result<T>>()?,
+            clickhouse: self.clickhouse.map(of).transpose()?,
+            kafka: self.kafka.map(of).transpose()?,
+            query: self.query.map(of).transpose()?,
+            client: of(std::process::id())?,
+        })
+    }
 }
 
 fn parse_stat(stat: &str) -> Option<f64> {

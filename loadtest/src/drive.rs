@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scenario::Scenario;
+use crate::figures::ACCEPTED;
 use crate::target::Target;
 use crate::wire::{Response, parse_response};
 
@@ -53,16 +53,6 @@ pub trait Beacons: Send + Sync {
 
     /// Replaces `request` by the whole request number `k`. `body` is scratch space.
     fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>);
-}
-
-impl Beacons for Scenario {
-    fn request_head(&self, authority: &str) -> Vec<u8> {
-        Self::request_head(self, authority)
-    }
-
-    fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>) {
-        Self::write_request(self, &self.beacon(run, k), head, body, request);
-    }
 }
 
 /// What one run observed.
@@ -100,6 +90,42 @@ struct Shared {
     start: Instant,
     /// The next beacon to post. Handing them out one by one keeps a slow connection from delaying the end of the run.
     next: AtomicU32,
+}
+
+impl Observed {
+    /// Adds what another run, or another connection, observed.
+    pub fn add(&mut self, other: Self) {
+        self.answers.extend(other.answers);
+        self.lags.extend(other.lags);
+        self.due += other.due;
+        self.unsent += other.unsent;
+        self.queued += other.queued;
+        self.transport_errors += other.transport_errors;
+        self.unanswered += other.unanswered;
+        self.first_error = self.first_error.take().or(other.first_error);
+        self.elapsed += other.elapsed;
+    }
+
+    /// Beacons that were answered 202.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.answers.iter().filter(|(_, status)| *status == ACCEPTED).count() as u64
+    }
+}
+
+/// [`run`] on a thread of its own, for async code.
+///
+/// # Errors
+/// As of [`run`].
+pub async fn observe(
+    beacons: &Arc<dyn Beacons>,
+    target: &Target,
+    number: u32,
+    limits: Limits,
+) -> anyhow::Result<Observed> {
+    let (beacons, target) = (Arc::clone(beacons), target.clone());
+    let observed = tokio::task::spawn_blocking(move || run(&beacons, &target, number, limits));
+    observed.await.context("the load test's thread panicked")?
 }
 
 /// Opens all connections, then posts the beacons of run `run` until a limit is reached. Blocks.
@@ -141,12 +167,7 @@ pub fn run(beacons: &Arc<dyn Beacons>, target: &Target, run: u32, limits: Limits
     for handle in handles {
         for worker in handle.join().map_err(|_| anyhow!("a client thread panicked"))?? {
             end = worker.last_answer.map_or(end, |at| end.max(at));
-            total.answers.extend(worker.observed.answers);
-            total.lags.extend(worker.observed.lags);
-            total.queued += worker.observed.queued;
-            total.transport_errors += worker.observed.transport_errors;
-            total.unanswered += worker.observed.unanswered;
-            total.first_error = total.first_error.or(worker.observed.first_error);
+            total.add(worker.observed);
         }
     }
     total.elapsed = end - start;
@@ -311,11 +332,12 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use super::*;
+    use crate::month::beacons::{Form, Readers};
 
     const LIMITS: Limits = Limits { count: 40, time: Duration::from_secs(20), connections: 4, threads: 2, rate: None };
 
     fn scenario() -> Arc<dyn Beacons> {
-        Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap())
+        Arc::new(Readers::of_one(1, Form::Headcount))
     }
 
     /// A server that serves each connection with `answer` until the client leaves or `answer` is `None`.

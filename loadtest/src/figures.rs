@@ -6,30 +6,15 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::drive::Observed;
+use crate::table::{Measure, Run};
 
 /// The answer that counts as success.
 pub const ACCEPTED: u16 = 202;
 
-/// Which server a run was against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The reference that does nothing.
-    Noop,
-    /// The server under test.
-    Target,
-}
-
-impl Side {
-    /// As it is spelled in the report.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Noop => "noop",
-            Self::Target => "target",
-        }
-    }
-}
+/// The side of the reference that does nothing.
+pub const NOOP: &str = "noop";
+/// The side of the server under test.
+pub const TARGET: &str = "target";
 
 /// Latency of the answered requests of a run, whatever their status, in milliseconds; three significant digits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -54,8 +39,8 @@ pub struct CpuPer1000 {
 /// One run in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// Which server.
-    pub side: Side,
+    /// Which server: [`NOOP`] or [`TARGET`].
+    pub side: &'static str,
     /// Number of the pair, from 0.
     pub run: u32,
     /// Beacons that were due: shares are of these.
@@ -84,13 +69,21 @@ pub struct Figures {
     pub client_lag_ms: Option<LatencyMs>,
     /// Processor time.
     pub cpu_seconds_per_1000: Option<CpuPer1000>,
+    /// From the last answer until all that was accepted is in the report; none where that is not measured.
+    pub counted_after_seconds: Option<f64>,
 }
 
 impl Figures {
     /// The figures of a run that observed `observed`, in which the server and the client used so many seconds of
     /// processor time.
     #[must_use]
-    pub fn new(side: Side, run: u32, observed: &Observed, server_cpu: Option<f64>, client_cpu: Option<f64>) -> Self {
+    pub fn new(
+        side: &'static str,
+        run: u32,
+        observed: &Observed,
+        server_cpu: Option<f64>,
+        client_cpu: Option<f64>,
+    ) -> Self {
         let answered = observed.answers.len() as u64;
         let mut statuses = BTreeMap::new();
         for (_, status) in &observed.answers {
@@ -115,6 +108,7 @@ impl Figures {
             client_lag_ms: milliseconds(observed.lags.iter().copied()),
             cpu_seconds_per_1000: (answered > 0)
                 .then(|| CpuPer1000 { server: server_cpu.map(per_1000), client: client_cpu.map(per_1000) }),
+            counted_after_seconds: None,
         }
     }
 
@@ -161,6 +155,31 @@ impl Figures {
     }
 }
 
+/// What tables of runs show.
+pub const MEASURES: [Measure<Figures>; 11] = [
+    ("requests/s", 0, |f, _| Some(f.requests_per_second)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.requests_per_second / noop?.requests_per_second)),
+    ("p50 ms", 2, |f, _| Some(f.latency_ms?.p50)),
+    ("p90 ms", 2, |f, _| Some(f.latency_ms?.p90)),
+    ("p99 ms", 2, |f, _| Some(f.latency_ms?.p99)),
+    ("… of the no-op server's", 2, |f, noop| Some(f.latency_ms?.p99 / noop?.latency_ms?.p99)),
+    ("p99.9 ms", 2, |f, _| Some(f.latency_ms?.p99_9)),
+    ("max ms", 2, |f, _| Some(f.latency_ms?.max)),
+    ("server CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.server),
+    ("client CPU s/1,000", 4, |f, _| f.cpu_seconds_per_1000?.client),
+    ("s from last answer to counted", 2, |f, _| f.counted_after_seconds),
+];
+
+impl Run for Figures {
+    fn column(&self) -> String {
+        self.side.to_owned()
+    }
+
+    fn round(&self) -> u32 {
+        self.run
+    }
+}
+
 fn milliseconds(micros: impl Iterator<Item = u32>) -> Option<LatencyMs> {
     // Filled after the run, from plain numbers: 256 histograms would push the server out of the cache.
     let mut histogram = Histogram::<u64>::new_with_max(u64::from(u32::MAX), 3).ok()?;
@@ -204,7 +223,7 @@ mod tests {
             elapsed: Duration::from_secs(4),
             ..Default::default()
         };
-        let figures = Figures::new(Side::Target, 0, &observed, Some(0.5), Some(0.25));
+        let figures = Figures::new(TARGET, 0, &observed, Some(0.5), Some(0.25));
         assert_eq!(figures.requests_per_second, 250.0);
         assert_eq!((figures.errors(), figures.accepted_share()), (1_002, 0.499));
         assert_eq!(figures.cpu_seconds_per_1000, Some(CpuPer1000 { server: Some(0.5), client: Some(0.25) }));
@@ -224,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_run_without_answers_has_no_latency_and_no_nan() {
-        let figures = Figures::new(Side::Noop, 0, &Observed::default(), Some(0.0), None);
+        let figures = Figures::new(NOOP, 0, &Observed::default(), Some(0.0), None);
         assert_eq!((figures.requests_per_second, figures.latency_ms, figures.cpu_seconds_per_1000), (0.0, None, None));
         assert_eq!(figures.outcome(), "nothing was posted");
     }

@@ -9,10 +9,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::role::{answer_for, end, free_port};
 use crate::service::{Directory, disk_bytes};
 use crate::target::Target;
 
@@ -62,9 +62,7 @@ impl GoatCounter {
         once(&["db", "query", "update api_tokens set permissions = permissions | 64"]).await?;
         let shown = once(&["db", "show", "apitoken", "-find", "1"]).await?;
         let token = shown.lines().find_map(|line| line.strip_prefix("token ")).context("goatcounter shows no token")?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-        let port = listener.local_addr().context("looking for a free port")?.port();
-        drop(listener);
+        let port = free_port()?;
         let child = Command::new(binary)
             .args(["serve", "-db", &database, "-listen", &format!("127.0.0.1:{port}"), "-tls", "http", "-automigrate"])
             .args(["-ratelimit", "count:1000000/1,api:1000000/1"])
@@ -131,17 +129,10 @@ impl GoatCounter {
     /// When one is not answered.
     pub async fn report(&self) -> anyhow::Result<()> {
         for part in ["total", "hits", "toprefs", "browsers", "systems", "locations"] {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            let request = format!(
-                "GET /api/v0/stats/{part} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nauthorization: Bearer \
-                 {}\r\nconnection: close\r\n\r\n",
-                self.token
-            );
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            let head = String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
-            ensure!(head.starts_with("HTTP/1.1 200"), "goatcounter answered {part} with {head}");
+            let token = &self.token;
+            let headers = format!("content-type: application/json\r\nauthorization: Bearer {token}\r\n");
+            let status = answer_for(HOST, self.port, &format!("/api/v0/stats/{part}"), &headers).await?.status;
+            ensure!(status == 200, "goatcounter answered {part} with {status}");
         }
         Ok(())
     }
@@ -157,9 +148,6 @@ impl GoatCounter {
     /// # Errors
     /// When it cannot be told to.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("asking goatcounter to stop")?;
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.context("waiting for goatcounter to stop")??;
-        Ok(())
+        end(&mut self.child, "goatcounter").await.map(drop)
     }
 }

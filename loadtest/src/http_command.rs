@@ -5,30 +5,24 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::cpu::cpu_seconds;
+use crate::cpu::{cpu_seconds, listener_pid};
 use crate::drive::{self, Beacons, Limits};
-use crate::figures::{Figures, Side};
+use crate::figures::{Figures, MEASURES, NOOP, TARGET};
 use crate::knee::{self, Knee, Limit};
 use crate::machine::Machine;
+use crate::month::beacons::{Form, Readers};
 use crate::noop::NoopProcess;
-use crate::scenario::Scenario;
 use crate::shared_args::JsonArg;
-use crate::table::{self, Line};
+use crate::table::Table;
 use crate::target::Target;
 
 /// A target this near to a server that does nothing shows nothing of its own.
 const NEAR_NOOP: f64 = 0.9;
 
-/// What the target is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Against {
-    /// A server on the same HTTP shell that answers 202 and does nothing
-    Noop,
-}
-
 /// Arguments of `headcount-loadtest http`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct HttpArgs {
     /// Server to load, as in http://127.0.0.1:8080; it must trust this machine's X-Forwarded-For
     #[arg(long, value_name = "URL")]
@@ -51,12 +45,6 @@ pub struct HttpArgs {
     /// Runs against the target, and as many against the reference
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub runs: u32,
-    /// Visitors (address and user agent) the beacons come from
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    pub visitors: u32,
-    /// Pages the beacons are of; the most viewed gets about 1/8 of the views of 1,000 pages
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub paths: u32,
     /// Decides every beacon, its id included: with a seed used before, a target that knows ids sees duplicates
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -70,82 +58,56 @@ pub struct HttpArgs {
     /// beginning at --rate (1,000 if none is given); --count bounds a stage
     #[arg(long)]
     pub find_knee: bool,
-    /// Alternate with runs against a reference, and report the ratio
-    #[arg(long, value_enum)]
-    pub against: Option<Against>,
-    /// Process id of the target, to report its processor time (Linux)
-    #[arg(long, value_name = "PID")]
-    pub target_pid: Option<u32>,
+    /// Alternate with runs against a server on the same HTTP shell that answers 202 and does nothing, and report the ratio
+    #[arg(long)]
+    pub noop: bool,
     #[command(flatten)]
     pub json: JsonArg,
-    /// Load a server that is not on this machine; must repeat the target's host
-    #[arg(long, value_name = "HOST")]
-    pub i_own_this_target: Option<String>,
-    /// Succeed although beacons were answered with something else than 202
-    #[arg(long)]
-    pub allow_refusals: bool,
-}
-
-/// The JSON file.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    format: u32,
-    target: &'a str,
-    count: Option<u32>,
-    seconds: u32,
-    connections: u32,
-    client_threads: u32,
-    visitors: u32,
-    paths: u32,
-    seed: u64,
-    /// Processors this process may use.
-    processors: Option<usize>,
-    rate: Option<u32>,
-    runs: &'a [Figures],
-    table: &'a [Line],
-    knees: &'a [(Side, Knee)],
 }
 
 pub(crate) async fn run(args: HttpArgs) -> anyhow::Result<()> {
-    let target = Target::parse(&args.target, args.i_own_this_target.as_deref())?;
-    let scenario = Scenario::new(args.seed, &args.project, &args.page_host, args.visitors, args.paths)?;
-    if let Some(pid) = args.target_pid {
-        cpu_seconds(pid).context("--target-pid")?;
-    }
-    let noop = match args.against {
-        Some(Against::Noop) => Some(NoopProcess::start().await?),
-        None => None,
-    };
+    let target = Target::parse(&args.target)?;
+    let readers = Readers::of_one(args.seed, Form::Headcount).with_names(&args.project, &args.page_host)?;
+    let noop = if args.noop { Some(NoopProcess::start().await?) } else { None };
     println!("{}", Machine::this().line());
-    let (beacons, mut knees): (Arc<dyn Beacons>, _) = (Arc::new(scenario), Vec::new());
+    let beacons: Arc<dyn Beacons> = Arc::new(readers);
+    let (mut knees, mut runs) = (Vec::new(), Vec::new());
     if args.find_knee {
         let mut run = 0;
-        for side in sides(&target, args.target_pid, noop.as_ref()) {
-            let knee = knee(&args, &side, &beacons, &mut run).await?;
-            knees.push((side.0, knee));
+        for server in sides(&target, noop.as_ref()) {
+            knees.push((server.0, knee(&args, &server, &beacons, &mut run).await?));
         }
         if let Some(line) = beside(&knees) {
             println!("{line}");
         }
+    } else {
+        runs = measure(&args, &target, noop.as_ref(), beacons).await?;
     }
-    let runs = if args.find_knee { Vec::new() } else { measure(&args, &target, noop.as_ref(), beacons).await? };
     if let Some(noop) = noop {
         noop.stop().await?;
     }
-    let lines = table::lines(&runs);
+    let table = Table::of(&runs, NOOP, &MEASURES);
     if !args.find_knee {
-        print!("\n{}", table::render(&lines));
+        print!("\n{}", table.render());
     }
-    write_json(&args, &runs, &lines, &knees)?;
-    if args.find_knee { Ok(()) } else { judge(&runs, args.allow_refusals) }
+    args.json.write(&json!({
+        "format": 2,
+        "machine": Machine::this(),
+        "arguments": args,
+        "runs": runs,
+        "table": table,
+        "knees": knees,
+    }))?;
+    if args.find_knee { Ok(()) } else { judge(&runs) }
 }
 
 /// Whom to load, where, and as which process.
-type Server = (Side, Target, Option<u32>);
+type Server = (&'static str, Target, Option<u32>);
 
-fn sides(target: &Target, pid: Option<u32>, noop: Option<&NoopProcess>) -> Vec<Server> {
-    let reference = noop.map(|noop| (Side::Noop, Target::at(noop.address), Some(noop.pid)));
-    reference.into_iter().chain([(Side::Target, target.clone(), pid)]).collect()
+fn sides(target: &Target, noop: Option<&NoopProcess>) -> Vec<Server> {
+    let pid = target.addresses.first().and_then(|address| listener_pid(address.port()));
+    let reference = noop.map(|noop| (NOOP, Target::at(noop.address), Some(noop.pid)));
+    reference.into_iter().chain([(TARGET, target.clone(), pid)]).collect()
 }
 
 fn limits(args: &HttpArgs) -> Limits {
@@ -174,7 +136,7 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
             println!(
                 "{:<6} {rate:>8.0} beacons/s due: {verdict}, p99 {p99:.1} ms, {}; client: {:.2} processors of {}, lag p99 {:.1} ms, {} \
                  waited for a connection",
-                server.0.name(),
+                server.0,
                 figures.outcome(),
                 figures.client_processors().unwrap_or(f64::NAN),
                 args.client_threads,
@@ -190,16 +152,16 @@ async fn knee(args: &HttpArgs, server: &Server, beacons: &Arc<dyn Beacons>, run:
         None => "; nothing was too much",
     };
     match found.rate {
-        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second{limit}\n", server.0.name()),
-        None => println!("{:<6} did not even keep up with the lowest rate{limit}\n", server.0.name()),
+        Some(rate) => println!("{:<6} knee at {rate:.0} beacons a second{limit}\n", server.0),
+        None => println!("{:<6} did not even keep up with the lowest rate{limit}\n", server.0),
     }
     Ok(found)
 }
 
 /// What the knee of a server that does nothing says of the target's.
-fn beside(knees: &[(Side, Knee)]) -> Option<String> {
-    let of = |side: Side| knees.iter().find(|(found, _)| *found == side)?.1.rate;
-    let (noop, target) = (of(Side::Noop)?, of(Side::Target)?);
+fn beside(knees: &[(&'static str, Knee)]) -> Option<String> {
+    let of = |side: &str| knees.iter().find(|(found, _)| *found == side)?.1.rate;
+    let (noop, target) = (of(NOOP)?, of(TARGET)?);
     let share = target / noop;
     let hidden = if share >= NEAR_NOOP { ": what was measured is the client, or the way to any server" } else { "" };
     Some(format!("the target's knee is at {:.0} % of the no-op server's, {noop:.0} a second{hidden}", share * 100.0))
@@ -212,7 +174,7 @@ async fn measure(
     noop: Option<&NoopProcess>,
     beacons: Arc<dyn Beacons>,
 ) -> anyhow::Result<Vec<Figures>> {
-    let sides = sides(target, args.target_pid, noop);
+    let sides = sides(target, noop);
     let mut runs = Vec::new();
     for run in 0..args.runs {
         for server in &sides {
@@ -220,7 +182,7 @@ async fn measure(
             println!(
                 "run {} {:<6} {:>8.0} requests/s in {:.1} s: {}",
                 run + 1,
-                server.0.name(),
+                server.0,
                 figures.requests_per_second,
                 figures.seconds,
                 figures.outcome()
@@ -243,38 +205,16 @@ pub(crate) async fn one(
         Ok((pid.map(cpu_seconds).transpose()?, cpu_seconds(std::process::id()).ok()))
     };
     let before = cpu()?;
-    let (beacons, to) = (Arc::clone(beacons), target.clone());
-    let observed = tokio::task::spawn_blocking(move || drive::run(&beacons, &to, run, limits))
+    let observed = drive::observe(beacons, target, run, limits)
         .await
-        .context("the load test's thread panicked")?
-        .with_context(|| format!("run {} against the {}", run + 1, side.name()))?;
-    let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side.name()))?;
+        .with_context(|| format!("run {} against the {}", run + 1, side))?;
+    let after = cpu().with_context(|| format!("after run {} against the {}", run + 1, side))?;
     let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
-    Ok(Figures::new(*side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
-}
-
-fn write_json(args: &HttpArgs, runs: &[Figures], table: &[Line], knees: &[(Side, Knee)]) -> anyhow::Result<()> {
-    let report = Report {
-        format: 1,
-        target: &args.target,
-        count: args.count,
-        seconds: args.seconds,
-        connections: args.connections,
-        client_threads: args.client_threads,
-        visitors: args.visitors,
-        paths: args.paths,
-        seed: args.seed,
-        processors: std::thread::available_parallelism().ok().map(usize::from),
-        rate: args.rate,
-        runs,
-        table,
-        knees,
-    };
-    args.json.write(&report)
+    Ok(Figures::new(side, run, &observed, spent(before.0, after.0), spent(before.1, after.1)))
 }
 
 /// An error if any run had one, or posted nothing at all.
-fn judge(runs: &[Figures], allow_refusals: bool) -> anyhow::Result<()> {
+fn judge(runs: &[Figures]) -> anyhow::Result<()> {
     let answered: u64 = runs.iter().map(|f| f.answered).sum();
     if answered == 0 {
         bail!("no beacon was answered");
@@ -282,10 +222,10 @@ fn judge(runs: &[Figures], allow_refusals: bool) -> anyhow::Result<()> {
     let faulty: Vec<String> = runs
         .iter()
         .filter(|f| f.errors() > 0)
-        .map(|f| format!("run {} {}: {}", f.run + 1, f.side.name(), f.outcome()))
+        .map(|f| format!("run {} {}: {}", f.run + 1, f.side, f.outcome()))
         .collect();
     let errors: u64 = runs.iter().map(Figures::errors).sum();
-    if errors > 0 && !allow_refusals {
+    if errors > 0 {
         bail!("{errors} beacons were not answered 202 ({})", faulty.join("; "));
     }
     Ok(())
@@ -303,25 +243,24 @@ mod tests {
             elapsed: Duration::from_secs(1),
             ..Default::default()
         };
-        Figures::new(Side::Target, 0, &observed, None, Some(0.1))
+        Figures::new(TARGET, 0, &observed, None, Some(0.1))
     }
 
     #[test]
-    fn refusals_fail_the_command_unless_allowed() {
-        assert!(judge(&[run_with(&[202, 202])], false).is_ok());
-        let error = judge(&[run_with(&[202, 429])], false).unwrap_err().to_string();
+    fn refusals_fail_the_command() {
+        assert!(judge(&[run_with(&[202, 202])]).is_ok());
+        let error = judge(&[run_with(&[202, 429])]).unwrap_err().to_string();
         assert_eq!(error, "1 beacons were not answered 202 (run 1 target: 202 × 1, 429 × 1)");
-        assert!(judge(&[run_with(&[202, 429])], true).is_ok());
-        assert!(judge(&[run_with(&[])], true).is_err());
+        assert!(judge(&[run_with(&[])]).is_err());
     }
 
     #[test]
     fn a_knee_near_the_no_op_servers_is_none_of_the_targets() {
         let knee = |rate| Knee { rate: Some(rate), limit: None, stages: Vec::new() };
-        let told = |target| beside(&[(Side::Noop, knee(80_000.0)), (Side::Target, knee(target))]).unwrap();
+        let told = |target| beside(&[(NOOP, knee(80_000.0)), (TARGET, knee(target))]).unwrap();
         assert_eq!(told(40_000.0), "the target's knee is at 50 % of the no-op server's, 80000 a second");
         assert!(told(79_000.0).contains("what was measured is the client"));
-        assert_eq!(beside(&[(Side::Target, knee(1.0))]), None);
+        assert_eq!(beside(&[(TARGET, knee(1.0))]), None);
     }
 
     #[test]
@@ -335,9 +274,9 @@ mod tests {
             let fixed = ["loadtest", "--target", "http://127.0.0.1:1", "--project", "p", "--page-host", "h"];
             <Cli as clap::Parser>::try_parse_from(fixed.iter().chain(extra)).map(|cli| cli.args)
         };
-        let args = parse(&["--against", "noop"]).unwrap();
+        let args = parse(&["--noop"]).unwrap();
         assert_eq!((limits(&args).count, args.seconds, args.connections, args.runs), (50_000, 20, 256, 3));
-        assert_eq!((args.against, args.rate, args.find_knee), (Some(Against::Noop), None, false));
+        assert_eq!((args.noop, args.rate, args.find_knee), (true, None, false));
         assert!(parse(&["--rate", "0"]).is_err());
         assert!(parse(&["--count", "5000001"]).is_err());
         assert!(parse(&["--connections", "0"]).is_err());

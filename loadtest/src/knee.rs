@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::drive::Observed;
-    use crate::figures::Side;
+    use crate::figures::TARGET;
 
     /// A server that is quick up to `limit` and slow above.
     fn server(limit: f64) -> impl FnMut(f64) -> Result<Figures, Infallible> {
@@ -118,7 +118,7 @@ mod tests {
             let answers = vec![(micros, 202); 1_000];
             let elapsed = Duration::from_secs_f64(1_000.0 / rate);
             let observed = Observed { answers, due: 1_000, elapsed, ..Observed::default() };
-            Ok(Figures::new(Side::Target, 0, &observed, None, None))
+            Ok(Figures::new(TARGET, 0, &observed, None, None))
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
             let (answers, lags) = (vec![(900_000, 202); 1_000], vec![lag_micros; 1_000]);
             let observed =
                 Observed { answers, lags, due: 1_000, elapsed: Duration::from_secs(1), ..Observed::default() };
-            Figures::new(Side::Target, 0, &observed, None, Some(client_cpu))
+            Figures::new(TARGET, 0, &observed, None, Some(client_cpu))
         };
         assert_eq!(Limit::of(&of(0.3, 900), 1), Limit::Server);
         assert_eq!(Limit::of(&of(0.95, 900), 1), Limit::Client);
@@ -157,7 +157,7 @@ mod tests {
     fn who_sheds_or_lags_does_not_keep_up() {
         let of = |answers: Vec<(u32, u16)>, seconds: f64| {
             let (due, elapsed) = (100, Duration::from_secs_f64(seconds));
-            Figures::new(Side::Target, 0, &Observed { answers, due, elapsed, ..Observed::default() }, None, None)
+            Figures::new(TARGET, 0, &Observed { answers, due, elapsed, ..Observed::default() }, None, None)
         };
         assert!(kept(&of(vec![(1_000, 202); 100], 1.0), 100.0));
         assert!(!kept(&of(vec![(1_000, 202); 100], 1.5), 100.0), "the client did not get rid of them");

@@ -2,7 +2,7 @@
 //! and measures how it becomes rows ([`kafka`]). It starts the program `headcount` where it needs a service.
 //!
 //! The order of the modules is the order of a measurement over HTTP:
-//! [`target`] (which servers may be loaded) → [`scenario`] (which beacons, a pure function of the seed) → [`wire`] (bytes out,
+//! [`target`] (which servers may be loaded) → [`month::beacons`] (which beacons, a pure function of the seed) → [`wire`] (bytes out,
 //! status back) → [`drive`] (a closed loop over keep-alive connections) → [`figures`] (one run in numbers) →
 //! [`table`] (several runs, and their ratio to a reference).
 //!
@@ -10,7 +10,6 @@
 //! changes. So `--against noop` measures, alternately with the target, a server that does nothing on the same HTTP
 //! shell ([`noop`]), in a process of its own. The ratio of the two is the figure that travels.
 
-mod agents;
 mod attack;
 mod compare;
 mod cpu;
@@ -25,10 +24,8 @@ mod machine;
 mod month;
 mod noop;
 mod random;
-mod raw;
 mod report;
 mod role;
-mod scenario;
 mod service;
 mod shared_args;
 mod table;

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::drive::{self, Beacons, Limits};
-    use crate::scenario::Scenario;
+    use crate::month::beacons::{Form, Readers};
     use crate::target::Target;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,10 +129,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::at(listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router()).await });
-        let scenario: Arc<dyn Beacons> = Arc::new(Scenario::new(1, "widgets", "docs.example.org", 10, 10).unwrap());
+        let beacons: Arc<dyn Beacons> = Arc::new(Readers::of_one(1, Form::Headcount));
         let limits = Limits { count: 200, time: Duration::from_secs(20), connections: 8, threads: 1, rate: None };
-        let seen =
-            tokio::task::spawn_blocking(move || drive::run(&scenario, &target, 0, limits)).await.unwrap().unwrap();
+        let seen = drive::observe(&beacons, &target, 0, limits).await.unwrap();
         assert_eq!(seen.answers.iter().filter(|a| a.1 == 202).count(), 200, "{:?}", seen.first_error);
     }
 }

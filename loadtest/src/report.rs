@@ -1,8 +1,8 @@
-//! `headcount-loadtest report`: how fast a report is read, beside the same question to a table of raw events.
+//! `headcount-loadtest report`: how fast `headcount serve` serves reports: at rest, beside the same question to a table of raw
+//! events; while beacons come; and while a backlog of the log is folded.
 //!
-//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, straight into ClickHouse) → [`ask`] (reports over HTTP, and `uniq()` over the events) → [`show`] (a table).
-//!
-//! It measures reading, so it writes no beacons and fills no topic: the crate `aggregate` folds the views here.
+//! [`fill`] (two months of [`month`](crate::month) folded into rows, and raw events, straight into its ClickHouse) → [`ask`] (reports
+//! over HTTP, and `uniq()` over the events) → [`load`] (reports in an open loop, while beacons come) → [`show`] (tables).
 
 use schemas::Month;
 
@@ -11,34 +11,39 @@ use crate::shared_args::CommonArgs;
 pub mod ask;
 mod command;
 pub mod fill;
-pub mod show;
+mod load;
+mod raw;
+mod show;
 
 pub(crate) use command::run;
 
 /// Arguments of `headcount-loadtest report`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReportArgs {
-    /// ClickHouse on this machine, as in http://127.0.0.1:8123
-    #[arg(long, value_name = "URL", env = "HEADCOUNT_CLICKHOUSE_URL", hide_env_values = true)]
-    pub clickhouse_url: String,
     /// Projects, whose traffic falls off as one over their rank
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub projects: u32,
-    /// Page views by people in the month that is asked for
+    /// Page views by people in the month that is requested
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000_000))]
     pub views: u64,
     /// The month, as YYYY-MM; the one before it is closed
     #[arg(long, value_name = "YYYY-MM", default_value = "2026-10")]
     pub month: Month,
-    /// Streams of the log, which is partitions of a topic
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
-    pub streams: u64,
-    /// Reports asked for in each round, of projects drawn by their traffic
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    /// Reports in each round at rest, of projects drawn by their traffic; 0 for no rounds at rest
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub reports: u32,
-    /// Clients at once in the second round
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=256))]
-    pub clients: u32,
+    /// Beacons a second under load; the default is ten times the busiest hour of 250 million page views a month
+    #[arg(long, value_name = "N", default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub beacons: u32,
+    /// Reports a second under load
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub report_rate: u32,
+    /// Seconds under load, before the catch-up
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub load_seconds: u32,
+    /// Records that the aggregator is behind in the catch-up; the default is half an hour of --beacons
+    #[arg(long, value_name = "N", default_value_t = 2_700_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub backlog: u32,
     /// Decides every view
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -47,10 +52,4 @@ pub struct ReportArgs {
     /// Seconds that all of it may take
     #[arg(long, default_value_t = 7_200, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
-    /// Leave the database behind, and say its name
-    #[arg(long)]
-    pub keep: bool,
-    /// Ask a database that an earlier run left behind, filled with the same arguments
-    #[arg(long, value_name = "NAME")]
-    pub database: Option<String>,
 }

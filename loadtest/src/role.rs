@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -28,8 +28,11 @@ pub struct Role {
     metrics: u16,
 }
 
-/// A port that was free a moment ago: nobody else is likely to pick it before the child does.
-fn free_port() -> anyhow::Result<u16> {
+/// A port that was free a moment ago: no other process is likely to take it before the child does.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }
@@ -137,32 +140,69 @@ impl Role {
     /// # Errors
     /// When it does not within a minute, or ends with an error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .with_context(|| format!("asking headcount {} to stop", self.name))?;
-        let status = tokio::time::timeout(STOP, self.child.wait())
-            .await
-            .with_context(|| format!("waiting for headcount {} to stop", self.name))??;
+        let status = end(&mut self.child, self.name).await?;
         ensure!(status.success(), "headcount {} ended with {status}", self.name);
         Ok(())
     }
 }
 
-/// The body of an answer on a port of this machine, whatever its status.
-async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let answer = String::from_utf8(answer(port, path, "").await?).context("an answer is no text")?;
-    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
-}
-
-/// The bytes of an answer on a port of this machine, head and body. `headers` are lines that end with CR LF.
+/// Asks a process to stop and waits until it has.
 ///
 /// # Errors
-/// When nothing listens, or the connection breaks.
-pub async fn answer(port: u16, path: &str, headers: &str) -> anyhow::Result<Vec<u8>> {
+/// When it does not within a minute.
+pub async fn end(child: &mut Child, name: &str) -> anyhow::Result<ExitStatus> {
+    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    let pid = pid.with_context(|| format!("{name} has already ended"))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+        .with_context(|| format!("asking {name} to stop"))?;
+    let status = tokio::time::timeout(STOP, child.wait()).await;
+    Ok(status.with_context(|| format!("waiting for {name} to stop"))??)
+}
+
+/// An answer to GET.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its HTTP status.
+    pub status: u16,
+    head: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether the service's cache had it (`Cache-Status`, RFC 9211).
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.head.lines().any(|line| line.starts_with("cache-status: headcount; hit"))
+    }
+}
+
+/// The body of an answer on a port of this machine, whatever its status.
+async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    String::from_utf8(answer(port, path, "").await?.body).context("an answer is no text")
+}
+
+/// An answer on a port of this machine. `headers` are lines that end with CR LF.
+///
+/// # Errors
+/// When nothing listens, the connection breaks, or the answer is no HTTP.
+pub async fn answer(port: u16, path: &str, headers: &str) -> anyhow::Result<Answer> {
+    answer_for("127.0.0.1", port, path, headers).await
+}
+
+/// The same, with another `Host`.
+///
+/// # Errors
+/// As of [`answer`].
+pub async fn answer_for(host: &str, port: u16, path: &str, headers: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}connection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("an answer is no HTTP")?;
+    let body = answer.split_off(end + 4);
+    let head = String::from_utf8_lossy(&answer).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("an answer has no status")?;
+    Ok(Answer { status, head, body })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::cpu::{cpu_seconds, peak_bytes};
+use crate::kafka::database::Database;
 use crate::role::{Role, command};
 use crate::target::Target;
 
@@ -14,6 +15,12 @@ use crate::target::Target;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Longer than the service takes to count what it has on disk.
 const STILL: Duration = Duration::from_secs(10);
+/// How long work in the background is waited for.
+const REST: Duration = Duration::from_secs(300);
+/// Between two checks of that.
+const REST_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// Processors that a service at rest may use.
+const BUSY_SHARE: f64 = 0.2;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -36,6 +43,17 @@ impl Directory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The data directory of a service.
+    fn data(&self) -> String {
+        self.0.join("data").display().to_string()
+    }
+
+    /// The log of a service that has stopped.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("data/journal.redb")
     }
 }
 
@@ -63,29 +81,56 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts `binary serve` with this project, which anybody may read, and further settings; waits until it is ready.
+    /// Starts `binary serve` with this project, whose reports are public, and further settings; waits until it is ready.
     ///
     /// # Errors
     /// When it does not start, or not in time.
     pub async fn start(binary: &Path, slug: &str, page_host: &str, settings: &[&str]) -> anyhow::Result<Self> {
-        let directory = Directory::new()?;
-        let data = directory.path().join("data").display().to_string();
-        let own = ["--data", &data, "--trusted-proxy", "127.0.0.1"];
-        let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
-        let mut role = Role::start(binary, "serve", "", &arguments)?;
-        role.until_ready("", PATIENCE).await?;
+        let mut service = Self::open(binary, Directory::new()?, settings).await?;
         let registered = command(binary, "")
-            .args(["project", "add", slug, "--host", page_host, "--public", "--data", &data])
+            .args(["project", "add", slug, "--host", page_host, "--public", "--data", &service.directory.data()])
             .output()
             .await
             .context("starting headcount project add")?;
         let said = String::from_utf8_lossy(&registered.stderr);
         ensure!(registered.status.success(), "headcount project add ended with {}: {said}", registered.status);
-        role.until_ready(r#""projects":1"#, PATIENCE).await?;
-        let noted = std::fs::read_to_string(directory.path().join("data/clickhouse/engine.json")).unwrap_or_default();
-        let noted: serde_json::Value = serde_json::from_str(&noted).unwrap_or_default();
-        let engine = noted["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        Ok(Self { role, slug: slug.to_owned(), engine, directory })
+        slug.clone_into(&mut service.slug);
+        service.knows(1).await?;
+        Ok(service)
+    }
+
+    /// Starts `binary serve` with the data in `directory`, if any, and further settings; waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start, or not in time.
+    pub async fn open(binary: &Path, directory: Directory, settings: &[&str]) -> anyhow::Result<Self> {
+        let own = ["--data", &directory.data(), "--trusted-proxy", "127.0.0.1"];
+        let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
+        let mut role = Role::start(binary, "serve", "", &arguments)?;
+        role.until_ready("", PATIENCE).await?;
+        let mut service = Self { role, slug: String::new(), engine: None, directory };
+        service.engine = service.noted()?["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        Ok(service)
+    }
+
+    /// Waits until its endpoint knows so many projects.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn knows(&mut self, projects: u32) -> anyhow::Result<()> {
+        self.role.until_ready(&format!(r#""projects":{projects}"#), PATIENCE).await
+    }
+
+    /// What it notes of its ClickHouse.
+    fn noted(&self) -> anyhow::Result<serde_json::Value> {
+        let noted = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.json"));
+        Ok(serde_json::from_str(&noted.context("reading where its ClickHouse is")?)?)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.role.port
     }
 
     /// Where to post.
@@ -116,20 +161,37 @@ impl Service {
         disk_bytes(self.directory.path())
     }
 
-    /// The URL of its ClickHouse, which is its password too.
+    /// A database in its ClickHouse: `headcount` is its own. The URL of its ClickHouse is its password too.
     ///
     /// # Errors
     /// When there is none yet.
-    pub fn clickhouse_url(&self) -> anyhow::Result<String> {
-        let noted = std::fs::read_to_string(self.directory.path().join("data/clickhouse/engine.json"));
-        let noted: serde_json::Value = serde_json::from_str(&noted.context("reading where its ClickHouse is")?)?;
-        Ok(noted["url"].as_str().context("its ClickHouse has no URL")?.to_owned())
+    pub fn database(&self, name: &str) -> anyhow::Result<Database> {
+        let noted = self.noted()?;
+        Ok(Database::new(noted["url"].as_str().context("its ClickHouse has no URL")?, name.to_owned()))
+    }
+
+    /// Waits until it and its ClickHouse need next to no processor time, five minutes at most.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn at_rest(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut before = self.cpu()?;
+        while begun.elapsed() < REST {
+            tokio::time::sleep(REST_CHECK_INTERVAL).await;
+            let now = self.cpu()?;
+            if now - before < BUSY_SHARE * REST_CHECK_INTERVAL.as_secs_f64() {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     /// Bytes of its journal.
     #[must_use]
     pub fn journal_bytes(&self) -> u64 {
-        disk_bytes(&self.directory.path().join("data/journal.redb"))
+        disk_bytes(&self.directory.journal())
     }
 
     /// The report of the running month.
@@ -148,17 +210,9 @@ impl Service {
     /// # Errors
     /// When they do not come, or too many do.
     pub async fn counted(&self, views: u64) -> anyhow::Result<Duration> {
-        let begun = Instant::now();
-        loop {
-            // Until the first view there is no report.
-            let told = self.report().await.ok().and_then(|report| report["totals"]["views"].as_u64()).unwrap_or(0);
-            ensure!(told <= views, "the report has {told} views, {views} were accepted");
-            if told == views {
-                return Ok(begun.elapsed());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "the report has {told} views of {views} that were accepted");
-            tokio::time::sleep(LOOK).await;
-        }
+        let (counted, took) = self.settled(views, views).await;
+        ensure!(counted == views, "the report has {counted} views, {views} were accepted");
+        Ok(took)
     }
 
     /// Views by people that the report has when it has `most`, or at least `accepted` and no more for `STILL`, or it is too late; and
@@ -179,12 +233,13 @@ impl Service {
         }
     }
 
-    /// Stops it.
+    /// Stops it; its data stay in the directory.
     ///
     /// # Errors
     /// When it does not stop, or ends with an error.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        self.role.stop().await
+    pub async fn stop(self) -> anyhow::Result<Directory> {
+        self.role.stop().await?;
+        Ok(self.directory)
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use crate::cpu::listener_pid;
+use crate::cpu::{Servers, listener_pid};
 use crate::kafka::{database, topic};
 
 /// Where the figures go.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct JsonArg {
     /// Write all figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -29,7 +29,7 @@ impl JsonArg {
 }
 
 /// Which service is measured, and where the figures go.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct CommonArgs {
     /// The program `headcount` [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
@@ -54,32 +54,15 @@ impl CommonArgs {
 }
 
 /// Brokers and ClickHouse on this machine.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct ServerArgs {
     /// Brokers on this machine, as in 127.0.0.1:9092
     #[arg(long, value_name = "HOST:PORT")]
     pub kafka_bootstrap: String,
     /// ClickHouse on this machine, as in http://127.0.0.1:8123
     #[arg(long, value_name = "URL", env = "HEADCOUNT_CLICKHOUSE_URL", hide_env_values = true)]
+    #[serde(skip)]
     pub clickhouse_url: String,
-    /// Process id of the broker [default: the process that listens on its port]
-    #[arg(long, value_name = "PID")]
-    pub kafka_pid: Option<u32>,
-    /// Process id of ClickHouse [default: the process that listens on its port]
-    #[arg(long, value_name = "PID")]
-    pub clickhouse_pid: Option<u32>,
-    /// Leave topic and databases behind, and print their names
-    #[arg(long)]
-    pub keep: bool,
-}
-
-/// Processes whose processor time and memory are measured.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Pids {
-    /// The broker.
-    pub kafka: Option<u32>,
-    /// ClickHouse.
-    pub clickhouse: Option<u32>,
 }
 
 impl ServerArgs {
@@ -87,13 +70,10 @@ impl ServerArgs {
     ///
     /// # Errors
     /// When a server is not on this machine.
-    pub fn pids(&self) -> anyhow::Result<Pids> {
+    pub fn pids(&self) -> anyhow::Result<Servers> {
         let clickhouse_port = database::only_loopback(&self.clickhouse_url)?;
         tokio::task::block_in_place(|| topic::only_loopback(&self.kafka_bootstrap))?;
         let kafka_port = self.kafka_bootstrap.split(',').next().and_then(|b| b.rsplit_once(':')?.1.trim().parse().ok());
-        Ok(Pids {
-            kafka: self.kafka_pid.or_else(|| listener_pid(kafka_port?)),
-            clickhouse: self.clickhouse_pid.or_else(|| listener_pid(clickhouse_port)),
-        })
+        Ok(Servers { kafka: kafka_port.and_then(listener_pid), clickhouse: listener_pid(clickhouse_port), query: None })
     }
 }

@@ -1,10 +1,8 @@
-//! Several runs in one table: median and range of each side, and of the ratio of each pair.
+//! Several runs in one table: median and range of each measure of each column.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
-
-use crate::figures::{Figures, Side};
 
 /// Median and range of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -35,116 +33,104 @@ impl Spread {
     }
 }
 
-/// A table as text: a row for each measure (name, decimals, a cell for each column) that any column has.
-#[must_use]
-pub fn text<'a>(columns: &[String], rows: impl IntoIterator<Item = (&'a str, usize, Vec<Option<Spread>>)>) -> String {
-    let mut text = format!("{:<30}", "median (range)");
-    for column in columns {
-        // Writing to a String cannot fail.
-        let _ = write!(text, " {column:>27}");
-    }
-    for (measure, decimals, cells) in rows {
-        if cells.iter().all(Option::is_none) {
-            continue;
-        }
-        let _ = write!(text, "\n{measure:<30}");
-        for cell in cells {
-            let _ = write!(text, " {:>27}", cell.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals)));
-        }
-    }
-    text.push('\n');
-    text
+/// One run of one contender.
+pub trait Run {
+    /// The column of its contender.
+    fn column(&self) -> String;
+
+    /// Number of the round: runs of one round are neighbours in time, so what the machine was doing meanwhile cancels out in their
+    /// ratio better than in the quotient of the medians.
+    fn round(&self) -> u32;
 }
 
-/// One line of the table.
+/// A measure: its name with the unit, the decimals shown, and its figure of a run, beside the run of the reference of the same round.
+pub type Measure<R> = (&'static str, usize, fn(&R, Option<&R>) -> Option<f64>);
+
+/// Runs as a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
+pub struct Table {
+    /// Contenders, in the order of their first runs.
+    pub columns: Vec<String>,
+    /// Measures.
+    pub rows: Vec<Row>,
+}
+
+/// A measure that some run has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
     /// What is measured, with its unit.
     pub measure: &'static str,
-    /// Of the reference.
-    pub noop: Option<Spread>,
-    /// Of the target.
-    pub target: Option<Spread>,
-    /// Target divided by noop, pair by pair: the two runs of a pair are neighbours in time, so what the machine was
-    /// doing meanwhile cancels out better than in the quotient of the medians.
-    pub ratio: Option<Spread>,
+    /// One for each column; none where nothing is known.
+    pub cells: Vec<Option<Spread>>,
     #[serde(skip)]
     decimals: usize,
 }
 
-type Measure = (&'static str, usize, fn(&Figures) -> Option<f64>);
-
-const MEASURES: [Measure; 8] = [
-    ("requests/s", 0, |f| Some(f.requests_per_second)),
-    ("p50 ms", 2, |f| f.latency_ms.map(|l| l.p50)),
-    ("p90 ms", 2, |f| f.latency_ms.map(|l| l.p90)),
-    ("p99 ms", 2, |f| f.latency_ms.map(|l| l.p99)),
-    ("p99.9 ms", 2, |f| f.latency_ms.map(|l| l.p99_9)),
-    ("max ms", 2, |f| f.latency_ms.map(|l| l.max)),
-    ("server CPU s/1,000", 4, |f| f.cpu_seconds_per_1000.and_then(|c| c.server)),
-    ("client CPU s/1,000", 4, |f| f.cpu_seconds_per_1000.and_then(|c| c.client)),
-];
-
-/// The lines of the table of `runs`.
-#[must_use]
-pub fn lines(runs: &[Figures]) -> Vec<Line> {
-    let of = |side: Side| runs.iter().filter(move |f| f.side == side);
-    MEASURES
-        .iter()
-        .map(|(measure, decimals, value)| Line {
-            measure,
-            noop: Spread::of(of(Side::Noop).filter_map(value)),
-            target: Spread::of(of(Side::Target).filter_map(value)),
-            ratio: Spread::of(of(Side::Target).filter_map(|target| {
-                let noop = of(Side::Noop).find(|noop| noop.run == target.run)?;
-                let (target, noop) = (value(target)?, value(noop)?);
-                (noop > 0.0).then(|| target / noop)
-            })),
-            decimals: *decimals,
-        })
-        .collect()
-}
-
-/// The table as text. Columns of which nothing is known are left out.
-#[must_use]
-pub fn render(lines: &[Line]) -> String {
-    type Cell = fn(&Line) -> Option<String>;
-    let columns: [(&str, Cell); 3] = [
-        ("noop", |l| l.noop.map(|s| s.show(l.decimals))),
-        ("target", |l| l.target.map(|s| s.show(l.decimals))),
-        ("target/noop", |l| l.ratio.map(|s| s.show(2))),
-    ];
-    let shown: Vec<_> = columns.iter().filter(|(_, cell)| lines.iter().any(|l| cell(l).is_some())).collect();
-    let mut text = format!("{:<20}", "median (range)");
-    for (name, _) in &shown {
-        let _ = write!(text, "  {name:>26}");
-    }
-    for line in lines {
-        let _ = write!(text, "\n{:<20}", line.measure);
-        for (_, cell) in &shown {
-            let _ = write!(text, "  {:>26}", cell(line).unwrap_or_else(|| "–".to_owned()));
+impl Table {
+    /// The table of `runs`, of which those in the column `reference` are what others are compared with.
+    #[must_use]
+    pub fn of<R: Run>(runs: &[R], reference: &str, measures: &[Measure<R>]) -> Self {
+        let mut columns: Vec<String> = Vec::new();
+        for run in runs {
+            if !columns.contains(&run.column()) {
+                columns.push(run.column());
+            }
         }
+        let beside = |run: &R| runs.iter().find(|other| other.column() == reference && other.round() == run.round());
+        let row = |(measure, decimals, of): &Measure<R>| {
+            let cell = |column: &String| {
+                let runs = runs.iter().filter(|run| run.column() == *column);
+                Spread::of(runs.filter_map(|run| of(run, beside(run))))
+            };
+            Row { measure, cells: columns.iter().map(cell).collect(), decimals: *decimals }
+        };
+        let mut rows: Vec<Row> = measures.iter().map(row).collect();
+        rows.retain(|row| row.cells.iter().any(Option::is_some));
+        Self { columns, rows }
     }
-    text.push('\n');
-    text
+
+    /// As text: a row a measure, a column a contender.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("{:<30}", "median (range)");
+        for column in &self.columns {
+            // Writing to a String cannot fail.
+            let _ = write!(text, " {column:>27}");
+        }
+        for Row { measure, cells, decimals } in &self.rows {
+            let _ = write!(text, "\n{measure:<30}");
+            for cell in cells {
+                let _ = write!(text, " {:>27}", cell.map_or_else(|| "–".to_owned(), |spread| spread.show(*decimals)));
+            }
+        }
+        text.push('\n');
+        text
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::drive::Observed;
 
-    fn run(side: Side, run: u32, seconds: u64) -> Figures {
-        let observed = Observed {
-            answers: vec![(1_000, 202); 1_000],
-            due: 1_000,
-            elapsed: Duration::from_secs(seconds),
-            ..Default::default()
-        };
-        Figures::new(side, run, &observed, (side == Side::Noop).then_some(0.1), Some(0.2))
+    /// Column, round, seconds, and processor time, if it is known.
+    type Timed = (&'static str, u32, f64, Option<f64>);
+
+    impl Run for Timed {
+        fn column(&self) -> String {
+            self.0.to_owned()
+        }
+
+        fn round(&self) -> u32 {
+            self.1
+        }
     }
+
+    const MEASURES: [Measure<Timed>; 4] = [
+        ("seconds", 1, |run, _| Some(run.2)),
+        ("of the reference", 2, |run, reference| Some(run.2 / reference?.2)),
+        ("CPU s", 1, |run, _| run.3),
+        ("never known", 1, |_, _| None),
+    ];
 
     #[test]
     fn median_and_range() {
@@ -155,21 +141,21 @@ mod tests {
 
     #[test]
     fn the_ratio_is_of_pairs_not_of_medians() {
-        // The machine slows down fourfold in pair 1; every pair says one half all the same.
-        let runs = [(0, 1), (1, 4), (2, 2)].map(|(n, s)| [run(Side::Noop, n, s), run(Side::Target, n, 2 * s)]).concat();
-        let throughput = &lines(&runs)[0];
-        assert_eq!(throughput.ratio, Some(Spread { median: 0.5, low: 0.5, high: 0.5 }));
-        assert_eq!(throughput.noop, Some(Spread { median: 500.0, low: 250.0, high: 1_000.0 }));
-        assert_eq!(throughput.target, Some(Spread { median: 250.0, low: 125.0, high: 500.0 }));
+        // The machine slows down fourfold in round 1; every pair says twice all the same.
+        let rounds = [(0, 1.0), (1, 4.0), (2, 2.0)];
+        let runs = rounds.map(|(n, s)| [("noop", n, s, None), ("target", n, 2.0 * s, None)]).concat();
+        let table = Table::of(&runs, "noop", &MEASURES);
+        assert_eq!(table.columns, ["noop", "target"]);
+        assert_eq!(table.rows[0].cells[1], Some(Spread { median: 4.0, low: 2.0, high: 8.0 }));
+        assert_eq!(table.rows[1].cells[1], Some(Spread { median: 2.0, low: 2.0, high: 2.0 }));
     }
 
     #[test]
-    fn what_is_not_known_is_a_dash_or_no_column() {
-        let pair = [run(Side::Noop, 0, 1), run(Side::Target, 0, 1)];
-        let text = render(&lines(&pair));
-        let cpu = text.lines().find(|l| l.starts_with("server CPU")).unwrap();
-        assert_eq!(cpu.split_whitespace().filter(|w| *w == "–").count(), 2, "{text}");
-        let alone = render(&lines(&pair[1..]));
-        assert!(alone.contains("target") && !alone.contains("noop"), "{alone}");
+    fn what_is_not_known_is_a_dash_or_no_row() {
+        let runs = [("noop", 0, 1.0, Some(0.5)), ("target", 0, 3.0, None)];
+        let text = Table::of(&runs, "", &MEASURES).render();
+        let row = |measure: &str| text.lines().find(|line| line.starts_with(measure)).map(str::to_owned);
+        assert!(row("CPU s").unwrap().ends_with('–') && row("seconds").unwrap().ends_with("3.0 (3.0–3.0)"), "{text}");
+        assert_eq!((row("never known"), row("of the reference")), (None, None), "{text}");
     }
 }

@@ -322,8 +322,21 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     for (class, views) in &totals.bots {
         long.number(["bots", class, "", "views"], views);
     }
+    for of_kind in &report.robots.kinds {
+        long.number(["robots", &of_kind.kind, "", "views_of_kind"], of_kind.views);
+        for item in &of_kind.names {
+            let measure = if item.rest { "views_of_others" } else { "views" };
+            long.number(["robots", &of_kind.kind, &item.value, measure], item.views);
+        }
+    }
+    for page in &report.robots.ai_pages {
+        long.number(["ai_pages", &page.path, "", "views"], page.views);
+    }
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
+    }
+    for of in &report.counted_by {
+        long.number(["counted_by", of.source, "", "views"], of.views);
     }
     let masked = report.masked_pages;
     for (figure, count) in [("rows", masked.rows), ("views", masked.views)] {

@@ -2,9 +2,10 @@
 
 use crate::page::words::{self, number, percent};
 use crate::report::{
-    BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors, RejectedHost,
-    VisitorUnit, Visitors,
+    AiPage, BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors,
+    RejectedHost, RobotFigures, RobotKind, SourceViews, VisitorUnit, Visitors,
 };
+use schemas::classes::Dimension;
 use std::fmt::Write as _;
 
 /// Rows of a list; where there are more, the text says so.
@@ -109,13 +110,38 @@ fn pages(out: &mut String, heading: &str, items: &[&PageFigures], there: u64, of
     more(out, items.len(), there);
 }
 
+fn robots(out: &mut String, robots: &RobotFigures) {
+    if robots.total == 0 {
+        return;
+    }
+    let _ = writeln!(out, "\n## Robots, not among the views\n");
+    let of_kind = |kind: &RobotKind| {
+        let name = |item: &BreakdownItem| match (item.value.as_str(), item.rest) {
+            (_, true) => "other".to_owned(),
+            ("", _) => "unknown".to_owned(),
+            (name, _) => plain(name),
+        };
+        let names = kind.names.iter().take(SHOWN);
+        let names = names
+            .map(|item| vec![words::bot_class(&kind.kind).to_owned(), name(item), number(item.views), change(None)]);
+        let all =
+            vec![words::bot_class(&kind.kind).to_owned(), "all".to_owned(), number(kind.views), change(kind.change)];
+        std::iter::once(all).chain(names).collect::<Vec<_>>()
+    };
+    table(out, &["Kind", "Name", "Views", "Change"], robots.kinds.iter().flat_map(of_kind));
+    if !robots.ai_pages.is_empty() {
+        let _ = writeln!(out, "\n## Pages that AI fetches most\n");
+        let row = |page: &AiPage| vec![plain(&page.path), number(page.views)];
+        table(out, &["Path", "Views"], robots.ai_pages.iter().map(row));
+    }
+}
+
 fn breakdown(out: &mut String, dimension: &str, items: &[BreakdownItem]) {
     if items.is_empty() {
         return;
     }
     let counts = match dimension {
         "referrer" => "Visits",
-        "bot" => "Bots' views",
         _ => "Views",
     };
     let _ = writeln!(out, "\n## By {dimension}\n");
@@ -144,6 +170,16 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     };
     table(out, &["Host (reason)", "Beacons"], hosts.iter().take(SHOWN).map(row));
     more(out, hosts.len(), hosts.len() as u64);
+}
+
+/// Only if there are several: of one tracker all figures are.
+fn counted_by(out: &mut String, sources: &[SourceViews]) {
+    if sources.len() < 2 {
+        return;
+    }
+    let _ = writeln!(out, "\n## Counted by\n");
+    let row = |of: &SourceViews| vec![words::source(of.source).to_owned(), number(of.views)];
+    table(out, &["Tracker", "Views"], sources.iter().map(row));
 }
 
 fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
@@ -213,20 +249,18 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
     pages(&mut out, "Pages", &found, counts.pages.saturating_sub(counts.not_found), totals.visitors.unit);
     pages(&mut out, "Pages not found", &missing, counts.not_found, totals.visitors.unit);
-    for (dimension, items) in &report.breakdowns {
+    // The names of robots are beneath their kinds.
+    for (dimension, items) in report.breakdowns.iter().filter(|(name, _)| **name != Dimension::Bot.name()) {
         breakdown(&mut out, dimension, items);
     }
-    if totals.bots.values().any(|views| *views > 0) {
-        let _ = writeln!(out, "\n## Bots, not among the views\n");
-        let rows = totals.bots.iter().filter(|(_, views)| **views > 0);
-        table(&mut out, &["Kind", "Views"], rows.map(|(class, views)| vec![plain(class), number(*views)]));
-    }
+    robots(&mut out, &report.robots);
     if !totals.rejected.is_empty() {
         let _ = writeln!(out, "\n## Refused beacons\n");
         let rows = totals.rejected.iter();
         table(&mut out, &["Reason", "Beacons"], rows.map(|(reason, count)| vec![plain(reason), number(*count)]));
     }
     rejected_hosts(&mut out, &report.rejected_hosts);
+    counted_by(&mut out, &report.counted_by);
     dropped_facts(&mut out, &report.dropped_facts);
     masked_pages(&mut out, report);
     let _ = writeln!(

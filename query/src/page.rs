@@ -17,6 +17,7 @@ mod lists;
 mod paths;
 mod privacy;
 mod refused;
+mod robots;
 mod snippet;
 mod time;
 pub(crate) mod words;
@@ -140,7 +141,7 @@ pub(crate) fn report(
                     (snippet::begin(project.as_str(), refusals(&shown), snippet, &shown.here()))
                 } @else {
                     (snippet::silent_month(&title, &format!("/projects/{project}/{running}")))
-                    (lists::programs(&shown))
+                    (robots::robots(&shown))
                     (refused(&shown))
                 }
             }
@@ -194,7 +195,7 @@ pub(crate) fn standalone(report: &MonthlyReport, running: Month, counts: PageCou
             main #content {
                 @if report.totals.views > 0 { (sections(&shown)) } @else {
                     section { h2 { "No views in " (title) } p.note { "Nothing was counted." } }
-                    (lists::programs(&shown))
+                    (robots::robots(&shown))
                     (refused(&shown))
                 }
             }
@@ -216,7 +217,8 @@ fn sections(shown: &Shown<'_>) -> Markup {
         (paths::not_found(shown))
         (masked(shown))
         (lists::lists(shown))
-        (lists::programs(shown))
+        (robots::robots(shown))
+        (lists::trackers(shown))
         (refused(shown))
         (dropped(shown))
     }

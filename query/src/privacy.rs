@@ -49,7 +49,7 @@ pub struct PrivacyFacts {
     pub retention_months: u32,
     /// Whose wish not to be counted is followed.
     pub opt_out: [&'static str; 3],
-    /// Whether a country is recorded, and by whose word.
+    /// Whether a country is recorded, and where it comes from.
     pub country: String,
     /// Version of the rules by which robots are found: every record has it.
     pub robot_rules: u32,

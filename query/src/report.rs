@@ -14,6 +14,7 @@ pub mod breakdowns;
 pub mod dropped;
 pub mod facts;
 pub mod pages;
+pub mod robots;
 pub mod visitors;
 
 pub(crate) mod make;
@@ -25,6 +26,7 @@ pub use breakdowns::{ValueCursor, ValueSort, ValuesRequest};
 pub use dropped::DropCause;
 pub use facts::{MonthFacts, ReportFacts, Rules};
 pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
+pub use robots::{AiPage, RobotFigures, RobotKind};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 
 /// One value's views in a breakdown.
@@ -32,7 +34,7 @@ pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 pub struct BreakdownItem {
     /// The value; empty for unknown, and for direct arrivals where the dimension is `referrer`.
     pub value: String,
-    /// Views (visits for `referrer`, bots' views for `bot`).
+    /// Views (visits for `referrer`, views by robots for `bot`).
     pub views: u64,
     /// True for the last item where it adds up all values that are not listed, small cells among them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -150,6 +152,16 @@ pub struct DroppedFact {
     pub views: u64,
 }
 
+/// Page views that one tracker sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SourceViews {
+    /// `headcount` (its own script and pixel), `plausible`, `umami`, `goatcounter`, `readthedocs` (the scripts of these), `log` (a web
+    /// server's log) or `import`.
+    pub source: &'static str,
+    /// Its page views by people; part of all other figures. They have no threshold: the site chooses its trackers, not the reader.
+    pub views: u64,
+}
+
 /// Rows of the list of pages whose path has a masked segment (`:token`, `:id`, `:email`, `:address`, `:masked`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MaskedPages {
@@ -176,7 +188,8 @@ pub struct Totals {
     /// Of a closed month, views that came after the close: part of `views`, but nobody is counted as their visitor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_views: Option<u64>,
-    /// Views by bots, by class; not part of `views`.
+    /// Views by robots, by the six classes that all versions have; not part of `views`. `robots` has all kinds: `ai_training` and
+    /// `ai_assistant` are in `ai_crawler` here; `feed`, `seo`, `archiver` and `scanner` in `other_bot`.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub bots: BTreeMap<&'static str, u64>,
     /// Refused beacons, by reason.
@@ -293,10 +306,14 @@ pub struct MonthlyReport {
     pub not_found: PageListFigures,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
+    /// Views by the tracker that sent them, most first. A reader whom two trackers count is one visitor, with the views of both.
+    pub counted_by: Vec<SourceViews>,
     /// Views that were counted without one of their facts, most first; empty where none were.
     pub dropped_facts: Vec<DroppedFact>,
     /// Pages that are counted together under a masked path; `headcount project rules` keeps paths as they are.
     pub masked_pages: MaskedPages,
+    /// Views by robots, which are in no other figure but `totals.bots` and the breakdown `bot`.
+    pub robots: RobotFigures,
     /// Views by one dimension each, most first.
     #[schema(value_type = BTreeMap<String, Vec<BreakdownItem>>)]
     pub breakdowns: BTreeMap<&'static str, Vec<BreakdownItem>>,

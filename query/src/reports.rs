@@ -273,7 +273,7 @@ impl Reports {
         let _turn = self.turn().await?;
         let store = self.store().await;
         let facts = self.read(store.breakdown(&asked, dimension)).await?;
-        let (items, next) = page_of(make::breakdown(&facts.values, dimension, self.maker.rules), request);
+        let (items, next) = page_of(make::breakdown(&facts, dimension, self.maker.rules), request);
         let period = ReportPeriod::of(span, &facts.months);
         let note = note_of(&periods, request.sort == ValueSort::Value, request.after.is_some() || next.is_some());
         Ok(Listing { project: project.clone(), period, items, next: next.map(|cursor| cursor.encode()), note })

@@ -31,6 +31,7 @@ use value_sums::{Threshold, values, values_one_by_one};
 mod live;
 mod pages;
 mod projects;
+mod robots;
 mod scan;
 mod scope;
 mod value_sums;
@@ -199,8 +200,12 @@ impl ReportStore {
         let before = before.map(|scope| if has_rows { scope } else { scope.of(Vec::new()) });
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
         let values = self.all_values(&scope, asked.rules.floor, views);
-        let (first, values, masked) = tokio::try_join!(first, values, self.masked_pages(&scope, views))?;
-        (facts.values, facts.masked) = (values, masked);
+        // On the heap: together they would take much of a thread's stack.
+        let (first, values) = (Box::pin(first), Box::pin(values));
+        let masked = Box::pin(self.masked_pages(&scope, views));
+        let robots = Box::pin(self.robots(&scope, before.as_ref(), asked.rules.floor));
+        let (first, values, masked, robots) = tokio::try_join!(first, values, masked, robots)?;
+        (facts.values, facts.masked, facts.robots) = (values, masked, robots);
         for Rejections { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);
@@ -251,6 +256,9 @@ impl ReportStore {
         let mut facts = ReportFacts::new(asked.periods);
         scope.close(&mut facts);
         facts.values = self.values(&scope, Some(dimension), asked.rules.floor).await?;
+        if dimension == Dimension::Bot {
+            facts.robots = self.robot_names(&scope, asked.rules.floor).await?;
+        }
         Ok(facts)
     }
 
@@ -297,7 +305,7 @@ impl ReportStore {
         Ok(rows.into_iter().map(|row| (row.month, row)).collect())
     }
 
-    /// Hours, bots, visitors: of the report's months, and of those they are compared with.
+    /// Hours and visitors: of the report's months, and of those they are compared with.
     async fn totals(
         &self,
         asked: &Asked<'_>,
@@ -341,8 +349,7 @@ impl ReportStore {
             Some(first) => format!("if(hour < toDateTime({}, 'UTC'), '', sketch) AS sketch", first.unix_seconds()),
         };
         let sql = format!(
-            "SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, \
-             bots_other, {sketch}, stream, window_start, next_offset FROM site_hourly FINAL {}",
+            "SELECT project, hour, views, visits, {sketch}, stream, window_start, next_offset, source FROM site_hourly FINAL {}",
             scope.hours()
         );
         let take = |row: SiteHourlyRow| {

@@ -4,6 +4,10 @@
 -- then add up views and merge sketches over streams and windows. Parts are fsynced before an insert is acknowledged, since the commit to the log
 -- follows the acknowledgement.
 --
+-- source, the last column of their keys, is the tracker that sent the views: headcount's own script or pixel, the script of another counter, a
+-- web server's log, an import. Refused beacons have none. Rows that are older than schema version 10 have the first. Views of sources are added up and their
+-- sketches are merged, so a reader of two sources is one visitor.
+--
 -- A report reads one project, which has few rows in nearly all cases. So granules are smaller than the usual 8,192 rows, and parts are compact at
 -- any size: all columns are in one file, and the blocks of a granule are stored side by side. A wide part has a file for each column, each to be
 -- opened, and blocks of 64 KiB, each decompressed as a whole. Small blocks need ZSTD(3). Granules cannot be changed once a table exists.
@@ -75,25 +79,23 @@ CREATE TABLE IF NOT EXISTS key_in_use (
 ) ENGINE = ReplacingMergeTree(seen) ORDER BY (period, number, node)
 TTL seen + INTERVAL 40 DAY;
 
--- One project's hour. views and visits are of people; bots_* are views by robots, by kind.
+-- One project's hour. views and visits are of people. An hour with views by robots alone has a row, too, so that every hour in which something
+-- was counted has one.
 CREATE TABLE IF NOT EXISTS site_hourly (
     project String CODEC(ZSTD(3)),
     hour DateTime('UTC') CODEC(Delta, ZSTD(3)),
     views UInt64 CODEC(T64, ZSTD(3)),
     visits UInt64 CODEC(T64, ZSTD(3)),
-    bots_search UInt64 CODEC(T64, ZSTD(3)),
-    bots_ai_crawler UInt64 CODEC(T64, ZSTD(3)),
-    bots_preview UInt64 CODEC(T64, ZSTD(3)),
-    bots_monitor UInt64 CODEC(T64, ZSTD(3)),
-    bots_automation UInt64 CODEC(T64, ZSTD(3)),
-    bots_other UInt64 CODEC(T64, ZSTD(3)),
     sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(Delta, ZSTD(3)),
-    next_offset UInt64 CODEC(Delta, ZSTD(3))
+    next_offset UInt64 CODEC(Delta, ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(hour)
-ORDER BY (project, hour, stream, window_start)
+PRIMARY KEY (project, hour, stream, window_start)
+ORDER BY (project, hour, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -108,10 +110,13 @@ CREATE TABLE IF NOT EXISTS page_daily (
     sketch String CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, path, status, day, stream, window_start)
+PRIMARY KEY (project, path, status, day, stream, window_start)
+ORDER BY (project, path, status, day, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -126,10 +131,13 @@ CREATE TABLE IF NOT EXISTS breakdown_daily (
     views UInt64 CODEC(T64, ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, stream, window_start, dimension, value, day)
+PRIMARY KEY (project, stream, window_start, dimension, value, day)
+ORDER BY (project, stream, window_start, dimension, value, day, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 2048, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -143,10 +151,52 @@ CREATE TABLE IF NOT EXISTS not_found_daily (
     views UInt64 CODEC(T64, ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
-    next_offset UInt64 CODEC(ZSTD(3))
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree(next_offset)
 PARTITION BY toYYYYMM(day)
-ORDER BY (project, day, path, referrer, stream, window_start)
+PRIMARY KEY (project, day, path, referrer, stream, window_start)
+ORDER BY (project, day, path, referrer, stream, window_start, source)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
+
+-- Views by robots of one project on one day, by kind and name. Rows of schema versions before 10 have one of six kinds and no name: their days have
+-- the names in breakdown_daily, dimension bot.
+CREATE TABLE IF NOT EXISTS robot_daily (
+    project String CODEC(ZSTD(3)),
+    day Date CODEC(ZSTD(3)),
+    kind LowCardinality(String) CODEC(ZSTD(3)),
+    name String CODEC(ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(ZSTD(3)),
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(day)
+PRIMARY KEY (project, stream, window_start, kind, name, day)
+ORDER BY (project, stream, window_start, kind, name, day, source)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
+
+-- Views by robots of one path on one day, of every HTTP status, by group: search, ai_training, ai_assistant, other.
+CREATE TABLE IF NOT EXISTS robot_page_daily (
+    project String CODEC(ZSTD(3)),
+    day Date CODEC(ZSTD(3)),
+    path String CODEC(ZSTD(3)),
+    robot_group LowCardinality(String) CODEC(ZSTD(3)),
+    views UInt64 CODEC(T64, ZSTD(3)),
+    stream UInt64 CODEC(ZSTD(3)),
+    window_start UInt64 CODEC(ZSTD(3)),
+    next_offset UInt64 CODEC(ZSTD(3)),
+    source Enum8('headcount' = 0, 'plausible' = 1, 'umami' = 2, 'goatcounter' = 3, 'readthedocs' = 4, 'log' = 5,
+        'import' = 6) CODEC(ZSTD(3))
+) ENGINE = ReplacingMergeTree(next_offset)
+PARTITION BY toYYYYMM(day)
+PRIMARY KEY (project, path, robot_group, day, stream, window_start)
+ORDER BY (project, path, robot_group, day, stream, window_start, source)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576, min_bytes_for_wide_part = 1099511627776;
 
@@ -226,19 +276,14 @@ CREATE TABLE IF NOT EXISTS month_close (
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One project's month. day_bots is empty in months that were closed before schema version 5. open_views are those of windows that are not in
--- the figures, as of the close: what exceeds them is late.
+-- the figures, as of the close: what exceeds them is late. source_views are the views of each of source_names; both are empty in months that were
+-- closed before schema version 10, whose views are all of headcount's own script.
 CREATE TABLE IF NOT EXISTS month_closed (
     project String CODEC(ZSTD(1)),
     month Date CODEC(ZSTD(1)),
     run UInt64 CODEC(ZSTD(1)),
     visitors UInt64 CODEC(ZSTD(1)),
     visitors_error Float64 CODEC(ZSTD(1)),
-    bots_search UInt64 CODEC(ZSTD(1)),
-    bots_ai_crawler UInt64 CODEC(ZSTD(1)),
-    bots_preview UInt64 CODEC(ZSTD(1)),
-    bots_monitor UInt64 CODEC(ZSTD(1)),
-    bots_automation UInt64 CODEC(ZSTD(1)),
-    bots_other UInt64 CODEC(ZSTD(1)),
     hour_views Array(UInt64) CODEC(ZSTD(1)),
     hour_visits Array(UInt64) CODEC(ZSTD(1)),
     day_visitors Array(UInt64) CODEC(ZSTD(1)),
@@ -247,7 +292,9 @@ CREATE TABLE IF NOT EXISTS month_closed (
     rejected_reasons Array(String) CODEC(ZSTD(1)),
     rejected_hosts Array(String) CODEC(ZSTD(1)),
     rejected_beacons Array(UInt64) CODEC(ZSTD(1)),
-    open_views UInt64 CODEC(ZSTD(1))
+    open_views UInt64 CODEC(ZSTD(1)),
+    source_names Array(String) CODEC(ZSTD(1)),
+    source_views Array(UInt64) CODEC(ZSTD(1))
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(month)
 ORDER BY (project, month, run)
@@ -297,6 +344,34 @@ ORDER BY (project, month, path, referrer, run)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
     index_granularity = 1024, index_granularity_bytes = 1048576;
 
+-- Views by robots of one project's month, by kind and name; without a name in months that were closed before schema version 10, which have the
+-- names in month_closed_breakdown, dimension bot.
+CREATE TABLE IF NOT EXISTS month_closed_robot (
+    project String CODEC(ZSTD(1)),
+    month Date CODEC(ZSTD(1)),
+    run UInt64 CODEC(ZSTD(1)),
+    kind LowCardinality(String),
+    name String CODEC(ZSTD(1)),
+    views UInt64 CODEC(T64, ZSTD(1))
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(month)
+ORDER BY (project, month, kind, name, run)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
+
+CREATE TABLE IF NOT EXISTS month_closed_robot_page (
+    project String CODEC(ZSTD(1)),
+    month Date CODEC(ZSTD(1)),
+    run UInt64 CODEC(ZSTD(1)),
+    path String CODEC(ZSTD(1)),
+    robot_group LowCardinality(String),
+    views UInt64 CODEC(T64, ZSTD(1))
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(month)
+ORDER BY (project, month, path, robot_group, run)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+    index_granularity = 1024, index_granularity_bytes = 1048576;
+
 -- Visitor estimates for SQL (docs/sql.md): of days and months that are not closed, computed from their sketches every few minutes. mark is the
 -- checksum of the rows that were read: if that of the present rows differs, the estimate is recomputed. Closed months have theirs in month_closed.
 CREATE TABLE IF NOT EXISTS finished_day (
@@ -339,14 +414,28 @@ SELECT
     hour,
     views,
     visits,
-    bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other AS bots,
     toUInt8(notEmpty(of_streams)) AS in_closed_month
 FROM (
-    SELECT project, hour, views, visits, bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other,
-        stream, window_start
+    SELECT project, hour, views, visits, stream, window_start
     FROM site_hourly FINAL
 ) AS site
 LEFT JOIN closed_month AS closes ON toStartOfMonth(site.hour) = closes.month
+WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)]);
+
+-- Views by robots on days, of the same windows.
+CREATE VIEW IF NOT EXISTS robot_day_not_closed AS
+SELECT
+    project,
+    day,
+    kind,
+    name,
+    views,
+    toUInt8(notEmpty(of_streams)) AS in_closed_month
+FROM (
+    SELECT project, day, kind, name, views, stream, window_start
+    FROM robot_daily FINAL
+) AS robot
+LEFT JOIN closed_month AS closes ON toStartOfMonth(robot.day) = closes.month
 WHERE NOT (has(of_streams, stream) AND window_start < first_open[indexOf(of_streams, stream)]);
 
 CREATE VIEW IF NOT EXISTS daily_traffic AS
@@ -365,11 +454,22 @@ FROM (
         toDate(hour) AS day,
         views AS some_views,
         visits AS some_visits,
-        toNullable(bots) AS some_bots,
+        CAST(0, 'Nullable(UInt64)') AS some_bots,
         CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
         CAST(NULL, 'Nullable(Float64)') AS of_error,
         in_closed_month AS is_closed
     FROM hour_not_closed
+    UNION ALL
+    SELECT
+        project,
+        day,
+        toUInt64(0) AS some_views,
+        toUInt64(0) AS some_visits,
+        toNullable(views) AS some_bots,
+        CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
+        CAST(NULL, 'Nullable(Float64)') AS of_error,
+        in_closed_month AS is_closed
+    FROM robot_day_not_closed
     UNION ALL
     SELECT
         project,
@@ -420,7 +520,7 @@ FROM (
         toStartOfMonth(hour) AS month,
         views AS some_views,
         visits AS some_visits,
-        bots AS some_bots,
+        toUInt64(0) AS some_bots,
         CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
         CAST(NULL, 'Nullable(Float64)') AS of_error,
         if(in_closed_month = 1, views, 0) AS open_now,
@@ -430,19 +530,48 @@ FROM (
     UNION ALL
     SELECT
         project,
+        toStartOfMonth(day) AS month,
+        toUInt64(0) AS some_views,
+        toUInt64(0) AS some_visits,
+        views AS some_bots,
+        CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
+        CAST(NULL, 'Nullable(Float64)') AS of_error,
+        toUInt64(0) AS open_now,
+        toUInt64(0) AS open_then,
+        in_closed_month AS is_closed
+    FROM robot_day_not_closed
+    UNION ALL
+    SELECT
+        project,
         closed.month AS month,
         arraySum(hour_views) AS some_views,
         arraySum(hour_visits) AS some_visits,
-        bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other AS some_bots,
+        toUInt64(0) AS some_bots,
         toNullable(closed.visitors) AS of_visitors,
         toNullable(closed.visitors_error) AS of_error,
         toUInt64(0) AS open_now,
         open_views AS open_then,
         toUInt8(1) AS is_closed
     FROM (
-        SELECT project, month, run, visitors, visitors_error, hour_views, hour_visits, open_views,
-            bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other
+        SELECT project, month, run, visitors, visitors_error, hour_views, hour_visits, open_views
         FROM month_closed FINAL
+    ) AS closed
+    INNER JOIN closed_month AS closes ON closed.month = closes.month AND closed.run = closes.run_that_counts
+    UNION ALL
+    SELECT
+        project,
+        closed.month AS month,
+        toUInt64(0) AS some_views,
+        toUInt64(0) AS some_visits,
+        closed.views AS some_bots,
+        CAST(NULL, 'Nullable(UInt64)') AS of_visitors,
+        CAST(NULL, 'Nullable(Float64)') AS of_error,
+        toUInt64(0) AS open_now,
+        toUInt64(0) AS open_then,
+        toUInt8(1) AS is_closed
+    FROM (
+        SELECT project, month, run, views
+        FROM month_closed_robot FINAL
     ) AS closed
     INNER JOIN closed_month AS closes ON closed.month = closes.month AND closed.run = closes.run_that_counts
     UNION ALL

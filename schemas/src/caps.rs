@@ -2,7 +2,7 @@
 //! log alone.
 
 /// Different pages (path and status) of a project and day, in one window of the log. The views of further pages are counted together,
-/// under [`MORE_PATH`].
+/// under [`MORE_PATH`]. As many pages (path and group of robots) of robots have a row of their own.
 pub const PAGES_PER_DAY: u32 = 200_000;
 
 /// Different values of one dimension of a project and day, in one window of the log. Views with further values are counted with the

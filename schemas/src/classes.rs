@@ -1,7 +1,7 @@
 //! Coarse classes of readers. The numbers are those of `pageview.proto`; the names are what reports show.
 
 use crate::proto::Fact;
-pub use crate::proto::{BotClass, Browser, Device, System};
+pub use crate::proto::{BotClass, Browser, Device, Source, System};
 
 /// What reports count page views by. No crossing of two dimensions is ever stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,8 @@ pub enum Dimension {
     Version,
     /// Documentation language.
     Language,
-    /// Name of the bot (counts views of bots, which are no views of people).
+    /// Name of the robot (counts views by robots, which are no views by people). The fold counts them in `robot_daily`; schema versions
+    /// before 10 counted them in `breakdown_daily`.
     Bot,
 }
 
@@ -133,8 +134,71 @@ impl ClassName for BotClass {
     }
 }
 
+/// What views of one page by robots are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RobotGroup {
+    /// Search engines.
+    Search,
+    /// Crawlers for AI training. The AI crawlers of records before format 4, some of which were assistants, are among them.
+    AiTraining,
+    /// AI assistants and their search.
+    AiAssistant,
+    /// All other robots.
+    Other,
+}
+
+impl RobotGroup {
+    /// All of them, by number.
+    pub const ALL: [RobotGroup; 4] =
+        [RobotGroup::Search, RobotGroup::AiTraining, RobotGroup::AiAssistant, RobotGroup::Other];
+
+    /// The name in ClickHouse.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RobotGroup::Search => "search",
+            RobotGroup::AiTraining => "ai_training",
+            RobotGroup::AiAssistant => "ai_assistant",
+            RobotGroup::Other => "other",
+        }
+    }
+}
+
 impl BotClass {
-    /// The class that tables and reports count a bot under. They have six, those of record format 3; a person stays a person.
+    /// The six classes of record format 3, which the sums of bots in reports have.
+    pub const COUNTED: [BotClass; 6] = [
+        BotClass::Search,
+        BotClass::AiCrawler,
+        BotClass::Preview,
+        BotClass::Monitor,
+        BotClass::Automation,
+        BotClass::OtherBot,
+    ];
+
+    /// The class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        (0..).map_while(|number| BotClass::try_from(number).ok()).find(|class| class.class_name() == name)
+    }
+
+    /// The group that views of one page by such robots are counted in.
+    pub const fn group(self) -> RobotGroup {
+        match self {
+            BotClass::Search => RobotGroup::Search,
+            BotClass::AiCrawler | BotClass::AiTraining => RobotGroup::AiTraining,
+            BotClass::AiAssistant => RobotGroup::AiAssistant,
+            BotClass::Person
+            | BotClass::Preview
+            | BotClass::Monitor
+            | BotClass::Automation
+            | BotClass::OtherBot
+            | BotClass::Feed
+            | BotClass::Seo
+            | BotClass::Archiver
+            | BotClass::Scanner => RobotGroup::Other,
+        }
+    }
+
+    /// The class of [`BotClass::COUNTED`] that a bot is counted under; a person stays a person.
     pub const fn counted_as(self) -> BotClass {
         match self {
             BotClass::AiTraining | BotClass::AiAssistant => BotClass::AiCrawler,
@@ -147,6 +211,37 @@ impl BotClass {
             | BotClass::Automation
             | BotClass::OtherBot => self,
         }
+    }
+}
+
+impl Source {
+    /// All of them, by number.
+    pub const ALL: [Source; 7] = [
+        Source::Beacon,
+        Source::Plausible,
+        Source::Umami,
+        Source::Goatcounter,
+        Source::Readthedocs,
+        Source::Log,
+        Source::Import,
+    ];
+
+    /// The name in ClickHouse and in reports, such as `plausible`; `headcount` for its own script and pixel.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Beacon => "headcount",
+            Source::Plausible => "plausible",
+            Source::Umami => "umami",
+            Source::Goatcounter => "goatcounter",
+            Source::Readthedocs => "readthedocs",
+            Source::Log => "log",
+            Source::Import => "import",
+        }
+    }
+
+    /// The source of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.name() == name)
     }
 }
 

@@ -26,9 +26,13 @@ pub const BEFORE: &[(&str, &str)] = &[
     ("old/0009_close_waits.sql", include_str!("../sql/old/0009_close_waits.sql")),
 ];
 
-/// Brings a database of version 9 to the tables of the first of [`FILES`].
+/// Brings a database of version 9 to the tables of the first of [`FILES`], but for new ones.
 pub const FROM_BEFORE: (&str, &str) =
     ("old/0010_to_0001_tables.sql", include_str!("../sql/old/0010_to_0001_tables.sql"));
+
+/// [`FROM_BEFORE`] and then the first of [`FILES`], which creates what is not there.
+const FROM_BEFORE_TO_FILES: &str =
+    concat!(include_str!("../sql/old/0010_to_0001_tables.sql"), "\n", include_str!("../sql/0001_tables.sql"));
 
 /// One step: the version that it reaches, and its statements separated by `;`.
 pub type Step = (u32, &'static str);
@@ -37,7 +41,7 @@ pub type Step = (u32, &'static str);
 pub fn steps_from(found: u32) -> Vec<Step> {
     let is_new = found == 0;
     let before = if is_new { [].iter() } else { BEFORE.iter() };
-    let first = if is_new { FILES[0].1 } else { FROM_BEFORE.1 };
+    let first = if is_new { FILES[0].1 } else { FROM_BEFORE_TO_FILES };
     let rest = FILES[1..].iter().map(|(_, sql)| *sql);
     let before = (1..).zip(before.map(|(_, sql)| *sql));
     let after = (BEFORE_VERSION + 1..).zip(std::iter::once(first).chain(rest));

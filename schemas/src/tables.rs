@@ -3,6 +3,7 @@
 //! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the
 //! engine is `ReplacingMergeTree(next_offset)` and a reader uses `FINAL`.
 
+use crate::proto::Source;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -17,18 +18,6 @@ pub struct SiteHourlyRow {
     pub views: u64,
     /// Of these, arrivals from outside the project.
     pub visits: u64,
-    /// Views by search engines.
-    pub bots_search: u64,
-    /// Views by AI crawlers and AI assistants.
-    pub bots_ai_crawler: u64,
-    /// Views by link previews.
-    pub bots_preview: u64,
-    /// Views by uptime monitors.
-    pub bots_monitor: u64,
-    /// Views by automation and headless browsers.
-    pub bots_automation: u64,
-    /// Views by other bots, feed readers, SEO tools, archivers and scanners among them.
-    pub bots_other: u64,
     /// Encoded [`crate::sketch::VisitorSketch`] of the project's visitors.
     #[serde(with = "serde_bytes")]
     pub sketch: Vec<u8>,
@@ -38,6 +27,9 @@ pub struct SiteHourlyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `page_daily`: one path's day, apart by status. Views of people only.
@@ -62,6 +54,9 @@ pub struct PageDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `breakdown_daily`: one value of one dimension on one day.
@@ -75,7 +70,7 @@ pub struct BreakdownDailyRow {
     pub dimension: String,
     /// The value; empty for unknown, or for direct arrivals.
     pub value: String,
-    /// Views (for `referrer` visits of pages that are not missing, for `bot` bots' views).
+    /// Views (for `referrer` visits of pages that are not missing; for `bot`, which schema versions before 10 wrote, views by robots).
     pub views: u64,
     /// Stream of the log.
     pub stream: u64,
@@ -83,6 +78,57 @@ pub struct BreakdownDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
+}
+
+/// `robot_daily`: views by robots of one kind and name on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RobotDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// [`crate::classes::BotClass`] by its name, such as `ai_training`.
+    pub kind: String,
+    /// Name of the robot; empty if it is unknown.
+    pub name: String,
+    /// Page views.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
+}
+
+/// `robot_page_daily`: views of one path by one group of robots on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RobotPageDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path.
+    pub path: String,
+    /// [`crate::classes::RobotGroup::name`].
+    pub robot_group: String,
+    /// Page views.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `not_found_daily`: where the readers of a page that is not there came from, on one day.
@@ -104,6 +150,9 @@ pub struct NotFoundDailyRow {
     pub window_start: u64,
     /// Offset after the last record folded in.
     pub next_offset: u64,
+    /// The tracker that sent the views.
+    #[serde(with = "source_number")]
+    pub source: Source,
 }
 
 /// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons
@@ -254,18 +303,6 @@ pub struct MonthClosedRow {
     pub visitors: u64,
     /// One standard deviation as a fraction of the estimate.
     pub visitors_error: f64,
-    /// Views by search engines.
-    pub bots_search: u64,
-    /// Views by AI crawlers.
-    pub bots_ai_crawler: u64,
-    /// Views by link previews.
-    pub bots_preview: u64,
-    /// Views by uptime monitors.
-    pub bots_monitor: u64,
-    /// Views by automation and headless browsers.
-    pub bots_automation: u64,
-    /// Views by other bots.
-    pub bots_other: u64,
     /// Page views by people in each hour of the month.
     pub hour_views: Vec<u64>,
     /// Of these, arrivals from outside the project.
@@ -284,6 +321,10 @@ pub struct MonthClosedRow {
     pub rejected_beacons: Vec<u64>,
     /// Views in windows that are not in these figures, as of the close.
     pub open_views: u64,
+    /// [`Source::name`] of the trackers that sent the views; empty in months that were closed before schema version 10.
+    pub source_names: Vec<String>,
+    /// Page views by people, for each of these.
+    pub source_views: Vec<u64>,
 }
 
 /// `month_closed_page`: one path's month, apart by status.
@@ -352,4 +393,39 @@ pub struct FinishedMonthRow {
     pub visitors_error: f64,
     /// ClickHouse's clock before its rows were read, microseconds since the epoch: who read later knows more.
     pub updated: i64,
+}
+
+/// A source as its number, which the column's `Enum8` has too.
+mod source_number {
+    use crate::proto::Source;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i8(*source as i8)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+        let number = i8::deserialize(deserializer)?;
+        Source::try_from(i32::from(number)).map_err(|_| Error::custom(format!("{number} is the number of no source")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrations::{FILES, FROM_BEFORE};
+
+    /// The columns are an `Enum8` of the record's numbers and the report's names.
+    #[test]
+    fn columns_have_the_names_and_numbers_of_sources() {
+        let values: Vec<String> =
+            Source::ALL.iter().map(|source| format!("'{}' = {}", source.name(), *source as i32)).collect();
+        let column = format!("source Enum8({})", values.join(", "));
+        // Old databases get the table of robots' pages from the first file, too.
+        for ((name, sql), tables) in [(FILES[0], 6), (FROM_BEFORE, 5)] {
+            let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(sql.matches(&column).count(), tables, "{column} in {name}");
+        }
+    }
 }

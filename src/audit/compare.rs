@@ -6,12 +6,25 @@ use anyhow::Context;
 use clickhouse::Client;
 use schemas::close::Frontier;
 use schemas::tables::{
-    BreakdownDailyRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow,
+    BreakdownDailyRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow,
+    RobotPageDailyRow, SiteHourlyRow,
 };
 use schemas::{Day, Month, StreamId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+
+/// Tables whose rows are of windows.
+const TABLES: [&str; 8] = [
+    "site_hourly",
+    "page_daily",
+    "breakdown_daily",
+    "not_found_daily",
+    "rejection_daily",
+    "robot_daily",
+    "robot_page_daily",
+    "ledger",
+];
 
 /// What is rightly not there although the log has it.
 #[derive(Default)]
@@ -108,33 +121,32 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
     };
     let mut found = Found::default();
     for row in ask("site_hourly").fetch_all::<SiteHourlyRow>().await.context("cannot read site_hourly")? {
-        let counts = vec![
-            row.views,
-            row.visits,
-            row.bots_search,
-            row.bots_ai_crawler,
-            row.bots_preview,
-            row.bots_monitor,
-            row.bots_automation,
-            row.bots_other,
-        ];
-        found.put(Key::Site(row.project, row.hour / 3600), counts, Some(row.sketch), row.next_offset);
+        let key = Key::Site(row.project, row.hour / 3600, row.source as i32);
+        found.put(key, vec![row.views, row.visits], Some(row.sketch), row.next_offset);
     }
     for row in ask("page_daily").fetch_all::<PageDailyRow>().await.context("cannot read page_daily")? {
-        let key = Key::Page(row.project, row.day, row.path, row.status);
+        let key = Key::Page(row.project, row.day, row.path, row.status, row.source as i32);
         found.put(key, vec![row.views], Some(row.sketch), row.next_offset);
     }
     for row in ask("breakdown_daily").fetch_all::<BreakdownDailyRow>().await.context("cannot read breakdown_daily")? {
-        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value);
+        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32);
         found.put(key, vec![row.views], None, row.next_offset);
     }
     for row in ask("not_found_daily").fetch_all::<NotFoundDailyRow>().await.context("cannot read not_found_daily")? {
-        let key = Key::NotFound(row.project, row.day, row.path, row.referrer);
+        let key = Key::NotFound(row.project, row.day, row.path, row.referrer, row.source as i32);
         found.put(key, vec![row.views], None, row.next_offset);
     }
     for row in ask("rejection_daily").fetch_all::<RejectionDailyRow>().await.context("cannot read rejection_daily")? {
         let key = Key::Rejection(row.project, row.day, row.reason, row.host);
         found.put(key, vec![row.beacons], None, row.next_offset);
+    }
+    for row in ask("robot_daily").fetch_all::<RobotDailyRow>().await.context("cannot read robot_daily")? {
+        let key = Key::Robot(row.project, row.day, row.kind, row.name, row.source as i32);
+        found.put(key, vec![row.views], None, row.next_offset);
+    }
+    for row in ask("robot_page_daily").fetch_all::<RobotPageDailyRow>().await.context("cannot read robot_page_daily")? {
+        let key = Key::RobotPage(row.project, row.day, row.path, row.robot_group, row.source as i32);
+        found.put(key, vec![row.views], None, row.next_offset);
     }
     Ok(found)
 }
@@ -290,7 +302,7 @@ impl Report {
         counted: u64,
         starts: &[u64],
     ) -> anyhow::Result<()> {
-        for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "ledger"] {
+        for table in TABLES {
             let sql = format!(
                 "SELECT DISTINCT window_start FROM {table} WHERE stream = {{stream:UInt64}} AND window_start >= {{from:UInt64}} AND window_start < {{counted:UInt64}}"
             );

@@ -1,7 +1,7 @@
 //! The two logs, read from one offset to another.
 
 use super::rebuild::Cut;
-use crate::config::Config;
+use crate::config::commands::AuditCommand;
 use crate::embedded::journal_socket::{JournalRange, RunningJournal};
 use crate::shell::open_data_directory;
 use anyhow::{Context, ensure};
@@ -79,22 +79,22 @@ pub enum Log {
 
 impl Log {
     /// Kafka's where a broker is named, else the data directory's journal.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
+    pub fn open(settings: &AuditCommand) -> anyhow::Result<Self> {
         #[cfg(feature = "kafka")]
-        if config.names_kafka() {
-            return Ok(Log::Kafka(super::topic_log::TopicLog::new(config)?));
+        if settings.kafka.names_brokers() {
+            return Ok(Log::Kafka(super::topic_log::TopicLog::new(&settings.kafka)?));
         }
-        let data = config.data();
+        let data = settings.store.data();
         let path = data.join("journal.redb");
         ensure!(
             path.exists(),
             "there is no journal {} and no Kafka is named: use --data DIR of the service, or --kafka-bootstrap",
             path.display()
         );
-        if let Some(running) = RunningJournal::find(&data) {
+        if let Some(running) = RunningJournal::find(data) {
             return Ok(Log::Running(running));
         }
-        let lock = open_data_directory(&data)?;
+        let lock = open_data_directory(data)?;
         let journal = Journal::open(&path, JournalConfig::default(), || Hour(0))?;
         Ok(Log::Journal { journal, _lock: lock })
     }

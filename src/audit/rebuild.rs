@@ -1,7 +1,9 @@
 //! Records → what the rows of their windows must be. Ordered maps, one record after another.
 
 use super::log::Entry;
-use super::record::{self, BOT_COLUMNS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS};
+use super::record::{
+    self, BOT_CLASSES, BOT_CLASSES_BEFORE_5, BOT_GROUPS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS,
+};
 use schemas::proto::PageView;
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use serde_json::{Value, json};
@@ -18,19 +20,23 @@ pub struct Cut {
     pub max_bytes: u64,
 }
 
-/// Which row, within a window.
+/// Which row, within a window. A source is its number in the record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// `site_hourly`: project, hour since the epoch.
-    Site(String, u32),
-    /// `page_daily`: project, day since the epoch, path, status.
-    Page(String, u16, String, u16),
-    /// `breakdown_daily`: project, day, dimension, value.
-    Breakdown(String, u16, String, String),
-    /// `not_found_daily`: project, day, path, referrer.
-    NotFound(String, u16, String, String),
+    /// `site_hourly`: project, hour since the epoch, source.
+    Site(String, u32, i32),
+    /// `page_daily`: project, day since the epoch, path, status, source.
+    Page(String, u16, String, u16, i32),
+    /// `breakdown_daily`: project, day, dimension, value, source.
+    Breakdown(String, u16, String, String, i32),
+    /// `not_found_daily`: project, day, path, referrer, source.
+    NotFound(String, u16, String, String, i32),
     /// `rejection_daily`: project, day, reason, host.
     Rejection(String, u16, String, String),
+    /// `robot_daily`: project, day, kind, name, source.
+    Robot(String, u16, String, String, i32),
+    /// `robot_page_daily`: project, day, path, group of robots, source.
+    RobotPage(String, u16, String, String, i32),
 }
 
 impl Key {
@@ -42,6 +48,8 @@ impl Key {
             Key::Breakdown(..) => "breakdown_daily",
             Key::NotFound(..) => "not_found_daily",
             Key::Rejection(..) => "rejection_daily",
+            Key::Robot(..) => "robot_daily",
+            Key::RobotPage(..) => "robot_page_daily",
         }
     }
 
@@ -51,32 +59,41 @@ impl Key {
     }
 
     /// The row of the same page, or of the same reason, for another referrer or host.
-    fn for_name(&self, name: &str) -> Key {
+    fn for_name(&self, (name, source): (&str, i32)) -> Key {
         let mut key = self.clone();
-        if let Key::NotFound(.., last) | Key::Rejection(.., last) = &mut key {
-            name.clone_into(last);
+        match &mut key {
+            Key::NotFound(.., last, of) => {
+                name.clone_into(last);
+                *of = source;
+            }
+            Key::Rejection(.., last) => name.clone_into(last),
+            Key::Site(..) | Key::Page(..) | Key::Breakdown(..) | Key::Robot(..) | Key::RobotPage(..) => {}
         }
         key
     }
 
     /// Whose.
     pub fn project(&self) -> &str {
-        let (Key::Site(project, _)
+        let (Key::Site(project, ..)
         | Key::Page(project, ..)
         | Key::Breakdown(project, ..)
         | Key::NotFound(project, ..)
-        | Key::Rejection(project, ..)) = self;
+        | Key::Rejection(project, ..)
+        | Key::Robot(project, ..)
+        | Key::RobotPage(project, ..)) = self;
         project
     }
 
     /// Of which month.
     pub fn month(&self) -> Month {
         match self {
-            Key::Site(_, hour) => Hour(*hour).month(),
+            Key::Site(_, hour, _) => Hour(*hour).month(),
             Key::Page(_, day, ..)
             | Key::Breakdown(_, day, ..)
             | Key::NotFound(_, day, ..)
-            | Key::Rejection(_, day, ..) => Hour(u32::from(*day) * 24).month(),
+            | Key::Rejection(_, day, ..)
+            | Key::Robot(_, day, ..)
+            | Key::RobotPage(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -100,6 +117,12 @@ impl Cell {
         Ok(sketch.encode())
     }
 }
+
+/// A referrer, host or value, and its source.
+type Name = (String, i32);
+
+/// What a project had on a day, by project and day since the epoch.
+type OfDay<T> = BTreeMap<(String, u16), BTreeSet<T>>;
 
 /// A window, as far as it was read.
 #[derive(Clone, Debug, Default)]
@@ -128,13 +151,17 @@ pub struct Window {
     pub cells: BTreeMap<Key, Cell>,
     /// By which rules (`fold_version` in the ledger) its records are counted.
     rules: u32,
-    /// Names of a missing page's referrers, or of hosts of refused beacons, each with a counter, in the order in which they were taken
-    /// in. The keys have an empty name.
-    names: BTreeMap<Key, Vec<(String, u64)>>,
-    /// Pages of a project and day: path and status.
-    pages: BTreeMap<(String, u16), BTreeSet<(String, u16)>>,
-    /// Values of a project and day, by dimension.
-    values: BTreeMap<(String, u16, &'static str), BTreeSet<String>>,
+    /// Names of a missing page's referrers, or of hosts of refused beacons, each with its source and a counter, in the order in which they
+    /// were taken in. The keys have an empty name and source 0.
+    names: BTreeMap<Key, Vec<(Name, u64)>>,
+    /// Pages of a project and day: path, status and source.
+    pages: OfDay<(String, u16, i32)>,
+    /// Pages of a project and day that robots opened: path, group and source.
+    robot_pages: OfDay<(String, &'static str, i32)>,
+    /// Robots of a project and day: kind, name and source.
+    robots: OfDay<(&'static str, String, i32)>,
+    /// Values of a project and day with their sources, by dimension.
+    values: BTreeMap<(String, u16, &'static str), BTreeSet<Name>>,
     ids: BTreeSet<(String, u64)>,
     tally_ids: BTreeSet<(String, u64)>,
 }
@@ -171,7 +198,7 @@ impl Window {
                 let reason = REASONS[tally.reason as usize].to_owned();
                 let day = (tally.hour / 24) as u16;
                 let group = Key::Rejection(tally.project, day, reason, String::new());
-                self.count_name(&group, &tally.host, tally.count, "");
+                self.count_name(&group, (&tally.host, 0), tally.count, "");
             }
             Some(Record::Dropped(tally)) => {
                 if self.is_new_tally(&tally.project, tally.id) {
@@ -207,76 +234,112 @@ impl Window {
     ///
     /// Rules before 4 name those that came first. Since rules 4 a newcomer takes over the smallest counter, of several the one taken in
     /// first, and the row of the name that had it goes to the overflow.
-    fn count_name(&mut self, group: &Key, name: &str, by: u64, overflow: &str) {
-        if name.is_empty() || name.starts_with(':') {
+    fn count_name(&mut self, group: &Key, name: (&str, i32), by: u64, overflow: &str) {
+        if name.0.is_empty() || name.0.starts_with(':') {
             self.cell(group.for_name(name), 1).counts[0] += by;
             return;
         }
         let first_come = self.rules < 4;
         let counters = self.names.entry(group.clone()).or_default();
-        if let Some((_, counter)) = counters.iter_mut().find(|(held, _)| held == name) {
+        if let Some((_, counter)) = counters.iter_mut().find(|((held, of), _)| (held.as_str(), *of) == name) {
             *counter = counter.saturating_add(by);
         } else if counters.len() < NAMES {
-            counters.push((name.to_owned(), by));
+            counters.push(((name.0.to_owned(), name.1), by));
         } else if first_come {
-            self.cell(group.for_name(overflow), 1).counts[0] += by;
+            self.cell(group.for_name((overflow, name.1)), 1).counts[0] += by;
             return;
         } else {
             let smaller = |best: usize, place: usize| if counters[place].1 < counters[best].1 { place } else { best };
             let smallest = (1..counters.len()).fold(0, smaller);
-            let (left, counter) = counters.remove(smallest);
-            counters.push((name.to_owned(), counter.saturating_add(by)));
-            let had = std::mem::take(&mut self.cell(group.for_name(&left), 1).counts[0]);
-            self.cell(group.for_name(overflow), 1).counts[0] += had;
+            let ((left, of), counter) = counters.remove(smallest);
+            counters.push(((name.0.to_owned(), name.1), counter.saturating_add(by)));
+            let had = std::mem::take(&mut self.cell(group.for_name((&left, of)), 1).counts[0]);
+            self.cell(group.for_name((overflow, of)), 1).counts[0] += had;
         }
         self.cell(group.for_name(name), 1).counts[0] += by;
     }
 
     /// Whether a value may be named: it was before, or its dimension has room for one more on that day.
-    fn value_is_named(&mut self, project: &str, day: u16, dimension: &'static str, value: &str) -> bool {
+    fn value_is_named(
+        &mut self,
+        (project, day): (&str, u16),
+        dimension: &'static str,
+        (value, source): (&str, i32),
+    ) -> bool {
         let values = self.values.entry((project.to_owned(), day, dimension)).or_default();
-        let named = value.is_empty() || self.rules < 4 || values.contains(value) || values.len() < VALUES;
+        let of_source = (value.to_owned(), source);
+        let named = value.is_empty() || self.rules < 4 || values.contains(&of_source) || values.len() < VALUES;
         if named && !value.is_empty() {
-            values.insert(value.to_owned());
+            values.insert(of_source);
         }
         named
     }
 
+    /// The source in the view's rows: rules before 5 do not tell sources apart.
+    fn source_of(&self, view: &PageView) -> i32 {
+        if self.rules < 5 { 0 } else { view.source }
+    }
+
     /// Path and status of the page's row.
     fn page_of(&mut self, view: &PageView, day: u16) -> (String, u16) {
-        let page = (view.path.clone(), view.status as u16);
+        let (path, status) = (view.path.clone(), view.status as u16);
+        let of_source = (path.clone(), status, self.source_of(view));
         let pages = self.pages.entry((view.project.clone(), day)).or_default();
-        if self.rules < 4 || page.0 == "/:more" || pages.contains(&page) {
-            return page;
+        if self.rules < 4 || path == "/:more" || pages.contains(&of_source) {
+            return (path, status);
         }
         if pages.len() == PAGES {
-            return ("/:more".to_owned(), if page.1 == 404 { 404 } else { 200 });
+            return ("/:more".to_owned(), if status == 404 { 404 } else { 200 });
         }
-        pages.insert(page.clone());
-        page
+        pages.insert(of_source);
+        (path, status)
     }
 
     /// Counts the referrer of a view of a missing page.
     fn missing_page(&mut self, view: &PageView, day: u16, path: String) {
         let mut referrer = if view.arrival { view.referrer_host.as_str() } else { ":internal" };
-        if view.arrival && self.rules >= 4 && !self.value_is_named(&view.project, day, "referrer", referrer) {
+        let source = self.source_of(view);
+        let of_project = (view.project.as_str(), day);
+        if view.arrival && self.rules >= 4 && !self.value_is_named(of_project, "referrer", (referrer, source)) {
             referrer = ":more";
         }
-        let group = Key::NotFound(view.project.clone(), day, path, String::new());
-        self.count_name(&group, referrer, 1, ":more");
+        let group = Key::NotFound(view.project.clone(), day, path, String::new(), 0);
+        self.count_name(&group, (referrer, source), 1, ":more");
+    }
+
+    /// Counts a view by a robot, and its page.
+    fn robot(&mut self, view: &PageView, day: u16) {
+        let (kind, group) = (BOT_CLASSES[view.bot_class as usize], BOT_GROUPS[view.bot_class as usize]);
+        let (mut name, mut path) = (view.bot.clone(), view.path.clone());
+        let (of_day, source) = ((view.project.clone(), day), self.source_of(view));
+        let robots = self.robots.entry(of_day.clone()).or_default();
+        if robots.contains(&(kind, name.clone(), source)) || robots.len() < VALUES {
+            robots.insert((kind, name.clone(), source));
+        } else {
+            name.clear();
+        }
+        self.cell(Key::Robot(of_day.0.clone(), day, kind.to_owned(), name, source), 1).counts[0] += 1;
+        let pages = self.robot_pages.entry(of_day.clone()).or_default();
+        if path != "/:more" && !pages.contains(&(path.clone(), group, source)) {
+            if pages.len() < PAGES {
+                pages.insert((path.clone(), group, source));
+            } else {
+                "/:more".clone_into(&mut path);
+            }
+        }
+        self.cell(Key::RobotPage(of_day.0, day, path, group.to_owned(), source), 1).counts[0] += 1;
     }
 
     fn view(&mut self, view: PageView) {
-        let day = (view.hour / 24) as u16;
-        // views, visits, then bots by class from 1 on.
-        let site = self.cell(Key::Site(view.project.clone(), view.hour), 8);
+        let (day, source) = ((view.hour / 24) as u16, self.source_of(&view));
+        let site = self.cell(Key::Site(view.project.clone(), view.hour, source), 2);
         let mut values = Vec::new();
         if view.bot_class == 0 {
             site.counts[0] += 1;
             site.counts[1] += u64::from(view.arrival);
             unite(site, view.site_coordinate);
             let (path, status) = self.page_of(&view, day);
-            let page = self.cell(Key::Page(view.project.clone(), day, path.clone(), status), 1);
+            let page = self.cell(Key::Page(view.project.clone(), day, path.clone(), status, source), 1);
             page.counts[0] += 1;
             unite(page, view.page_coordinate);
             if status == 404 {
@@ -293,28 +356,33 @@ impl Window {
                 ("version", view.version),
                 ("language", view.language),
             ]);
-        } else {
-            site.counts[1 + BOT_COLUMNS[view.bot_class as usize]] += 1;
+        } else if self.rules < 5 {
+            // Kinds and names were counted apart.
+            let kind = BOT_CLASSES_BEFORE_5[view.bot_class as usize].to_owned();
+            self.cell(Key::Robot(view.project.clone(), day, kind, String::new(), 0), 1).counts[0] += 1;
             values.push(("bot", view.bot));
+        } else {
+            self.robot(&view, day);
         }
         for (dimension, value) in values {
-            let value = if self.value_is_named(&view.project, day, dimension, &value) { value } else { String::new() };
-            let key = Key::Breakdown(view.project.clone(), day, dimension.to_owned(), value);
+            let named = self.value_is_named((&view.project, day), dimension, (&value, source));
+            let value = if named { value } else { String::new() };
+            let key = Key::Breakdown(view.project.clone(), day, dimension.to_owned(), value, source);
             self.cell(key, 1).counts[0] += 1;
         }
     }
 }
 
-// The fold's caps; written here once more on purpose.
+// The fold's caps, of all sources together; written here once more on purpose.
 /// Referrers of a missing page, and hosts of refused beacons of one reason, that have a row of their own.
 const NAMES: usize = 32;
-/// Pages of a project and day.
+/// Pages of a project and day; as many of robots.
 const PAGES: usize = 200_000;
-/// Values of one dimension of a project and day.
+/// Values of one dimension of a project and day; also robots.
 const VALUES: usize = 10_000;
 
 /// The newest rules.
-pub const RULES: u32 = 4;
+pub const RULES: u32 = 5;
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.
@@ -419,6 +487,7 @@ mod tests {
     use schemas::StreamId;
     use schemas::proto::{self, RejectionTally};
     use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
+    use schemas::tables::{BreakdownDailyRow, NotFoundDailyRow};
 
     /// More names, and more values, than have rows of their own: arrivals at two missing pages and at another one, and refused beacons.
     fn record(index: u64) -> Vec<u8> {
@@ -442,6 +511,7 @@ mod tests {
             status: if index.is_multiple_of(3) { 200 } else { 404 },
             version: format!("{}", chance % 12_000),
             referrer_host: host,
+            source: (chance / 8 % 3 % 2) as i32,
             arrival: true,
             site_coordinate: coordinate,
             page_coordinate: coordinate,
@@ -449,6 +519,14 @@ mod tests {
             ..proto::PageView::default()
         };
         encode_page_view(view, RecordFormat::V4)
+    }
+
+    fn not_found(row: NotFoundDailyRow) -> (Key, u64) {
+        (Key::NotFound(row.project, row.day, row.path, row.referrer, row.source as i32), row.views)
+    }
+
+    fn breakdown(row: BreakdownDailyRow) -> (Key, u64) {
+        (Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32), row.views)
     }
 
     /// The fold and this rebuild, written apart, agree on which names have rows, and on what is in them.
@@ -465,14 +543,12 @@ mod tests {
             if index % 7_000 == 0 || index == 59_999 {
                 let rows = state.freeze();
                 let names = rows.not_found.into_iter();
-                found.extend(names.map(|row| (Key::NotFound(row.project, row.day, row.path, row.referrer), row.views)));
+                found.extend(names.map(not_found));
                 let hosts = rows.rejection.into_iter();
                 found
                     .extend(hosts.map(|row| (Key::Rejection(row.project, row.day, row.reason, row.host), row.beacons)));
                 let values = rows.breakdown.into_iter();
-                found.extend(
-                    values.map(|row| (Key::Breakdown(row.project, row.day, row.dimension, row.value), row.views)),
-                );
+                found.extend(values.map(breakdown));
             }
         }
         let window = rebuild.finish().expect("a window");
@@ -481,12 +557,12 @@ mod tests {
             window.cells.iter().filter(|(key, _)| counted(key)).map(|(key, cell)| (key.clone(), cell.counts[0]));
         assert_eq!(found, cells.collect::<BTreeMap<_, _>>());
         let versions =
-            found.keys().filter(|key| matches!(key, Key::Breakdown(_, _, dimension, _) if dimension == "version"));
-        assert_eq!(versions.count(), VALUES + 1);
+            found.keys().filter(|key| matches!(key, Key::Breakdown(_, _, dimension, _, _) if dimension == "version"));
+        assert_eq!(versions.count(), VALUES + 2, "and the overflow of both sources");
         let named = found
             .iter()
-            .filter(|(key, views)| matches!(key, Key::NotFound(_, _, path, _) if path == "/1") && **views > 0);
-        assert_eq!(named.count(), NAMES + 1, "and the overflow");
+            .filter(|(key, views)| matches!(key, Key::NotFound(_, _, path, _, _) if path == "/1") && **views > 0);
+        assert_eq!(named.count(), NAMES + 2, "and the overflow of both sources");
     }
 
     /// A hole is inside the window that its first offset belongs to, and may make it longer than the window policy allows.

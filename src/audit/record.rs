@@ -53,9 +53,54 @@ pub const FACTS: [&str; 10] =
     ["", "path", "version", "language", "referrer", "status", "title", "country", "id", "agent"];
 /// Beginnings of the reasons of dropped facts, by cause.
 pub const CAUSES: [&str; 3] = ["", "dropped_", "limited_"];
-/// The column of `site_hourly` for each class of bot, counted from 1; people have none. Training crawlers and assistants are in the
-/// column of AI crawlers, and the classes that have no column in the last one.
-pub const BOT_COLUMNS: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 2, 2, 6, 6, 6, 6];
+/// Kinds of robots in `robot_daily`; the first is of people.
+pub const BOT_CLASSES: [&str; 13] = [
+    "",
+    "search",
+    "ai_crawler",
+    "preview",
+    "monitor",
+    "automation",
+    "other_bot",
+    "ai_training",
+    "ai_assistant",
+    "feed",
+    "seo",
+    "archiver",
+    "scanner",
+];
+/// The same before fold version 5: training crawlers and assistants are AI crawlers, and the kinds after them are others.
+pub const BOT_CLASSES_BEFORE_5: [&str; 13] = [
+    "",
+    "search",
+    "ai_crawler",
+    "preview",
+    "monitor",
+    "automation",
+    "other_bot",
+    "ai_crawler",
+    "ai_crawler",
+    "other_bot",
+    "other_bot",
+    "other_bot",
+    "other_bot",
+];
+/// Groups of robots in `robot_page_daily`.
+pub const BOT_GROUPS: [&str; 13] = [
+    "",
+    "search",
+    "ai_training",
+    "other",
+    "other",
+    "other",
+    "other",
+    "ai_training",
+    "ai_assistant",
+    "other",
+    "other",
+    "other",
+    "other",
+];
 /// Classes of readers in formats 1 to 3: devices, browsers, systems, bots (people among them).
 const CLASSES_BEFORE_4: [usize; 4] = [5, 8, 8, 7];
 /// The source of views from a web server's log, which may have no visitor.
@@ -117,7 +162,7 @@ fn of_format(view: &PageView, format: u32) -> bool {
         let empty = view.title.is_empty() && view.version_meant.is_empty();
         return below(CLASSES_BEFORE_4) && (view.source, view.rules, view.marks) == (0, 0, 0) && empty;
     }
-    below([DEVICES.len(), BROWSERS.len(), SYSTEMS.len(), BOT_COLUMNS.len()])
+    below([DEVICES.len(), BROWSERS.len(), SYSTEMS.len(), BOT_CLASSES.len()])
         && view.bot_class != 2
         && (0..SOURCES).contains(&view.source)
         && view.marks <= 0xffff

@@ -1,7 +1,6 @@
 //! A Kafka topic as the log that is read.
 
 use super::log::{Entry, Partition, parse};
-use crate::config::Config;
 use crate::config::kafka::KafkaSettings;
 use crate::kafka;
 use anyhow::{Context, bail, ensure};
@@ -29,15 +28,14 @@ impl TopicLog {
     ///
     /// # Errors
     /// No brokers are named, or a setting is wrong.
-    pub fn new(config: &Config) -> anyhow::Result<Self> {
-        let settings = config.kafka()?;
+    pub fn new(settings: &KafkaSettings) -> anyhow::Result<Self> {
         let mut client = settings.client()?;
         client
             .set("group.id", &settings.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error");
-        Ok(TopicLog { settings, client })
+        Ok(TopicLog { settings: settings.clone(), client })
     }
 
     /// All partitions. Blocks.
@@ -116,8 +114,8 @@ impl TopicLog {
             heard = Instant::now();
             let offset = u64::try_from(message.offset())?;
             ensure!(offset == next, "partition {partition} has no record at offset {next}, the next is {offset}");
-            let Some(appended) = self.settings.times.hour(message.timestamp()) else {
-                let expected = self.settings.times.topic_setting();
+            let Some(appended) = self.settings.record_times().hour(message.timestamp()) else {
+                let expected = self.settings.record_times().topic_setting();
                 bail!(
                     "the record at offset {offset} of partition {partition} has no time of the kind {expected}, or an impossible one"
                 );

@@ -2,7 +2,7 @@
 
 use super::rebuild::{Cell, Key, Window};
 use schemas::rejection::is_of_dropped_fact;
-use schemas::{Hour, VisitorSketch};
+use schemas::{Day, Hour, VisitorSketch};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,6 +17,8 @@ pub struct Totals {
     hours: BTreeMap<(String, u32), Cell>,
     /// (project, dimension, value) → views.
     values: BTreeMap<(String, String, String), u64>,
+    /// (project, day) → views by robots.
+    robots: BTreeMap<(String, u16), u64>,
     /// (project, month, reason) → beacons.
     rejected: BTreeMap<(String, String, String), u64>,
 }
@@ -26,7 +28,7 @@ impl Totals {
     pub fn add(&mut self, window: &Window) {
         for (key, cell) in &window.cells {
             match key {
-                Key::Site(project, hour) => {
+                Key::Site(project, hour, _) => {
                     let sum = self.hours.entry((project.clone(), *hour)).or_default();
                     sum.counts.resize(cell.counts.len(), 0);
                     for (sum, count) in sum.counts.iter_mut().zip(&cell.counts) {
@@ -37,7 +39,7 @@ impl Totals {
                         *best = (*best).max(rank);
                     }
                 }
-                Key::Breakdown(project, _, dimension, value) => {
+                Key::Breakdown(project, _, dimension, value, _) => {
                     *self.values.entry((project.clone(), dimension.clone(), value.clone())).or_default() +=
                         cell.counts[0];
                 }
@@ -45,12 +47,15 @@ impl Totals {
                     let month = Hour(u32::from(*day) * 24).month().to_string();
                     *self.rejected.entry((project.clone(), month, reason.clone())).or_default() += cell.counts[0];
                 }
-                Key::Page(..) | Key::NotFound(..) => {}
+                Key::Robot(project, day, ..) => {
+                    *self.robots.entry((project.clone(), *day)).or_default() += cell.counts[0];
+                }
+                Key::Page(..) | Key::NotFound(..) | Key::RobotPage(..) => {}
             }
         }
     }
 
-    /// By project: months with their views, visits and visitors, hours with their views, breakdowns, refusals by month.
+    /// By project: months with their views, visits and visitors, hours with their views, days with their views by robots, breakdowns, refusals by month.
     pub fn projects(&self, only: Option<&str>) -> anyhow::Result<Value> {
         let mut projects: BTreeMap<&str, (Months, serde_json::Map<String, Value>)> = BTreeMap::new();
         for ((project, hour), cell) in &self.hours {
@@ -60,7 +65,7 @@ impl Totals {
             *visits += cell.counts[1];
             visitors.merge(&VisitorSketch::decode(&cell.sketch()?)?);
             let at = Hour(*hour).start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            hours.insert(at, json!({"views": cell.counts[0], "bots": cell.counts[2..].iter().sum::<u64>()}));
+            hours.insert(at, json!({"views": cell.counts[0]}));
         }
         let mut told = serde_json::Map::new();
         for (project, (months, hours)) in projects {
@@ -80,6 +85,11 @@ impl Totals {
                 }
             }
             told.insert(project.to_owned(), json!({"months": months, "hours": hours, "breakdowns": breakdowns}));
+        }
+        for ((project, day), views) in &self.robots {
+            if let Some(of_project) = told.get_mut(project) {
+                of_project["robots"][Day(*day).date().to_string()] = json!({"views": views});
+            }
         }
         for ((project, month, reason), beacons) in &self.rejected {
             if only.is_some_and(|only| only != project) {

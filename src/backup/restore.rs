@@ -6,7 +6,7 @@
 
 use super::manifest::{Archive, Manifest, age};
 use super::{ARCHIVE, REGISTRY, checksum, remove_leftovers, sync};
-use crate::config::Config;
+use crate::config::commands::RestoreCommand;
 use crate::database::Server;
 use crate::embedded::engine::{Engine, EngineConfig};
 use crate::erased::{Entry, Erased};
@@ -27,7 +27,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Runs `headcount restore TARGET [--show]`.
-pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(matches: &ArgMatches, settings: &RestoreCommand) -> anyhow::Result<()> {
     let source = matches.get_one::<PathBuf>("target").context("no backup given")?;
     let manifest = Manifest::read(source)?;
     if matches.get_flag("show") {
@@ -40,29 +40,29 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
             manifest.schema_version
         );
     }
-    let data = config.data();
-    refuse_filled(&data)?;
-    let _lock = shell::open_data_directory(&data)?;
+    let data = settings.store.data();
+    refuse_filled(data)?;
+    let _lock = shell::open_data_directory(data)?;
     let had_registry = data.join(REGISTRY).exists();
     let registry = registry_of(source)?;
-    match (&manifest.archive, config.engine().clickhouse_url) {
+    match (&manifest.archive, settings.store.engine().clickhouse_url) {
         (Archive::Here { bytes, blake3 }, None) => {
             let archive = source.join(ARCHIVE);
             if checksum(&archive)? != (*bytes, blake3.clone()) {
                 bail!("{} is damaged: it is not as the backup wrote it", archive.display());
             }
-            let mut engine = config.engine();
+            let mut engine = settings.store.engine();
             let place = std::mem::replace(&mut engine.data_dir, data.join(super::RESTORING));
-            restore_embedded(&archive, &engine, &manifest, config, &registry).await?;
+            restore_embedded(&archive, &engine, &manifest, settings, &registry).await?;
             // An empty one may be there.
             let _ = fs::remove_dir(&place);
             fs::rename(&engine.data_dir, &place)
                 .with_context(|| format!("cannot rename {} to {}", engine.data_dir.display(), place.display()))?;
         }
         (Archive::OnServer(name), Some(url)) => {
-            let server = config.clickhouse(&url)?;
-            refuse_tables(&server.unchecked(), config.database()).await?;
-            bring_back(&server, name, &manifest, config, &registry).await?;
+            let server = settings.store.server(&url);
+            refuse_tables(&server.unchecked(), settings.store.database()).await?;
+            bring_back(&server, name, &manifest, settings, &registry).await?;
         }
         (Archive::Here { .. }, Some(_)) => bail!(
             "this backup is of an embedded ClickHouse, and a server is named (`clickhouse_url`); leave the setting out, or copy {ARCHIVE} to the \
@@ -76,14 +76,14 @@ pub async fn command(matches: &ArgMatches, config: &Config) -> anyhow::Result<()
     if !had_registry {
         Snapshot::new(&data.join(REGISTRY)).store(&registry)?;
     }
-    sync(&data)?;
+    sync(data)?;
     say!(
         "restored the backup of {}, which is {} old, into {}",
         manifest.created.format("%Y-%m-%d %H:%M:%S UTC"),
         age(Utc::now() - manifest.created),
         data.display()
     );
-    if !config.key_file().exists() {
+    if !settings.keys.file(&settings.store).exists() {
         say!(
             "note: there is no visitor key here, so the next start makes a new one: a visitor of this month who comes again counts once more"
         );
@@ -136,7 +136,7 @@ async fn restore_embedded(
     archive: &Path,
     config_of_engine: &EngineConfig,
     manifest: &Manifest,
-    config: &Config,
+    settings: &RestoreCommand,
     registry: &Contents,
 ) -> anyhow::Result<()> {
     remove_leftovers(config_of_engine)?;
@@ -149,7 +149,7 @@ async fn restore_embedded(
         fs::hard_link(archive, &copy)
             .or_else(|_| fs::copy(archive, &copy).map(|_| ()))
             .with_context(|| format!("cannot copy {} to {}", archive.display(), copy.display()))?;
-        bring_back(&config.clickhouse(engine.url())?, ARCHIVE, manifest, config, registry).await?;
+        bring_back(&settings.store.server(engine.url()), ARCHIVE, manifest, settings, registry).await?;
         fs::remove_file(&copy).with_context(|| format!("cannot remove {}", copy.display()))
     }
     .await;
@@ -163,10 +163,10 @@ async fn bring_back(
     server: &Server,
     name: &str,
     manifest: &Manifest,
-    config: &Config,
+    settings: &RestoreCommand,
     registry: &Contents,
 ) -> anyhow::Result<()> {
-    let database = config.database();
+    let database = settings.store.database();
     // Refuses a name that is none before it goes into a statement.
     database::check_name(database)?;
     database::check_name(&manifest.database)?;
@@ -176,20 +176,20 @@ async fn bring_back(
     let sql = format!("RESTORE DATABASE {} AS {database} FROM File('{name}')", manifest.database);
     // There is no database yet whose id could be checked.
     server.unchecked().query(&sql).execute().await.context("ClickHouse cannot restore the database")?;
-    let client = database::prepare(server, database, config.clickhouse_timeout()?).await?;
+    let client = database::prepare(server, database, settings.store.timeout()).await?;
     // Keys of nodes that ran then.
     client.query("TRUNCATE TABLE key_in_use").execute().await.context("cannot empty the table `key_in_use`")?;
-    let data = config.data();
+    let data = settings.store.data();
     registry.restore(&client).await?;
-    RegistryCopy::open(&data)?.check(true, true).run(&client).await?;
-    erase_again(&client, &data, manifest).await?;
-    let now = config.clock()?();
-    retention::keep(&client, config.retention()?).await?;
-    let removed = retention::remove_expired(&client, config.retention()?, now).await?;
+    RegistryCopy::open(data)?.check(true, true).run(&client).await?;
+    erase_again(&client, data, manifest).await?;
+    let now = settings.clock.clock()();
+    retention::keep(&client, settings.lifetimes.retention()).await?;
+    let removed = retention::remove_expired(&client, settings.lifetimes.retention(), now).await?;
     if removed > 0 {
         say!("retention: rows past their time are removed from {removed} tables");
     }
-    close_due(&client, config, manifest).await?;
+    close_due(&client, settings, manifest).await?;
     finish(&client).await.context("cannot estimate visitors for SQL")?;
     Ok(())
 }
@@ -229,9 +229,12 @@ async fn erase_again(client: &Client, data: &Path, manifest: &Manifest) -> anyho
 }
 
 /// Closes the months that are due. One of which the journal still has uncounted records is left to `serve`, which counts them first.
-async fn close_due(client: &Client, config: &Config, manifest: &Manifest) -> anyhow::Result<()> {
+async fn close_due(client: &Client, settings: &RestoreCommand, manifest: &Manifest) -> anyhow::Result<()> {
     let closer = Closer::new(client.clone());
-    let due = closer.due(config.clock()?(), config.close_after()?).await.context("cannot find what is due")?;
+    let due = closer
+        .due(settings.clock.clock()(), settings.lifetimes.close.close_after_hours)
+        .await
+        .context("cannot find what is due")?;
     let open = manifest.open_months();
     if !manifest.sketches && !open.is_empty() {
         complain!("warning: this backup has no visitor sketches: reports of {} show too few visitors", open.join(", "));
@@ -239,7 +242,7 @@ async fn close_due(client: &Client, config: &Config, manifest: &Manifest) -> any
     if due.is_empty() {
         return Ok(());
     }
-    let journal = journal_range(config)?;
+    let journal = journal_range(settings)?;
     for month in due {
         if let Some(range) = journal
             && let Decision::Wait(streams) = closer.decide(month, &[range]).await?
@@ -255,13 +258,13 @@ async fn close_due(client: &Client, config: &Config, manifest: &Manifest) -> any
 }
 
 /// What the journal in the data directory holds, if there is one.
-fn journal_range(config: &Config) -> anyhow::Result<Option<LogRange>> {
-    let path = config.data().join("journal.redb");
+fn journal_range(settings: &RestoreCommand) -> anyhow::Result<Option<LogRange>> {
+    let path = settings.store.data().join("journal.redb");
     if !path.exists() {
         return Ok(None);
     }
-    let clock = config.clock()?;
-    let journal = Journal::open(&path, config.journal()?, move || Hour::of(clock()))?;
+    let clock = settings.clock.clock();
+    let journal = Journal::open(&path, settings.journal.journal(), move || Hour::of(clock()))?;
     let end = *journal.end().borrow();
     let range = LogRange { stream: journal.stream().0, begin: journal.begin()?, end };
     journal.close();

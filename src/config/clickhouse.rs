@@ -1,8 +1,6 @@
 //! The URL of a ClickHouse server: its host and path, and ClickHouse settings in its query part.
 
-use super::Config;
-use crate::database::{Server, ServerConfig};
-use anyhow::{Context, bail};
+use super::values::{InvalidValue, Optional, Parsed, optional};
 use axum::extract::Query;
 use hyper::Uri;
 
@@ -36,63 +34,55 @@ const PARAMETERS: [&str; 12] = [
     "wait_end_of_query",
 ];
 
-impl Config {
-    /// The server at `url`: the one of `clickhouse_url`, or else the embedded one.
-    ///
-    /// # Errors
-    /// The URL names a parameter that is refused.
-    pub fn clickhouse(&self, url: &str) -> anyhow::Result<Server> {
-        let is_embedded = self.text("clickhouse_url").is_none();
-        let settings = if is_embedded { Vec::new() } else { self.clickhouse_settings()? };
-        let config = ServerConfig {
-            url: url.split('?').next().unwrap_or(url).to_owned(),
-            user: self.text("clickhouse_user").map(str::to_owned),
-            password: self.text("clickhouse_password").map(str::to_owned),
-            settings,
-            database: self.database().to_owned(),
-            is_embedded,
-        };
-        Ok(Server::new(config, crate::embedded::engine::connect(is_embedded)))
-    }
+/// A ClickHouse server and the settings that are sent with every statement.
+#[derive(Clone)]
+pub struct ServerUrl {
+    /// The URL as the operator wrote it.
+    pub url: String,
+    /// ClickHouse settings in its query part, by name and value.
+    pub settings: Vec<(String, String)>,
+}
 
-    /// ClickHouse settings in the query part of `clickhouse_url`, by name and value. They are sent with every statement.
-    ///
-    /// # Errors
-    /// Something in the URL cannot be applied; the message names it.
-    pub(super) fn clickhouse_settings(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let Some(text) = self.text("clickhouse_url") else { return Ok(Vec::new()) };
-        let origin = self.origin("clickhouse_url");
-        // The URL may have a password, so it is not repeated.
-        let expected = "expected a URL such as http://clickhouse:8123";
-        let url: Uri = text.parse().ok().with_context(|| format!("setting `clickhouse_url` ({origin}): {expected}"))?;
-        if url.scheme_str() != Some("http") || url.host().is_none() {
-            bail!("setting `clickhouse_url` ({origin}): {expected}; https is not supported");
+/// The server of `clickhouse_url`. The URL may have a password, so no error repeats it.
+pub(super) fn server_url(text: &str) -> Parsed<Optional<ServerUrl>> {
+    optional(text, |url| Ok(ServerUrl { url: url.to_owned(), settings: settings(url)? }))
+}
+
+fn settings(text: &str) -> Parsed<Vec<(String, String)>> {
+    let expected = "a URL such as http://clickhouse:8123";
+    let url: Uri = text.parse().map_err(|_| InvalidValue::expected(expected))?;
+    if url.scheme_str() != Some("http") || url.host().is_none() {
+        return Err(InvalidValue::expected(format!("{expected}; https is not supported")));
+    }
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(InvalidValue::because(
+            "it names a user before the host: set `clickhouse_user` and `clickhouse_password` instead",
+        ));
+    }
+    let pairs: Query<Vec<(String, String)>> =
+        Query::try_from_uri(&url).map_err(|_| InvalidValue::because("its query part cannot be read"))?;
+    match pairs.0.iter().find_map(|(name, _)| refusal(name).map(|why| (name, why))) {
+        Some((name, why)) => {
+            Err(InvalidValue::because(format!("it has the parameter `{name}`, which is refused: {why}")))
         }
-        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            bail!(
-                "setting `clickhouse_url` ({origin}) names a user before the host: set `clickhouse_user` and `clickhouse_password` instead"
-            );
+        None => Ok(pairs.0),
+    }
+}
+
+/// Why a parameter is refused, if it is.
+fn refusal(name: &str) -> Option<String> {
+    let is_limit =
+        LIMITS.iter().any(|start| name.starts_with(start)) || LIMIT_ENDS.iter().any(|end| name.ends_with(end));
+    match name {
+        "user" | "password" | "database" => Some(format!("set `clickhouse_{name}` instead")),
+        name if OWN.contains(&name) => Some("headcount sets it itself".to_owned()),
+        name if PARAMETERS.contains(&name) || name.starts_with("param_") => {
+            Some("it is no setting of ClickHouse".to_owned())
         }
-        let pairs: Query<Vec<(String, String)>> = Query::try_from_uri(&url)
-            .with_context(|| format!("setting `clickhouse_url` ({origin}): its query part cannot be read"))?;
-        for (name, _) in &pairs.0 {
-            let why = match name.as_str() {
-                "user" | "password" | "database" => format!("set `clickhouse_{name}` instead"),
-                name if OWN.contains(&name) => "headcount sets it itself".to_owned(),
-                name if PARAMETERS.contains(&name) || name.starts_with("param_") => {
-                    "it is no setting of ClickHouse".to_owned()
-                }
-                name if !LIMITS.iter().any(|start| name.starts_with(start))
-                    && !LIMIT_ENDS.iter().any(|end| name.ends_with(end)) =>
-                {
-                    "it can change figures; set it for the user in ClickHouse's own configuration if you need it"
-                        .to_owned()
-                }
-                _ => continue,
-            };
-            bail!("setting `clickhouse_url` ({origin}) has the parameter `{name}`, which is refused: {why}");
-        }
-        Ok(pairs.0)
+        _ if !is_limit => Some(
+            "it can change figures; set it for the user in ClickHouse's own configuration if you need it".to_owned(),
+        ),
+        _ => None,
     }
 }
 
@@ -103,8 +93,7 @@ mod tests {
     #[test]
     fn settings_in_the_url_are_applied_or_refused_by_name() {
         let url = |url: &'static str| load(&["--clickhouse-url", url]);
-        let settings =
-            url("http://ch:8123/?max_threads=2&max_memory_usage=1%30").unwrap().clickhouse_settings().unwrap();
+        let settings = super::settings("http://ch:8123/?max_threads=2&max_memory_usage=1%30").unwrap();
         let expected = [("max_threads", "2"), ("max_memory_usage", "10")];
         assert_eq!(settings, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         for (refused, expected) in [

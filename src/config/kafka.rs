@@ -1,8 +1,9 @@
-//! Settings of Kafka: who to ask, and what delivery needs whatever else is set.
+//! Settings of Kafka: its brokers, and what delivery needs whatever else is set.
 
-use super::Config;
-use aggregate::kafka::RecordTimes;
-use anyhow::bail;
+use super::aggregation::WindowSettings;
+use super::privacy::LogSettings;
+use super::values::{Bytes, InvalidValue, Optional, Parsed, bytes, count, millis, text};
+#[cfg(feature = "kafka")]
 use rdkafka::ClientConfig;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const OURS: [&str; 14] = [
     "request.required.acks",
 ];
 
-/// Parts of the names of librdkafka's settings whose values are nobody's to see.
+/// Parts of the names of librdkafka's settings whose values are secret.
 const SECRET: [&str; 6] = ["password", "secret", "key.pem", "sasl.oauthbearer.config", "token", "jaas"];
 
 /// How the aggregators of one group share the partitions.
@@ -36,28 +37,101 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Where Kafka is, and what belongs to us there.
-#[derive(Clone, Debug)]
+/// Whose clock a record's time is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordClock {
+    /// The brokers'.
+    Append,
+    /// The sender's.
+    Create,
+}
+
+/// Where Kafka is: brokers, topic, consumer group.
+#[derive(Clone, clap::Args)]
 pub struct KafkaSettings {
-    /// Brokers to ask first; none where Kafka is not used.
-    pub bootstrap: Option<String>,
-    /// The topic of page views.
+    /// First brokers, separated by commas
+    #[arg(id = "kafka_bootstrap", long = "kafka-bootstrap", value_name = "HOST:PORT", default_value = "", value_parser = text)]
+    bootstrap: Optional<String>,
+    /// Topic of page views
+    #[arg(id = "kafka_topic", long = "kafka-topic", value_name = "NAME", default_value = "headcount", value_parser = name)]
     pub topic: String,
-    /// The aggregators' consumer group.
+    /// Consumer group of the aggregators
+    #[arg(id = "kafka_group", long = "kafka-group", value_name = "NAME", default_value = "headcount", value_parser = name)]
     pub group: String,
-    /// How the group shares partitions.
+    /// classic, or consumer (KIP-848; brokers from 4.0 on)
+    #[arg(id = "kafka_group_protocol", long = "kafka-group-protocol", value_name = "PROTOCOL", default_value = "classic", value_parser = protocol)]
     pub protocol: GroupProtocol,
-    /// Whose clock cuts windows.
-    pub times: RecordTimes,
-    /// Further settings of librdkafka, each (name, value).
-    pub properties: Vec<(String, String)>,
+    /// Clock of windows: append (brokers') or create (sender's)
+    #[arg(id = "kafka_times", long = "kafka-times", value_name = "CLOCK", default_value = "append", value_parser = record_clock)]
+    times: RecordClock,
+    /// Setting of librdkafka, such as security.protocol=SSL; repeatable
+    #[arg(id = "kafka_property", long = "kafka-property", value_name = "KEY=VALUE", value_parser = property)]
+    properties: Vec<Property>,
+}
+
+/// A setting of librdkafka: name, value.
+#[derive(Clone)]
+struct Property(String, String);
+
+fn name(text: &str) -> Parsed<String> {
+    // Kafka's own rule for topics (org.apache.kafka.common.internals.Topic); groups may be freer, ours is not.
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() || text.len() > 249 || !text.chars().all(legal) || matches!(text, "." | "..") {
+        return Err(InvalidValue::expected("up to 249 letters, digits, dots, underscores and hyphens"));
+    }
+    Ok(text.to_owned())
+}
+
+fn protocol(text: &str) -> Parsed<GroupProtocol> {
+    match text {
+        "classic" => Ok(GroupProtocol::Classic),
+        "consumer" => Ok(GroupProtocol::Consumer),
+        _ => Err(InvalidValue::expected("classic or consumer")),
+    }
+}
+
+fn record_clock(text: &str) -> Parsed<RecordClock> {
+    match text {
+        "append" => Ok(RecordClock::Append),
+        "create" => Ok(RecordClock::Create),
+        _ => Err(InvalidValue::expected("append or create")),
+    }
+}
+
+fn property(text: &str) -> Parsed<Property> {
+    let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
+        return Err(InvalidValue::expected("NAME=VALUE, such as security.protocol=SSL"));
+    };
+    let key = key.trim();
+    if OURS.contains(&key) {
+        return Err(InvalidValue::because(format!("headcount sets `{key}` itself; without it figures would be wrong")));
+    }
+    Ok(Property(key.to_owned(), value.trim().to_owned()))
 }
 
 impl KafkaSettings {
-    /// A client's configuration with brokers and pass-through settings (TLS, SASL, …), and nothing that is a role's own.
+    /// Whether brokers are named.
+    pub fn names_brokers(&self) -> bool {
+        self.bootstrap.0.is_some()
+    }
+
+    /// What the times of the topic's records are.
+    #[cfg(feature = "kafka")]
+    pub fn record_times(&self) -> aggregate::kafka::RecordTimes {
+        match self.times {
+            RecordClock::Append => aggregate::kafka::RecordTimes::Append,
+            RecordClock::Create => aggregate::kafka::RecordTimes::Create,
+        }
+    }
+
+    /// A client's configuration with brokers and pass-through settings (TLS, SASL, …), without those of a role.
+    ///
+    /// # Errors
+    /// No brokers are named.
+    #[cfg(feature = "kafka")]
     pub fn client(&self) -> anyhow::Result<ClientConfig> {
-        let Some(bootstrap) = &self.bootstrap else {
-            bail!(
+        let Some(bootstrap) = self.bootstrap.text() else {
+            anyhow::bail!(
                 "no Kafka is named: set `kafka_bootstrap` (--kafka-bootstrap HOST:PORT, or KAFKA_BOOTSTRAP); on one machine \
                  without Kafka, run `headcount serve`"
             );
@@ -66,7 +140,7 @@ impl KafkaSettings {
         client.set("bootstrap.servers", bootstrap).set("client.id", "headcount");
         // A broker that was away for an hour is found within seconds.
         client.set("reconnect.backoff.max.ms", "2000");
-        for (name, value) in &self.properties {
+        for Property(name, value) in &self.properties {
             client.set(name, value);
         }
         Ok(client)
@@ -86,107 +160,42 @@ pub struct TopicPlan {
     pub window_hours: u32,
 }
 
-/// Bounds of what waits for Kafka.
-#[derive(Clone, Copy, Debug)]
-pub struct SpillSettings {
-    /// Bytes in the producer's queue.
-    pub queue_bytes: u64,
-    /// Bytes of records in the spill.
-    pub spill_bytes: u64,
-    /// How long an acknowledgement may take.
-    pub spill_after: Duration,
+/// The topic that headcount creates.
+#[derive(clap::Args)]
+pub struct TopicSettings {
+    /// Partitions of a topic that headcount creates
+    #[arg(long, value_name = "N", default_value = "12", value_parser = count::<i32, 1, 10_000>)]
+    kafka_partitions: i32,
+    /// Replicas of a topic that headcount creates
+    #[arg(long, value_name = "N", default_value = "3", value_parser = count::<i32, 1, 100>)]
+    kafka_replication: i32,
 }
 
-impl Config {
-    /// Where Kafka is.
-    pub fn kafka(&self) -> anyhow::Result<KafkaSettings> {
-        let name = |setting: &str| -> anyhow::Result<String> {
-            let text = self.text(setting).unwrap_or("");
-            // Kafka's own rule for topics (org.apache.kafka.common.internals.Topic); groups may be freer, ours is not.
-            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if text.is_empty() || text.len() > 249 || !text.chars().all(legal) || matches!(text, "." | "..") {
-                bail!(
-                    "setting `{setting}` is {text:?} ({}): expected up to 249 letters, digits, dots, underscores and hyphens",
-                    self.origin(setting)
-                );
-            }
-            Ok(text.to_owned())
-        };
-        let protocol = match self.text("kafka_group_protocol") {
-            Some("classic") => GroupProtocol::Classic,
-            Some("consumer") => GroupProtocol::Consumer,
-            other => bail!(
-                "setting `kafka_group_protocol` is {other:?} ({}): expected classic or consumer",
-                self.origin("kafka_group_protocol")
-            ),
-        };
-        let times = match self.text("kafka_times") {
-            Some("append") => RecordTimes::Append,
-            Some("create") => RecordTimes::Create,
-            other => {
-                bail!("setting `kafka_times` is {other:?} ({}): expected append or create", self.origin("kafka_times"))
-            }
-        };
-        let mut properties = Vec::new();
-        for text in &self.values["kafka_property"].text {
-            let origin = self.origin("kafka_property");
-            let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
-                bail!(
-                    "setting `kafka_property` is {text:?} ({origin}): expected NAME=VALUE, such as security.protocol=SSL"
-                );
-            };
-            let key = key.trim();
-            if OURS.contains(&key) {
-                bail!(
-                    "setting `kafka_property` ({origin}): headcount sets `{key}` itself; without it figures would be wrong"
-                );
-            }
-            properties.push((key.to_owned(), value.trim().to_owned()));
+impl TopicSettings {
+    /// How a topic is created.
+    pub fn plan(&self, log: &LogSettings, windows: &WindowSettings) -> TopicPlan {
+        TopicPlan {
+            partitions: self.kafka_partitions,
+            replication: self.kafka_replication,
+            retention_hours: log.log_retention_hours,
+            window_hours: windows.cut().window_hours,
         }
-        Ok(KafkaSettings {
-            bootstrap: self.text("kafka_bootstrap").map(str::to_owned),
-            topic: name("kafka_topic")?,
-            group: name("kafka_group")?,
-            protocol,
-            times,
-            properties,
-        })
     }
+}
 
-    /// How a topic is made.
-    pub fn topic_plan(&self) -> anyhow::Result<TopicPlan> {
-        let count = |setting: &str, most: i32| -> anyhow::Result<i32> {
-            let number: i32 = self.parse(setting, "a number")?;
-            if !(1..=most).contains(&number) {
-                bail!("setting `{setting}` is {number} ({}): expected 1 to {most}", self.origin(setting));
-            }
-            Ok(number)
-        };
-        Ok(TopicPlan {
-            partitions: count("kafka_partitions", 10_000)?,
-            replication: count("kafka_replication", 100)?,
-            retention_hours: self.log_retention_hours()?,
-            window_hours: self.aggregate()?.cut.window_hours,
-        })
-    }
-
-    /// What may wait for Kafka.
-    pub fn spill(&self) -> anyhow::Result<SpillSettings> {
-        let queue_bytes: u64 = self.parse("kafka_queue_bytes", "bytes, from 1048576 on")?;
-        // librdkafka counts in KiB, as a 31-bit number.
-        if !(1 << 20..=1 << 40).contains(&queue_bytes) {
-            bail!("setting `kafka_queue_bytes` ({}): expected 1048576 or more", self.origin("kafka_queue_bytes"));
-        }
-        let spill_after_ms: u64 = self.parse("spill_after_ms", "milliseconds, at least 100")?;
-        if spill_after_ms < 100 {
-            bail!("setting `spill_after_ms` ({}): expected at least 100", self.origin("spill_after_ms"));
-        }
-        Ok(SpillSettings {
-            queue_bytes,
-            spill_bytes: self.parse("spill_bytes", "bytes")?,
-            spill_after: Duration::from_millis(spill_after_ms),
-        })
-    }
+/// Bounds of what waits for Kafka.
+#[derive(clap::Args)]
+pub struct SpillSettings {
+    /// Bytes of records that may wait for Kafka's acknowledgement
+    // librdkafka counts in KiB, as a 31-bit number.
+    #[arg(long, value_name = "BYTES", default_value = "67108864", value_parser = bytes::<1_048_576, 1_099_511_627_776>)]
+    pub kafka_queue_bytes: Bytes,
+    /// Wait for an acknowledgement, in ms; then records are spilled
+    #[arg(long, value_name = "MS", default_value = "3000", value_parser = millis::<100, { u64::MAX }>)]
+    pub spill_after_ms: Duration,
+    /// Bytes of records in the spill; with it full, beacons get 503
+    #[arg(long, value_name = "BYTES", default_value = "4294967296", value_parser = bytes::<0, { u64::MAX }>)]
+    pub spill_bytes: Bytes,
 }
 
 /// `NAME=VALUE` without a value that is a secret.

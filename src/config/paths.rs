@@ -1,37 +1,56 @@
-//! Settings of where the script and the beacon endpoint are served.
+//! Settings of the paths of the script and of the beacon endpoint.
 
-use super::Config;
+use super::values::{InvalidValue, Items, Parsed, all, items};
 use anyhow::Context;
-use anyhow::anyhow;
-use schemas::paths::{EndpointPaths, ServedPath};
+use schemas::paths::{EndpointPaths, PathError, ServedPath};
 
-impl Config {
-    /// Further paths of the script; none may be the beacons'.
-    pub(super) fn more_script_paths(&self) -> anyhow::Result<Vec<EndpointPaths>> {
-        let beacon = self.paths()?.beacon().parse::<ServedPath>()?;
-        let scripts: Vec<ServedPath> = self.parse_list("more_script_paths", "a path such as /js/script.js")?;
-        let at = |script| EndpointPaths::new(script, beacon.clone());
-        scripts
-            .into_iter()
-            .map(at)
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("setting `more_script_paths` ({})", self.origin("more_script_paths")))
-    }
+/// Paths of the script and of beacons. The reports print the script's path, so all processes need the same.
+#[derive(clap::Args)]
+pub struct PathSettings {
+    /// Path of the script; set it on every process
+    #[arg(long, value_name = "PATH", default_value = "/page.js", value_parser = served_path)]
+    script_path: ServedPath,
+    /// Path of beacons; set it on every process
+    #[arg(long, value_name = "PATH", default_value = "/v1/page", value_parser = served_path)]
+    beacon_path: ServedPath,
+}
 
+fn served_path(text: &str) -> Parsed<ServedPath> {
+    text.trim().parse().map_err(|error: PathError| InvalidValue::expected(error))
+}
+
+impl PathSettings {
     /// The paths of script and beacons.
     ///
     /// # Errors
-    /// When one is no plain path, or is the path of something else.
-    pub fn paths(&self) -> anyhow::Result<EndpointPaths> {
-        let path = |name| -> anyhow::Result<ServedPath> {
-            let text = self.text(name).unwrap_or_default();
-            text.parse()
-                .map_err(|error| anyhow!("setting `{name}` is {text:?} ({}): expected {error}", self.origin(name)))
-        };
-        EndpointPaths::new(path("script_path")?, path("beacon_path")?).map_err(|error| {
-            let (script, beacon) = (self.origin("script_path"), self.origin("beacon_path"));
-            anyhow!("settings `script_path` ({script}) and `beacon_path` ({beacon}): {error}")
-        })
+    /// They are the same.
+    pub fn endpoint(&self) -> anyhow::Result<EndpointPaths> {
+        Ok(EndpointPaths::new(self.script_path.clone(), self.beacon_path.clone())?)
+    }
+}
+
+/// Further paths of the script.
+#[derive(clap::Args)]
+pub struct MorePathSettings {
+    /// Further path of the script, such as /js/script.js; repeatable
+    #[arg(long, value_name = "PATH", value_parser = served_paths)]
+    more_script_paths: Vec<Items<ServedPath>>,
+}
+
+fn served_paths(text: &str) -> Parsed<Items<ServedPath>> {
+    items(text, |text| text.parse().ok(), "a path such as /js/script.js")
+}
+
+impl MorePathSettings {
+    /// Each further path of the script, with the beacons' path.
+    ///
+    /// # Errors
+    /// One is the beacons' path.
+    pub fn endpoints(&self, paths: &EndpointPaths) -> anyhow::Result<Vec<EndpointPaths>> {
+        let beacon = paths.beacon().parse::<ServedPath>()?;
+        let at = |script| EndpointPaths::new(script, beacon.clone());
+        let endpoints: Result<_, _> = all(&self.more_script_paths).into_iter().map(at).collect();
+        endpoints.context("setting `more_script_paths`")
     }
 }
 

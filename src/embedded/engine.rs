@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -465,23 +465,12 @@ fn remove(path: &Path) {
     }
 }
 
-/// Written aside and renamed, so that a reader sees the old content or the new; for the owner's eyes only.
+/// Replaces a file of the engine.
 fn replace(path: &Path, content: &[u8]) -> Result<(), EngineError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}", std::process::id()));
-    let aside = PathBuf::from(aside);
-    let attempt = || {
-        // A leftover could have another mode.
-        let _ = std::fs::remove_file(&aside);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        file.write_all(content)?;
-        std::fs::rename(&aside, path)
-    };
-    attempt().map_err(|source| {
-        let _ = std::fs::remove_file(&aside);
-        EngineError::write(path, source)
-    })
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    ingest::private_file::replace_by(path, Path::new(&fresh), content)
+        .map_err(|source| EngineError::write(path, source))
 }
 
 /// The part of the URL that other users of the machine, and pages in its browsers, cannot guess.

@@ -1,7 +1,7 @@
 //! `headcount project erase`: what will be deleted is listed, and confirmed, before anything is.
 
 use super::{is_known, row, rules, settings};
-use crate::config::Config;
+use crate::config::commands::ProjectCommand;
 use crate::erased::{self, Entry};
 use crate::{complain, say, tokens};
 use anyhow::{Context, bail};
@@ -20,7 +20,12 @@ struct Figures {
 }
 
 /// Runs `headcount project erase SLUG [--yes]`.
-pub async fn command(client: &Client, slug: &ProjectSlug, matches: &ArgMatches, config: &Config) -> anyhow::Result<()> {
+pub async fn command(
+    client: &Client,
+    slug: &ProjectSlug,
+    matches: &ArgMatches,
+    settings: &ProjectCommand,
+) -> anyhow::Result<()> {
     let known = is_known(client, slug).await?;
     // Once more is no harm: what was erased may have come back from the log.
     if !known && row(client, slug).await?.is_none() {
@@ -34,12 +39,12 @@ pub async fn command(client: &Client, slug: &ProjectSlug, matches: &ArgMatches, 
         confirmed(slug).await?;
     }
     // Before anything is removed: a backup may bring the project back after that.
-    erased::note(&config.data(), Entry::Project(slug.to_string()))?;
+    erased::note(settings.store.data(), Entry::Project(slug.to_string()))?;
     let tables = super::erase(client, slug).await?;
     say!(
         "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \
          leave with the log's retention ({} hours); aggregators remove what comes of them",
-        config.log_retention_hours()?
+        settings.log.log_retention_hours
     );
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! `headcount aggregate`: a member of the group that folds the topic's partitions into ClickHouse. Run one or several; the
 //! group shares the partitions among them.
 
-use super::METRICS;
-use crate::config::Config;
-use crate::config::kafka::{GroupProtocol, KafkaSettings};
+use crate::config::commands::AggregateCommand;
+use crate::config::kafka::GroupProtocol;
 use crate::database::{DamagedStore, NewerSchema, Server, WrongServer};
 use crate::health::lag::{Lag, Position};
 use crate::health::{Finding, Readiness};
@@ -21,25 +20,27 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// Default of `metrics_listen` for this role.
+pub const OPERATOR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9018);
+
 /// Runs until SIGTERM or SIGINT, or until going on would give wrong figures. `recover`: go on where ClickHouse is older than the topic, which no
 /// longer holds what it lacks.
-pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
+pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()> {
     harden();
-    let settings = config.kafka()?;
-    let client = settings.client()?;
-    let operator = operator(&config).await?;
+    let client = settings.kafka.client()?;
+    #[cfg(feature = "mail")]
+    let mail = crate::mail::configured(&settings.mail)?;
+    let operator = operator(&settings).await?;
     let operator_address = operator.address();
-    let status = Arc::new(GroupStatus::default());
     let (stop, stopped) = watch::channel(false);
     let flushes = FlushMetrics::default();
-    #[cfg(feature = "mail")]
-    let mail = config.mail()?;
-    let member = Member::new(Arc::clone(&status), config.stall_after()?);
+    let member = Member::new(Arc::default(), settings.aggregation.stall_after());
     let mut registry = metrics::registry();
     flushes.register(&mut registry);
     #[cfg(feature = "mail")]
@@ -49,56 +50,36 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     let routes = member.routes(registry);
     let listener = tokio::spawn(operator.serve(routes, until(stopped.clone())));
     let mut checks = tokio::task::JoinSet::new();
-    checks.spawn(member.keep());
-    tracing::info!(
-        metrics = operator_address,
-        topic = settings.topic,
-        group = settings.group,
-        "headcount folds page views"
-    );
+    checks.spawn(member.clone().keep());
+    let (topic, group) = (&settings.kafka.topic, &settings.kafka.group);
+    tracing::info!(metrics = operator_address, topic, group, "headcount folds page views");
 
-    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
+    let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     let work = async {
-        let Some(clickhouse) = prepared(&config, &server, &stopped).await? else { return Ok(()) };
-        if !has_topic(&settings, &config, &stopped).await? {
+        let Some(clickhouse) = prepared(&settings, &server, &stopped).await? else { return Ok(()) };
+        if !has_topic(&settings, &stopped).await? {
             return Ok(());
         }
+        let streams = Streams::new(clickhouse.clone(), settings.store.timeout());
         let mut keeping = tokio::task::JoinSet::new();
-        let timeout = config.clickhouse_timeout()?;
-        let streams = Streams::new(clickhouse.clone(), timeout);
-        keeping.spawn(close::keep(
-            clickhouse.clone(),
-            close::Logs::Topic(Box::new((settings.clone(), streams.clone()))),
-            config.clock()?,
-            config.close_after()?,
-            config.retention()?,
-            config.finished_every()?,
-            // No backup can hold the writes of several processes.
-            Writes::default(),
-        ));
+        keeping.spawn(chores(&settings, &clickhouse, &streams));
         #[cfg(feature = "mail")]
         if let Some(mail) = mail {
-            keeping.spawn(crate::mail::keep(
-                clickhouse.clone(),
-                mail,
-                crate::report::reports(clickhouse.clone(), &config)?,
-            ));
+            let reports = crate::report::reports(clickhouse.clone(), &settings.rules, &settings.clock)?;
+            keeping.spawn(crate::mail::keep(clickhouse.clone(), mail, reports));
         }
-        let aggregate = aggregate::AggregateConfig { recover, ..config.aggregate()? };
+        let store = SummaryStore::new(clickhouse, settings.store.timeout()).yielding().await;
+        let aggregate = aggregate::AggregateConfig { recover, ..settings.aggregation.aggregate() };
         let group = GroupConfig {
             client,
-            topic: settings.topic.clone(),
-            group: settings.group.clone(),
-            broker_assigns: settings.protocol == GroupProtocol::Consumer,
-            times: settings.times,
-            store: SummaryStore::new(clickhouse, timeout)
-                .yielding()
-                .await
-                .with_abort(aggregate.abort_at.clone())
-                .with_metrics(flushes),
+            topic: topic.clone(),
+            group: group.clone(),
+            broker_assigns: settings.kafka.protocol == GroupProtocol::Consumer,
+            times: settings.kafka.record_times(),
+            store: store.with_abort(aggregate.abort_at.clone()).with_metrics(flushes),
             aggregate,
             streams,
-            status: Arc::clone(&status),
+            status: Arc::clone(&member.status),
         };
         run_group(group, until(stopped.clone())).await.context("the aggregator stopped")
     };
@@ -120,10 +101,29 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
     verdict
 }
 
+/// Closes, estimates and removes as time passes, until it is dropped.
+fn chores(
+    settings: &AggregateCommand,
+    clickhouse: &clickhouse::Client,
+    streams: &Streams,
+) -> impl Future<Output = ()> + use<> {
+    close::keep(
+        clickhouse.clone(),
+        close::Logs::Topic(Box::new((settings.kafka.clone(), streams.clone()))),
+        settings.clock.clock(),
+        settings.lifetimes.close.close_after_hours,
+        settings.lifetimes.retention(),
+        settings.aggregation.finished_every_minutes,
+        // No backup can hold the writes of several processes.
+        Writes::default(),
+    )
+}
+
 /// Waits until Kafka has answered that the topic is fit. False if a stop came first.
-async fn has_topic(settings: &KafkaSettings, config: &Config, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
+async fn has_topic(settings: &AggregateCommand, stopped: &watch::Receiver<bool>) -> anyhow::Result<bool> {
+    let plan = settings.topic.plan(&settings.log, &settings.aggregation.windows);
     let mut is_logged = false;
-    while !topic::fit(settings, config.topic_plan()?).await? {
+    while !topic::fit(&settings.kafka, plan).await? {
         if !std::mem::replace(&mut is_logged, true) {
             tracing::warn!("Kafka does not answer; nothing is folded until it does");
         }
@@ -136,27 +136,27 @@ async fn has_topic(settings: &KafkaSettings, config: &Config, stopped: &watch::R
 }
 
 /// The only listener of this role. Before there was `metrics_listen` it was named by `listen`, which works on for this release.
-async fn operator(config: &Config) -> anyhow::Result<MetricsListener> {
-    let own = config.metrics_listen_or(METRICS[1])?;
-    if !config.has_listen() || own != Some(METRICS[1]) {
-        return MetricsListener::bind_to(config, own).await;
-    }
+async fn operator(settings: &AggregateCommand) -> anyhow::Result<MetricsListener> {
+    let own = settings.operator.metrics_listen.0;
+    let Some(old) = settings.old_listen.listen.0.filter(|_| own == Some(OPERATOR)) else {
+        return MetricsListener::bind_to(&settings.connections, own).await;
+    };
     tracing::warn!(
         "setting `listen` of `headcount aggregate` is called `metrics_listen` now; the old name goes with the next release"
     );
-    MetricsListener::bind_to(config, Some(config.listen()?)).await
+    MetricsListener::bind_to(&settings.connections, Some(old)).await
 }
 
 /// A client of the prepared database, or none if a stop came first.
 async fn prepared(
-    config: &Config,
+    settings: &AggregateCommand,
     server: &Server,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Option<clickhouse::Client>> {
-    let timeout = config.clickhouse_timeout()?;
+    let (database, timeout) = (settings.store.database(), settings.store.timeout());
     let prepare = async || {
-        let client = database::prepare(server, config.database(), timeout).await?;
-        database::check_store(&client, config.database(), timeout).await?;
+        let client = database::prepare(server, database, timeout).await?;
+        database::check_store(&client, database, timeout).await?;
         anyhow::Ok(client)
     };
     loop {

@@ -1,6 +1,6 @@
 //! `headcount engine`: the embedded ClickHouse by itself, where Kafka and the roles run on one machine.
 
-use crate::config::Config;
+use crate::config::store::StoreSettings;
 use crate::embedded::engine::Engine;
 use crate::say;
 use crate::shell::{open_data_directory, signal};
@@ -9,10 +9,9 @@ use std::io::Read;
 
 /// Runs until SIGTERM or SIGINT, until the end of standard input (where that is asked for), or until the engine ends by
 /// itself.
-pub async fn run(config: &Config, port: Option<u16>, until_eof: bool) -> anyhow::Result<()> {
-    let data = config.data();
-    let _lock = open_data_directory(&data)?;
-    let mut engine = config.engine();
+pub async fn run(store: &StoreSettings, port: Option<u16>, until_eof: bool) -> anyhow::Result<()> {
+    let _lock = open_data_directory(store.data())?;
+    let mut engine = store.engine();
     if engine.clickhouse_url.take().is_some() {
         bail!("a ClickHouse is named (`clickhouse_url`), so there is none to be run; leave the setting out");
     }

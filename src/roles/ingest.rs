@@ -3,14 +3,14 @@
 //! Order of the start: data directory, port, key, spill, producer, registry; of the end: listener, tallies, producer,
 //! spill. Neither Kafka nor ClickHouse has to be there: beacons go to the spill, and the registry's copy is on disk.
 
-use super::{METRICS, loopback};
-use crate::config::Config;
+use crate::config::commands::IngestCommand;
 use crate::database::Server;
 use crate::health::{Finding, Health, Readiness};
 use crate::metrics::scrape::Scrape;
 use crate::metrics::{self, MetricsListener};
 use crate::projects::{self, Snapshot};
 use crate::registry::{RegistryCopy, refresh_registry};
+use crate::serve::{Stopping, stop_endpoint};
 use crate::shell::{harden, limits, open_data_directory, signal, until};
 use crate::{health, http, keys, privacy, topic};
 use anyhow::Context;
@@ -18,7 +18,7 @@ use ingest::Ingest;
 use ingest::journal::{Journal, JournalConfig};
 use ingest::kafka::{KafkaConfig, KafkaSink};
 use ingest::keys::KeyRing;
-use ingest::projects::Projects;
+use rdkafka::ClientConfig;
 use schemas::{Hour, ProjectSlug};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,46 +34,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const CLICKHOUSE_AT_START: Duration = Duration::from_secs(3);
 
 /// Runs until SIGTERM or SIGINT. `recover`: restore the registry of ClickHouse from this endpoint's copy, if ClickHouse has none.
-pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
+pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
     harden();
-    limits::check_open_files(config.http()?.connections)?;
-    let settings = config.kafka()?;
-    let client = settings.client()?;
-    let spill = config.spill()?;
-    let data = config.data();
-    let _lock = open_data_directory(&data)?;
-    let listener = http::bind(config.listen_or(loopback(8017))?).await?;
+    settings.beacons.ingest(&settings.connections, &settings.admission, &settings.privacy)?;
+    limits::check_open_files(settings.connections.http().connections)?;
+    let client = settings.kafka.client()?;
+    let data = settings.store.data();
+    let _lock = open_data_directory(data)?;
+    let listener = http::bind(settings.listen.listen).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
-    let operator = MetricsListener::bind(&config, METRICS[0]).await?;
-    let clock = config.clock()?;
-    // Asked before anything is taken; where nobody answers, again and again below.
-    let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings, config.topic_plan()?)).await {
+    let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
+    let clock = settings.clock.clock();
+    let plan = settings.topic.plan(&settings.privacy.log, &settings.windows);
+    // Checked before beacons are accepted; if Kafka does not answer, again and again below.
+    let fit = match tokio::time::timeout(ANSWER_WITHIN, topic::fit(&settings.kafka, plan)).await {
         Ok(fit) => fit?,
         Err(_) => false,
     };
+    let sink = sink(&settings, client, &clock)?;
+    let (ingest, registry, names) = endpoint(&settings, &clock, sink.clone())?;
 
-    let ring = KeyRing::open(&config.key_file(), config.visitor_period()?, clock())?;
-    let journal = {
-        let clock = Arc::clone(&clock);
-        let bounds = JournalConfig { capacity_bytes: Some(spill.spill_bytes), ..JournalConfig::default() };
-        Journal::open(&data.join("spill.redb"), bounds, move || Hour::of(clock()))?
-    };
-    let kafka = KafkaConfig {
-        client,
-        topic: settings.topic.clone(),
-        queue_bytes: spill.queue_bytes,
-        spill_after: spill.spill_after,
-    };
-    let sink = KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")?;
-
-    let registry = RegistryCopy::open(&data)?;
-    let projects = Projects::new(config.host_patterns()?, config.new_names()?);
-    projects.replace(registry.index());
-    let names = Snapshot::new(&data.join(projects::ADMITTED));
-    projects.admit_known(names.load::<Vec<ProjectSlug>>());
-    let ingest = Arc::new(Ingest::new(config.ingest()?, Arc::clone(&clock), ring, projects, sink.clone()));
-
-    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
+    let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     let (stop, stopped) = watch::channel(false);
     let database = server.client();
     let mut beside = tokio::task::JoinSet::new();
@@ -94,38 +75,69 @@ pub async fn run(config: Config, recover: bool) -> anyhow::Result<()> {
         let (ingest, stopped) = (Arc::clone(&ingest), stopped.clone());
         async move { ingest.keep(until(stopped)).await }
     });
-    let privacy =
-        query::privacy::routes(privacy::of_endpoint(&config, Arc::clone(&ingest))?).merge(query::style_route());
-    let privacy = ingest::rate_limited(privacy, &ingest);
-    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes: spill.spill_bytes, server };
+    let spill_bytes = settings.spill.spill_bytes.0;
+    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes, server };
     let state = Health::new(endpoint.find().readiness);
-    let router = ingest::routes(Arc::clone(&ingest)).merge(health::routes(state.clone())).merge(privacy);
-    let listener = tokio::spawn(http::serve(config.http()?, listener, router, until(stopped.clone())));
+    let router = routes(&settings, &ingest)?.merge(health::routes(state.clone()));
+    let listener = tokio::spawn(http::serve(settings.connections.http(), listener, router, until(stopped.clone())));
     let metrics = operator.address();
     beside.spawn(operator_routes(operator, endpoint.clone(), stopped));
     beside.spawn(state.keep(move || endpoint.find().readiness));
-    tracing::info!(%address, metrics, data = %data.display(), topic = settings.topic, "headcount takes beacons");
+    tracing::info!(%address, metrics, data = %data.display(), topic = settings.kafka.topic, "headcount takes beacons");
 
     let verdict = tokio::select! {
         signal = signal() => signal,
-        error = unfit(&settings, config.topic_plan()?, fit) => Err(error),
+        error = unfit(&settings.kafka, plan, fit) => Err(error),
     };
     if verdict.is_ok() {
         tracing::info!("stopping: finishing open requests, then handing over what is queued");
     }
     // The listener first: no view may be acknowledged after the log has closed.
     let _ = stop.send(true);
-    match listener.await {
-        Ok(outcome) => outcome?,
-        Err(error) => tracing::error!(%error, "the listener failed"),
-    }
-    beside.abort_all();
-    // It ends by itself: aborted, it might take tallies with it.
-    let _ = keep.await;
-    crate::serve::end_of(refresh).await;
-    ingest.send_tallies().await;
+    stop_endpoint(Stopping { listener, beside, refresh, keep }, &ingest).await?;
     sink.close(CLOSE_WITHIN).await;
     verdict
+}
+
+/// The producer, and the spill of records that Kafka does not acknowledge.
+fn sink(settings: &IngestCommand, client: ClientConfig, clock: &ingest::Clock) -> anyhow::Result<KafkaSink> {
+    let (spill, clock) = (&settings.spill, Arc::clone(clock));
+    let bounds = JournalConfig { capacity_bytes: Some(spill.spill_bytes.0), ..JournalConfig::default() };
+    let path = settings.store.data().join("spill.redb");
+    let journal = Journal::open(&path, bounds, move || Hour::of(clock()))?;
+    let kafka = KafkaConfig {
+        client,
+        topic: settings.kafka.topic.clone(),
+        queue_bytes: spill.kafka_queue_bytes.0,
+        spill_after: spill.spill_after_ms,
+    };
+    KafkaSink::start(kafka, journal).context("cannot make a Kafka producer of these settings")
+}
+
+/// The endpoint, the copy of the registry, and the copy of the names that host patterns admitted.
+fn endpoint(
+    settings: &IngestCommand,
+    clock: &ingest::Clock,
+    sink: KafkaSink,
+) -> anyhow::Result<(Arc<Ingest<KafkaSink>>, RegistryCopy, Snapshot)> {
+    let data = settings.store.data();
+    let period = settings.privacy.rules.visitors.visitor_period;
+    let ring = KeyRing::open(&settings.keys.file(&settings.store), period, clock())?;
+    let registry = RegistryCopy::open(data)?;
+    let projects = settings.admission.projects();
+    projects.replace(registry.index());
+    let names = Snapshot::new(&data.join(projects::ADMITTED));
+    projects.admit_known(names.load::<Vec<ProjectSlug>>());
+    let config = settings.beacons.ingest(&settings.connections, &settings.admission, &settings.privacy)?;
+    let ingest = Arc::new(Ingest::new(config, Arc::clone(clock), ring, projects, sink));
+    Ok((ingest, registry, names))
+}
+
+/// The routes of beacons and of the privacy page.
+fn routes(settings: &IngestCommand, ingest: &Arc<Ingest<KafkaSink>>) -> anyhow::Result<axum::Router> {
+    let facts = privacy::of_endpoint(&settings.privacy, Arc::clone(ingest))?;
+    let privacy = query::privacy::routes(facts).merge(query::style_route());
+    Ok(ingest::routes(Arc::clone(ingest)).merge(ingest::rate_limited(privacy, ingest)))
 }
 
 /// Beacons need no ClickHouse, so where its URL leads to several servers only the registry stops being read: what another server has could

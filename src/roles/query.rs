@@ -1,7 +1,6 @@
 //! `headcount query`: reports from ClickHouse.
 
-use super::{METRICS, loopback};
-use crate::config::Config;
+use crate::config::commands::QueryCommand;
 use crate::database::WrongServer;
 use crate::health::{Finding, Health, Readiness};
 use crate::metrics::{self, MetricsListener};
@@ -21,13 +20,13 @@ const ASK: Duration = Duration::from_secs(3);
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     harden();
-    limits::check_open_files(config.http()?.connections)?;
-    let listener = http::bind(config.listen_or(loopback(8027))?).await?;
+    limits::check_open_files(settings.connections.http().connections)?;
+    let listener = http::bind(settings.listen.listen).await?;
     let address = listener.local_addr().context("cannot read the listener's address")?;
-    let operator = MetricsListener::bind(&config, METRICS[2]).await?;
-    let server = config.clickhouse(&projects::clickhouse_url(&config).await?)?;
+    let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
+    let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     // A server that is away may come later.
     match tokio::time::timeout(ASK, server.bind()).await {
         Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
@@ -36,20 +35,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client = server.client();
     // The URL may hold a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
-    let access = query::access::Access::new(client.clone(), config.access(make_one)?, config.clock()?);
+    let access = query::access::Access::new(
+        client.clone(),
+        settings.access.access(&settings.connections, make_one),
+        settings.clock.clock(),
+    );
     access.begin().await;
     let rights = tokio::spawn(Arc::clone(&access).keep());
     let store = query::ReportStore::new(client.clone());
-    let cache = query::ReportCache::new(config.report_cache()?, &access);
+    let cache = query::ReportCache::new(settings.cache.cache(), &access);
     let mut registry = metrics::registry();
-    let reports = query::guarded_routes(store, config.query()?, config.clock()?, &access, cache.clone());
+    let reports =
+        query::guarded_routes(store, settings.privacy.rules.query()?, settings.clock.clock(), &access, cache.clone());
     let reports = measured(reports, cache, &mut registry);
-    let told = query::privacy::routes(privacy::of_reports(&config)?);
+    let told = query::privacy::routes(privacy::of_reports(&settings.privacy)?);
     let (stop, stopped) = watch::channel(false);
     let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
     let open = query::access::rate_limited(told.fallback(query::no_such_route), &access);
     let router = reports.merge(health::routes(state.health.clone())).merge(open);
-    let serving = http::serve(config.http()?, listener, router, until(stopped.clone()));
+    let serving = http::serve(settings.connections.http(), listener, router, until(stopped.clone()));
     let metrics = operator.address();
     let mut beside = tokio::task::JoinSet::new();
     beside.spawn(state.clone().keep(client, access));

@@ -8,6 +8,7 @@ pub mod http;
 pub mod kafka;
 pub mod process;
 pub mod proxy;
+pub mod random;
 pub mod roles;
 pub mod service;
 pub mod static_site;

@@ -4,7 +4,8 @@
 use anyhow::{Context as _, Result};
 use chrono::{Datelike as _, Weekday};
 use clickhouse::{Client, RowOwned, RowWrite};
-use schemas::tables::{BreakdownDailyRow, PageDailyRow, SiteHourlyRow};
+use schemas::classes::{BotClass, ClassName as _, Source};
+use schemas::tables::{BreakdownDailyRow, PageDailyRow, RobotDailyRow, RobotPageDailyRow, SiteHourlyRow};
 use schemas::{Coordinate, Day, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
 
@@ -159,8 +160,14 @@ fn mixed(value: u64) -> u64 {
 struct Site {
     views: u64,
     visits: u64,
-    bots: [u64; 6],
     sketch: VisitorSketch,
+}
+
+/// Views by robots: by day, kind and name, and by day, path and group.
+#[derive(Default)]
+struct Robots<'a> {
+    names: BTreeMap<(u16, BotClass, &'static str), u64>,
+    pages: BTreeMap<(u16, &'a str, &'static str), u64>,
 }
 
 impl Traffic<'_> {
@@ -182,6 +189,7 @@ impl Traffic<'_> {
         let mut pages: BTreeMap<(u16, &str), (u64, VisitorSketch)> = BTreeMap::new();
         let mut broken: BTreeMap<(u16, &str, &str), (u64, VisitorSketch)> = BTreeMap::new();
         let mut values: BTreeMap<(u16, &'static str, &'static str), u64> = BTreeMap::new();
+        let mut robots = Robots::default();
         let end = month.end_hour().min(until);
         for day in month.first_hour().day().0..=Hour(end.0.saturating_sub(1)).day().0 {
             let share = match Day(day).date().weekday() {
@@ -238,14 +246,44 @@ impl Traffic<'_> {
                 }
                 if random.below(100) < 22 {
                     let bot = random.named(BOTS);
-                    *values.entry((day, "bot", bot)).or_default() += 1;
-                    if let Some(class) = ingest::agents::kind_of_robot(bot) {
-                        site.bots[class.counted_as() as usize - 1] += 1;
-                    }
+                    let kind = ingest::agents::kind_of_robot(bot).unwrap_or(BotClass::OtherBot);
+                    let path = self.pages[(site.views % self.pages.len() as u64) as usize];
+                    *robots.names.entry((day, kind, bot)).or_default() += 1;
+                    *robots.pages.entry((day, path, kind.group().name())).or_default() += 1;
                 }
             }
         }
+        self.robots(client, robots).await?;
         self.rows(client, sites, pages, broken, values).await
+    }
+
+    async fn robots(&self, client: &Client, robots: Robots<'_>) -> Result<()> {
+        let project = || self.project.to_owned();
+        let (stream, window_start, next_offset) = (STREAM, 0, 1);
+        let robot = |((day, kind, name), views): ((u16, BotClass, &str), u64)| RobotDailyRow {
+            project: project(),
+            day,
+            kind: kind.class_name().to_owned(),
+            name: name.to_owned(),
+            views,
+            stream,
+            window_start,
+            next_offset,
+            source: Source::Beacon,
+        };
+        insert(client, "robot_daily", robots.names.into_iter().map(robot)).await?;
+        let page = |((day, path, group), views): ((u16, &str, &str), u64)| RobotPageDailyRow {
+            project: project(),
+            day,
+            path: path.to_owned(),
+            robot_group: group.to_owned(),
+            views,
+            stream,
+            window_start,
+            next_offset,
+            source: Source::Beacon,
+        };
+        insert(client, "robot_page_daily", robots.pages.into_iter().map(page)).await
     }
 
     async fn rows(
@@ -258,24 +296,16 @@ impl Traffic<'_> {
     ) -> Result<()> {
         let project = || self.project.to_owned();
         let (stream, window_start, next_offset) = (STREAM, 0, 1);
-        let hourly = sites.into_iter().map(|(hour, site)| {
-            let [bots_search, bots_ai_crawler, bots_preview, bots_monitor, bots_automation, bots_other] = site.bots;
-            SiteHourlyRow {
-                project: project(),
-                hour: Hour(hour).unix_seconds(),
-                views: site.views,
-                visits: site.visits,
-                bots_search,
-                bots_ai_crawler,
-                bots_preview,
-                bots_monitor,
-                bots_automation,
-                bots_other,
-                sketch: site.sketch.encode(),
-                stream,
-                window_start,
-                next_offset,
-            }
+        let hourly = sites.into_iter().map(|(hour, site)| SiteHourlyRow {
+            project: project(),
+            hour: Hour(hour).unix_seconds(),
+            views: site.views,
+            visits: site.visits,
+            sketch: site.sketch.encode(),
+            stream,
+            window_start,
+            next_offset,
+            source: Source::Beacon,
         });
         insert(client, "site_hourly", hourly).await?;
         let mut missing: BTreeMap<(u16, &str), (u64, VisitorSketch)> = BTreeMap::new();
@@ -283,7 +313,7 @@ impl Traffic<'_> {
             let sum = missing.entry((day, path)).or_default();
             sum.0 += views;
             sum.1.merge(sketch);
-            let sql = "INSERT INTO not_found_daily VALUES (?, toDate(?), ?, ?, ?, ?, 0, 1)";
+            let sql = "INSERT INTO not_found_daily VALUES (?, toDate(?), ?, ?, ?, ?, 0, 1, 'headcount')";
             let query = client.query(sql).bind(self.project).bind(day).bind(path).bind(referrer).bind(*views);
             query.bind(STREAM).execute().await?;
         }
@@ -298,6 +328,7 @@ impl Traffic<'_> {
                 stream,
                 window_start,
                 next_offset,
+                source: Source::Beacon,
             }
         };
         insert(client, "page_daily", pages.into_iter().map(page(200)).chain(missing.into_iter().map(page(404))))
@@ -311,6 +342,7 @@ impl Traffic<'_> {
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         };
         insert(client, "breakdown_daily", values.into_iter().map(breakdown)).await
     }

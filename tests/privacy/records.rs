@@ -1,16 +1,9 @@
 //! Page views as the log has them, of known readers.
 
+use harness::random::mix;
 use schemas::Coordinate;
 use schemas::proto::PageView;
 use schemas::record::{self, RecordFormat};
-
-/// SplitMix64 (Steele, Lea, Flood, 2014): a seed's pseudo-random number.
-pub fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// A view of one of 900 readers, on one of 40 pages of a project, in this hour.
 pub fn view(index: u64, project: &str, hour: u32) -> Vec<u8> {

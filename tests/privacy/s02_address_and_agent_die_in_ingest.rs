@@ -1,12 +1,12 @@
 //! Statement 2: canaries. Readers of known address and agent are let loose on the whole pipeline, on everything that can go wrong with a
 //! beacon, and then every byte that was written anywhere is searched for them.
 
-use crate::records::mix;
 use crate::scan::Needles;
 use anyhow::{Context, Result, ensure};
 use harness::clickhouse::Engine;
 use harness::http::{self, Connection};
 use harness::kafka::{self, Broker};
+use harness::random::mix;
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
 use serde_json::Value;

@@ -1,8 +1,9 @@
 //! Statement 8: when a month is closed, its figures stay as they are and its sketches are physically gone.
 
-use crate::records::{mix, not_found, view};
+use crate::records::{not_found, view};
 use crate::traffic::{examples_run, sql_says_the_same};
 use anyhow::{Context, Result, ensure};
+use harness::random::mix;
 use harness::roles::{Deployment, Role};
 use harness::service::eventually;
 use harness::{clickhouse, http, kafka};

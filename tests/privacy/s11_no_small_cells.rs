@@ -1,9 +1,9 @@
 //! Statements 11 and 12: no figure below the floor in any output, and none that comes out by subtraction. (That no adversary recovers a folded
 //! cell from any reports is shown for all small worlds in `query/src/small_cells/tests.rs`.)
 
-use crate::records::mix;
 use anyhow::{Context, Result, ensure};
 use harness::http::{self, Connection};
+use harness::random::mix;
 use harness::service::Service;
 use serde_json::Value;
 

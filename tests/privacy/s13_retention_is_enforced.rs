@@ -7,26 +7,32 @@ use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
     "not_found_daily",
+    "robot_daily",
+    "robot_page_daily",
     "finished_day",
     "finished_month",
     "delivery",
     "ledger",
 ];
 /// Tables whose rule is looked at.
-const RULED: [&str; 11] = [
+const RULED: [&str; 15] = [
     "delivery",
     "site_hourly",
     "page_daily",
     "breakdown_daily",
     "not_found_daily",
     "rejection_daily",
+    "robot_daily",
+    "robot_page_daily",
     "month_closed",
     "month_closed_not_found",
+    "month_closed_robot",
+    "month_closed_robot_page",
     "finished_day",
     "finished_month",
     "ledger",

@@ -5,6 +5,8 @@
 mod blocklist;
 #[path = "first_party/chosen.rs"]
 mod chosen;
+#[path = "first_party/country.rs"]
+mod country;
 #[path = "first_party/document.rs"]
 mod document;
 #[path = "first_party/moving.rs"]

@@ -93,7 +93,7 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
         (
             vec!["config"],
             vec![("HEADCOUNT_LISTEN", "everywhere")],
-            &["setting `listen` is \"everywhere\" (environment HEADCOUNT_LISTEN)", "expected an address"],
+            &["setting `listen` is \"everywhere\" (environment HEADCOUNT_LISTEN)", "expected a listen address"],
         ),
         (
             vec!["project", "add", "Not A Slug", "--host", "docs.example.org", "--data", text(&running)],

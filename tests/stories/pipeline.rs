@@ -7,6 +7,7 @@ mod invalid;
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
 use harness::http::Connection;
+use harness::random::mix;
 use harness::service::{PATIENCE, Service, eventually};
 use invalid::{Invalid, Refusals};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,14 +34,6 @@ const BOTS: [&str; 2] = [
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
     "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.3; +https://openai.com/gptbot)",
 ];
-
-/// A number without pattern, the same in every run (splitmix64, Steele et al. 2014).
-fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// One view, known in full.
 #[derive(Clone)]

@@ -241,6 +241,29 @@ async fn long(reader: &mut Reader, span: &str) -> Result<BTreeMap<[String; 4], S
     Ok(figures)
 }
 
+/// The closed month is of before schema version 10: a kind without names, and names without kinds.
+fn robots_are_apart(report: &Value, is_closed: bool) -> Result<()> {
+    let (robots, bots) = (&report["robots"], &report["totals"]["bots"]);
+    let kinds = robots["kinds"].as_array().context("kinds")?;
+    let sum: u64 = kinds.iter().filter_map(|kind| kind["views"].as_u64()).sum();
+    ensure!(sum > 0 && robots["total"] == sum, "{robots}");
+    if is_closed {
+        ensure!(sum == 5 && kinds[0]["kind"] == "ai_crawler" && bots["ai_crawler"] == 5, "{robots} {bots}");
+        return Ok(());
+    }
+    let of = |name: &str| kinds.iter().find(|kind| kind["kind"] == name).cloned().unwrap_or_default();
+    let [search, training, assistant] = ["search", "ai_training", "ai_assistant"].map(of);
+    ensure!(search["views"] == training["views"] && bots["search"] == search["views"], "{robots} {bots}");
+    let name = if training["views"].as_u64() >= Some(FLOOR) { "GPTBot" } else { "other" };
+    ensure!(training["names"][0]["value"] == name && training["names"][0]["views"] == training["views"], "{robots}");
+    let of_ai = training["views"].as_u64().zip(assistant["views"].as_u64()).map(|(first, second)| first + second);
+    ensure!(bots["ai_crawler"].as_u64() == of_ai, "{robots} {bots}");
+    let pages: Vec<_> = robots["ai_pages"].as_array().into_iter().flatten().map(|page| &page["path"]).collect();
+    ensure!(pages == ["/ai_training", "/ai_assistant"], "{robots}");
+    ensure!(robots["ai_pages"][0]["views"] == training["views"], "{robots}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
     let arguments = ["--clock-start", CLOCK, "--close-after-hours", "720"];
@@ -255,6 +278,7 @@ async fn everything_can_be_read_once_and_adds_up() -> Result<()> {
         let truth = &truths[month];
         ensure!(report["totals"]["views"] == truth.views && report["totals"]["visits"] == truth.visits, "{month}");
         ensure!(report["period"]["closed"] == (month == MONTHS[0]), "{}", report["period"]);
+        robots_are_apart(&report, month == MONTHS[0]).with_context(|| format!("robots of {month}"))?;
         let week: u64 = report["week"]
             .as_array()
             .context("week")?
@@ -526,7 +550,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     let day = schemas::Hour::of(at.parse()?).day().0;
     let values = async |of: &str, window: u64, count: u64| {
         let sql = format!(
-            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {} FROM numbers({count})",
+            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {}, 'headcount' FROM numbers({count})",
             window + 9
         );
         anyhow::Ok(client.query(&sql).bind(day).execute().await?)
@@ -547,7 +571,7 @@ async fn lists_do_not_depend_on_how_they_are_read(
     ensure!(crowded["breakdowns"] == fewer, "{fewer}\n{}", crowded["breakdowns"]);
     let before = reader.computed_json(&path).await?;
     // More paths with referrers than are read at once, and a view more. None of them is listed.
-    let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899 \
+    let sql = "INSERT INTO not_found_daily SELECT 'docs', toDate(?), concat('/nowhere-', toString(number)), 'from.example', 12, 1, 890, 899, 'headcount' \
                FROM numbers(20001)";
     client.query(sql).bind(day).execute().await?;
     known::write_hour(client, at, 1, 89).await?;

@@ -9,12 +9,22 @@
 //! A counter overestimates by what it took over, so rows do not show it: a named host's row has what was counted since it was taken
 //! in. When a host leaves, its count moves to the overflow. Names and overflow thus add up to the total at every offset.
 //!
+//! A source's views have counters and an overflow of their own; the names of all sources together are limited.
+//!
 //! A host that left gets a row of 0, even if this process never wrote another one: a process before it, which flushed at other
 //! offsets, may have.
 
 use super::texts::{Text, Texts};
+use schemas::classes::Source;
 use schemas::referrer::{INTERNAL, MORE};
 use std::collections::BTreeSet;
+
+/// A host from one source, as a row has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    pub(super) text: Text,
+    pub(super) source: Source,
+}
 
 /// Values that are no names, and which of them is the overflow.
 pub(super) struct Overflow {
@@ -42,13 +52,18 @@ impl Overflow {
         self.overflow
     }
 
-    fn names(&self, text: Text) -> bool {
-        !self.unnamed.contains(&text)
+    /// The overflow of the source that a name has.
+    fn of(&self, name: Name) -> Name {
+        Name { text: self.overflow, ..name }
+    }
+
+    fn names(&self, name: Name) -> bool {
+        !self.unnamed.contains(&name.text)
     }
 }
 
 struct Count {
-    text: Text,
+    name: Name,
     dirty: bool,
     /// What the row shows.
     count: u64,
@@ -63,14 +78,14 @@ pub(super) struct CappedCounts {
     all: Vec<Count>,
     names: usize,
     /// Hosts that left since the last freeze and did not come back.
-    left: BTreeSet<Text>,
+    left: BTreeSet<Name>,
 }
 
 impl CappedCounts {
     /// Adds to a host's count; at most `most` hosts are named. Returns how many rows changed that had not changed since the last
     /// [`CappedCounts::freeze`].
-    pub(super) fn count(&mut self, host: Text, by: u64, overflow: &Overflow, most: usize) -> usize {
-        if let Some(held) = self.all.iter_mut().find(|held| held.text == host) {
+    pub(super) fn count(&mut self, host: Name, by: u64, overflow: &Overflow, most: usize) -> usize {
+        if let Some(held) = self.all.iter_mut().find(|held| held.name == host) {
             held.counter = held.counter.saturating_add(by);
             return held.add(by);
         }
@@ -81,13 +96,14 @@ impl CappedCounts {
         if self.names < most {
             self.names += 1;
         } else {
-            let Some(smallest) = self.smallest(overflow) else { return self.add(overflow.overflow, by, 0) };
+            let Some(smallest) = self.smallest(overflow) else { return self.add(overflow.of(host), by, 0) };
             let leaves = self.all.remove(smallest);
-            self.left.insert(leaves.text);
+            self.left.insert(leaves.name);
             changed += usize::from(!leaves.dirty);
-            changed += match self.all.iter_mut().find(|held| held.text == overflow.overflow) {
+            let others = overflow.of(leaves.name);
+            changed += match self.all.iter_mut().find(|held| held.name == others) {
                 Some(held) => held.add(leaves.count),
-                None => self.add(overflow.overflow, leaves.count, 0),
+                None => self.add(others, leaves.count, 0),
             };
             counter = leaves.counter.saturating_add(by);
         }
@@ -97,23 +113,23 @@ impl CappedCounts {
 
     /// Position of the name with the smallest counter; of several, the one taken in first.
     fn smallest(&self, overflow: &Overflow) -> Option<usize> {
-        let names = self.all.iter().enumerate().filter(|(_, held)| overflow.names(held.text));
+        let names = self.all.iter().enumerate().filter(|(_, held)| overflow.names(held.name));
         names.min_by_key(|(_, held)| held.counter).map(|(position, _)| position)
     }
 
-    fn add(&mut self, text: Text, count: u64, counter: u64) -> usize {
-        self.all.push(Count { text, dirty: true, count, counter });
+    fn add(&mut self, name: Name, count: u64, counter: u64) -> usize {
+        self.all.push(Count { name, dirty: true, count, counter });
         1
     }
 
     /// Hands over the changed counts, which then count as unchanged, with 0 for hosts that left.
-    pub(super) fn freeze(&mut self, mut take: impl FnMut(Text, u64)) {
+    pub(super) fn freeze(&mut self, mut take: impl FnMut(Name, u64)) {
         for held in self.all.iter_mut().filter(|held| held.dirty) {
             held.dirty = false;
-            take(held.text, held.count);
+            take(held.name, held.count);
         }
-        for text in std::mem::take(&mut self.left) {
-            take(text, 0);
+        for name in std::mem::take(&mut self.left) {
+            take(name, 0);
         }
     }
 
@@ -123,7 +139,7 @@ impl CappedCounts {
 
     /// Bytes on the heap, about.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.all.capacity() * size_of::<Count>() + self.left.len() * 2 * size_of::<Text>()
+        self.all.capacity() * size_of::<Count>() + self.left.len() * 2 * size_of::<Name>()
     }
 }
 

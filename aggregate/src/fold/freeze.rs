@@ -2,7 +2,6 @@
 
 use super::{FOLD_VERSION, ProjectDayKey, Rows, WindowState};
 use schemas::Hour;
-use schemas::classes::BotClass;
 use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
 
 impl WindowState {
@@ -18,6 +17,8 @@ impl WindowState {
             site: Vec::with_capacity(self.sites.dirty()),
             page: Vec::with_capacity(self.pages.dirty()),
             breakdown: Vec::with_capacity(self.dirty_counts),
+            robot: Vec::with_capacity(self.robots.dirty()),
+            robot_page: Vec::with_capacity(self.robot_pages.dirty()),
             not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
             ledger: None,
@@ -28,16 +29,11 @@ impl WindowState {
                 hour: key.hour.unix_seconds(),
                 views: cell.views,
                 visits: cell.visits,
-                bots_search: cell.bots[BotClass::Search as usize],
-                bots_ai_crawler: cell.bots[BotClass::AiCrawler as usize],
-                bots_preview: cell.bots[BotClass::Preview as usize],
-                bots_monitor: cell.bots[BotClass::Monitor as usize],
-                bots_automation: cell.bots[BotClass::Automation as usize],
-                bots_other: cell.bots[BotClass::OtherBot as usize],
                 sketch: cell.sketch.encode(),
                 stream,
                 window_start,
                 next_offset,
+                source: key.source,
             });
         });
         self.pages.freeze(|key, cell| {
@@ -52,22 +48,22 @@ impl WindowState {
                 stream,
                 window_start,
                 next_offset,
+                source: key.source,
             });
         });
-        let pages = &self.pages;
-        self.not_found.freeze(|&page, named| {
-            let page = pages.key(page);
+        self.not_found.freeze(|page, named| {
             let (project, day) = project_of(page.project_day);
             named.freeze(|referrer, views| {
                 rows.not_found.push(NotFoundDailyRow {
                     project: project.clone(),
                     day,
                     path: texts.to_string(page.path),
-                    referrer: texts.to_string(referrer),
+                    referrer: texts.to_string(referrer.text),
                     views,
                     stream,
                     window_start,
                     next_offset,
+                    source: referrer.source,
                 });
             });
         });
@@ -83,6 +79,7 @@ impl WindowState {
                     stream,
                     window_start,
                     next_offset,
+                    source: count.source,
                 });
             }
         });
@@ -93,7 +90,7 @@ impl WindowState {
                     project: texts.to_string(key.project),
                     day: key.day.0,
                     reason: key.reason.name(),
-                    host: texts.to_string(host),
+                    host: texts.to_string(host.text),
                     beacons,
                     stream,
                     window_start,
@@ -102,6 +99,7 @@ impl WindowState {
             });
         });
         self.dirty_capped = 0;
+        self.freeze_robots(&mut rows);
         rows.ledger = self.is_dirty().then(|| LedgerRow {
             stream,
             window_start,

@@ -67,7 +67,11 @@ fn rows_are_absolute_and_the_ledger_adds_up() {
     apply(&mut state, &refused(tally)).unwrap();
     let second = state.freeze();
     let site = second.site.iter().find(|row| row.project == "a").unwrap();
-    assert_eq!((site.views, site.visits, site.bots_search, site.next_offset), (2, 1, 1, 17));
+    assert_eq!((site.views, site.visits, site.next_offset), (2, 1, 17));
+    let [robot] = &second.robot[..] else { panic!("{:?}", second.robot) };
+    assert_eq!((robot.kind.as_str(), robot.name.as_str(), robot.views), ("search", "Googlebot", 1));
+    let [page] = &second.robot_page[..] else { panic!("{:?}", second.robot_page) };
+    assert_eq!((page.path.as_str(), page.robot_group.as_str(), page.views), ("/x", "search", 1));
     assert_eq!(VisitorSketch::decode(&site.sketch).unwrap().occupied(), 2);
     assert_eq!(second.page.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["/y"]);
     assert_eq!((second.rejection[0].reason.as_str(), second.rejection[0].beacons), ("unknown_project", 12));
@@ -239,6 +243,61 @@ fn pages_and_values_of_a_day_are_capped() {
     assert_eq!(state.freeze().page[0].path, "/new");
 }
 
+/// A reader whom two scripts count has rows of both. Their sketches are equal, so together they are one visitor.
+#[test]
+fn a_reader_of_two_sources_is_one_visitor() {
+    let mut state = window();
+    let of = |source: Source, arrival: bool, id: u64| {
+        encoded(proto::PageView { source: source as i32, arrival, ..view("a", "/x", 1, id) })
+    };
+    for (offset, record) in
+        (10..).zip([of(Source::Beacon, true, 1), of(Source::Plausible, false, 2), of(Source::Plausible, false, 3)])
+    {
+        state.apply(offset, &record).unwrap();
+    }
+    let rows = state.freeze();
+    let site: Vec<_> = rows.site.iter().map(|row| (row.source, row.views, row.visits)).collect();
+    assert_eq!(site, [(Source::Beacon, 1, 1), (Source::Plausible, 2, 0)]);
+    let page: Vec<_> = rows.page.iter().map(|row| (row.source, row.path.as_str(), row.views)).collect();
+    assert_eq!(page, [(Source::Beacon, "/x", 1), (Source::Plausible, "/x", 2)]);
+    let devices = rows.breakdown.iter().filter(|row| row.dimension == "device");
+    let devices: BTreeMap<_, _> = devices.map(|row| ((row.source, row.value.as_str()), row.views)).collect();
+    let expected = [((Source::Beacon, "Desktop"), 1), ((Source::Plausible, "Desktop"), 2)];
+    assert_eq!(devices, BTreeMap::from(expected));
+    for sketches in [[&rows.site[0].sketch, &rows.site[1].sketch], [&rows.page[0].sketch, &rows.page[1].sketch]] {
+        let mut both = VisitorSketch::new();
+        sketches.into_iter().for_each(|sketch| both.merge_encoded(sketch).unwrap());
+        assert_eq!(both.occupied(), 1);
+    }
+}
+
+/// A client names its source, so a forger has no more rows with seven sources than with one.
+#[test]
+fn sources_share_the_caps() {
+    use schemas::referrer::NAMED;
+    let mut state = small_window(Limits { pages: 3, values: 100, ..Limits::default() });
+    for index in 0..700_u64 {
+        let source = Source::ALL[(index % 7) as usize] as i32;
+        let version = format!("{index}");
+        let missing = proto::PageView { source, version, ..arrival(&format!("{}.example", index % 40), index + 1) };
+        let path = format!("/{}", index % 50);
+        let found = proto::PageView { path, status: 200, event_id: index + 1_001, ..missing.clone() };
+        state.apply(10 + 2 * index, &encoded(missing)).unwrap();
+        state.apply(11 + 2 * index, &encoded(found)).unwrap();
+    }
+    let rows = state.freeze();
+    let pages = rows.page.iter().filter(|row| row.path != MORE_PATH).count();
+    let versions = rows.breakdown.iter().filter(|row| row.dimension == "version" && !row.value.is_empty()).count();
+    assert_eq!((pages, versions), (3, 100));
+    let mut names = BTreeMap::<_, usize>::new();
+    for row in rows.not_found.iter().filter(|row| row.views > 0 && !row.referrer.starts_with(':')) {
+        *names.entry(row.path.as_str()).or_default() += 1;
+    }
+    assert!(!names.is_empty() && names.values().all(|names| *names <= NAMED), "{names:?}");
+    assert_eq!(rows.not_found.iter().map(|row| row.views).sum::<u64>(), 700);
+    assert_eq!(rows.page.iter().map(|row| row.views).sum::<u64>(), 1_400);
+}
+
 /// A referrer's arrivals at all pages, minus those at one missing page, would show what is below the threshold.
 #[test]
 fn arrivals_at_missing_pages_are_in_one_table_only() {
@@ -258,23 +317,37 @@ type Sums = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 fn remember(rows: Rows, sums: &mut Sums) {
     let mut keep = |key: String, counts: Vec<u64>, sketch: Vec<u8>| sums.insert(key, (counts, sketch));
     for row in rows.site {
-        let bots = [row.bots_search, row.bots_ai_crawler, row.bots_preview, row.bots_monitor];
-        let counts = [&[row.views, row.visits][..], &bots, &[row.bots_automation, row.bots_other]].concat();
-        keep(format!("site {} {}", row.project, row.hour / 3600), counts, row.sketch);
+        let key = format!("site {} {} {}", row.project, row.hour / 3600, row.source.name());
+        keep(key, vec![row.views, row.visits], row.sketch);
     }
     for row in rows.page {
-        let key = format!("page {} {} {} {}", row.project, row.day, row.path, row.status);
+        let key = format!("page {} {} {} {} {}", row.project, row.day, row.path, row.status, row.source.name());
         keep(key, vec![row.views], row.sketch);
     }
     for row in rows.breakdown {
-        let key = format!("breakdown {} {} {} {:?}", row.project, row.day, row.dimension, row.value);
+        let (dimension, source) = (row.dimension, row.source.name());
+        let key = format!("breakdown {} {} {dimension} {:?} {source}", row.project, row.day, row.value);
+        keep(key, vec![row.views], vec![]);
+    }
+    for row in rows.robot {
+        keep(
+            format!("robot {} {} {} {:?} {}", row.project, row.day, row.kind, row.name, row.source.name()),
+            vec![row.views],
+            vec![],
+        );
+    }
+    for row in rows.robot_page {
+        let (group, source) = (row.robot_group, row.source.name());
+        let key = format!("robot page {} {} {} {group} {source}", row.project, row.day, row.path);
         keep(key, vec![row.views], vec![]);
     }
     for row in rows.not_found {
-        keep(format!("not found {} {} {} {:?}", row.project, row.day, row.path, row.referrer), vec![row.views], vec![]);
+        let name = format!("{}|{}", row.referrer, row.source.name());
+        keep(format!("not found {} {} {} {name:?}", row.project, row.day, row.path), vec![row.views], vec![]);
     }
     for row in rows.rejection {
-        let key = format!("rejection {} {} {} {:?}", row.project, row.day, row.reason, row.host);
+        let name = format!("{}|", row.host);
+        let key = format!("rejection {} {} {} {name:?}", row.project, row.day, row.reason);
         keep(key, vec![row.beacons], vec![]);
     }
     if let Some(row) = rows.ledger {
@@ -286,7 +359,7 @@ fn remember(rows: Rows, sums: &mut Sums) {
 /// Small enough that a few hundred records reach them.
 const SMALL: Limits = Limits { names: 2, pages: 3, values: 3 };
 
-/// Space-Saving's counters, by prefix of the rows' keys, in the order in which names were taken in.
+/// Space-Saving's counters, by prefix of the rows' keys, in the order in which names were taken in. A name has its source behind a `|`.
 #[derive(Default)]
 struct Names(BTreeMap<String, Vec<(String, u64)>>);
 
@@ -298,7 +371,7 @@ impl Names {
             *counter += by;
             return None;
         }
-        if name.is_empty() || name.starts_with(':') {
+        if name.starts_with(['|', ':']) {
             return None;
         }
         let (mut left, mut counter) = (None, by);
@@ -327,7 +400,8 @@ fn name_row(
     };
     if let Some(left) = names.arrive(prefix, name, by) {
         let had = add(&left, 0);
-        add(overflow, had);
+        let (_, source) = left.split_once('|').unwrap();
+        add(&format!("{overflow}|{source}"), had);
         counts.insert(format!("{prefix} {left:?}"), (vec![0], None));
         counts.entry(format!("{prefix} {name:?}")).or_insert_with(|| (vec![0], None)).0[0] += by;
     } else {
@@ -339,6 +413,7 @@ fn name_row(
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let (mut names, mut pages) = (Names::default(), BTreeMap::<_, BTreeSet<_>>::new());
     let mut values = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut robots = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
@@ -359,7 +434,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 ledger[3] += 1;
                 let (project, day, fact) = (tally.project, tally.hour.day().0, tally.fact.name());
                 let cause = if tally.cause == Cause::Limit { "limited" } else { "dropped" };
-                add(format!("rejection {project} {day} {cause}_{fact} \"\""), 0, 1, tally.count);
+                add(format!("rejection {project} {day} {cause}_{fact} \"|\""), 0, 1, tally.count);
             }
             Ok(Record::ReportedMissing(_)) => ledger[3] += 1,
             Ok(Record::Rejections(tally)) => {
@@ -371,7 +446,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 ledger[4] += tally.count;
                 let (project, day, reason, host) = (tally.project, tally.hour.day().0, tally.reason.name(), tally.host);
                 let prefix = format!("rejection {project} {day} {reason}");
-                name_row(&mut counts, &mut names, (&prefix, ""), (host, tally.count));
+                name_row(&mut counts, &mut names, (&prefix, ""), (&format!("{host}|"), tally.count));
             }
             Ok(Record::PageView(view)) => {
                 if view.event_id != 0 && !ids.insert((view.project.to_owned(), view.event_id)) {
@@ -379,23 +454,46 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                     continue;
                 }
                 ledger[1] += 1;
-                let day = view.hour.day().0;
-                let site = format!("site {} {}", view.project, view.hour.0);
+                let (day, source) = (view.hour.day().0, view.source.name());
+                let site = format!("site {} {} {source}", view.project, view.hour.0);
                 let mut capped = |dimension: &str, value: &str| {
                     let all = values.entry((view.project.to_owned(), day, dimension.to_owned())).or_default();
-                    let room = all.contains(value) || all.len() < SMALL.values as usize;
+                    let of_source = (value.to_owned(), source);
+                    let room = all.contains(&of_source) || all.len() < SMALL.values as usize;
                     if room && !value.is_empty() {
-                        all.insert(value.to_owned());
+                        all.insert(of_source);
                     }
                     if room { value.to_owned() } else { String::new() }
                 };
                 let mut value = |dimension: &str, value: &str| {
                     let value = capped(dimension, value);
-                    add(format!("breakdown {} {day} {dimension} {value:?}", view.project), 0, 1, 1);
+                    add(format!("breakdown {} {day} {dimension} {value:?} {source}", view.project), 0, 1, 1);
                 };
                 if view.bot_class != BotClass::Person {
-                    value("bot", view.bot);
-                    add(site.clone(), 1 + view.bot_class.counted_as() as usize, 8, 1);
+                    let kind = view.bot_class.class_name();
+                    let group = match kind {
+                        "search" | "ai_training" | "ai_assistant" => kind,
+                        _ => "other",
+                    };
+                    let all = robots.entry((view.project.to_owned(), day)).or_default();
+                    let known = |all: &BTreeSet<_>, of: &((&'static str, &str), String), most: u32| {
+                        all.contains(of) || all.len() < most as usize
+                    };
+                    let mut robot = ((kind, source), view.bot.to_owned());
+                    if known(&all.0, &robot, SMALL.values) {
+                        all.0.insert(robot.clone());
+                    } else {
+                        robot.1.clear();
+                    }
+                    let mut page = ((group, source), view.path.to_owned());
+                    if known(&all.1, &page, SMALL.pages) {
+                        all.1.insert(page.clone());
+                    } else {
+                        page.1 = "/:more".to_owned();
+                    }
+                    add(format!("robot {} {day} {kind} {:?} {source}", view.project, robot.1), 0, 1, 1);
+                    add(format!("robot page {} {day} {} {group} {source}", view.project, page.1), 0, 1, 1);
+                    add(site.clone(), 0, 2, 0);
                     counts.get_mut(&site).unwrap().1.get_or_insert_default();
                     continue;
                 }
@@ -408,16 +506,16 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 value("os", view.system.class_name());
                 value("version", view.version);
                 value("language", view.language);
-                add(site.clone(), 0, 8, 1);
-                add(site.clone(), 1, 8, u64::from(view.arrival));
+                add(site.clone(), 0, 2, 1);
+                add(site.clone(), 1, 2, u64::from(view.arrival));
                 let all = pages.entry((view.project.to_owned(), day)).or_default();
                 let (mut path, mut status) = (view.path, view.status);
-                if !all.contains(&(path.to_owned(), status)) && all.len() == SMALL.pages as usize {
+                if !all.contains(&(path.to_owned(), status, source)) && all.len() == SMALL.pages as usize {
                     (path, status) = ("/:more", if status == 404 { 404 } else { 200 });
                 } else {
-                    all.insert((path.to_owned(), status));
+                    all.insert((path.to_owned(), status, source));
                 }
-                let page = format!("page {} {day} {path} {status}", view.project);
+                let page = format!("page {} {day} {path} {status} {source}", view.project);
                 let mut referrer = ":internal".to_owned();
                 if status == 404 && view.arrival {
                     referrer = capped("referrer", view.referrer_host);
@@ -428,7 +526,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 add(page.clone(), 0, 1, 1);
                 if status == 404 {
                     let prefix = format!("not found {} {day} {path}", view.project);
-                    name_row(&mut counts, &mut names, (&prefix, ":more"), (&referrer, 1));
+                    let name = format!("{referrer}|{source}");
+                    name_row(&mut counts, &mut names, (&prefix, ":more"), (&name, 1));
                 }
                 for (key, coordinate) in [(site, view.site_coordinate), (page, view.page_coordinate)] {
                     counts.get_mut(&key).unwrap().1.get_or_insert_default().insert(coordinate.unwrap());
@@ -478,6 +577,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             version: texts.0.to_owned(),
             language: texts.1.to_owned(),
             referrer_host: if visitor % 2 == 0 { texts.2.to_owned() } else { format!("{}.example", visitor % 5) },
+            source: if visitor % 3 == 0 { proto::Source::Umami as i32 } else { 0 },
             country: if page % 2 == 0 { "DE".to_owned() } else { String::new() },
             device: classes.0,
             browser: classes.1,
@@ -488,7 +588,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
         encoded(match classes.3 {
             0 => view,
             bot_class => {
-                let bot = "Firefox".to_owned();
+                let bot = ["Firefox", "GPTBot"][page % 2].to_owned();
                 proto::PageView { bot_class, bot, site_coordinate: 0, page_coordinate: 0, ..view }
             }
         })

@@ -192,8 +192,8 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                     value
                 };
                 if view.bot_class as i32 == 0 {
-                    add(site.clone(), 0, 3, 1, Some(view.site_coordinate));
-                    add(site, 1, 3, u64::from(view.arrival), Some(None));
+                    add(site.clone(), 0, 2, 1, Some(view.site_coordinate));
+                    add(site, 1, 2, u64::from(view.arrival), Some(None));
                     let more = if view.status == 404 { "/:more 404" } else { "/:more 200" };
                     let page = format!("{} {}", view.path, view.status);
                     let page = capped(format!("pages {project} {day}"), page, LIMITS.pages, more);
@@ -219,8 +219,11 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                     values.extend([("country", ""), ("device", "Desktop"), ("browser", browser)]);
                     values.extend([("os", "Windows"), ("version", ""), ("language", "en")]);
                 } else {
-                    add(site, 2, 3, 1, Some(None));
-                    values.push(("bot", "Bot"));
+                    add(site, 0, 2, 0, Some(None));
+                    let page =
+                        capped(format!("robot pages {project} {day}"), view.path.to_owned(), LIMITS.pages, "/:more");
+                    add(format!("robot page {project} {day} {page} search"), 0, 1, 1, None);
+                    add(format!("robot {project} {day} search Bot"), 0, 1, 1, None);
                 }
                 for (dimension, value) in values {
                     let value = capped(format!("{dimension} {project} {day}"), value.to_owned(), LIMITS.values, "");

@@ -250,7 +250,7 @@ impl Process {
 }
 
 /// The rows of a freeze in the order in which tables are written.
-fn rows_of(rows: Rows) -> [Vec<Row>; 6] {
+fn rows_of(rows: Rows) -> [Vec<Row>; 8] {
     let row = |key: String, window: u64, next_offset: u64, counts: Vec<u64>, sketch: Option<Vec<u8>>| Row {
         key: (key, window),
         next_offset,
@@ -272,13 +272,30 @@ fn rows_of(rows: Rows) -> [Vec<Row>; 6] {
         let key = format!("rejection {} {} {} {}", r.project, r.day, r.reason, r.host);
         row(key, r.window_start, r.next_offset, vec![r.beacons], None)
     });
+    let robot = rows.robot.into_iter().map(|r| {
+        let key = format!("robot {} {} {} {}", r.project, r.day, r.kind, r.name);
+        row(key, r.window_start, r.next_offset, vec![r.views], None)
+    });
+    let robot_page = rows.robot_page.into_iter().map(|r| {
+        let key = format!("robot page {} {} {} {}", r.project, r.day, r.path, r.robot_group);
+        row(key, r.window_start, r.next_offset, vec![r.views], None)
+    });
     let site = rows.site.into_iter().map(|r| {
         let key = format!("site {} {}", r.project, r.hour / 3600);
-        row(key, r.window_start, r.next_offset, vec![r.views, r.visits, r.bots_search], Some(r.sketch))
+        row(key, r.window_start, r.next_offset, vec![r.views, r.visits], Some(r.sketch))
     });
     let ledger = rows.ledger.into_iter().map(|r| {
         let counts = vec![r.next_offset, r.seen, r.accepted, r.duplicate, r.tallies, r.rejected_beacons, r.undecodable];
         row("ledger".to_owned(), r.window_start, r.next_offset, counts, None)
     });
-    [page.collect(), breakdown.collect(), not_found.collect(), rejection.collect(), site.collect(), ledger.collect()]
+    [
+        page.collect(),
+        breakdown.collect(),
+        not_found.collect(),
+        rejection.collect(),
+        robot_page.collect(),
+        robot.collect(),
+        site.collect(),
+        ledger.collect(),
+    ]
 }

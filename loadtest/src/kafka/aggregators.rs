@@ -6,6 +6,7 @@ use anyhow::ensure;
 
 use super::command::Setting;
 use super::database::Database;
+use super::figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::role::Role;
 
@@ -13,21 +14,6 @@ use crate::role::Role;
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the ledger is read: also the error of the end.
 const LEDGER: Duration = Duration::from_millis(100);
-
-/// What a run of aggregators saw.
-#[derive(Debug, Clone, Copy)]
-pub struct Aggregated {
-    /// From the processes' start to the first one's first assignment.
-    pub startup_seconds: f64,
-    /// From the first assignment until the ledger had everything.
-    pub seconds: f64,
-    /// Of all processes, until the ledger had everything, their start included.
-    pub cpu_seconds: f64,
-    /// Peak resident memory of all processes together.
-    pub peak_bytes: u64,
-    /// Rows sent to ClickHouse, replaced ones included.
-    pub rows_written: u64,
-}
 
 /// Starts an aggregator of this setting's topic, with further arguments.
 ///
@@ -73,7 +59,7 @@ pub async fn measure(
     group: &str,
     database: &Database,
     records: u64,
-) -> anyhow::Result<Aggregated> {
+) -> anyhow::Result<Figures> {
     let begun = Instant::now();
     let deadline = begun + setting.within;
     let mut all = Vec::new();
@@ -96,22 +82,22 @@ pub async fn measure(
     }
     let seconds = assigned.elapsed().as_secs_f64();
     ensure!(last == records, "the ledger has counted {last} records, the topic has {records}");
-    let mut seen = Aggregated {
-        startup_seconds: assigned.duration_since(begun).as_secs_f64(),
-        seconds,
-        cpu_seconds: 0.0,
-        peak_bytes: 0,
-        rows_written: 0,
-    };
+    let (mut cpu, mut peak, mut rows) = (0.0, 0, 0);
     for aggregator in &all {
-        seen.cpu_seconds += cpu_seconds(aggregator.pid)?;
-        seen.peak_bytes += peak_bytes(aggregator.pid)?;
+        cpu += cpu_seconds(aggregator.pid)?;
+        peak += peak_bytes(aggregator.pid)?;
     }
     for aggregator in &all {
-        seen.rows_written += aggregator.figure("rows_total").await?;
+        rows += aggregator.figure("rows_total").await?;
     }
     for aggregator in all {
         aggregator.stop().await?;
     }
-    Ok(seen)
+    Ok(Figures {
+        startup_seconds: Some(assigned.duration_since(begun).as_secs_f64()),
+        client_cpu_seconds: Some(cpu),
+        client_peak_bytes: Some(peak),
+        rows_written: Some(rows),
+        ..Figures::new(Who::Aggregators(count), records, seconds)
+    })
 }

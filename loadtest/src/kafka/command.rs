@@ -1,41 +1,27 @@
 //! `headcount-loadtest kafka`: contenders, their order, and what is cleared away afterwards.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
+use serde_json::json;
 
-use super::database::Database;
+use super::database::{Database, Held};
 use super::drain::DrainArgs;
-use super::figures::{Figures, Servers, Who};
+use super::figures::{Figures, Who};
 use super::records::{Log, Truth};
-use super::report::{self, Line};
+use super::report;
 use super::topic::{Filled, Times};
 use super::{aggregators, drain, producer, table_engine, topic};
-use crate::cpu::{cpu_seconds, forget_peak, peak_bytes};
-use crate::interrupt::Interrupts;
+use crate::cpu::{Each, Servers, cpu_seconds, forget_peak, peak_bytes};
+use crate::interrupt::bounded;
+use crate::machine::Machine;
 use crate::random::mix;
-use crate::shared_args::{CommonArgs, Pids, ServerArgs};
-
-/// How long ClickHouse's merges are waited for after a run, at most.
-const REST: Duration = Duration::from_secs(60);
-/// Without a merge for this long, ClickHouse is at rest.
-const QUIET: Duration = Duration::from_secs(2);
-
-/// What the aggregator is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Contender {
-    /// A producer that sends the same records, made beforehand, to a topic of its own
-    Produce,
-    /// A consumer that reads everything and does nothing
-    Drain,
-    /// ClickHouse's own Kafka table engine, with materialized views
-    Engine,
-}
+use crate::shared_args::{CommonArgs, ServerArgs};
 
 /// Arguments of `headcount-loadtest kafka`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct KafkaArgs {
     #[command(flatten)]
     pub servers: ServerArgs,
@@ -60,9 +46,6 @@ pub struct KafkaArgs {
     /// Processes of `headcount aggregate` in one group; a list makes a contender of each number
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u32).range(1..=16))]
     pub aggregators: Vec<u32>,
-    /// Compare with these
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Contender::Produce, Contender::Drain, Contender::Engine])]
-    pub against: Vec<Contender>,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -84,27 +67,9 @@ pub struct Setting {
     pub within: Duration,
 }
 
-/// The JSON file.
-#[derive(Serialize)]
-struct Report<'a> {
-    format: u32,
-    truth: Truth,
-    wire_bytes: u64,
-    partitions: i32,
-    projects: u32,
-    seed: u64,
-    /// Processors this process may use.
-    processors: Option<usize>,
-    runs: &'a [Figures],
-    table: &'a [Line],
-    remarks: &'a [String],
-}
-
 pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
-    let pids = args.servers.pids()?;
-    for pid in [pids.kafka, pids.clickhouse].into_iter().flatten() {
-        cpu_seconds(pid).context("looking at the servers' processes")?;
-    }
+    let servers = args.servers.pids()?;
+    servers.each(&[], cpu_seconds).context("reading the servers' processor time")?;
     let own = std::env::current_exe().context("finding the running executable")?;
     let name = format!("{:016x}", unique());
     let setting = Setting {
@@ -115,20 +80,14 @@ pub(crate) async fn run(args: KafkaArgs) -> anyhow::Result<()> {
         binary: args.common.headcount()?,
         within: Duration::from_secs(u64::from(args.seconds)),
     };
-    let mut test = Test { args: &args, setting, own, pids, name, sending: false, groups: Vec::new(), runs: Vec::new() };
-    let mut interrupts = Interrupts::listen()?;
-    let outcome = tokio::select! {
-        outcome = test.all() => outcome,
-        () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
-    };
-    if args.servers.keep {
-        println!("topic {} and databases headcount_loadtest_{}_* are left behind", test.setting.topic, test.name);
-    } else {
-        for number in 0..test.groups.len() {
-            Database::new(&args.servers.clickhouse_url, test.database(number)).remove().await;
-        }
-        topic::remove(&args.servers.kafka_bootstrap, &test.setting.topic, &test.groups).await;
+    let mut test =
+        Test { args: &args, setting, own, servers, name, sending: false, groups: Vec::new(), runs: Vec::new() };
+    // Each run has its own bound.
+    let outcome = bounded(Duration::MAX, test.all()).await;
+    for number in 0..test.groups.len() {
+        Database::new(&args.servers.clickhouse_url, test.database(number)).remove().await;
     }
+    topic::remove(&args.servers.kafka_bootstrap, &test.setting.topic, &test.groups).await;
     if test.sending {
         topic::remove(&args.servers.kafka_bootstrap, &test.sent_to(), &[]).await;
     }
@@ -146,7 +105,7 @@ struct Test<'a> {
     setting: Setting,
     /// This program, which is also the drain: the reference stays the same whatever is measured.
     own: PathBuf,
-    pids: Pids,
+    servers: Servers,
     name: String,
     /// Whether there is a topic of the bare producer's.
     sending: bool,
@@ -170,17 +129,9 @@ impl Test<'_> {
 
     async fn all(&mut self) -> anyhow::Result<()> {
         let filled = self.fill().await?;
-        let mut order = Vec::new();
-        if self.args.against.contains(&Contender::Produce) {
-            order.push(Who::Producer);
-        }
-        if self.args.against.contains(&Contender::Drain) {
-            order.push(Who::Drain);
-        }
-        order.extend(self.args.aggregators.iter().map(|&processes| Who::Aggregators(processes)));
-        if self.args.against.contains(&Contender::Engine) {
-            order.push(Who::TableEngine);
-        }
+        let aggregators = self.args.aggregators.iter().map(|&processes| Who::Aggregators(processes));
+        let order: Vec<Who> =
+            [Who::Producer, Who::Drain].into_iter().chain(aggregators).chain([Who::TableEngine]).collect();
         for run in 0..self.args.runs {
             for &who in &order {
                 let figures = self
@@ -197,13 +148,22 @@ impl Test<'_> {
                 self.runs.push(figures);
             }
         }
-        let lines = report::lines(&self.runs);
+        let table = report::table(&self.runs);
         let remarks = report::remarks(&self.runs, filled.truth);
-        println!("\n{}", report::render(&lines));
+        println!("\n{}", table.render());
         for remark in &remarks {
             println!("- {remark}");
         }
-        self.write_json(&filled, &lines, &remarks)
+        self.args.common.json.write(&json!({
+            "format": 3,
+            "machine": Machine::this(),
+            "arguments": self.args,
+            "truth": filled.truth,
+            "wire_bytes": filled.wire_bytes,
+            "runs": self.runs,
+            "table": table,
+            "remarks": remarks,
+        }))
     }
 
     fn log(&self) -> Log {
@@ -233,123 +193,113 @@ impl Test<'_> {
     }
 
     async fn one(&mut self, who: Who, run: u32, truth: Truth) -> anyhow::Result<Figures> {
-        let records = truth.records;
-        let before = self.servers()?;
-        if let Some(pid) = self.pids.clickhouse {
+        let before = self.servers.each(&[], cpu_seconds)?;
+        if let Some(pid) = self.servers.clickhouse {
             forget_peak(pid);
         }
-        match who {
-            Who::Producer => {
-                let topic = self.sent_to();
-                self.sending = true;
-                topic::make(&self.setting.bootstrap, &topic, self.setting.partitions, Times::Append).await?;
-                let log = self.log();
-                let sent = tokio::task::block_in_place(|| producer::measure(&self.setting, &topic, &log));
-                let kafka = self.spent(before)?.kafka;
-                topic::remove(&self.setting.bootstrap, &topic, &[]).await;
-                self.sending = false;
-                Ok(Figures::of_producer(run, &sent?, Servers { kafka, ..Servers::default() }))
-            }
-            Who::Drain => {
-                let args = DrainArgs {
-                    kafka_bootstrap: self.setting.bootstrap.clone(),
-                    topic: self.setting.topic.clone(),
-                    partitions: self.setting.partitions,
-                    records,
-                };
-                let drained = drain::in_a_process(&self.own, &args, self.setting.within).await?;
-                ensure!(drained.bytes == truth.bytes, "the drain read {} bytes of {}", drained.bytes, truth.bytes);
-                let kafka = self.spent(before)?.kafka;
-                Ok(Figures::of_drain(run, &drained, Servers { kafka, ..Servers::default() }))
-            }
+        let figures = match who {
+            Who::Producer => self.produce().await?,
+            Who::Drain => self.drain(truth).await?,
             Who::Aggregators(processes) => {
                 let (group, database) = self.fresh();
-                let seen = aggregators::measure(&self.setting, processes, &group, &database, records).await?;
-                let servers = self.at_rest(before, &database).await?;
-                let tables = ["site_hourly", "page_daily", "breakdown_daily"];
-                let (held, name) = (database.held(&tables).await?, &database.name);
-                let views = database.number(&format!("SELECT sum(views) FROM {name}.site_hourly FINAL")).await?;
-                let pages = database.number(&format!("SELECT sum(views) FROM {name}.page_daily FINAL")).await?;
-                let repeats = database.number(&format!("SELECT sum(duplicate) FROM {name}.ledger FINAL")).await?;
-                let counted = (views, pages, repeats);
-                ensure!(
-                    counted == (truth.views, truth.views, truth.repeats),
-                    "by hour, by page, repeats: {counted:?} were counted, there are {} views by people and {} repeats",
-                    truth.views,
-                    truth.repeats
-                );
-                self.clear(&database).await;
-                Ok(Figures::of_aggregators((run, processes), records, &seen, servers, held, views))
+                let figures = aggregators::measure(&self.setting, processes, &group, &database, truth.records).await?;
+                let spent = self.spent(before, Some(&database)).await?;
+                let figures = spent.of(figures, database.held(&table_engine::TABLES).await?);
+                let views = self.counted(&database, truth).await?;
+                database.remove().await;
+                return Ok(Figures { run, views: Some(views), ..figures });
             }
             Who::TableEngine => {
                 let (group, database) = self.fresh();
-                let seen = table_engine::measure(&self.setting, &group, &database, records).await?;
-                let servers = self.at_rest(before, &database).await?;
+                let figures = table_engine::measure(&self.setting, &group, &database, truth.records).await?;
+                let spent = self.spent(before, Some(&database)).await?;
                 let held = database.held(&table_engine::TABLES).await?;
                 ensure!(
-                    seen.views == truth.views_with_repeats,
-                    "it counted {} views by people, the topic has {} with repeats and {} without",
-                    seen.views,
+                    figures.views == Some(truth.views_with_repeats),
+                    "it counted {:?} views by people, the topic has {} with repeats and {} without",
+                    figures.views,
                     truth.views_with_repeats,
                     truth.views
                 );
-                self.clear(&database).await;
-                Ok(Figures::of_table_engine(run, records, &seen, servers, held))
+                // So that no run's merges are in the next one's way.
+                database.remove().await;
+                return Ok(Figures { run, ..spent.of(figures, held) });
             }
-        }
-    }
-
-    /// So that no run's merges are in the next one's way.
-    async fn clear(&self, database: &Database) {
-        if !self.args.servers.keep {
-            database.remove().await;
-        }
-    }
-
-    /// Processor seconds of the servers since they began.
-    fn servers(&self) -> anyhow::Result<Servers> {
-        let of = |pid: Option<u32>| pid.map(cpu_seconds).transpose();
-        Ok(Servers { kafka: of(self.pids.kafka)?, clickhouse: of(self.pids.clickhouse)?, ..Servers::default() })
-    }
-
-    fn spent(&self, before: Servers) -> anyhow::Result<Servers> {
-        let now = self.servers()?;
-        let spent = |now: Option<f64>, before: Option<f64>| Some(now? - before?);
-        Ok(Servers {
-            kafka: spent(now.kafka, before.kafka),
-            clickhouse: spent(now.clickhouse, before.clickhouse),
-            ..Servers::default()
-        })
-    }
-
-    /// What the servers spent until now, and ClickHouse until its merges have ended.
-    async fn at_rest(&self, before: Servers, database: &Database) -> anyhow::Result<Servers> {
-        let spent = self.spent(before)?;
-        let (mut quiet_since, deadline) = (Instant::now(), Instant::now() + REST);
-        while quiet_since.elapsed() < QUIET && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            if database.merges().await? > 0 {
-                quiet_since = Instant::now();
-            }
-        }
-        let peak = self.pids.clickhouse.map(peak_bytes).transpose()?;
-        Ok(Servers { clickhouse_at_rest: self.spent(before)?.clickhouse, clickhouse_peak_bytes: peak, ..spent })
-    }
-
-    fn write_json(&self, filled: &Filled, table: &[Line], remarks: &[String]) -> anyhow::Result<()> {
-        let report = Report {
-            format: 2,
-            truth: filled.truth,
-            wire_bytes: filled.wire_bytes,
-            partitions: self.args.partitions,
-            projects: self.args.projects,
-            seed: self.args.seed,
-            processors: std::thread::available_parallelism().ok().map(usize::from),
-            runs: &self.runs,
-            table,
-            remarks,
         };
-        self.args.common.json.write(&report)
+        Ok(Figures { run, kafka_cpu_seconds: self.spent(before, None).await?.now.kafka, ..figures })
+    }
+
+    async fn produce(&mut self) -> anyhow::Result<Figures> {
+        let topic = self.sent_to();
+        self.sending = true;
+        topic::make(&self.setting.bootstrap, &topic, self.setting.partitions, Times::Append).await?;
+        let log = self.log();
+        let sent = tokio::task::block_in_place(|| producer::measure(&self.setting, &topic, &log));
+        topic::remove(&self.setting.bootstrap, &topic, &[]).await;
+        self.sending = false;
+        sent
+    }
+
+    async fn drain(&self, truth: Truth) -> anyhow::Result<Figures> {
+        let args = DrainArgs {
+            kafka_bootstrap: self.setting.bootstrap.clone(),
+            topic: self.setting.topic.clone(),
+            partitions: self.setting.partitions,
+            records: truth.records,
+        };
+        let drained = drain::in_a_process(&self.own, &args, self.setting.within).await?;
+        ensure!(drained.bytes == Some(truth.bytes), "the drain read {:?} bytes of {}", drained.bytes, truth.bytes);
+        Ok(drained)
+    }
+
+    /// Views by people that an aggregator's tables have, which are those of the truth.
+    async fn counted(&self, database: &Database, truth: Truth) -> anyhow::Result<u64> {
+        let sum = async |column: &str, table: &str| {
+            database.number(&format!("SELECT sum({column}) FROM {}.{table} FINAL", database.name)).await
+        };
+        let views = sum("views", "site_hourly").await?;
+        let counted = (views, sum("views", "page_daily").await?, sum("duplicate", "ledger").await?);
+        ensure!(
+            counted == (truth.views, truth.views, truth.repeats),
+            "by hour, by page, repeats: {counted:?} were counted, there are {} views by people and {} repeats",
+            truth.views,
+            truth.repeats
+        );
+        Ok(views)
+    }
+
+    /// What the servers spent until now, and ClickHouse until the merges of `database` have ended.
+    async fn spent(&self, before: Each<f64>, database: Option<&Database>) -> anyhow::Result<Spent> {
+        let since = |now: Each<f64>| now.with(&before, |now, before| now - before);
+        let now = since(self.servers.each(&[], cpu_seconds)?);
+        if let Some(database) = database {
+            database.rest().await?;
+        }
+        let at_rest = since(self.servers.each(&[], cpu_seconds)?);
+        Ok(Spent { now, at_rest, peak_bytes: self.servers.clickhouse.map(peak_bytes).transpose()? })
+    }
+}
+
+/// What the servers spent in a run.
+struct Spent {
+    now: Each<f64>,
+    at_rest: Each<f64>,
+    /// Of ClickHouse.
+    peak_bytes: Option<u64>,
+}
+
+impl Spent {
+    /// With the figures of the run, and what its tables hold.
+    fn of(self, figures: Figures, held: Held) -> Figures {
+        Figures {
+            kafka_cpu_seconds: self.now.kafka,
+            clickhouse_cpu_seconds: self.now.clickhouse,
+            clickhouse_cpu_seconds_at_rest: self.at_rest.clickhouse,
+            clickhouse_peak_bytes: self.peak_bytes,
+            rows: Some(held.rows),
+            disk_bytes: Some(held.disk_bytes),
+            ..figures
+        }
     }
 }
 
@@ -370,12 +320,8 @@ mod tests {
         };
         let args = parse(&[]).unwrap();
         assert_eq!((args.views, args.partitions, args.runs), (2_000_000, 4, 3));
-        assert_eq!(
-            (args.aggregators, args.against),
-            (vec![1, 2], vec![Contender::Produce, Contender::Drain, Contender::Engine])
-        );
-        let args = parse(&["--aggregators", "3", "--against", "drain"]).unwrap();
-        assert_eq!((args.aggregators, args.against), (vec![3], vec![Contender::Drain]));
+        assert_eq!(args.aggregators, [1, 2]);
+        assert_eq!(parse(&["--aggregators", "3"]).unwrap().aggregators, [3]);
         for refused in [
             ["--views", "999"],
             ["--views", "50000001"],
@@ -391,13 +337,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn servers_elsewhere_are_refused() {
         let args = |kafka: &str, clickhouse: &str| KafkaArgs {
-            servers: ServerArgs {
-                kafka_bootstrap: kafka.to_owned(),
-                clickhouse_url: clickhouse.to_owned(),
-                kafka_pid: None,
-                clickhouse_pid: None,
-                keep: false,
-            },
+            servers: ServerArgs { kafka_bootstrap: kafka.to_owned(), clickhouse_url: clickhouse.to_owned() },
             common: CommonArgs::default(),
             views: 1_000,
             partitions: 1,
@@ -406,7 +346,6 @@ mod tests {
             runs: 1,
             seconds: 1,
             aggregators: vec![1],
-            against: Vec::new(),
         };
         let refused = run(args("127.0.0.1:1", "http://192.0.2.1:8123")).await.unwrap_err().to_string();
         assert!(refused.contains("not a loopback address"), "{refused}");

@@ -1,9 +1,18 @@
 //! Databases of the load test's own in a ClickHouse on this machine.
 
-use std::net::ToSocketAddrs as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clickhouse::Client;
+
+use crate::target::loopback;
+
+/// Without a merge for this long, ClickHouse is at rest.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long its merges are waited for.
+const REST: Duration = Duration::from_secs(60);
+/// Between two checks of that.
+const MERGES_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Refuses a ClickHouse that is not on this machine, and returns its port.
 ///
@@ -14,17 +23,8 @@ pub fn only_loopback(url: &str) -> anyhow::Result<u16> {
     let uri: http::Uri = url.parse().context("--clickhouse-url is not a URL")?;
     ensure!(uri.scheme_str() == Some("http"), "--clickhouse-url must begin with http://");
     let authority = uri.authority().context("--clickhouse-url has no host")?;
-    let (host, port) = (authority.host(), authority.port_u16().unwrap_or(8123));
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found = (bare, port).to_socket_addrs().with_context(|| format!("resolving ClickHouse's host {host:?}"))?;
-    for address in found {
-        ensure!(
-            address.ip().is_loopback(),
-            "ClickHouse's host {host} is at {}, which is not a loopback address: start one on this machine, such as \
-             `headcount engine --data DIR`",
-            address.ip()
-        );
-    }
+    let port = authority.port_u16().unwrap_or(8123);
+    loopback(authority.host(), port)?;
     Ok(port)
 }
 
@@ -50,6 +50,12 @@ impl Database {
     #[must_use]
     pub fn new(url: &str, name: String) -> Self {
         Self { client: Client::default().with_url(url).with_validation(false), name }
+    }
+
+    /// A client of the database.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone().with_database(&self.name)
     }
 
     /// Runs a statement. It may contain question marks.
@@ -119,12 +125,21 @@ impl Database {
         Ok(Held { rows, disk_bytes: self.number(&sql).await? })
     }
 
-    /// Merges of this database that are running.
+    /// Waits until none of its merges has run for two seconds, a minute at most. Returns how long the last one took.
     ///
     /// # Errors
     /// When ClickHouse refuses.
-    pub async fn merges(&self) -> anyhow::Result<u64> {
-        self.number(&format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name)).await
+    pub async fn rest(&self) -> anyhow::Result<Duration> {
+        let merges = format!("SELECT count() FROM system.merges WHERE database = '{}'", self.name);
+        let begun = Instant::now();
+        let mut busy = begun;
+        while busy.elapsed() < QUIET && begun.elapsed() < REST {
+            tokio::time::sleep(MERGES_CHECK_INTERVAL).await;
+            if self.number(&merges).await? > 0 {
+                busy = Instant::now();
+            }
+        }
+        Ok(busy.duration_since(begun))
     }
 
     /// Drops the database. Says on stderr if it could not.

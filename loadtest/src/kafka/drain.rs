@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use serde::{Deserialize, Serialize};
 
+use super::figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 
 /// Without a record for this long, the topic has ended too early.
@@ -30,21 +30,6 @@ pub struct DrainArgs {
     /// Records to read
     #[arg(long)]
     pub records: u64,
-}
-
-/// What a drain saw.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Drained {
-    /// Records read.
-    pub records: u64,
-    /// Their bytes, without keys.
-    pub bytes: u64,
-    /// From the assignment to the last record.
-    pub seconds: f64,
-    /// Of this process, from its start.
-    pub cpu_seconds: f64,
-    /// Peak resident memory.
-    pub peak_bytes: u64,
 }
 
 /// The settings with which the aggregator reads.
@@ -87,7 +72,12 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     let pid = std::process::id();
-    let drained = Drained { records, bytes, seconds, cpu_seconds: cpu_seconds(pid)?, peak_bytes: peak_bytes(pid)? };
+    let drained = Figures {
+        bytes: Some(bytes),
+        client_cpu_seconds: Some(cpu_seconds(pid)?),
+        client_peak_bytes: Some(peak_bytes(pid)?),
+        ..Figures::new(Who::Drain, records, seconds)
+    };
     println!("{}", serde_json::to_string(&drained)?);
     Ok(())
 }
@@ -96,7 +86,7 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it fails, or takes longer.
-pub async fn in_a_process(binary: &std::path::Path, args: &DrainArgs, within: Duration) -> anyhow::Result<Drained> {
+pub async fn in_a_process(binary: &std::path::Path, args: &DrainArgs, within: Duration) -> anyhow::Result<Figures> {
     let child = tokio::process::Command::new(binary)
         .args(["drain", "--kafka-bootstrap", &args.kafka_bootstrap, "--topic", &args.topic])
         .args(["--partitions", &args.partitions.to_string(), "--records", &args.records.to_string()])

@@ -3,37 +3,34 @@
 use std::time::Instant;
 
 use super::command::Setting;
+use super::figures::{Figures, Who};
 use super::records::Log;
 use super::topic::Sender;
 use crate::cpu::cpu_seconds;
 
 /// Records that are held in memory for it, at most: half a gigabyte.
-const MOST: usize = 5_000_000;
-
-/// What a run of the producer saw.
-#[derive(Debug, Clone, Copy)]
-pub struct Sent {
-    /// Records sent.
-    pub records: u64,
-    /// From the first record to the last acknowledgement, which all replicas in sync stand for.
-    pub seconds: f64,
-    /// Of this process.
-    pub cpu_seconds: f64,
-}
+const RECORDS_MAX: usize = 5_000_000;
 
 /// Sends the first records of `log` to `topic`, which is there and empty. Blocks.
 ///
 /// # Errors
 /// When a record is refused or not acknowledged in time.
-pub fn measure(setting: &Setting, topic: &str, log: &Log) -> anyhow::Result<Sent> {
-    let records: Vec<_> = log.records().take(MOST).collect();
-    let mut sent = Sent { records: records.len() as u64, seconds: 0.0, cpu_seconds: 0.0 };
+pub fn measure(setting: &Setting, topic: &str, log: &Log) -> anyhow::Result<Figures> {
+    let mut records = Vec::new();
+    log.each(|key, record| {
+        if records.len() < RECORDS_MAX {
+            records.push((key, record));
+        }
+        Ok(())
+    })?;
+    let count = records.len() as u64;
     let mut sender = Sender::new(&setting.bootstrap, topic)?;
     let (begun, before) = (Instant::now(), cpu_seconds(std::process::id())?);
     for (key, record) in records {
         sender.send(key, None, None, &record)?;
     }
     sender.flush()?;
-    (sent.seconds, sent.cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu_seconds(std::process::id())? - before);
-    Ok(sent)
+    let seconds = begun.elapsed().as_secs_f64();
+    let client_cpu_seconds = Some(cpu_seconds(std::process::id())? - before);
+    Ok(Figures { client_cpu_seconds, ..Figures::new(Who::Producer, count, seconds) })
 }

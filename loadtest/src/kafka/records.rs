@@ -1,119 +1,22 @@
-//! Which records are in the log. Record `k` is a pure function of (seed, k); what they add up to is counted beside.
+//! Which records are in the log: views of the busy hours of a month, a pure function of the seed. What they add up to is counted
+//! beside.
 
-use std::collections::HashSet;
-
-use schemas::record::{RecordFormat, encode_page_view};
-use schemas::{Coordinate, proto};
+use schemas::Hour;
 use serde::Serialize;
 
-use crate::random::{SplitMix64, Zipf, mix};
+use crate::month::plan::{Plan, Size};
 
-/// Hours that the views are of, in order of time, as a log is.
+/// The log has as many records as this many mean hours of its month.
 const HOURS: u64 = 8;
-const FIRST_HOUR: u64 = 500_000;
-const READERS: u64 = 2_000_000;
-/// One record in so many repeats an earlier one, as when a browser asks again after a lost answer.
-const REPEATS: u64 = 200;
-/// How far back a repeat reaches, at most.
-const REPEAT_WITHIN: u64 = 1_000;
-/// One view in so many is a bot's.
-const BOTS: u64 = 10;
+/// An hour of the month, and the hour since the month's start in which the log begins: a Monday morning.
+const MONTH: Hour = Hour(491_000);
+const FROM: u32 = 31;
 
-const COUNTRIES: [&str; 9] = ["DE", "US", "US", "US", "IN", "GB", "FR", "BR", "JP"];
-const HOSTS: [&str; 5] = ["www.google.com", "www.google.com", "github.com", "stackoverflow.com", ""];
-const VERSIONS: [&str; 5] = ["stable", "stable", "stable", "latest", "v1.2"];
-const LANGUAGES: [&str; 5] = ["en", "en", "en", "de", "zh-cn"];
-const SECTIONS: [&str; 3] = ["guide", "reference", "tutorial"];
-const BOT_NAMES: [(i32, &str); 4] = [(1, "Googlebot"), (1, "bingbot"), (7, "GPTBot"), (3, "Slackbot")];
-
-/// A log, before it is records: projects by Zipf's law, each with 8 to 400 pages, again by Zipf's law.
+/// A log, before it is records.
 #[derive(Debug, Clone)]
 pub struct Log {
-    seed: u64,
+    plan: Plan,
     records: u64,
-    projects: Zipf,
-    pages: Zipf,
-    project_count: usize,
-}
-
-/// One record of the log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRecord {
-    /// Chooses the partition: a repeat meets its twin there.
-    pub key: u64,
-    /// As it is encoded.
-    pub view: proto::PageView,
-}
-
-impl Log {
-    /// A log of `records` page views of `projects` projects (at least one).
-    #[must_use]
-    pub fn new(seed: u64, records: u64, projects: u32) -> Self {
-        let project_count = projects.max(1) as usize;
-        Self { seed, records, projects: Zipf::new(project_count, 1.0), pages: Zipf::new(400, 1.0), project_count }
-    }
-
-    /// Record `k`; of a repeat, the one that is repeated.
-    #[must_use]
-    pub fn record(&self, k: u64) -> LogRecord {
-        let mut rng = SplitMix64::new(mix(!SplitMix64::nth(self.seed, k)));
-        if rng.below(REPEATS) == 0 && k > 0 {
-            let back = 1 + rng.below(REPEAT_WITHIN.min(k));
-            return self.original(k - back);
-        }
-        self.original(k)
-    }
-
-    fn original(&self, k: u64) -> LogRecord {
-        let event_id = SplitMix64::nth(self.seed, k) | 1;
-        let mut rng = SplitMix64::new(mix(event_id));
-        fn one_of<T: Copy>(rng: &mut SplitMix64, of: &[T]) -> T {
-            of[rng.below(of.len() as u64) as usize]
-        }
-        let project = self.projects.sample_among(self.project_count, &mut rng) as u64;
-        let page = self.pages.sample_among(8 + (mix(project) % 393) as usize, &mut rng) as u64;
-        let reader = mix(rng.below(READERS));
-        let mut view = proto::PageView {
-            project: format!("project-{:x}", mix(project) >> 40),
-            hour: (FIRST_HOUR + k * HOURS / self.records.max(1)) as u32,
-            path: format!("/en/stable/{}/page-{page}.html", SECTIONS[page as usize % SECTIONS.len()]),
-            status: if rng.below(50) == 0 { 404 } else { 200 },
-            version: one_of(&mut rng, &VERSIONS).to_owned(),
-            language: one_of(&mut rng, &LANGUAGES).to_owned(),
-            arrival: rng.below(3) == 0,
-            event_id,
-            ..proto::PageView::default()
-        };
-        if rng.below(BOTS) == 0 {
-            let (class, name) = one_of(&mut rng, &BOT_NAMES);
-            view.bot_class = class;
-            view.bot = name.to_owned();
-        } else {
-            view.country = one_of(&mut rng, &COUNTRIES).to_owned();
-            view.device = one_of(&mut rng, &[1, 1, 1, 2, 3]);
-            view.browser = one_of(&mut rng, &[1, 1, 1, 2, 3, 4]);
-            view.system = one_of(&mut rng, &[1, 1, 2, 3, 4, 5]);
-            view.site_coordinate = Coordinate::from_hash(mix(reader ^ project)).packed();
-            view.page_coordinate = Coordinate::from_hash(mix(reader ^ (project << 16) ^ page)).packed();
-            if view.arrival {
-                view.referrer_host = one_of(&mut rng, &HOSTS).to_owned();
-            }
-        }
-        LogRecord { key: key_of(&view.project), view }
-    }
-
-    /// All records in order: key and encoded bytes. What they add up to is in the iterator afterwards.
-    #[must_use]
-    pub fn records(&self) -> Records<'_> {
-        Records { log: self, next: 0, seen: HashSet::new(), truth: Truth::default() }
-    }
-}
-
-/// FNV-1a with a finish: any function of the project will do, if every sender has the same.
-fn key_of(project: &str) -> u64 {
-    mix(project
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
 /// What a log adds up to.
@@ -131,73 +34,76 @@ pub struct Truth {
     pub views_with_repeats: u64,
 }
 
-/// The records of a log, one after another.
-#[derive(Debug)]
-pub struct Records<'a> {
-    log: &'a Log,
-    next: u64,
-    seen: HashSet<u64>,
-    truth: Truth,
-}
-
-impl Records<'_> {
-    /// What the records so far add up to.
+impl Log {
+    /// A log of `records` page views of `projects` projects (at least one).
     #[must_use]
-    pub fn truth(&self) -> Truth {
-        self.truth
+    pub fn new(seed: u64, records: u64, projects: u32) -> Self {
+        let month = MONTH.month();
+        let hours = u64::from(month.end_hour().0 - month.first_hour().0);
+        Self { plan: Plan::new(seed, month, Size { projects, views: records * hours / HOURS }), records }
     }
-}
 
-impl Iterator for Records<'_> {
-    type Item = (u64, Vec<u8>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next == self.log.records {
-            return None;
+    /// Hands out the records in order, each with its key: a repeat has the key of its twin. Returns what they add up to.
+    ///
+    /// # Errors
+    /// Those of `of`, after which it is handed no more.
+    pub fn each(&self, mut of: impl FnMut(u64, Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<Truth> {
+        let (mut truth, mut outcome) = (Truth::default(), Ok(()));
+        for hour in FROM..self.plan.hours() {
+            self.plan.each(hour..hour + 1, |place, view, _| {
+                if truth.records == self.records || outcome.is_err() {
+                    return;
+                }
+                let (person, record) = (u64::from(view.visitor.is_some()), view.record(&self.plan));
+                truth.records += 1;
+                truth.bytes += record.len() as u64;
+                truth.repeats += u64::from(place.repeat);
+                truth.views += if place.repeat { 0 } else { person };
+                truth.views_with_repeats += person;
+                outcome = of(view.key, record);
+            });
+            if truth.records == self.records || outcome.is_err() {
+                break;
+            }
         }
-        let LogRecord { key, view } = self.log.record(self.next);
-        self.next += 1;
-        let (person, first) = (u64::from(view.bot_class == 0), self.seen.insert(view.event_id));
-        let bytes = encode_page_view(view, RecordFormat::V4);
-        self.truth.records += 1;
-        self.truth.bytes += bytes.len() as u64;
-        self.truth.repeats += u64::from(!first);
-        self.truth.views += if first { person } else { 0 };
-        self.truth.views_with_repeats += person;
-        Some((key, bytes))
+        outcome.map(|()| truth)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use schemas::record::{Record, decode};
 
     use super::*;
 
     #[test]
     fn every_record_decodes_and_the_truth_adds_up() {
-        let log = Log::new(3, 20_000, 500);
-        let (mut records, mut people, mut ids) = (log.records(), 0, HashSet::new());
-        for (_, bytes) in records.by_ref() {
+        let (mut people, mut keys) = (0, HashMap::new());
+        let truth = Log::new(3, 20_000, 500).each(|key, bytes| {
             let Ok(Record::PageView(view)) = decode(&bytes) else { panic!("{bytes:?}") };
-            if ids.insert(view.event_id) && view.bot.is_empty() {
-                people += 1;
+            match keys.insert(view.event_id, key) {
+                Some(twin) => assert_eq!(twin, key, "a repeat has its twin's key"),
+                None => people += u64::from(view.bot.is_empty()),
             }
-        }
-        let truth = records.truth();
+            Ok(())
+        });
+        let truth = truth.unwrap();
         assert_eq!((truth.records, truth.views), (20_000, people));
-        assert_eq!(truth.repeats, 20_000 - ids.len() as u64);
+        assert_eq!(truth.repeats, 20_000 - keys.len() as u64);
         assert!((50..200).contains(&truth.repeats), "{truth:?}");
-        assert!(truth.views_with_repeats > truth.views && truth.views > 17_000, "{truth:?}");
+        assert!(truth.views_with_repeats > truth.views && truth.views > 16_000, "{truth:?}");
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_log_and_a_repeat_has_its_twins_key() {
-        let log = Log::new(3, 5_000, 50);
-        let all: Vec<LogRecord> = (0..5_000).map(|k| log.record(k)).collect();
-        assert!((0..5_000).all(|k| Log::new(3, 5_000, 50).record(k) == all[k as usize]));
-        assert_ne!(Log::new(4, 5_000, 50).record(7), all[7]);
-        let mut keys = std::collections::HashMap::new();
-        assert!(all.iter().all(|r| *keys.entry(r.view.event_id).or_insert(r.key) == r.key));
+    fn an_error_ends_it() {
+        let mut handed = 0;
+        let outcome = Log::new(3, 5_000, 50).each(|_, _| {
+            handed += 1;
+            anyhow::ensure!(handed < 7, "no more");
+            Ok(())
+        });
+        assert_eq!((outcome.unwrap_err().to_string().as_str(), handed), ("no more", 7));
     }
 }

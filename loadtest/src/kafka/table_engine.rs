@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::command::Setting;
 use super::database::Database;
+use super::figures::{Figures, Who};
 use super::topic;
 
 /// The schema of the log.
@@ -23,17 +24,6 @@ const LEAVE: Duration = Duration::from_secs(60);
 
 /// The targets, as they are added up.
 pub const TABLES: [&str; 3] = ["site_hourly", "page_daily", "breakdown_daily"];
-
-/// What a run of ClickHouse's Kafka engine saw.
-#[derive(Debug, Clone, Copy)]
-pub struct Pulled {
-    /// From the last statement to its consumers' first assignment.
-    pub startup_seconds: f64,
-    /// From the first assignment until the group had committed everything.
-    pub seconds: f64,
-    /// Views by people, as its tables have them.
-    pub views: u64,
-}
 
 /// The schema without comments, as one line of SQL text.
 fn schema_text() -> String {
@@ -127,7 +117,7 @@ fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
 ///
 /// # Errors
 /// When ClickHouse refuses a statement, or is not done in time; then with what it says of its consumers.
-pub async fn measure(setting: &Setting, group: &str, database: &Database, records: u64) -> anyhow::Result<Pulled> {
+pub async fn measure(setting: &Setting, group: &str, database: &Database, records: u64) -> anyhow::Result<Figures> {
     let name = &database.name;
     for sql in statements(setting, group, name) {
         database.execute(&sql).await?;
@@ -167,7 +157,8 @@ pub async fn measure(setting: &Setting, group: &str, database: &Database, record
     database.execute(&format!("DROP TABLE {name}.pump SYNC")).await?;
     database.execute(&format!("DROP TABLE {name}.queue SYNC")).await?;
     left(&consumer, group).await?;
-    Ok(Pulled { startup_seconds: assigned.duration_since(begun).as_secs_f64(), seconds, views })
+    let startup_seconds = Some(assigned.duration_since(begun).as_secs_f64());
+    Ok(Figures { startup_seconds, views: Some(views), ..Figures::new(Who::TableEngine, records, seconds) })
 }
 
 /// Waits until the group has no members: a dropped table's consumers go some time after it, and while they are there the group cannot

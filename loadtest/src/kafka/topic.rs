@@ -1,6 +1,5 @@
 //! A topic of the load test's own: made, filled as fast as it goes, and deleted.
 
-use std::net::ToSocketAddrs as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::records::{Log, Truth};
+use crate::target::loopback;
 
 /// How long one question to the brokers may take.
 pub const ASK: Duration = Duration::from_secs(10);
@@ -31,22 +31,14 @@ const STATISTICS_MS: u64 = 200;
 /// When a name does not resolve, or to somewhere else, or the brokers do not answer.
 pub fn only_loopback(bootstrap: &str) -> anyhow::Result<()> {
     for broker in bootstrap.split(',') {
-        loopback(broker.trim())?;
+        let (host, port) =
+            broker.trim().rsplit_once(':').with_context(|| format!("the broker {broker:?} has no port"))?;
+        loopback(host, port.parse().with_context(|| format!("the broker {broker:?} has no port"))?)?;
     }
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     let metadata = consumer.fetch_metadata(None, ASK).with_context(|| format!("asking {bootstrap} for its brokers"))?;
-    metadata.brokers().iter().try_for_each(|broker| loopback(&format!("{}:{}", broker.host(), broker.port())))
-}
-
-fn loopback(address: &str) -> anyhow::Result<()> {
-    let resolved = address.to_socket_addrs().with_context(|| format!("resolving the broker {address:?}"))?;
-    for found in resolved {
-        ensure!(
-            found.ip().is_loopback(),
-            "the broker {address} is at {}, which is not a loopback address: this load test fills a topic as fast as it \
-             can, so start a broker on this machine for it",
-            found.ip()
-        );
+    for broker in metadata.brokers() {
+        loopback(broker.host(), u16::try_from(broker.port()).context("a broker's port")?)?;
     }
     Ok(())
 }
@@ -282,13 +274,10 @@ impl Sender {
 pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
     let mut sender = Sender::new(bootstrap, topic)?;
     let begun = Instant::now();
-    let mut records = log.records();
-    for (key, record) in records.by_ref() {
-        sender.send(key, None, None, &record)?;
-    }
+    let truth = log.each(|key, record| sender.send(key, None, None, &record))?;
     sender.flush()?;
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(Filled { truth: records.truth(), seconds, wire_bytes: sender.wire_bytes() })
+    Ok(Filled { truth, seconds, wire_bytes: sender.wire_bytes() })
 }
 
 /// Where each partition ends. Blocks.

@@ -1,62 +1,82 @@
-//! The month's readers over HTTP: one project, every view another one of its month, in no order.
+//! The month's readers over HTTP: views of its projects, drawn by their traffic, in no order.
 
 use std::io::Write as _;
 use std::net::Ipv6Addr;
 
-use schemas::Month;
+use anyhow::ensure;
+use schemas::Hour;
 
-use super::permute::Shuffle;
 use super::plan::{Plan, Size};
 use super::stream::{Kind, Place};
-use super::view::{Shares, View, Views};
+use super::view::View;
 use crate::drive::Beacons;
-use crate::random::{SplitMix64, mix};
+use crate::random::{SplitMix64, Zipf, mix};
 
-/// Host of the hosts of all projects.
-pub const HOST: &str = "docs.example.org";
-/// Views that one run may have of its own.
-const OF_A_RUN: u64 = 1 << 22;
+/// An hour of the month of the readers of one project. Beacons carry no time, so any month does.
+const HOUR: Hour = Hour(500_000);
+/// Views of that month, which decide how many visitors there are: some four million.
+const VIEWS: u64 = 20_000_000;
 
-/// Whom the requests are for.
+/// The server that the requests are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// headcount: a beacon as its script posts it.
     Headcount,
-    /// GoatCounter, as its script asks: a pixel of the site with this host.
+    /// GoatCounter, as its script requests it: a pixel of the site with this host.
     GoatCounter {
         /// The site's.
         host: String,
     },
 }
 
-/// Beacons of one project.
+/// Beacons of a month's projects.
 pub struct Readers {
     plan: Plan,
-    shuffle: Shuffle,
-    shares: Shares,
+    projects: Zipf,
+    /// The host of each project's pages.
+    hosts: Vec<String>,
     form: Form,
-    /// Address of every reader, if they are few and pretend to be many; their own otherwise.
-    few: Option<u32>,
+    /// How many IP addresses all readers share; without it each has its own.
+    addresses: Option<u32>,
     seed: u64,
 }
 
 impl Readers {
-    /// Readers of a project that `views` views are of.
+    /// Readers of these projects.
     #[must_use]
-    pub fn new(seed: u64, month: Month, views: u64, form: Form) -> Self {
-        let plan = Plan::new(seed, month, Size { projects: 1, views });
-        let shuffle = Shuffle::new(plan.projects[0].visits, seed);
-        Self { plan, shuffle, shares: Shares::default(), form, few: None, seed }
+    pub fn new(plan: Plan, form: Form) -> Self {
+        let projects = Zipf::new(plan.projects.len(), 1.0);
+        let hosts = plan.slugs.iter().map(|slug| page_host(slug)).collect();
+        let seed = plan.seed;
+        Self { plan, projects, hosts, form, addresses: None, seed }
     }
 
-    /// The same views, from so few addresses.
+    /// Readers of one project.
+    #[must_use]
+    pub fn of_one(seed: u64, form: Form) -> Self {
+        Self::new(Plan::new(seed, HOUR.month(), Size { projects: 1, views: VIEWS }), form)
+    }
+
+    /// The same views, of a project with another name and host.
+    ///
+    /// # Errors
+    /// When a name has characters that would need escaping in JSON or HTTP.
+    pub fn with_names(mut self, slug: &str, page_host: &str) -> anyhow::Result<Self> {
+        let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+        ensure!(plain(slug), "the project {slug:?} may have only letters, digits and -._");
+        ensure!(plain(page_host), "the page host {page_host:?} may have only letters, digits and -._:");
+        (self.plan.slugs, self.hosts) = (vec![slug.to_owned()], vec![page_host.to_owned()]);
+        Ok(self)
+    }
+
+    /// The same views, from so few IP addresses.
     #[must_use]
     pub fn with_addresses(mut self, addresses: u32) -> Self {
-        self.few = Some(addresses.max(1));
+        self.addresses = Some(addresses.max(1));
         self
     }
 
-    /// The project's name.
+    /// The name of the largest project.
     #[must_use]
     pub fn slug(&self) -> &str {
         self.plan.slug(0)
@@ -64,59 +84,66 @@ impl Readers {
 
     /// The host of its pages.
     #[must_use]
-    pub fn page_host(&self) -> String {
-        format!("{}.{HOST}", self.slug())
+    pub fn page_host(&self) -> &str {
+        &self.hosts[0]
     }
 
-    /// View `k` of run `run`: no two are the same, as long as there are not more than the month has visits, four dozen times over.
+    /// View `k` of run `run`. Its id is its own; a reader may view a page again.
     fn view(&self, run: u32, k: u32) -> View {
-        let (n, visits) = (u64::from(run) * OF_A_RUN + u64::from(k), u64::from(self.plan.projects[0].visits));
-        let (ticket, index) = (self.shuffle.image((n % visits) as u32), (n / visits) as u8);
-        Views::new(&self.plan, &self.shares).view(&Place::new(0, ticket, index, Kind::Reader), 0)
+        let id = SplitMix64::nth(self.seed, u64::from(run) << 32 | u64::from(k)).max(1);
+        // From a stream of its own, or the view could be read off its id.
+        let mut rng = SplitMix64::new(mix(!id));
+        let project = self.projects.sample(&mut rng) as u32;
+        let ticket = rng.below(self.plan.projects[project as usize].visits.into()) as u32;
+        let index = rng.below(self.plan.views.draw(rng.clone().next_u64() as u32).into()) as u8;
+        let view = self.plan.view(&Place::new(project, ticket, index, Kind::Reader), 0);
+        View { id, ..view }
     }
 
-    /// What a table of raw events would keep of beacon `k` of run `run`: path, status, and a hash for its reader.
+    /// Key and record of view `k` of run `run`, as an endpoint appends them to the log in `hour`.
     #[must_use]
-    pub fn event(&self, run: u32, k: u32) -> (String, u16, u64) {
-        let view = self.view(run, k);
-        (view.page.path(), view.page.status(), mix(self.seed ^ u64::from(view.visitor.unwrap_or(0)) << 8))
+    pub fn record(&self, run: u32, k: u32, hour: Hour) -> (u64, Vec<u8>) {
+        let view = View { hour, ..self.view(run, k) };
+        (view.key, view.record(&self.plan))
     }
 
     fn address(&self, view: &View, k: u32) -> Ipv6Addr {
-        let reader = match self.few {
+        let reader = match self.addresses {
             Some(few) => (SplitMix64::nth(self.seed, u64::from(k)) as u32 % few) | (1 << 31),
-            None => view.visitor.unwrap_or(0),
+            None => view.visitor.unwrap_or(0) ^ view.project << 22,
         };
-        // 2001:db8::/32 is for documentation (RFC 3849): no reader has such an address. One /64 each.
+        // 2001:db8::/32 is for documentation (RFC 3849): no reader has such an IP address. One /64 each.
         Ipv6Addr::new(0x2001, 0xdb8, (reader >> 16) as u16, reader as u16, 0, 0, 0, 1)
     }
+}
+
+/// The host of the pages of a month's project.
+#[must_use]
+pub fn page_host(slug: &str) -> String {
+    format!("{slug}.docs.example.org")
 }
 
 impl Beacons for Readers {
     fn request_head(&self, authority: &str) -> Vec<u8> {
         match &self.form {
             Form::Headcount => format!(
-                "POST /v1/pageview HTTP/1.1\r\nhost: {authority}\r\ncontent-type: text/plain;charset=UTF-8\r\naccept: */*\r\n\
-                 origin: https://{0}\r\nreferer: https://{0}/\r\n",
-                self.page_host()
+                "POST /v1/pageview HTTP/1.1\r\nhost: {authority}\r\ncontent-type: text/plain;charset=UTF-8\r\naccept: */*\r\n"
             ),
-            Form::GoatCounter { host } => {
-                format!(" HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\nreferer: https://{}/\r\n", self.page_host())
-            }
+            Form::GoatCounter { host } => format!(" HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n"),
         }
         .into_bytes()
     }
 
     fn write_request(&self, run: u32, k: u32, head: &[u8], body: &mut Vec<u8>, request: &mut Vec<u8>) {
         let view = self.view(run, k);
-        let (address, agent) = (self.address(&view, k), view.agent());
+        let (address, agent, host) = (self.address(&view, k), view.agent(), &self.hosts[view.project as usize]);
         let mut path = String::new();
         request.clear();
         // Writing to a vector cannot fail.
         if self.form == Form::Headcount {
-            view.write_body(&self.plan, HOST, &mut path, body);
+            view.write_body(self.plan.slug(view.project), host, &mut path, body);
             request.extend_from_slice(head);
-            let _ = write!(request, "content-length: {}\r\n", body.len());
+            let _ = write!(request, "origin: https://{host}\r\ncontent-length: {}\r\n", body.len());
         } else {
             body.clear();
             view.page.write_path(&mut path);
@@ -126,7 +153,8 @@ impl Beacons for Readers {
             }
             request.extend_from_slice(head);
         }
-        let _ = write!(request, "user-agent: {agent}\r\nx-forwarded-for: {address}\r\n\r\n");
+        let _ =
+            write!(request, "referer: https://{host}/\r\nuser-agent: {agent}\r\nx-forwarded-for: {address}\r\n\r\n");
         request.extend_from_slice(body);
     }
 }
@@ -148,7 +176,7 @@ mod tests {
     }
 
     fn readers(form: Form) -> Readers {
-        Readers::new(3, "2026-02".parse().unwrap(), 20_000_000, form)
+        Readers::of_one(3, form)
     }
 
     #[test]
@@ -174,7 +202,7 @@ mod tests {
             assert!(other.starts_with("GET /count?p=/") && other.ends_with("\r\n\r\n"), "{other}");
             assert!(other.contains("\r\nhost: stats.example.org\r\n"), "{other}");
             let path = other.split(['=', '&']).nth(1).unwrap();
-            assert!(one.contains(&format!("{HOST}{path}\"")), "{one} {other}");
+            assert!(one.contains(&format!("docs.example.org{path}\"")), "{one} {other}");
         }
     }
 
@@ -187,5 +215,21 @@ mod tests {
         };
         assert_eq!(addresses(&readers(Form::Headcount).with_addresses(20)).len(), 20);
         assert!(addresses(&readers(Form::Headcount)).len() > 1_000);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+        let of = |seed| requests(&Readers::of_one(seed, Form::Headcount), 1);
+        assert_eq!(of(5), of(5));
+        assert!(of(5).iter().zip(of(6)).all(|(one, other)| *one != other));
+    }
+
+    #[test]
+    fn names_may_be_given_unless_they_need_escaping() {
+        let named = |slug, host| Readers::of_one(1, Form::Headcount).with_names(slug, host);
+        let request = &requests(&named("widgets", "docs.example.net").unwrap(), 0)[7];
+        assert!(request.contains(r#"{"project":"widgets","url":"https://docs.example.net/"#), "{request}");
+        assert!(request.contains("\r\norigin: https://docs.example.net\r\n"), "{request}");
+        assert!(named("a\"b", "h").is_err() && named("a", "h\r\nx: y").is_err());
     }
 }

@@ -13,9 +13,6 @@ use super::plan::Plan;
 use super::truth::{Counts, Truth};
 use crate::kafka::database::Database;
 
-/// Views by bots, of whatever class.
-const BOTS: &str = "bots_search + bots_ai_crawler + bots_preview + bots_monitor + bots_automation + bots_other";
-
 /// What was compared.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Checked {
@@ -129,12 +126,19 @@ impl Check<'_> {
 
     async fn projects(&self, closed: bool) -> anyhow::Result<HashMap<String, Counts>> {
         let name = &self.database.name;
-        let mut of = format!("SELECT project, views AS v, visits AS a, {BOTS} AS b FROM {name}.site_hourly FINAL");
+        let robots = |table: &str| {
+            format!(
+                " UNION ALL SELECT project, toUInt64(0) AS v, toUInt64(0) AS a, views AS b FROM {name}.{table} FINAL"
+            )
+        };
+        let people = format!("SELECT project, views AS v, visits AS a, toUInt64(0) AS b FROM {name}.site_hourly FINAL");
+        let mut of = people + &robots("robot_daily");
         if closed {
             of += &format!(
-                " UNION ALL SELECT project, arraySum(hour_views) AS v, arraySum(hour_visits) AS a, {BOTS} AS b FROM \
+                " UNION ALL SELECT project, arraySum(hour_views) AS v, arraySum(hour_visits) AS a, toUInt64(0) AS b FROM \
                  {name}.month_closed FINAL"
             );
+            of += &robots("month_closed_robot");
         }
         let sql = format!("SELECT project, sum(v), sum(a), sum(b) FROM ({of}) GROUP BY project");
         let rows: Vec<(String, u64, u64, u64)> = self.database.rows(&sql).await?;

@@ -15,7 +15,6 @@ use super::result::MonthResult;
 use super::run::Run;
 use super::state::State;
 use super::text;
-use super::watch::Servers;
 use crate::interrupt::Interrupts;
 use crate::kafka::command::{Setting as Kafka, unique};
 use crate::kafka::database::Database;
@@ -71,9 +70,6 @@ pub struct MonthArgs {
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true, default_missing_value = "5",
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub report_probe: Option<u32>,
-    /// Token for these reports; the month's projects are registered as public
-    #[arg(long, value_name = "TOKEN", env = "HEADCOUNT_LOADTEST_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
     /// Leave the month open
     #[arg(long)]
     pub no_close: bool,
@@ -112,9 +108,6 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
             println!("the same command goes on from here (its state is in {})", path.display());
         }
-        _ if run.args.servers.keep => {
-            println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
-        }
         state => {
             run.database.remove().await;
             topic::remove(&run.kafka.bootstrap, &run.kafka.topic, &[run.state.group()]).await;
@@ -137,7 +130,7 @@ async fn interrupted(run: &Run, interrupts: &mut Interrupts) {
 }
 
 fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
-    let pids = args.servers.pids()?;
+    let servers = args.servers.pids()?;
     let preset = args.preset.size();
     let size = Size {
         projects: args.projects.unwrap_or(preset.projects),
@@ -146,7 +139,7 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
     ensure!(size.views >= 1_000, "a month has at least a thousand page views here");
     let plan = Arc::new(Plan::new(args.seed, args.month.unwrap_or_else(last_month), size));
     let fresh = State {
-        format: 2,
+        format: 3,
         month: plan.month().to_string(),
         seed: args.seed,
         size,
@@ -155,7 +148,6 @@ fn prepare(args: MonthArgs) -> anyhow::Result<Run> {
         name: format!("{:016x}", unique()),
     };
     let (state, resumed) = State::resume_or_begin(args.state.as_deref(), fresh)?;
-    let servers = Servers { kafka: pids.kafka, clickhouse: pids.clickhouse, query: None };
     let binary = args.common.headcount()?;
     Ok(Run {
         kafka: Kafka {

@@ -240,7 +240,6 @@ mod tests {
     use crate::month::plan::Size;
     use crate::month::stream::Stretch;
     use crate::month::truth::Sent;
-    use crate::month::view::{Shares, Views};
 
     const PARTITIONS: usize = 3;
     /// So few that cuts part many repeats from their views, which follow within some records.
@@ -272,8 +271,7 @@ mod tests {
     fn month(plan: &Plan, drops: Drops) -> (Truth, Counted) {
         let mut truth = Truth { partitions: vec![Sent::default(); PARTITIONS], ..Truth::new(plan) };
         let mut counted = Counted { hours: vec![0; plan.hours() as usize], ..Counted::default() };
-        let (shares, mut stretch, mut ids) = (Shares::default(), Stretch::default(), HashSet::new());
-        let views = Views::new(plan, &shares);
+        let (mut stretch, mut ids) = (Stretch::default(), HashSet::new());
         let mut ends = [0; PARTITIONS];
         let mut window = |counted: &mut Counted, key: u64| {
             let partition = key as usize % PARTITIONS;
@@ -292,7 +290,7 @@ mod tests {
         for (hour, part) in (0..plan.hours()).flat_map(|hour| (0..plan.parts(hour)).map(move |part| (hour, part))) {
             plan.fill(hour, part, &mut stretch);
             for place in stretch.views() {
-                let view = views.view(place, hour);
+                let view = plan.view(place, hour);
                 truth.count(plan, place, &view, hour);
                 truth.view_in(view.key as usize % PARTITIONS, plan, place, &view);
                 let at = window(&mut counted, view.key);

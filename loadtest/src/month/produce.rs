@@ -14,7 +14,6 @@ use schemas::record::{RecordFormat, encode_rejections};
 use super::plan::Plan;
 use super::stream::Stretch;
 use super::truth::{Sent, Truth};
-use super::view::{Encoder, Shares, Views};
 use crate::kafka::topic::Sender;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -99,8 +98,7 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
     // No part of what is measured, so it yields to readers, and so do the client's threads, which inherit it; but not to those who
     // count (15): were they faster than it, there would be no backlog to work off.
     let _ = rustix::process::nice(10);
-    let shares = Shares::default();
-    let (views, mut stretch, mut encoder) = (Views::new(plan, &shares), Stretch::default(), Encoder::default());
+    let mut stretch = Stretch::default();
     let truth = &mut produced.truth;
     let mut log = Log { sender: Sender::new(&job.bootstrap, &job.topic)?, there: job.there.clone(), time: 0 };
     let begun = Instant::now();
@@ -122,12 +120,12 @@ fn send(plan: &Plan, job: &Job, progress: &Progress, produced: &mut Produced) ->
             let start = i64::from(plan.month().first_hour().0 + hour) * HOUR_MS;
             log.time = start + i64::from(part) * HOUR_MS / i64::from(plan.parts(hour));
             for place in stretch.views() {
-                let view = views.view(place, hour);
+                let view = plan.view(place, hour);
                 truth.count(plan, place, &view, hour);
                 truth.view_in(log.partition(view.key), plan, place, &view);
-                let record = encoder.encode(plan, &view);
+                let record = view.record(plan);
                 truth.bytes += record.len() as u64;
-                log.send(view.key, record)?;
+                log.send(view.key, &record)?;
             }
             let (key, tally) = plan.tally(hour, part);
             truth.tally(&tally);

@@ -7,7 +7,8 @@ use super::plan::Size;
 use super::probe::Probed;
 use super::project::Projection;
 use super::truth::Truth;
-use super::watch::{Cpu, Peaks, Sample, Tables};
+use super::watch::{Sample, Tables};
+use crate::cpu::Each;
 use crate::machine::Machine;
 
 /// How it was measured.
@@ -51,9 +52,9 @@ pub struct Counted {
     /// Records that this run counted: what seconds, processor time and rows written are of.
     pub records: u64,
     /// Processor seconds in that time.
-    pub cpu: Cpu,
+    pub cpu: Each<f64>,
     /// Peak resident memory, until the run's end.
-    pub peaks: Peaks,
+    pub peaks: Each<u64>,
     /// Rows sent to ClickHouse, replaced ones included.
     pub rows_written: u64,
     /// Bytes that this run sent to the topic, compressed and framed, as they went over the wire.

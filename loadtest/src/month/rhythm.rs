@@ -31,8 +31,8 @@ impl Rhythm {
     pub fn of_readers(month: Month, home: usize) -> Self {
         let (first, hours) = (month.first_hour().0, month.end_hour().0 - month.first_hour().0);
         Self::of((0..hours).map(|hour| {
-            let at = |(number, region): (usize, &super::facts::Region)| {
-                let share = f64::from(region.share) * if number == home { 4.0 } else { 1.0 };
+            let at = |(number, (share, region)): (usize, &(u32, super::facts::Region))| {
+                let share = f64::from(*share) * if number == home { 4.0 } else { 1.0 };
                 let local = i64::from(first + hour) + i64::from(region.offset);
                 share * weight_of(Hour(u32::try_from(local).unwrap_or(0)))
             };

@@ -17,8 +17,8 @@ use super::project::project;
 use super::result::{Closed, Counted, MonthResult, Replayed, Setting};
 use super::state::State;
 use super::text;
-use super::watch::{Cpu, Peaks, Servers, Watched, Watcher, tables};
-use crate::cpu::{cpu_seconds, forget_peak, peak_bytes};
+use super::watch::{Watched, Watcher, tables};
+use crate::cpu::{Each, Servers, cpu_seconds, forget_peak, peak_bytes};
 use crate::kafka::command::Setting as Kafka;
 use crate::kafka::database::Database;
 use crate::kafka::{
@@ -28,10 +28,6 @@ use crate::kafka::{
 use crate::machine::Machine;
 use crate::role::{self, Role};
 
-/// Without a merge for this long, ClickHouse is at rest.
-const QUIET: Duration = Duration::from_secs(3);
-/// How long it is waited for, at most.
-const REST: Duration = Duration::from_secs(60);
 /// Windows of fewer records cost more time than their records.
 const SMALL_WINDOW: u64 = 50_000;
 /// How long an aggregator may take to be taken in by its group, or to fold its open windows again.
@@ -84,7 +80,7 @@ impl Run {
             result.counted.rows_written += role.figure("rows_total").await?;
         }
         (result.counted.rest_seconds, result.counted.rest_cpu) = self.rest().await?;
-        result.counted.peaks = result.counted.peaks.and(&self.servers.peaks(&aggregators)?);
+        self.note_peaks(&aggregators, result)?;
         let name = &self.database.name;
         let windows = format!("SELECT count() FROM {name}.ledger FINAL");
         result.counted.windows = self.database.number(&windows).await?;
@@ -104,7 +100,7 @@ impl Run {
             aggregators = again;
             result.replayed = Some(replayed);
         }
-        result.counted.peaks = result.counted.peaks.and(&self.servers.peaks(&aggregators)?);
+        self.note_peaks(&aggregators, result)?;
         for role in aggregators {
             role.stop().await?;
         }
@@ -118,13 +114,19 @@ impl Run {
             let closed = self.check(result).closed().await.context("comparing the closed month with the truth");
             result.closed = compared(closed, &mut result.wrong)?;
         }
-        result.counted.peaks = result.counted.peaks.and(&self.servers.peaks(&[])?);
+        self.note_peaks(&[], result)?;
         ensure!(
             produced.complete || self.is_interrupted(),
             "the month was not sent within {} s; give it more --seconds",
             self.kafka.within.as_secs()
         );
         Ok(produced.complete)
+    }
+
+    fn note_peaks(&self, aggregators: &[Role], result: &mut MonthResult) -> anyhow::Result<()> {
+        let now = self.servers.each(aggregators, peak_bytes)?;
+        result.counted.peaks = result.counted.peaks.with(&now, u64::max);
+        Ok(())
     }
 
     fn check<'a>(&'a self, result: &'a MonthResult) -> Check<'a> {
@@ -190,7 +192,7 @@ impl Run {
         let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
         role.until_ready("", PATIENCE).await?;
-        let readers = probe::Readers::new(&self.plan, role.port, rate, self.args.token.clone());
+        let readers = probe::Readers::by_traffic(Arc::clone(&self.plan), role.port, rate);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let asking = tokio::spawn(async move { readers.ask(&stopped).await });
@@ -215,7 +217,7 @@ impl Run {
         servers: Servers,
         result: &mut MonthResult,
     ) -> anyhow::Result<Produced> {
-        let (begun, before) = (Instant::now(), servers.cpu(aggregators)?);
+        let (begun, before) = (Instant::now(), servers.each(aggregators, cpu_seconds)?);
         let (bootstrap, topic, partitions) =
             (self.kafka.bootstrap.clone(), self.kafka.topic.clone(), self.kafka.partitions);
         let there = tokio::task::block_in_place(|| topic::ends(&bootstrap, &topic, partitions))?;
@@ -230,7 +232,7 @@ impl Run {
         let mut watched = Watched::default();
         let outcome =
             watcher.watch(aggregators, &self.progress, all, |counted| bar.set_position(counted), &mut watched).await;
-        let (seconds, cpu) = (begun.elapsed().as_secs_f64(), servers.cpu(aggregators));
+        let (seconds, cpu) = (begun.elapsed().as_secs_f64(), servers.each(aggregators, cpu_seconds));
         self.progress.stop.store(true, Ordering::Relaxed);
         bar.finish_and_clear();
         let produced = tokio::task::block_in_place(|| producing.join());
@@ -245,8 +247,8 @@ impl Run {
             remade_seconds: produced.remade_seconds,
             before: produced.before,
             records: watched.counted - watched.before,
-            cpu: cpu.map_or_else(|_| Cpu::default(), |cpu| cpu.since(&before)),
-            peaks: servers.peaks(aggregators).unwrap_or_else(|_| Peaks::default()),
+            cpu: cpu.map_or_else(|_| Each::default(), |cpu| cpu.with(&before, |now, before| now - before)),
+            peaks: servers.each(aggregators, peak_bytes).unwrap_or_default(),
             topic_bytes: produced.wire_bytes,
             ..Counted::default()
         };
@@ -259,16 +261,9 @@ impl Run {
     /// Waits until ClickHouse's merges have ended, and says how long that was and what it cost.
     async fn rest(&self) -> anyhow::Result<(f64, f64)> {
         let cpu = || self.servers.clickhouse.map(cpu_seconds).transpose();
-        let (begun, before) = (Instant::now(), cpu()?);
-        let mut busy = begun;
-        while busy.elapsed() < QUIET && begun.elapsed() < REST && !self.is_interrupted() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            if self.database.merges().await? > 0 {
-                busy = Instant::now();
-            }
-        }
-        let spent = cpu()?.zip(before).map_or(0.0, |(now, then)| now - then);
-        Ok((busy.duration_since(begun).as_secs_f64(), spent))
+        let before = cpu()?;
+        let seconds = self.database.rest().await?.as_secs_f64();
+        Ok((seconds, cpu()?.zip(before).map_or(0.0, |(now, then)| now - then)))
     }
 
     /// Stops the aggregators and starts others: how long until they are where these were.

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use schemas::record::{Record, RecordFormat, decode, encode_page_view};
-use schemas::{Month, proto};
+use schemas::Month;
+use schemas::record::{Record, decode};
 
 use super::plan::{Plan, Preset, Size};
 use super::stream::{Kind, Stretch};
 use super::truth::Truth;
-use super::view::{Encoder, Page, Shares, Views};
+use super::view::Page;
 
 fn month() -> Month {
     "2026-02".parse().unwrap()
@@ -19,17 +19,8 @@ fn plan(projects: u32, views: u64) -> Plan {
 }
 
 /// Every view of the month, in order, with its hour.
-fn each(plan: &Plan, mut of: impl FnMut(&super::stream::Place, &super::view::View, u32)) {
-    let shares = Shares::default();
-    let (views, mut stretch) = (Views::new(plan, &shares), Stretch::default());
-    for hour in 0..plan.hours() {
-        for part in 0..plan.parts(hour) {
-            plan.fill(hour, part, &mut stretch);
-            for place in stretch.views() {
-                of(place, &views.view(place, hour), hour);
-            }
-        }
-    }
+fn each(plan: &Plan, of: impl FnMut(&super::stream::Place, &super::view::View, u32)) {
+    plan.each(0..plan.hours(), of);
 }
 
 #[test]
@@ -72,10 +63,9 @@ fn an_hour_needs_no_hours_before_it_and_no_other_cut() {
     let plan = plan(7, 30_000);
     let mut in_order = Vec::new();
     each(&plan, |place, view, hour| in_order.push((hour, *place, *view)));
-    let shares = Shares::default();
-    let (views, mut stretch, hour) = (Views::new(&plan, &shares), Stretch::default(), 400);
+    let (mut stretch, hour) = (Stretch::default(), 400);
     plan.fill(hour, 0, &mut stretch);
-    let alone: Vec<_> = stretch.views().iter().map(|place| (hour, *place, views.view(place, hour))).collect();
+    let alone: Vec<_> = stretch.views().iter().map(|place| (hour, *place, plan.view(place, hour))).collect();
     assert_eq!(alone, in_order.into_iter().filter(|(at, ..)| *at == hour).collect::<Vec<_>>());
     assert!(alone.len() > 5);
 }
@@ -95,15 +85,12 @@ fn the_same_seed_gives_the_same_month_and_another_another() {
 #[test]
 fn records_are_those_of_the_schema_and_decode() {
     let plan = plan(30, 20_000);
-    let (mut encoder, mut kinds) = (Encoder::default(), HashSet::new());
+    let mut kinds = HashSet::new();
     each(&plan, |place, view, _| {
-        let bytes = encoder.encode(&plan, view).to_vec();
+        let bytes = view.record(&plan);
         let Ok(Record::PageView(read)) = decode(&bytes) else { panic!("{bytes:?}") };
         assert_eq!((read.project, read.event_id), (plan.slug(view.project), view.id));
         assert_eq!((read.path, read.status), (view.page.path().as_str(), view.page.status()));
-        let message: proto::LogRecord = prost::Message::decode(bytes.as_slice()).unwrap();
-        let Some(proto::log_record::Body::PageView(message)) = message.body else { panic!() };
-        assert_eq!(encode_page_view(message, RecordFormat::V4), bytes);
         kinds.insert(format!("{:?}", place.kind));
     });
     assert_eq!(kinds.len(), 3);

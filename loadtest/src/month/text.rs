@@ -124,7 +124,7 @@ fn days(out: &mut String, result: &MonthResult) {
     for pair in result.days.windows(2) {
         let (before, day) = (&pair[0], &pair[1]);
         let million = day.views.saturating_sub(before.views).max(1) as f64 / 1e6;
-        let cpu = day.cpu.since(&before.cpu);
+        let cpu = day.cpu.with(&before.cpu, |now, before| now - before);
         let per = |cpu: Option<f64>| cpu.map_or_else(|| "–".to_owned(), |cpu| format!("{:.2}", cpu / million));
         let stored = bytes(&day.tables);
         let _ = writeln!(

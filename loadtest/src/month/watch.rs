@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::produce::{Mark, Progress};
-use crate::cpu::{cpu_seconds, peak_bytes};
+use crate::cpu::{Each, Servers, cpu_seconds};
 use crate::kafka::database::Database;
 use crate::role::Role;
 
@@ -17,36 +17,6 @@ use crate::role::Role;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long ClickHouse may not answer; and how long the ledger may take for what was sent when time was up.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Processor seconds of each role since it began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Cpu {
-    /// The aggregators together.
-    pub aggregate: f64,
-    /// ClickHouse, where its process is known.
-    pub clickhouse: Option<f64>,
-    /// The broker, likewise.
-    pub kafka: Option<f64>,
-    /// Who answers the readers of reports, if there are any.
-    pub query: Option<f64>,
-    /// The load test itself.
-    pub client: f64,
-}
-
-impl Cpu {
-    /// What was spent since `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        let less = |now: Option<f64>, then: Option<f64>| Some(now? - then?);
-        Self {
-            aggregate: self.aggregate - before.aggregate,
-            clickhouse: less(self.clickhouse, before.clickhouse),
-            kafka: less(self.kafka, before.kafka),
-            query: less(self.query, before.query),
-            client: self.client - before.client,
-        }
-    }
-}
 
 /// Rows and bytes of one table, with what is not merged yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -70,76 +40,9 @@ pub struct Sample {
     /// Since the first record.
     pub seconds: f64,
     /// Since the first record.
-    pub cpu: Cpu,
+    pub cpu: Each<f64>,
     /// What ClickHouse has.
     pub tables: Tables,
-}
-
-/// The servers whose processor time and memory are measured.
-#[derive(Debug, Clone, Copy)]
-pub struct Servers {
-    /// The broker.
-    pub kafka: Option<u32>,
-    /// ClickHouse.
-    pub clickhouse: Option<u32>,
-    /// Who answers the readers of reports.
-    pub query: Option<u32>,
-}
-
-impl Servers {
-    /// Processor time of all.
-    ///
-    /// # Errors
-    /// When a process is gone.
-    pub fn cpu(&self, aggregators: &[Role]) -> anyhow::Result<Cpu> {
-        Ok(Cpu {
-            aggregate: aggregators.iter().map(|role| cpu_seconds(role.pid)).sum::<anyhow::Result<f64>>()?,
-            clickhouse: self.clickhouse.map(cpu_seconds).transpose()?,
-            kafka: self.kafka.map(cpu_seconds).transpose()?,
-            query: self.query.map(cpu_seconds).transpose()?,
-            client: cpu_seconds(std::process::id())?,
-        })
-    }
-
-    /// Peak resident memory of all.
-    ///
-    /// # Errors
-    /// When a process is gone.
-    pub fn peaks(&self, aggregators: &[Role]) -> anyhow::Result<Peaks> {
-        let sum: u64 = aggregators.iter().map(|role| peak_bytes(role.pid)).sum::<anyhow::Result<u64>>()?;
-        Ok(Peaks {
-            aggregate: sum,
-            clickhouse: self.clickhouse.map(peak_bytes).transpose()?,
-            kafka: self.kafka.map(peak_bytes).transpose()?,
-            query: self.query.map(peak_bytes).transpose()?,
-            client: peak_bytes(std::process::id())?,
-        })
-    }
-}
-
-/// Peak resident memory in bytes. Mapped files count as far as they were touched.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-#[allow(missing_docs, reason = "as in Cpu")]
-pub struct Peaks {
-    pub aggregate: u64,
-    pub clickhouse: Option<u64>,
-    pub kafka: Option<u64>,
-    pub query: Option<u64>,
-    pub client: u64,
-}
-
-impl Peaks {
-    /// The higher of both, each.
-    #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
-        Self {
-            aggregate: self.aggregate.max(other.aggregate),
-            clickhouse: self.clickhouse.max(other.clickhouse),
-            kafka: self.kafka.max(other.kafka),
-            query: self.query.max(other.query),
-            client: self.client.max(other.client),
-        }
-    }
 }
 
 /// Rows and bytes of each table that has any.
@@ -187,7 +90,7 @@ pub struct Watcher<'a> {
     /// Whose processor time is measured.
     pub servers: Servers,
     /// What the processor time was at the beginning.
-    pub before: Cpu,
+    pub before: Each<f64>,
     /// When that was.
     pub begun: Instant,
     /// How long all may take. Then no more is sent; and what was sent may still be counted for `PATIENCE`.
@@ -267,7 +170,7 @@ impl Watcher<'_> {
             day,
             views,
             seconds: self.begun.elapsed().as_secs_f64(),
-            cpu: self.servers.cpu(aggregators)?.since(&self.before),
+            cpu: self.servers.each(aggregators, cpu_seconds)?.with(&self.before, |now, before| now - before),
             tables: tables(self.database).await?,
         })
     }
@@ -278,7 +181,7 @@ mod tests {
     use super::*;
 
     fn sample(day: u32, views: u64) -> Sample {
-        Sample { day, views, seconds: 0.0, cpu: Cpu::default(), tables: Tables::new() }
+        Sample { day, views, seconds: 0.0, cpu: Each::default(), tables: Tables::new() }
     }
 
     #[test]

@@ -1,79 +1,85 @@
-//! Rounds of questions: reports over HTTP, and the same of raw events.
+//! Rounds of questions at rest: reports over HTTP, and the same of raw events.
 
-use crate::kafka::database::Database;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use schemas::Month;
 use serde::Serialize;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
-use tokio::net::TcpStream;
 
-/// How long the questions of a round took, milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+use super::ReportArgs;
+use crate::figures::LatencyMs;
+use crate::kafka::database::Database;
+use crate::month::probe::report_path;
+use crate::random::{SplitMix64, Zipf};
+use crate::role;
+
+/// Reports of the largest project, one after another.
+const OF_LARGEST: usize = 50;
+/// Reports over which SELECTs are counted, and how long those of the service itself are counted before.
+const COUNTED_REPORTS: usize = 100;
+const IDLE: Duration = Duration::from_secs(10);
+
+/// One round.
+#[derive(Debug, Clone, Serialize)]
 pub struct Round {
+    /// What was asked.
+    pub side: &'static str,
+    /// `first touch`, `warm`, or `largest project`.
+    pub state: &'static str,
     /// Questions.
     pub count: u64,
-    /// Half took no longer.
-    pub p50_ms: f64,
-    /// 99 of 100 took no longer.
-    pub p99_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
+    /// From the question to the last byte.
+    pub latency_ms: Option<LatencyMs>,
     /// Questions a second.
     pub per_second: f64,
 }
 
-/// Who is asked.
-#[derive(Clone)]
-pub enum Asked {
-    /// `headcount query` on this port, for whole reports.
-    Reports(u16),
+/// What is asked.
+pub enum Side {
+    /// The service on this port for whole reports, each of which is computed (`Cache-Control: no-cache`).
+    Computed(u16),
+    /// The same, with its cache.
+    Cached(u16),
     /// ClickHouse, for the totals, the days and the hundred most viewed pages of the raw events, each with `uniq()`.
-    Raw(Arc<Database>),
+    Raw(Box<Database>),
 }
 
-/// One client's way to who is asked.
-enum Side {
-    Reports(Client),
-    Raw(Arc<Database>),
-}
-
-struct Client {
-    sender: SendRequest<Empty<Bytes>>,
-}
-
-impl Client {
-    async fn open(port: u16) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.context("connecting to headcount query")?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Self { sender })
+impl Side {
+    /// As the table has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Computed(_) => "report, computed",
+            Self::Cached(_) => "report, cached or not",
+            Self::Raw(_) => "uniq() over raw events",
+        }
     }
 
-    /// The views that a whole report tells.
-    async fn report(&mut self, slug: &str, month: Month) -> anyhow::Result<u64> {
-        let path = format!("/v1/projects/{slug}/reports/{month}");
-        let request = http::Request::get(&path).header("host", "127.0.0.1").body(Empty::new())?;
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status == 200, "{path}: {status}: {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
-        let report: HashMap<String, serde_json::Value> = serde_json::from_slice(&body)?;
-        report.get("totals").and_then(|totals| totals["views"].as_u64()).context("a report has totals.views")
+    /// The views that the answer has.
+    async fn views(&self, slug: &str, month: Month) -> anyhow::Result<u64> {
+        let (port, headers) = match self {
+            Self::Raw(database) => return raw(database, slug, month).await,
+            Self::Computed(port) => (*port, "cache-control: no-cache\r\n"),
+            Self::Cached(port) => (*port, ""),
+        };
+        let path = report_path(slug, month);
+        let answer = role::answer(port, &path, headers).await?;
+        let body = &answer.body;
+        ensure!(
+            answer.status == 200,
+            "{path}: {}: {}",
+            answer.status,
+            String::from_utf8_lossy(&body[..body.len().min(300)])
+        );
+        let report: serde_json::Value = serde_json::from_slice(body)?;
+        report["totals"]["views"].as_u64().context("a report has totals.views")
     }
 }
 
 /// The same question of the raw events: totals, days, and the hundred most viewed pages, each with `uniq()`. Returns the views.
-pub(crate) async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u64> {
+async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u64> {
     let (from, to) = (month.first_hour().unix_seconds(), month.end_hour().unix_seconds());
     let rows = format!(
         "FROM {}.raw_event WHERE project = '{slug}' AND ts >= toDateTime({from}, 'UTC') AND ts < toDateTime({to}, 'UTC')",
@@ -93,54 +99,58 @@ pub(crate) async fn raw(database: &Database, slug: &str, month: Month) -> anyhow
     Ok(views)
 }
 
-/// Asks for the reports of `ranks` with so many clients at once.
+/// The rounds of one side, with one question after another: each project once; then warm; then the largest project.
 ///
 /// # Errors
-/// When an answer fails, or tells other views than there are.
-pub async fn round(
-    asked: &Asked,
-    projects: &Arc<Vec<(String, u64)>>,
+/// When an answer fails, or has other views than there are.
+pub async fn rounds(args: &ReportArgs, side: &Side, projects: &[(String, u64)]) -> anyhow::Result<Vec<Round>> {
+    let (zipf, mut random) = (Zipf::new(projects.len(), 1.0), SplitMix64::new(args.seed ^ 0xa5ed));
+    let drawn: Vec<usize> = (0..args.reports).map(|_| zipf.sample(&mut random)).collect();
+    let mut seen = HashSet::new();
+    let first: Vec<usize> = drawn.iter().copied().filter(|rank| seen.insert(*rank)).collect();
+    let mut all = Vec::new();
+    for (state, ranks) in [("first touch", first), ("warm", drawn), ("largest project", vec![0; OF_LARGEST])] {
+        all.push(round(side, state, projects, args.month, ranks).await.context(state)?);
+    }
+    Ok(all)
+}
+
+async fn round(
+    side: &Side,
+    state: &'static str,
+    projects: &[(String, u64)],
     month: Month,
-    ranks: &[usize],
-    clients: u32,
+    ranks: Vec<usize>,
 ) -> anyhow::Result<Round> {
-    let (next, ranks) = (Arc::new(AtomicUsize::new(0)), Arc::new(ranks.to_vec()));
-    let begun = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..clients {
-        let (asked, projects, next, ranks) =
-            (asked.clone(), Arc::clone(projects), Arc::clone(&next), Arc::clone(&ranks));
-        tasks.spawn(async move {
-            let mut side = match asked {
-                Asked::Reports(port) => Side::Reports(Client::open(port).await?),
-                Asked::Raw(database) => Side::Raw(database),
-            };
-            let mut took = Vec::new();
-            while let Some(&rank) = ranks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let (slug, expected) = &projects[rank];
-                let at = Instant::now();
-                let views = match &mut side {
-                    Side::Raw(database) => raw(database, slug, month).await?,
-                    Side::Reports(client) => client.report(slug, month).await?,
-                };
-                took.push(u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
-                ensure!(views == *expected, "{slug}: told {views} views, there are {expected}");
-            }
-            anyhow::Ok(took)
-        });
-    }
     let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).context("a histogram")?;
-    while let Some(took) = tasks.join_next().await {
-        for micros in took?? {
-            histogram.saturating_record(micros);
-        }
+    let begun = Instant::now();
+    for rank in ranks {
+        let ((slug, expected), at) = (&projects[rank], Instant::now());
+        let views = side.views(slug, month).await?;
+        histogram.saturating_record(at.elapsed().as_micros() as u64);
+        ensure!(views == *expected, "{slug}: the answer has {views} views, there are {expected}");
     }
-    let milliseconds = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
     Ok(Round {
+        side: side.name(),
+        state,
         count: histogram.len(),
-        p50_ms: milliseconds(0.5),
-        p99_ms: milliseconds(0.99),
-        max_ms: histogram.max() as f64 / 1_000.0,
+        latency_ms: LatencyMs::of(&histogram),
         per_second: histogram.len() as f64 / begun.elapsed().as_secs_f64(),
     })
+}
+
+/// SELECTs of a computed report: those of a hundred, without as many as the service needs by itself in that time.
+///
+/// # Errors
+/// When an answer fails.
+pub async fn selects(database: &Database, port: u16, projects: &[(String, u64)], month: Month) -> anyhow::Result<f64> {
+    let so_far = async || database.number("SELECT sum(value) FROM system.events WHERE event = 'SelectQuery'").await;
+    let before = so_far().await?;
+    tokio::time::sleep(IDLE).await;
+    let (idle, begun) = (so_far().await?, Instant::now());
+    for (slug, _) in projects.iter().take(COUNTED_REPORTS) {
+        Side::Computed(port).views(slug, month).await?;
+    }
+    let by_itself = (idle - before) as f64 * begun.elapsed().as_secs_f64() / IDLE.as_secs_f64();
+    Ok(((so_far().await? - idle) as f64 - by_itself) / COUNTED_REPORTS.min(projects.len()) as f64)
 }

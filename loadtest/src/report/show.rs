@@ -1,83 +1,109 @@
-//! The figures as a table.
+//! The figures as tables.
 
-use crate::machine::Machine;
-use crate::report::ask::Round;
-use serde::Serialize;
 use std::fmt::Write as _;
 
-/// One line: who was asked, and how it went.
-#[derive(Debug, Clone, Serialize)]
-pub struct Line {
-    /// `report`, the same with nothing kept from one to the next, or `uniq() over raw events`.
-    pub asked: &'static str,
-    /// `first touch`, `warm`, or `largest project`.
-    pub state: &'static str,
-    /// Clients at once.
-    pub clients: u32,
-    /// Figures.
-    pub round: Round,
-}
+use serde::Serialize;
 
-/// What tables hold.
-#[derive(Debug, Clone, Serialize)]
-pub struct Stored {
-    /// Rows of the summaries.
-    pub summary_rows: u64,
-    /// Their bytes on disk.
-    pub summary_bytes: u64,
-    /// Raw events.
-    pub raw_rows: u64,
-    /// Their bytes on disk.
-    pub raw_bytes: u64,
-}
+use super::ask::Round;
+use super::fill::Stored;
+use super::load::UnderLoad;
+use crate::machine::Machine;
+use crate::month::text::grouped;
+
+/// Goals of p99 of reports that the cache does not have, in milliseconds: while beacons come, and in a catch-up.
+const GOALS_MS: [f64; 2] = [100.0, 250.0];
 
 /// A run in numbers.
-#[derive(Debug, Clone, Serialize)]
-pub struct Result {
+#[derive(Debug, Serialize)]
+pub struct Figures {
     /// Where it was measured.
     pub machine: Machine,
     /// Projects.
     pub projects: u32,
-    /// Page views of the month asked for.
+    /// Page views of the month that was requested.
     pub views: u64,
-    /// Seconds that filling took; none where an earlier run had.
-    pub fill_seconds: Option<f64>,
+    /// Seconds that filling took.
+    pub fill_seconds: f64,
     /// What tables hold.
     pub stored: Stored,
-    /// All rounds.
-    pub lines: Vec<Line>,
+    /// Rounds at rest.
+    pub lines: Vec<Round>,
+    /// SELECTs of a computed report, at rest.
+    pub selects_each: Option<f64>,
+    /// Beacons a second under load.
+    pub beacons: u32,
+    /// Records of the backlog.
+    pub backlog: u32,
+    /// Reports while beacons come.
+    pub steady: UnderLoad,
+    /// Reports while beacons come and a backlog is folded.
+    pub catch_up: UnderLoad,
 }
 
-/// The table as text.
+/// The tables as text.
 #[must_use]
-pub fn render(result: &Result) -> String {
-    let mut text = String::new();
+pub fn render(figures: &Figures) -> String {
+    let mut text = format!("{}\n", figures.machine.line());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let _ = writeln!(text, "{} projects, {} page views in the month asked for", result.projects, result.views);
-    let stored = &result.stored;
+    let Figures { stored, .. } = figures;
+    // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "summaries: {} rows, {:.0} MiB; raw events: {} rows, {:.0} MiB",
-        stored.summary_rows,
+        "{} projects, {} page views in the month requested; summaries: {} rows, {:.0} MiB; raw events: {} rows, {:.0} MiB",
+        grouped(figures.projects.into()),
+        grouped(figures.views),
+        grouped(stored.summary_rows),
         mib(stored.summary_bytes),
-        stored.raw_rows,
+        grouped(stored.raw_rows),
         mib(stored.raw_bytes)
     );
-    if !result.machine.optimised {
-        let _ = writeln!(text, "this program was built without optimisation: the figures mean nothing");
-    }
-    let _ = writeln!(
-        text,
-        "\n{:<24} {:<16} {:>8} {:>7} {:>9} {:>9} {:>9} {:>9}",
-        "asked", "state", "clients", "count", "p50 ms", "p99 ms", "max ms", "a second"
-    );
-    for Line { asked, state, clients, round } in &result.lines {
-        let Round { count, p50_ms, p99_ms, max_ms, per_second } = round;
+    if !figures.lines.is_empty() {
         let _ = writeln!(
             text,
-            "{asked:<24} {state:<16} {clients:>8} {count:>7} {p50_ms:>9.2} {p99_ms:>9.2} {max_ms:>9.2} {per_second:>9.1}"
+            "\n{:<24} {:<16} {:>7} {:>9} {:>9} {:>9} {:>9}",
+            "at rest", "state", "count", "p50 ms", "p99 ms", "max ms", "a second"
         );
     }
-    text.push_str("\nA report has pages, referrers, breakdowns and comparisons, too; the raw events answer totals, days and pages only.\n");
+    for Round { side, state, count, latency_ms, per_second } in &figures.lines {
+        let [p50, p99, max] = latency_ms.map_or([f64::NAN; 3], |l| [l.p50, l.p99, l.max]);
+        let _ = writeln!(text, "{side:<24} {state:<16} {count:>7} {p50:>9.2} {p99:>9.2} {max:>9.2} {per_second:>9.1}");
+    }
+    if let Some(selects) = figures.selects_each {
+        let _ = writeln!(
+            text,
+            "A computed report takes {selects:.1} SELECTs. It has pages, referrers, breakdowns and comparisons, too; the raw events answer \
+             totals, days and pages only."
+        );
+    }
+    let catch_up = format!("catch-up of {} records", grouped(figures.backlog.into()));
+    let _ = writeln!(
+        text,
+        "\n{:<30} {:>7} {:>8} {:>7} {:>6} {:>9} {:>9} {:>9} {:>8}",
+        "reports under load", "s", "reports", "misses", "hits", "p50 ms", "p99 ms", "max ms", "goal p99"
+    );
+    let steady = format!("{} beacons a second", grouped(figures.beacons.into()));
+    for ((name, load), goal) in [(steady, &figures.steady), (catch_up, &figures.catch_up)].into_iter().zip(GOALS_MS) {
+        let reports = &load.reports;
+        let [p50, p99, max] = reports.latency_ms.map_or([f64::NAN; 3], |l| [l.p50, l.p99, l.max]);
+        let _ = writeln!(
+            text,
+            "{name:<30} {:>7.1} {:>8} {:>7} {:>6} {p50:>9.1} {p99:>9.1} {max:>9.1} {goal:>8.0}",
+            load.seconds, reports.reports, reports.misses, reports.hits
+        );
+    }
+    for load in [&figures.steady, &figures.catch_up] {
+        let _ = writeln!(
+            text,
+            "  {:.0} of {} beacons a second were accepted, p99 {:.1} ms; {} records a second were folded and written",
+            load.posted.accepted() as f64 / load.seconds,
+            figures.beacons,
+            load.posted.latency_ms.map_or(f64::NAN, |latency| latency.p99),
+            grouped((load.counted as f64 / load.seconds) as u64)
+        );
+    }
+    text.push_str(
+        "The report of each project is requested once, so the cache has none of them; in the catch-up after a restart. Latency is from when a \
+         report was due. Beacons come in the catch-up, too. Client and service share this machine's processors.\n",
+    );
     text
 }

@@ -1,10 +1,9 @@
-//! Who and what: one short list a dimension, and programs apart from people.
+//! Who and what: one short list a dimension.
 
 use super::{Shown, chart, words};
 use crate::report::BreakdownItem;
 use maud::{Markup, html};
-use schemas::ai_agents;
-use schemas::classes::{BotClass, ClassName as _, Dimension};
+use schemas::classes::Dimension;
 
 /// Values of a list shown; the API has all of them.
 const VALUES_SHOWN: usize = 7;
@@ -56,7 +55,7 @@ pub(super) fn lists(shown: &Shown<'_>) -> Markup {
 }
 
 /// Where the whole list is.
-fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Markup {
+pub(super) fn full(shown: &Shown<'_>, dimension: Dimension, heading: &str) -> Markup {
     let path = format!("{}/breakdowns/{}", shown.api(), dimension.name());
     html! {
         @if !shown.alone {
@@ -97,57 +96,26 @@ fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Mark
     }
 }
 
-fn is_ai(bot: &str) -> bool {
-    ai_agents::kind_of(bot).is_some()
-}
-
-/// People, and kinds of programs; AI crawlers by name.
-pub(super) fn programs(shown: &Shown<'_>) -> Markup {
-    let report = shown.report;
-    let mut classes: Vec<(&str, u64)> =
-        report.totals.bots.iter().filter(|(_, views)| **views > 0).map(|(class, views)| (*class, *views)).collect();
-    if classes.is_empty() {
-        return html! {};
-    }
-    classes.sort_by_key(|(class, views)| (std::cmp::Reverse(*views), *class));
-    let largest = classes.first().map_or(0, |(_, views)| *views);
-    let total: u64 = classes.iter().map(|(_, views)| views).sum();
-    let of_ai = report.totals.bots.get(BotClass::AiCrawler.class_name()).copied().unwrap_or(0);
-    let names = report.breakdowns.get(Dimension::Bot.name()).map_or(&[][..], Vec::as_slice);
-    let (ai, others): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|item| !item.rest && is_ai(&item.value));
+/// Views by tracker, if there are several.
+pub(super) fn trackers(shown: &Shown<'_>) -> Markup {
+    let sources = &shown.report.counted_by;
+    let largest = sources.first().map_or(0, |of| of.views);
     html! {
-        section.programs {
-            h2 { "People and programs" }
-            p.note {
-                "Beside " b { (words::counted(report.totals.views, "view", "views")) } " by people, programs that run scripts asked for pages "
-                b { (words::number(total)) } @if total == 1 { " time" } @else { " times" }
-                @if of_ai > 0 { ", AI crawlers " b { (words::number(of_ai)) } " of them" }
-                ". They are in none of the figures above. Programs that run no scripts are not seen."
-            }
-            div.lists {
-                section {
-                    div.head { h3 { "By kind" } span.unit { "views" } }
-                    ul.list {
-                        @for (class, views) in &classes {
-                            li.row {
-                                (chart::trace(*views, largest))
-                                span.name { (words::bot_class(class)) }
-                                span { (words::number(*views)) }
+        @if sources.len() > 1 {
+            section.sources {
+                h2 { "Counted by" }
+                p.note { "Part of all figures above. A page with two scripts sends each view twice; its reader is one visitor." }
+                div.lists {
+                    section {
+                        ul.list {
+                            @for of in sources {
+                                li.row {
+                                    (chart::trace(of.views, largest))
+                                    span.name { (words::source(of.source)) }
+                                    span { (words::number(of.views)) }
+                                }
                             }
                         }
-                    }
-                }
-                @if of_ai > 0 {
-                    section {
-                        div.head { h3 { "AI crawlers" } span.unit { "views" } }
-                        @if ai.is_empty() { p.note { "Each of them too few to be named." } } @else { (value_list(&ai, "Unnamed", None)) }
-                    }
-                }
-                @if !others.is_empty() {
-                    section {
-                        div.head { h3 { "Others by name" } span.unit { "views" } }
-                        (value_list(&others, "Unnamed", None))
-                        (full(shown, Dimension::Bot, "Bots"))
                     }
                 }
             }

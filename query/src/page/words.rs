@@ -163,15 +163,35 @@ pub(super) fn shortened(text: &str) -> String {
     format!("{head}…{tail}")
 }
 
-/// A class of bots in words.
+/// A kind of robots in words.
 pub(crate) fn bot_class(name: &str) -> &str {
     match name {
         "search" => "Search engines",
         "ai_crawler" => "AI crawlers",
+        "ai_training" => "AI training",
+        "ai_assistant" => "AI assistants",
+        "feed" => "Feed readers",
+        "seo" => "SEO tools",
+        "archiver" => "Archivers",
+        "scanner" => "Scanners",
         "preview" => "Link previews",
         "monitor" => "Uptime monitors",
         "automation" => "Automation and headless browsers",
-        "other_bot" => "Other bots",
+        "other_bot" => "Other robots",
+        other => other,
+    }
+}
+
+/// A tracker in words.
+pub(crate) fn source(name: &str) -> &str {
+    match name {
+        "headcount" => "headcount's script or pixel",
+        "plausible" => "Plausible's script",
+        "umami" => "Umami's script",
+        "goatcounter" => "GoatCounter's script",
+        "readthedocs" => "The script of Read the Docs",
+        "log" => "The web server's log",
+        "import" => "An import",
         other => other,
     }
 }

@@ -18,7 +18,7 @@ fn in_order(items: &mut [BreakdownItem]) {
 }
 
 /// Folded months, added up. Folding the sum instead would let ranges be subtracted from each other.
-fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<BreakdownItem> {
+pub(super) fn added_up(months: impl Iterator<Item = Vec<BreakdownItem>>) -> Vec<BreakdownItem> {
     let mut sums: BTreeMap<(bool, String), u64> = BTreeMap::new();
     for item in months.flatten() {
         *sums.entry((item.rest, item.value)).or_default() += item.views;

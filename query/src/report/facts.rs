@@ -3,13 +3,14 @@
 
 use super::MaskedPages;
 use super::pages::PageList;
+use super::robots::RobotFacts;
 use super::visitors::{PageVisitors, VisitorUnit, Visitors};
 use crate::period::Period;
 use crate::small_cells::{Beneath, Floor};
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use clickhouse::Row;
-use schemas::classes::{BotClass, ClassName};
+use schemas::classes::Source;
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 use schemas::{Hour, VisitorSketch};
@@ -77,7 +78,8 @@ pub struct MonthFacts {
     pub has_rows: bool,
     pub(super) hours: BTreeMap<Hour, Sum>,
     day_sketches: BTreeMap<NaiveDate, VisitorSketch>,
-    pub(super) bots: BTreeMap<&'static str, u64>,
+    /// Page views of people by the tracker that sent them.
+    pub(super) sources: BTreeMap<Source, u64>,
     /// Refused beacons by (reason, host).
     pub(super) rejections: BTreeMap<(String, String), u64>,
     closed: Option<ClosedVisitors>,
@@ -91,7 +93,7 @@ impl MonthFacts {
             has_rows: false,
             hours: BTreeMap::new(),
             day_sketches: BTreeMap::new(),
-            bots: BTreeMap::new(),
+            sources: BTreeMap::new(),
             rejections: BTreeMap::new(),
             closed: None,
         }
@@ -125,14 +127,7 @@ impl MonthFacts {
                 sum.visits += visits;
             }
         }
-        self.add_bots([
-            row.bots_search,
-            row.bots_ai_crawler,
-            row.bots_preview,
-            row.bots_monitor,
-            row.bots_automation,
-            row.bots_other,
-        ]);
+        self.add_closed_sources(row);
         for (at, (reason, beacons)) in row.rejected_reasons.iter().zip(&row.rejected_beacons).enumerate() {
             // Months that were closed before hosts were noted have none.
             let host = row.rejected_hosts.get(at).cloned().unwrap_or_default();
@@ -144,17 +139,16 @@ impl MonthFacts {
         closed.open_views[0] = row.open_views;
     }
 
-    fn add_bots(&mut self, views: [u64; 6]) {
-        let classes = [
-            BotClass::Search,
-            BotClass::AiCrawler,
-            BotClass::Preview,
-            BotClass::Monitor,
-            BotClass::Automation,
-            BotClass::OtherBot,
-        ];
-        for (class, views) in classes.into_iter().zip(views) {
-            *self.bots.entry(class.class_name()).or_default() += views;
+    /// Months that were closed before sources were stored are all of headcount's own script.
+    fn add_closed_sources(&mut self, row: &MonthClosedRow) {
+        if row.source_names.is_empty() {
+            *self.sources.entry(Source::Beacon).or_default() += row.hour_views.iter().sum::<u64>();
+        }
+        for (name, views) in row.source_names.iter().zip(&row.source_views) {
+            // No other name is stored: the schema's version is checked at the start.
+            if let Some(source) = Source::from_name(name) {
+                *self.sources.entry(source).or_default() += views;
+            }
         }
     }
 
@@ -183,14 +177,7 @@ impl MonthFacts {
         let sum = self.hours.entry(Hour::from_unix_seconds(row.hour)).or_default();
         sum.views += row.views;
         sum.visits += row.visits;
-        self.add_bots([
-            row.bots_search,
-            row.bots_ai_crawler,
-            row.bots_preview,
-            row.bots_monitor,
-            row.bots_automation,
-            row.bots_other,
-        ]);
+        *self.sources.entry(row.source).or_default() += row.views;
     }
 
     pub(super) fn of_hour(&self, hour: Hour) -> Sum {
@@ -338,6 +325,8 @@ pub struct ReportFacts {
     pub listed: ListedPages,
     /// Rows with a masked path.
     pub masked: MaskedPages,
+    /// Views by robots.
+    pub robots: RobotFacts,
     /// The project's.
     pub time_zone: Tz,
 }
@@ -353,6 +342,7 @@ impl ReportFacts {
             not_found: PageList::default(),
             listed: ListedPages::default(),
             masked: MaskedPages::default(),
+            robots: RobotFacts::default(),
             time_zone: Tz::UTC,
         }
     }

@@ -4,15 +4,16 @@ use super::breakdowns::{LISTED_VALUES, folded, referrers_of_missing, rejected, r
 use super::dropped::dropped_facts;
 use super::facts::{ByPage, ListedPages, MonthFacts, ReportFacts, Rules};
 use super::pages::{PageList, PageTotal};
+use super::robots::{self, RobotFigures};
 use super::visitors::{Visitors, rounded};
 use super::*;
 use crate::period::{Period, Span};
 use chrono::{Datelike, Timelike};
 use chrono_tz::Tz;
-use schemas::classes::Dimension;
+use schemas::classes::{Dimension, Source};
 
 /// `now` against `before`, as a fraction of it.
-fn change(now: u64, before: u64) -> Option<f64> {
+pub(super) fn change(now: u64, before: u64) -> Option<f64> {
     (before > 0).then(|| rounded((now as f64 - before as f64) / before as f64))
 }
 
@@ -144,9 +145,25 @@ fn visits_at_missing_pages(facts: &ReportFacts) -> u64 {
     facts.months.iter().map(of_month).sum()
 }
 
+/// Views by source, added up over the months, most first.
+fn counted_by(months: &[MonthFacts]) -> Vec<SourceViews> {
+    let mut sums = BTreeMap::new();
+    for (source, views) in months.iter().flat_map(|month| &month.sources).filter(|(_, views)| **views > 0) {
+        *sums.entry(*source).or_default() += views;
+    }
+    let mut sources: Vec<_> =
+        sums.into_iter().map(|(source, views): (Source, u64)| SourceViews { source: source.name(), views }).collect();
+    // Stable: equals stay in the order of their numbers.
+    sources.sort_by_key(|of| std::cmp::Reverse(of.views));
+    sources
+}
+
 /// All values of one dimension.
-pub(crate) fn breakdown(sums: &[super::facts::ValueSum], dimension: Dimension, rules: Rules) -> Vec<BreakdownItem> {
-    folded(sums, rules.floor).remove(dimension.name()).unwrap_or_default()
+pub(crate) fn breakdown(facts: &ReportFacts, dimension: Dimension, rules: Rules) -> Vec<BreakdownItem> {
+    if dimension == Dimension::Bot {
+        return robots::all_names(facts, rules);
+    }
+    folded(&facts.values, rules.floor).remove(dimension.name()).unwrap_or_default()
 }
 
 impl MonthlyReport {
@@ -171,10 +188,6 @@ impl MonthlyReport {
             _ => Visitors::sum(months.iter().map(|month| month.visitors), rules.unit.of_range()),
         };
         let views = months.iter().map(|month| month.views).sum();
-        let mut bots = BTreeMap::new();
-        for (class, views) in facts.months.iter().flat_map(|month| &month.bots) {
-            *bots.entry(*class).or_default() += views;
-        }
         let late: Vec<u64> = facts.months.iter().filter_map(MonthFacts::late_views).collect();
         let comparison = match (span.single(), &facts.months[..]) {
             (Some(_), [month]) => Comparison {
@@ -185,7 +198,9 @@ impl MonthlyReport {
         };
         let period = span.single().and(facts.months.first()).map(|month| month.period);
         let hours = hours(&facts.months);
+        let robots = RobotFigures::of(&facts.robots, period.is_some_and(Period::is_running), rules);
         let mut breakdowns = folded(&facts.values, rules.floor);
+        breakdowns.insert(Dimension::Bot.name(), robots::all_names(facts, rules));
         let mut of_dimension =
             |dimension: Dimension| shortened(breakdowns.remove(dimension.name()).unwrap_or_default(), LISTED_VALUES);
         MonthlyReport {
@@ -200,7 +215,7 @@ impl MonthlyReport {
                 views_per_visitor: (visitors.estimate > 0)
                     .then(|| (views as f64 / visitors.estimate as f64 * 10.0).round() / 10.0),
                 late_views: (!late.is_empty()).then(|| late.iter().sum()),
-                bots,
+                bots: robots.by_class(),
                 rejected: rejected(&facts.months),
             },
             months,
@@ -212,8 +227,10 @@ impl MonthlyReport {
             pages: page_list(&facts.pages, &facts.listed, period, rules, false),
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
+            counted_by: counted_by(&facts.months),
             dropped_facts: dropped_facts(&facts.months),
             masked_pages: facts.masked,
+            robots,
             breakdowns: Dimension::ALL
                 .into_iter()
                 .map(|dimension| (dimension.name(), of_dimension(dimension)))

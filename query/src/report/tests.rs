@@ -5,7 +5,7 @@ use crate::period::{Period, Span};
 use crate::small_cells::Floor;
 use schemas::Coordinate;
 use schemas::VisitorSketch;
-use schemas::classes::Dimension;
+use schemas::classes::{Dimension, Source};
 use schemas::tables::{MonthClosedRow, SiteHourlyRow};
 
 const PAST: &str = "2026-11-23T13:30:00Z";
@@ -38,16 +38,11 @@ fn site(at: &str, (stream, window_start): (u64, u64), views: u64, sketch: Vec<u8
         hour: hour(at),
         views,
         visits: views / 2,
-        bots_search: 1,
-        bots_ai_crawler: 2,
-        bots_preview: 0,
-        bots_monitor: 0,
-        bots_automation: 0,
-        bots_other: 0,
         sketch,
         stream,
         window_start,
         next_offset: window_start + 10,
+        source: Source::Beacon,
     }
 }
 
@@ -101,9 +96,6 @@ fn windows_and_streams_add_up_and_readers_unite() {
     assert_eq!((report.days[0].views, report.days[0].visitors.estimate), (20, 100));
     assert_eq!((report.days[30].views, report.days[30].visitors.estimate), (2, 100));
     assert_eq!((report.hours[0].views, report.hours[743].views), (20, 2));
-    assert_eq!(report.totals.bots["search"], 4);
-    assert_eq!(report.totals.bots["ai_crawler"], 8);
-    assert_eq!(report.totals.bots["other_bot"], 0);
     assert_eq!((report.months.len(), report.months[0].views, report.months[0].closed), (1, 22, false));
 }
 
@@ -132,6 +124,34 @@ fn days_and_hours_without_views_are_there() {
     }
     let running = report("2026-11", &nothing("2026-11", PAST));
     assert_eq!((running.days.len(), running.hours.len()), (23, 22 * 24 + 14));
+}
+
+/// A closed month has its sources by name; rows that came late are added. A month that was closed before has headcount's own script only.
+#[test]
+fn views_of_sources_add_up_over_closed_and_late_rows() {
+    let span = "2026-09..2026-10";
+    let mut facts = nothing(span, PAST);
+    facts.months.iter_mut().for_each(MonthFacts::close);
+    facts.months[0].add_closed(&MonthClosedRow {
+        hour_views: vec![1; 720],
+        hour_visits: vec![0; 720],
+        ..Default::default()
+    });
+    facts.months[1].add_closed(&MonthClosedRow {
+        hour_views: vec![2; 744],
+        hour_visits: vec![0; 744],
+        source_names: vec!["headcount".to_owned(), "umami".to_owned()],
+        source_views: vec![1_000, 488],
+        ..Default::default()
+    });
+    let late = site("2026-10-31T23:00:00Z", (1, 0), 7, readers(0, 7));
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Goatcounter, ..late.clone() }).unwrap();
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Umami, ..late.clone() }).unwrap();
+    facts.months[1].add_site(&SiteHourlyRow { source: Source::Plausible, views: 0, ..late }).unwrap();
+    let report = report(span, &facts);
+    let found: Vec<_> = report.counted_by.iter().map(|of| (of.source, of.views)).collect();
+    assert_eq!(found, [("headcount", 1_720), ("umami", 495), ("goatcounter", 7)]);
+    assert_eq!(report.totals.views, found.iter().map(|(_, views)| views).sum::<u64>());
 }
 
 #[test]
@@ -562,4 +582,42 @@ fn the_beginning_of_a_list_goes_on_where_a_shorter_one_would() {
     for (whole, most) in [(4, 2), (5, 1), (5, 4), (5, 5), (3, 3), (3, 9)] {
         assert_eq!(list(whole).first(most), list(whole.min(most)), "{most} of {whole}");
     }
+}
+
+#[test]
+fn robots_are_told_apart_by_kind_and_names_have_a_threshold() {
+    let mut facts = nothing("2026-10", PAST);
+    facts.robots.sums = vec![
+        value("2026-10", "ai_training", "GPTBot", 20),
+        beneath("2026-10", "ai_training", 2, 1, 2),
+        value("2026-10", "ai_assistant", "Claude-User", 7),
+        // Of a day before schema version 10: kinds without names, and names without kinds.
+        value("2026-10", "ai_crawler", "", 5),
+        value("2026-10", "feed", "", 1),
+    ];
+    facts.values = vec![value("2026-10", "bot", "GPTBot", 5)];
+    facts.robots.before = Some([("ai_training".to_owned(), 11)].into());
+    facts.robots.ai_pages = vec![("/a".to_owned(), 9)];
+    let report = report("2026-10", &facts);
+    let robots = &report.robots;
+    let kinds: Vec<_> =
+        robots.kinds.iter().map(|of| (of.kind.as_str(), of.views, of.views_before, of.change)).collect();
+    let expected = [
+        ("ai_training", 22, Some(11), Some(1.0)),
+        ("ai_assistant", 7, Some(0), None),
+        ("ai_crawler", 5, Some(0), None),
+        ("feed", 1, Some(0), None),
+    ];
+    assert_eq!((robots.total, kinds.as_slice()), (35, &expected[..]));
+    let item = |value: &str, views, rest| BreakdownItem { value: value.to_owned(), views, rest };
+    assert_eq!(robots.kinds[0].names, [item("other", 22, true)], "a name below the threshold is not alone");
+    assert_eq!(robots.kinds[1].names, [item("Claude-User", 7, false)]);
+    assert_eq!(robots.kinds[3].names, [item("", 1, false)], "what has no name has no threshold");
+    let classes =
+        [("ai_crawler", 34), ("automation", 0), ("monitor", 0), ("other_bot", 1), ("preview", 0), ("search", 0)];
+    assert_eq!(report.totals.bots, classes.into());
+    let all = [item("Claude-User", 7, false), item("GPTBot", 5, false), item("other", 22, true)];
+    assert_eq!(report.breakdowns["bot"], all);
+    assert_eq!(robots.ai_pages, [AiPage { path: "/a".to_owned(), views: 9 }]);
+    assert_eq!(report.totals.views, 0, "robots are no readers");
 }

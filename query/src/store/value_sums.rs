@@ -22,6 +22,11 @@ impl Threshold {
         Threshold { floor, always: Some(schemas::referrer::INTERNAL) }
     }
 
+    /// For names of robots: rows without a name have no threshold.
+    pub(super) fn of_robots(floor: Floor) -> Self {
+        Threshold { floor, always: Some("") }
+    }
+
     /// The condition on a value `of_name` that was counted `sum` times.
     fn named(self, sum: &str) -> String {
         let always = self.always.map(|value| format!(" OR of_name = '{value}'")).unwrap_or_default();

@@ -9,7 +9,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Each way to spoil a database: what it is, how, and what the audit must then name.
-const SPOILED: [(&str, &str, &str); 9] = [
+const SPOILED: [(&str, &str, &str); 11] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
@@ -47,6 +47,17 @@ const SPOILED: [(&str, &str, &str); 9] = [
         "the host of a refused beacon",
         "INSERT INTO rejection_daily SELECT * REPLACE ('mosaic.example' AS host) FROM rejection_daily FINAL LIMIT 1",
         "rejection_daily",
+    ),
+    (
+        "a robot's row that is missing",
+        "ALTER TABLE robot_daily DELETE WHERE (project, day, kind, name) = \
+         (SELECT (project, day, kind, name) FROM robot_daily FINAL LIMIT 1) SETTINGS mutations_sync = 2",
+        "robot_daily",
+    ),
+    (
+        "views of a page by robots",
+        "INSERT INTO robot_page_daily SELECT * REPLACE (views + 1 AS views) FROM robot_page_daily FINAL LIMIT 1",
+        "robot_page_daily",
     ),
     (
         "a window over another",
@@ -100,9 +111,10 @@ async fn planted_differences_are_found() -> Result<()> {
     let rebuilt: Value = serde_json::from_str(&deployment.done(&["rebuild", "--from-log", "--format", "json"]).await?)?;
     let views: u64 = PROJECTS
         .iter()
-        .filter_map(|project| rebuilt["projects"][project]["hours"].as_object())
-        .flat_map(|hours| hours.values())
-        .map(|hour| hour["views"].as_u64().unwrap_or(0) + hour["bots"].as_u64().unwrap_or(0))
+        .flat_map(|project| ["hours", "robots"].map(|list| rebuilt["projects"][project][list].as_object()))
+        .flatten()
+        .flat_map(|counted| counted.values())
+        .filter_map(|counted| counted["views"].as_u64())
         .sum();
     ensure!(Some(views) == audit["accepted"].as_u64(), "{views} views rebuilt, {audit}");
 
@@ -120,6 +132,8 @@ async fn planted_differences_are_found() -> Result<()> {
             "breakdown_daily",
             "not_found_daily",
             "rejection_daily",
+            "robot_daily",
+            "robot_page_daily",
             "month_close",
             "ledger",
             "stream",

@@ -1,10 +1,10 @@
 //! Experiments 12, 14 and 18: the endpoint killed and stopped, its spill torn or full, clocks that disagree.
 
 use crate::bed::{Bed, long, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
 use harness::clickhouse;
 use harness::kafka::{self, Broker};
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,8 +1,8 @@
 //! Experiments 1 to 4: aggregators that are killed, aborted, stopped as zombies, and come and go.
 
 use crate::bed::{Bed, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use harness::{clickhouse, kafka};
@@ -58,9 +58,19 @@ async fn abort_at_each_step_of_flush_and_commit() -> Result<()> {
     let load = bed.load(seed);
     let mut aborts = 0;
     for round in 0..rounds {
-        for step in
-            ["frozen", "page", "breakdown", "not_found", "rejection", "site", "ledger", "committed", "window_end"]
-        {
+        for step in [
+            "frozen",
+            "page",
+            "breakdown",
+            "not_found",
+            "rejection",
+            "robot_page",
+            "robot",
+            "site",
+            "ledger",
+            "committed",
+            "window_end",
+        ] {
             bed.kill_aggregator(0).await?;
             let at = format!("{step}:{}", 1 + mix(seed ^ mix(round as u64)) % 4);
             let process = &mut bed.aggregators[0].process;

@@ -1,11 +1,12 @@
 //! Experiments 9 to 11 and 13: the links to Kafka and ClickHouse, brokers that die, and Kafka away.
 
 use crate::bed::{Bed, long, seed, times};
-use crate::load::{Load, mix};
+use crate::load::Load;
 use anyhow::{Context, Result, ensure};
 use harness::kafka::{Broker, Cluster};
 use harness::process::free_port;
 use harness::proxy::Proxy;
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use harness::{clickhouse, http};

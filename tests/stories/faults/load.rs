@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use harness::http::Connection;
+use harness::random::mix;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,14 +20,6 @@ const BOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.co
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Pause between two views of one reader: the point is faults, not load.
 const PACE: Duration = Duration::from_millis(3);
-
-/// A number without pattern, the same in every run (splitmix64, Steele et al. 2014).
-pub fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 #[derive(Default)]
 struct Told {

@@ -1,7 +1,7 @@
 //! Experiments 15 and 17: late views, records of an earlier format, and records that are none.
 
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::{clickhouse, kafka};
 use schemas::proto::PageView;

@@ -3,9 +3,9 @@
 
 use crate::alone::{Alone, SmallDisk};
 use crate::bed::{Bed, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
 use harness::kafka::Broker;
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::{binary, eventually};
 use harness::{clickhouse, http};

@@ -3,8 +3,9 @@
 
 use crate::alone::{Alone, copy, counted_and_stopped, remove};
 use crate::bed::{seed, times};
-use crate::load::{Load, mix};
+use crate::load::Load;
 use anyhow::{Context, Result, ensure};
+use harness::random::mix;
 use harness::service::eventually;
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,11 @@
 //! Experiments 5 to 8: ClickHouse killed, stopped and silent, acknowledgements lost, an insert delivered once more.
 
 use crate::bed::{Bed, seed, times};
-use crate::load::mix;
 use anyhow::{Context, Result, ensure};
 use harness::clickhouse::{self, Engine};
 use harness::kafka;
 use harness::proxy::Proxy;
+use harness::random::mix;
 use harness::roles::Deployment;
 use harness::service::eventually;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,6 +19,17 @@ async fn deployment(clickhouse: &str) -> Result<(Deployment, String)> {
     let mut deployment = Deployment::new(&bootstrap, clickhouse)?;
     deployment.settings.extend(IMPATIENT.map(str::to_owned));
     Ok((deployment, bootstrap))
+}
+
+/// Waits until ClickHouse does not take the aggregator's rows, or takes them again. A fault bites when rows meet it, however
+/// slow the machine is.
+async fn until_rows_are(bed: &Bed, taken: bool) -> Result<()> {
+    eventually(if taken { "rows to be taken" } else { "rows to be refused" }, async || {
+        let failing = bed.aggregators[0].figure("store_failing").await?;
+        ensure!((failing == 0.0) == taken, "headcount_store_failing is {failing}");
+        Ok(())
+    })
+    .await
 }
 
 /// Inserts that failed and were sent again so far.
@@ -37,18 +48,9 @@ async fn kill_9_of_clickhouse() -> Result<()> {
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(300 + mix(seed ^ kill as u64) % 700)).await;
         engine.kill().await?;
-        // The aggregator notices before ClickHouse is back.
-        eventually("rows to be refused", async || {
-            ensure!(bed.aggregators[0].figure("store_failing").await? > 0.0, "no row was refused");
-            Ok(())
-        })
-        .await?;
+        until_rows_are(&bed, false).await?;
         engine.launch().await?;
-        eventually("rows to be taken", async || {
-            ensure!(bed.aggregators[0].figure("store_failing").await? == 0.0, "they are refused");
-            Ok(())
-        })
-        .await?;
+        until_rows_are(&bed, true).await?;
     }
     load.reach(1_500).await?;
     let driven = load.finish().await?;
@@ -70,10 +72,13 @@ async fn clickhouse_stopped_for_a_minute() -> Result<()> {
     // Silent first: connections are open and nothing answers. Then gone.
     engine.signal("STOP")?;
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    until_rows_are(&bed, false).await?;
     engine.signal("CONT")?;
+    until_rows_are(&bed, true).await?;
     load.reach(load.acknowledged() + 300).await?;
     engine.stop().await?;
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    until_rows_are(&bed, false).await?;
     let during = load.acknowledged();
     load.reach(during + 300).await.context("the endpoint does not need ClickHouse")?;
     engine.launch().await?;

@@ -4,12 +4,14 @@
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
 use harness::service::{Service, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 const CLOCK: &str = "2026-03-14T10:00:00Z";
 const MONTH: &str = "2026-03";
+/// When the month is due to be closed.
+const AFTER_CLOSE: &str = "2026-04-04T00:00:30Z";
 const PERSON: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
 const ROBOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
 
@@ -186,5 +188,55 @@ async fn an_alias_names_the_project_and_two_projects_may_not_have_it() -> Result
     ensure!(copy.contains("goatcounter:docs-code"), "{copy}");
     let removed = service.done(&["project", "alias", "docs", "--umami", uuid, "--remove"]).await?;
     ensure!(removed.starts_with("project docs: goatcounter:docs-code\n"), "{removed}");
+    Ok(())
+}
+
+/// While a project moves, pages have the script of either counter. The report has the views of each, before and after the month's close. A
+/// reader whom both have counted is one visitor.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
+    let mut service = Service::new(&[])?;
+    service.start(&["--clock-start", CLOCK]).await?;
+    service.register(&[("docs", "docs.example")]).await?;
+    let mut connection = Connection::open(service.address()).await?;
+    for number in 0..14 {
+        let referrer = if number == 0 { "https://ref.example/" } else { "https://docs.example/" };
+        let page = format!("https://docs.example/{}", number % 3);
+        let (target, body) = match number % 7 {
+            0..=4 => ("/v1/page", json!({"url": page, "referrer": referrer})),
+            _ => ("/api/event", json!({"n": "pageview", "d": "docs.example", "u": page, "r": referrer})),
+        };
+        let answer = connection.send("POST", target, &[("user-agent", PERSON)], body.to_string()).await?;
+        ensure!(answer.status.is_success(), "{target}: {}", answer.status);
+    }
+    let expected = json!([{"source": "headcount", "views": 10}, {"source": "plausible", "views": 4}]);
+    let check = |report: &Value| {
+        ensure!(report["counted_by"] == expected, "{}", report["counted_by"]);
+        let (totals, pages) = (&report["totals"], report["pages"]["items"].as_array().context("pages.items")?);
+        ensure!(totals["views"] == 14 && totals["visits"] == 1 && totals["visitors"]["estimate"] == 1, "{totals}");
+        let views: Vec<_> = pages.iter().map(|page| (page["path"].as_str(), page["views"].as_u64())).collect();
+        ensure!(views == [(Some("/0"), Some(5)), (Some("/1"), Some(5)), (Some("/2"), Some(4))], "{views:?}");
+        let systems = &report["breakdowns"]["os"];
+        ensure!(*systems == json!([{"value": "Linux", "views": 14}]), "{systems}");
+        Ok(())
+    };
+    check(&service.counted("docs", MONTH, 14).await?)?;
+    service.stop().await?;
+    let audit = service.told(&["audit"]).await?;
+    ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
+    service.start(&["--clock-start", AFTER_CLOSE]).await?;
+    let closed = eventually("the month to be closed", async || {
+        let report = service.report("docs", MONTH).await?;
+        ensure!(report["period"]["closed"] == true, "{}", report["period"]);
+        Ok(report)
+    })
+    .await?;
+    check(&closed)?;
+    let sql = "SELECT views, visits, assumeNotNull(visitors) FROM monthly_traffic WHERE project = 'docs'";
+    let traffic: (u64, u64, u64) = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(traffic == (14, 1, 1), "SQL says {traffic:?}");
+    let markdown = service.done(&["report", "docs", MONTH, "--format", "md", "--clock-start", AFTER_CLOSE]).await?;
+    let rows = "\n## Counted by\n\n| Tracker | Views |\n|---|---:|\n| headcount's script or pixel | 10 |\n| Plausible's script | 4 |\n";
+    ensure!(markdown.contains(rows), "{markdown}");
     Ok(())
 }

@@ -109,8 +109,22 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for (class, views) in members(&report["totals"]["bots"]) {
         row(["bots", class, "", "views"], views, &none, &none);
     }
+    for of_kind in items(&report["robots"]["kinds"]) {
+        let kind = text(&of_kind["kind"]);
+        row(["robots", &kind, "", "views_of_kind"], &of_kind["views"], &none, &none);
+        for item in items(&of_kind["names"]) {
+            let measure = of_rest(item, "views", "views_of_others");
+            row(["robots", &kind, &text(&item["value"]), measure], &item["views"], &none, &none);
+        }
+    }
+    for page in items(&report["robots"]["ai_pages"]) {
+        row(["ai_pages", &text(&page["path"]), "", "views"], &page["views"], &none, &none);
+    }
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
+    }
+    for of in items(&report["counted_by"]) {
+        row(["counted_by", &text(&of["source"]), "", "views"], &of["views"], &none, &none);
     }
     for figure in ["rows", "views"] {
         row(["masked_pages", "", "", figure], &report["masked_pages"][figure], &none, &none);
@@ -147,6 +161,20 @@ fn without_facts(report: &Value) -> Vec<String> {
         format!("{} {were} counted ", grouped(&of["views"]))
     };
     items(&report["dropped_facts"]).map(sentence).collect()
+}
+
+/// Trackers and their views, if there are several.
+fn trackers(report: &Value) -> Vec<Vec<String>> {
+    let row = |of: &Value| {
+        let name = match text(&of["source"]).as_str() {
+            "headcount" => "headcount's script or pixel".to_owned(),
+            "plausible" => "Plausible's script".to_owned(),
+            other => other.to_owned(),
+        };
+        vec![name, grouped(&of["views"])]
+    };
+    let rows: Vec<_> = items(&report["counted_by"]).map(row).collect();
+    if rows.len() > 1 { rows } else { Vec::new() }
 }
 
 /// Every list is there, row by row.
@@ -186,7 +214,8 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
     };
     compare("Pages", items(&report["pages"]["items"]).filter(|of| of["status"] != 404).map(page).collect())?;
     compare("Pages not found", items(&report["not_found"]["items"]).map(page).collect())?;
-    for (dimension, values) in members(&report["breakdowns"]) {
+    // The names of robots are beneath their kinds.
+    for (dimension, values) in members(&report["breakdowns"]).filter(|(dimension, _)| *dimension != "bot") {
         let row = |item: &Value| {
             let name = match (item["rest"] == true, text(&item["value"])) {
                 (true, _) => "other".to_owned(),
@@ -199,8 +228,19 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
         compare(&format!("By {dimension}"), items(values).map(row).collect())?;
     }
     let named = |of: &Value| members(of).map(|(name, count)| vec![name.clone(), grouped(count)]).collect::<Vec<_>>();
-    compare("Bots, not among the views", named(&totals["bots"]).into_iter().filter(|row| row[1] != "0").collect())?;
+    let robots = items(&report["robots"]["kinds"]).flat_map(|of_kind| {
+        let name = |item: &Value| if item["rest"] == true { "other".to_owned() } else { text(&item["value"]) };
+        let names = items(&of_kind["names"]);
+        let names = names
+            .map(|item| vec![kind_in_words(&of_kind["kind"]), name(item), grouped(&item["views"]), "–".to_owned()]);
+        let all = vec![kind_in_words(&of_kind["kind"]), "all".to_owned(), grouped(&of_kind["views"]), change(of_kind)];
+        std::iter::once(all).chain(names).collect::<Vec<_>>()
+    });
+    compare("Robots, not among the views", robots.collect())?;
+    let fetched = items(&report["robots"]["ai_pages"]).map(|page| vec![text(&page["path"]), grouped(&page["views"])]);
+    compare("Pages that AI fetches most", fetched.collect())?;
     compare("Refused beacons", named(&totals["rejected"]))?;
+    compare("Counted by", trackers(report))?;
     for sentence in without_facts(report) {
         ensure!(written.contains(&format!("\n- {sentence}")), "{sentence}: {written}");
     }
@@ -209,6 +249,15 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
         vec![format!("{name} ({})", text(&of["reason"])), grouped(&of["beacons"])]
     };
     compare("Hosts of refused beacons", items(&report["rejected_hosts"]).map(host).collect())
+}
+
+/// The kinds of robots in this story, as pages and Markdown have them.
+fn kind_in_words(kind: &Value) -> String {
+    match kind.as_str() {
+        Some("search") => "Search engines".to_owned(),
+        Some("ai_training") => "AI training".to_owned(),
+        other => other.unwrap_or_default().to_owned(),
+    }
 }
 
 /// The words of a piece of HTML, without its tags.
@@ -285,7 +334,7 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
             .collect();
         has(format!("{} {} {}", text(&page["path"]), grouped(&page["views"]), from.join(", ")))?;
     }
-    for (dimension, values) in members(&report["breakdowns"]) {
+    for (dimension, values) in members(&report["breakdowns"]).filter(|(dimension, _)| *dimension != "bot") {
         let blank = match dimension.as_str() {
             "version" => "No version told",
             "language" => "No language told",
@@ -301,9 +350,17 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
             has(format!("{name} {}", grouped(&item["views"])))?;
         }
     }
-    for (class, views) in members(&totals["bots"]).filter(|(_, views)| **views != 0) {
-        let name = if class == "search" { "Search engines" } else { class };
-        has(format!("{name} {}", grouped(views)))?;
+    for of_kind in items(&report["robots"]["kinds"]) {
+        let name = |item: &Value| if item["rest"] == true { "other".to_owned() } else { text(&item["value"]) };
+        let names = items(&of_kind["names"]).map(|item| format!("{} {}", name(item), grouped(&item["views"])));
+        let names = names.collect::<Vec<_>>().join(", ");
+        has(format!("{} {} {names}", kind_in_words(&of_kind["kind"]), grouped(&of_kind["views"])))?;
+    }
+    for page in items(&report["robots"]["ai_pages"]) {
+        has(format!("{} {}", text(&page["path"]), grouped(&page["views"])))?;
+    }
+    for tracker in trackers(report) {
+        has(tracker.join(" "))?;
     }
     for sentence in without_facts(report) {
         ensure!(rows.iter().any(|row| row.starts_with(&sentence)), "{sentence}: {rows:?}");

@@ -184,6 +184,13 @@ async fn a_stopped_clickhouse_degrades_the_service_and_raises_its_alerts() -> Re
     service.counted("docs", &month, 1).await?;
     says(&service, "ready", &[]).await?;
 
+    // Rows can be read before the flush that wrote them has ended.
+    eventually("the flush to end", async || {
+        let found = scrape(service.metrics()).await?;
+        ensure!(sample(&found, "headcount_flush_seconds_count")? != "0", "no flush has ended");
+        Ok(())
+    })
+    .await?;
     let healthy = is_documented("serve", service.metrics()).await?;
     ensure!(sample(&healthy, r#"headcount_beacons_total{outcome="accepted"}"#)? == "1");
     let beacons: u64 = samples(&healthy)

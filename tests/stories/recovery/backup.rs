@@ -20,24 +20,28 @@ const PAST: [&str; 2] = ["--clock-start", "2028-09-05T10:00:00Z"];
 const PRIVATE: &str = "/v1/projects/private/reports/2026-06";
 const BEHIND_PROXY: [&str; 4] = ["--trusted-proxy", "127.0.0.1", "--client-rate", "0"];
 /// All tables with figures or the registry.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 18] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
     "not_found_daily",
     "rejection_daily",
+    "robot_daily",
+    "robot_page_daily",
     "ledger",
     "month_close",
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
+    "month_closed_robot",
+    "month_closed_robot_page",
     "delivery",
     "project",
     "token",
 ];
 /// Of these, the ones whose rows are of windows.
-const WINDOWED: usize = 6;
+const WINDOWED: usize = 8;
 
 /// The view of this number: pages, visitors, referrers and missing pages repeat in different rhythms.
 async fn view(connection: &mut Connection, number: u64) -> Result<()> {

@@ -2,8 +2,11 @@
 
 use anyhow::Result;
 use clickhouse::Client;
+use harness::random::mix;
+use schemas::classes::Source;
 use schemas::tables::{
-    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, SiteHourlyRow,
+    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
+    RobotPageDailyRow, SiteHourlyRow,
 };
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
@@ -17,14 +20,6 @@ const RUN: u64 = 7;
 const PATHS: u64 = 230;
 /// Paths with characters that patterns, CSV and spreadsheets take for their own.
 const ODD: [&str; 6] = ["/100%_done/", "/a,b", "/say \"x\"", "/%41", "/ünï/漢字", "/x_y"];
-
-/// A number without pattern (splitmix64, Steele et al. 2014).
-pub fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 fn path(at: u64) -> String {
     match ODD.get(at as usize) {
@@ -83,6 +78,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
                 stream: 1,
                 window_start: day * 10,
                 next_offset: day * 10 + 9,
+                source: Source::Beacon,
             });
             *by_day.entry(day).or_default() += views;
             *truth.pages.entry((path(at), status)).or_default() += views;
@@ -105,16 +101,11 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
             hour: hour.unix_seconds(),
             views,
             visits: views / 3,
-            bots_search: 3,
-            bots_ai_crawler: 4,
-            bots_preview: 0,
-            bots_monitor: 0,
-            bots_automation: 0,
-            bots_other: 0,
             sketch: sketch((0..views).map(|view| mix(view ^ day) % 900 + number * 1_000_000)),
             stream: 1,
             window_start: day * 10,
             next_offset: day * 10 + 9,
+            source: Source::Beacon,
         });
         truth.views += views;
         truth.visits += views / 3;
@@ -135,6 +126,7 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
                     stream: 1,
                     window_start: day * 10,
                     next_offset: day * 10 + 9,
+                    source: Source::Beacon,
                 });
             }
         }
@@ -155,6 +147,7 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
             insert(client, "site_hourly", &rows.site).await?;
             insert(client, "page_daily", &rows.pages).await?;
             insert(client, "breakdown_daily", &rows.values).await?;
+            write_robots(client, &rows.site).await?;
             let day = month.first_hour().day().0;
             for (host, beacons) in [("mirror.example", 30), ("localhost:8000", 6), ("127.0.0.1:8000", 7)] {
                 let sql = "INSERT INTO rejection_daily (project, day, reason, host, beacons, stream, window_start, next_offset) \
@@ -167,7 +160,7 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
                 }
                 let rest = views - views / 2;
                 for (referrer, views) in [("blog.example", views / 2), (":internal", rest / 2), ("", rest - rest / 2)] {
-                    let sql = "INSERT INTO not_found_daily VALUES ('docs', toDate(?), ?, ?, ?, 1, 0, 9)";
+                    let sql = "INSERT INTO not_found_daily VALUES ('docs', toDate(?), ?, ?, ?, 1, 0, 9, 'headcount')";
                     client.query(sql).bind(day).bind(path).bind(referrer).bind(views).execute().await?;
                 }
             }
@@ -177,22 +170,46 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
     Ok(truths)
 }
 
+/// Views by robots in each of these hours: 3 by one search engine, 4 by AI.
+async fn write_robots(client: &Client, hours: &[SiteHourlyRow]) -> Result<()> {
+    let kinds = [("search", "Googlebot", 3), ("ai_training", "GPTBot", 3), ("ai_assistant", "Claude-User", 1)];
+    let (mut names, mut pages) = (Vec::new(), Vec::new());
+    for row in hours {
+        let day = Hour::from_unix_seconds(row.hour).day().0;
+        let SiteHourlyRow { stream, window_start, next_offset, source, .. } = *row;
+        for (kind, name, views) in kinds {
+            let (project, kind) = (row.project.clone(), kind.to_owned());
+            let (path, robot_group) = (format!("/{kind}"), kind.clone());
+            pages.push(RobotPageDailyRow {
+                project: project.clone(),
+                day,
+                path,
+                robot_group,
+                views,
+                stream,
+                window_start,
+                next_offset,
+                source,
+            });
+            let name = name.to_owned();
+            names.push(RobotDailyRow { project, day, kind, name, views, stream, window_start, next_offset, source });
+        }
+    }
+    insert(client, "robot_daily", &names).await?;
+    insert(client, "robot_page_daily", &pages).await
+}
+
 fn site_row(hour: Hour, views: u64, window: u64) -> SiteHourlyRow {
     SiteHourlyRow {
         project: "docs".to_owned(),
         hour: hour.unix_seconds(),
         views,
         visits: 0,
-        bots_search: 0,
-        bots_ai_crawler: 0,
-        bots_preview: 0,
-        bots_monitor: 0,
-        bots_automation: 0,
-        bots_other: 0,
         sketch: sketch((0..views).map(mix)),
         stream: 1,
         window_start: window * 10,
         next_offset: window * 10 + 9,
+        source: Source::Beacon,
     }
 }
 
@@ -214,6 +231,7 @@ pub async fn write_page(client: &Client, at: &str, views: u64, window: u64) -> R
         stream: 1,
         window_start: window * 10,
         next_offset: window * 10 + 9,
+        source: Source::Beacon,
     };
     insert(client, "page_daily", &[row]).await
 }
@@ -263,6 +281,7 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         }
     };
     let pages: Vec<PageDailyRow> = (0..found + missing).map(page).collect();
@@ -278,13 +297,14 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
             stream,
             window_start,
             next_offset,
+            source: Source::Beacon,
         }
     };
     insert(client, "breakdown_daily", &(0..values).map(value).collect::<Vec<_>>()).await?;
     insert(client, "page_daily", &pages).await?;
     let hour = site_row(day.first_hour(), pages.iter().map(|page| page.views).sum(), 0);
     insert(client, "site_hourly", &[hour]).await?;
-    let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9 FROM page_daily \
+    let sql = "INSERT INTO not_found_daily SELECT project, day, path, 'blog.example', views, 1, 0, 9, source FROM page_daily \
                WHERE status = 404";
     client.query(sql).execute().await?;
     Ok(())
@@ -302,7 +322,6 @@ async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Res
         hour_visits: vec![0; hours],
         day_visitors: vec![0; hours / 24],
         day_errors: vec![0.0; hours / 24],
-        bots_search: 5,
         rejected_reasons: vec!["foreign_host".to_owned(), "foreign_host".to_owned()],
         rejected_hosts: vec!["mirror.example".to_owned(), "other.example".to_owned()],
         rejected_beacons: vec![20, 12],
@@ -320,6 +339,11 @@ async fn close(client: &Client, month: Month, rows: &Rows, truth: &Truth) -> Res
     }
     (closed.visitors, closed.visitors_error) = (union.estimate().value.round() as u64, union.estimate().error);
     insert(client, "month_closed", &[closed]).await?;
+    // As schema versions before 10 left it: a kind without names.
+    let sql = "INSERT INTO month_closed_robot VALUES ('docs', toDate(?), ?, 'ai_crawler', '', 5)";
+    client.query(sql).bind(day).bind(RUN).execute().await?;
+    let sql = "INSERT INTO month_closed_breakdown VALUES ('docs', toDate(?), ?, 'bot', 'GPTBot', 5)";
+    client.query(sql).bind(day).bind(RUN).execute().await?;
     let mut pages: BTreeMap<(String, u16), VisitorSketch> = BTreeMap::new();
     for row in &rows.pages {
         pages.entry((row.path.clone(), row.status)).or_default().merge_encoded(&row.sketch)?;

@@ -124,7 +124,7 @@ impl<'a> Tab<'a> {
         let mark = self.page.mark();
         self.act(&step.0).await?;
         if step.1.is_empty() {
-            return Ok(());
+            return self.page.until(QUIET).await;
         }
         let answer = self.page.response(mark, "the beacon's answer", |response| response.url == self.endpoint).await?;
         anyhow::ensure!(answer.status == 202, "the beacon was answered {answer:?}");

@@ -4,7 +4,7 @@ use ::clickhouse::Client;
 use anyhow::{Result, ensure};
 use harness::clickhouse;
 use harness::roles::Deployment;
-use schemas::migrations::{BEFORE, BEFORE_VERSION, FROM_BEFORE, SCHEMA_VERSION, statements};
+use schemas::migrations::{BEFORE, BEFORE_VERSION, FROM_BEFORE, SCHEMA_VERSION, statements, steps_from};
 use std::collections::BTreeMap;
 
 /// The definition of each table and view, without the name of the database.
@@ -54,4 +54,68 @@ async fn an_old_database_gets_the_tables_of_a_new_one() -> Result<()> {
         old.drop_database().await?;
     }
     new.drop_database().await
+}
+
+/// Views by robots of two hours in two windows, and of a closed month, as version 9 has them.
+const ROBOTS_OF_VERSION_9: &str = "
+    INSERT INTO site_hourly (project, hour, views, bots_search, bots_ai_crawler, stream, window_start, next_offset) VALUES
+        ('docs', '2026-06-01 01:00:00', 1, 2, 3, 1, 0, 5), ('docs', '2026-06-01 01:00:00', 1, 3, 4, 1, 0, 9),
+        ('docs', '2026-06-01 02:00:00', 0, 5, 0, 1, 0, 7), ('docs', '2026-06-01 02:00:00', 0, 7, 0, 1, 10, 19),
+        ('docs', '2026-06-02 02:00:00', 0, 0, 11, 1, 10, 19);
+    INSERT INTO breakdown_daily (project, day, dimension, value, views, stream, window_start, next_offset) VALUES
+        ('docs', '2026-06-01', 'bot', 'Googlebot', 15, 1, 0, 9);
+    INSERT INTO month_closed (project, month, run, bots_preview, bots_other, day_bots, day_visitors, day_errors) VALUES
+        ('docs', '2026-05-01', 7, 13, 17, arrayResize([30], 31), arrayResize([0], 31), arrayResize([0.], 31));
+    INSERT INTO month_close (month, run, finished, streams, windows, projects, views) VALUES
+        ('2026-05-01', 7, '2026-06-05 00:00:00', [1], [0], 1, 0)";
+
+/// Wherever the migration was stopped, the next one leaves each figure once.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_by_robots_are_copied_once_wherever_the_migration_stops() -> Result<()> {
+    let server = clickhouse::shared().await?;
+    let client = Client::default().with_url(&server);
+    let steps = steps_from(BEFORE_VERSION);
+    let all: Vec<String> = steps.iter().flat_map(|(_, sql)| statements(sql)).collect();
+    // What 0001_tables.sql creates behind these has no figures.
+    for stopped in 0..=statements(FROM_BEFORE.1).count() {
+        let database = Deployment::new("127.0.0.1:1", &server)?.database.clone();
+        client.query(&format!("CREATE DATABASE {database} ENGINE = Atomic")).execute().await?;
+        let tables = client.clone().with_database(&database);
+        for (_, sql) in BEFORE {
+            run(&tables, sql).await?;
+        }
+        run(&tables, ROBOTS_OF_VERSION_9).await?;
+        for statement in all.iter().take(stopped).chain(&all) {
+            run(&tables, statement).await?;
+        }
+        let sql = "SELECT toString(day), CAST(kind AS String), name, stream, window_start, next_offset, views FROM robot_daily FINAL \
+                   ORDER BY day, window_start, kind";
+        let rows = tables.query(sql).fetch_all::<(String, String, String, u64, u64, u64, u64)>().await?;
+        let row = |day: &str, kind: &str, window: u64, next_offset: u64, views: u64| {
+            (day.to_owned(), kind.to_owned(), String::new(), 1, window, next_offset, views)
+        };
+        let expected = [
+            row("2026-06-01", "ai_crawler", 0, 9, 4),
+            row("2026-06-01", "search", 0, 9, 8),
+            row("2026-06-01", "search", 10, 19, 7),
+            row("2026-06-02", "ai_crawler", 10, 19, 11),
+        ];
+        ensure!(rows == expected, "stopped after {stopped} statements: {rows:?}");
+        let sql = "SELECT CAST(kind AS String) AS kind, name, run, views FROM month_closed_robot FINAL ORDER BY kind";
+        let closed = tables.query(sql).fetch_all::<(String, String, u64, u64)>().await?;
+        let row = |kind: &str, views| (kind.to_owned(), String::new(), 7, views);
+        ensure!(closed == [row("other_bot", 17), row("preview", 13)], "stopped after {stopped}: {closed:?}");
+        let sql = "SELECT toString(month), bots FROM monthly_traffic ORDER BY month";
+        let months = tables.query(sql).fetch_all::<(String, u64)>().await?;
+        ensure!(months == [("2026-05-01".to_owned(), 30), ("2026-06-01".to_owned(), 30)], "{months:?}");
+        let sql = "SELECT toString(day), assumeNotNull(bots) FROM daily_traffic ORDER BY day";
+        let days = tables.query(sql).fetch_all::<(String, u64)>().await?;
+        let expected =
+            [("2026-05-01", 30), ("2026-06-01", 19), ("2026-06-02", 11)].map(|(day, of)| (day.to_owned(), of));
+        ensure!(days == expected, "{days:?}");
+        let names = tables.query("SELECT sum(views) FROM breakdown_daily FINAL WHERE dimension = 'bot'");
+        ensure!(names.fetch_one::<u64>().await? == 15, "the names stay");
+        client.query(&format!("DROP DATABASE {database} SYNC")).execute().await?;
+    }
+    Ok(())
 }
