@@ -1,8 +1,9 @@
 //! The command line: commands and their own arguments. [`crate::config`] adds the settings that a command uses.
 
 use crate::config::commands::{
-    AggregateCommand, AllSettings, AuditCommand, CloseCommand, ImportCommand, IngestCommand, KeysCommand, ProjectCommand,
-    QueryCommand, ReportCommand, RestoreCommand, ServeCommand, StoreCommand, TopicCommand, TopicResetCommand,
+    AggregateCommand, AllSettings, AuditCommand, CloseCommand, ImportCommand, IngestCommand, KeysCommand,
+    ProjectCommand, QueryCommand, ReportCommand, RestoreCommand, ServeCommand, StoreCommand, TopicCommand,
+    TopicResetCommand,
 };
 use crate::config::with;
 use crate::{embedded, import, report};

@@ -139,7 +139,11 @@ fn progress_bar(files: &[PathBuf]) -> ProgressBar {
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn rules(matches: &ArgMatches, settings: &ImportCommand, now: chrono::DateTime<chrono::Utc>) -> anyhow::Result<ViewRules> {
+fn rules(
+    matches: &ArgMatches,
+    settings: &ImportCommand,
+    now: chrono::DateTime<chrono::Utc>,
+) -> anyhow::Result<ViewRules> {
     let host = matches.get_one::<String>("host");
     let host = host.map(|text| text.parse::<Host>().with_context(|| format!("--host {text:?}"))).transpose()?;
     let asset_rules = |name: &str| -> anyhow::Result<Vec<AssetRule>> {

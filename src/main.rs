@@ -43,8 +43,8 @@ use clap::{ArgMatches, FromArgMatches};
 #[cfg(feature = "kafka")]
 use config::commands::{AggregateCommand, IngestCommand, TopicCommand, TopicResetCommand};
 use config::commands::{
-    AllSettings, AuditCommand, CloseCommand, ImportCommand, KeysCommand, ProjectCommand, QueryCommand, ReportCommand, RestoreCommand,
-    ServeCommand, StoreCommand,
+    AllSettings, AuditCommand, CloseCommand, ImportCommand, KeysCommand, ProjectCommand, QueryCommand, ReportCommand,
+    RestoreCommand, ServeCommand, StoreCommand,
 };
 use config::store::LoggingSettings;
 use config::{CommandLine, take};

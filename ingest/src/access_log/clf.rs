@@ -83,7 +83,8 @@ pub(super) fn split(line: &[u8]) -> Result<Parts<'_>, NotRead> {
     let start = memchr::memchr(b'"', rest).ok_or(NotRead::Malformed)?;
     let between = rest[..start].trim_ascii();
     // Gandi has the duration there: `(0 s)`.
-    if !between.is_empty() && !(between.starts_with(b"(") && between.ends_with(b")")) {
+    let is_duration = between.starts_with(b"(") && between.ends_with(b")");
+    if !between.is_empty() && !is_duration {
         return Err(NotRead::Malformed);
     }
     let rest = &rest[start + 1..];
@@ -145,7 +146,10 @@ fn address_column(text: &[u8]) -> (&[u8], &[u8]) {
     (&text[..len(rest)], rest)
 }
 
-fn referrer_and_agent(tail: &[u8]) -> Result<(&[u8], &[u8], &[u8]), NotRead> {
+/// Referrer, agent, and the columns after them.
+type Quoted<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+fn referrer_and_agent(tail: &[u8]) -> Result<Quoted<'_>, NotRead> {
     // The agent's quote follows. The agent may have bare quotes of its own, which do not concern the referrer.
     let text = tail.strip_prefix(b"\"").ok_or(NotRead::Malformed)?;
     let is_end = |&at: &usize| text[at + 1..].trim_ascii_start().starts_with(b"\"") && text[at + 1] != b'"';
