@@ -33,6 +33,15 @@ pub struct Classes {
 }
 
 impl Classes {
+    /// A reader whose agent is not known, as in access logs without a column of it. This is not a robot without an agent.
+    pub const UNKNOWN: Classes = Classes {
+        device: Device::Unknown,
+        browser: Browser::Unknown,
+        system: System::Unknown,
+        bot_class: BotClass::Person,
+        bot: "",
+    };
+
     /// The classes of a robot: its device, browser and system are unknown.
     pub const fn robot((bot, bot_class): Robot) -> Self {
         Classes { device: Device::Unknown, browser: Browser::Unknown, system: System::Unknown, bot_class, bot }

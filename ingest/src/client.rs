@@ -124,6 +124,11 @@ impl<'a> UserAgent<'a> {
         UserAgent(&bytes[..bytes.len().min(MAX_AGENT_BYTES)])
     }
 
+    /// The agent that a line of an access log has.
+    pub(crate) fn of_log(bytes: &'a [u8]) -> Self {
+        UserAgent(&bytes[..bytes.len().min(MAX_AGENT_BYTES)])
+    }
+
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.0
     }
@@ -184,6 +189,23 @@ impl TrustedProxies {
         let told = headers.get_all("x-forwarded-proto").iter().next_back().and_then(|value| value.to_str().ok());
         let last = told.and_then(|value| value.rsplit(',').next());
         self.contains(peer) && last.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
+    }
+
+    /// The client of a line of an access log: `peer` is what the server logged as the far end, or a list of hops; `forwarded` is what it
+    /// logged of `X-Forwarded-For`. The rule is that of [`TrustedProxies::client`]: the last hop that is no trusted proxy. None if the far end
+    /// is no IP address.
+    pub(crate) fn client_of_log(&self, peer: &str, forwarded: &str) -> Option<ClientAddress> {
+        let peers = peer.split(',').map(str::trim).filter(|hop| !hop.is_empty());
+        let hops = forwarded.split(',').map(str::trim).filter(|hop| !hop.is_empty() && *hop != "-").chain(peers);
+        let mut nearest = None;
+        for hop in hops.rev() {
+            match parse_hop(unquoted(hop)) {
+                Some(address) if self.contains(address) => nearest = Some(ClientAddress::new(address)),
+                Some(address) => return Some(ClientAddress::new(address)),
+                None => break,
+            }
+        }
+        nearest
     }
 
     /// Where the hops of one header lead; nothing where it names none.

@@ -287,16 +287,25 @@ fn no_view<S: Sink>(
 /// Whether a browser fetches the page before anybody opens it: `Sec-Purpose` (Fetch), `Purpose` (Chromium, Safari), `X-Moz` (Firefox) or
 /// `X-Purpose` (Safari). `Sec-Purpose: prefetch;prerender` has parameters.
 fn is_prefetch(headers: &HeaderMap) -> bool {
-    const PURPOSES: [&[u8]; 3] = [b"prefetch", b"prerender", b"preview"];
     let values = ["sec-purpose", "purpose", "x-moz", "x-purpose"].into_iter().flat_map(|name| headers.get_all(name));
-    let mut words = values.flat_map(|value| value.as_bytes().split(|byte| matches!(byte, b';' | b',')));
+    values.into_iter().any(|value| is_prefetch_purpose(value.as_bytes()))
+}
+
+/// Whether one of those headers has this value for a prefetch.
+pub(crate) fn is_prefetch_purpose(value: &[u8]) -> bool {
+    const PURPOSES: [&[u8]; 3] = [b"prefetch", b"prerender", b"preview"];
+    let mut words = value.split(|byte| matches!(byte, b';' | b','));
     words.any(|word| PURPOSES.iter().any(|purpose| word.trim_ascii().eq_ignore_ascii_case(purpose)))
 }
 
 /// Whether the client hints of Chromium (`Sec-CH-UA`) name the headless one, whose user agent may be another.
 fn names_headless_browser(headers: &HeaderMap) -> bool {
+    headers.get("sec-ch-ua").is_some_and(|brands| is_headless_brand(brands.as_bytes()))
+}
+
+/// Whether the brands of `Sec-CH-UA` name the headless Chromium.
+pub(crate) fn is_headless_brand(brands: &[u8]) -> bool {
     const HEADLESS: &[u8] = b"HeadlessChrome";
-    let brands = headers.get("sec-ch-ua").map_or(&b""[..], HeaderValue::as_bytes);
     brands.windows(HEADLESS.len()).any(|window| window == HEADLESS)
 }
 
@@ -373,7 +382,12 @@ fn unavailable(error: &SinkError) -> Rejection {
 fn opted_out(headers: &HeaderMap) -> bool {
     const SEC_GPC: HeaderName = HeaderName::from_static("sec-gpc");
     const DNT: HeaderName = HeaderName::from_static("dnt");
-    [SEC_GPC, DNT].iter().any(|name| headers.get(name).is_some_and(|value| value.as_bytes().trim_ascii() == b"1"))
+    [SEC_GPC, DNT].iter().any(|name| headers.get(name).is_some_and(|value| is_opt_out(value.as_bytes())))
+}
+
+/// Whether one of those headers has this value for an opt-out.
+pub(crate) fn is_opt_out(value: &[u8]) -> bool {
+    value.trim_ascii() == b"1"
 }
 
 /// The reader's country from a trusted proxy's header, else from the database of countries, or nothing. A proxy that does not know the country

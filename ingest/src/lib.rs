@@ -4,6 +4,7 @@
 //! → [`visitor`] coordinates under the period's [`keys`] → [`sink`]. It answers with 202 only after the sink has stored the record durably.
 
 pub mod accept;
+pub mod access_log;
 pub mod agents;
 pub mod aliases;
 pub mod client;

@@ -52,6 +52,11 @@ impl AdmissionSettings {
         Projects::new(all(&self.host_pattern), new_names)
     }
 
+    /// Whether hosts may be accepted without registration.
+    pub fn has_host_patterns(&self) -> bool {
+        !all(&self.host_pattern).is_empty()
+    }
+
     fn per_network(&self) -> Limits {
         Limits {
             paths: self.paths_per_network,

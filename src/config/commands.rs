@@ -252,6 +252,23 @@ pub struct CloseCommand {
     pub clock: ClockSettings,
 }
 
+/// Settings of `headcount import`.
+#[derive(Args)]
+pub struct ImportCommand {
+    #[command(flatten)]
+    pub data: DataSettings,
+    #[command(flatten)]
+    pub connections: ConnectionSettings,
+    #[command(flatten)]
+    pub privacy: PrivacySettings,
+    #[command(flatten)]
+    pub admission: AdmissionSettings,
+    #[command(flatten)]
+    pub beacons: BeaconSettings,
+    #[command(flatten)]
+    pub clock: ClockSettings,
+}
+
 /// Settings of `headcount project`.
 #[derive(Args)]
 pub struct ProjectCommand {

@@ -18,6 +18,13 @@ pub struct DataSettings {
     data: PathBuf,
 }
 
+impl DataSettings {
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        &self.data
+    }
+}
+
 /// Where the figures are stored: the data directory and ClickHouse.
 #[derive(clap::Args)]
 pub struct StoreSettings {
@@ -60,7 +67,7 @@ struct ClickhouseSettings {
 impl StoreSettings {
     /// The data directory.
     pub fn data(&self) -> &Path {
-        &self.data.data
+        self.data.path()
     }
 
     /// How the engine is found.

@@ -4,6 +4,8 @@
 mod commands;
 #[path = "operator/health.rs"]
 mod health;
+#[path = "operator/import.rs"]
+mod import;
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;
