@@ -115,7 +115,8 @@ fn mistakes_name_the_setting_and_its_origin() {
             "settings `script_path` (default) and `beacon_path` (flag --beacon-path): the script and the beacons would share the path /page.js",
         ),
         (&["--host-pattern", "docs.example.org"], "setting `host_pattern`"),
-        (&["--kafka-property", "ssl"], "setting `kafka_property` is \"ssl\""),
+        // Its value may be a password.
+        (&["--kafka-property", "ssl"], "setting `kafka_property` (flag --kafka-property): expected NAME=VALUE"),
         (&["--kafka-property", "acks=1"], "headcount sets `acks` itself"),
         (&["--kafka-group-protocol", "eager"], "setting `kafka_group_protocol`"),
         (&["--kafka-times", "now"], "setting `kafka_times`"),
@@ -135,4 +136,14 @@ fn mistakes_name_the_setting_and_its_origin() {
         let error = format!("{error:#}");
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn an_error_of_the_file_repeats_no_line_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("headcount.toml");
+    std::fs::write(&file, "log = \"info\"\nclickhouse_password = \"hunter2\n").unwrap();
+    let error = load(&["--config", file.to_str().unwrap()]).err().expect("refused");
+    let error = format!("{error:#}");
+    assert!(error.contains("line 2, column") && !error.contains("hunter2"), "{error}");
 }
