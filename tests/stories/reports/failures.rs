@@ -25,7 +25,7 @@ async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is
     ensure!(!broken.headers.contains_key("retry-after"), "a bug does not pass: {:?}", broken.headers);
     ensure!(["beacons", "rejection_daily", "Code:", "DB::"].iter().all(|word| !body.contains(word)), "{body}");
     let log = service.log();
-    let line = log.lines().find(|line| line.contains("does not fit this version")).unwrap_or_default();
+    let line = log.lines().find(|line| line.contains("ClickHouse refuses the statement")).unwrap_or_default();
     ensure!(line.contains("ERROR") && line.contains("beacons"), "no error with its cause is logged:\n{log}");
 
     let noted = std::fs::read_to_string(service.data().join("clickhouse").join("engine.json"))?;
