@@ -232,7 +232,7 @@ impl Bed {
         let expected = PROJECTS.map(|project| expected.get(project).copied().unwrap_or(0));
         let is_complete = |found: &[u64]| found.iter().zip(&expected).all(|(found, expected)| found >= expected);
         // How long it takes depends on the machine. A standstill is a failure.
-        let mut counted = Vec::new();
+        let mut counted = vec![0; PROJECTS.len()];
         while !is_complete(&counted) {
             let more = eventually("more views to be counted", async || {
                 let mut found = Vec::with_capacity(PROJECTS.len());

@@ -32,6 +32,15 @@ async fn until_rows_are(bed: &Bed, taken: bool) -> Result<()> {
     .await
 }
 
+/// Waits until the aggregator has written rows: one that is still starting waits for ClickHouse and writes none.
+async fn first_rows(bed: &Bed) -> Result<()> {
+    eventually("the first rows", async || {
+        ensure!(bed.aggregators[0].figure("rows_total").await? > 0.0, "none is written");
+        Ok(())
+    })
+    .await
+}
+
 /// Failed and repeated inserts so far.
 async fn sent_again(bed: &Bed) -> Result<u64> {
     Ok(bed.aggregators[0].figure("failed_writes_total").await? as u64)
@@ -45,6 +54,7 @@ async fn kill_9_of_clickhouse() -> Result<()> {
     let mut bed = Bed::start(deployment, &bootstrap, 4, 1).await?;
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
+    first_rows(&bed).await?;
     for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(300 + mix(seed ^ kill as u64) % 700)).await;
         engine.kill().await?;
@@ -69,6 +79,7 @@ async fn clickhouse_stopped_for_a_minute() -> Result<()> {
     bed.aggregator(&[]).await?;
     let load = bed.load(seed);
     load.reach(300).await?;
+    first_rows(&bed).await?;
     // Unresponsive first: connections are open and nothing answers. Then killed.
     engine.signal("STOP")?;
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
