@@ -139,7 +139,7 @@ impl Untaken {
         }
     }
 
-    /// Whether the mail server is unavailable, whoever the recipient is.
+    /// Whether the mail server is unavailable to all recipients.
     fn is_away(&self) -> bool {
         match self {
             // 421: it is closing.

@@ -1,5 +1,5 @@
 //! The listener of `metrics_listen`, for the operator: `/metrics` for Prometheus, and `/readyz` with all details. It is a separate listener, so no
-//! request to the public one reaches it, whatever proxy is in front and whoever the peer is.
+//! request to the public one reaches it, with any proxy and any peer.
 
 pub mod reports;
 pub mod scrape;

@@ -119,7 +119,7 @@ async fn linger(stream: &mut TcpStream) {
     }
 }
 
-/// A separate function: a buffer in the future would be allocated for as long as the connection is open.
+/// A separate function: a buffer in the future would stay allocated while the connection is open.
 fn drop_bytes(stream: &TcpStream) -> std::io::Result<usize> {
     stream.try_read(&mut [0; 4096])
 }

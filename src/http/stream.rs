@@ -1,6 +1,6 @@
 //! A connection's stream with limits that hyper does not have.
 //!
-//! hyper answers pipelined requests for as long as it gets bytes to read. After a request with a body it reads the next one before it has written the
+//! hyper answers pipelined requests while it gets bytes to read. After a request with a body it reads the next one before it has written the
 //! response, and collects the responses in memory. So this stream returns no bytes while output is pending, and few at a time: the responses to one
 //! read fit within a few KiB. The connection of a client that does not read its responses is closed ([`super::pace`]).
 
