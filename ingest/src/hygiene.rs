@@ -110,7 +110,7 @@ fn push_segment(path: &mut String, segment: &str) {
     path.push_str(segment);
 }
 
-/// The referrer's host as stored: without `www.`; empty for an IP address.
+/// The referrer's host as stored: without `www.`; `:address` for an IP address.
 pub fn clean_referrer_host(host: &str) -> String {
     let host = host.strip_prefix("www.").unwrap_or(host);
     mask_host(host).unwrap_or(host).to_owned()

@@ -74,21 +74,21 @@ pub const RECORDED: &[&str] = &[
     "device class",
     "browser family",
     "system family",
-    "kind and name of a bot",
+    "kind and name of a robot",
     "version of the rules by which robots are found",
     "the tracker that sent the view",
     "whether the view came from elsewhere",
     "two coordinates of the visitor (about 16 bits each)",
-    "a random id of the view",
+    "an id of the view: a keyed hash of the id that the page sent, or a random id",
 ];
 
 /// Facts that no record contains.
 pub const NEVER_RECORDED: &[&str] = &[
     "IP address",
     "user agent",
-    "any hash of either of 32 bits or more",
-    "query string",
-    "fragment",
+    "any hash of either, except the two coordinates",
+    "query string, except parameters that a project's rules keep",
+    "fragment, except as the route of a single-page site",
     "minute and second",
 ];
 
@@ -96,7 +96,7 @@ pub const NEVER_RECORDED: &[&str] = &[
 pub const WITHOUT_THRESHOLD: &[&str] = &[
     "page views by path",
     "views and visits by hour and by day",
-    "totals of a month: views, visits, visitors, visits at missing pages, bots, refused beacons",
+    "totals of a month: views, visits, visitors, visits at missing pages, robots, refused beacons",
     "visitors of a day",
     "views by robots by kind, and views of a page by AI",
     "views by the tracker that sent them",
