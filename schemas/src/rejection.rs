@@ -1,4 +1,4 @@
-//! Why a beacon was refused. The spelling is the same in code, response, metric, record, row and document.
+//! Why a beacon was refused. The spelling is the same in code, metric, record, row and document, and in the response except for `not_counted_here`.
 
 use crate::proto::{Cause, Fact};
 use serde::{Deserialize, Serialize};
