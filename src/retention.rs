@@ -18,7 +18,7 @@ pub struct Retention {
 const TIMED: [(&str, &str); 19] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
-    ("breakdown_daily", "day"),
+    ("breakdown_window", "day"),
     ("not_found_daily", "day"),
     ("rejection_daily", "day"),
     ("robot_daily", "day"),
@@ -41,7 +41,7 @@ const TIMED: [(&str, &str); 19] = [
 const OF_PROJECTS: [&str; 16] = [
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "rejection_daily",
     "robot_daily",

@@ -30,7 +30,7 @@ use storage::{CallError, Work};
 const TABLES: [&str; 7] = [
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "rejection_daily",
     "robot_daily",
@@ -45,12 +45,12 @@ const FIGURES: [&str; 6] = [
     "month_closed_robot",
     "month_closed_robot_page",
 ];
-/// Tables whose figures ClickHouse adds up by itself: source, target, and the columns of the key besides project and month.
+/// Figures that ClickHouse adds up by itself: source (for `FROM`), target, and the columns of the key besides project and month.
 const SUMS: [[&str; 3]; 4] = [
-    ["breakdown_daily", "month_closed_breakdown", "dimension, value"],
-    ["not_found_daily", "month_closed_not_found", "path, referrer"],
-    ["robot_daily", "month_closed_robot", "kind, name"],
-    ["robot_page_daily", "month_closed_robot_page", "path, robot_group"],
+    [storage::BREAKDOWNS, "month_closed_breakdown", "dimension, value"],
+    ["not_found_daily FINAL", "month_closed_not_found", "path, referrer"],
+    ["robot_daily FINAL", "month_closed_robot", "kind, name"],
+    ["robot_page_daily FINAL", "month_closed_robot_page", "path, robot_group"],
 ];
 /// The tables of `TABLES` with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
@@ -401,7 +401,7 @@ impl Closer {
     ) -> Result<(), CloseError> {
         let sql = format!(
             "INSERT INTO {into} (project, month, run, {columns}, views) \
-             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum(views) FROM {from} FINAL \
+             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum(views) FROM {from} \
              WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
             storage::contained(frontier)

@@ -22,7 +22,7 @@ use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTally
 use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
 use schemas::tables::{
-    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
     SiteHourlyRow,
 };
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
@@ -68,6 +68,8 @@ struct ProjectDay {
     last_hour: Option<(Hour, Source, u32)>,
     /// Found by value, dimension and source.
     counts: HashTable<Count>,
+    /// By source: whether one of its values has changed since the last freeze.
+    dirty: [bool; Source::ALL.len()],
     /// Number of values of each dimension, without the empty ones.
     values: [u32; Dimension::ALL.len()],
     /// Pages of the day, except those in the overflow.
@@ -100,7 +102,7 @@ impl ProjectDay {
         let of = |count: &Count| hash(count.value, count.dimension, count.source);
         let new = || {
             *values += u32::from(value != Text::EMPTY);
-            Count { value, dimension, source, dirty: false, views: 0 }
+            Count { value, dimension, source, views: 0 }
         };
         self.counts.entry(hash(value, dimension, source), |count| is(count, value), of).or_insert_with(new).into_mut()
     }
@@ -111,7 +113,6 @@ struct Count {
     value: Text,
     dimension: Dimension,
     source: Source,
-    dirty: bool,
     views: u64,
 }
 
@@ -230,8 +231,8 @@ pub struct Rows {
     pub site: Vec<SiteHourlyRow>,
     /// `page_daily`.
     pub page: Vec<PageDailyRow>,
-    /// `breakdown_daily`.
-    pub breakdown: Vec<BreakdownDailyRow>,
+    /// `breakdown_window`.
+    pub breakdown: Vec<BreakdownWindowRow>,
     /// `robot_daily`.
     pub robot: Vec<RobotDailyRow>,
     /// `robot_page_daily`.
@@ -279,7 +280,8 @@ pub struct WindowState {
     /// Hashes of project and event id.
     ids: HashTable<u64>,
     project_days: Cells<ProjectDayKey, ProjectDay>,
-    dirty_counts: usize,
+    /// Number of changed breakdowns, each of a project, day and source.
+    dirty_breakdowns: usize,
     sites: Cells<SiteKey, SiteCell>,
     pages: Cells<PageKey, PageCell>,
     not_found: Cells<MissingPageKey, CappedCounts>,
@@ -313,7 +315,7 @@ impl WindowState {
             texts,
             ids: HashTable::new(),
             project_days: Cells::default(),
-            dirty_counts: 0,
+            dirty_breakdowns: 0,
             sites: Cells::default(),
             pages: Cells::default(),
             not_found: Cells::default(),
@@ -339,10 +341,10 @@ impl WindowState {
         self.outcomes
     }
 
-    /// Cells changed since the last freeze.
+    /// Rows of the next freeze, without the ledger's.
     pub fn dirty(&self) -> usize {
         let of_robots = self.robots.dirty() + self.robot_pages.dirty();
-        self.sites.dirty() + self.pages.dirty() + self.dirty_counts + self.dirty_capped + of_robots
+        self.sites.dirty() + self.pages.dirty() + self.dirty_breakdowns + self.dirty_capped + of_robots
     }
 
     /// Whether records were folded since the last freeze.
@@ -572,9 +574,10 @@ impl WindowState {
         for &(dimension, value) in values {
             let count = day.count(&self.hasher, (dimension, source), value, self.limits.values);
             count.views += 1;
-            self.dirty_counts += usize::from(!count.dirty);
-            count.dirty = true;
         }
+        let dirty = &mut day.dirty[source as usize];
+        self.dirty_breakdowns += usize::from(!*dirty);
+        *dirty = true;
     }
 }
 

@@ -9,7 +9,7 @@ pub enum Step {
     Frozen,
     /// `page_daily` is acknowledged.
     Page,
-    /// `breakdown_daily` is acknowledged.
+    /// `breakdown_window` is acknowledged.
     Breakdown,
     /// `not_found_daily` is acknowledged.
     NotFound,

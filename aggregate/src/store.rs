@@ -8,7 +8,7 @@ use crate::window::WindowStart;
 use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{
-    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
+    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
     SiteHourlyRow,
 };
 use schemas::{Hour, StreamId};
@@ -19,7 +19,7 @@ use storage::{CallError, Work, in_time};
 
 /// The summaries' tables by day.
 const DAILY: [&str; 6] =
-    ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
+    ["page_daily", "breakdown_window", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl SummaryStore {
         let passed = |step| steps::pass(self.abort_at.as_deref(), step);
         self.insert::<PageDailyRow>("page_daily", &rows.page).await?;
         passed(Step::Page);
-        self.insert::<BreakdownDailyRow>("breakdown_daily", &rows.breakdown).await?;
+        self.insert::<BreakdownWindowRow>("breakdown_window", &rows.breakdown).await?;
         passed(Step::Breakdown);
         self.insert::<NotFoundDailyRow>("not_found_daily", &rows.not_found).await?;
         passed(Step::NotFound);

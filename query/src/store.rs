@@ -26,7 +26,7 @@ use std::future::Future;
 use std::time::Duration;
 use storage::{FailureKind, Work};
 use tokio::sync::watch;
-use value_sums::{Threshold, values, values_one_by_one};
+use value_sums::{Threshold, breakdowns, breakdowns_one_by_one, values, values_one_by_one};
 
 mod live;
 mod pages;
@@ -378,24 +378,14 @@ impl ReportStore {
         dimension: Option<Dimension>,
         floor: Floor,
     ) -> Result<Vec<ValueSum>, StoreError> {
-        // LowCardinality is stripped because a row's validation knows String only.
-        let columns = ["CAST(dimension AS String) AS name, value, views"; 2];
-        let more = dimension.map(|dimension| format!(" AND dimension = '{}'", dimension.name())).unwrap_or_default();
-        let rows = scope.rows(columns, ["breakdown_daily", "month_closed_breakdown"], &more);
-        self.within("breakdowns", self.client.query(&values(&rows, Threshold::all(floor))).fetch_all()).await
+        let sql = values(&breakdowns(scope, dimension), Threshold::all(floor));
+        self.within("breakdowns", self.client.query(&sql).fetch_all()).await
     }
 
     /// Of all dimensions.
     async fn all_values(&self, scope: &Scope<'_>, floor: Floor, views: u64) -> Result<Vec<ValueSum>, StoreError> {
         if let Some(month) = scope.single_open().filter(|_| views <= FEW_VIEWS) {
-            let sql = values_one_by_one(
-                scope,
-                month,
-                "breakdown_daily",
-                ["dimension", "value"],
-                Threshold::all(floor),
-                MOST_VALUES,
-            );
+            let sql = breakdowns_one_by_one(scope, month, Threshold::all(floor), MOST_VALUES);
             let found: Vec<ValueSum> = self.within("breakdowns", self.client.query(&sql).fetch_all()).await?;
             if found.len() < MOST_VALUES {
                 return Ok(found);

@@ -3,6 +3,7 @@
 //! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the engine is
 //! `ReplacingMergeTree(next_offset)`, and queries use `FINAL`.
 
+use crate::classes::Dimension;
 use crate::proto::Source;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -59,19 +60,20 @@ pub struct PageDailyRow {
     pub source: Source,
 }
 
-/// `breakdown_daily`: one value of one dimension on one day.
+/// `breakdown_window`: all values of one day. The three lists have the same length: element `n` of each is one value of one dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
-pub struct BreakdownDailyRow {
+pub struct BreakdownWindowRow {
     /// Project slug.
     pub project: String,
     /// Days since the epoch.
     pub day: u16,
-    /// [`crate::classes::Dimension::name`].
-    pub dimension: String,
-    /// The value; empty if unknown, or for direct arrivals.
-    pub value: String,
+    /// The dimension of each value.
+    #[serde(with = "dimension_numbers")]
+    pub dimensions: Vec<Dimension>,
+    /// The values; empty if unknown, or for direct arrivals.
+    pub values: Vec<String>,
     /// Views. For `referrer`, visits of pages that are not missing; for `bot`, which schema versions before 10 wrote, views by robots.
-    pub views: u64,
+    pub views: Vec<u64>,
     /// Stream of the log.
     pub stream: u64,
     /// First offset of the window.
@@ -81,6 +83,19 @@ pub struct BreakdownDailyRow {
     /// The tracker that sent the views.
     #[serde(with = "source_number")]
     pub source: Source,
+}
+
+impl BreakdownWindowRow {
+    /// Each dimension and value with its views.
+    pub fn counts(&self) -> impl Iterator<Item = (Dimension, &str, u64)> {
+        let values = self.values.iter().map(String::as_str);
+        self.dimensions
+            .iter()
+            .copied()
+            .zip(values)
+            .zip(&self.views)
+            .map(|((dimension, value), views)| (dimension, value, *views))
+    }
 }
 
 /// `robot_daily`: views by robots of one kind and name on one day.
@@ -411,6 +426,26 @@ mod source_number {
     }
 }
 
+/// Dimensions as their numbers, which the column's `Enum8` contains, too.
+mod dimension_numbers {
+    use crate::classes::Dimension;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(dimensions: &[Dimension], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(dimensions.iter().map(|dimension| *dimension as i8))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Dimension>, D::Error> {
+        let numbers = Vec::<i8>::deserialize(deserializer)?;
+        let dimension = |number: i8| {
+            let found = usize::try_from(number).ok().and_then(|number| Dimension::ALL.get(number));
+            found.copied().ok_or_else(|| Error::custom(format!("{number} is the number of no dimension")))
+        };
+        numbers.into_iter().map(dimension).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,9 +458,22 @@ mod tests {
             Source::ALL.iter().map(|source| format!("'{}' = {}", source.name(), *source as i32)).collect();
         let column = format!("source Enum8({})", values.join(", "));
         // The first file creates the table of robots' pages in old databases, too.
-        for ((name, sql), tables) in [(FILES[0], 6), (FROM_BEFORE, 5)] {
+        for ((name, sql), tables) in [(FILES[0], 6), (FILES[1], 1), (FROM_BEFORE, 5)] {
             let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
             assert_eq!(sql.matches(&column).count(), tables, "{column} in {name}");
         }
+    }
+
+    /// The column is an `Enum8` of the positions in [`Dimension::ALL`], which are the numbers of the dimensions.
+    #[test]
+    fn the_column_has_the_names_and_numbers_of_dimensions() {
+        let value = |(number, dimension): (usize, &Dimension)| {
+            assert_eq!(*dimension as usize, number, "{dimension:?}");
+            format!("'{}' = {number}", dimension.name())
+        };
+        let values: Vec<String> = Dimension::ALL.iter().enumerate().map(value).collect();
+        let column = format!("dimensions Array(Enum8({}))", values.join(", "));
+        let sql = FILES[1].1.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(sql.matches(&column).count(), 1, "{column}");
     }
 }

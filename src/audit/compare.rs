@@ -2,11 +2,11 @@
 
 use super::rebuild::{Key, Window};
 use super::{TOLD, name_of};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clickhouse::Client;
 use schemas::close::Frontier;
 use schemas::tables::{
-    BreakdownDailyRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow,
+    BreakdownWindowRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow,
     RobotPageDailyRow, SiteHourlyRow,
 };
 use schemas::{Day, Month, StreamId};
@@ -18,7 +18,7 @@ use std::fmt::Write;
 const TABLES: [&str; 8] = [
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "rejection_daily",
     "robot_daily",
@@ -128,9 +128,10 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
         let key = Key::Page(row.project, row.day, row.path, row.status, row.source as i32);
         found.put(key, vec![row.views], Some(row.sketch), row.next_offset);
     }
-    for row in ask("breakdown_daily").fetch_all::<BreakdownDailyRow>().await.context("cannot read breakdown_daily")? {
-        let key = Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32);
-        found.put(key, vec![row.views], None, row.next_offset);
+    for row in
+        ask("breakdown_window").fetch_all::<BreakdownWindowRow>().await.context("cannot read breakdown_window")?
+    {
+        put_breakdown(&mut found, row)?;
     }
     for row in ask("not_found_daily").fetch_all::<NotFoundDailyRow>().await.context("cannot read not_found_daily")? {
         let key = Key::NotFound(row.project, row.day, row.path, row.referrer, row.source as i32);
@@ -149,6 +150,19 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
         found.put(key, vec![row.views], None, row.next_offset);
     }
     Ok(found)
+}
+
+/// The values of one row of `breakdown_window`.
+fn put_breakdown(found: &mut Found, row: BreakdownWindowRow) -> anyhow::Result<()> {
+    let lengths = [row.dimensions.len(), row.values.len(), row.views.len()];
+    ensure!(lengths == [lengths[0]; 3], "a row of breakdown_window has arrays of {lengths:?} elements");
+    for (dimension, value, views) in row.counts() {
+        let (dimension, value) = (dimension.name().to_owned(), value.to_owned());
+        let key = Key::Breakdown(row.project.clone(), row.day, dimension, value, row.source as i32);
+        let repeated = found.cells.get(&key).map_or(0, |(counts, _)| counts[0]);
+        found.put(key, vec![repeated + views], None, row.next_offset);
+    }
+    Ok(())
 }
 
 /// A window's ledger against the log: the counters by name.

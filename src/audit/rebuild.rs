@@ -27,7 +27,7 @@ pub enum Key {
     Site(String, u32, i32),
     /// `page_daily`: project, day since the epoch, path, status, source.
     Page(String, u16, String, u16, i32),
-    /// `breakdown_daily`: project, day, dimension, value, source.
+    /// `breakdown_window`: project, day, dimension, value, source.
     Breakdown(String, u16, String, String, i32),
     /// `not_found_daily`: project, day, path, referrer, source.
     NotFound(String, u16, String, String, i32),
@@ -45,7 +45,7 @@ impl Key {
         match self {
             Key::Site(..) => "site_hourly",
             Key::Page(..) => "page_daily",
-            Key::Breakdown(..) => "breakdown_daily",
+            Key::Breakdown(..) => "breakdown_window",
             Key::NotFound(..) => "not_found_daily",
             Key::Rejection(..) => "rejection_daily",
             Key::Robot(..) => "robot_daily",
@@ -487,7 +487,7 @@ mod tests {
     use schemas::StreamId;
     use schemas::proto::{self, RejectionTally};
     use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
-    use schemas::tables::{BreakdownDailyRow, NotFoundDailyRow};
+    use schemas::tables::{BreakdownWindowRow, NotFoundDailyRow};
 
     /// More names and values than have a row each: arrivals at two missing pages and at another one, and refused beacons.
     fn record(index: u64) -> Vec<u8> {
@@ -525,8 +525,11 @@ mod tests {
         (Key::NotFound(row.project, row.day, row.path, row.referrer, row.source as i32), row.views)
     }
 
-    fn breakdown(row: BreakdownDailyRow) -> (Key, u64) {
-        (Key::Breakdown(row.project, row.day, row.dimension, row.value, row.source as i32), row.views)
+    fn breakdown(row: &BreakdownWindowRow) -> impl Iterator<Item = (Key, u64)> {
+        row.counts().map(|(dimension, value, views)| {
+            let (dimension, value) = (dimension.name().to_owned(), value.to_owned());
+            (Key::Breakdown(row.project.clone(), row.day, dimension, value, row.source as i32), views)
+        })
     }
 
     /// The fold and this rebuild, implemented separately, agree on which names have rows and on the rows' content.
@@ -547,8 +550,7 @@ mod tests {
                 let hosts = rows.rejection.into_iter();
                 found
                     .extend(hosts.map(|row| (Key::Rejection(row.project, row.day, row.reason, row.host), row.beacons)));
-                let values = rows.breakdown.into_iter();
-                found.extend(values.map(breakdown));
+                found.extend(rows.breakdown.iter().flat_map(breakdown));
             }
         }
         let window = rebuild.finish().expect("a window");

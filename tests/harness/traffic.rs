@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result};
 use chrono::{Datelike as _, Weekday};
 use clickhouse::{Client, RowOwned, RowWrite};
-use schemas::classes::{BotClass, ClassName as _, Source};
-use schemas::tables::{BreakdownDailyRow, PageDailyRow, RobotDailyRow, RobotPageDailyRow, SiteHourlyRow};
+use schemas::classes::{BotClass, ClassName as _, Dimension, Source};
+use schemas::tables::{BreakdownWindowRow, PageDailyRow, RobotDailyRow, RobotPageDailyRow, SiteHourlyRow};
 use schemas::{Coordinate, Day, Hour, Month, VisitorSketch};
 use std::collections::BTreeMap;
 
@@ -333,18 +333,24 @@ impl Traffic<'_> {
         };
         insert(client, "page_daily", pages.into_iter().map(page(200)).chain(missing.into_iter().map(page(404))))
             .await?;
-        let breakdown = |((day, dimension, value), views): ((u16, &str, &str), u64)| BreakdownDailyRow {
-            project: project(),
-            day,
-            dimension: dimension.to_owned(),
-            value: value.to_owned(),
-            views,
-            stream,
-            window_start,
-            next_offset,
-            source: Source::Beacon,
-        };
-        insert(client, "breakdown_daily", values.into_iter().map(breakdown)).await
+        let mut breakdowns = BTreeMap::<u16, BreakdownWindowRow>::new();
+        for ((day, dimension, value), count) in values {
+            let row = breakdowns.entry(day).or_insert_with(|| BreakdownWindowRow {
+                project: project(),
+                day,
+                dimensions: vec![],
+                values: vec![],
+                views: vec![],
+                stream,
+                window_start,
+                next_offset,
+                source: Source::Beacon,
+            });
+            row.dimensions.push(Dimension::from_name(dimension).context("a dimension")?);
+            row.values.push(value.to_owned());
+            row.views.push(count);
+        }
+        insert(client, "breakdown_window", breakdowns.into_values()).await
     }
 }
 

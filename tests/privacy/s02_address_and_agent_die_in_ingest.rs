@@ -210,10 +210,10 @@ async fn no_byte_of_them_is_written_anywhere() -> Result<()> {
     let mut text = std::fs::read_to_string(&log)?;
     writeln!(text, "a beacon came from {V4}7")?;
     std::fs::write(&log, text)?;
-    let leak = "INSERT INTO breakdown_daily (project, day, dimension, value, views) SELECT 'docs', today(), 'country', base64Encode(?), 1";
+    let leak = "INSERT INTO breakdown_window (project, day, dimensions, values, views) SELECT 'docs', today(), ['country'], [base64Encode(?)], [1]";
     deployment.client().query(leak).bind(canaries.agent.as_str()).execute().await?;
     let found = everything(&canaries.sought, &deployment, &bootstrap, &broker, &engine, &answers).await?;
-    for place in ["ingest.log", "breakdown_daily"] {
+    for place in ["ingest.log", "breakdown_window"] {
         ensure!(found.iter().any(|found| found.contains(place)), "the leak in {place} is not found: {found:#?}");
     }
     println!("2: two planted leaks are found: {}", found.join("; "));

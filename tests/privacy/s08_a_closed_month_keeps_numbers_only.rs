@@ -56,7 +56,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     aggregate.start(&[]).await?;
     let mut query = deployment.query("query", &["--clock-start", OPEN])?;
     query.start(&[]).await?;
-    for table in ["site_hourly", "page_daily", "breakdown_daily", "not_found_daily", "rejection_daily"] {
+    for table in ["site_hourly", "page_daily", "breakdown_window", "not_found_daily", "rejection_daily"] {
         // Otherwise replaced parts remain for eight minutes, ClickHouse's default.
         let sql = format!("ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 1");
         deployment.client().query(&sql).execute().await?;

@@ -10,7 +10,7 @@ use schemas::{Hour, Month};
 const TABLES: [&str; 10] = [
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "robot_daily",
     "robot_page_daily",
@@ -24,7 +24,7 @@ const RULED: [&str; 15] = [
     "delivery",
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "rejection_daily",
     "robot_daily",
@@ -82,7 +82,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
         u32::from(month.year()) * 100 + u32::from(month.number())
     };
     for (table, time) in
-        [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_daily", "day"), ("not_found_daily", "day")]
+        [("site_hourly", "hour"), ("page_daily", "day"), ("breakdown_window", "day"), ("not_found_daily", "day")]
     {
         // ClickHouse removes expired rows when it merges; this forces a merge.
         client.query(&format!("OPTIMIZE TABLE {table} FINAL")).execute().await?;

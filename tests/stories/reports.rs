@@ -550,7 +550,9 @@ async fn lists_do_not_depend_on_how_they_are_read(
     let day = schemas::Hour::of(at.parse()?).day().0;
     let values = async |of: &str, window: u64, count: u64| {
         let sql = format!(
-            "INSERT INTO breakdown_daily SELECT 'docs', toDate(?), {of}, 1, {window}, {}, 'headcount' FROM numbers({count})",
+            "INSERT INTO breakdown_window (project, day, dimensions, values, views, stream, window_start, next_offset) \
+             SELECT 'docs', toDate(?), groupArray(item.1), groupArray(item.2), groupArray(item.3), 1, {window}, {} \
+             FROM (SELECT ({of}) AS item FROM numbers({count}))",
             window + 9
         );
         anyhow::Ok(client.query(&sql).bind(day).execute().await?)

@@ -1,89 +1,116 @@
 //! Accumulators → rows.
 
-use super::{FOLD_VERSION, ProjectDayKey, Rows, WindowState};
+use super::{Count, FOLD_VERSION, Rows, WindowState};
 use schemas::Hour;
-use schemas::tables::{BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow};
+use schemas::tables::{
+    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, SiteHourlyRow,
+};
 
 impl WindowState {
     /// The rows of everything that has changed since the last freeze, each an absolute fact as of [`Self::next_offset`].
     pub fn freeze(&mut self) -> Rows {
-        let (stream, window_start, next_offset) = (self.stream.0, self.start.offset, self.next_offset);
-        let (texts, project_days) = (&self.texts, &self.project_days);
-        let project_of = |position: u32| {
-            let ProjectDayKey { project, day } = project_days.key(position);
-            (texts.to_string(*project), day.0)
-        };
         let mut rows = Rows {
             site: Vec::with_capacity(self.sites.dirty()),
             page: Vec::with_capacity(self.pages.dirty()),
-            breakdown: Vec::with_capacity(self.dirty_counts),
+            breakdown: Vec::with_capacity(self.dirty_breakdowns),
             robot: Vec::with_capacity(self.robots.dirty()),
             robot_page: Vec::with_capacity(self.robot_pages.dirty()),
             not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
             ledger: None,
         };
+        self.freeze_sites(&mut rows);
+        self.freeze_pages(&mut rows);
+        self.freeze_breakdowns(&mut rows);
+        self.freeze_capped(&mut rows);
+        self.freeze_robots(&mut rows);
+        rows.ledger = self.is_dirty().then(|| self.ledger_row());
+        self.frozen_at = self.next_offset;
+        rows
+    }
+
+    fn freeze_sites(&mut self, rows: &mut Rows) {
+        let (texts, project_days) = (&self.texts, &self.project_days);
         self.sites.freeze(|key, cell| {
             rows.site.push(SiteHourlyRow {
-                project: project_of(key.project_day).0,
+                project: texts.to_string(project_days.key(key.project_day).project),
                 hour: key.hour.unix_seconds(),
                 views: cell.views,
                 visits: cell.visits,
                 sketch: cell.sketch.encode(),
-                stream,
-                window_start,
-                next_offset,
+                stream: self.stream.0,
+                window_start: self.start.offset,
+                next_offset: self.next_offset,
                 source: key.source,
             });
         });
+    }
+
+    fn freeze_pages(&mut self, rows: &mut Rows) {
+        let (texts, project_days) = (&self.texts, &self.project_days);
         self.pages.freeze(|key, cell| {
-            let (project, day) = project_of(key.project_day);
+            let of = project_days.key(key.project_day);
             rows.page.push(PageDailyRow {
-                project,
-                day,
+                project: texts.to_string(of.project),
+                day: of.day.0,
                 path: texts.to_string(key.path),
                 status: key.status,
                 views: cell.views,
                 sketch: cell.sketch.encode(),
-                stream,
-                window_start,
-                next_offset,
+                stream: self.stream.0,
+                window_start: self.start.offset,
+                next_offset: self.next_offset,
                 source: key.source,
             });
         });
+    }
+
+    /// A row has all values of its project, day and source, also those that have not changed.
+    fn freeze_breakdowns(&mut self, rows: &mut Rows) {
+        let texts = &self.texts;
+        self.project_days.freeze(|key, of_day| {
+            // A referrer that was seen at missing pages only has a count of 0 here.
+            let is_of_row = |count: &&Count| of_day.dirty[count.source as usize] && count.views > 0;
+            let mut counts: Vec<&Count> = of_day.counts.iter().filter(is_of_row).collect();
+            // By name, so that similar values are adjacent, and so are equal ones of other rows: they need fewer bytes.
+            counts.sort_unstable_by_key(|count| (count.source, count.dimension, texts.get(count.value)));
+            for of_source in counts.chunk_by(|one, other| one.source == other.source) {
+                rows.breakdown.push(BreakdownWindowRow {
+                    project: texts.to_string(key.project),
+                    day: key.day.0,
+                    dimensions: of_source.iter().map(|count| count.dimension).collect(),
+                    values: of_source.iter().map(|count| texts.to_string(count.value)).collect(),
+                    views: of_source.iter().map(|count| count.views).collect(),
+                    stream: self.stream.0,
+                    window_start: self.start.offset,
+                    next_offset: self.next_offset,
+                    source: of_source[0].source,
+                });
+            }
+            of_day.dirty = Default::default();
+        });
+        self.dirty_breakdowns = 0;
+    }
+
+    /// Referrers of missing pages, and hosts of refused beacons.
+    fn freeze_capped(&mut self, rows: &mut Rows) {
+        let (texts, project_days) = (&self.texts, &self.project_days);
         self.not_found.freeze(|page, named| {
-            let (project, day) = project_of(page.project_day);
+            let of = project_days.key(page.project_day);
             named.freeze(|referrer, views| {
                 rows.not_found.push(NotFoundDailyRow {
-                    project: project.clone(),
-                    day,
+                    project: texts.to_string(of.project),
+                    day: of.day.0,
                     path: texts.to_string(page.path),
                     referrer: texts.to_string(referrer.text),
                     views,
-                    stream,
-                    window_start,
-                    next_offset,
+                    stream: self.stream.0,
+                    window_start: self.start.offset,
+                    next_offset: self.next_offset,
                     source: referrer.source,
                 });
             });
         });
-        self.project_days.freeze(|key, cell| {
-            for count in cell.counts.iter_mut().filter(|count| count.dirty) {
-                count.dirty = false;
-                rows.breakdown.push(BreakdownDailyRow {
-                    project: texts.to_string(key.project),
-                    day: key.day.0,
-                    dimension: count.dimension.name().to_owned(),
-                    value: texts.to_string(count.value),
-                    views: count.views,
-                    stream,
-                    window_start,
-                    next_offset,
-                    source: count.source,
-                });
-            }
-        });
-        self.dirty_counts = 0;
         self.rejections.freeze(|key, named| {
             named.freeze(|host, beacons| {
                 rows.rejection.push(RejectionDailyRow {
@@ -92,18 +119,20 @@ impl WindowState {
                     reason: key.reason.name(),
                     host: texts.to_string(host.text),
                     beacons,
-                    stream,
-                    window_start,
-                    next_offset,
+                    stream: self.stream.0,
+                    window_start: self.start.offset,
+                    next_offset: self.next_offset,
                 });
             });
         });
         self.dirty_capped = 0;
-        self.freeze_robots(&mut rows);
-        rows.ledger = self.is_dirty().then(|| LedgerRow {
-            stream,
-            window_start,
-            next_offset,
+    }
+
+    fn ledger_row(&self) -> LedgerRow {
+        LedgerRow {
+            stream: self.stream.0,
+            window_start: self.start.offset,
+            next_offset: self.next_offset,
             appended: Hour(self.start.appended_hour).unix_seconds(),
             seen: self.outcomes.seen,
             accepted: self.outcomes.accepted,
@@ -113,8 +142,6 @@ impl WindowState {
             undecodable: self.outcomes.undecodable,
             lost: self.outcomes.lost,
             fold_version: FOLD_VERSION,
-        });
-        self.frozen_at = next_offset;
-        rows
+        }
     }
 }

@@ -99,6 +99,55 @@ fn folding_again_gives_the_same_bytes() {
     assert_eq!(run(1), run(997));
 }
 
+/// The values of one dimension in these rows, each with its source and views.
+fn values_of(rows: &Rows, dimension: Dimension) -> impl Iterator<Item = (Source, &str, u64)> {
+    let values = rows.breakdown.iter().flat_map(|row| row.counts().map(|count| (row.source, count)));
+    values.filter(move |(_, (of, ..))| *of == dimension).map(|(source, (_, value, views))| (source, value, views))
+}
+
+/// A flush writes a day's row of a source once, with all its values, if one of them has changed.
+#[test]
+fn a_row_of_breakdowns_has_all_values_of_its_source() {
+    let mut state = window();
+    let mut offset = 9;
+    let mut freeze_after = |views: &[proto::PageView]| {
+        for view in views {
+            offset += 1;
+            state.apply(offset, &encoded(view.clone())).unwrap();
+        }
+        let rows = state.freeze().breakdown;
+        let row = |row: &BreakdownWindowRow| {
+            let version = |(dimension, value, views): (Dimension, &str, u64)| {
+                (dimension == Dimension::Version).then(|| (value.to_owned(), views))
+            };
+            (row.day, row.source, row.next_offset, row.counts().filter_map(version).collect::<Vec<_>>())
+        };
+        rows.iter().map(row).collect::<Vec<_>>()
+    };
+    let of = |source: Source, version: &str, id: u64| proto::PageView {
+        source: source as i32,
+        version: version.to_owned(),
+        ..view("a", "/x", id, id)
+    };
+    let versions = |counts: &[(&str, u64)]| counts.iter().map(|(value, views)| ((*value).to_owned(), *views)).collect();
+    let day = Hour(500_000).day().0;
+    let (own, other) = (Source::Beacon, Source::Plausible);
+    let both = freeze_after(&[of(own, "2.0", 1), of(other, "2.0", 2), of(own, "1.0", 3), of(own, "2.0", 4)]);
+    let expected = [(day, own, 14, versions(&[("1.0", 1), ("2.0", 2)])), (day, other, 14, versions(&[("2.0", 1)]))];
+    assert_eq!(both, expected);
+    assert_eq!(freeze_after(&[of(own, "3.0", 5)]), [(day, own, 15, versions(&[("1.0", 1), ("2.0", 2), ("3.0", 1)]))]);
+    assert_eq!(freeze_after(&[of(own, "3.0", 5)]), [], "a repeat changes nothing");
+    let tomorrow = proto::PageView { hour: 500_024, ..of(own, "1.0", 6) };
+    assert_eq!(freeze_after(&[tomorrow]), [(day + 1, own, 17, versions(&[("1.0", 1)]))], "only the day that changed");
+    // A missing page's referrer takes a place among the values, but its views are in another table.
+    assert_eq!(
+        freeze_after(&[arrival("blog.example", 7)])[0].3,
+        versions(&[("", 1), ("1.0", 1), ("2.0", 2), ("3.0", 1)])
+    );
+    let zero = state.project_days.values().flat_map(|day| day.counts.iter()).filter(|count| count.views == 0).count();
+    assert_eq!(zero, 1);
+}
+
 fn small_window(limits: Limits) -> WindowState {
     WindowState::with_limits(StreamId(7), WindowStart { offset: 10, appended_hour: 500_000 }, limits)
 }
@@ -224,12 +273,11 @@ fn pages_and_values_of_a_day_are_capped() {
     let pages: BTreeMap<_, _> = rows.page.iter().map(|row| ((row.path.as_str(), row.status), row.views)).collect();
     let expected = [(("/0", 500), 2), (("/1", 500), 2), (("/2", 500), 2), (("/:more", 200), 24), (("/:more", 404), 10)];
     assert_eq!(pages, BTreeMap::from(expected));
-    let values = |dimension: &str| -> BTreeMap<&str, u64> {
-        let rows = rows.breakdown.iter().filter(|row| row.dimension == dimension);
-        rows.map(|row| (row.value.as_str(), row.views)).collect()
+    let values = |dimension: Dimension| -> BTreeMap<&str, u64> {
+        values_of(&rows, dimension).map(|(_, value, views)| (value, views)).collect()
     };
-    assert_eq!(values("version"), BTreeMap::from([("0", 8), ("1", 8), ("", 24)]));
-    assert_eq!(values("referrer"), BTreeMap::from([("0.example", 4), ("1.example", 2), ("", 24)]));
+    assert_eq!(values(Dimension::Version), BTreeMap::from([("0", 8), ("1", 8), ("", 24)]));
+    assert_eq!(values(Dimension::Referrer), BTreeMap::from([("0.example", 4), ("1.example", 2), ("", 24)]));
     let missing: BTreeMap<_, _> = rows.not_found.iter().map(|row| (row.referrer.as_str(), row.views)).collect();
     assert_eq!(
         missing,
@@ -260,8 +308,8 @@ fn a_reader_of_two_sources_is_one_visitor() {
     assert_eq!(site, [(Source::Beacon, 1, 1), (Source::Plausible, 2, 0)]);
     let page: Vec<_> = rows.page.iter().map(|row| (row.source, row.path.as_str(), row.views)).collect();
     assert_eq!(page, [(Source::Beacon, "/x", 1), (Source::Plausible, "/x", 2)]);
-    let devices = rows.breakdown.iter().filter(|row| row.dimension == "device");
-    let devices: BTreeMap<_, _> = devices.map(|row| ((row.source, row.value.as_str()), row.views)).collect();
+    let devices = values_of(&rows, Dimension::Device);
+    let devices: BTreeMap<_, _> = devices.map(|(source, value, views)| ((source, value), views)).collect();
     let expected = [((Source::Beacon, "Desktop"), 1), ((Source::Plausible, "Desktop"), 2)];
     assert_eq!(devices, BTreeMap::from(expected));
     for sketches in [[&rows.site[0].sketch, &rows.site[1].sketch], [&rows.page[0].sketch, &rows.page[1].sketch]] {
@@ -287,7 +335,7 @@ fn sources_share_the_caps() {
     }
     let rows = state.freeze();
     let pages = rows.page.iter().filter(|row| row.path != MORE_PATH).count();
-    let versions = rows.breakdown.iter().filter(|row| row.dimension == "version" && !row.value.is_empty()).count();
+    let versions = values_of(&rows, Dimension::Version).filter(|(_, value, _)| !value.is_empty()).count();
     assert_eq!((pages, versions), (3, 100));
     let mut names = BTreeMap::<_, usize>::new();
     for row in rows.not_found.iter().filter(|row| row.views > 0 && !row.referrer.starts_with(':')) {
@@ -306,8 +354,7 @@ fn arrivals_at_missing_pages_are_in_one_table_only() {
     let found = proto::PageView { status: 500, path: "/broken".to_owned(), ..arrival("blog.example", 2) };
     state.apply(11, &encoded(found)).unwrap();
     let rows = state.freeze();
-    let referrers: Vec<_> =
-        rows.breakdown.iter().filter(|row| row.dimension == "referrer").map(|row| row.views).collect();
+    let referrers: Vec<_> = values_of(&rows, Dimension::Referrer).map(|(.., views)| views).collect();
     assert_eq!((referrers, rows.not_found[0].views, rows.site[0].visits), (vec![1], 1, 2));
 }
 
@@ -325,9 +372,12 @@ fn remember(rows: Rows, sums: &mut Sums) {
         keep(key, vec![row.views], row.sketch);
     }
     for row in rows.breakdown {
-        let (dimension, source) = (row.dimension, row.source.name());
-        let key = format!("breakdown {} {} {dimension} {:?} {source}", row.project, row.day, row.value);
-        keep(key, vec![row.views], vec![]);
+        // A row replaces the earlier one as a whole, so it is compared as a whole.
+        let mut values: Vec<_> =
+            row.counts().map(|(dimension, value, views)| (dimension.name(), value, views)).collect();
+        values.sort_unstable();
+        let key = format!("breakdown {} {} {}", row.project, row.day, row.source.name());
+        keep(key, vec![values.len() as u64], format!("{values:?}").into_bytes());
     }
     for row in rows.robot {
         keep(
@@ -413,6 +463,7 @@ fn name_row(
 fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let (mut names, mut pages) = (Names::default(), BTreeMap::<_, BTreeSet<_>>::new());
     let mut values = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut breakdowns = BTreeMap::<String, BTreeMap<(String, String), u64>>::new();
     let mut robots = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
@@ -467,7 +518,8 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 };
                 let mut value = |dimension: &str, value: &str| {
                     let value = capped(dimension, value);
-                    add(format!("breakdown {} {day} {dimension} {value:?} {source}", view.project), 0, 1, 1);
+                    let row = breakdowns.entry(format!("breakdown {} {day} {source}", view.project)).or_default();
+                    *row.entry((dimension.to_owned(), value)).or_default() += 1;
                 };
                 if view.bot_class != BotClass::Person {
                     let kind = view.bot_class.class_name();
@@ -538,7 +590,11 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let encoded = counts
         .into_iter()
         .map(|(key, (counts, sketch))| (key, (counts, sketch.map_or(vec![], |sketch| sketch.encode()))));
-    encoded.chain([("ledger".to_owned(), (ledger, vec![]))]).collect()
+    let packed = breakdowns.into_iter().map(|(key, row)| {
+        let values: Vec<_> = row.iter().map(|((dimension, value), &views)| (dimension, value, views)).collect();
+        (key, (vec![values.len() as u64], format!("{values:?}").into_bytes()))
+    });
+    encoded.chain(packed).chain([("ledger".to_owned(), (ledger, vec![]))]).collect()
 }
 
 /// Records of a small world, in which all collisions occur: equal names of projects and paths, repeated ids, two days.

@@ -65,6 +65,26 @@ pub fn some_log(chance: &mut Chance) -> Vec<Logged> {
 /// Of referrers and of refused beacons.
 const HOSTS: [&str; 4] = ["", "search.example", "forum.example", "blog.example"];
 
+/// All values of views by people, with their dimensions: the counters of a row of breakdowns.
+pub const VALUES: [(&str, &str); 11] = [
+    ("referrer", HOSTS[0]),
+    ("referrer", HOSTS[1]),
+    ("referrer", HOSTS[2]),
+    ("referrer", HOSTS[3]),
+    ("country", ""),
+    ("device", "Desktop"),
+    ("browser", "Chrome"),
+    ("browser", "Firefox"),
+    ("os", "Windows"),
+    ("version", ""),
+    ("language", "en"),
+];
+
+/// The counter of a value.
+pub fn slot_of(dimension: &str, value: &str) -> usize {
+    VALUES.iter().position(|known| *known == (dimension, value)).expect("no view has another value")
+}
+
 /// So small that a few records reach them. With one name, its counter has every arrival that was not taken for unknown.
 pub const LIMITS: Limits = Limits { names: 1, pages: 4, values: 2 };
 
@@ -227,7 +247,8 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
                 }
                 for (dimension, value) in values {
                     let value = capped(format!("{dimension} {project} {day}"), value.to_owned(), LIMITS.values, "");
-                    add(format!("breakdown {project} {day} {dimension} {value}"), 0, 1, 1, None);
+                    let slot = slot_of(dimension, &value);
+                    add(format!("breakdown {project} {day}"), slot, VALUES.len(), 1, None);
                 }
                 if let Some((group, left)) = leaves {
                     forget(&mut rows, start, &group, left, ":more");

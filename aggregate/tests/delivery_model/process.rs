@@ -1,6 +1,6 @@
 //! One aggregator process, in steps as small as a scheduler may want them, in the order of `aggregate::run`.
 
-use crate::book::{Cell, LIMITS};
+use crate::book::{Cell, LIMITS, VALUES, slot_of};
 use headcount_aggregate::fold::{FOLD_VERSION, Rows, WindowState};
 use headcount_aggregate::window::{Commit, Cut, WindowStart};
 use schemas::StreamId;
@@ -261,8 +261,11 @@ fn rows_of(rows: Rows) -> [Vec<Row>; 8] {
         row(key, r.window_start, r.next_offset, vec![r.views], Some(r.sketch))
     });
     let breakdown = rows.breakdown.into_iter().map(|r| {
-        let key = format!("breakdown {} {} {} {}", r.project, r.day, r.dimension, r.value);
-        row(key, r.window_start, r.next_offset, vec![r.views], None)
+        let mut counts = vec![0; VALUES.len()];
+        for (dimension, value, views) in r.counts() {
+            counts[slot_of(dimension.name(), value)] += views;
+        }
+        row(format!("breakdown {} {}", r.project, r.day), r.window_start, r.next_offset, counts, None)
     });
     let not_found = rows.not_found.into_iter().map(|r| {
         let key = format!("not found {} {} {} {}", r.project, r.day, r.path, r.referrer);

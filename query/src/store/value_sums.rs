@@ -2,6 +2,8 @@
 
 use super::scope::Scope;
 use crate::small_cells::Floor;
+use schemas::classes::Dimension;
+use storage::BREAKDOWNS;
 
 /// Which values ClickHouse returns by name.
 #[derive(Clone, Copy)]
@@ -45,13 +47,44 @@ pub(super) fn values_one_by_one(
     threshold: Threshold,
     most: usize,
 ) -> String {
+    one_by_one(scope, month, &format!("{table} FINAL"), columns, threshold, most)
+}
+
+/// The same rows of breakdowns.
+pub(super) fn breakdowns_one_by_one(scope: &Scope<'_>, month: u16, threshold: Threshold, most: usize) -> String {
+    one_by_one(scope, month, BREAKDOWNS, ["dimension", "value"], threshold, most)
+}
+
+fn one_by_one(
+    scope: &Scope<'_>,
+    month: u16,
+    from: &str,
+    columns: [&str; 2],
+    threshold: Threshold,
+    most: usize,
+) -> String {
     let ([name, value], named, days) = (columns, threshold.named("total"), scope.days());
     format!(
         "SELECT toUInt16({month}) AS month, CAST(of_group AS String) AS name, if({named}, of_name, '') AS value, total, \
          toUInt64(NOT ({named})) AS beneath, total AS largest FROM (\
-         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {table} FINAL {days} GROUP BY of_group, of_name \
+         SELECT {name} AS of_group, {value} AS of_name, sum(views) AS total FROM {from} {days} GROUP BY of_group, of_name \
          HAVING total > 0) LIMIT {most}"
     )
+}
+
+/// Rows of breakdowns with a month, a name, a value and views, for [`values`]: of one dimension, or of all.
+pub(super) fn breakdowns(scope: &Scope<'_>, dimension: Option<Dimension>) -> String {
+    // LowCardinality is stripped because a row's validation knows String only.
+    const COLUMNS: &str = "CAST(dimension AS String) AS name, value, views";
+    let more = dimension.map(|dimension| format!(" AND dimension = '{}'", dimension.name())).unwrap_or_default();
+    let days = scope.days();
+    let mut sql = format!("SELECT toUInt16(toStartOfMonth(day)) AS in_month, {COLUMNS} FROM {BREAKDOWNS} {days}{more}");
+    if let Some(closed) = scope.closed_rows() {
+        sql.push_str(&format!(
+            " UNION ALL SELECT toUInt16(month) AS in_month, {COLUMNS} FROM month_closed_breakdown FINAL {closed}{more}"
+        ));
+    }
+    sql
 }
 
 /// Rows of [`crate::report::facts::ValueSum`] from rows with a month, a name, a value and views. ClickHouse adds up values below the

@@ -1,6 +1,11 @@
-//! Conditions on the tables, as SQL.
+//! Parts of queries, as SQL.
 
 use schemas::close::Frontier;
+
+/// The values in the rows of `breakdown_window`, for `FROM`. A row of the query is one value: `dimension`, `value` and `views` take the place of the
+/// arrays, and the other columns are those of the table.
+pub const BREAKDOWNS: &str =
+    "breakdown_window FINAL ARRAY JOIN dimensions AS dimension, values AS value, views AS views";
 
 /// Rows whose window is in the figures of a closed month: [`Frontier::contains`] as a condition on the columns `stream` and `window_start`.
 /// It contains numbers only.

@@ -8,7 +8,7 @@ mod layout;
 mod server;
 mod work;
 
-pub use conditions::contained;
+pub use conditions::{BREAKDOWNS, contained};
 pub use failure::{CallError, DAMAGED, FailureKind, UNAVAILABLE, code_of, failure_kind, words_of};
 pub use insert::insert;
 pub use server::{Connect, Server, ServerConfig, WrongServer};

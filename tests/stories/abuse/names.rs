@@ -42,7 +42,8 @@ async fn forged_paths_do_not_crowd_out_real_pages() -> Result<()> {
         database.query("SELECT path, sum(views) FROM page_daily FINAL GROUP BY path").fetch_all().await?;
     let named = pages.iter().filter(|(path, views)| path.starts_with("/real-page-") && *views == 1).count();
     let more = pages.iter().find(|(path, _)| path == "/:more").context("/:more")?.1;
-    let values = "SELECT dimension, uniqExact(value) FROM breakdown_daily FINAL GROUP BY dimension ORDER BY dimension";
+    let values = "SELECT CAST(dimension AS String), uniqExact(value) FROM breakdown_window FINAL ARRAY JOIN dimensions AS dimension, values AS value \
+                  GROUP BY dimension ORDER BY dimension";
     let values: Vec<(String, u64)> = database.query(values).fetch_all().await?;
     println!("{sent} views, {} page rows, {named} real pages named, /:more {more}; values {values:?}", pages.len());
     ensure!(named == real, "{named} of {real} real pages are named");

@@ -9,7 +9,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Ways to spoil a database: description, statement, and the text that the audit must then print.
-const SPOILED: [(&str, &str, &str); 11] = [
+const SPOILED: [(&str, &str, &str); 12] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
@@ -23,15 +23,19 @@ const SPOILED: [(&str, &str, &str); 11] = [
     ),
     (
         "a row that is missing",
-        "ALTER TABLE breakdown_daily DELETE WHERE (project, day, dimension, value) = \
-         (SELECT (project, day, dimension, value) FROM breakdown_daily FINAL WHERE dimension = 'browser' LIMIT 1) \
+        "ALTER TABLE breakdown_window DELETE WHERE (project, day) = (SELECT (project, day) FROM breakdown_window FINAL LIMIT 1) \
          SETTINGS mutations_sync = 2",
-        "breakdown_daily",
+        "breakdown_window",
     ),
     (
         "a row that nobody made",
-        "INSERT INTO breakdown_daily SELECT * REPLACE ('Mosaic' AS value) FROM breakdown_daily FINAL LIMIT 1",
-        "breakdown_daily",
+        "INSERT INTO breakdown_window SELECT * REPLACE (arrayMap(value -> 'Mosaic', values) AS values) FROM breakdown_window FINAL LIMIT 1",
+        "breakdown_window",
+    ),
+    (
+        "a value's views",
+        "INSERT INTO breakdown_window SELECT * REPLACE (arrayMap(of -> of + 1, views) AS views) FROM breakdown_window FINAL LIMIT 1",
+        "breakdown_window",
     ),
     (
         "views of a page not found",
@@ -129,7 +133,7 @@ async fn planted_differences_are_found() -> Result<()> {
             "project",
             "site_hourly",
             "page_daily",
-            "breakdown_daily",
+            "breakdown_window",
             "not_found_daily",
             "rejection_daily",
             "robot_daily",

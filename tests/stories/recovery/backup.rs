@@ -23,7 +23,7 @@ const BEHIND_PROXY: [&str; 4] = ["--trusted-proxy", "127.0.0.1", "--client-rate"
 const TABLES: [&str; 18] = [
     "site_hourly",
     "page_daily",
-    "breakdown_daily",
+    "breakdown_window",
     "not_found_daily",
     "rejection_daily",
     "robot_daily",
@@ -342,7 +342,7 @@ async fn what_was_erased_and_revoked_does_not_come_back() -> Result<()> {
     fresh.opened("kept").await?;
     ensure!(http::get_as(fresh.address(), PRIVATE, &token).await?.status == 401, "the token is back");
     ensure!(http::get(fresh.address(), "/v1/projects/docs/reports/2026-06").await?.status != 200);
-    for table in ["site_hourly", "page_daily", "breakdown_daily"] {
+    for table in ["site_hourly", "page_daily", "breakdown_window"] {
         let sql = format!("SELECT count() FROM {table} WHERE project = 'docs'");
         ensure!(fresh.clickhouse()?.query(&sql).fetch_one::<u64>().await? == 0, "{table}");
     }

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use clickhouse::Client;
 use harness::random::mix;
-use schemas::classes::Source;
+use schemas::classes::{Dimension, Source};
 use schemas::tables::{
-    BreakdownDailyRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
+    BreakdownWindowRow, MonthCloseRow, MonthClosedPageRow, MonthClosedRow, PageDailyRow, RobotDailyRow,
     RobotPageDailyRow, SiteHourlyRow,
 };
 use schemas::{Coordinate, Hour, Month, VisitorSketch};
@@ -45,7 +45,7 @@ pub struct Truth {
 struct Rows {
     site: Vec<SiteHourlyRow>,
     pages: Vec<PageDailyRow>,
-    values: Vec<BreakdownDailyRow>,
+    values: Vec<BreakdownWindowRow>,
 }
 
 fn sketch(readers: impl Iterator<Item = u64>) -> Vec<u8> {
@@ -110,6 +110,17 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
         truth.views += views;
         truth.visits += views / 3;
         // Versions with a steep distribution: some are below the threshold.
+        let mut breakdown = BreakdownWindowRow {
+            project: "docs".to_owned(),
+            day: month.first_hour().day().0 + day as u16,
+            dimensions: vec![],
+            values: vec![],
+            views: vec![],
+            stream: 1,
+            window_start: day * 10,
+            next_offset: day * 10 + 9,
+            source: Source::Beacon,
+        };
         let mut left = views;
         for version in 0..40 {
             let part = if version == 39 { left } else { left / 4 };
@@ -117,19 +128,12 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
             if part > 0 {
                 let value = format!("={}.{version}", number % 2);
                 *truth.versions.entry(value.clone()).or_default() += part;
-                rows.values.push(BreakdownDailyRow {
-                    project: "docs".to_owned(),
-                    day: month.first_hour().day().0 + day as u16,
-                    dimension: "version".to_owned(),
-                    value,
-                    views: part,
-                    stream: 1,
-                    window_start: day * 10,
-                    next_offset: day * 10 + 9,
-                    source: Source::Beacon,
-                });
+                breakdown.dimensions.push(Dimension::Version);
+                breakdown.values.push(value);
+                breakdown.views.push(part);
             }
         }
+        rows.values.push(breakdown);
     }
     (rows, truth)
 }
@@ -146,7 +150,7 @@ pub async fn write(client: &Client) -> Result<BTreeMap<&'static str, Truth>> {
         } else {
             insert(client, "site_hourly", &rows.site).await?;
             insert(client, "page_daily", &rows.pages).await?;
-            insert(client, "breakdown_daily", &rows.values).await?;
+            insert(client, "breakdown_window", &rows.values).await?;
             write_robots(client, &rows.site).await?;
             let day = month.first_hour().day().0;
             for (host, beacons) in [("mirror.example", 30), ("localhost:8000", 6), ("127.0.0.1:8000", 7)] {
@@ -285,22 +289,19 @@ pub async fn write_many(client: &Client, [found, missing, values]: [u64; 3]) -> 
         }
     };
     let pages: Vec<PageDailyRow> = (0..found + missing).map(page).collect();
-    let value = |at: u64| {
-        let (views, stream, window_start, next_offset) = written(20);
-        let (project, dimension) = ("docs".to_owned(), "version".to_owned());
-        BreakdownDailyRow {
-            project,
-            day: day.0,
-            dimension,
-            value: format!("1.{at}"),
-            views,
-            stream,
-            window_start,
-            next_offset,
-            source: Source::Beacon,
-        }
+    let (views, stream, window_start, next_offset) = written(20);
+    let breakdown = BreakdownWindowRow {
+        project: "docs".to_owned(),
+        day: day.0,
+        dimensions: vec![Dimension::Version; values as usize],
+        values: (0..values).map(|at| format!("1.{at}")).collect(),
+        views: vec![views; values as usize],
+        stream,
+        window_start,
+        next_offset,
+        source: Source::Beacon,
     };
-    insert(client, "breakdown_daily", &(0..values).map(value).collect::<Vec<_>>()).await?;
+    insert(client, "breakdown_window", &[breakdown]).await?;
     insert(client, "page_daily", &pages).await?;
     let hour = site_row(day.first_hour(), pages.iter().map(|page| page.views).sum(), 0);
     insert(client, "site_hourly", &[hour]).await?;
