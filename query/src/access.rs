@@ -1,7 +1,7 @@
 //! Access control: which caller may read which report.
 //!
 //! The way of a request: `guard` finds the route's row in [`table`] → the credentials in the request (`credentials`) → the identity that
-//! they belong to (`snapshot`, `sessions`) → the rate limits (`limits`) → the decision (`decide`, pure) → the route, with a [`Caller`].
+//! they belong to (`snapshot`, `sessions`) → the rate limits → the decision (`decide`, pure) → the route, with a [`Caller`].
 //!
 //! The guard queries nothing about a project before the decision, and the decision reads the snapshot only. A caller without access gets
 //! the same response, by the same steps, whether the project exists or not.
@@ -10,7 +10,6 @@ mod badge;
 mod caller;
 mod credentials;
 pub(crate) mod headers;
-mod limits;
 mod refusals;
 mod sessions;
 mod sign_in;
@@ -37,9 +36,9 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use credentials::Shown;
 use headers::Kind;
-use limits::{Buckets, Rate};
 use refusals::Refusal;
 use schemas::ProjectSlug;
+use schemas::rate_limit::{Rate, TokenBuckets};
 use sessions::Sessions;
 use snapshot::{Rights, Snapshot};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -96,8 +95,8 @@ pub struct Access {
     /// Generation of the registry and the closed months: cached reports depend on it.
     generation: Generation,
     sessions: Sessions,
-    requests: Buckets,
-    failures: Buckets,
+    requests: TokenBuckets,
+    failures: TokenBuckets,
     uses: Uses,
     edge: Edge,
     clock: Clock,
@@ -113,12 +112,8 @@ impl Access {
             snapshot: ArcSwapOption::empty(),
             generation: Generation::default(),
             sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
-            requests: Buckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
-            failures: Buckets::new(if config.report_rate > 0.0 {
-                FAILURES
-            } else {
-                Rate { per_second: 0.0, burst: 0.0 }
-            }),
+            requests: TokenBuckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
+            failures: TokenBuckets::new(if config.report_rate > 0.0 { FAILURES } else { Rate::OFF }),
             uses: Uses::default(),
             edge: config.edge,
             clock,
