@@ -8,6 +8,11 @@
 // `say!` and `complain!` instead: a closed pipe is no reason to panic.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
+#[cfg(test)]
+#[allow(dead_code, reason = "the load tester uses the rest")]
+#[path = "../loadtest/src/random.rs"]
+mod random;
+
 mod audit;
 mod backup;
 mod cli;

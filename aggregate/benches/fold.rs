@@ -5,109 +5,31 @@
 //! `cargo bench -p headcount-aggregate --bench fold`, about a minute. The records are made beforehand: a docs host's
 //! hundred thousand projects, 8 hours, Zipf's law for projects and for the pages of each.
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use cpu_time::CpuTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use headcount_aggregate::fold::WindowState;
 use headcount_aggregate::window::WindowStart;
 use prost::Message;
+use random::{SplitMix64, Zipf, mix};
 use schemas::record::{self, Record, RecordFormat};
 use schemas::{Coordinate, StreamId, proto};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
+#[path = "../../ingest/benches/common/cpu_time.rs"]
+mod cpu_time;
+#[allow(dead_code, reason = "the load tester uses the rest")]
+#[path = "../../loadtest/src/random.rs"]
+mod random;
+
 const VIEWS: usize = 1_000_000;
 const PROJECTS: usize = 100_000;
 const HOURS: u64 = 8;
 const FIRST_HOUR: u64 = 500_000;
 
-/// Time that the thread ran, rather than time that passed.
-struct CpuTime;
-
-impl CpuTime {
-    fn now() -> Duration {
-        let schedstat =
-            std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux with scheduler statistics");
-        let ran_ns =
-            schedstat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("begins with the time on the cpu");
-        Duration::from_nanos(ran_ns)
-    }
-}
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        Self::now()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        Self::now() - start
-    }
-
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
-
-/// splitmix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        (self.unit() * bound as f64) as u64
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
-    }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// Ranks by Zipf's law with exponent 1, by inverting the cumulated weights.
-struct Zipf(Vec<f64>);
-
-impl Zipf {
-    fn new(ranks: usize) -> Self {
-        let weights = (1..=ranks).scan(0.0, |sum, rank| {
-            *sum += 1.0 / rank as f64;
-            Some(*sum)
-        });
-        Zipf(weights.collect())
-    }
-
-    /// A rank among the `first` ones.
-    fn draw(&self, first: usize, random: &mut Random) -> usize {
-        let at = random.unit() * self.0[first - 1];
-        self.0[..first].partition_point(|&sum| sum <= at)
-    }
+fn one_of<T: Copy>(random: &mut SplitMix64, choices: &[T]) -> T {
+    choices[random.below(choices.len() as u64) as usize]
 }
 
 /// The window's records, one after another in one piece of memory, as a batch of the log has them.
@@ -124,12 +46,12 @@ impl Records {
 }
 
 fn records() -> Records {
-    let (mut random, projects, pages) = (Random(1), Zipf::new(PROJECTS), Zipf::new(400));
+    let (mut random, projects, pages) = (SplitMix64::new(1), Zipf::new(PROJECTS, 1.0), Zipf::new(400, 1.0));
     let mut records = Records { bytes: Vec::new(), ends: Vec::with_capacity(VIEWS) };
     for index in 0..VIEWS {
-        let project = projects.draw(PROJECTS, &mut random);
+        let project = projects.sample(&mut random);
         let of_project = 8 + mix(project as u64) as usize % 393;
-        let page = pages.draw(of_project, &mut random);
+        let page = pages.sample_among(of_project, &mut random);
         // A log is nearly in order of time.
         let hour = FIRST_HOUR + (index as u64 * HOURS / VIEWS as u64);
         let reader = mix(random.below(2_000_000));
@@ -138,25 +60,25 @@ fn records() -> Records {
             hour: hour as u32,
             path: format!("/en/stable/{}/page-{page}.html", ["guide", "reference", "tutorial"][page % 3]),
             status: if random.below(50) == 0 { 404 } else { 200 },
-            version: random.one_of(&["stable", "stable", "stable", "latest", "v1.2"]).to_owned(),
-            language: random.one_of(&["en", "en", "en", "de", "zh-cn"]).to_owned(),
+            version: one_of(&mut random, &["stable", "stable", "stable", "latest", "v1.2"]).to_owned(),
+            language: one_of(&mut random, &["en", "en", "en", "de", "zh-cn"]).to_owned(),
             arrival: random.below(3) == 0,
-            event_id: random.next() | 1,
+            event_id: random.next_u64() | 1,
             ..proto::PageView::default()
         };
         if random.below(10) == 0 {
-            view.bot_class = random.one_of(&[1, 1, 7, 3]);
-            view.bot = random.one_of(&["Googlebot", "GPTBot", "Slackbot", "bingbot"]).to_owned();
+            view.bot_class = one_of(&mut random, &[1, 1, 7, 3]);
+            view.bot = one_of(&mut random, &["Googlebot", "GPTBot", "Slackbot", "bingbot"]).to_owned();
         } else {
-            view.country = random.one_of(&["DE", "US", "US", "US", "IN", "GB", "FR", "BR", "JP"]).to_owned();
-            view.device = random.one_of(&[1, 1, 1, 2, 3]);
-            view.browser = random.one_of(&[1, 1, 1, 2, 3, 4]);
-            view.system = random.one_of(&[1, 1, 2, 3, 4, 5]);
+            view.country = one_of(&mut random, &["DE", "US", "US", "US", "IN", "GB", "FR", "BR", "JP"]).to_owned();
+            view.device = one_of(&mut random, &[1, 1, 1, 2, 3]);
+            view.browser = one_of(&mut random, &[1, 1, 1, 2, 3, 4]);
+            view.system = one_of(&mut random, &[1, 1, 2, 3, 4, 5]);
             view.site_coordinate = Coordinate::from_hash(mix(reader ^ project as u64)).packed();
             view.page_coordinate = Coordinate::from_hash(mix(reader ^ ((project as u64) << 16) ^ page as u64)).packed();
             if view.arrival {
                 let hosts = ["www.google.com", "www.google.com", "github.com", "stackoverflow.com", ""];
-                view.referrer_host = random.one_of(&hosts).to_owned();
+                view.referrer_host = one_of(&mut random, &hosts).to_owned();
             }
         }
         records.bytes.extend_from_slice(&record::encode_page_view(view, RecordFormat::V4));

@@ -4,7 +4,7 @@
 //! `cargo bench -p headcount-ingest --bench access_log`, about a minute. The lines are made beforehand: pages of a documentation site, a
 //! fifth of them assets, 40 user agents, a third with a referrer.
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use cpu_time::CpuTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use headcount_ingest::access_log::assets::Assets;
 use headcount_ingest::access_log::view::{Outcome, ViewRules, Views};
@@ -13,62 +13,24 @@ use headcount_ingest::agents::OwnRules;
 use headcount_ingest::client::TrustedProxies;
 use headcount_ingest::ignored::IgnoredNetworks;
 use headcount_ingest::projects::{NewNames, ProjectSnapshot, Projects};
+use random::SplitMix64;
 use schemas::Hour;
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::time::Duration;
+
+#[path = "common/cpu_time.rs"]
+mod cpu_time;
+#[allow(dead_code, reason = "the load tester uses the rest")]
+#[path = "../../loadtest/src/random.rs"]
+mod random;
 
 const LINES: u64 = 20_000;
-
-/// Time that the thread ran, rather than time that passed.
-struct CpuTime;
-
-impl CpuTime {
-    fn now() -> Duration {
-        let schedstat =
-            std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux with scheduler statistics");
-        let ran_ns =
-            schedstat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("begins with the time on the cpu");
-        Duration::from_nanos(ran_ns)
-    }
-}
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        Self::now()
-    }
-
-    fn end(&self, start: Duration) -> Duration {
-        Self::now() - start
-    }
-
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
 
 /// One line as each format has it.
 type Writer = fn(u64) -> String;
 
 fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z ^ (z >> 31)
+    SplitMix64::nth(0, number)
 }
 
 fn client(number: u64) -> String {

@@ -108,7 +108,7 @@ fn has_room<S: Sink>(ingest: &Ingest<S>, request: &Request) -> bool {
     let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else { return true };
     let address = ingest.config.trusted_proxies.client(peer.ip(), request.headers());
     let now_ms = (ingest.clock)().timestamp_millis();
-    address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now_ms))
+    address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now_ms).is_ok())
 }
 
 async fn pageview<S: Sink>(
@@ -192,7 +192,7 @@ pub(crate) async fn take<S: Sink>(
     ingest.note_forwarded(peer.ip(), headers);
     let address = ingest.config.trusted_proxies.client(peer.ip(), headers);
     let outcome = async {
-        if !address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())) {
+        if address.with_network_bytes(|bytes| ingest.client_buckets.take(bytes, now.timestamp_millis())).is_err() {
             let rejection = Rejection::new(RejectionReason::ClientRateLimited, "fewer beacons from one client");
             return Err(rejection.into());
         }
@@ -218,7 +218,7 @@ pub(crate) async fn take<S: Sink>(
             return Ok(Taken::NotCounted(reason));
         }
         let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
-        if !ingest.project_buckets.take(project.as_str().as_bytes(), now.timestamp_millis()) {
+        if ingest.project_buckets.take(project.as_str(), now.timestamp_millis()).is_err() {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }
         if page.kind == Kind::ReportedMissing {

@@ -18,7 +18,6 @@ pub mod journal;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod keys;
-pub mod limits;
 pub mod metrics;
 pub mod path_rules;
 pub mod per_network;
@@ -33,7 +32,6 @@ pub mod visitor;
 
 pub use crate::http::{rate_limited, routes};
 use crate::keys::KeyRing;
-use crate::limits::{Buckets, Rate};
 use crate::projects::Projects;
 use crate::sink::Sink;
 use crate::tally::{Tally, TallyMessage};
@@ -42,6 +40,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use schemas::Hour;
 use schemas::paths::EndpointPaths;
+use schemas::rate_limit::{Rate, TokenBuckets};
 use schemas::record::RecordFormat;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -123,8 +122,8 @@ pub struct Ingest<S> {
     per_network: per_network::PerNetwork,
     /// Client networks are hashed under this secret of the process.
     client_secret: client::ClientSecret,
-    client_buckets: Buckets,
-    project_buckets: Buckets,
+    client_buckets: TokenBuckets,
+    project_buckets: TokenBuckets,
     in_flight: Semaphore,
     /// Endpoints that were seen with another visitor key.
     foreign_keys: AtomicU64,
@@ -139,8 +138,8 @@ impl<S: Sink> Ingest<S> {
     /// An endpoint that appends to `sink`.
     pub fn new(config: IngestConfig, clock: Clock, keys: KeyRing, projects: Projects, sink: S) -> Self {
         Ingest {
-            client_buckets: Buckets::new(config.client_rate),
-            project_buckets: Buckets::new(config.project_rate),
+            client_buckets: TokenBuckets::new(config.client_rate),
+            project_buckets: TokenBuckets::new(config.project_rate),
             in_flight: Semaphore::new(config.in_flight),
             per_network: per_network::PerNetwork::new(config.per_network),
             classifier: agents::Classifier::new(config.own_rules.clone()),

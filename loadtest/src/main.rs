@@ -23,6 +23,8 @@ mod machine;
 mod month;
 mod noop;
 mod random;
+#[cfg(test)]
+mod random_tests;
 mod report;
 mod role;
 mod service;

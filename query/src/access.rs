@@ -1,21 +1,19 @@
 //! Access control: which caller may read which report.
 //!
-//! The way of a request: `guard` finds the route's row in [`table`] → the credentials in the request (`credentials`) → the identity that
-//! they belong to (`snapshot`, `sessions`) → the rate limits (`limits`) → the decision (`decide`, pure) → the route, with a [`Caller`].
+//! The way of a request: `guard` finds the route in the table of [`crate::routes`] → the credentials in the request (`credentials`) → the identity that
+//! they belong to (`snapshot`, `sessions`) → the rate limits → the decision (`decide`, pure) → the route, with a [`Caller`].
 //!
 //! The guard queries nothing about a project before the decision, and the decision reads the snapshot only. A caller without access gets
 //! the same response, by the same steps, whether the project exists or not.
 
-mod badge;
+pub(crate) mod badge;
 mod caller;
 mod credentials;
 pub(crate) mod headers;
-mod limits;
 mod refusals;
 mod sessions;
-mod sign_in;
+pub(crate) mod sign_in;
 mod snapshot;
-pub mod table;
 pub mod token;
 mod uses;
 
@@ -24,10 +22,10 @@ mod tests;
 
 pub use caller::Caller;
 
+use crate::Clock;
 use crate::cache::Generation;
-use crate::reports::ReportTurns;
+use crate::route::{Audience, Route, RouteTable, Rule};
 use crate::turns::CallerKey;
-use crate::{Clock, QueryConfig, ReportStore};
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -37,16 +35,15 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use credentials::Shown;
 use headers::Kind;
-use limits::{Buckets, Rate};
 use refusals::Refusal;
 use schemas::ProjectSlug;
+use schemas::rate_limit::{Rate, TokenBuckets};
 use sessions::Sessions;
 use snapshot::{Rights, Snapshot};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{CallError, FailureKind};
-use table::{Audience, Route, Rule};
 use token::TokenId;
 use uses::Uses;
 
@@ -96,8 +93,8 @@ pub struct Access {
     /// Generation of the registry and the closed months: cached reports depend on it.
     generation: Generation,
     sessions: Sessions,
-    requests: Buckets,
-    failures: Buckets,
+    requests: TokenBuckets,
+    failures: TokenBuckets,
     uses: Uses,
     edge: Edge,
     clock: Clock,
@@ -113,12 +110,8 @@ impl Access {
             snapshot: ArcSwapOption::empty(),
             generation: Generation::default(),
             sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
-            requests: Buckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
-            failures: Buckets::new(if config.report_rate > 0.0 {
-                FAILURES
-            } else {
-                Rate { per_second: 0.0, burst: 0.0 }
-            }),
+            requests: TokenBuckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
+            failures: TokenBuckets::new(if config.report_rate > 0.0 { FAILURES } else { Rate::OFF }),
             uses: Uses::default(),
             edge: config.edge,
             clock,
@@ -283,20 +276,18 @@ fn decide(
     }
 }
 
-/// `router` behind the guard, with the routes for signing in and the badge.
-pub(crate) fn guarded(
-    router: Router,
-    access: &Arc<Access>,
-    store: ReportStore,
-    config: QueryConfig,
-    turns: ReportTurns,
-) -> Router {
-    let store = store.with_timeout_ms(config.timeout_ms);
-    router
-        .merge(sign_in::routes(Arc::clone(access)))
-        .merge(badge::routes(store, config, Arc::clone(access), turns))
-        // After routing, so that the guard sees the path as the router parsed it.
-        .layer(middleware::from_fn_with_state(Arc::clone(access), guard))
+/// `router` behind the guard. A path without a row in `routes` is refused.
+pub(crate) fn guarded(router: Router, access: &Arc<Access>, routes: RouteTable) -> Router {
+    let guarded = Guarded { access: Arc::clone(access), routes: Arc::new(routes) };
+    // After routing, so that the guard sees the path as the router parsed it.
+    router.layer(middleware::from_fn_with_state(guarded, guard))
+}
+
+/// The guard's state.
+#[derive(Clone)]
+struct Guarded {
+    access: Arc<Access>,
+    routes: Arc<RouteTable>,
 }
 
 /// `router` behind the rate limit of each client's network. Its routes are open to all and need no guard: `/privacy`, and the response to
@@ -318,7 +309,7 @@ async fn limit(State(access): State<Arc<Access>>, request: Request, next: Next) 
 }
 
 async fn guard(
-    State(access): State<Arc<Access>>,
+    State(Guarded { access, routes }): State<Guarded>,
     matched: Option<MatchedPath>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
@@ -326,7 +317,7 @@ async fn guard(
 ) -> Response {
     let (client, https) = access.far_end(&request);
     let mut kind = Kind { private: true, elsewhere: false, https };
-    let route = matched.as_ref().and_then(|matched| table::row_of(matched.as_str()));
+    let route = matched.as_ref().and_then(|matched| routes.find(matched.as_str(), request.method()));
     let Some(route) = route else {
         let refusal = access.room_of(CallerKey::Network(client)).err().unwrap_or(Refusal::Nothing);
         let mut response = refusal.answer(Audience::Programs);
@@ -369,8 +360,8 @@ fn admit(
     if route.rule == Rule::Open {
         let key = access.open_caller(&shown, client);
         // `POST /sign-in` has limits of its own, by its token or by its failure. So one client cannot lock out others in its network.
-        let is_form = route.path == "/sign-in" && request.method() == Method::POST;
-        let room = if is_form { Ok(()) } else { access.room_of(key) };
+        let is_sign_in = route.path == "/sign-in" && request.method() == Method::POST;
+        let room = if is_sign_in { Ok(()) } else { access.room_of(key) };
         return room.map(|()| (Caller::Anonymous, key)).map_err(|refusal| Box::new(refusal.answer(route.audience)));
     }
     let decided = || {

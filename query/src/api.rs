@@ -9,12 +9,10 @@ use crate::report::{Cursor, PagesRequest};
 use crate::reports::{Listing, OfCaller, Reports};
 use crate::store::Visible;
 use answer::{Format, format_of};
-use axum::Router;
-use axum::extract::{Extension, FromRequestParts, Path, Request};
+use axum::extract::{Extension, FromRef, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
 use parameters::Parameters;
 use schemas::ProjectSlug;
 use schemas::classes::Dimension;
@@ -25,28 +23,6 @@ use std::future::Future;
 pub(crate) mod answer;
 pub(crate) mod parameters;
 
-/// The routes. All but the list of projects have `{project}` in their path, so that a layer can tell which project is requested. The list
-/// shows the projects of the request's extension [`Visible`]; without the extension, none.
-pub(crate) fn router() -> Router<Reports> {
-    let route = |rest: &str| format!("/v1/projects/{{project}}/reports/{{span}}{rest}");
-    Router::new()
-        .route("/v1/projects", get(projects))
-        .route("/v1/projects/{project}", any(crate::no_such_route))
-        .route("/v1/projects/{project}/{*rest}", any(crate::no_such_route))
-        .route(&route("/{*rest}"), any(crate::no_such_route))
-        .route("/v1/projects.csv", get(projects))
-        .route(&route(""), get(report))
-        .route(&route("/pages"), get(pages))
-        .route(&route("/pages.csv"), get(pages))
-        .route(&route("/not-found"), get(not_found))
-        .route(&route("/not-found.csv"), get(not_found))
-        .route(&route("/breakdowns/{dimension}"), get(breakdown))
-        .route(&route("/days"), get(days))
-        .route(&route("/days.csv"), get(days))
-        .route(&route("/hours"), get(hours))
-        .route(&route("/hours.csv"), get(hours))
-}
-
 /// Response to a method that a route does not support.
 pub(crate) async fn no_such_method(_: Request) -> Response {
     Problem::method_not_allowed().into_response()
@@ -54,7 +30,7 @@ pub(crate) async fn no_such_method(_: Request) -> Response {
 
 /// A request for a report: the parts of its path, and the form of the response.
 #[derive(Clone)]
-struct Asked {
+pub(crate) struct Asked {
     reports: Reports,
     project: ProjectSlug,
     span: Span,
@@ -65,12 +41,15 @@ struct Asked {
     headers: HeaderMap,
 }
 
-impl FromRequestParts<Reports> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for Asked
+where
+    Reports: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, reports: &Reports) -> Result<Self, Problem> {
-        let Ok(OfCaller(of_caller)) = OfCaller::from_request_parts(parts, reports).await;
-        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, reports).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Ok(OfCaller(of_caller)) = OfCaller::from_request_parts(parts, state).await;
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
         // A path that is not UTF-8 names no project.
         let Path(path) = path.map_err(|_| Problem::unknown_project())?;
         let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
@@ -162,7 +141,7 @@ fn continued(next: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     value.map(|value| (NEXT, value)).into_iter().collect()
 }
 
-async fn report(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn report(asked: Asked) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["pages_limit", "pages_after", "pages_status"])?;
     let pages = parameters.pages_of_report()?;
     // A CSV file has all pages, unless the request asks for a part.
@@ -182,7 +161,7 @@ async fn report(asked: Asked) -> Result<Response, Problem> {
     asked.cached(format!("report {pages:?}"), |asked| render(asked, pages)).await
 }
 
-async fn pages(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn pages(asked: Asked) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["limit", "after", "prefix", "status", "sort"])?;
     let request = parameters.pages()?;
     if asked.is_whole(&parameters, &request) {
@@ -195,7 +174,7 @@ async fn pages(asked: Asked) -> Result<Response, Problem> {
     asked.cached(format!("pages {request:?}"), |asked| render(asked, request)).await
 }
 
-async fn not_found(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn not_found(asked: Asked) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["limit", "after", "prefix", "sort"])?;
     let request = PagesRequest { status: Some(404), ..parameters.pages()? };
     if asked.is_whole(&parameters, &request) {
@@ -210,7 +189,7 @@ async fn not_found(asked: Asked) -> Result<Response, Problem> {
     asked.cached(format!("not-found {request:?}"), |asked| render(asked, request)).await
 }
 
-async fn breakdown(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn breakdown(asked: Asked) -> Result<Response, Problem> {
     let dimension = Dimension::from_name(&asked.dimension).ok_or_else(|| {
         let names: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
         Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
@@ -224,14 +203,14 @@ async fn breakdown(asked: Asked) -> Result<Response, Problem> {
     asked.cached(what, render).await
 }
 
-async fn days(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn days(asked: Asked) -> Result<Response, Problem> {
     asked.parameters(&[])?;
     let render =
         async |asked: Asked| asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days);
     asked.cached("days".to_owned(), render).await
 }
 
-async fn hours(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn hours(asked: Asked) -> Result<Response, Problem> {
     asked.parameters(&[])?;
     let render = async |asked: Asked| {
         asked.written(&asked.reports.hours(&asked.project, asked.span).await?, "hours", csv::hours)
@@ -239,7 +218,7 @@ async fn hours(asked: Asked) -> Result<Response, Problem> {
     asked.cached("hours".to_owned(), render).await
 }
 
-async fn projects(
+pub(crate) async fn projects(
     OfCaller(reports): OfCaller,
     visible: Option<Extension<Visible>>,
     uri: Uri,

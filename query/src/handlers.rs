@@ -1,7 +1,7 @@
 //! HTTP handlers: they parse requests, query the store and write responses.
 
 use crate::UntrustedProxy;
-use crate::api;
+use crate::access::headers;
 use crate::api::parameters::{self, Parameters};
 use crate::cache::Rendered;
 use crate::page::{self, IndexAsked, ListAsked, Snippet};
@@ -10,45 +10,34 @@ use crate::problem::Problem;
 use crate::report::{MonthlyReport, PagesRequest};
 use crate::reports::{OfCaller, Reports};
 use crate::store::Visible;
-use axum::extract::{Extension, Path, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Extension, Path};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use schemas::ProjectSlug;
+use std::future::{Ready, ready};
 
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-
-pub(crate) fn router(reports: Reports) -> Router {
-    Router::new()
-        .merge(api::router().layer(middleware::from_fn(api::answer::with_byte_order_mark)))
-        .merge(crate::openapi::route())
-        .route("/", get(index))
-        .route("/projects/{project}/{span}", get(report_page))
-        .route("/projects/{project}", get(running_month))
-        .route("/projects/{project}/", get(without_slash))
-        .route("/projects/{project}/live", get(live))
-        .merge(assets())
-        .method_not_allowed_fallback(api::no_such_method)
-        .with_state(reports)
-        .layer(middleware::from_fn(protective_headers))
-}
-
+/// `GET /assets/report.css` alone, for a process without reports.
 pub(crate) fn style_route() -> Router {
-    assets().layer(middleware::from_fn(protective_headers))
+    let sent = asset("text/css; charset=utf-8", &page::STYLE);
+    let protected = async move || {
+        let mut response = sent().await.into_response();
+        headers::protect(&mut response, headers::Kind::default());
+        response
+    };
+    Router::new().route("/assets/report.css", get(protected))
 }
 
-/// The stylesheet and the script of the pages.
-fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let file = |kind: &'static str, text: &'static str| get(async move || ([(header::CONTENT_TYPE, kind)], text));
-    Router::new()
-        .route("/assets/report.css", file("text/css; charset=utf-8", &page::STYLE))
-        .route("/assets/report.js", file("text/javascript; charset=utf-8", &page::SCRIPT))
+/// The handler of a constant file.
+pub(crate) fn asset(
+    kind: &'static str,
+    text: &'static str,
+) -> impl Fn() -> Ready<([(HeaderName, &'static str); 1], &'static str)> + Clone + Send + Sync + 'static {
+    move || ready(([(header::CONTENT_TYPE, kind)], text))
 }
 
-async fn report_page(
+pub(crate) async fn report_page(
     OfCaller(reports): OfCaller,
     Path((project, span)): Path<(String, String)>,
     proxy: Option<Extension<UntrustedProxy>>,
@@ -93,7 +82,7 @@ async fn page_report(
     Ok(MonthlyReport { pages: report.pages.first(pages.limit), ..report })
 }
 
-async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>, uri: Uri) -> Response {
+pub(crate) async fn running_month(OfCaller(reports): OfCaller, Path(project): Path<String>, uri: Uri) -> Response {
     // The redirect contains a validated slug only, so it cannot lead to another site.
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::temporary(&with_query(&format!("/projects/{project}/{}", reports.running()), &uri))
@@ -111,7 +100,7 @@ fn with_query(path: &str, uri: &Uri) -> String {
 }
 
 /// `/projects/docs/` redirects to `/projects/docs`.
-async fn without_slash(Path(project): Path<String>, uri: Uri) -> Response {
+pub(crate) async fn without_slash(Path(project): Path<String>, uri: Uri) -> Response {
     match project.parse::<ProjectSlug>() {
         Ok(project) => Redirect::permanent(&with_query(&format!("/projects/{project}"), &uri)).into_response(),
         Err(_) => {
@@ -148,7 +137,7 @@ fn list_asked(uri: &Uri) -> Result<(PagesRequest, ListAsked), Problem> {
 }
 
 /// The projects that the caller may see, as [`Visible`] in the request's extensions says; without one, none.
-async fn index(OfCaller(reports): OfCaller, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
+pub(crate) async fn index(OfCaller(reports): OfCaller, visible: Option<Extension<Visible>>, uri: Uri) -> Response {
     let answer = async {
         let parameters = Parameters::of(uri.query(), &["prefix", "after"])?;
         let after = parameters.after_project()?;
@@ -167,7 +156,7 @@ async fn index(OfCaller(reports): OfCaller, visible: Option<Extension<Visible>>,
 }
 
 /// Whether views arrive, for the page that waits for the first one.
-async fn live(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Response {
+pub(crate) async fn live(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Response {
     let answer = async {
         let project = parameters::project(&project)?;
         reports.live(&project).await
@@ -176,20 +165,6 @@ async fn live(OfCaller(reports): OfCaller, Path(project): Path<String>) -> Respo
         Ok(live) => Json(live).into_response(),
         Err(problem) => problem.into_response(),
     }
-}
-
-async fn protective_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "private, no-cache"),
-    ] {
-        headers.insert::<HeaderName>(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 #[cfg(test)]

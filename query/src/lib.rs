@@ -1,6 +1,6 @@
 //! Monthly reports: reads one project's month from ClickHouse, merges its sketches, serves JSON and a page.
 //!
-//! In the order in which a request passes them: [`guarded_routes`] (parses) → [`cache`] → [`store`] (queries ClickHouse) → [`report`]
+//! In the order in which a request passes them: [`routes`] (the table of routes) → [`access`] → `handlers` and `api` (parse) → [`cache`] → [`store`] (queries ClickHouse) → [`report`]
 //! (adds up; pure) → JSON, or the HTML of `page`. A request that cannot be served becomes a [`problem::Problem`].
 
 use axum::Router;
@@ -17,6 +17,7 @@ pub mod privacy;
 pub mod problem;
 pub mod report;
 pub mod reports;
+pub mod route;
 pub mod small_cells;
 pub mod store;
 mod turns;
@@ -25,6 +26,7 @@ mod api;
 mod export;
 mod handlers;
 mod page;
+mod routes;
 
 pub use cache::{CacheConfig, CacheFigures, ReportCache};
 pub use export::{CutShort, Export};
@@ -32,6 +34,7 @@ pub use period::{Period, Span};
 pub use problem::Problem;
 pub use report::{MonthlyReport, PageCounts, PagesRequest, Rules, VisitorUnit};
 pub use reports::Reports;
+pub use routes::routes;
 pub use store::{ReportStore, Visible};
 pub use turns::CallerKey;
 
@@ -75,7 +78,9 @@ impl Default for QueryConfig {
 ///
 /// Reports and their lists are served from `cache`, except lists of projects and whole exports.
 ///
-/// The routes of `access`: `/sign-in`, `/sign-out`, `/badge/{project}.svg`. The guard protects all routes.
+/// - `/sign-in`, `/sign-out`, `GET /badge/{project}.svg`.
+///
+/// [`routes`] lists them with their rules. The guard protects all of them.
 pub fn guarded_routes(
     store: ReportStore,
     config: QueryConfig,
@@ -83,9 +88,9 @@ pub fn guarded_routes(
     access: &Arc<access::Access>,
     cache: ReportCache,
 ) -> Router {
-    let turns = reports::ReportTurns::default();
-    let reports = Reports::sharing(turns.clone(), store.clone(), config.clone(), clock, cache);
-    access::guarded(handlers::router(reports), access, store, config, turns)
+    let app = routes::App::new(store, config, clock, access, cache);
+    let table = route::RouteTable::of(routes::routes());
+    access::guarded(routes::router(app, |_| true), access, table)
 }
 
 /// A report as one self-contained HTML file: no script, no stylesheet, no request. For a file, or for mail. `counts` has the total number

@@ -2,18 +2,19 @@
 //! with which requests are parsed.
 
 use crate::api::answer::{tagged, validator};
-use crate::cache::State;
+use crate::cache;
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};
 use crate::report::{BreakdownItem, DayFigures, HourFigures, MonthlyReport, PageFigures, Sort, ValueSort};
 use crate::reports::{Listing, ProjectListing};
-use axum::Router;
+use crate::route::{Documented, Route};
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::routing::get;
+use axum::response::Response;
 use schemas::classes::Dimension;
 use serde_json::{Map, Value, json};
-use std::sync::LazyLock;
+use std::sync::Arc;
 use utoipa::{OpenApi, ToSchema};
 
 #[derive(OpenApi)]
@@ -28,65 +29,13 @@ use utoipa::{OpenApi, ToSchema};
 )))]
 struct Schemas;
 
-/// One route: its path, its summary, its parameters, and the name of its response schema. Each is also available as CSV.
-struct Route {
-    path: &'static str,
-    summary: &'static str,
-    parameters: &'static [&'static str],
-    schema: fn() -> String,
-}
-
-fn name<T: ToSchema>() -> String {
+/// The name of a response's schema.
+pub(crate) fn name<T: ToSchema>() -> String {
     T::name().into_owned()
 }
 
-const ROUTES: [Route; 7] = [
-    Route {
-        path: "/v1/projects",
-        summary: "Projects, with their views of this month and the last",
-        parameters: &["limit", "after_project", "prefix_project"],
-        schema: name::<ProjectListing>,
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}",
-        summary: "The whole report of a month or a range of months",
-        parameters: &["pages_limit", "pages_after", "pages_status"],
-        schema: name::<MonthlyReport>,
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}/pages",
-        summary: "Pages",
-        parameters: &["limit_pages", "after", "prefix", "status", "sort"],
-        schema: || listing("PageFigures"),
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}/not-found",
-        summary: "Pages that were not found, with their referrers",
-        parameters: &["limit_pages", "after", "prefix", "sort"],
-        schema: || listing("PageFigures"),
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
-        summary: "Views by the values of one dimension; values with fewer views than the threshold are added up in the last item",
-        parameters: &["limit", "after", "prefix_value", "sort_value"],
-        schema: || listing("BreakdownItem"),
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}/days",
-        summary: "Every day (UTC)",
-        parameters: &[],
-        schema: || listing("DayFigures"),
-    },
-    Route {
-        path: "/v1/projects/{project}/reports/{span}/hours",
-        summary: "Every hour (UTC)",
-        parameters: &[],
-        schema: || listing("HourFigures"),
-    },
-];
-
 /// The name that utoipa gives to the schema of a generic type.
-fn listing(item: &str) -> String {
+pub(crate) fn listing(item: &str) -> String {
     format!("Listing_{item}")
 }
 
@@ -169,11 +118,11 @@ fn in_path(path: &str) -> Vec<Value> {
 }
 
 fn cache_status() -> Value {
-    json!({"type": "string", "enum": State::ALL.map(State::header)})
+    json!({"type": "string", "enum": cache::State::ALL.map(cache::State::header)})
 }
 
-fn operation(route: &Route, csv: bool) -> Value {
-    let mut parameters = in_path(route.path);
+fn operation(path: &str, route: &Documented, csv: bool) -> Value {
+    let mut parameters = in_path(path);
     parameters.extend(route.parameters.iter().map(|name| parameter(name)));
     if csv {
         parameters.push(parameter("bom"));
@@ -186,7 +135,7 @@ fn operation(route: &Route, csv: bool) -> Value {
     let mut headers = json!({
         "ETag": {"description": words, "required": !has_whole_lists, "schema": {"type": "string"}},
     });
-    if route.path.contains("{project}") {
+    if path.contains("{project}") {
         let words = "Seconds since the report was computed; none if it was computed for this request";
         headers["Age"] = json!({"description": words, "schema": {"type": "integer", "minimum": 0}});
         let words = format!(
@@ -222,7 +171,7 @@ fn operation(route: &Route, csv: bool) -> Value {
         responses["406"] = problem("Neither JSON nor CSV is accepted");
     }
     // The list of projects depends on the caller's rights, so it requires credentials.
-    let of_project = route.path.contains("{project}");
+    let of_project = path.contains("{project}");
     let mut security = vec![json!({"bearer": []}), json!({"basic": []})];
     if of_project {
         responses["404"] = problem("No such project, or not the caller's to read, or the months have not started");
@@ -231,7 +180,7 @@ fn operation(route: &Route, csv: bool) -> Value {
     let suffix = if csv { " (CSV)" } else { "" };
     json!({
         "summary": format!("{}{suffix}", route.summary),
-        "operationId": operation_id(route.path, csv),
+        "operationId": operation_id(path, csv),
         "parameters": parameters,
         "responses": responses,
         "security": security,
@@ -248,15 +197,21 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// The serialised document and its validator. Both are constant while the process runs, and shared by all responses.
-static TEXT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
-    let text = document().to_string();
-    let tag = validator(text.as_bytes());
-    (text.into(), tag)
-});
+/// The serialised document and its validator, shared by all responses.
+pub(crate) struct Document {
+    text: Bytes,
+    tag: String,
+}
 
-/// The document.
-fn document() -> Value {
+impl Document {
+    /// The document of `routes`; it contains those of `/v1` that are documented.
+    pub(crate) fn of(routes: impl Iterator<Item = &'static Route>) -> Self {
+        let text = value(routes).to_string();
+        Document { tag: validator(text.as_bytes()), text: text.into() }
+    }
+}
+
+fn value(routes: impl Iterator<Item = &'static Route>) -> Value {
     let components = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
     let mut components = components["components"].clone();
     components["securitySchemes"] = json!({
@@ -268,10 +223,10 @@ fn document() -> Value {
         "basic": {"type": "http", "scheme": "basic", "description": "The token as the password of any name"},
     });
     let mut paths = Map::new();
-    for route in &ROUTES {
+    for (path, documented) in routes.filter_map(|route| Some((route.path, route.documented?))) {
         for csv in [false, true] {
-            let path = if csv { format!("{}.csv", route.path) } else { route.path.to_owned() };
-            paths.insert(path, json!({"get": operation(route, csv)}));
+            let suffix = if csv { ".csv" } else { "" };
+            paths.insert(format!("{path}{suffix}"), json!({"get": operation(path, &documented, csv)}));
         }
     }
     json!({
@@ -290,19 +245,19 @@ fn document() -> Value {
     })
 }
 
-/// `GET /v1/openapi.json`, open to all.
-pub(crate) fn route<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let sent = async |headers: HeaderMap| tagged("application/json", TEXT.0.clone(), &TEXT.1, None, &headers);
-    Router::new().route("/v1/openapi.json", get(sent))
+/// `GET /v1/openapi.json`.
+pub(crate) async fn document(State(document): State<Arc<Document>>, headers: HeaderMap) -> Response {
+    tagged("application/json", document.text.clone(), &document.tag, None, &headers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::routes;
 
     #[test]
     fn every_reference_leads_somewhere() {
-        let document = document();
+        let document = value(routes());
         let text = document.to_string();
         for reference in text.split("\"#/components/schemas/").skip(1) {
             let name = reference.split('"').next().unwrap();
@@ -312,12 +267,15 @@ mod tests {
                 document["components"]["schemas"].as_object().unwrap().keys()
             );
         }
-        assert_eq!(document["paths"].as_object().unwrap().len(), 2 * ROUTES.len());
+        assert_eq!(
+            document["paths"].as_object().unwrap().len(),
+            2 * routes().filter(|route| route.documented.is_some()).count()
+        );
     }
 
     #[test]
     fn what_is_documented_is_what_is_sent() {
-        let document = document();
+        let document = value(routes());
         let reports = "/v1/projects/{project}/reports/{span}";
         for (path, goes_on) in [
             ("", true),

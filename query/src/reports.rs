@@ -12,7 +12,7 @@ use crate::report::{Sort, ValueSort};
 use crate::store::{Asked, Live, ProjectViews, ReportStore, StoreError, Visible};
 use crate::turns::{CallerKey, NoTurn, Turn, TurnLimits, Turns};
 use crate::{Clock, QueryConfig};
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -94,13 +94,16 @@ impl Default for ReportTurns {
 /// The reports for the caller that the guard identified.
 pub(crate) struct OfCaller(pub(crate) Reports);
 
-impl FromRequestParts<Reports> for OfCaller {
+impl<S: Sync> FromRequestParts<S> for OfCaller
+where
+    Reports: FromRef<S>,
+{
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, reports: &Reports) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         // Requests of unit tests come without the guard.
         let caller = parts.extensions.get().copied().unwrap_or(CallerKey::Network(0));
-        Ok(OfCaller(reports.clone().for_caller(caller)))
+        Ok(OfCaller(Reports::from_ref(state).for_caller(caller)))
     }
 }
 

@@ -16,15 +16,13 @@ const HOURS: u64 = 744;
 const READERS_AN_HOUR: usize = 10_000;
 const INSERTS: usize = 100_000;
 
+#[allow(dead_code, reason = "the load tester uses the rest")]
+#[path = "../../loadtest/src/random.rs"]
+mod random;
+
 fn hashes(seed: u64) -> impl Iterator<Item = u64> {
-    let mut state = seed.wrapping_mul(0xD129_0D3C_B6F3_9A4D);
-    std::iter::repeat_with(move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    })
+    let mut generator = random::SplitMix64::new(seed.wrapping_mul(0xD129_0D3C_B6F3_9A4D));
+    std::iter::repeat_with(move || generator.next_u64())
 }
 
 fn sketch(seed: u64, readers: usize) -> VisitorSketch {

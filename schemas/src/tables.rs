@@ -1,6 +1,7 @@
 //! Rows of the tables of ClickHouse. [`crate::migrations`] creates them; `sql/` describes the columns.
 //!
-//! Every row of a summary states an absolute fact about a window of the log (see [`crate::stream::Version`]), so the engine is
+//! Every row of a summary is absolute: the sum of the records of the window `window_start` of a stream below `next_offset`. Of two rows with one
+//! key and window, the one with the larger `next_offset` counts; they are never added up. So the engine is
 //! `ReplacingMergeTree(next_offset)`, and queries use `FINAL`.
 
 use crate::classes::Dimension;

@@ -7,9 +7,9 @@ use super::values::{InvalidValue, Items, Optional, Parsed, all, count, item, ite
 use ingest::IngestConfig;
 use ingest::agents::{OwnRules, RobotRule};
 use ingest::ignored::{IgnoredNetworks, Network};
-use ingest::limits::Rate;
 use ingest::per_network::Limits;
 use ingest::projects::{HostPattern, NewNames, Projects};
+use schemas::rate_limit::Rate;
 use schemas::record::RecordFormat;
 use std::str::FromStr;
 use std::time::Duration;

@@ -3,9 +3,9 @@
 use super::listen::ConnectionSettings;
 use super::values::{Bytes, Optional, Parsed, bytes, mebibytes, optional, rate, seconds, text};
 use ingest::client::TrustedProxies;
-use ingest::limits::Rate;
 use query::CacheConfig;
 use query::access::{AccessConfig, Edge};
+use schemas::rate_limit::Rate;
 use std::sync::Arc;
 use std::time::Duration;
 

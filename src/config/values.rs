@@ -1,6 +1,6 @@
 //! Values of settings: each is parsed once, and an error says what is expected.
 
-use ingest::limits::Rate;
+use schemas::rate_limit::Rate;
 use std::fmt::Display;
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod roles;
+pub mod routes;
 pub mod service;
 pub mod static_site;
 pub mod traffic;

@@ -1,6 +1,7 @@
 //! Invented traffic of past months, written into the tables as an aggregator would have written it: a story cannot wait for a month to pass. Seeded,
 //! so that every run has the same readers. The real service computes everything from it.
 
+use crate::random::{SplitMix64, mixed};
 use anyhow::{Context as _, Result};
 use chrono::{Datelike as _, Weekday};
 use clickhouse::{Client, RowOwned, RowWrite};
@@ -120,13 +121,15 @@ const BOTS: Shares = &[
 const HOURS: [u64; 24] =
     [20, 18, 18, 17, 18, 20, 28, 44, 66, 78, 80, 74, 68, 82, 92, 90, 80, 66, 52, 44, 38, 34, 28, 24];
 
-/// Steps of Sebastiano Vigna's splitmix64.
-struct Random(u64);
+struct Random(SplitMix64);
 
 impl Random {
+    fn new(seed: u64) -> Self {
+        Random(SplitMix64::new(seed))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.0)
+        self.0.next_u64()
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -148,12 +151,6 @@ impl Random {
     fn named(&mut self, shares: Shares) -> &'static str {
         shares[self.of(shares.iter().map(|(_, share)| *share))].0
     }
-}
-
-fn mixed(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[derive(Default)]
@@ -184,7 +181,7 @@ impl Traffic<'_> {
 
     async fn month(&self, client: &Client, month: Month, percent: u64, until: Hour) -> Result<()> {
         let seed = u64::from(month.year()) * 12 + u64::from(month.number());
-        let mut random = Random(seed ^ self.project.bytes().fold(7, |hash, byte| mixed(hash ^ u64::from(byte))));
+        let mut random = Random::new(seed ^ self.project.bytes().fold(7, |hash, byte| mixed(hash ^ u64::from(byte))));
         let mut sites: BTreeMap<u32, Site> = BTreeMap::new();
         let mut pages: BTreeMap<(u16, &str), (u64, VisitorSketch)> = BTreeMap::new();
         let mut broken: BTreeMap<(u16, &str, &str), (u64, VisitorSketch)> = BTreeMap::new();
@@ -211,7 +208,7 @@ impl Traffic<'_> {
                 site.visits += 1;
                 site.sketch.insert(coordinate(0));
                 *values.entry((day, "referrer", random.named(REFERRERS))).or_default() += 1;
-                let mut of_reader = Random(mixed(reader));
+                let mut of_reader = Random::new(mixed(reader));
                 let reading = [
                     ("country", of_reader.named(COUNTRIES)),
                     ("browser", of_reader.named(BROWSERS)),

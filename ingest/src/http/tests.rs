@@ -48,7 +48,7 @@ impl Endpoint {
         let docs = ("docs".parse().unwrap(), vec!["docs.example".parse().unwrap()]);
         projects.replace(ProjectSnapshot::new(&BTreeMap::from([docs])));
         let records = Arc::new(Records::default());
-        let unlimited = crate::limits::Rate { per_second: 1e9, burst: 1e9 };
+        let unlimited = schemas::rate_limit::Rate { per_second: 1e9, burst: 1e9 };
         let config = IngestConfig { client_rate: unlimited, project_rate: unlimited, ..IngestConfig::default() };
         let ingest = Arc::new(Ingest::new(config, clock, keys, projects, Arc::clone(&records)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

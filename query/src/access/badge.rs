@@ -2,20 +2,19 @@
 
 use super::Access;
 use super::refusals::Refusal;
-use super::table::Audience;
 use crate::cache::ReportCache;
 use crate::problem::Problem;
 use crate::report::PagesRequest;
 use crate::reports::{ReportTurns, Reports};
+use crate::route::Audience;
 use crate::store::ReportStore;
 use crate::turns::CallerKey;
 use crate::{QueryConfig, Span, VisitorUnit};
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
 use maud::html;
 use quick_cache::sync::Cache;
 use schemas::{Hour, Month, ProjectSlug};
@@ -71,7 +70,8 @@ impl Known {
     }
 }
 
-struct Badges {
+/// The figures of badges, and how they are read.
+pub(crate) struct Badges {
     reports: Reports,
     rules: crate::Rules,
     access: Arc<Access>,
@@ -79,19 +79,12 @@ struct Badges {
 }
 
 #[derive(Deserialize)]
-struct Asked {
+pub(crate) struct Asked {
     metric: Option<String>,
 }
 
-pub(super) fn routes(store: ReportStore, config: QueryConfig, access: Arc<Access>, turns: ReportTurns) -> Router {
-    let rules = config.rules;
-    let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock), ReportCache::off());
-    let badges = Badges { reports, rules, access, known: Known::new(WAIT) };
-    Router::new().route("/badge/{project}", get(badge)).with_state(Arc::new(badges))
-}
-
 /// The guard has verified that the project is public.
-async fn badge(
+pub(crate) async fn badge(
     State(badges): State<Arc<Badges>>,
     Extension(caller): Extension<CallerKey>,
     Path(file): Path<String>,
@@ -129,6 +122,13 @@ async fn badge(
 }
 
 impl Badges {
+    /// Reads with `store`; `turns` are those of reports.
+    pub(crate) fn new(store: ReportStore, config: QueryConfig, access: &Arc<Access>, turns: ReportTurns) -> Self {
+        let rules = config.rules;
+        let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock), ReportCache::off());
+        Badges { reports, rules, access: Arc::clone(access), known: Known::new(WAIT) }
+    }
+
     async fn figures(&self, project: &ProjectSlug, caller: CallerKey) -> Result<Figures, Problem> {
         let now = self.reports.now();
         // The guard has found a revision. It can be missing only if the project became private since then.

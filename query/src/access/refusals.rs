@@ -1,9 +1,9 @@
 //! Requests that the guard refuses, and their responses. The response is the same whether the project exists or not.
 
 use super::credentials::Shown;
-use super::table::{Audience, Route};
 use crate::page;
 use crate::problem::Problem;
+use crate::route::{Audience, Route};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
@@ -50,13 +50,7 @@ impl Refusal {
                 detail: "sign in on the page of this service".into(),
                 field: None,
             },
-            Refusal::Nothing => Problem {
-                kind: "/problems/nothing-here",
-                title: "Nothing is here",
-                status: 404,
-                detail: "no report has this address".into(),
-                field: None,
-            },
+            Refusal::Nothing => Problem::no_such_route(),
         }
     }
 

@@ -5,43 +5,34 @@
 use super::Access;
 use super::credentials::{self, Shown};
 use super::refusals::Refusal;
-use super::table::Audience;
 use super::token::Token;
 use crate::page;
+use crate::route::Audience;
 use crate::turns::CallerKey;
+use axum::Extension;
 use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Form, Query, State};
+use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Router};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Longest body: the form has a token and a path.
-const FORM_BYTES: usize = 8 << 10;
+pub(crate) const FORM_BYTES: usize = 8 << 10;
 const FORM_WITHIN: Duration = Duration::from_secs(10);
 const MAX_NEXT_BYTES: usize = 2048;
 
-pub(super) fn routes(access: Arc<Access>) -> Router {
-    Router::new()
-        .route("/sign-in", get(form).post(sign_in))
-        .route("/sign-out", post(sign_out))
-        .layer(DefaultBodyLimit::max(FORM_BYTES))
-        .with_state(access)
-}
-
 /// How the request arrived; the guard adds it.
 #[derive(Clone, Copy)]
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     pub(super) client: u64,
     pub(super) https: bool,
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+pub(crate) struct Wanted {
     #[serde(default)]
     next: String,
 }
@@ -89,7 +80,7 @@ fn local(next: &str) -> &str {
     if plain && !elsewhere && !round && next.len() <= MAX_NEXT_BYTES { next } else { "/" }
 }
 
-async fn form(
+pub(crate) async fn form(
     State(access): State<Arc<Access>>,
     Extension(arrival): Extension<Arrival>,
     wanted: Result<Query<Wanted>, QueryRejection>,
@@ -103,7 +94,7 @@ async fn form(
     if known { see_other(local(&next)) } else { asked(&next, None, StatusCode::OK) }
 }
 
-async fn sign_in(
+pub(crate) async fn sign_in(
     State(access): State<Arc<Access>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
@@ -159,7 +150,7 @@ fn failed(access: &Access, arrival: Arrival, answer: impl FnOnce() -> Response) 
     }
 }
 
-async fn sign_out(
+pub(crate) async fn sign_out(
     State(access): State<Arc<Access>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,

@@ -1,6 +1,9 @@
 //! The guard before a test router and without ClickHouse: its decisions, and that they query nothing.
 
 use super::*;
+use crate::cache::ReportCache;
+use crate::routes::{self, App};
+use crate::{QueryConfig, ReportStore};
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};
 use axum::routing::get;
@@ -46,17 +49,13 @@ fn bed(rate: f64, silent: &std::net::TcpListener) -> Bed {
     let who = async |Extension(caller): Extension<Caller>| Json(format!("{caller:?}"));
     let router = Router::new()
         .route("/", get(who))
-        .route("/projects/{project}/{month}", get(who))
-        .route("/v1/projects/{project}/reports/{month}", get(who))
+        .route("/projects/{project}/{span}", get(who))
+        .route("/v1/projects/{project}/reports/{span}", get(who))
         .route("/assets/report.css", get("style"))
         .route("/forgotten/{project}", get("a secret"));
-    let router = guarded(
-        router,
-        &access,
-        ReportStore::new(client),
-        QueryConfig::default(),
-        crate::reports::ReportTurns::default(),
-    );
+    let app = App::new(ReportStore::new(client), QueryConfig::default(), clock, &access, ReportCache::off());
+    let own = routes::router(app, |route| route.path.starts_with("/sign-") || route.rule == Rule::Badge);
+    let router = guarded(router.merge(own), &access, RouteTable::of(routes::routes()));
     Bed { router, access, now_ms, reader, admin, revoked }
 }
 
@@ -133,14 +132,21 @@ async fn who_may_not_read_learns_nothing_and_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn a_route_without_a_row_is_nobodys() {
+async fn a_route_without_a_row_is_refused_to_all() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     let admin = bearer(&bed.admin);
-    for path in ["/forgotten/docs", "/forgotten/open", "/projects/docs/2026-01/more", "/nowhere"] {
+    for path in [
+        "/forgotten/docs",
+        "/forgotten/open",
+        "/projects/docs/2026-01/more",
+        "/v1/projects/docs",
+        "/v1/projects/docs/reports/2026-01/colours",
+        "/nowhere",
+    ] {
         let (status, headers, body) = ask(&bed, path, &[("authorization", &admin)]).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
-        assert!(body.contains("/problems/nothing-here") && headers.contains_key(header::CONTENT_SECURITY_POLICY));
+        assert!(body.contains("/problems/no-such-route") && headers.contains_key(header::CONTENT_SECURITY_POLICY));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Damaged journals: either the figures are exact, or an error names path and offset. Wrong figures never occur.
 
 use super::*;
+use crate::random::SplitMix64;
 use aggregate::fold::WindowState;
 use aggregate::window::WindowStart;
 use ingest::journal::{JournalConfig, salvage};
@@ -12,19 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 const HOUR: Hour = Hour(490_000);
-
-/// A deterministic pseudo-random generator, seeded.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % below
-    }
-}
 
 fn record(number: u64) -> Vec<u8> {
     let coordinate = schemas::Coordinate::new(1, 1).unwrap().packed();
@@ -47,13 +35,13 @@ fn open(path: &Path) -> Result<Journal, JournalError> {
 
 /// A journal with these records in batches of several sizes, opened and closed several times, with a part trimmed.
 async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
-    let mut chance = Chance(1);
+    let mut random = SplitMix64::new(1);
     let mut number = 0;
     while number < records {
         let journal = open(path).unwrap();
         let until = records.min(number + records / 4 + 1);
         while number < until {
-            let appends: Vec<_> = (0..1 + chance.next(60))
+            let appends: Vec<_> = (0..1 + random.below(60))
                 .map(|more| {
                     let journal = journal.clone();
                     tokio::spawn(async move { journal.append(0, record(number + more)).await })
@@ -115,37 +103,37 @@ async fn all_of(journal: Journal) -> Result<(BTreeMap<u64, Vec<u8>>, Vec<(u64, u
 
 /// Damages a file. Returns how.
 fn damage(bytes: &mut Vec<u8>, seed: u64) -> String {
-    let mut chance = Chance(seed * 7919);
+    let mut random = SplitMix64::new(seed * 7919);
     let length = bytes.len() as u64;
     let page = 4096;
     match seed % 5 {
         0 => {
             for _ in 0..20 {
-                bytes[chance.next(length) as usize] ^= 1 << chance.next(8);
+                bytes[random.below(length) as usize] ^= 1 << random.below(8);
             }
             "20 bits".to_owned()
         }
         1 => {
-            bytes[chance.next(length) as usize] ^= 1 << chance.next(8);
+            bytes[random.below(length) as usize] ^= 1 << random.below(8);
             "1 bit".to_owned()
         }
         2 => {
-            let to = chance.next(length) as usize;
+            let to = random.below(length) as usize;
             bytes.truncate(to);
             format!("truncated to {to}")
         }
         3 => {
-            let at = (chance.next(length / page) * page) as usize;
+            let at = (random.below(length / page) * page) as usize;
             bytes[at..at + page as usize].fill(0);
             format!("page at {at} zeroed")
         }
         _ => {
-            let from = (length - 1 - chance.next(length / 4)) as usize;
+            let from = (length - 1 - random.below(length / 4)) as usize;
             bytes.extend_from_within(from..);
             // Or in place: old data over newer data.
-            if chance.next(2) == 0 {
-                let at = (chance.next(length / page) * page) as usize;
-                let (source, size) = ((chance.next(length / page) * page) as usize, page as usize);
+            if random.below(2) == 0 {
+                let at = (random.below(length / page) * page) as usize;
+                let (source, size) = ((random.below(length / page) * page) as usize, page as usize);
                 bytes.copy_within(source..source + size, at);
             }
             format!("tail from {from} again")

@@ -1,41 +1,12 @@
-//! The matrix: routes × callers × projects. Routes come from the guard's table; a route without a row here fails.
+//! The matrix: routes × callers × projects. Requests come from the table of routes.
 
 use super::bed::{Caller, May, PROJECTS, ask, in_force, service, signed_in};
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64;
 use harness::http::Answer;
+use harness::routes::{self, RouteRequest};
 use harness::service::{Service, eventually};
-use query::access::table::{Audience, ROUTES, Route, Rule};
-
-/// Each route's path with `PROJECT` for the project.
-const PATHS: &[(&str, &str)] = &[
-    ("/assets/report.css", "/assets/report.css"),
-    ("/assets/report.js", "/assets/report.js"),
-    ("/v1/openapi.json", "/v1/openapi.json"),
-    ("/sign-in", "/sign-in"),
-    ("/sign-out", "/sign-out"),
-    ("/badge/{project}", "/badge/PROJECT.svg"),
-    ("/", "/"),
-    ("/projects/{project}", "/projects/PROJECT"),
-    ("/projects/{project}/", "/projects/PROJECT/"),
-    ("/projects/{project}/{span}", "/projects/PROJECT/2026-01"),
-    ("/projects/{project}/live", "/projects/PROJECT/live"),
-    ("/v1/projects", "/v1/projects"),
-    ("/v1/projects.csv", "/v1/projects.csv"),
-    ("/v1/projects/{project}/reports/{span}", "/v1/projects/PROJECT/reports/2026-01"),
-    ("/v1/projects/{project}/reports/{span}/pages", "/v1/projects/PROJECT/reports/2026-01/pages"),
-    ("/v1/projects/{project}/reports/{span}/pages.csv", "/v1/projects/PROJECT/reports/2026-01/pages.csv"),
-    ("/v1/projects/{project}/reports/{span}/not-found", "/v1/projects/PROJECT/reports/2026-01/not-found"),
-    ("/v1/projects/{project}/reports/{span}/not-found.csv", "/v1/projects/PROJECT/reports/2026-01/not-found.csv"),
-    ("/v1/projects/{project}/reports/{span}/days", "/v1/projects/PROJECT/reports/2026-01/days"),
-    ("/v1/projects/{project}/reports/{span}/days.csv", "/v1/projects/PROJECT/reports/2026-01/days.csv"),
-    ("/v1/projects/{project}/reports/{span}/hours", "/v1/projects/PROJECT/reports/2026-01/hours"),
-    ("/v1/projects/{project}/reports/{span}/hours.csv", "/v1/projects/PROJECT/reports/2026-01/hours.csv"),
-    (
-        "/v1/projects/{project}/reports/{span}/breakdowns/{dimension}",
-        "/v1/projects/PROJECT/reports/2026-01/breakdowns/browser",
-    ),
-];
+use query::route::{Audience, Route, Rule};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
@@ -142,47 +113,14 @@ async fn callers(service: &Service) -> Result<Vec<Caller>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
-    for route in ROUTES {
-        ensure!(PATHS.iter().any(|(path, _)| *path == route.path), "{} has no row in this test", route.path);
-    }
     let mut service = service(&[]).await?;
     let callers = callers(&service).await?;
     let mut asked = 0;
-    for (path, sample) in PATHS {
-        let route =
-            ROUTES.iter().find(|route| route.path == *path).with_context(|| format!("{path} is in no table"))?;
-        let method = if *path == "/sign-out" { "POST" } else { "GET" };
-        for caller in &callers {
-            if *path == "/sign-out" && caller.may != May::Nothing {
-                continue; // It would end the session for the rows to come; `tokens.rs` signs out.
-            }
-            let mut not_there = Vec::new();
-            for project in PROJECTS {
-                let told = format!("{method} {sample} of {project}, {}", caller.name);
-                let answer = ask(&service, method, &sample.replace("PROJECT", project), &caller.headers).await?;
-                asked += 1;
-                let led_in = route.path == "/sign-in" && answer.status == 303 && caller.may != May::Nothing;
-                let led_out = route.path == "/sign-out" && answer.status == 303;
-                if led_in || led_out {
-                    continue;
-                }
-                let (expected, found) = (expected(route, caller, project), found(&answer).context(told.clone())?);
-                // A caller with access to everything is redirected to the month of an unknown project, which returns 404 there.
-                let redirect = route.path.trim_end_matches('/') == "/projects/{project}" && caller.may == May::All;
-                ensure!(
-                    found == expected || (redirect && found == Expected::Served),
-                    "{told}: {found:?}, not {expected:?}"
-                );
-                if matches!(found, Expected::NotThere | Expected::Challenged) {
-                    not_there.push((told, answer.status, answer.headers, answer.body));
-                }
-            }
-            // Among refused projects the unknown one is indistinguishable: status, headers and body are the same.
-            for pair in not_there.windows(2) {
-                let alike = pair[0].1 == pair[1].1
-                    && without_date(&pair[0].2) == without_date(&pair[1].2)
-                    && pair[0].3 == pair[1].3;
-                ensure!(alike, "{} and {} are told apart:\n{pair:?}", pair[0].0, pair[1].0);
+    for request in routes::requests("PROJECT") {
+        // It would end or replace the session that the next requests need; `tokens.rs` signs in and out.
+        if !routes::changes_session(&request) {
+            for caller in &callers {
+                asked += compare(&service, &request, caller).await?;
             }
         }
     }
@@ -201,6 +139,36 @@ async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
         .await?;
     }
     service.stop().await
+}
+
+/// Sends `request` as `caller` for each project, and returns the number of requests.
+async fn compare(service: &Service, request: &RouteRequest, caller: &Caller) -> Result<usize> {
+    let (method, route) = (request.method, &request.route);
+    let mut refused = Vec::new();
+    for project in PROJECTS {
+        let described = format!("{method} {} of {project}, {}", request.path, caller.name);
+        let answer = ask(service, method, &request.path.replace("PROJECT", project), &caller.headers).await?;
+        if route.path == "/sign-in" && answer.status == 303 && caller.may != May::Nothing {
+            continue;
+        }
+        let (expected, found) = (expected(route, caller, project), found(&answer).context(described.clone())?);
+        // A caller with access to everything is redirected to the month of an unknown project, which returns 404 there.
+        let redirect = route.path.trim_end_matches('/') == "/projects/{project}" && caller.may == May::All;
+        ensure!(
+            found == expected || (redirect && found == Expected::Served),
+            "{described}: {found:?}, not {expected:?}"
+        );
+        if matches!(found, Expected::NotThere | Expected::Challenged) {
+            refused.push((described, answer.status, answer.headers, answer.body));
+        }
+    }
+    // Among refused projects the unknown one is indistinguishable: status, headers and body are the same.
+    for pair in refused.windows(2) {
+        let alike =
+            pair[0].1 == pair[1].1 && without_date(&pair[0].2) == without_date(&pair[1].2) && pair[0].3 == pair[1].3;
+        ensure!(alike, "{} and {} are distinguishable:\n{pair:?}", pair[0].0, pair[1].0);
+    }
+    Ok(PROJECTS.len())
 }
 
 fn without_date(headers: &http::HeaderMap) -> http::HeaderMap {
