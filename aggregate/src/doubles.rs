@@ -80,6 +80,9 @@ pub(crate) fn view(path: &str) -> Vec<u8> {
         hour: 500_000,
         path: path.to_owned(),
         status: 200,
+        device: 1,
+        browser: 1,
+        system: 1,
         ..proto::PageView::default()
     };
     record::encode_page_view(view, RecordFormat::V4)
