@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 fn cut_of(settings: &AuditCommand) -> Cut {
     let windows = &settings.windows;
-    let cut = if settings.kafka.names_brokers() { windows.cut() } else { windows.cut_of(&settings.journal) };
+    let cut = if settings.kafka.names_brokers() { windows.policy() } else { windows.journal_policy(&settings.journal) };
     Cut { window_hours: cut.window_hours, max_records: cut.max_records, max_bytes: cut.max_bytes }
 }
 

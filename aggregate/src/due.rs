@@ -4,10 +4,8 @@
 //! before `close_after_hours` had passed is below these ends. The month may be closed when the ledger has counted each stream up to its
 //! recorded end. An idle stream is already counted up to its end; a busy one passes its recorded end with the next flush.
 
-use crate::close::{CloseError, Closer, failed, first_day};
-use clickhouse::Row;
+use crate::close::{CloseError, CloseStore, Closer};
 use schemas::{Month, StreamId};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -56,12 +54,6 @@ pub enum Decision {
     Wait(Vec<StreamRecords>),
 }
 
-#[derive(Row, Deserialize)]
-struct NotedEnds {
-    streams: Vec<u64>,
-    ends: Vec<u64>,
-}
-
 impl fmt::Display for StreamRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} records of stream {}", self.records, StreamId(self.stream))
@@ -97,25 +89,7 @@ impl Closer {
     /// # Errors
     /// ClickHouse refused or went away.
     pub async fn decide(&self, month: Month, logs: &[LogRange]) -> Result<Decision, CloseError> {
-        let noted = self.noted_ends(month).await?;
-        let ends: BTreeMap<u64, u64> = logs
-            .iter()
-            .map(|log| {
-                let noted = noted.as_ref().and_then(|noted| noted.get(&log.stream));
-                (log.stream, noted.map_or(log.end, |&noted| noted.min(log.end)))
-            })
-            .collect();
-        if noted.as_ref() != Some(&ends) {
-            self.note_ends(month, &ends).await?;
-        }
-        let counted = self.counted().await?;
-        let position = |log: &LogRange| StreamPosition {
-            stream: log.stream,
-            counted: counted.get(&log.stream).copied(),
-            begin: log.begin,
-            end: ends[&log.stream],
-        };
-        Ok(decide(&logs.iter().map(position).collect::<Vec<_>>()))
+        decide_for(self, month, logs).await
     }
 
     /// The same without access to the logs, by the ends that an aggregator recorded; none if no aggregator has.
@@ -133,29 +107,33 @@ impl Closer {
         };
         Ok(Some(decide(&noted.iter().map(position).collect::<Vec<_>>())))
     }
+}
 
-    async fn noted_ends(&self, month: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
-        let sql = "SELECT ?fields FROM month_due WHERE month = toDate({month:UInt16}) ORDER BY noted DESC LIMIT 1";
-        let row = self.client.query(sql).param("month", first_day(month)).fetch_optional::<NotedEnds>().await;
-        let row = row.map_err(failed("reading what the close of a month waits for"))?;
-        Ok(row.map(|row| row.streams.into_iter().zip(row.ends).collect()))
+/// [`Closer::decide`].
+pub(crate) async fn decide_for(
+    store: &impl CloseStore,
+    month: Month,
+    logs: &[LogRange],
+) -> Result<Decision, CloseError> {
+    let noted = store.noted_ends(month).await?;
+    let ends: BTreeMap<u64, u64> = logs
+        .iter()
+        .map(|log| {
+            let noted = noted.as_ref().and_then(|noted| noted.get(&log.stream));
+            (log.stream, noted.map_or(log.end, |&noted| noted.min(log.end)))
+        })
+        .collect();
+    if noted.as_ref() != Some(&ends) {
+        store.note_ends(month, &ends).await?;
     }
-
-    async fn note_ends(&self, month: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
-        let (streams, ends): (Vec<u64>, Vec<u64>) = ends.iter().unzip();
-        let sql = "INSERT INTO month_due (month, streams, ends) \
-                   SELECT toDate({month:UInt16}), {streams:Array(UInt64)}, {ends:Array(UInt64)}";
-        let query =
-            self.client.query(sql).param("streams", streams).param("ends", ends).param("month", first_day(month));
-        query.execute().await.map_err(failed("noting what the close of a month waits for"))
-    }
-
-    /// The offset below which the ledger has counted each stream.
-    async fn counted(&self) -> Result<BTreeMap<u64, u64>, CloseError> {
-        let sql = "SELECT stream, max(ledger.next_offset) AS counted FROM ledger GROUP BY stream";
-        let rows = self.client.query(sql).fetch_all::<(u64, u64)>().await.map_err(failed("reading the ledger"))?;
-        Ok(rows.into_iter().collect())
-    }
+    let counted = store.counted().await?;
+    let position = |log: &LogRange| StreamPosition {
+        stream: log.stream,
+        counted: counted.get(&log.stream).copied(),
+        begin: log.begin,
+        end: ends[&log.stream],
+    };
+    Ok(decide(&logs.iter().map(position).collect::<Vec<_>>()))
 }
 
 #[cfg(test)]

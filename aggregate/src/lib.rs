@@ -9,25 +9,34 @@
 //! The steps, at each of which the process may be killed:
 //!
 //! 1. *fold* records into the open [`window`]'s accumulators, which are empty at its first record ([`fold`]);
-//! 2. *flush*: freeze at an offset, insert all changed rows, the ledger's last ([`store`]);
+//! 2. *flush*: freeze at an offset, insert all changed rows, the ledger's last ([`sink`]);
 //! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse.
 
-mod cadence;
+mod aggregate_error;
+pub mod agreement;
 pub mod close;
+pub mod commit;
+#[cfg(test)]
+mod doubles;
 pub mod due;
+pub mod failpoint;
 pub mod finished;
+mod flush_policy;
+// `freeze` has 110 lines.
+#[allow(clippy::too_many_lines)]
 pub mod fold;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod metrics;
 pub mod progress;
 mod run;
+pub mod sink;
 pub mod source;
 pub mod start;
-pub mod steps;
 pub mod store;
 pub mod window;
 pub mod writes;
 
-pub use run::{AggregateConfig, AggregateError, run};
+pub use aggregate_error::AggregateError;
+pub use run::{AggregateConfig, run};

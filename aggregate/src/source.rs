@@ -1,6 +1,6 @@
 //! The interface to the log, for reading one of its partitions.
 
-use crate::window::Commit;
+use crate::commit::Commit;
 use schemas::{Hour, StreamId};
 use std::future::Future;
 use std::time::Duration;
@@ -85,10 +85,10 @@ impl RecordBatch {
 
     /// Offsets and encoded records, in order.
     pub fn records(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let mut begin = 0;
+        let mut start = 0;
         self.ends.iter().enumerate().map(move |(index, &end)| {
-            let record = &self.bytes[begin..end as usize];
-            begin = end as usize;
+            let record = &self.bytes[start..end as usize];
+            start = end as usize;
             (self.first_offset + index as u64, record)
         })
     }
@@ -103,7 +103,7 @@ pub struct SourceError {
     /// Why it failed.
     pub reason: String,
     /// Whether a retry may succeed: a full disk, a broker that is away.
-    pub passing: bool,
+    pub temporary: bool,
 }
 
 /// One partition of the log.
@@ -112,7 +112,7 @@ pub trait Source: Send {
     fn stream(&self) -> StreamId;
 
     /// Offset of the oldest record that still exists.
-    fn begin(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
+    fn log_start(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
 
     /// Ranges of offsets whose records are lost: from, and up to (exclusive).
     fn holes(&self) -> &[(u64, u64)] {
@@ -120,7 +120,7 @@ pub trait Source: Send {
     }
 
     /// Offset after the newest record.
-    fn end(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
+    fn log_end(&mut self) -> impl Future<Output = Result<u64, SourceError>> + Send;
 
     /// Offset at which the log ended when its end was last read, if it was. It may be past what was read so far, and before the current end
     /// of the log.
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_gives_back_what_it_was_given() {
+    fn a_batch_returns_its_records() {
         let mut batch = RecordBatch::new(7, Hour(3));
         assert!(batch.is_empty() && batch.next_offset() == 7);
         for record in [&b"one"[..], b"", b"three"] {

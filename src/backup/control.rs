@@ -4,7 +4,7 @@
 //! It writes nothing to ClickHouse until the client disconnects, for whatever reason. Beacons are still written to the journal.
 
 use crate::embedded::journal_source::JournalSource;
-use aggregate::window::Commit;
+use aggregate::commit::Commit;
 use aggregate::writes::Writes;
 use anyhow::Context;
 use ingest::journal::Journal;

@@ -2,8 +2,8 @@
 
 use super::values::{Bytes, InvalidValue, Optional, Parsed, bytes, count, millis, minutes, optional, seconds};
 use aggregate::AggregateConfig;
-use aggregate::steps::AbortAt;
-use aggregate::window::Cut;
+use aggregate::failpoint::Failpoint;
+use aggregate::window::WindowPolicy;
 use ingest::journal::JournalConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,15 @@ pub struct WindowSettings {
 
 impl WindowSettings {
     /// The window policy.
-    pub fn cut(&self) -> Cut {
-        Cut { window_hours: self.window_hours, max_records: self.window_records, ..Cut::default() }
+    pub fn policy(&self) -> WindowPolicy {
+        WindowPolicy { window_hours: self.window_hours, max_records: self.window_records, ..WindowPolicy::default() }
     }
 
     /// The window policy where the journal is the log: an open window must be a small part of the journal, since its records cannot be
     /// dropped.
-    pub fn cut_of(&self, journal: &JournalSettings) -> Cut {
-        let cut = self.cut();
-        Cut { max_bytes: cut.max_bytes.min(journal.journal_bytes.0 / 4), ..cut }
+    pub fn journal_policy(&self, journal: &JournalSettings) -> WindowPolicy {
+        let policy = self.policy();
+        WindowPolicy { max_bytes: policy.max_bytes.min(journal.journal_bytes.0 / 4), ..policy }
     }
 }
 
@@ -49,10 +49,10 @@ pub struct AggregationSettings {
     pub finished_every_minutes: Duration,
     /// For tests: the aggregator aborts when it has passed this step so often
     #[arg(long, value_name = "STEP[:COUNT]", default_value = "", hide = true, value_parser = failpoint)]
-    abort_at: Optional<Arc<AbortAt>>,
+    abort_at: Optional<Arc<Failpoint>>,
 }
 
-fn failpoint(text: &str) -> Parsed<Optional<Arc<AbortAt>>> {
+fn failpoint(text: &str) -> Parsed<Optional<Arc<Failpoint>>> {
     optional(text, |text| text.parse().map(Arc::new).map_err(|error| InvalidValue::because(format!("{error}"))))
 }
 
@@ -60,9 +60,9 @@ impl AggregationSettings {
     /// The aggregator's configuration.
     pub fn aggregate(&self) -> AggregateConfig {
         AggregateConfig {
-            cut: self.windows.cut(),
+            window_policy: self.windows.policy(),
             flush_every: self.flush_ms,
-            abort_at: self.abort_at.0.clone(),
+            failpoint: self.abort_at.0.clone(),
             ..AggregateConfig::default()
         }
     }

@@ -178,7 +178,7 @@ impl TopicSettings {
             partitions: self.kafka_partitions,
             replication: self.kafka_replication,
             retention_hours: log.log_retention_hours,
-            window_hours: windows.cut().window_hours,
+            window_hours: windows.policy().window_hours,
         }
     }
 }

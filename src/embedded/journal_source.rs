@@ -1,7 +1,7 @@
 //! The local journal as the aggregator reads it: one partition.
 
+use aggregate::commit::Commit;
 use aggregate::source::{RecordBatch, Source, SourceError};
-use aggregate::window::Commit;
 use ingest::Clock;
 use ingest::journal::{BatchKind, Journal, JournalError, TRIM_BATCHES};
 use schemas::{Hour, StreamId};
@@ -45,10 +45,12 @@ impl JournalSource {
     ) -> Result<T, SourceError> {
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || call(&journal)).await {
-            Ok(outcome) => {
-                outcome.map_err(|error| SourceError { action, reason: error.to_string(), passing: !error.is_damage() })
-            }
-            Err(error) => Err(SourceError { action, reason: error.to_string(), passing: false }),
+            Ok(outcome) => outcome.map_err(|error| SourceError {
+                action,
+                reason: error.to_string(),
+                temporary: !error.is_damage(),
+            }),
+            Err(error) => Err(SourceError { action, reason: error.to_string(), temporary: false }),
         }
     }
 }
@@ -58,7 +60,7 @@ impl Source for JournalSource {
         self.journal.stream()
     }
 
-    async fn begin(&mut self) -> Result<u64, SourceError> {
+    async fn log_start(&mut self) -> Result<u64, SourceError> {
         self.blocking("find the journal's beginning", Journal::begin).await
     }
 
@@ -66,7 +68,7 @@ impl Source for JournalSource {
         self.journal.holes()
     }
 
-    async fn end(&mut self) -> Result<u64, SourceError> {
+    async fn log_end(&mut self) -> Result<u64, SourceError> {
         Ok(*self.end.borrow())
     }
 
@@ -80,7 +82,7 @@ impl Source for JournalSource {
         text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| SourceError {
             action,
             reason: error.to_string(),
-            passing: false,
+            temporary: false,
         })
     }
 
@@ -122,7 +124,7 @@ impl Source for JournalSource {
         let text = serde_json::to_string(commit).map_err(|error| SourceError {
             action,
             reason: error.to_string(),
-            passing: false,
+            temporary: false,
         })?;
         let before = Hour(Hour::of((self.clock)()).0.saturating_sub(self.retention_hours));
         let below = commit.resume_at();

@@ -76,7 +76,7 @@ pub async fn run(settings: AggregateCommand, recover: bool) -> anyhow::Result<()
             group: group.clone(),
             broker_assigns: settings.kafka.protocol == GroupProtocol::Consumer,
             times: settings.kafka.record_times(),
-            store: store.with_abort(aggregate.abort_at.clone()).with_metrics(flushes),
+            store: store.with_failpoint(aggregate.failpoint.clone()).with_metrics(flushes),
             aggregate,
             streams,
             status: Arc::clone(&member.status),

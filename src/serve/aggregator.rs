@@ -71,7 +71,7 @@ impl Backend {
             config: aggregate::AggregateConfig {
                 stop_at_end: true,
                 recover: registry.recovers(),
-                cut: aggregation.windows.cut_of(&settings.journal),
+                window_policy: aggregation.windows.journal_policy(&settings.journal),
                 ..aggregation.aggregate()
             },
             chores: Chores {
@@ -150,9 +150,9 @@ impl Backend {
         ));
         let store = aggregate::store::SummaryStore::new(client, self.timeout).yielding().await;
         warn_of_new_log(&journal, &store).await;
-        let store = store.with_abort(self.config.abort_at.clone()).with_metrics(self.flushes);
-        let store = store.held_by(self.writes);
-        let outcome = aggregate::run(self.config, source, store, self.progress, until(stopped)).await;
+        let store = store.with_failpoint(self.config.failpoint.clone()).with_metrics(self.flushes);
+        let config = aggregate::AggregateConfig { writes: self.writes, ..self.config };
+        let outcome = aggregate::run(config, source, store, self.progress, until(stopped)).await;
         outcome.context("the aggregator stopped")
     }
 }

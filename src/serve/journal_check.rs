@@ -1,5 +1,6 @@
 //! The check that the journal and ClickHouse belong together.
 
+use aggregate::sink::RowSink;
 use anyhow::Context;
 use ingest::journal::Journal;
 use std::time::Duration;
@@ -37,7 +38,7 @@ impl JournalCheck {
         let ledger = store.ledger_end(self.journal.stream()).await.context("cannot read the ledger")?;
         let counted = ledger.map_or(0, |ledger| ledger.next_offset);
         if counted > self.end {
-            return Err(aggregate::AggregateError::Behind { counted, end: self.end }.into());
+            return Err(aggregate::AggregateError::Behind { counted, log_end: self.end }.into());
         }
         self.journal.store_text(UNCHECKED_END, "").context("cannot write to the journal")
     }

@@ -4,9 +4,10 @@ use super::{brokers_view, consumer};
 use crate::config::commands::TopicResetCommand;
 use crate::config::kafka::KafkaSettings;
 use crate::{projects, say};
+use aggregate::commit::Commit;
 use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::{CommitText, StreamRow, Streams};
-use aggregate::window::{Commit, Cut, WindowStart};
+use aggregate::window::{WindowPolicy, WindowStart};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clickhouse::Client;
@@ -20,7 +21,7 @@ struct Reset<'a> {
     client: Client,
     streams: Streams,
     cluster: String,
-    cut: Cut,
+    window_policy: WindowPolicy,
 }
 
 /// Rewrites commits, for a recreated log or for lost offsets.
@@ -39,7 +40,7 @@ pub async fn reset(matches: &ArgMatches, settings: &TopicResetCommand) -> anyhow
     if let Some(only) = only.filter(|only| !marks.iter().any(|(partition, ..)| partition == only)) {
         bail!("topic {} has no partition {only}; it has {}", settings.kafka.topic, marks.len());
     }
-    let reset = Reset { settings: &settings.kafka, client, streams, cluster, cut: settings.windows.cut() };
+    let reset = Reset { settings: &settings.kafka, client, streams, cluster, window_policy: settings.windows.policy() };
     let mut commits = Vec::new();
     for &(partition, low, high) in marks.iter().filter(|(partition, ..)| only.is_none_or(|only| only == *partition)) {
         if matches.get_flag("new-log") {
@@ -69,8 +70,8 @@ impl Reset<'_> {
         };
         self.streams.note(&row).await?;
         say!("partition {partition}: a new log, counted from offset {low}");
-        let cut = self.cut;
-        Ok(Commit { stream, window: None, next_offset: low, cut, fold_version: FOLD_VERSION, drained: true })
+        let window_policy = self.window_policy;
+        Ok(Commit { stream, window: None, next_offset: low, window_policy, fold_version: FOLD_VERSION, drained: true })
     }
 
     /// The commit from the ledger for a partition with the offsets `low` to `high`; none if nothing was counted of it.
@@ -98,8 +99,8 @@ impl Reset<'_> {
         }
         let window = WindowStart { offset: window_start, appended_hour: Hour(appended / 3600).0 };
         say!("partition {partition}: stream {stream} restored, counted up to offset {next_offset}");
-        let cut = self.cut;
-        Ok(Some(Commit { stream, window: Some(window), next_offset, cut, fold_version, drained: false }))
+        let window_policy = self.window_policy;
+        Ok(Some(Commit { stream, window: Some(window), next_offset, window_policy, fold_version, drained: false }))
     }
 }
 

@@ -3,10 +3,11 @@
 use super::partition::{ASK, CommitText, PartitionSource, Reader};
 use super::streams::{StreamRow, Streams};
 use super::times::RecordTimes;
+use crate::aggregate_error::AggregateError;
+use crate::commit::Commit;
 use crate::progress::Progress;
-use crate::run::{AggregateConfig, AggregateError, run};
+use crate::run::{AggregateConfig, run};
 use crate::store::SummaryStore;
-use crate::window::Commit;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};

@@ -2,8 +2,8 @@
 
 use super::group::GroupContext;
 use super::times::RecordTimes;
+use crate::commit::Commit;
 use crate::source::{RecordBatch, Source, SourceError};
-use crate::window::Commit;
 use rdkafka::Message;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -169,7 +169,7 @@ impl Reading {
                          and see `headcount topic check`",
                         self.partition, self.next
                     ),
-                    passing: false,
+                    temporary: false,
                 });
             }
             let Some(appended) = self.times.hour(message.timestamp()) else {
@@ -181,7 +181,7 @@ impl Reading {
                         self.partition,
                         self.times.topic_setting()
                     ),
-                    passing: false,
+                    temporary: false,
                 });
             };
             self.next = offset + 1;
@@ -227,7 +227,7 @@ fn failed_read(partition: i32, error: &KafkaError) -> SourceError {
     SourceError {
         action: "read the topic",
         reason: format!("partition {partition}: {error}; {advice}"),
-        passing: false,
+        temporary: false,
     }
 }
 
@@ -242,9 +242,9 @@ impl PartitionSource {
         let reason = |error: String| format!("topic {}, partition {partition}: {error}", self.topic);
         match tokio::task::spawn_blocking(move || call(&consumer, &topic, partition)).await {
             Ok(outcome) => {
-                outcome.map_err(|error| SourceError { action, reason: reason(error.to_string()), passing: true })
+                outcome.map_err(|error| SourceError { action, reason: reason(error.to_string()), temporary: true })
             }
-            Err(error) => Err(SourceError { action, reason: reason(error.to_string()), passing: false }),
+            Err(error) => Err(SourceError { action, reason: reason(error.to_string()), temporary: false }),
         }
     }
 
@@ -262,11 +262,11 @@ impl Source for PartitionSource {
         self.stream
     }
 
-    async fn begin(&mut self) -> Result<u64, SourceError> {
+    async fn log_start(&mut self) -> Result<u64, SourceError> {
         Ok(self.watermarks().await?.0)
     }
 
-    async fn end(&mut self) -> Result<u64, SourceError> {
+    async fn log_end(&mut self) -> Result<u64, SourceError> {
         Ok(self.watermarks().await?.1)
     }
 
@@ -280,7 +280,7 @@ impl Source for PartitionSource {
 
     async fn rewind(&mut self, offset: u64) -> Result<(), SourceError> {
         const ACTION: &str = "read the topic from an earlier offset";
-        let failed = |reason: String| SourceError { action: ACTION, reason, passing: false };
+        let failed = |reason: String| SourceError { action: ACTION, reason, temporary: false };
         // The thread ends first: its batches were read from the later offset.
         if let Some(thread) = self.reader.end() {
             let ended = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -313,7 +313,7 @@ impl Source for PartitionSource {
             return Err(SourceError {
                 action: "read the topic",
                 reason: format!("the reader of partition {} has ended", self.partition),
-                passing: false,
+                temporary: false,
             });
         };
         let mut batches = vec![first?];
@@ -347,7 +347,7 @@ impl Source for PartitionSource {
             Err(_) => Err(SourceError {
                 action: "commit",
                 reason: format!("no answer within {} s", COMMIT_WITHIN.as_secs()),
-                passing: true,
+                temporary: true,
             }),
         }
     }
@@ -356,7 +356,7 @@ impl Source for PartitionSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::{Cut, WindowStart};
+    use crate::window::{WindowPolicy, WindowStart};
 
     #[test]
     fn a_commit_survives_its_metadata() {
@@ -364,7 +364,7 @@ mod tests {
             stream: StreamId(u64::MAX),
             window: Some(WindowStart { offset: 1 << 40, appended_hour: 500_000 }),
             next_offset: (1 << 40) + 17,
-            cut: Cut::default(),
+            window_policy: WindowPolicy::default(),
             fold_version: 2,
             drained: true,
         };

@@ -1,418 +1,395 @@
-//! The log, the store, the group, and a scheduler that wishes them ill.
+//! The log, the store, the group, and a schedule of faults over real loops.
 
-use crate::book::{Cell, Chance, Logged, Rows, rebuild, some_log};
-use crate::process::{Insert, Process, Variant};
-use headcount_aggregate::window::{Commit, Cut};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::book::{Chance, LIMITS, Logged, rebuild, some_log};
+use crate::design::Design;
+use crate::model_store::{Insert, ModelStore, Row};
+use crate::ports::{Life, ModelSink, ModelSource, Port};
+use crate::variant::Variant;
+use headcount_aggregate::commit::Commit;
+use headcount_aggregate::progress::Progress;
+use headcount_aggregate::window::WindowPolicy;
+use headcount_aggregate::{AggregateConfig, AggregateError, run};
+use schemas::StreamId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub const STREAM: StreamId = StreamId(1);
 
 const WINDOW_HOURS: u32 = 6;
-const SITE: &str = "site ";
-const SITE_END: &str = "site!";
-/// Steps in which something may go wrong, before everything heals.
-const STEPS: u64 = 260;
+/// Steps with faults, before everything heals.
+const STEPS: u64 = 120;
+/// Longest time between two steps, in milliseconds.
+const STEP: u64 = 120;
+const FLUSH_EVERY: Duration = Duration::from_millis(60);
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// Longest time of healing. The clock is paused, so it costs nothing.
+const HEAL_WITHIN: Duration = Duration::from_secs(3_600);
 
-/// ClickHouse: rows as they came, in no order that counts; readers choose.
-#[derive(Clone, Default)]
-struct Store {
-    /// key → (version, row) of the newest, or all of them added up.
-    newest: BTreeMap<(String, u64), (u64, Cell)>,
-    sums: Rows,
-    tokens: BTreeSet<(u64, u64, usize)>,
-}
-
-impl Store {
-    fn apply(&mut self, variant: Variant, insert: &Insert) {
-        if variant == Variant::DeltaRowsWithTokens && !self.tokens.insert(insert.token) {
-            return;
-        }
-        for row in &insert.rows {
-            if variant.sums() {
-                let sum = self.sums.entry(row.key.clone()).or_default();
-                sum.counts.resize(row.cell.counts.len(), 0);
-                for (sum, count) in sum.counts.iter_mut().zip(&row.cell.counts) {
-                    *sum = sum.wrapping_add(*count);
-                }
-                continue;
-            }
-            let newer = self.newest.get(&row.key).is_none_or(|(version, _)| row.next_offset >= *version);
-            if newer {
-                self.newest.insert(row.key.clone(), (row.next_offset, row.cell.clone()));
-            }
-        }
-    }
-
-    fn read(&self, variant: Variant) -> Rows {
-        if variant.sums() {
-            return self.sums.clone();
-        }
-        self.newest.iter().map(|(key, (_, cell))| (key.clone(), cell.clone())).collect()
-    }
-
-    /// Views by project and hour, over all windows.
-    fn views(&self, variant: Variant) -> BTreeMap<String, u64> {
-        let mut views: BTreeMap<String, u64> = BTreeMap::new();
-        let mut add = |key: &str, cell: &Cell| match views.get_mut(key) {
-            Some(sum) => *sum += cell.counts[0],
-            None => drop(views.insert(key.to_owned(), cell.counts[0])),
-        };
-        // Keys are in order, and a reader's figures are in one stretch of them.
-        let site = (SITE.to_owned(), 0)..(SITE_END.to_owned(), 0);
-        if variant.sums() {
-            self.sums.range(site).for_each(|((key, _), cell)| add(key, cell));
-        } else {
-            self.newest.range(site).for_each(|((key, _), (_, cell))| add(key, cell));
-        }
-        views
-    }
-}
-
-/// One schedule.
+/// What the processes of a schedule share.
 pub struct World {
-    chance: Chance,
+    pub chance: Chance,
     variant: Variant,
-    log: Vec<Logged>,
+    pub log: Vec<Logged>,
     /// Records appended so far.
-    end: u64,
-    store: Store,
-    /// What a replica that lags behind has.
-    stale: Store,
-    late: Vec<Insert>,
-    commit: Option<Commit>,
+    pub end: u64,
+    pub store: ModelStore,
+    /// A replica that lags.
+    pub stale: ModelStore,
+    pub late: Vec<Insert>,
+    pub commit: Option<Commit>,
     /// Raised when the partition changes hands.
-    generation: u64,
-    processes: Vec<Process>,
-    cut: Cut,
+    pub generation: u64,
+    pub faults: bool,
     seen: BTreeMap<String, u64>,
-    /// The store was written since a reader last looked.
-    written: bool,
+    failure: Option<String>,
     story: Vec<String>,
 }
 
 impl World {
-    pub fn new(seed: u64, variant: Variant) -> Self {
-        let mut chance = Chance(seed);
-        let log = some_log(&mut chance);
-        let cut = Cut { window_hours: WINDOW_HOURS, max_records: 6 + chance.below(20), max_bytes: u64::MAX };
-        World {
-            chance,
-            variant,
-            log,
-            end: 0,
-            store: Store::default(),
-            stale: Store::default(),
-            late: Vec::new(),
-            commit: None,
-            generation: 0,
-            processes: Vec::new(),
-            cut,
-            seen: BTreeMap::new(),
-            written: false,
-            story: Vec::new(),
-        }
-    }
-
-    /// The hours that a clock on the wall would show: those of the append, roughly.
-    fn now(&self) -> u64 {
+    /// The hour that a wall clock would show: roughly that of the last append.
+    pub fn now(&self) -> u64 {
         let at = (self.end as usize).clamp(1, self.log.len()) - 1;
         u64::from(self.log[at].appended.0)
     }
 
-    /// Runs the schedule, heals, and compares.
-    pub fn run(mut self) -> Result<(), String> {
-        for _ in 0..STEPS {
-            self.step();
-            self.look()?;
-        }
-        self.heal()?;
-        let (mut truth, mut found) =
-            (rebuild(&self.log, WINDOW_HOURS, self.cut.max_records), self.store.read(self.variant));
-        // Readers drop rows of 0, which are of names that left.
-        truth.retain(|_, cell| cell.counts.iter().any(|count| *count > 0));
-        found.retain(|_, cell| cell.counts.iter().any(|count| *count > 0));
-        // Sums have no sketch to compare; their counters are enough to be wrong.
-        let same = |found: &Cell, truth: &Cell| {
-            found.counts == truth.counts && (self.variant.sums() || found.sketch == truth.sketch)
-        };
-        // A ledger of deltas adds up offsets as well.
-        let compared = |key: &(String, u64)| !self.variant.sums() || !key.0.starts_with("ledger");
-        for (key, truth) in truth.iter().filter(|(key, _)| compared(key)) {
-            match found.get(key) {
-                Some(found) if same(found, truth) => {}
-                other => return Err(self.told(&format!("{key:?} is {other:?}, expected {truth:?}"))),
-            }
-        }
-        match found.keys().find(|key| !truth.contains_key(*key)) {
-            Some(key) => Err(self.told(&format!("{key:?} is in no window of the log"))),
-            None => Ok(()),
-        }
-    }
-
-    fn told(&self, what: &str) -> String {
-        let last = &self.story[self.story.len().saturating_sub(60)..];
-        format!("{what}\nthe last steps:\n{}", last.join("\n"))
-    }
-
-    /// A reader, at any time: no figure falls, none exceeds the log.
-    fn look(&mut self) -> Result<(), String> {
-        if !std::mem::take(&mut self.written) {
-            return Ok(());
+    /// Applies an insert, and queries: no figure falls.
+    pub fn apply(&mut self, insert: &Insert) {
+        self.store.apply(self.variant, insert);
+        if !insert.rows.iter().any(Row::is_of_hour) {
+            return;
         }
         let views = self.store.views(self.variant);
-        for (key, &before) in &self.seen {
+        let fallen = self.seen.iter().find_map(|(key, &before)| {
             let now = views.get(key).copied().unwrap_or(0);
-            if now < before {
-                return Err(self.told(&format!("{key} fell from {before} to {now}")));
-            }
+            (now < before).then(|| format!("{key} fell from {before} to {now}"))
+        });
+        if let Some(fallen) = fallen {
+            self.fail(&fallen);
         }
         self.seen = views;
-        Ok(())
     }
 
-    fn owner(&self) -> Option<usize> {
-        self.processes.iter().position(|process| process.generation == self.generation)
+    pub fn fail(&mut self, reason: &str) {
+        let last = &self.story[self.story.len().saturating_sub(60)..];
+        self.failure.get_or_insert_with(|| format!("{reason}\nthe last steps:\n{}", last.join("\n")));
     }
 
-    fn step(&mut self) {
-        match self.chance.below(100) {
-            0..=17 => {
-                let more = 1 + self.chance.below(6);
-                self.end = (self.end + more).min(self.log.len() as u64);
-            }
-            18..=21 => self.crash(),
-            22..=23 => self.stop(),
-            24..=27 => self.pause(),
-            28..=31 => self.take_over(),
-            32..=35 => self.deliver_late(),
-            36 => self.stale = self.store.clone(),
-            // The store is restarted, and forgets what it remembered of inserts.
-            37 => self.store.tokens.clear(),
-            38..=39 => self.notice(),
-            _ => {
-                let running: Vec<usize> = (0..self.processes.len()).filter(|&i| !self.processes[i].paused).collect();
-                if running.is_empty() {
-                    self.take_over();
-                } else {
-                    let index = running[self.chance.below(running.len() as u64) as usize];
-                    self.work(index, true);
-                }
-            }
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        if self.failure.is_none() {
+            self.story.push(line());
         }
-    }
-
-    /// One small step of a process. With `faults` an insert may be lost on its way, or its acknowledgement.
-    fn work(&mut self, index: usize, faults: bool) {
-        let fate = self.chance.below(100);
-        let now = self.now();
-        let split = 1 + self.chance.below(6) as usize;
-        let process = &mut self.processes[index];
-        if let Some(flush) = &mut process.flush {
-            if process.variant == Variant::CommitBeforeRows && process.generation == self.generation {
-                self.commit = Some(flush.commit);
-            }
-            let Some(insert) = flush.inserts.front().cloned() else {
-                let flush = process.flush.take().expect("just seen");
-                self.story.push(format!("{index} commits {}", flush.commit.next_offset));
-                // A commit may be lost, and a stale one may slip through before the group has noticed.
-                let taken = process.generation == self.generation || (faults && fate < 3);
-                if taken && !(faults && fate > 95) {
-                    self.commit = Some(flush.commit);
-                }
-                return;
-            };
-            let (applied, acknowledged, later) = match fate {
-                _ if !faults => (true, true, false),
-                0..=69 => (true, true, false),
-                70..=79 => (true, false, false),
-                80..=89 => (false, false, true),
-                _ => (false, false, false),
-            };
-            if applied {
-                self.written = true;
-                self.store.apply(self.variant, &insert);
-            }
-            if later {
-                self.late.push(insert);
-            }
-            if acknowledged {
-                flush.inserts.pop_front();
-            }
-            self.story.push(format!("{index} inserts: applied {applied}, acknowledged {acknowledged}, later {later}"));
-            // Folding goes on while a flush is under way, but not past the end of a window.
-            if flush.ends_window || fate.is_multiple_of(2) {
-                return;
-            }
-        }
-        let process = &mut self.processes[index];
-        let wants_flush = fate.is_multiple_of(5) || process.position >= self.end;
-        let dirty = process.open.as_ref().is_some_and(|open| open.state.is_dirty());
-        if wants_flush && dirty && process.flush.is_none() {
-            process.freeze(false, split);
-            self.story.push(format!("{index} freezes at {}", process.position));
-            return;
-        }
-        for _ in 0..=fate % 4 {
-            let process = &mut self.processes[index];
-            if process.position >= self.end {
-                return;
-            }
-            let record = &self.log[process.position as usize];
-            if process.ends_window(record.appended, now) {
-                if process.flush.is_none() {
-                    process.freeze(true, split);
-                    self.story.push(format!("{index} ends a window at {}", process.position));
-                }
-                return;
-            }
-            process.fold(&record.bytes, record.appended, now);
-        }
-    }
-
-    fn drop_process(&mut self, index: usize) {
-        let process = self.processes.remove(index);
-        // What it had sent may still arrive.
-        if let Some(insert) = process.flush.and_then(|flush| flush.inserts.into_iter().next())
-            && self.chance.percent(40)
-        {
-            self.late.push(insert);
-        }
-    }
-
-    fn crash(&mut self) {
-        if self.processes.is_empty() {
-            return;
-        }
-        let index = self.chance.below(self.processes.len() as u64) as usize;
-        self.story.push(format!("{index} crashes"));
-        self.drop_process(index);
-    }
-
-    /// The owner stops gracefully: everything folded is written and committed.
-    fn stop(&mut self) {
-        let Some(index) = self.owner().filter(|&index| !self.processes[index].paused) else { return };
-        self.finish(index);
-        let process = self.processes.remove(index);
-        self.story.push(format!("{index} stops"));
-        if process.open.is_some()
-            && let Some(commit) = &mut self.commit
-        {
-            commit.drained = true;
-        }
-        self.generation += 1;
-    }
-
-    /// Writes and commits what a process has folded.
-    fn finish(&mut self, index: usize) {
-        while self.processes[index].flush.is_some() {
-            let position = self.processes[index].position;
-            let end = std::mem::replace(&mut self.end, position);
-            self.work(index, false);
-            self.end = end;
-        }
-        let process = &mut self.processes[index];
-        if process.open.as_ref().is_some_and(|open| open.state.is_dirty()) {
-            process.freeze(false, 3);
-            self.finish(index);
-        }
-    }
-
-    fn pause(&mut self) {
-        if self.processes.is_empty() {
-            return;
-        }
-        let index = self.chance.below(self.processes.len() as u64) as usize;
-        let process = &mut self.processes[index];
-        process.paused = !process.paused;
-        self.story.push(format!("{index} is {}", if process.paused { "stopped" } else { "resumed" }));
-    }
-
-    /// A process that no longer has the partition learns it, and drops its state.
-    fn notice(&mut self) {
-        let zombie = self.processes.iter().position(|process| process.generation != self.generation && !process.paused);
-        if let Some(index) = zombie {
-            self.story.push(format!("{index} notices that it lost the partition"));
-            self.drop_process(index);
-        }
-    }
-
-    /// The partition goes to a new process. The one that had it goes on until it notices.
-    fn take_over(&mut self) {
-        self.generation += 1;
-        let own_cut = match self.variant {
-            Variant::RecutOpenWindow => Cut { max_records: 6 + self.chance.below(20), ..self.cut },
-            _ => self.cut,
-        };
-        let skew = self.chance.below(4);
-        let mut process = Process {
-            variant: self.variant,
-            generation: self.generation,
-            paused: false,
-            position: 0,
-            first_cut: None,
-            own_cut,
-            resumed: None,
-            open: None,
-            flush: None,
-            skew,
-        };
-        match self.commit {
-            None => self.commit = Some(process.commit(None, 0, own_cut)),
-            Some(commit) => {
-                process.position = commit.resume_at();
-                process.first_cut = Some(commit.cut);
-                if let (true, Some(window)) = (self.variant.resumes_at_committed(), commit.window) {
-                    process.position = commit.next_offset;
-                    let base = match self.variant {
-                        Variant::ReadBackStale => {
-                            let rows = self.stale.read(self.variant).into_iter();
-                            rows.filter(|((key, at), _)| *at == window.offset && key != "ledger").collect()
-                        }
-                        _ => BTreeMap::new(),
-                    };
-                    process.resumed = Some((window, base));
-                }
-                self.commit = Some(Commit { drained: false, ..commit });
-            }
-        }
-        self.story.push(format!("a new process begins at {}", process.position));
-        self.processes.push(process);
     }
 
     fn deliver_late(&mut self) {
         if !self.late.is_empty() {
             let index = self.chance.below(self.late.len() as u64) as usize;
             let insert = self.late.swap_remove(index);
-            self.story.push(format!("a late insert of {:?} arrives", insert.token));
-            self.written = true;
-            self.store.apply(self.variant, &insert);
+            self.tell(|| format!("the late insert {:?} arrives", insert.token));
+            self.apply(&insert);
         }
     }
 
-    /// No more faults: late inserts arrive, zombies notice, one process goes to the log's end.
-    fn heal(&mut self) -> Result<(), String> {
-        self.end = self.log.len() as u64;
-        while !self.processes.is_empty() {
-            self.drop_process(0);
+    /// Compares the store with a rebuild of the log.
+    fn compare(&mut self, policy: WindowPolicy) {
+        let mut truth = rebuild(&self.log, WINDOW_HOURS, policy.max_records);
+        let mut found = self.store.read(self.variant);
+        // Queries drop rows of 0, which are of names that lost their counter.
+        truth.retain(|_, cell| cell.counts.iter().any(|count| *count > 0));
+        found.retain(|_, cell| cell.counts.iter().any(|count| *count > 0));
+        if self.variant.sums() {
+            // The sum of a ledger's offsets means nothing, and deltas have no sketches.
+            truth.retain(|key, _| key.0 != "ledger");
+            found.retain(|key, _| key.0 != "ledger");
+            truth.values_mut().chain(found.values_mut()).for_each(|cell| cell.sketch = None);
         }
-        self.take_over();
-        for _ in 0..20_000 {
-            let process = &self.processes[0];
-            let dirty = process.open.as_ref().is_some_and(|open| open.state.is_dirty());
-            if process.position >= self.end && process.flush.is_none() && !dirty {
-                break;
+        if let Some((key, expected)) = truth.iter().find(|(key, cell)| found.get(*key) != Some(*cell)) {
+            self.fail(&format!("{key:?} is {:?}, expected {expected:?}", found.get(key)));
+        }
+        if let Some(key) = found.keys().find(|key| !truth.contains_key(*key)) {
+            self.fail(&format!("{key:?} is in no window of the log"));
+        }
+    }
+}
+
+/// The world, shared by the tasks of one thread.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub fn with<T>(&self, call: impl FnOnce(&mut World) -> T) -> T {
+        call(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A process that has the partition, or believes so.
+struct Process {
+    number: usize,
+    generation: u64,
+    life: watch::Sender<Life>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), AggregateError>>,
+}
+
+impl Process {
+    fn is_paused(&self) -> bool {
+        *self.life.borrow() == Life::Paused
+    }
+}
+
+/// Lets tasks end whose write was dropped. From then on, a write that was left behind is noticed.
+async fn settle(process: &watch::Sender<Life>, life: Life) {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    process.send_replace(life);
+}
+
+/// One schedule.
+pub struct Schedule {
+    shared: Shared,
+    variant: Variant,
+    policy: WindowPolicy,
+    end: watch::Sender<u64>,
+    processes: Vec<Process>,
+    started: usize,
+}
+
+impl Schedule {
+    pub fn new(seed: u64, variant: Variant) -> Self {
+        let mut chance = Chance(seed);
+        let log = some_log(&mut chance);
+        let policy =
+            WindowPolicy { window_hours: WINDOW_HOURS, max_records: 6 + chance.below(20), max_bytes: u64::MAX };
+        let world = World {
+            chance,
+            variant,
+            log,
+            end: 0,
+            store: ModelStore::default(),
+            stale: ModelStore::default(),
+            late: Vec::new(),
+            commit: None,
+            generation: 0,
+            faults: true,
+            seen: BTreeMap::new(),
+            failure: None,
+            story: Vec::new(),
+        };
+        let shared = Shared(Arc::new(Mutex::new(world)));
+        Schedule { shared, variant, policy, end: watch::Sender::new(0), processes: Vec::new(), started: 0 }
+    }
+
+    /// A schedule without faults: one process, which is never disturbed.
+    pub fn undisturbed(seed: u64, variant: Variant) -> Self {
+        let schedule = Schedule::new(seed, variant);
+        schedule.shared.with(|world| world.faults = false);
+        schedule
+    }
+
+    /// Runs the schedule, heals, and compares. Returns the number of processes.
+    pub fn run(mut self) -> Result<usize, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime starts").block_on(async {
+            let disturbed = self.shared.with(|world| world.faults);
+            if !disturbed {
+                self.take_over();
             }
-            if self.chance.percent(20) {
-                self.deliver_late();
+            for _ in 0..STEPS {
+                let pause = self.below(STEP);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                if disturbed {
+                    self.step().await;
+                } else {
+                    self.append(self.below(4));
+                }
+                self.check_tasks().await;
+                self.failure()?;
             }
-            self.work(0, false);
-            self.look()?;
+            self.heal().await?;
+            self.shared.with(|world| world.compare(self.policy));
+            self.failure()?;
+            Ok(self.started)
+        })
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.shared.with(|world| world.chance.below(bound))
+    }
+
+    fn tell(&self, line: String) {
+        self.shared.with(|world| world.tell(|| line));
+    }
+
+    fn failure(&self) -> Result<(), String> {
+        self.shared.with(|world| world.failure.take()).map_or(Ok(()), Err)
+    }
+
+    fn append(&self, more: u64) {
+        let end = self.shared.with(|world| {
+            world.end = (world.end + more).min(world.log.len() as u64);
+            world.end
+        });
+        self.end.send_replace(end);
+    }
+
+    async fn step(&mut self) {
+        match self.below(100) {
+            0..=39 => self.append(1 + self.below(6)),
+            40..=47 => self.crash().await,
+            48..=52 => self.stop().await,
+            53..=62 => self.pause_or_resume(),
+            63..=72 => self.take_over(),
+            73..=82 => self.shared.with(World::deliver_late),
+            83..=85 => self.shared.with(|world| world.stale = world.store.clone()),
+            // The store restarts, and forgets the tokens of inserts.
+            86..=88 => self.shared.with(|world| world.store.tokens.clear()),
+            89..=93 => self.notice().await,
+            _ if self.processes.iter().all(Process::is_paused) => self.take_over(),
+            _ => {}
         }
-        while !self.late.is_empty() {
-            self.deliver_late();
-            self.look()?;
+    }
+
+    /// No loop ends by itself.
+    async fn check_tasks(&mut self) {
+        let Some(index) = self.processes.iter().position(|process| process.task.is_finished()) else { return };
+        let Process { number, task, .. } = self.processes.remove(index);
+        let ended = task.await;
+        self.shared.with(|world| world.fail(&format!("the loop of {number} ended: {ended:?}")));
+    }
+
+    async fn end_process(&mut self, index: usize, life: Life) {
+        let process = self.processes.remove(index);
+        process.task.abort();
+        if life == Life::Dead {
+            process.life.send_replace(life);
         }
-        match self.commit {
-            Some(commit) if commit.next_offset == self.end => Ok(()),
-            other => Err(self.told(&format!("the log ends at {}, the commit is {other:?}", self.end))),
+        let _ = process.task.await;
+        settle(&process.life, life).await;
+    }
+
+    async fn crash(&mut self) {
+        if self.processes.is_empty() {
+            return;
         }
+        let index = self.below(self.processes.len() as u64) as usize;
+        self.tell(format!("{} crashes", self.processes[index].number));
+        self.end_process(index, Life::Dead).await;
+    }
+
+    /// Stops a process gracefully: what it has folded is written and committed, within a time.
+    async fn stop_gracefully(&mut self, index: usize) {
+        let Process { number, life, stop, task, .. } = self.processes.remove(index);
+        self.tell(format!("{number} stops"));
+        drop(stop);
+        // The end of a window and the last flush may take that long each.
+        let ended = tokio::time::timeout(3 * STOP_WITHIN, task).await;
+        if !matches!(ended, Ok(Ok(Ok(())))) {
+            self.shared.with(|world| world.fail(&format!("the stop of {number} ended with {ended:?}")));
+        }
+        settle(&life, Life::Dropped).await;
+    }
+
+    async fn stop(&mut self) {
+        let generation = self.shared.with(|world| world.generation);
+        let owner = self.processes.iter().position(|process| process.generation == generation && !process.is_paused());
+        if let Some(owner) = owner {
+            self.stop_gracefully(owner).await;
+            self.shared.with(|world| world.generation += 1);
+        }
+    }
+
+    fn pause_or_resume(&mut self) {
+        if self.processes.is_empty() {
+            return;
+        }
+        let process = &self.processes[self.below(self.processes.len() as u64) as usize];
+        let life = if process.is_paused() { Life::Running } else { Life::Paused };
+        process.life.send_replace(life);
+        self.tell(format!("{} is {life:?}", process.number));
+    }
+
+    /// A process notices that it has lost the partition: it drops its loop, or stops it.
+    async fn notice(&mut self) {
+        let generation = self.shared.with(|world| world.generation);
+        let zombie = self.processes.iter().position(|process| process.generation != generation && !process.is_paused());
+        let Some(zombie) = zombie else { return };
+        if self.below(2) == 0 {
+            self.stop_gracefully(zombie).await;
+        } else {
+            self.tell(format!("{} drops its loop", self.processes[zombie].number));
+            self.end_process(zombie, Life::Dropped).await;
+        }
+    }
+
+    /// The partition goes to a new process. The one that had it goes on until it notices.
+    fn take_over(&mut self) {
+        let generation = self.shared.with(|world| {
+            world.generation += 1;
+            world.generation
+        });
+        let policy = match self.variant {
+            Variant::OwnPolicyForOpenWindow => WindowPolicy { max_records: 6 + self.below(20), ..self.policy },
+            _ => self.policy,
+        };
+        let (life, alive) = watch::channel(Life::Running);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let number = self.started;
+        self.started += 1;
+        let port = Port {
+            shared: self.shared.clone(),
+            variant: self.variant,
+            number,
+            generation,
+            life: alive,
+            policy,
+            skew: self.below(4),
+            design: Arc::new(Mutex::new(Design::new(self.variant))),
+        };
+        let config = AggregateConfig {
+            window_policy: policy,
+            flush_every: FLUSH_EVERY,
+            stop_within: STOP_WITHIN,
+            limits: LIMITS,
+            ..AggregateConfig::default()
+        };
+        self.tell(format!("{number} starts"));
+        let source = ModelSource::new(port.clone(), self.end.subscribe());
+        let shutdown = async move { drop(stopped.await) };
+        let task = tokio::spawn(run(config, source, ModelSink(port), Arc::new(Progress::default()), shutdown));
+        self.processes.push(Process { number, generation, life, stop, task });
+    }
+
+    /// No more faults: every process ends, late inserts arrive, a new process counts the log to its end.
+    async fn heal(&mut self) -> Result<(), String> {
+        if self.shared.with(|world| std::mem::take(&mut world.faults)) {
+            while !self.processes.is_empty() {
+                self.end_process(0, Life::Dead).await;
+            }
+            self.take_over();
+        }
+        self.append(u64::MAX / 2);
+        let start = tokio::time::Instant::now();
+        let end = *self.end.borrow();
+        let committed = |world: &mut World| world.commit.is_some_and(|commit| commit.next_offset == end);
+        while !self.shared.with(committed) && start.elapsed() < HEAL_WITHIN {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if self.below(3) == 0 {
+                self.shared.with(World::deliver_late);
+            }
+            self.check_tasks().await;
+            self.failure()?;
+        }
+        self.stop_gracefully(0).await;
+        while self.shared.with(|world| !world.late.is_empty()) {
+            self.shared.with(World::deliver_late);
+        }
+        self.shared.with(|world| match world.commit {
+            Some(commit) if commit.next_offset == end => {}
+            other => world.fail(&format!("the log ends at {end}, the commit is {other:?}")),
+        });
+        self.failure()
     }
 }

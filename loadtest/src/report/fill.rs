@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aggregate::close::Closer;
 use aggregate::fold::WindowState;
+use aggregate::sink::RowSink as _;
 use aggregate::store::SummaryStore;
 use aggregate::window::WindowStart;
 use anyhow::Context as _;
@@ -96,7 +97,7 @@ async fn month(
             }
         });
         outcome?;
-        store.write(&window.freeze()).await?;
+        store.insert(&window.freeze()).await?;
         if let Some(raw) = raw.as_deref_mut() {
             raw.write_if_full().await?;
         }

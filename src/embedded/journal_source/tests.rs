@@ -57,7 +57,7 @@ async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
             stream: journal.stream(),
             window: Some(WindowStart { offset: end / 8, appended_hour: HOUR.0 }),
             next_offset: end,
-            cut: aggregate::window::Cut::default(),
+            window_policy: aggregate::window::WindowPolicy::default(),
             fold_version: aggregate::fold::FOLD_VERSION,
             drained: true,
         };
@@ -75,7 +75,7 @@ async fn filled(path: &Path, records: u64) -> BTreeMap<u64, Vec<u8>> {
 async fn all_of(journal: Journal) -> Result<(BTreeMap<u64, Vec<u8>>, Vec<(u64, u64)>), SourceError> {
     let clock: Clock = Arc::new(|| HOUR.start());
     let mut source = JournalSource::new(journal.clone(), clock, 1);
-    let (mut position, end) = (source.begin().await?, source.end().await?);
+    let (mut position, end) = (source.log_start().await?, source.log_end().await?);
     let mut state = WindowState::new(source.stream(), WindowStart { offset: position, appended_hour: HOUR.0 });
     let (mut records, mut holes) = (BTreeMap::new(), Vec::new());
     while position < end {

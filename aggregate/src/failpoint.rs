@@ -66,7 +66,7 @@ impl Step {
 /// A failpoint: aborts the process (SIGABRT, without cleanup) when a step has been passed a number of times. Only fault tests use it, and
 /// operators who want to verify that nothing is lost.
 #[derive(Debug)]
-pub struct AbortAt {
+pub struct Failpoint {
     step: Step,
     left: AtomicU64,
 }
@@ -76,31 +76,31 @@ pub struct AbortAt {
 #[error("expected STEP or STEP:COUNT, with a step of {}", Step::ALL.map(Step::name).join(", "))]
 pub struct UnknownStep;
 
-impl std::str::FromStr for AbortAt {
+impl std::str::FromStr for Failpoint {
     type Err = UnknownStep;
 
     fn from_str(text: &str) -> Result<Self, UnknownStep> {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         let step = Step::ALL.into_iter().find(|step| step.name() == name).ok_or(UnknownStep)?;
         let count = count.parse().ok().filter(|&count| count > 0).ok_or(UnknownStep)?;
-        Ok(AbortAt { step, left: AtomicU64::new(count) })
+        Ok(Failpoint { step, left: AtomicU64::new(count) })
     }
 }
 
-impl AbortAt {
+impl Failpoint {
     /// Records that `step` was passed.
     pub(crate) fn pass(&self, step: Step) {
         if self.step == step && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            tracing::error!(step = step.name(), "aborting, as this rehearsal was told to");
+            tracing::error!(step = step.name(), "aborting at the configured failpoint");
             std::process::abort();
         }
     }
 }
 
-/// [`AbortAt::pass`], if there is a failpoint.
-pub(crate) fn pass(abort_at: Option<&AbortAt>, step: Step) {
-    if let Some(abort_at) = abort_at {
-        abort_at.pass(step);
+/// [`Failpoint::pass`], if there is a failpoint.
+pub(crate) fn pass(failpoint: Option<&Failpoint>, step: Step) {
+    if let Some(failpoint) = failpoint {
+        failpoint.pass(step);
     }
 }
 
@@ -111,9 +111,9 @@ mod tests {
     #[test]
     fn steps_are_named() {
         for step in Step::ALL {
-            let parsed: AbortAt = format!("{}:3", step.name()).parse().unwrap();
+            let parsed: Failpoint = format!("{}:3", step.name()).parse().unwrap();
             assert_eq!((parsed.step, parsed.left.into_inner()), (step, 3));
         }
-        assert!("page:0".parse::<AbortAt>().is_err() && "lunch".parse::<AbortAt>().is_err());
+        assert!("page:0".parse::<Failpoint>().is_err() && "lunch".parse::<Failpoint>().is_err());
     }
 }
