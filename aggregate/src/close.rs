@@ -27,7 +27,7 @@ use std::time::Duration;
 use storage::{CallError, Work};
 
 /// Tables whose rows belong to windows.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -35,22 +35,28 @@ const TABLES: [&str; 7] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
 ];
 /// Tables with the figures of runs.
-const FIGURES: [&str; 6] = [
+const FIGURES: [&str; 8] = [
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
     "month_closed_robot",
     "month_closed_robot_page",
+    "month_closed_rules",
+    "month_closed_reported_missing",
 ];
-/// Tables whose figures ClickHouse adds up by itself: source, target, and the columns of the key besides project and month.
-const SUMS: [[&str; 3]; 4] = [
-    ["breakdown_daily", "month_closed_breakdown", "dimension, value"],
-    ["not_found_daily", "month_closed_not_found", "path, referrer"],
-    ["robot_daily", "month_closed_robot", "kind, name"],
-    ["robot_page_daily", "month_closed_robot_page", "path, robot_group"],
+/// Tables whose figures ClickHouse adds up by itself: source, target, the columns of the key besides project and month, and the counter.
+const SUMS: [[&str; 4]; 6] = [
+    ["breakdown_daily", "month_closed_breakdown", "dimension, value", "views"],
+    ["not_found_daily", "month_closed_not_found", "path, referrer", "views"],
+    ["robot_daily", "month_closed_robot", "kind, name", "views"],
+    ["robot_page_daily", "month_closed_robot_page", "path, robot_group", "views"],
+    ["rules_daily", "month_closed_rules", "day, rules", "views"],
+    ["reported_missing_daily", "month_closed_reported_missing", "path", "reports"],
 ];
 /// The tables of `TABLES` with sketches.
 const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];
@@ -391,18 +397,18 @@ impl Closer {
         }
     }
 
-    /// Writes one of [`SUMS`]: views by project and `columns`.
+    /// Writes one of [`SUMS`]: the sum of `counter` by project and `columns`.
     async fn write_sums(
         &self,
         month: Month,
         run: u64,
         frontier: &Frontier,
-        [from, into, columns]: [&str; 3],
+        [from, into, columns, counter]: [&str; 4],
     ) -> Result<(), CloseError> {
         let sql = format!(
-            "INSERT INTO {into} (project, month, run, {columns}, views) \
-             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum(views) FROM {from} FINAL \
-             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
+            "INSERT INTO {into} (project, month, run, {columns}, {counter}) \
+             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum({counter}) FROM {from} FINAL \
+             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum({counter}) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
             storage::contained(frontier)
         );

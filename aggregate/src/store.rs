@@ -8,8 +8,8 @@ use crate::window::WindowStart;
 use crate::writes::Writes;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{
-    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
-    SiteHourlyRow,
+    BreakdownDailyRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, ReportedMissingDailyRow,
+    RobotDailyRow, RobotPageDailyRow, RulesDailyRow, SiteHourlyRow,
 };
 use schemas::{Hour, StreamId};
 use std::ops::Range;
@@ -18,8 +18,16 @@ use std::time::{Duration, Instant};
 use storage::{CallError, Work, in_time};
 
 /// The summaries' tables by day.
-const DAILY: [&str; 6] =
-    ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
+const DAILY: [&str; 8] = [
+    "page_daily",
+    "breakdown_daily",
+    "not_found_daily",
+    "rejection_daily",
+    "reported_missing_daily",
+    "rules_daily",
+    "robot_page_daily",
+    "robot_daily",
+];
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -85,6 +93,8 @@ impl SummaryStore {
         passed(Step::NotFound);
         self.insert::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
         passed(Step::Rejection);
+        self.insert::<ReportedMissingDailyRow>("reported_missing_daily", &rows.reported_missing).await?;
+        self.insert::<RulesDailyRow>("rules_daily", &rows.rules).await?;
         self.insert::<RobotPageDailyRow>("robot_page_daily", &rows.robot_page).await?;
         passed(Step::RobotPage);
         self.insert::<RobotDailyRow>("robot_daily", &rows.robot).await?;

@@ -333,6 +333,14 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     for page in &report.robots.ai_pages {
         long.number(["ai_pages", &page.path, "", "views"], page.views);
     }
+    for change in &report.robots.rules_changes {
+        let day = change.day.to_string();
+        long.number(["robot_rules", &day, "", "version_before"], change.from);
+        long.number(["robot_rules", &day, "", "version"], change.to);
+    }
+    for page in &report.reported_missing {
+        long.number(["reported_missing", &page.path, "", "reports"], page.reports);
+    }
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
     }

@@ -26,7 +26,7 @@ pub use breakdowns::{ValueCursor, ValueSort, ValuesRequest};
 pub use dropped::DropCause;
 pub use facts::{MonthFacts, ReportFacts, Rules};
 pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
-pub use robots::{AiPage, RobotFigures, RobotKind};
+pub use robots::{AiPage, RobotFigures, RobotKind, RulesChange};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 
 /// One value's views in a breakdown.
@@ -249,6 +249,15 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+/// A page that readers' browsers reported as missing: Plausible's event `404`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReportedPage {
+    /// Cleaned path.
+    pub path: String,
+    /// Reports. They are not views: the page's view is counted with its own status, in most cases 200.
+    pub reports: u64,
+}
+
 /// One page of the list of pages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PageListFigures {
@@ -303,6 +312,8 @@ pub struct MonthlyReport {
     pub pages: PageListFigures,
     /// Pages with status 404, and their referrers.
     pub not_found: PageListFigures,
+    /// Pages that were reported as missing, most first, at most 100.
+    pub reported_missing: Vec<ReportedPage>,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
     /// Views by tracker, most first. A reader whom two trackers count is one visitor, with the views of both.

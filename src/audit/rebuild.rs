@@ -37,6 +37,10 @@ pub enum Key {
     Robot(String, u16, String, String, i32),
     /// `robot_page_daily`: project, day, path, group of robots, source.
     RobotPage(String, u16, String, String, i32),
+    /// `rules_daily`: project, day, version of the rules for robots.
+    Rules(String, u16, u32),
+    /// `reported_missing_daily`: project, day, path.
+    Reported(String, u16, String),
 }
 
 impl Key {
@@ -50,12 +54,18 @@ impl Key {
             Key::Rejection(..) => "rejection_daily",
             Key::Robot(..) => "robot_daily",
             Key::RobotPage(..) => "robot_page_daily",
+            Key::Rules(..) => "rules_daily",
+            Key::Reported(..) => "reported_missing_daily",
         }
     }
 
     /// The first rules of the fold (`fold_version` in the ledger) that wrote such rows.
     pub fn since(&self) -> u32 {
-        if matches!(self, Key::NotFound(..)) { 3 } else { 1 }
+        match self {
+            Key::NotFound(..) => 3,
+            Key::Rules(..) | Key::Reported(..) => 6,
+            _ => 1,
+        }
     }
 
     /// The row of the same page, or of the same reason, for another referrer or host.
@@ -67,7 +77,7 @@ impl Key {
                 *of = source;
             }
             Key::Rejection(.., last) => name.clone_into(last),
-            Key::Site(..) | Key::Page(..) | Key::Breakdown(..) | Key::Robot(..) | Key::RobotPage(..) => {}
+            _ => {}
         }
         key
     }
@@ -80,7 +90,9 @@ impl Key {
         | Key::NotFound(project, ..)
         | Key::Rejection(project, ..)
         | Key::Robot(project, ..)
-        | Key::RobotPage(project, ..)) = self;
+        | Key::RobotPage(project, ..)
+        | Key::Rules(project, ..)
+        | Key::Reported(project, ..)) = self;
         project
     }
 
@@ -93,7 +105,9 @@ impl Key {
             | Key::NotFound(_, day, ..)
             | Key::Rejection(_, day, ..)
             | Key::Robot(_, day, ..)
-            | Key::RobotPage(_, day, ..) => Hour(u32::from(*day) * 24).month(),
+            | Key::RobotPage(_, day, ..)
+            | Key::Rules(_, day, ..)
+            | Key::Reported(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -158,6 +172,8 @@ pub struct Window {
     pages: OfDay<(String, u16, i32)>,
     /// Pages of a project and day that robots opened: path, group and source.
     robot_pages: OfDay<(String, &'static str, i32)>,
+    /// Pages of a project and day that were reported as missing.
+    reported: OfDay<String>,
     /// Robots of a project and day: kind, name and source.
     robots: OfDay<(&'static str, String, i32)>,
     /// Values of a project and day with their sources, by dimension.
@@ -208,9 +224,13 @@ impl Window {
                     self.cell(key, 1).counts[0] += tally.count;
                 }
             }
-            // No table has these yet.
             Some(Record::Missing(tally)) => {
-                self.is_new_tally(&tally.project, tally.id);
+                if self.is_new_tally(&tally.project, tally.id) {
+                    let day = (tally.hour / 24) as u16;
+                    let path = self.reported_path(&tally.project, day, tally.path);
+                    let reports = &mut self.cell(Key::Reported(tally.project, day, path), 1).counts[0];
+                    *reports = reports.saturating_add(tally.count);
+                }
             }
             Some(Record::View(view)) => {
                 if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
@@ -221,6 +241,18 @@ impl Window {
                 self.view(view);
             }
         }
+    }
+
+    /// The path in the row of a reported page.
+    fn reported_path(&mut self, project: &str, day: u16, path: String) -> String {
+        let reported = self.reported.entry((project.to_owned(), day)).or_default();
+        if path != "/:more" && !reported.contains(&path) {
+            if reported.len() == PAGES {
+                return "/:more".to_owned();
+            }
+            reported.insert(path.clone());
+        }
+        path
     }
 
     /// Counts a tally or a repeat.
@@ -332,6 +364,7 @@ impl Window {
 
     fn view(&mut self, view: PageView) {
         let (day, source) = ((view.hour / 24) as u16, self.source_of(&view));
+        self.cell(Key::Rules(view.project.clone(), day, view.rules), 1).counts[0] += 1;
         let site = self.cell(Key::Site(view.project.clone(), view.hour, source), 2);
         let mut values = Vec::new();
         if view.bot_class == 0 {
@@ -382,7 +415,7 @@ const PAGES: usize = 200_000;
 const VALUES: usize = 10_000;
 
 /// The newest rules.
-pub const RULES: u32 = 5;
+pub const RULES: u32 = 6;
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.

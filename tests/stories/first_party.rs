@@ -15,5 +15,7 @@ mod moving;
 mod policy;
 #[path = "first_party/proxies.rs"]
 mod proxies;
+#[path = "first_party/reported.rs"]
+mod reported;
 #[path = "first_party/worker.rs"]
 mod worker;

@@ -21,7 +21,7 @@ impl WindowState {
             robot_page: Vec::with_capacity(self.robot_pages.dirty()),
             not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
-            ledger: None,
+            ..Rows::default()
         };
         self.sites.freeze(|key, cell| {
             rows.site.push(SiteHourlyRow {
@@ -100,6 +100,7 @@ impl WindowState {
         });
         self.dirty_capped = 0;
         self.freeze_robots(&mut rows);
+        self.freeze_noted(&mut rows);
         rows.ledger = self.is_dirty().then(|| LedgerRow {
             stream,
             window_start,

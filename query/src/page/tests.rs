@@ -2,8 +2,8 @@ use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
     AiPage, BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
-    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, RobotFigures, RobotKind,
-    SourceViews, Totals, Visitors,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, ReportedPage, RobotFigures,
+    RobotKind, RulesChange, SourceViews, Totals, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -81,6 +81,7 @@ fn empty(to: &str) -> MonthlyReport {
         hours: (0..hours).map(hour).collect(),
         pages: none(),
         not_found: none(),
+        reported_missing: Vec::new(),
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
         masked_pages: MaskedPages::default(),
@@ -152,7 +153,9 @@ fn full() -> MonthlyReport {
             robots("preview", 1, None, vec![item("other", 1, true)]),
         ],
         ai_pages: (0..10).map(|at| AiPage { path: long(at), views: 900 - at as u64 }).collect(),
+        rules_changes: vec![RulesChange { day: "2026-10-14".parse().unwrap(), from: 1, to: 2 }],
     };
+    report.reported_missing = (0..20).map(|at| ReportedPage { path: long(at), reports: 20 - at as u64 }).collect();
     let host =
         |host: &str, beacons, rest| RejectedHost { reason: "foreign_host".into(), host: host.into(), beacons, rest };
     report.rejected_hosts = vec![host("docs.example.org", 312, false), host("$(reboot)", 40, false), host("", 8, true)];
@@ -321,6 +324,8 @@ fn robots_come_after_people_and_ai_before_other_robots() {
     assert!(page.contains(people), "{page}");
     let ai = "AIviewsAI training+20 %1,200GPTBot 1,100, ClaudeBot 100AI assistants−70 %300Claude-User 288, other 12";
     assert!(page.contains(ai), "{page}");
+    let rules = "Since 14 October 2026 robots are recognised by version 2 of the rules, before that by version 1.";
+    assert!(page.contains(rules), "{page}");
     assert!(page.contains("Pages that AI fetches mostviews/&lt;script"), "{page}");
     assert!(page.contains("Search engines7no name recorded 7Link previews1other 1"), "{page}");
     let without = MonthlyReport { robots: RobotFigures::default(), ..full() };

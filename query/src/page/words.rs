@@ -1,6 +1,6 @@
 //! The page's words: figures, dates and reasons as people read them.
 
-use crate::report::{DropCause, DroppedFact, MaskedPages};
+use crate::report::{DropCause, DroppedFact, MaskedPages, RulesChange};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 use schemas::caps::MORE_PATH;
@@ -180,6 +180,16 @@ pub(crate) fn bot_class(name: &str) -> &str {
         "other_bot" => "Other robots",
         other => other,
     }
+}
+
+/// A new version of the rules by which robots are found, as a sentence.
+pub(crate) fn rules_change(change: &RulesChange) -> String {
+    let RulesChange { day, from, to } = *change;
+    let before = if from == 0 { "by rules without a version".to_owned() } else { format!("by version {from}") };
+    format!(
+        "Since {} robots are recognised by version {to} of the rules, before that {before}. Each view keeps the kind and name that it was counted with.",
+        day.format("%-d %B %Y")
+    )
 }
 
 /// A tracker in words.

@@ -225,6 +225,7 @@ impl MonthlyReport {
             hours,
             pages: page_list(&facts.pages, &facts.listed, period, rules, false),
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
+            reported_missing: facts.reported_missing.clone(),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
             counted_by: counted_by(&facts.months),
             dropped_facts: dropped_facts(&facts.months),

@@ -9,7 +9,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Ways to spoil a database: description, statement, and the text that the audit must then print.
-const SPOILED: [(&str, &str, &str); 11] = [
+const SPOILED: [(&str, &str, &str); 12] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
@@ -58,6 +58,11 @@ const SPOILED: [(&str, &str, &str); 11] = [
         "views of a page by robots",
         "INSERT INTO robot_page_daily SELECT * REPLACE (views + 1 AS views) FROM robot_page_daily FINAL LIMIT 1",
         "robot_page_daily",
+    ),
+    (
+        "views by other rules",
+        "INSERT INTO rules_daily SELECT * REPLACE (rules + 1 AS rules) FROM rules_daily FINAL LIMIT 1",
+        "rules_daily",
     ),
     (
         "a window over another",
@@ -134,6 +139,8 @@ async fn planted_differences_are_found() -> Result<()> {
             "rejection_daily",
             "robot_daily",
             "robot_page_daily",
+            "rules_daily",
+            "reported_missing_daily",
             "month_close",
             "ledger",
             "stream",

@@ -120,6 +120,9 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for page in items(&report["robots"]["ai_pages"]) {
         row(["ai_pages", &text(&page["path"]), "", "views"], &page["views"], &none, &none);
     }
+    for page in items(&report["reported_missing"]) {
+        row(["reported_missing", &text(&page["path"]), "", "reports"], &page["reports"], &none, &none);
+    }
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
     }
