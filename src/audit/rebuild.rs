@@ -519,7 +519,7 @@ mod tests {
     use aggregate::window::WindowStart;
     use schemas::StreamId;
     use schemas::proto::{self, RejectionTally};
-    use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
+    use schemas::record::{RecordFormat, encode_page_view, encode_rejections, encode_reported_missing};
     use schemas::tables::{BreakdownDailyRow, NotFoundDailyRow};
 
     /// More names and values than have a row each: arrivals at two missing pages and at another one, and refused beacons.
@@ -536,6 +536,11 @@ mod tests {
                 RejectionTally { project, hour: 490_000, reason: 8, count: 1 + chance % 3, id: index + 1, host };
             return encode_rejections(tally, RecordFormat::V4).expect("a reason of format 1");
         }
+        if index % 50 == 7 {
+            let (project, path) = ("docs".to_owned(), format!("/{}", chance % 9));
+            let tally = proto::ReportedMissing { project, hour: 490_000, path, count: 1 + chance % 3, id: index + 1 };
+            return encode_reported_missing(tally, RecordFormat::V4).expect("format 4 has it");
+        }
         let coordinate = Coordinate::new(1, 1).expect("a register and a rank").packed();
         let view = proto::PageView {
             project: "docs".to_owned(),
@@ -549,6 +554,7 @@ mod tests {
             site_coordinate: coordinate,
             page_coordinate: coordinate,
             event_id: index + 1,
+            rules: (chance / 16 % 2) as u32,
             ..proto::PageView::default()
         };
         encode_page_view(view, RecordFormat::V4)
@@ -582,6 +588,10 @@ mod tests {
                     .extend(hosts.map(|row| (Key::Rejection(row.project, row.day, row.reason, row.host), row.beacons)));
                 let values = rows.breakdown.into_iter();
                 found.extend(values.map(breakdown));
+                let rules = rows.rules.into_iter();
+                found.extend(rules.map(|row| (Key::Rules(row.project, row.day, row.rules), row.views)));
+                let reported = rows.reported_missing.into_iter();
+                found.extend(reported.map(|row| (Key::Reported(row.project, row.day, row.path), row.reports)));
             }
         }
         let window = rebuild.finish().expect("a window");

@@ -10,6 +10,9 @@ use schemas::caps::MORE_PATH;
 /// Most pages not found that are shown; the API has all of them.
 const NOT_FOUND_SHOWN: usize = 8;
 
+/// Most pages reported missing that are shown, for the same reason.
+const REPORTED_SHOWN: usize = 3;
+
 /// Parameters of the list of pages in the page's URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListAsked {
@@ -235,7 +238,7 @@ fn reported_missing(reported: &[ReportedPage]) -> Markup {
         @if !reported.is_empty() {
             div.list.paths.missing role="table" aria-label="Pages reported missing" {
                 div.row.heads role="row" { span role="columnheader" { "Reported missing by the page itself" } span role="columnheader" { "Reports" } }
-                @for page in reported.iter().take(NOT_FOUND_SHOWN) {
+                @for page in reported.iter().take(REPORTED_SHOWN) {
                     div.row role="row" {
                         (chart::trace(page.reports, largest))
                         span.name role="cell" { bdi { (words::shortened(&page.path)) } }
@@ -245,7 +248,7 @@ fn reported_missing(reported: &[ReportedPage]) -> Markup {
             }
             p.note {
                 "A report is no view: the page's view is counted above with the status that it was sent with."
-                @if reported.len() > NOT_FOUND_SHOWN { " The " (NOT_FOUND_SHOWN) " most reported; JSON and CSV have more." }
+                @if reported.len() > REPORTED_SHOWN { " The " (REPORTED_SHOWN) " most reported; JSON and CSV have more." }
             }
         }
     }
