@@ -258,6 +258,7 @@ pub(crate) fn report_head(report: &MonthlyReport) -> String {
     long.number(["period", "", "", "threshold"], report.threshold);
     long.number(["totals", "", "", "views"], totals.views);
     long.number(["totals", "", "", "visits"], totals.visits);
+    long.number(["totals", "", "", "visits_up_to"], totals.visits_up_to);
     long.number(["totals", "", "", "visits_at_missing_pages"], totals.visits_at_missing_pages);
     long.visitors(["totals", "", ""], totals.visitors);
     if let Some(per_visitor) = totals.views_per_visitor {
@@ -346,6 +347,7 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     }
     for of in &report.counted_by {
         long.number(["counted_by", of.source, "", "views"], of.views);
+        long.number(["counted_by", of.source, "", "visits"], of.visits.name());
     }
     let masked = report.masked_pages;
     for (figure, count) in [("rows", masked.rows), ("views", masked.views)] {

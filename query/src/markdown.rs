@@ -185,14 +185,18 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     more(out, hosts.len(), hosts.len() as u64);
 }
 
-/// Only if there are several trackers: with one, all figures are its.
+/// Not if all views are of headcount's own script.
 fn counted_by(out: &mut String, sources: &[SourceViews]) {
-    if sources.len() < 2 {
+    if !words::names_trackers(sources) {
         return;
     }
     let _ = writeln!(out, "\n## Counted by\n");
     let row = |of: &SourceViews| vec![words::source(of.source).to_owned(), number(of.views)];
     table(out, &["Tracker", "Views"], sources.iter().map(row));
+    out.push('\n');
+    for of in sources {
+        let _ = writeln!(out, "- {}. {}", words::source(of.source), words::visit_rule(of.visits));
+    }
 }
 
 fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
@@ -236,7 +240,10 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut rows = vec![
         vec!["Views".to_owned(), number(totals.views)],
         vec![unit(totals.visitors.unit).to_owned(), estimate(totals.visitors)],
-        vec!["Visits".to_owned(), number(totals.visits)],
+        vec![
+            "Visits".to_owned(),
+            format!("{}{}", if totals.visits_up_to { "up to " } else { "" }, number(totals.visits)),
+        ],
     ];
     if totals.visits_at_missing_pages > 0 {
         rows.push(vec!["Of the visits, at missing pages".to_owned(), number(totals.visits_at_missing_pages)]);

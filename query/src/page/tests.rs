@@ -3,7 +3,7 @@ use crate::report::pages::{Cursor, Sort};
 use crate::report::{
     AiPage, BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
     MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, ReportedPage, RobotFigures,
-    RobotKind, RulesChange, SourceViews, Totals, Visitors,
+    RobotKind, RulesChange, SourceViews, Totals, VisitRule, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -66,6 +66,7 @@ fn empty(to: &str) -> MonthlyReport {
         totals: Totals {
             views: 0,
             visits: 0,
+            visits_up_to: false,
             visits_at_missing_pages: 0,
             visitors: visitors(0),
             views_per_visitor: None,
@@ -97,6 +98,7 @@ fn full() -> MonthlyReport {
     report.totals = Totals {
         views: 31_000_000,
         visits: 15_500_000,
+        visits_up_to: false,
         visits_at_missing_pages: 16,
         visitors: visitors(4_000_000),
         views_per_visitor: Some(7.75),
@@ -308,11 +310,17 @@ fn what_was_counted_otherwise_is_explained() {
 }
 
 #[test]
-fn trackers_are_listed_if_there_are_several() {
+fn trackers_and_their_visits_are_named_unless_all_views_are_of_the_own_script() {
     let mut report = full();
-    report.counted_by = vec![SourceViews { source: "umami", views: 1204 }];
+    report.counted_by = vec![SourceViews { source: "headcount", views: 12, visits: VisitRule::Arrivals }];
     assert!(!words_of(&render(&report)).contains("Counted by"));
-    report.counted_by.push(SourceViews { source: "headcount", views: 12 });
+    let of_umami = SourceViews { source: "umami", views: 1204, visits: VisitRule::ForeignReferrer };
+    report.counted_by.insert(0, of_umami);
+    let page = words_of(&render(&report));
+    assert!(page.contains("Umami's script. A visit is a view with a referrer of another site."), "{page}");
+    assert!(page.contains("Visits15,500,000"), "{page}");
+    report.totals.visits_up_to = true;
+    assert!(words_of(&render(&report)).contains("Visitsup to 15,500,000"), "an upper bound");
     let page = words_of(&render(&report));
     assert!(page.contains("Umami's script1,204") && page.contains("headcount's script or pixel12"), "{page}");
 }

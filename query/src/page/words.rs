@@ -1,9 +1,10 @@
 //! The page's words: figures, dates and reasons as people read them.
 
-use crate::report::{DropCause, DroppedFact, MaskedPages, RulesChange};
+use crate::report::{DropCause, DroppedFact, MaskedPages, RulesChange, SourceViews, VisitRule};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 use schemas::caps::MORE_PATH;
+use schemas::classes::Source;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -204,6 +205,25 @@ pub(crate) fn source(name: &str) -> &str {
         "import" => "An import",
         other => other,
     }
+}
+
+/// Which views of a tracker are visits, as a sentence.
+pub(crate) fn visit_rule(rule: VisitRule) -> &'static str {
+    match rule {
+        VisitRule::Arrivals => "A visit is a view that came from outside the docs.",
+        VisitRule::ForeignReferrer => {
+            "A visit is a view with a referrer of another site. Before version 2.16 of the script, a view without a referrer is one, too."
+        }
+        VisitRule::RepeatedReferrer => {
+            "A visit is a view with a referrer of another site. The script repeats the first referrer with each step within a page, so there were at most this many visits."
+        }
+        VisitRule::None => "The script sends no referrer, so none of its views is a visit.",
+    }
+}
+
+/// Whether a report has to name its trackers and their visits: not if all views are of headcount's own script or pixel.
+pub(crate) fn names_trackers(sources: &[SourceViews]) -> bool {
+    sources.iter().any(|of| of.source != Source::Beacon.name())
 }
 
 /// Why beacons were refused, and how to fix it.
