@@ -15,7 +15,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row belongs to.
-const TIMED: [(&str, &str); 19] = [
+const TIMED: [(&str, &str); 23] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_window", "day"),
@@ -23,12 +23,16 @@ const TIMED: [(&str, &str); 19] = [
     ("rejection_daily", "day"),
     ("robot_daily", "day"),
     ("robot_page_daily", "day"),
+    ("rules_daily", "day"),
+    ("reported_missing_daily", "day"),
     ("month_closed", "month"),
     ("month_closed_page", "month"),
     ("month_closed_breakdown", "month"),
     ("month_closed_not_found", "month"),
     ("month_closed_robot", "month"),
     ("month_closed_robot_page", "month"),
+    ("month_closed_rules", "month"),
+    ("month_closed_reported_missing", "month"),
     ("finished_day", "day"),
     ("finished_month", "month"),
     ("month_close", "month"),
@@ -38,7 +42,7 @@ const TIMED: [(&str, &str); 19] = [
 ];
 
 /// Tables with a column `project`. Deliveries are among them, since they name the recipients of reports.
-const OF_PROJECTS: [&str; 16] = [
+const OF_PROJECTS: [&str; 20] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
@@ -46,12 +50,16 @@ const OF_PROJECTS: [&str; 16] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
     "month_closed_robot",
     "month_closed_robot_page",
+    "month_closed_rules",
+    "month_closed_reported_missing",
     "finished_day",
     "finished_month",
     "delivery",

@@ -7,6 +7,7 @@
 mod capped;
 mod cells;
 mod freeze;
+mod noted;
 mod robots;
 mod texts;
 
@@ -14,6 +15,7 @@ use capped::{CappedCounts, Name, Overflow};
 use cells::Cells;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use noted::Noted;
 use robots::{RobotKey, RobotPageKey};
 use schemas::caps::{MORE_PATH, PAGES_PER_DAY, VALUES_PER_DAY};
 use schemas::classes::{BotClass, Browser, ClassName, Device, Dimension, Source, System};
@@ -22,8 +24,8 @@ use schemas::record::{self, DroppedFactsRef, PageViewRef, Record, RejectionTally
 use schemas::referrer::NAMED;
 use schemas::rejection::reason_of_dropped_fact;
 use schemas::tables::{
-    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
-    SiteHourlyRow,
+    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, ReportedMissingDailyRow,
+    RobotDailyRow, RobotPageDailyRow, RulesDailyRow, SiteHourlyRow,
 };
 use schemas::{Day, Hour, RejectionReason, StreamId, VisitorSketch};
 use std::hash::BuildHasher;
@@ -32,7 +34,7 @@ use texts::{Text, Texts};
 use crate::window::WindowStart;
 
 /// Version of the fold's rules. Raise it if the same log would give other rows; see delivery in ARCHITECTURE.md.
-pub const FOLD_VERSION: u32 = 5;
+pub const FOLD_VERSION: u32 = 6;
 
 /// Status of a missing page. Arrivals there are counted by page and referrer, and arrivals at other pages by referrer alone. If one sum
 /// contained the rows of another, their difference could reveal a value below the threshold.
@@ -78,6 +80,10 @@ struct ProjectDay {
     robots: u32,
     /// Pages (path and group of robots) that robots opened, except those in the overflow.
     robot_pages: u32,
+    /// Pages that were reported as missing, except those in the overflow.
+    reported: u32,
+    /// Position of the version of the rules that classified the last view.
+    last_rules: Option<(u32, u32)>,
 }
 
 impl ProjectDay {
@@ -239,6 +245,10 @@ pub struct Rows {
     pub robot_page: Vec<RobotPageDailyRow>,
     /// `not_found_daily`.
     pub not_found: Vec<NotFoundDailyRow>,
+    /// `rules_daily`.
+    pub rules: Vec<RulesDailyRow>,
+    /// `reported_missing_daily`.
+    pub reported_missing: Vec<ReportedMissingDailyRow>,
     /// `rejection_daily`.
     pub rejection: Vec<RejectionDailyRow>,
     /// `ledger`, written last.
@@ -254,6 +264,8 @@ impl Rows {
             + self.robot.len()
             + self.robot_page.len()
             + self.not_found.len()
+            + self.rules.len()
+            + self.reported_missing.len()
             + self.rejection.len()
             + usize::from(self.ledger.is_some())
     }
@@ -290,6 +302,7 @@ pub struct WindowState {
     dirty_capped: usize,
     robots: Cells<RobotKey, u64>,
     robot_pages: Cells<RobotPageKey, u64>,
+    noted: Noted,
 }
 
 impl WindowState {
@@ -323,6 +336,7 @@ impl WindowState {
             dirty_capped: 0,
             robots: Cells::default(),
             robot_pages: Cells::default(),
+            noted: Noted::default(),
         }
     }
 
@@ -344,7 +358,7 @@ impl WindowState {
     /// Rows of the next freeze, without the ledger's.
     pub fn dirty(&self) -> usize {
         let of_robots = self.robots.dirty() + self.robot_pages.dirty();
-        self.sites.dirty() + self.pages.dirty() + self.dirty_breakdowns + self.dirty_capped + of_robots
+        self.sites.dirty() + self.pages.dirty() + self.dirty_breakdowns + self.dirty_capped + of_robots + self.noted.dirty()
     }
 
     /// Whether records were folded since the last freeze.
@@ -352,10 +366,11 @@ impl WindowState {
         self.frozen_at < self.next_offset
     }
 
-    /// Number of accumulators: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages.
+    /// Number of accumulators: hours, pages, values of breakdowns, referrers of pages not found, refusals, robots and their pages, versions of
+    /// the rules, reported pages.
     pub fn cells(&self) -> usize {
         let counts: usize = self.project_days.values().map(|day| day.counts.len()).sum();
-        let of_robots = self.robots.len() + self.robot_pages.len();
+        let of_robots = self.robots.len() + self.robot_pages.len() + self.noted.len();
         self.sites.len() + self.pages.len() + counts + of_robots + self.capped().map(CappedCounts::len).sum::<usize>()
     }
 
@@ -367,7 +382,7 @@ impl WindowState {
         let tables = self.project_days.memory_bytes() + self.sites.memory_bytes() + self.pages.memory_bytes();
         let others = self.texts.memory_bytes() + self.ids.allocation_size() + self.rejections.memory_bytes();
         let in_capped: usize = self.capped().map(CappedCounts::memory_bytes).sum();
-        let of_robots = self.robots.memory_bytes() + self.robot_pages.memory_bytes();
+        let of_robots = self.robots.memory_bytes() + self.robot_pages.memory_bytes() + self.noted.memory_bytes();
         of_robots + counts + in_sketches + tables + others + self.not_found.memory_bytes() + in_capped
     }
 
@@ -385,10 +400,7 @@ impl WindowState {
             Ok(Record::PageView(view)) => self.page_view(&view),
             Ok(Record::Rejections(tally)) => self.rejections(&tally),
             Ok(Record::DroppedFacts(tally)) => self.dropped_facts(&tally),
-            Ok(Record::ReportedMissing(tally)) => {
-                // Only the ledger counts these, since no table stores them.
-                self.is_new_tally(tally.project, tally.id);
-            }
+            Ok(Record::ReportedMissing(tally)) => self.reported_missing(&tally),
             Err(error) => {
                 self.outcomes.undecodable += 1;
                 return Err(error);
@@ -416,6 +428,7 @@ impl WindowState {
         }
         self.outcomes.accepted += 1;
         let project_day = self.project_day(slug, view.project, view.hour.day());
+        self.rules(project_day, view.rules);
         // Every hour in which anything was counted has a row, even if only robots came.
         let site = self.site(project_day, view.hour, view.source);
         if view.bot_class != BotClass::Person {

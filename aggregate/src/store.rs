@@ -7,8 +7,8 @@ use crate::sink::{LedgerEnd, RowSink};
 use crate::window::WindowStart;
 use clickhouse::{Client, Row, RowOwned, RowWrite};
 use schemas::tables::{
-    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow, RobotPageDailyRow,
-    SiteHourlyRow,
+    BreakdownWindowRow, LedgerRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, ReportedMissingDailyRow,
+    RobotDailyRow, RobotPageDailyRow, RulesDailyRow, SiteHourlyRow,
 };
 use schemas::{Hour, StreamId};
 use std::ops::Range;
@@ -17,8 +17,16 @@ use std::time::{Duration, Instant};
 use storage::{CallError, Work, in_time};
 
 /// The summaries' tables by day.
-const DAILY: [&str; 6] =
-    ["page_daily", "breakdown_window", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
+const DAILY: [&str; 8] = [
+    "page_daily",
+    "breakdown_window",
+    "not_found_daily",
+    "rejection_daily",
+    "reported_missing_daily",
+    "rules_daily",
+    "robot_page_daily",
+    "robot_daily",
+];
 
 /// The summaries' tables.
 #[derive(Clone)]
@@ -74,6 +82,8 @@ impl SummaryStore {
         passed(Step::NotFound);
         self.insert_into::<RejectionDailyRow>("rejection_daily", &rows.rejection).await?;
         passed(Step::Rejection);
+        self.insert_into::<ReportedMissingDailyRow>("reported_missing_daily", &rows.reported_missing).await?;
+        self.insert_into::<RulesDailyRow>("rules_daily", &rows.rules).await?;
         self.insert_into::<RobotPageDailyRow>("robot_page_daily", &rows.robot_page).await?;
         passed(Step::RobotPage);
         self.insert_into::<RobotDailyRow>("robot_daily", &rows.robot).await?;

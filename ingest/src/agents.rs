@@ -7,6 +7,10 @@ mod browsers;
 mod own;
 mod robots;
 mod signs;
+pub(crate) mod switch;
+
+#[cfg(test)]
+mod rules_tests;
 
 pub use robots::{AUTOMATED_BROWSER, RULES_VERSION, Robot, kind_named, kind_of_robot};
 
@@ -16,6 +20,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::str::FromStr;
 use std::sync::{PoisonError, RwLock};
+use switch::{Rule, is_on};
 
 /// The classes of one reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,11 +113,12 @@ impl OwnRules {
     }
 
     fn is_never_robot(&self, agent: &str) -> bool {
-        self.never_robots.iter().any(|literal| agent.contains(literal))
+        is_on(Rule::NeverRobots) && self.never_robots.iter().any(|literal| agent.contains(literal))
     }
 
     fn robot(&self, agent: &str) -> Option<Robot> {
-        self.robots_extra.iter().find(|(literal, _)| agent.contains(literal)).map(|(_, robot)| *robot)
+        let mut of_operator = self.robots_extra.iter().filter(|_| is_on(Rule::RobotsExtra));
+        of_operator.find(|(literal, _)| agent.contains(literal)).map(|(_, robot)| *robot)
     }
 }
 

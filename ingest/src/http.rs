@@ -1,6 +1,7 @@
 //! Beacon routes. Each step of the way in is one line of `take`; each way out is a named status.
 
 use crate::accept::{AcceptedPage, Refused, accept, concerned};
+use crate::agents::switch::{Rule, is_on};
 use crate::agents::{AUTOMATED_BROWSER, Classes, RULES_VERSION};
 use crate::client::{ClientAddress, UserAgent};
 use crate::country::country_code;
@@ -226,7 +227,7 @@ pub(crate) async fn take<S: Sink>(
             note_missing(ingest, headers, page, (network, hour));
             return Ok(Taken::NotCounted(RejectionReason::NotAView));
         }
-        let is_automated = page.is_automated || names_headless_browser(headers);
+        let is_automated = page.is_automated && is_on(Rule::Webdriver) || names_headless_browser(headers);
         let country = country(ingest, peer, headers, &address);
         let reader = Reader { address, agent: UserAgent::of(headers), is_automated, country };
         let (view, over) = view_of(ingest, &key, hour, page, reader);
@@ -277,7 +278,7 @@ fn no_view<S: Sink>(
     if request.method == Method::HEAD || page.kind == Kind::Event {
         return Some(RejectionReason::NotAView);
     }
-    if is_prefetch(&request.headers) {
+    if is_on(Rule::Prefetch) && is_prefetch(&request.headers) {
         return Some(RejectionReason::Prefetch);
     }
     let is_ignored = ingest.config.ignore_networks.contains(address) || ingest.projects.ignores(&page.project, address);
@@ -300,7 +301,8 @@ pub(crate) fn is_prefetch_purpose(value: &[u8]) -> bool {
 
 /// Whether the client hints of Chromium (`Sec-CH-UA`) name the headless one, whose user agent may be another.
 fn names_headless_browser(headers: &HeaderMap) -> bool {
-    headers.get("sec-ch-ua").is_some_and(|brands| is_headless_brand(brands.as_bytes()))
+    let brands = headers.get("sec-ch-ua").filter(|_| is_on(Rule::HeadlessBrand));
+    brands.is_some_and(|brands| is_headless_brand(brands.as_bytes()))
 }
 
 /// Whether the brands of `Sec-CH-UA` name the headless Chromium.

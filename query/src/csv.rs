@@ -258,6 +258,7 @@ pub(crate) fn report_head(report: &MonthlyReport) -> String {
     long.number(["period", "", "", "threshold"], report.threshold);
     long.number(["totals", "", "", "views"], totals.views);
     long.number(["totals", "", "", "visits"], totals.visits);
+    long.number(["totals", "", "", "visits_up_to"], totals.visits_up_to);
     long.number(["totals", "", "", "visits_at_missing_pages"], totals.visits_at_missing_pages);
     long.visitors(["totals", "", ""], totals.visitors);
     if let Some(per_visitor) = totals.views_per_visitor {
@@ -333,11 +334,20 @@ pub(crate) fn report_tail(report: &MonthlyReport) -> String {
     for page in &report.robots.ai_pages {
         long.number(["ai_pages", &page.path, "", "views"], page.views);
     }
+    for change in &report.robots.rules_changes {
+        let day = change.day.to_string();
+        long.number(["robot_rules", &day, "", "version_before"], change.from);
+        long.number(["robot_rules", &day, "", "version"], change.to);
+    }
+    for page in &report.reported_missing {
+        long.number(["reported_missing", &page.path, "", "reports"], page.reports);
+    }
     for (reason, beacons) in &totals.rejected {
         long.number(["rejected", reason, "", "beacons"], beacons);
     }
     for of in &report.counted_by {
         long.number(["counted_by", of.source, "", "views"], of.views);
+        long.number(["counted_by", of.source, "", "visits"], of.visits.name());
     }
     let masked = report.masked_pages;
     for (figure, count) in [("rows", masked.rows), ("views", masked.views)] {

@@ -3,7 +3,7 @@
 use crate::page::words::{self, number, percent};
 use crate::report::{
     AiPage, BreakdownItem, ComparedMonth, DroppedFact, MonthlyReport, PageCounts, PageFigures, PageVisitors,
-    RejectedHost, RobotFigures, RobotKind, SourceViews, VisitorUnit, Visitors,
+    RejectedHost, ReportedPage, RobotFigures, RobotKind, SourceViews, VisitorUnit, Visitors,
 };
 use schemas::classes::Dimension;
 use std::fmt::Write as _;
@@ -110,11 +110,24 @@ fn pages(out: &mut String, heading: &str, items: &[&PageFigures], there: u64, of
     more(out, items.len(), there);
 }
 
+fn reported_missing(out: &mut String, reported: &[ReportedPage]) {
+    if reported.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n## Pages reported missing\n");
+    let row = |page: &ReportedPage| vec![plain(&page.path), number(page.reports)];
+    table(out, &["Path", "Reports"], reported.iter().take(SHOWN).map(row));
+    more(out, reported.len(), reported.len() as u64);
+}
+
 fn robots(out: &mut String, robots: &RobotFigures) {
-    if robots.total == 0 {
+    if robots.total == 0 && robots.rules_changes.is_empty() {
         return;
     }
     let _ = writeln!(out, "\n## Robots, not among the views\n");
+    for change in &robots.rules_changes {
+        let _ = writeln!(out, "{}\n", words::rules_change(change));
+    }
     let of_kind = |kind: &RobotKind| {
         let name = |item: &BreakdownItem| match (item.value.as_str(), item.rest) {
             (_, true) => "other".to_owned(),
@@ -172,14 +185,18 @@ fn rejected_hosts(out: &mut String, hosts: &[RejectedHost]) {
     more(out, hosts.len(), hosts.len() as u64);
 }
 
-/// Only if there are several trackers: with one, all figures are its.
+/// Not if all views are of headcount's own script.
 fn counted_by(out: &mut String, sources: &[SourceViews]) {
-    if sources.len() < 2 {
+    if !words::names_trackers(sources) {
         return;
     }
     let _ = writeln!(out, "\n## Counted by\n");
     let row = |of: &SourceViews| vec![words::source(of.source).to_owned(), number(of.views)];
     table(out, &["Tracker", "Views"], sources.iter().map(row));
+    out.push('\n');
+    for of in sources {
+        let _ = writeln!(out, "- {}. {}", words::source(of.source), words::visit_rule(of.visits));
+    }
 }
 
 fn dropped_facts(out: &mut String, facts: &[DroppedFact]) {
@@ -223,7 +240,10 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let mut rows = vec![
         vec!["Views".to_owned(), number(totals.views)],
         vec![unit(totals.visitors.unit).to_owned(), estimate(totals.visitors)],
-        vec!["Visits".to_owned(), number(totals.visits)],
+        vec![
+            "Visits".to_owned(),
+            format!("{}{}", if totals.visits_up_to { "up to " } else { "" }, number(totals.visits)),
+        ],
     ];
     if totals.visits_at_missing_pages > 0 {
         rows.push(vec!["Of the visits, at missing pages".to_owned(), number(totals.visits_at_missing_pages)]);
@@ -249,6 +269,7 @@ pub fn report(report: &MonthlyReport, counts: PageCounts) -> String {
     let missing: Vec<&PageFigures> = report.not_found.items.iter().collect();
     pages(&mut out, "Pages", &found, counts.pages.saturating_sub(counts.not_found), totals.visitors.unit);
     pages(&mut out, "Pages not found", &missing, counts.not_found, totals.visitors.unit);
+    reported_missing(&mut out, &report.reported_missing);
     // The names of robots are listed with their kinds.
     for (dimension, items) in report.breakdowns.iter().filter(|(name, _)| **name != Dimension::Bot.name()) {
         breakdown(&mut out, dimension, items);

@@ -5,6 +5,7 @@
 //! their meaning.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use schemas::classes::Source;
 use schemas::{Hour, ProjectSlug};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub use breakdowns::{ValueCursor, ValueSort, ValuesRequest};
 pub use dropped::DropCause;
 pub use facts::{MonthFacts, ReportFacts, Rules};
 pub use pages::{Cursor, InvalidCursor, PageCounts, PageList, PageTotal, PagesRequest, Sort};
-pub use robots::{AiPage, RobotFigures, RobotKind};
+pub use robots::{AiPage, RobotFigures, RobotKind, RulesChange};
 pub use visitors::{PageVisitors, VisitorUnit, Visitors};
 
 /// One value's views in a breakdown.
@@ -160,6 +161,44 @@ pub struct SourceViews {
     pub source: &'static str,
     /// Its page views by people; part of all other figures. They have no threshold: the site chooses its trackers, not the reader.
     pub views: u64,
+    /// Which of these views are visits.
+    pub visits: VisitRule,
+}
+
+/// Which views of a tracker are visits. Trackers send different referrers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VisitRule {
+    /// Views that came from outside the docs, with or without a referrer.
+    Arrivals,
+    /// Views with a referrer of another site.
+    ForeignReferrer,
+    /// The same, but the tracker repeats the first referrer with each step within a page, so that there are at most this many visits.
+    RepeatedReferrer,
+    /// None: the tracker sends no referrer.
+    None,
+}
+
+impl VisitRule {
+    /// Its name in JSON and CSV.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            VisitRule::Arrivals => "arrivals",
+            VisitRule::ForeignReferrer => "foreign_referrer",
+            VisitRule::RepeatedReferrer => "repeated_referrer",
+            VisitRule::None => "none",
+        }
+    }
+
+    /// The rule for the views of a source.
+    pub(crate) const fn of(source: Source) -> Self {
+        match source {
+            Source::Beacon | Source::Log | Source::Import => VisitRule::Arrivals,
+            Source::Umami => VisitRule::ForeignReferrer,
+            Source::Plausible | Source::Goatcounter => VisitRule::RepeatedReferrer,
+            Source::Readthedocs => VisitRule::None,
+        }
+    }
 }
 
 /// Rows of the list of pages whose path has a masked segment (`:token`, `:id`, `:email`, `:address`, `:masked`).
@@ -176,8 +215,10 @@ pub struct MaskedPages {
 pub struct Totals {
     /// Page views by people.
     pub views: u64,
-    /// Arrivals from outside the project; part of `views`.
+    /// Arrivals from outside the project; part of `views`. `counted_by` has the rule of each tracker.
     pub visits: u64,
+    /// Whether `visits` is an upper bound: a tracker that repeats referrers (Plausible, GoatCounter) has sent some of the views.
+    pub visits_up_to: bool,
     /// Visits at pages with status 404: `visits` minus the sum of all referrers. The breakdown `referrer` has the arrivals at all other
     /// pages. Rows folded before fold version 4 count both there; for their months this figure is smaller, or 0.
     pub visits_at_missing_pages: u64,
@@ -249,6 +290,15 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+/// A page that readers' browsers reported as missing: Plausible's event `404`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReportedPage {
+    /// Cleaned path.
+    pub path: String,
+    /// Reports. They are not views: the page's view is counted with its own status, in most cases 200.
+    pub reports: u64,
+}
+
 /// One page of the list of pages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PageListFigures {
@@ -303,6 +353,8 @@ pub struct MonthlyReport {
     pub pages: PageListFigures,
     /// Pages with status 404, and their referrers.
     pub not_found: PageListFigures,
+    /// Pages that were reported as missing, most first, at most 100.
+    pub reported_missing: Vec<ReportedPage>,
     /// Hosts of pages whose beacons were refused, most first.
     pub rejected_hosts: Vec<RejectedHost>,
     /// Views by tracker, most first. A reader whom two trackers count is one visitor, with the views of both.

@@ -205,7 +205,8 @@ impl ReportStore {
         let masked = Box::pin(self.masked_pages(&scope, views));
         let robots = Box::pin(self.robots(&scope, before.as_ref(), asked.rules.floor));
         let (first, values, masked, robots) = tokio::try_join!(first, values, masked, robots)?;
-        (facts.values, facts.masked, facts.robots) = (values, masked, robots);
+        (facts.values, facts.masked) = (values, masked);
+        (facts.robots, facts.reported_missing) = robots;
         for Rejections { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);

@@ -14,6 +14,7 @@ pub const SCHEMA_VERSION: u32 = BEFORE_VERSION + FILES.len() as u32;
 pub const FILES: &[(&str, &str)] = &[
     ("0001_tables.sql", include_str!("../sql/0001_tables.sql")),
     ("0002_packed_breakdowns.sql", include_str!("../sql/0002_packed_breakdowns.sql")),
+    ("0003_rules_and_reported_pages.sql", include_str!("../sql/0003_rules_and_reported_pages.sql")),
 ];
 
 /// Files for databases that were created before [`FILES`]; file `n` reaches version `n`.

@@ -171,6 +171,44 @@ pub struct NotFoundDailyRow {
     pub source: Source,
 }
 
+/// `rules_daily`: views of one day by the version of the rules for robots that classified them.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct RulesDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Version of the rules; 0 if the record names none.
+    pub rules: u32,
+    /// Page views by people and robots.
+    pub views: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
+/// `reported_missing_daily`: reports of one day that a page is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct ReportedMissingDailyRow {
+    /// Project slug.
+    pub project: String,
+    /// Days since the epoch.
+    pub day: u16,
+    /// Cleaned path.
+    pub path: String,
+    /// Reports. They are not views.
+    pub reports: u64,
+    /// Stream of the log.
+    pub stream: u64,
+    /// First offset of the window.
+    pub window_start: u64,
+    /// Offset after the last record folded in.
+    pub next_offset: u64,
+}
+
 /// `rejection_daily`: refused beacons of one project, day, reason and host; and views that were counted without a fact, under reasons of
 /// [`crate::rejection::reason_of_dropped_fact`].
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]

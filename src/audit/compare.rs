@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use clickhouse::Client;
 use schemas::close::Frontier;
 use schemas::tables::{
-    BreakdownWindowRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow, RobotDailyRow,
-    RobotPageDailyRow, SiteHourlyRow,
+    BreakdownWindowRow, LedgerRow, MonthCloseRow, NotFoundDailyRow, PageDailyRow, RejectionDailyRow,
+    ReportedMissingDailyRow, RobotDailyRow, RobotPageDailyRow, RulesDailyRow, SiteHourlyRow,
 };
 use schemas::{Day, Month, StreamId};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Tables with rows per window.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
@@ -23,6 +23,8 @@ const TABLES: [&str; 8] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
     "ledger",
 ];
 
@@ -148,6 +150,13 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
     for row in ask("robot_page_daily").fetch_all::<RobotPageDailyRow>().await.context("cannot read robot_page_daily")? {
         let key = Key::RobotPage(row.project, row.day, row.path, row.robot_group, row.source as i32);
         found.put(key, vec![row.views], None, row.next_offset);
+    }
+    for row in ask("rules_daily").fetch_all::<RulesDailyRow>().await.context("cannot read rules_daily")? {
+        found.put(Key::Rules(row.project, row.day, row.rules), vec![row.views], None, row.next_offset);
+    }
+    let reported = ask("reported_missing_daily").fetch_all::<ReportedMissingDailyRow>().await;
+    for row in reported.context("cannot read reported_missing_daily")? {
+        found.put(Key::Reported(row.project, row.day, row.path), vec![row.reports], None, row.next_offset);
     }
     Ok(found)
 }

@@ -37,6 +37,10 @@ pub enum Key {
     Robot(String, u16, String, String, i32),
     /// `robot_page_daily`: project, day, path, group of robots, source.
     RobotPage(String, u16, String, String, i32),
+    /// `rules_daily`: project, day, version of the rules for robots.
+    Rules(String, u16, u32),
+    /// `reported_missing_daily`: project, day, path.
+    Reported(String, u16, String),
 }
 
 impl Key {
@@ -50,12 +54,18 @@ impl Key {
             Key::Rejection(..) => "rejection_daily",
             Key::Robot(..) => "robot_daily",
             Key::RobotPage(..) => "robot_page_daily",
+            Key::Rules(..) => "rules_daily",
+            Key::Reported(..) => "reported_missing_daily",
         }
     }
 
     /// The first rules of the fold (`fold_version` in the ledger) that wrote such rows.
     pub fn since(&self) -> u32 {
-        if matches!(self, Key::NotFound(..)) { 3 } else { 1 }
+        match self {
+            Key::NotFound(..) => 3,
+            Key::Rules(..) | Key::Reported(..) => 6,
+            _ => 1,
+        }
     }
 
     /// The row of the same page, or of the same reason, for another referrer or host.
@@ -67,7 +77,7 @@ impl Key {
                 *of = source;
             }
             Key::Rejection(.., last) => name.clone_into(last),
-            Key::Site(..) | Key::Page(..) | Key::Breakdown(..) | Key::Robot(..) | Key::RobotPage(..) => {}
+            _ => {}
         }
         key
     }
@@ -80,7 +90,9 @@ impl Key {
         | Key::NotFound(project, ..)
         | Key::Rejection(project, ..)
         | Key::Robot(project, ..)
-        | Key::RobotPage(project, ..)) = self;
+        | Key::RobotPage(project, ..)
+        | Key::Rules(project, ..)
+        | Key::Reported(project, ..)) = self;
         project
     }
 
@@ -93,7 +105,9 @@ impl Key {
             | Key::NotFound(_, day, ..)
             | Key::Rejection(_, day, ..)
             | Key::Robot(_, day, ..)
-            | Key::RobotPage(_, day, ..) => Hour(u32::from(*day) * 24).month(),
+            | Key::RobotPage(_, day, ..)
+            | Key::Rules(_, day, ..)
+            | Key::Reported(_, day, ..) => Hour(u32::from(*day) * 24).month(),
         }
     }
 }
@@ -158,6 +172,8 @@ pub struct Window {
     pages: OfDay<(String, u16, i32)>,
     /// Pages of a project and day that robots opened: path, group and source.
     robot_pages: OfDay<(String, &'static str, i32)>,
+    /// Pages of a project and day that were reported as missing.
+    reported: OfDay<String>,
     /// Robots of a project and day: kind, name and source.
     robots: OfDay<(&'static str, String, i32)>,
     /// Values of a project and day with their sources, by dimension.
@@ -208,9 +224,13 @@ impl Window {
                     self.cell(key, 1).counts[0] += tally.count;
                 }
             }
-            // No table has these yet.
             Some(Record::Missing(tally)) => {
-                self.is_new_tally(&tally.project, tally.id);
+                if self.is_new_tally(&tally.project, tally.id) {
+                    let day = (tally.hour / 24) as u16;
+                    let path = self.reported_path(&tally.project, day, tally.path);
+                    let reports = &mut self.cell(Key::Reported(tally.project, day, path), 1).counts[0];
+                    *reports = reports.saturating_add(tally.count);
+                }
             }
             Some(Record::View(view)) => {
                 if view.event_id != 0 && !self.ids.insert((view.project.clone(), view.event_id)) {
@@ -221,6 +241,18 @@ impl Window {
                 self.view(view);
             }
         }
+    }
+
+    /// The path in the row of a reported page.
+    fn reported_path(&mut self, project: &str, day: u16, path: String) -> String {
+        let reported = self.reported.entry((project.to_owned(), day)).or_default();
+        if path != "/:more" && !reported.contains(&path) {
+            if reported.len() == PAGES {
+                return "/:more".to_owned();
+            }
+            reported.insert(path.clone());
+        }
+        path
     }
 
     /// Counts a tally or a repeat.
@@ -332,6 +364,7 @@ impl Window {
 
     fn view(&mut self, view: PageView) {
         let (day, source) = ((view.hour / 24) as u16, self.source_of(&view));
+        self.cell(Key::Rules(view.project.clone(), day, view.rules), 1).counts[0] += 1;
         let site = self.cell(Key::Site(view.project.clone(), view.hour, source), 2);
         let mut values = Vec::new();
         if view.bot_class == 0 {
@@ -382,7 +415,7 @@ const PAGES: usize = 200_000;
 const VALUES: usize = 10_000;
 
 /// The newest rules.
-pub const RULES: u32 = 5;
+pub const RULES: u32 = 6;
 
 fn unite(cell: &mut Cell, packed: u32) {
     // Records with another coordinate do not decode.
@@ -486,7 +519,7 @@ mod tests {
     use aggregate::window::WindowStart;
     use schemas::StreamId;
     use schemas::proto::{self, RejectionTally};
-    use schemas::record::{RecordFormat, encode_page_view, encode_rejections};
+    use schemas::record::{RecordFormat, encode_page_view, encode_rejections, encode_reported_missing};
     use schemas::tables::{BreakdownWindowRow, NotFoundDailyRow};
 
     /// More names and values than have a row each: arrivals at two missing pages and at another one, and refused beacons.
@@ -503,6 +536,11 @@ mod tests {
                 RejectionTally { project, hour: 490_000, reason: 8, count: 1 + chance % 3, id: index + 1, host };
             return encode_rejections(tally, RecordFormat::V4).expect("a reason of format 1");
         }
+        if index % 50 == 7 {
+            let (project, path) = ("docs".to_owned(), format!("/{}", chance % 9));
+            let tally = proto::ReportedMissing { project, hour: 490_000, path, count: 1 + chance % 3, id: index + 1 };
+            return encode_reported_missing(tally, RecordFormat::V4).expect("format 4 has it");
+        }
         let coordinate = Coordinate::new(1, 1).expect("a register and a rank").packed();
         let view = proto::PageView {
             project: "docs".to_owned(),
@@ -516,6 +554,7 @@ mod tests {
             site_coordinate: coordinate,
             page_coordinate: coordinate,
             event_id: index + 1,
+            rules: (chance / 16 % 2) as u32,
             ..proto::PageView::default()
         };
         encode_page_view(view, RecordFormat::V4)
@@ -551,6 +590,10 @@ mod tests {
                 found
                     .extend(hosts.map(|row| (Key::Rejection(row.project, row.day, row.reason, row.host), row.beacons)));
                 found.extend(rows.breakdown.iter().flat_map(breakdown));
+                let rules = rows.rules.into_iter();
+                found.extend(rules.map(|row| (Key::Rules(row.project, row.day, row.rules), row.views)));
+                let reported = rows.reported_missing.into_iter();
+                found.extend(reported.map(|row| (Key::Reported(row.project, row.day, row.path), row.reports)));
             }
         }
         let window = rebuild.finish().expect("a window");

@@ -50,7 +50,7 @@ impl Totals {
                 Key::Robot(project, day, ..) => {
                     *self.robots.entry((project.clone(), *day)).or_default() += cell.counts[0];
                 }
-                Key::Page(..) | Key::NotFound(..) | Key::RobotPage(..) => {}
+                Key::Page(..) | Key::NotFound(..) | Key::RobotPage(..) | Key::Rules(..) | Key::Reported(..) => {}
             }
         }
     }

@@ -37,6 +37,11 @@ impl Browser {
 
     /// Starts Chromium with this user agent.
     pub async fn launch_as(user_agent: &str) -> Result<Browser> {
+        Browser::launch_with(user_agent, &[]).await
+    }
+
+    /// The same, with more command-line arguments.
+    pub async fn launch_with(user_agent: &str, more: &[&str]) -> Result<Browser> {
         let program = chromium()?;
         let profile = tempfile::Builder::new().prefix("headcount-browser-").tempdir()?;
         let mut process = Command::new(&program)
@@ -46,6 +51,7 @@ impl Browser {
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
             .args(["--disable-dev-shm-usage", "--disable-default-apps", "--no-default-browser-check", "--mute-audio"])
             .arg(format!("--user-agent={user_agent}"))
+            .args(more)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(["--remote-debugging-port=0", "about:blank"])
             // Chromium creates a socket beside its profile, which would outlive the kill.

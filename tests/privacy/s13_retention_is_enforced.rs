@@ -7,20 +7,21 @@ use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
     "not_found_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
     "finished_day",
     "finished_month",
     "delivery",
     "ledger",
 ];
 /// Tables whose TTL is checked.
-const RULED: [&str; 15] = [
+const RULED: [&str; 19] = [
     "delivery",
     "site_hourly",
     "page_daily",
@@ -29,10 +30,14 @@ const RULED: [&str; 15] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
     "month_closed",
     "month_closed_not_found",
     "month_closed_robot",
     "month_closed_robot_page",
+    "month_closed_rules",
+    "month_closed_reported_missing",
     "finished_day",
     "finished_month",
     "ledger",

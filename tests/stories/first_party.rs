@@ -15,5 +15,9 @@ mod moving;
 mod policy;
 #[path = "first_party/proxies.rs"]
 mod proxies;
+#[path = "first_party/released.rs"]
+mod released;
+#[path = "first_party/reported.rs"]
+mod reported;
 #[path = "first_party/worker.rs"]
 mod worker;

@@ -191,7 +191,10 @@ async fn page_json_csv_command_and_mail_say_the_same() -> Result<()> {
     let (markdown, html) = (run("md").await?, run("html").await?);
 
     ensure!(report["totals"]["views"] == VIEWS + OF_PLAUSIBLE, "{}", report["totals"]);
-    let trackers = json!([{"source": "headcount", "views": VIEWS}, {"source": "plausible", "views": OF_PLAUSIBLE}]);
+    let trackers = json!([
+        {"source": "headcount", "views": VIEWS, "visits": "arrivals"},
+        {"source": "plausible", "views": OF_PLAUSIBLE, "visits": "repeated_referrer"},
+    ]);
     ensure!(report["counted_by"] == trackers, "{}", report["counted_by"]);
     // Nothing is compared with nothing.
     let any = |list: &serde_json::Value, is: &dyn Fn(&serde_json::Value) -> bool| {

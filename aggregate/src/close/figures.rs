@@ -105,18 +105,18 @@ impl Closer {
         Ok(rows.into_iter().map(|row| (row.project, row.days)).collect())
     }
 
-    /// Writes one of [`SUMS`]: views by project and `columns`.
+    /// Writes one of [`SUMS`]: the sum of `counter` by project and `columns`.
     pub(super) async fn write_sums(
         &self,
         month: Month,
         run: u64,
         frontier: &Frontier,
-        [from, into, columns]: [&str; 3],
+        [from, into, columns, counter]: [&str; 4],
     ) -> Result<(), CloseError> {
         let sql = format!(
-            "INSERT INTO {into} (project, month, run, {columns}, views) \
-             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum(views) FROM {from} \
-             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum(views) > 0 \
+            "INSERT INTO {into} (project, month, run, {columns}, {counter}) \
+             SELECT project, toDate({{month:UInt16}}), {{run:UInt64}}, {columns}, sum({counter}) FROM {from} \
+             WHERE toYYYYMM(day) = {{partition:UInt32}} AND {} GROUP BY project, {columns} HAVING sum({counter}) > 0 \
              SETTINGS optimize_aggregation_in_order = 1",
             storage::contained(frontier)
         );

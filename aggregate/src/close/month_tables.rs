@@ -3,7 +3,7 @@
 use schemas::Month;
 
 /// Tables whose rows belong to windows.
-pub(super) const TABLES: [&str; 7] = [
+pub(super) const TABLES: [&str; 9] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
@@ -11,22 +11,28 @@ pub(super) const TABLES: [&str; 7] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
 ];
 /// Tables with the figures of runs.
-pub(super) const FIGURES: [&str; 6] = [
+pub(super) const FIGURES: [&str; 8] = [
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
     "month_closed_not_found",
     "month_closed_robot",
     "month_closed_robot_page",
+    "month_closed_rules",
+    "month_closed_reported_missing",
 ];
-/// Figures that ClickHouse adds up by itself: source (for `FROM`), target, and the columns of the key besides project and month.
-pub(super) const SUMS: [[&str; 3]; 4] = [
-    [storage::BREAKDOWNS, "month_closed_breakdown", "dimension, value"],
-    ["not_found_daily FINAL", "month_closed_not_found", "path, referrer"],
-    ["robot_daily FINAL", "month_closed_robot", "kind, name"],
-    ["robot_page_daily FINAL", "month_closed_robot_page", "path, robot_group"],
+/// Figures that ClickHouse adds up by itself: source (for `FROM`), target, and the columns of the key besides project and month, and the counter.
+pub(super) const SUMS: [[&str; 4]; 6] = [
+    [storage::BREAKDOWNS, "month_closed_breakdown", "dimension, value", "views"],
+    ["not_found_daily FINAL", "month_closed_not_found", "path, referrer", "views"],
+    ["robot_daily FINAL", "month_closed_robot", "kind, name", "views"],
+    ["robot_page_daily FINAL", "month_closed_robot_page", "path, robot_group", "views"],
+    ["rules_daily FINAL", "month_closed_rules", "day, rules", "views"],
+    ["reported_missing_daily FINAL", "month_closed_reported_missing", "path", "reports"],
 ];
 /// The tables of `TABLES` with sketches.
 pub(super) const SKETCHED: [&str; 2] = ["site_hourly", "page_daily"];

@@ -17,13 +17,14 @@ impl WindowState {
             robot_page: Vec::with_capacity(self.robot_pages.dirty()),
             not_found: Vec::with_capacity(self.not_found.dirty()),
             rejection: Vec::with_capacity(self.rejections.dirty()),
-            ledger: None,
+            ..Rows::default()
         };
         self.freeze_sites(&mut rows);
         self.freeze_pages(&mut rows);
         self.freeze_breakdowns(&mut rows);
         self.freeze_capped(&mut rows);
         self.freeze_robots(&mut rows);
+        self.freeze_noted(&mut rows);
         rows.ledger = self.is_dirty().then(|| self.ledger_row());
         self.frozen_at = self.next_offset;
         rows

@@ -400,6 +400,12 @@ fn remember(rows: Rows, sums: &mut Sums) {
         let key = format!("rejection {} {} {} {name:?}", row.project, row.day, row.reason);
         keep(key, vec![row.beacons], vec![]);
     }
+    for row in rows.rules {
+        keep(format!("rules {} {} {}", row.project, row.day, row.rules), vec![row.views], vec![]);
+    }
+    for row in rows.reported_missing {
+        keep(format!("reported {} {} {}", row.project, row.day, row.path), vec![row.reports], vec![]);
+    }
     if let Some(row) = rows.ledger {
         let counts = vec![row.seen, row.accepted, row.duplicate, row.tallies, row.rejected_beacons, row.undecodable];
         keep("ledger".to_owned(), counts, vec![]);
@@ -465,6 +471,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
     let mut values = BTreeMap::<_, BTreeSet<_>>::new();
     let mut breakdowns = BTreeMap::<String, BTreeMap<(String, String), u64>>::new();
     let mut robots = BTreeMap::<_, (BTreeSet<_>, BTreeSet<_>)>::new();
+    let mut reported = BTreeMap::<_, BTreeSet<_>>::new();
     let mut counts = BTreeMap::<String, (Vec<u64>, Option<VisitorSketch>)>::new();
     let mut ledger = vec![0; 6];
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
@@ -487,7 +494,17 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 let cause = if tally.cause == Cause::Limit { "limited" } else { "dropped" };
                 add(format!("rejection {project} {day} {cause}_{fact} \"|\""), 0, 1, tally.count);
             }
-            Ok(Record::ReportedMissing(_)) => ledger[3] += 1,
+            Ok(Record::ReportedMissing(tally)) => {
+                ledger[3] += 1;
+                let (project, day) = (tally.project, tally.hour.day().0);
+                let all = reported.entry((project.to_owned(), day)).or_default();
+                let room = all.contains(tally.path) || all.len() < SMALL.pages as usize;
+                let path = if room { tally.path } else { "/:more" };
+                if room {
+                    all.insert(tally.path.to_owned());
+                }
+                add(format!("reported {project} {day} {path}"), 0, 1, tally.count);
+            }
             Ok(Record::Rejections(tally)) => {
                 if tally.id != 0 && !tally_ids.insert((tally.project.to_owned(), tally.id)) {
                     ledger[2] += 1;
@@ -507,6 +524,7 @@ fn by_the_book(records: &[Vec<u8>]) -> Sums {
                 ledger[1] += 1;
                 let (day, source) = (view.hour.day().0, view.source.name());
                 let site = format!("site {} {} {source}", view.project, view.hour.0);
+                add(format!("rules {} {day} {}", view.project, view.rules), 0, 1, 1);
                 let mut capped = |dimension: &str, value: &str| {
                     let all = values.entry((view.project.to_owned(), day, dimension.to_owned())).or_default();
                     let of_source = (value.to_owned(), source);
@@ -621,8 +639,8 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
                 return record::encode_dropped_facts(tally, RecordFormat::V4).unwrap();
             }
             3 => {
-                let (project, hour, path) = (project.to_owned(), 500_014 + hour, "/gone".to_owned());
-                let tally = proto::ReportedMissing { project, hour, path, count: 1, id: 1 + id };
+                let (project, hour, path) = (project.to_owned(), 500_014 + hour, format!("/gone/{page}"));
+                let tally = proto::ReportedMissing { project, hour, path, count: 1 + id, id: 1 + id };
                 return record::encode_reported_missing(tally, RecordFormat::V4).unwrap();
             }
             _ => {}
@@ -639,6 +657,7 @@ fn some_record() -> impl Strategy<Value = Vec<u8>> {
             browser: classes.1,
             system: classes.2,
             arrival,
+            rules: (visitor % 3) as u32,
             ..view(project, ["/", "/a", "/b", "/en", "/a/b", "/"][page], visitor, id)
         };
         encoded(match classes.3 {

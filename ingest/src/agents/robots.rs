@@ -2,6 +2,7 @@
 
 use super::own::{FIRST, LIBRARIES, Named};
 use super::signs::{self, WORDS};
+use super::switch::{Rule, is_on};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use schemas::classes::{BotClass, ClassName as _};
 use std::collections::HashMap;
@@ -24,9 +25,16 @@ enum Meaning {
     /// Index into [`FIRST`].
     First(usize),
     /// Of the table or of [`LIBRARIES`]: the longest wins.
-    Longest(Robot),
+    Longest(Robot, From),
     /// Index into [`WORDS`].
     Sign(usize),
+}
+
+/// The list that a literal is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Libraries,
+    Crawlers,
 }
 
 struct Literal {
@@ -60,8 +68,9 @@ pub fn kind_named(name: &str) -> Option<BotClass> {
 impl Table {
     fn new() -> Self {
         let first = FIRST.iter().enumerate().map(|(place, (literal, ..))| (*literal, Meaning::First(place)));
-        let longest = LIBRARIES.iter().copied().chain(crawlers());
-        let longest = longest.map(|(literal, name, kind)| (literal, Meaning::Longest((name, kind))));
+        let libraries = LIBRARIES.iter().copied().map(|named| (named, From::Libraries));
+        let longest = libraries.chain(crawlers().map(|named| (named, From::Crawlers)));
+        let longest = longest.map(|((literal, name, kind), from)| (literal, Meaning::Longest((name, kind), from)));
         let signs = WORDS.iter().enumerate().map(|(place, (word, _))| (*word, Meaning::Sign(place)));
         let (mut texts, mut literals) = (Vec::new(), Vec::new());
         for (literal, meaning) in first.chain(longest).chain(signs) {
@@ -78,27 +87,31 @@ impl Table {
 
 /// The robot that sends this agent, in lower case; none if it is a person's browser.
 pub(super) fn robot(agent: &str) -> Option<Robot> {
-    if agent.trim().is_empty() {
+    if agent.trim().is_empty() && is_on(Rule::NoAgent) {
         return Some(("No user agent", BotClass::OtherBot));
     }
     let (mut first, mut longest, mut is_sign) = (None::<usize>, None::<(usize, Robot)>, false);
     for found in TABLE.automaton.find_overlapping_iter(agent) {
         let literal = &TABLE.literals[found.pattern().as_usize()];
-        if literal.at_start && found.start() != 0 || literal.at_end && found.end() != agent.len() {
+        let is_elsewhere = literal.at_start && found.start() != 0 || literal.at_end && found.end() != agent.len();
+        if is_elsewhere && is_on(Rule::Anchors) {
             continue;
         }
         match literal.meaning {
             Meaning::First(place) => first = Some(first.map_or(place, |best| best.min(place))),
-            Meaning::Longest(robot) => {
+            Meaning::Longest(_, From::Crawlers) if !is_on(Rule::Crawlers) => {}
+            Meaning::Longest(robot, _) => {
                 let len = found.end() - found.start();
-                if longest.is_none_or(|(best, _)| len > best) {
+                if longest.is_none_or(|(best, _)| len > best && is_on(Rule::LongestLiteral)) {
                     longest = Some((len, robot));
                 }
             }
-            Meaning::Sign(place) => is_sign |= WORDS[place].1(&agent[..found.start()], &agent[found.end()..]),
+            Meaning::Sign(place) => is_sign |= signs::is_sign(place, &agent[..found.start()], &agent[found.end()..]),
         }
     }
-    let named = first.map(|place| (FIRST[place].1, FIRST[place].2)).or(longest.map(|(_, robot)| robot));
+    let first = first.map(|place| (FIRST[place].1, FIRST[place].2));
+    let longest = longest.map(|(_, robot)| robot);
+    let named = if is_on(Rule::OwnNamesFirst) { first.or(longest) } else { longest.or(first) };
     named.or_else(|| (is_sign || signs::is_foreign_form(agent)).then(|| unnamed(signs::kind_by_words(agent))))
 }
 

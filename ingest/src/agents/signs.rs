@@ -1,5 +1,6 @@
 //! Signs of a robot that no list contains: words that occur in robots' agents, and the form of an agent.
 
+use super::switch::{Rule, is_on};
 use aho_corasick::AhoCorasick;
 use schemas::classes::BotClass;
 use std::sync::LazyLock;
@@ -435,48 +436,66 @@ fn automaton(words: &[&str]) -> AhoCorasick {
     AhoCorasick::new(words).expect("the words are a valid set of patterns")
 }
 
+/// Whether the word at this place in [`WORDS`] is a sign, given the text before and after it.
+pub(super) fn is_sign(place: usize, before: &str, after: &str) -> bool {
+    let (word, context) = WORDS[place];
+    is_on(Rule::Word(word)) && (context(before, after) || !is_on(Rule::Context(word)))
+}
+
 /// Whether the agent, in lower case, has a form that agents of browsers do not have.
 pub(super) fn is_foreign_form(agent: &str) -> bool {
     if !agent.starts_with("mozilla/") {
-        return !is_other_browser(agent);
+        return is_on(Rule::Start) && !is_other_browser(agent);
     }
     let Some((_, rest)) = agent.split_once('(') else {
         // Android phones that lost their brackets.
-        return !agent.starts_with("mozilla/5.0 linux; ") || !agent.contains("applewebkit");
+        return is_on(Rule::Start) && (!agent.starts_with("mozilla/5.0 linux; ") || !agent.contains("applewebkit"));
     };
     let brackets = rest.split(')').next().unwrap_or(rest);
-    if agent.starts_with("mozilla/5.0 (")
-        && (!PLATFORM_WORDS.is_match(brackets) || is_desktop_without_engine(agent, brackets))
+    if agent.starts_with("mozilla/5.0 (") && (names_no_platform(brackets) || is_desktop_without_engine(agent, brackets))
     {
         return true;
     }
     is_compatible_program(agent) || has_program_after_browser(agent)
 }
 
+/// Whether one of `words`, which `automaton` finds, is in `text`.
+fn has_word(automaton: &AhoCorasick, words: &[&'static str], rule: fn(&'static str) -> Rule, text: &str) -> bool {
+    automaton.find_overlapping_iter(text).any(|found| is_on(rule(words[found.pattern().as_usize()])))
+}
+
+fn names_no_platform(brackets: &str) -> bool {
+    is_on(Rule::NoPlatform) && !has_word(&PLATFORM_WORDS, PLATFORMS, Rule::Platform, brackets)
+}
+
 /// Whether an agent without the prefix that all have today is that of a person: old browsers, text browsers, phones, and apps, which put their name
 /// before that of the system's browser or network library.
 fn is_other_browser(agent: &str) -> bool {
-    BROWSER_STARTS.iter().any(|start| agent.starts_with(start)) || BROWSER_PARTS.iter().any(|part| agent.contains(part))
+    BROWSER_STARTS.iter().any(|start| agent.starts_with(start) && is_on(Rule::OtherStart(start)))
+        || BROWSER_PARTS.iter().any(|part| agent.contains(part) && is_on(Rule::BrowserPart(part)))
 }
 
 /// A desktop's system and no engine: agents of programs that pose as a browser.
 fn is_desktop_without_engine(agent: &str, brackets: &str) -> bool {
-    ["windows nt", "x11", "macintosh"].iter().any(|system| brackets.contains(system))
-        && !ENGINES.iter().any(|engine| agent.contains(engine))
+    is_on(Rule::NoEngine)
+        && ["windows nt", "x11", "macintosh"].iter().any(|system| brackets.contains(system))
+        && !ENGINES.iter().any(|engine| agent.contains(engine) && is_on(Rule::Engine(engine)))
 }
 
 /// `(compatible; X)`. Konqueror, Internet Explorer and some of their contemporaries used this form.
 fn is_compatible_program(agent: &str) -> bool {
-    agent.contains("compatible;") && !COMPATIBLE.iter().any(|name| agent.contains(name))
+    is_on(Rule::CompatibleProgram)
+        && agent.contains("compatible;")
+        && !COMPATIBLE.iter().any(|name| agent.contains(name) && is_on(Rule::CompatibleBrowser(name)))
 }
 
 /// A program's name after that of the browser, on a desktop: apps on phones have theirs there.
 fn has_program_after_browser(agent: &str) -> bool {
     let engine = ["safari/", "firefox/"].iter().filter_map(|name| agent.find(name).map(|at| at + name.len())).min();
-    let Some(version) = engine else { return false };
+    let Some(version) = engine.filter(|_| is_on(Rule::ProgramAfterBrowser)) else { return false };
     let after = agent[version..].trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let tail = after.trim_start_matches([',', ';']).trim();
-    if tail.is_empty() || tail.len() == after.len() || TAIL_WORDS.is_match(tail) {
+    if tail.is_empty() || tail.len() == after.len() || has_word(&TAIL_WORDS, TAILS, Rule::Tail, tail) {
         return false;
     }
     !["andr", "iphone", "ipad", "symbian", "mobile", "tv", "web0s"].iter().any(|word| agent[..version].contains(word))
@@ -484,7 +503,7 @@ fn has_program_after_browser(agent: &str) -> bool {
 
 /// The kind of a robot without a name.
 pub(super) fn kind_by_words(agent: &str) -> BotClass {
-    if let Some((_, kind)) = HINTS.iter().find(|(word, _)| agent.contains(word)) {
+    if let Some((_, kind)) = HINTS.iter().find(|(word, _)| agent.contains(word) && is_on(Rule::Hint(word))) {
         return *kind;
     }
     // Only a product and its version: the form of libraries and tools.

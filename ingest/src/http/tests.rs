@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use tower::ServiceExt;
 
 mod dialects;
+mod rules;
 
 const PAGE: &str = "https://docs.example/a";
 

@@ -37,7 +37,7 @@ pub(super) fn figures(shown: &Shown<'_>) -> Markup {
                 div {
                     dt { "Visits" }
                     dd {
-                        p.figure { (words::number(totals.visits)) }
+                        p.figure { @if totals.visits_up_to { span.error { "up to " } } (words::number(totals.visits)) }
                         p.note { "arrivals from outside the docs" }
                         (changes(shown, "more", "fewer", |_| Some(Figure::exact(totals.visits)), |before| Some(Figure::exact(before.visits))))
                     }

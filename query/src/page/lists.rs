@@ -96,15 +96,18 @@ fn value_list(items: &[BreakdownItem], blank: &str, names: Option<&str>) -> Mark
     }
 }
 
-/// Views by tracker, if there are several.
+/// Views by tracker and what its visits are, unless all views are of headcount's own script.
 pub(super) fn trackers(shown: &Shown<'_>) -> Markup {
     let sources = &shown.report.counted_by;
     let largest = sources.first().map_or(0, |of| of.views);
     html! {
-        @if sources.len() > 1 {
+        @if words::names_trackers(sources) {
             section.sources {
                 h2 { "Counted by" }
-                p.note { "Part of all figures above. A page with two scripts sends each view twice; its reader is one visitor." }
+                p.note {
+                    "Part of all figures above."
+                    @if sources.len() > 1 { " A page with two scripts sends each view twice; its reader is one visitor." }
+                }
                 div.lists {
                     section {
                         ul.list {
@@ -117,6 +120,9 @@ pub(super) fn trackers(shown: &Shown<'_>) -> Markup {
                             }
                         }
                     }
+                }
+                ul.refused.screen {
+                    @for of in sources { li { (words::source(of.source)) ". " (words::visit_rule(of.visits)) } }
                 }
             }
         }

@@ -2,13 +2,16 @@
 
 use super::figures::plus_minus;
 use super::{Shown, chart, unit_words, words};
-use crate::report::{BreakdownItem, PageFigures, PageVisitors, Sort};
+use crate::report::{BreakdownItem, PageFigures, PageVisitors, ReportedPage, Sort};
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemas::caps::MORE_PATH;
 
 /// Most pages not found that are shown; the API has all of them.
 const NOT_FOUND_SHOWN: usize = 8;
+
+/// Most pages reported missing that are shown, for the same reason.
+const REPORTED_SHOWN: usize = 3;
 
 /// Parameters of the list of pages in the page's URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,8 +183,8 @@ fn changed(page: &PageFigures) -> String {
 /// Pages not found, and their referrers.
 pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
     let report = shown.report;
-    let missing = &report.not_found.items;
-    if missing.is_empty() {
+    let (missing, reported) = (&report.not_found.items, &report.reported_missing);
+    if missing.is_empty() && reported.is_empty() {
         return html! {};
     }
     let largest = missing.iter().map(|page| page.views).max().unwrap_or(0);
@@ -199,6 +202,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                     " arrived at pages not found. “Where visits came from” does not contain them."
                 }
             }
+            @if !missing.is_empty() {
             div.list.paths.missing role="table" aria-label="Pages not found" {
                 div.row.heads role="row" { span role="columnheader" { "Path, and where its readers came from" } span role="columnheader" { "Views" } }
                 @for page in missing.iter().take(NOT_FOUND_SHOWN) {
@@ -212,14 +216,39 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                     }
                 }
             }
+            }
             (first_of(shown, missing.len().min(NOT_FOUND_SHOWN), shown.counts.not_found))
             (more_paths(&missing[..missing.len().min(NOT_FOUND_SHOWN)]))
-            @if !shown.alone {
+            (reported_missing(reported))
+            @if !shown.alone && !missing.is_empty() {
                 p.full {
                     @if more { "The " (NOT_FOUND_SHOWN.min(missing.len())) " most asked for. " }
                     "All as " a href=(format!("{}/not-found.csv?bom=1", shown.api())) aria-label="Pages not found: all as CSV" { "CSV" }
                     " or " a href=(format!("{}/not-found", shown.api())) aria-label="Pages not found: all as JSON" { "JSON" }
                 }
+            }
+        }
+    }
+}
+
+/// Pages that the script of the docs reported as missing.
+fn reported_missing(reported: &[ReportedPage]) -> Markup {
+    let largest = reported.first().map_or(0, |page| page.reports);
+    html! {
+        @if !reported.is_empty() {
+            div.list.paths.missing role="table" aria-label="Pages reported missing" {
+                div.row.heads role="row" { span role="columnheader" { "Reported missing by the page itself" } span role="columnheader" { "Reports" } }
+                @for page in reported.iter().take(REPORTED_SHOWN) {
+                    div.row role="row" {
+                        (chart::trace(page.reports, largest))
+                        span.name role="cell" { bdi { (words::shortened(&page.path)) } }
+                        span role="cell" { (words::number(page.reports)) }
+                    }
+                }
+            }
+            p.note {
+                "A report is no view: the page's view is counted above with the status that it was sent with."
+                @if reported.len() > REPORTED_SHOWN { " The " (REPORTED_SHOWN) " most reported; JSON and CSV have more." }
             }
         }
     }

@@ -12,7 +12,7 @@ const NAMES_SHOWN: usize = 5;
 /// People and robots in comparison; nothing if there were no robots.
 pub(super) fn robots(shown: &Shown<'_>) -> Markup {
     let (people, robots) = (shown.report.totals.views, &shown.report.robots);
-    if robots.total == 0 {
+    if robots.total == 0 && robots.rules_changes.is_empty() {
         return html! {};
     }
     let (ai, others): (Vec<&RobotKind>, Vec<&RobotKind>) = robots.kinds.iter().partition(|kind| is_ai(&kind.kind));
@@ -27,6 +27,7 @@ pub(super) fn robots(shown: &Shown<'_>) -> Markup {
                 @if of_ai > 0 { ", " b { (words::number(of_ai)) } " of them by AI (" (share(of_ai, people + robots.total)) " of all views)" }
                 ". No other figure of this report contains views by robots. Robots that run no scripts send no beacons and are not in this list."
             }
+            @for change in &robots.rules_changes { p.note { (words::rules_change(change)) } }
             div.lists {
                 @if !ai.is_empty() {
                     section {

@@ -2,8 +2,8 @@ use super::*;
 use crate::report::pages::{Cursor, Sort};
 use crate::report::{
     AiPage, BreakdownItem, ComparedMonth, Comparison, DayFigures, DropCause, DroppedFact, HourFigures, MaskedPages,
-    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, RobotFigures, RobotKind,
-    SourceViews, Totals, Visitors,
+    MonthFigures, PageFigures, PageListFigures, PageVisitors, RejectedHost, ReportPeriod, ReportedPage, RobotFigures,
+    RobotKind, RulesChange, SourceViews, Totals, VisitRule, Visitors,
 };
 use crate::store::ProjectViews;
 use axum::http::HeaderValue;
@@ -66,6 +66,7 @@ fn empty(to: &str) -> MonthlyReport {
         totals: Totals {
             views: 0,
             visits: 0,
+            visits_up_to: false,
             visits_at_missing_pages: 0,
             visitors: visitors(0),
             views_per_visitor: None,
@@ -81,6 +82,7 @@ fn empty(to: &str) -> MonthlyReport {
         hours: (0..hours).map(hour).collect(),
         pages: none(),
         not_found: none(),
+        reported_missing: Vec::new(),
         rejected_hosts: Vec::new(),
         dropped_facts: Vec::new(),
         masked_pages: MaskedPages::default(),
@@ -96,6 +98,7 @@ fn full() -> MonthlyReport {
     report.totals = Totals {
         views: 31_000_000,
         visits: 15_500_000,
+        visits_up_to: false,
         visits_at_missing_pages: 16,
         visitors: visitors(4_000_000),
         views_per_visitor: Some(7.75),
@@ -152,7 +155,9 @@ fn full() -> MonthlyReport {
             robots("preview", 1, None, vec![item("other", 1, true)]),
         ],
         ai_pages: (0..10).map(|at| AiPage { path: long(at), views: 900 - at as u64 }).collect(),
+        rules_changes: vec![RulesChange { day: "2026-10-14".parse().unwrap(), from: 1, to: 2 }],
     };
+    report.reported_missing = (0..20).map(|at| ReportedPage { path: long(at), reports: 20 - at as u64 }).collect();
     let host =
         |host: &str, beacons, rest| RejectedHost { reason: "foreign_host".into(), host: host.into(), beacons, rest };
     report.rejected_hosts = vec![host("docs.example.org", 312, false), host("$(reboot)", 40, false), host("", 8, true)];
@@ -305,11 +310,17 @@ fn what_was_counted_otherwise_is_explained() {
 }
 
 #[test]
-fn trackers_are_listed_if_there_are_several() {
+fn trackers_and_their_visits_are_named_unless_all_views_are_of_the_own_script() {
     let mut report = full();
-    report.counted_by = vec![SourceViews { source: "umami", views: 1204 }];
+    report.counted_by = vec![SourceViews { source: "headcount", views: 12, visits: VisitRule::Arrivals }];
     assert!(!words_of(&render(&report)).contains("Counted by"));
-    report.counted_by.push(SourceViews { source: "headcount", views: 12 });
+    let of_umami = SourceViews { source: "umami", views: 1204, visits: VisitRule::ForeignReferrer };
+    report.counted_by.insert(0, of_umami);
+    let page = words_of(&render(&report));
+    assert!(page.contains("Umami's script. A visit is a view with a referrer of another site."), "{page}");
+    assert!(page.contains("Visits15,500,000"), "{page}");
+    report.totals.visits_up_to = true;
+    assert!(words_of(&render(&report)).contains("Visitsup to 15,500,000"), "an upper bound");
     let page = words_of(&render(&report));
     assert!(page.contains("Umami's script1,204") && page.contains("headcount's script or pixel12"), "{page}");
 }
@@ -321,6 +332,8 @@ fn robots_come_after_people_and_ai_before_other_robots() {
     assert!(page.contains(people), "{page}");
     let ai = "AIviewsAI training+20 %1,200GPTBot 1,100, ClaudeBot 100AI assistants−70 %300Claude-User 288, other 12";
     assert!(page.contains(ai), "{page}");
+    let rules = "Since 14 October 2026 robots are recognised by version 2 of the rules, before that by version 1.";
+    assert!(page.contains(rules), "{page}");
     assert!(page.contains("Pages that AI fetches mostviews/&lt;script"), "{page}");
     assert!(page.contains("Search engines7no name recorded 7Link previews1other 1"), "{page}");
     let without = MonthlyReport { robots: RobotFigures::default(), ..full() };

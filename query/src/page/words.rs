@@ -1,9 +1,10 @@
 //! The page's words: figures, dates and reasons as people read them.
 
-use crate::report::{DropCause, DroppedFact, MaskedPages};
+use crate::report::{DropCause, DroppedFact, MaskedPages, RulesChange, SourceViews, VisitRule};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use schemas::RejectionReason;
 use schemas::caps::MORE_PATH;
+use schemas::classes::Source;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -182,6 +183,16 @@ pub(crate) fn bot_class(name: &str) -> &str {
     }
 }
 
+/// A new version of the rules by which robots are found, as a sentence.
+pub(crate) fn rules_change(change: &RulesChange) -> String {
+    let RulesChange { day, from, to } = *change;
+    let before = if from == 0 { "by rules without a version".to_owned() } else { format!("by version {from}") };
+    format!(
+        "Since {} robots are recognised by version {to} of the rules, before that {before}. Each view keeps the kind and name that it was counted with.",
+        day.format("%-d %B %Y")
+    )
+}
+
 /// A tracker in words.
 pub(crate) fn source(name: &str) -> &str {
     match name {
@@ -194,6 +205,25 @@ pub(crate) fn source(name: &str) -> &str {
         "import" => "An import",
         other => other,
     }
+}
+
+/// Which views of a tracker are visits, as a sentence.
+pub(crate) fn visit_rule(rule: VisitRule) -> &'static str {
+    match rule {
+        VisitRule::Arrivals => "A visit is a view that came from outside the docs.",
+        VisitRule::ForeignReferrer => {
+            "A visit is a view with a referrer of another site. Before version 2.16 of the script, a view without a referrer is one, too."
+        }
+        VisitRule::RepeatedReferrer => {
+            "A visit is a view with a referrer of another site. The script repeats the first referrer with each step within a page, so there were at most this many visits."
+        }
+        VisitRule::None => "The script sends no referrer, so none of its views is a visit.",
+    }
+}
+
+/// Whether a report has to name its trackers and their visits: not if all views are of headcount's own script or pixel.
+pub(crate) fn names_trackers(sources: &[SourceViews]) -> bool {
+    sources.iter().any(|of| of.source != Source::Beacon.name())
 }
 
 /// Why beacons were refused, and how to fix it.

@@ -1,10 +1,10 @@
 //! Facts from ClickHouse, added row by row in any order as sums and unions. A month of dense sketches needs one sketch per day and one per
 //! listed page in memory, not all of them. Rows must come from `FINAL` reads: one for each key, stream and window.
 
-use super::MaskedPages;
 use super::pages::PageList;
 use super::robots::RobotFacts;
 use super::visitors::{PageVisitors, VisitorUnit, Visitors};
+use super::{MaskedPages, ReportedPage};
 use crate::period::Period;
 use crate::small_cells::{Beneath, Floor};
 use chrono::NaiveDate;
@@ -327,6 +327,8 @@ pub struct ReportFacts {
     pub masked: MaskedPages,
     /// Views by robots.
     pub robots: RobotFacts,
+    /// Pages that were reported as missing, most first.
+    pub reported_missing: Vec<ReportedPage>,
     /// The project's time zone.
     pub time_zone: Tz,
 }
@@ -343,6 +345,7 @@ impl ReportFacts {
             listed: ListedPages::default(),
             masked: MaskedPages::default(),
             robots: RobotFacts::default(),
+            reported_missing: Vec::new(),
             time_zone: Tz::UTC,
         }
     }

@@ -150,8 +150,14 @@ fn counted_by(months: &[MonthFacts]) -> Vec<SourceViews> {
     for (source, views) in months.iter().flat_map(|month| &month.sources).filter(|(_, views)| **views > 0) {
         *sums.entry(*source).or_default() += views;
     }
-    let mut sources: Vec<_> =
-        sums.into_iter().map(|(source, views): (Source, u64)| SourceViews { source: source.name(), views }).collect();
+    let mut sources: Vec<_> = sums
+        .into_iter()
+        .map(|(source, views): (Source, u64)| SourceViews {
+            source: source.name(),
+            views,
+            visits: VisitRule::of(source),
+        })
+        .collect();
     // A stable sort: equals stay in the order of their numbers.
     sources.sort_by_key(|of| std::cmp::Reverse(of.views));
     sources
@@ -197,6 +203,7 @@ impl MonthlyReport {
         };
         let period = span.single().and(facts.months.first()).map(|month| month.period);
         let hours = hours(&facts.months);
+        let counted_by = counted_by(&facts.months);
         let robots = RobotFigures::of(&facts.robots, period.is_some_and(Period::is_running), rules);
         let mut breakdowns = folded(&facts.values, rules.floor);
         breakdowns.insert(Dimension::Bot.name(), robots::all_names(facts, rules));
@@ -209,6 +216,7 @@ impl MonthlyReport {
             totals: Totals {
                 views,
                 visits: months.iter().map(|month| month.visits).sum(),
+                visits_up_to: counted_by.iter().any(|of| of.visits == VisitRule::RepeatedReferrer),
                 visits_at_missing_pages: visits_at_missing_pages(facts),
                 visitors,
                 views_per_visitor: (visitors.estimate > 0)
@@ -225,8 +233,9 @@ impl MonthlyReport {
             hours,
             pages: page_list(&facts.pages, &facts.listed, period, rules, false),
             not_found: page_list(&facts.not_found, &facts.listed, period, rules, true),
+            reported_missing: facts.reported_missing.clone(),
             rejected_hosts: rejected_hosts(&facts.months, rules.floor),
-            counted_by: counted_by(&facts.months),
+            counted_by,
             dropped_facts: dropped_facts(&facts.months),
             masked_pages: facts.masked,
             robots,

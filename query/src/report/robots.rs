@@ -7,6 +7,8 @@ use super::BreakdownItem;
 use super::breakdowns::{LISTED_VALUES, added_up, folded, shortened};
 use super::facts::{ReportFacts, Rules, ValueSum};
 use super::make::change;
+use chrono::NaiveDate;
+use schemas::Day;
 use schemas::classes::{BotClass, ClassName, Dimension};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ pub struct RobotFacts {
     pub before: Option<BTreeMap<String, u64>>,
     /// The pages that AI fetches most: path and views.
     pub ai_pages: Vec<(String, u64)>,
+    /// For each version of the rules for robots, the first day on which it classified a view, in days since the epoch.
+    pub rules: Vec<(u32, u16)>,
 }
 
 /// Views by robots.
@@ -36,6 +40,19 @@ pub struct RobotFigures {
     pub kinds: Vec<RobotKind>,
     /// The 10 pages that AI crawlers and AI assistants fetch most.
     pub ai_pages: Vec<AiPage>,
+    /// Changes of the rules by which robots are found, oldest version first. Views keep the kind and name that they were counted with.
+    pub rules_changes: Vec<RulesChange>,
+}
+
+/// A new version of the rules by which robots are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RulesChange {
+    /// The first day with a view that the new version classified, UTC.
+    pub day: NaiveDate,
+    /// The version before; 0 for records that name none.
+    pub from: u32,
+    /// The new version.
+    pub to: u32,
 }
 
 /// One kind of robots.
@@ -66,6 +83,17 @@ pub struct AiPage {
 /// Whether robots of this kind belong to AI: training, assistants, or the AI crawlers of days that counted both together.
 pub(crate) fn is_ai(kind: &str) -> bool {
     [BotClass::AiTraining, BotClass::AiAssistant, BotClass::AiCrawler].iter().any(|class| class.class_name() == kind)
+}
+
+/// The changes between the versions that classified views.
+fn rules_changes(first_days: &[(u32, u16)]) -> Vec<RulesChange> {
+    let mut versions = first_days.to_vec();
+    versions.sort_unstable();
+    let change = |pair: &[(u32, u16)]| match *pair {
+        [(from, _), (to, day)] => Some(RulesChange { day: Day(day).date(), from, to }),
+        _ => None,
+    };
+    versions.windows(2).filter_map(change).collect()
 }
 
 /// Whether the row stands for rows without a name.
@@ -109,7 +137,12 @@ impl RobotFigures {
         let mut kinds: Vec<RobotKind> = views.into_iter().map(kind).collect();
         kinds.sort_by(|a, b| b.views.cmp(&a.views).then_with(|| a.kind.cmp(&b.kind)));
         let pages = facts.ai_pages.iter().map(|(path, views)| AiPage { path: path.clone(), views: *views });
-        RobotFigures { total: kinds.iter().map(|kind| kind.views).sum(), kinds, ai_pages: pages.collect() }
+        RobotFigures {
+            total: kinds.iter().map(|kind| kind.views).sum(),
+            kinds,
+            ai_pages: pages.collect(),
+            rules_changes: rules_changes(&facts.rules),
+        }
     }
 
     /// [`super::Totals::bots`]: views by the six classes that all versions have.
@@ -121,5 +154,53 @@ impl RobotFigures {
             *classes.entry(class.class_name()).or_default() += views;
         }
         classes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_rules_has_its_day_and_both_versions() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        assert_eq!(rules_changes(&[]), []);
+        assert_eq!(rules_changes(&[(3, 20_000)]), []);
+        // An endpoint of the old version still counts on the day after the change, and a late view is of the day before it.
+        let changes = rules_changes(&[(4, 20_010), (0, 19_990), (3, 20_001)]);
+        let expected = [
+            RulesChange { day: day("2024-10-05"), from: 0, to: 3 },
+            RulesChange { day: day("2024-10-14"), from: 3, to: 4 },
+        ];
+        assert_eq!(changes, expected);
+    }
+
+    /// Rows of both versions of the rules: each keeps its name, and no name comes twice.
+    #[test]
+    fn a_month_with_old_and_new_rules_has_no_row_under_two_names() {
+        let floor = crate::small_cells::Floor::new(3).expect("a threshold");
+        let sum = |kind: &str, name: &str, total: u64| ValueSum {
+            month: 20_000,
+            name: kind.to_owned(),
+            value: name.to_owned(),
+            total,
+            beneath: 0,
+            largest: total,
+        };
+        let sums = vec![
+            sum("ai_training", "GPTBot", 40),
+            sum("ai_training", "Old name", 30),
+            sum("ai_assistant", "New name", 20),
+            sum("ai_crawler", "", 50),
+        ];
+        let facts = RobotFacts { sums, rules: vec![(1, 20_000), (2, 20_010)], ..RobotFacts::default() };
+        let figures = RobotFigures::of(&facts, false, Rules { floor, unit: crate::report::VisitorUnit::Visitors });
+        let names: Vec<_> = figures
+            .kinds
+            .iter()
+            .flat_map(|kind| kind.names.iter().map(|item| (item.value.as_str(), item.views)))
+            .collect();
+        assert_eq!(names, [("GPTBot", 40), ("Old name", 30), ("", 50), ("New name", 20)]);
+        assert_eq!((figures.total, figures.rules_changes.len()), (140, 1));
     }
 }

@@ -64,6 +64,11 @@ const SPOILED: [(&str, &str, &str); 12] = [
         "robot_page_daily",
     ),
     (
+        "views by other rules",
+        "INSERT INTO rules_daily SELECT * REPLACE (rules + 1 AS rules) FROM rules_daily FINAL LIMIT 1",
+        "rules_daily",
+    ),
+    (
         "a window over another",
         "INSERT INTO ledger SELECT * REPLACE (window_start + 1 AS window_start) FROM ledger FINAL LIMIT 1",
         "ledger",
@@ -138,6 +143,8 @@ async fn planted_differences_are_found() -> Result<()> {
             "rejection_daily",
             "robot_daily",
             "robot_page_daily",
+            "rules_daily",
+            "reported_missing_daily",
             "month_close",
             "ledger",
             "stream",

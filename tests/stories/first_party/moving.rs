@@ -90,8 +90,14 @@ fn pages_opened(wire: &[Value], project: &str) -> BTreeMap<(String, u64), u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_of_other_counters_count_the_pages_that_were_opened() -> Result<()> {
-    let arguments =
-        ["--clock-start", CLOCK, "--small-cell-floor", "3", "--more-script-paths", "/js/script.js,/script.js"];
+    let arguments = [
+        "--clock-start",
+        CLOCK,
+        "--small-cell-floor",
+        "3",
+        "--more-script-paths",
+        "/js/script.js,/script.js,/count.js",
+    ];
     let projects: Vec<_> = WIRE.iter().map(|(slug, host, _)| (*slug, *host)).collect();
     let service = Service::started(&arguments, &projects).await?;
     let mut connection = Connection::open(service.address()).await?;
@@ -123,10 +129,12 @@ async fn scripts_of_other_counters_count_the_pages_that_were_opened() -> Result<
         let has_referrer = report.to_string().contains("ref.example");
         ensure!(has_referrer == (slug != "readthedocs"), "{slug}: {}", report["breakdowns"]);
     }
-    for path in ["/js/script.js", "/script.js"] {
+    for path in ["/js/script.js", "/script.js", "/count.js"] {
         let script = connection.send("GET", path, &[], "").await?;
         ensure!(script.status == 200 && !script.body.is_empty(), "{path}: {}", script.status);
     }
+    let older = connection.send("POST", "/api/collect", &[("user-agent", PERSON)], "{}").await?;
+    ensure!(older.status == 404, "the endpoint of Umami 1: {}", older.status);
     rates(&mut connection).await
 }
 
@@ -209,10 +217,14 @@ async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
         let answer = connection.send("POST", target, &[("user-agent", PERSON)], body.to_string()).await?;
         ensure!(answer.status.is_success(), "{target}: {}", answer.status);
     }
-    let expected = json!([{"source": "headcount", "views": 10}, {"source": "plausible", "views": 4}]);
+    let expected = json!([
+        {"source": "headcount", "views": 10, "visits": "arrivals"},
+        {"source": "plausible", "views": 4, "visits": "repeated_referrer"},
+    ]);
     let check = |report: &Value| {
         ensure!(report["counted_by"] == expected, "{}", report["counted_by"]);
         let (totals, pages) = (&report["totals"], report["pages"]["items"].as_array().context("pages.items")?);
+        ensure!(totals["visits_up_to"] == true, "{totals}");
         ensure!(totals["views"] == 14 && totals["visits"] == 1 && totals["visitors"]["estimate"] == 1, "{totals}");
         let views: Vec<_> = pages.iter().map(|page| (page["path"].as_str(), page["views"].as_u64())).collect();
         ensure!(views == [(Some("/0"), Some(5)), (Some("/1"), Some(5)), (Some("/2"), Some(4))], "{views:?}");
@@ -237,6 +249,10 @@ async fn the_report_says_how_many_views_each_script_sent() -> Result<()> {
     ensure!(traffic == (14, 1, 1), "SQL says {traffic:?}");
     let markdown = service.done(&["report", "docs", MONTH, "--format", "md", "--clock-start", AFTER_CLOSE]).await?;
     let rows = "\n## Counted by\n\n| Tracker | Views |\n|---|---:|\n| headcount's script or pixel | 10 |\n| Plausible's script | 4 |\n";
-    ensure!(markdown.contains(rows), "{markdown}");
+    ensure!(markdown.contains(rows) && markdown.contains("\n| Visits | up to 1 |\n"), "{markdown}");
+    ensure!(
+        markdown.contains("\n- Plausible's script. A visit is a view with a referrer of another site. "),
+        "{markdown}"
+    );
     Ok(())
 }

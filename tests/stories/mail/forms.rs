@@ -65,7 +65,8 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     };
     all(["period", "", ""], report, &["project", "time_zone", "threshold"]);
     all(["period", "", ""], &report["period"], &["span", "from", "to", "closed"]);
-    let totals = ["views", "visits", "visits_at_missing_pages", "visitors", "views_per_visitor", "late_views"];
+    let totals =
+        ["views", "visits", "visits_up_to", "visits_at_missing_pages", "visitors", "views_per_visitor", "late_views"];
     all(["totals", "", ""], &report["totals"], &totals);
     for month in items(&report["months"]) {
         all(["months", &text(&month["month"]), ""], month, &["views", "visits", "visitors", "closed"]);
@@ -120,11 +121,15 @@ pub fn csv(report: &Value, written: &str) -> Result<()> {
     for page in items(&report["robots"]["ai_pages"]) {
         row(["ai_pages", &text(&page["path"]), "", "views"], &page["views"], &none, &none);
     }
+    for page in items(&report["reported_missing"]) {
+        row(["reported_missing", &text(&page["path"]), "", "reports"], &page["reports"], &none, &none);
+    }
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
         row(["rejected", reason, "", "beacons"], beacons, &none, &none);
     }
     for of in items(&report["counted_by"]) {
         row(["counted_by", &text(&of["source"]), "", "views"], &of["views"], &none, &none);
+        row(["counted_by", &text(&of["source"]), "", "visits"], &of["visits"], &none, &none);
     }
     for figure in ["rows", "views"] {
         row(["masked_pages", "", "", figure], &report["masked_pages"][figure], &none, &none);
@@ -163,6 +168,11 @@ fn without_facts(report: &Value) -> Vec<String> {
     items(&report["dropped_facts"]).map(sentence).collect()
 }
 
+/// The visits, which may be an upper bound.
+fn visits(totals: &Value) -> String {
+    format!("{}{}", if totals["visits_up_to"] == true { "up to " } else { "" }, grouped(&totals["visits"]))
+}
+
 /// Trackers and their views, if there are several.
 fn trackers(report: &Value) -> Vec<Vec<String>> {
     let row = |of: &Value| {
@@ -183,7 +193,7 @@ pub fn markdown(report: &Value, written: &str) -> Result<()> {
     for (name, figure) in [
         ("Views", grouped(&totals["views"])),
         ("Visitors", visitors(&totals["visitors"])),
-        ("Visits", grouped(&totals["visits"])),
+        ("Visits", visits(totals)),
         ("Of the visits, at missing pages", grouped(&totals["visits_at_missing_pages"])),
     ] {
         ensure!(figure == "0" || written.contains(&format!("\n| {name} | {figure} |\n")), "{name} {figure}: {written}");
@@ -288,7 +298,7 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
     for figure in [
         format!("Views {} pages opened by people", grouped(&totals["views"])),
         format!("Visitors {} different readers", visitors(&totals["visitors"])),
-        format!("Visits {} arrivals", grouped(&totals["visits"])),
+        format!("Visits {} arrivals", visits(totals)),
         match &totals["visits_at_missing_pages"] {
             Value::Number(none) if none.as_u64() == Some(0) => String::new(),
             visits => format!("{} visits arrived at pages not found", grouped(visits)),

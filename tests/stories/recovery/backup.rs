@@ -20,7 +20,7 @@ const PAST: [&str; 2] = ["--clock-start", "2028-09-05T10:00:00Z"];
 const PRIVATE: &str = "/v1/projects/private/reports/2026-06";
 const BEHIND_PROXY: [&str; 4] = ["--trusted-proxy", "127.0.0.1", "--client-rate", "0"];
 /// All tables with figures or the registry.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 22] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
@@ -28,6 +28,8 @@ const TABLES: [&str; 18] = [
     "rejection_daily",
     "robot_daily",
     "robot_page_daily",
+    "rules_daily",
+    "reported_missing_daily",
     "ledger",
     "month_close",
     "month_closed",
@@ -36,12 +38,14 @@ const TABLES: [&str; 18] = [
     "month_closed_not_found",
     "month_closed_robot",
     "month_closed_robot_page",
+    "month_closed_rules",
+    "month_closed_reported_missing",
     "delivery",
     "project",
     "token",
 ];
 /// How many of these have rows per window.
-const WINDOWED: usize = 8;
+const WINDOWED: usize = 10;
 
 /// The view of this number: pages, visitors, referrers and missing pages repeat in different rhythms.
 async fn view(connection: &mut Connection, number: u64) -> Result<()> {
