@@ -9,7 +9,7 @@ use harness::{clickhouse, kafka};
 use serde_json::Value;
 
 /// Ways to spoil a database: description, statement, and the text that the audit must then print.
-const SPOILED: [(&str, &str, &str); 12] = [
+const SPOILED: [(&str, &str, &str); 13] = [
     (
         "a row's views",
         "INSERT INTO site_hourly SELECT * REPLACE (views + 1 AS views) FROM site_hourly FINAL LIMIT 1",
