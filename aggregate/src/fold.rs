@@ -358,7 +358,12 @@ impl WindowState {
     /// Rows of the next freeze, without the ledger's.
     pub fn dirty(&self) -> usize {
         let of_robots = self.robots.dirty() + self.robot_pages.dirty();
-        self.sites.dirty() + self.pages.dirty() + self.dirty_breakdowns + self.dirty_capped + of_robots + self.noted.dirty()
+        self.sites.dirty()
+            + self.pages.dirty()
+            + self.dirty_breakdowns
+            + self.dirty_capped
+            + of_robots
+            + self.noted.dirty()
     }
 
     /// Whether records were folded since the last freeze.

@@ -15,13 +15,15 @@ use clickhouse::Row;
 use clickhouse::error::Error as ClickHouseError;
 use clickhouse::query::Query;
 use pages::FEW_VIEWS;
+use robots::RobotsAndMore;
 use schemas::classes::Dimension;
+use schemas::close::Frontier;
 use schemas::sketch::SketchDecodeError;
 use schemas::tables::{MonthCloseRow, MonthClosedRow, SiteHourlyRow};
 use schemas::{Hour, Month, ProjectSlug};
 use scope::{Scope, first_day, of_project};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 use storage::{FailureKind, Work};
@@ -147,12 +149,28 @@ struct ProjectFacts {
 }
 
 /// A sum of refused beacons.
-#[derive(Row, Deserialize)]
 struct Rejections {
     month: u16,
     reason: String,
     host: String,
     total: u64,
+}
+
+/// The columns of a closed month that is only compared with: each column is a file, and the others would take a third of the query's time.
+#[derive(Row, Deserialize)]
+struct ClosedTotals {
+    month: u16,
+    visitors: u64,
+    visitors_error: f64,
+    hour_views: Vec<u64>,
+    hour_visits: Vec<u64>,
+}
+
+impl From<ClosedTotals> for MonthClosedRow {
+    fn from(row: ClosedTotals) -> Self {
+        let ClosedTotals { month, visitors, visitors_error, hour_views, hour_visits } = row;
+        MonthClosedRow { month, visitors, visitors_error, hour_views, hour_visits, ..MonthClosedRow::default() }
+    }
 }
 
 impl ReportStore {
@@ -191,22 +209,22 @@ impl ReportStore {
         let compared = asked.compared();
         let known = self.known_of(asked, &compared).await?;
         // Totals first, since the aggregator writes them last: the rows that they count are then already there to be listed.
-        let (mut facts, rejections) = self.counted(asked, &known.closed, compared).await?;
-        let (scope, before) = scopes(asked, &compared, &known.closed);
+        let (mut facts, late) = self.totals(asked, &known.closed, compared).await?;
         facts.time_zone = known.project.time_zone;
         let views = facts.months.iter().map(MonthFacts::views).sum();
-        // A month without rows needs no queries.
+        // A month without rows needs no queries, and a closed month without late rows needs none of the tables of open months.
+        let (scope, before) = scopes(asked, &compared, &known.closed);
+        let scope = scope.with_late(&late);
         let has_rows = facts.compared[0].as_ref().is_some_and(|month| month.has_rows);
-        let before = before.map(|scope| if has_rows { scope } else { scope.of(Vec::new()) });
+        let before = before.map(|scope| if has_rows { scope.with_late(&late) } else { scope.of(Vec::new()) });
         let first = self.first_pages(&scope, before.as_ref(), pages, not_found_limit, asked.rules, views);
         let values = self.all_values(&scope, asked.rules.floor, views);
+        let robots = self.robots_and_rejections(&scope, before.as_ref(), asked.rules.floor);
         // On the heap: together the futures would take much of a thread's stack.
-        let (first, values) = (Box::pin(first), Box::pin(values));
-        let masked = Box::pin(self.masked_pages(&scope, views));
-        let robots = Box::pin(self.robots(&scope, before.as_ref(), asked.rules.floor));
-        let (first, values, masked, robots) = tokio::try_join!(first, values, masked, robots)?;
-        (facts.values, facts.masked) = (values, masked);
-        (facts.robots, facts.reported_missing) = robots;
+        let (first, values, robots) = (Box::pin(first), Box::pin(values), Box::pin(robots));
+        let (first, values, robots) = tokio::try_join!(first, values, robots)?;
+        let RobotsAndMore { robots, rejections, reported } = robots;
+        (facts.values, facts.masked, facts.robots, facts.reported_missing) = (values, first.masked, robots, reported);
         for Rejections { month, reason, host, total } in rejections {
             if let Some(month) = facts.months.iter_mut().find(|of| first_day(of.period.month()) == month) {
                 month.add_rejection(reason, host, total);
@@ -217,22 +235,11 @@ impl ReportStore {
         Ok(facts)
     }
 
-    /// The totals, for months of which `closed` are closed.
-    async fn counted(
-        &self,
-        asked: &Asked<'_>,
-        closed: &Closes,
-        compared: [Option<Period>; 2],
-    ) -> Result<(ReportFacts, Vec<Rejections>), StoreError> {
-        let (scope, _) = scopes(asked, &compared, closed);
-        tokio::try_join!(self.totals(asked, &scope, compared), self.rejections(&scope))
-    }
-
     /// The months' totals alone, for days and hours.
     pub(crate) async fn months(&self, asked: &Asked<'_>) -> Result<ReportFacts, StoreError> {
         let known = self.known_of(asked, &[None, None]).await?;
-        let (scope, _) = scopes(asked, &[None, None], &known.closed);
-        self.totals(asked, &scope, [None, None]).await
+        let (facts, _) = self.totals(asked, &known.closed, [None, None]).await?;
+        Ok(facts)
     }
 
     /// One list of pages.
@@ -296,65 +303,79 @@ impl ReportStore {
 
     /// The closes of those `months` that are closed.
     async fn closed(&self, months: &[u16]) -> Result<Closes, StoreError> {
-        let days: Vec<String> = months.iter().map(|month| format!("toDate({month})")).collect();
-        let sql = format!(
-            "SELECT ?fields FROM month_close FINAL WHERE month IN ({}) ORDER BY month, finished, run LIMIT 1 BY month",
-            days.join(", ")
-        );
-        let query = self.client.query(&sql);
-        let rows = self.within("whether the months are closed", query.fetch_all::<MonthCloseRow>()).await?;
-        Ok(rows.into_iter().map(|row| (row.month, row)).collect())
+        // All of them: there is about one for each month, and conditions would cost more than reading them.
+        let query = self.client.query("SELECT ?fields FROM month_close FINAL");
+        let mut rows = self.within("whether the months are closed", query.fetch_all::<MonthCloseRow>()).await?;
+        // Of several runs the first that finished counts.
+        rows.sort_by_key(|row| (row.month, std::cmp::Reverse((row.finished, row.run))));
+        Ok(rows.into_iter().filter(|row| months.contains(&row.month)).map(|row| (row.month, row)).collect())
     }
 
-    /// Hours and visitors, of the report's months and of those they are compared with.
+    /// Hours and visitors, of the report's months and of those they are compared with; and those of these months that are closed and have
+    /// rows that are not in their figures. Every hour in which something was counted has a row, so other tables have none either.
     async fn totals(
         &self,
         asked: &Asked<'_>,
-        scope: &Scope<'_>,
+        closed: &Closes,
         compared: [Option<Period>; 2],
-    ) -> Result<ReportFacts, StoreError> {
+    ) -> Result<(ReportFacts, BTreeSet<u16>), StoreError> {
+        let (scope, _) = scopes(asked, &compared, closed);
         let mut facts = ReportFacts::new(asked.periods);
         facts.compared = compared.map(|period| period.map(MonthFacts::new));
         scope.close(&mut facts);
-        let all = with_compared(scope, compared);
+        let all = with_compared(&scope, compared);
         // A running month is compared with a part of a month, and a part has no visitors.
         let whole = asked.periods.iter().all(|period| !period.is_running());
         let closed = async {
             let Some(condition) = all.closed_rows() else { return Ok(Vec::new()) };
-            let sql = format!("SELECT ?fields FROM month_closed FINAL {condition}");
-            self.within("closed months", self.client.query(&sql).fetch_all::<MonthClosedRow>()).await
+            let query = self.client.query(&format!("SELECT ?fields FROM month_closed FINAL {condition}"));
+            if scope.is_open() {
+                let rows = self.within("closed months", query.fetch_all::<ClosedTotals>()).await?;
+                return Ok(rows.into_iter().map(MonthClosedRow::from).collect());
+            }
+            self.within("closed months", query.fetch_all()).await
         };
         let ReportFacts { months, compared, .. } = &mut facts;
         let first = if whole { None } else { asked.periods.first().map(|period| period.first_hour()) };
         let months = compared.iter_mut().flatten().chain(months).collect();
-        let (closed, ()) = tokio::try_join!(closed, self.hours(&all, months, first))?;
+        let (closed, late) = tokio::try_join!(closed, self.hours(&all, months, first))?;
         for row in closed {
             let hour = schemas::Day(row.month).first_hour();
             if let Some(month) = of_hour(facts.months.iter_mut().chain(facts.compared.iter_mut().flatten()), hour) {
                 month.add_closed(&row);
             }
         }
-        Ok(facts)
+        Ok((facts, late))
     }
 
     /// Adds every hour to its month as it arrives, so that sketches are merged and dropped, not collected. Hours before `first_sketch` come
-    /// without their sketches.
+    /// without their sketches. Returns the closed months with rows that are not in their figures.
     async fn hours(
         &self,
         scope: &Scope<'_>,
         mut months: Vec<&mut MonthFacts>,
         first_sketch: Option<Hour>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<BTreeSet<u16>, StoreError> {
         let sketch = match first_sketch {
             None => "sketch".to_owned(),
             Some(first) => format!("if(hour < toDateTime({}, 'UTC'), '', sketch) AS sketch", first.unix_seconds()),
         };
         let sql = format!(
             "SELECT project, hour, views, visits, {sketch}, stream, window_start, next_offset, source FROM site_hourly FINAL {}",
-            scope.hours()
+            scope.all_hours()
         );
+        let frontiers: BTreeMap<u16, Frontier> =
+            scope.closed.iter().map(|(month, close)| (*month, Frontier::of(close))).collect();
+        let mut late = BTreeSet::new();
         let take = |row: SiteHourlyRow| {
             let hour = Hour::from_unix_seconds(row.hour);
+            let in_month = first_day(hour.month());
+            if let Some(frontier) = frontiers.get(&in_month) {
+                if frontier.contains(row.stream, row.window_start) {
+                    return Ok(());
+                }
+                late.insert(in_month);
+            }
             // All rows of the months to compare with are read, even if only a part is compared.
             let of_row = |month: &&mut &mut MonthFacts| {
                 month.period.first_hour() <= hour && hour < month.period.month().end_hour()
@@ -370,7 +391,8 @@ impl ReportStore {
                 None => Ok(()),
             }
         };
-        self.each("hours", self.client.query(&sql), take).await
+        self.each("hours", self.client.query(&sql), take).await?;
+        Ok(late)
     }
 
     async fn values(
@@ -393,16 +415,6 @@ impl ReportStore {
             }
         }
         self.values(scope, None, floor).await
-    }
-
-    async fn rejections(&self, scope: &Scope<'_>) -> Result<Vec<Rejections>, StoreError> {
-        let sql = format!(
-            "SELECT in_month AS month, name AS reason, host, sum(beacons) AS total FROM (\
-             SELECT toUInt16(toStartOfMonth(day)) AS in_month, CAST(reason AS String) AS name, host, beacons \
-             FROM rejection_daily FINAL {}) GROUP BY in_month, name, host",
-            scope.days()
-        );
-        self.within("refused beacons", self.client.query(&sql).fetch_all()).await
     }
 
     /// Passes every row to `take` as it arrives, so that sketches are merged and dropped, not collected.
@@ -465,7 +477,7 @@ fn of_hour<'m>(mut months: impl Iterator<Item = &'m mut MonthFacts>, hour: Hour)
 /// The span's months, and the month before them if it is compared.
 fn scopes<'a>(asked: &Asked<'a>, compared: &[Option<Period>; 2], closed: &'a Closes) -> (Scope<'a>, Option<Scope<'a>>) {
     let range = asked.span.single().is_none();
-    let scope = Scope { whose: of_project(asked.project), periods: asked.periods.to_vec(), range, closed };
+    let scope = Scope { whose: of_project(asked.project), periods: asked.periods.to_vec(), range, closed, late: None };
     // Pages are stored by day, or by month once it is closed, so the month before is always read whole.
     let before = compared[0].map(|period| scope.of(vec![Period::whole(period.month())]));
     (scope, before)

@@ -1,6 +1,7 @@
 //! Rounds of requests at rest: reports over HTTP, and the same query on raw events.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -104,8 +105,7 @@ async fn raw(database: &Database, slug: &str, month: Month) -> anyhow::Result<u6
 /// # Errors
 /// When an answer fails, or has other views than there are.
 pub async fn rounds(args: &ReportArgs, side: &Side, projects: &[(String, u64)]) -> anyhow::Result<Vec<Round>> {
-    let (zipf, mut random) = (Zipf::new(projects.len(), 1.0), SplitMix64::new(args.seed ^ 0xa5ed));
-    let drawn: Vec<usize> = (0..args.reports).map(|_| zipf.sample(&mut random)).collect();
+    let drawn = drawn(args, projects);
     let mut seen = HashSet::new();
     let first: Vec<usize> = drawn.iter().copied().filter(|rank| seen.insert(*rank)).collect();
     let mut all = Vec::new();
@@ -113,6 +113,12 @@ pub async fn rounds(args: &ReportArgs, side: &Side, projects: &[(String, u64)]) 
         all.push(round(side, state, projects, args.month, ranks).await.context(state)?);
     }
     Ok(all)
+}
+
+/// The ranks of the projects whose reports a round requests.
+fn drawn(args: &ReportArgs, projects: &[(String, u64)]) -> Vec<usize> {
+    let (zipf, mut random) = (Zipf::new(projects.len(), 1.0), SplitMix64::new(args.seed ^ 0xa5ed));
+    (0..args.reports).map(|_| zipf.sample(&mut random)).collect()
 }
 
 async fn round(
@@ -137,6 +143,25 @@ async fn round(
         latency_ms: LatencyMs::of(&histogram),
         per_second: histogram.len() as f64 / begun.elapsed().as_secs_f64(),
     })
+}
+
+/// Computed reports a second with two clients that each send one request after another, of projects drawn by their traffic. The service computes
+/// two reports concurrently for one network.
+///
+/// # Errors
+/// When an answer fails, or has other views than there are.
+pub async fn saturation(args: &ReportArgs, port: u16, projects: &[(String, u64)]) -> anyhow::Result<f64> {
+    let (drawn, next, begun) = (drawn(args, projects), AtomicUsize::new(0), Instant::now());
+    let client = async || -> anyhow::Result<()> {
+        while let Some(&rank) = drawn.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (slug, expected) = &projects[rank];
+            let views = Side::Computed(port).views(slug, args.month).await?;
+            ensure!(views == *expected, "{slug}: the answer has {views} views, there are {expected}");
+        }
+        Ok(())
+    };
+    tokio::try_join!(client(), client())?;
+    Ok(drawn.len() as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// SELECTs per computed report: those of a hundred reports, minus the service's background SELECTs in that time.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use schemas::Hour;
 
 use super::ReportArgs;
-use super::ask::{Side, rounds, selects};
+use super::ask::{Side, rounds, saturation, selects};
 use super::fill::{fill, stored};
 use super::load::{Load, append_backlog};
 use super::show::{Figures, render};
@@ -60,13 +60,14 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
     service.at_rest().await?;
     let database = service.database(DATABASE)?;
     let stored = stored(&database).await?;
-    let (mut lines, mut selects_each) = (Vec::new(), None);
+    let (mut lines, mut selects_each, mut saturated) = (Vec::new(), None, None);
     if args.reports > 0 {
         for side in
             [Side::Computed(service.port()), Side::Cached(service.port()), Side::Raw(Box::new(database.clone()))]
         {
             lines.extend(rounds(args, &side, &projects).await.with_context(|| side.name())?);
         }
+        saturated = Some(saturation(args, service.port(), &projects).await.context("two clients at rest")?);
         selects_each = Some(selects(&database, service.port(), &projects, args.month).await?);
     }
     // With an empty cache.
@@ -88,6 +89,7 @@ async fn measure(args: &ReportArgs, binary: &Path) -> anyhow::Result<Figures> {
         stored,
         lines,
         selects_each,
+        saturated,
         beacons: args.beacons,
         backlog: args.backlog,
         steady,

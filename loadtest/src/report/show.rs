@@ -30,6 +30,8 @@ pub struct Figures {
     pub lines: Vec<Round>,
     /// SELECTs of a computed report, at rest.
     pub selects_each: Option<f64>,
+    /// Computed reports a second, at most, at rest.
+    pub saturated: Option<f64>,
     /// Beacons a second under load.
     pub beacons: u32,
     /// Records of the backlog.
@@ -73,6 +75,13 @@ pub fn render(figures: &Figures) -> String {
             text,
             "A computed report takes {selects:.1} SELECTs. It has pages, referrers, breakdowns and comparisons, too; the raw events answer \
              totals, days and pages only."
+        );
+    }
+    if let Some(most) = figures.saturated {
+        let _ = writeln!(
+            text,
+            "At rest this machine computes at most {most:.1} reports a second (two clients). Latency under load is of {} a second.",
+            figures.steady.reports.rate
         );
     }
     let catch_up = format!("catch-up of {} records", grouped(figures.backlog.into()));

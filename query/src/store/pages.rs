@@ -35,7 +35,7 @@ const MOST_REFERRERS: usize = 20_000;
 pub(super) const SORT_BYTES: &str = "67108864";
 
 /// A condition on paths: a whole segment, or a parameter's value, is one of the masks that `ingest` writes.
-const IS_MASKED: &str = " AND match(path, '[/=]:(address|email|id|masked|token)(/|&|$)')";
+const IS_MASKED: &str = "match(path, '[/=]:(address|email|id|masked|token)(/|&|$)')";
 
 #[derive(Row, Deserialize)]
 struct PageChange {
@@ -46,7 +46,7 @@ struct PageChange {
 }
 
 /// A page with all its facts: each array has an element for each row of its [`PageDetail`]. If no month is closed, the last two arrays are
-/// empty; for a single open month the first is, too.
+/// empty; for a single month the first is. The last two columns are about all pages, and equal in all rows.
 #[derive(Row, Deserialize)]
 struct FullPage {
     path: String,
@@ -57,6 +57,8 @@ struct FullPage {
     sketches: Vec<ByteBuf>,
     visitors: Vec<u64>,
     errors: Vec<f64>,
+    masked: u64,
+    masked_views: u64,
 }
 
 impl FullPage {
@@ -78,6 +80,7 @@ impl FullPage {
 /// The lists of a report, and the facts of their pages if the same query returned them.
 pub(super) struct FirstPages {
     pub(super) lists: [PageList; 2],
+    pub(super) masked: MaskedPages,
     listed: Option<ListedPages>,
     referrers: Option<Vec<ValueSum>>,
 }
@@ -128,11 +131,11 @@ impl ReportStore {
     }
 
     /// Rows with a masked path, of a project with so many `views`.
-    pub(super) async fn masked_pages(&self, scope: &Scope<'_>, views: u64) -> Result<MaskedPages, StoreError> {
+    async fn masked_pages(&self, scope: &Scope<'_>, views: u64) -> Result<MaskedPages, StoreError> {
         if views == 0 {
             return Ok(MaskedPages::default());
         }
-        let rows = scope.rows(["path, status, views"; 2], PAGES, IS_MASKED);
+        let rows = scope.rows(["path, status, views"; 2], PAGES, &format!(" AND {IS_MASKED}"));
         let sql = format!("SELECT uniqExact(path, status), sum(views) FROM ({rows})");
         let (rows, views) = self.within("pages with a masked path", self.client.query(&sql).fetch_one()).await?;
         Ok(MaskedPages { rows, views })
@@ -160,8 +163,8 @@ impl ReportStore {
         Ok(PageList::from_rows(rows, request.limit, cursor))
     }
 
-    /// The lists of a whole report: `pages`, and the first of those not found. With limits of 0 nothing is read, and both are empty.
-    /// `views` are the project's views in these months.
+    /// The lists of a whole report: `pages`, and the first of those not found; and the rows with a masked path. With limits of 0 both lists
+    /// are empty. `views` are the project's views in these months.
     pub(super) async fn first_pages(
         &self,
         scope: &Scope<'_>,
@@ -174,7 +177,13 @@ impl ReportStore {
         let limits = [pages.limit, not_found_limit];
         if limits == [0, 0] {
             let listed = ListedPages { before: before.map(|_| ByPage::new()), ..ListedPages::default() };
-            return Ok(FirstPages { lists: Default::default(), listed: Some(listed), referrers: Some(Vec::new()) });
+            let masked = self.masked_pages(scope, views).await?;
+            return Ok(FirstPages {
+                lists: Default::default(),
+                masked,
+                listed: Some(listed),
+                referrers: Some(Vec::new()),
+            });
         }
         if pages.is_plain() && views <= FEW_VIEWS {
             // It is not known yet which pages not found are listed. With few views, all referrers are seldom many.
@@ -190,20 +199,22 @@ impl ReportStore {
             first.referrers = referrers;
             return Ok(first);
         }
-        let lists = if pages.is_plain() {
-            self.most_viewed(scope, limits).await?
-        } else {
+        let lists = async {
+            if pages.is_plain() {
+                return self.most_viewed(scope, limits).await;
+            }
             let not_found = PagesRequest { status: Some(404), ..PagesRequest::first(not_found_limit) };
-            tokio::try_join!(
+            let (pages, not_found) = tokio::try_join!(
                 self.page_list(scope, before, pages, rules),
                 self.page_list(scope, None, &not_found, rules)
-            )?
-            .into()
+            )?;
+            Ok([pages, not_found])
         };
-        Ok(FirstPages { lists, listed: None, referrers: None })
+        let (lists, masked) = tokio::try_join!(lists, self.masked_pages(scope, views))?;
+        Ok(FirstPages { lists, masked, listed: None, referrers: None })
     }
 
-    /// The first of all pages and the first of those not found, with all their facts, in one query.
+    /// The first of all pages and the first of those not found, with all their facts, and the rows with a masked path, in one query.
     async fn few_pages(
         &self,
         scope: &Scope<'_>,
@@ -227,25 +238,30 @@ impl ReportStore {
             rows = format!("{rows} UNION ALL {}", before.rows([&then; 2], PAGES, ""));
         }
         let most = limits[0].max(limits[1]) + 1;
-        // Nearly all reports of a running month need only this simpler query.
-        let single = scope.single_open().filter(|_| before.is_none_or(Scope::is_empty));
-        let asked = if single.is_some() {
+        // Computed before the rows are limited.
+        let masked =
+            format!("countIf({IS_MASKED}) OVER () AS masked, sumIf(total, {IS_MASKED}) OVER () AS masked_views");
+        let single = scope.single();
+        let months = if single.is_some() { NO_MONTHS } else { "groupArrayIf(in_month, counts) AS months" };
+        // Nearly all reports of a project's first month need only this simpler query.
+        let asked = if scope.single_open().is_some() && before.is_none_or(Scope::is_empty) {
             format!(
-                "sum(views) AS total, toUInt64(0) AS before, {NO_MONTHS}, groupArray(sketch) AS sketches, {of_closed} \
-                 FROM page_daily FINAL {} GROUP BY path, status",
+                "sum(views) AS total, toUInt64(0) AS before, {NO_MONTHS}, groupArray(sketch) AS sketches, {of_closed}, \
+                 {masked} FROM page_daily FINAL {} GROUP BY path, status",
                 scope.days()
             )
         } else {
             format!(
-                "sum(now) AS total, sum(then) AS before, groupArrayIf(in_month, counts) AS months, \
-                 groupArrayIf(sketch, counts) AS sketches, {of_closed} FROM ({rows}) GROUP BY path, status HAVING total > 0"
+                "sum(now) AS total, sum(then) AS before, {months}, groupArrayIf(sketch, counts) AS sketches, {of_closed}, {masked} \
+                 FROM ({rows}) GROUP BY path, status HAVING total > 0"
             )
         };
         let sql =
             format!("SELECT path, status, {asked} ORDER BY total DESC, path, status LIMIT {most} BY status = 404");
-        let mut totals = Vec::new();
+        let (mut totals, mut masked) = (Vec::new(), MaskedPages::default());
         let mut listed = ListedPages { before: before.map(|_| ByPage::new()), ..ListedPages::default() };
         let take = |mut page: FullPage| {
+            masked = MaskedPages { rows: page.masked, views: page.masked_views };
             for detail in page.details(single) {
                 listed.add(&detail, scope.is_closed(detail.month))?;
             }
@@ -256,7 +272,7 @@ impl ReportStore {
             Ok(())
         };
         self.each("pages", self.client.query(&sql), take).await?;
-        Ok(FirstPages { lists: first_of(totals, limits), listed: Some(listed), referrers: None })
+        Ok(FirstPages { lists: first_of(totals, limits), masked, listed: Some(listed), referrers: None })
     }
 
     async fn most_viewed(&self, scope: &Scope<'_>, limits: [usize; 2]) -> Result<[PageList; 2], StoreError> {
@@ -372,7 +388,7 @@ impl ReportStore {
         first: FirstPages,
         rules: Rules,
     ) -> Result<([PageList; 2], ListedPages), StoreError> {
-        let FirstPages { lists, listed, referrers } = first;
+        let FirstPages { lists, listed, referrers, .. } = first;
         let listed = match listed {
             Some(listed) => {
                 let missing = || lists[1].items.iter().map(|page| page.path.clone()).collect();

@@ -105,7 +105,7 @@ impl ReportStore {
         let closed = self.closed(&months.map(first_day)).await?;
         let periods = months.map(Period::whole).to_vec();
         let names = slugs.iter().map(|slug| format!("'{slug}'")).collect::<Vec<_>>().join(", ");
-        let scope = Scope { whose: format!("project IN ({names})"), periods, range: true, closed: &closed };
+        let scope = Scope { whose: format!("project IN ({names})"), periods, range: true, closed: &closed, late: None };
         let mut sql = format!(
             "SELECT name, month, sum(views) AS total FROM (\
              SELECT project AS name, toUInt16(toStartOfMonth(toDate(hour, 'UTC'))) AS month, views FROM site_hourly FINAL {}",

@@ -30,7 +30,7 @@ impl Threshold {
     }
 
     /// The condition on a value `of_name` with the count `sum`.
-    fn named(self, sum: &str) -> String {
+    pub(super) fn named(self, sum: &str) -> String {
         let always = self.always.map(|value| format!(" OR of_name = '{value}'")).unwrap_or_default();
         format!("{sum} >= {}{always}", self.floor.get())
     }
