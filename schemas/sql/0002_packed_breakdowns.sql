@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS breakdown_window (
         'bot' = 7)) CODEC(ZSTD(3)),
     values Array(String) CODEC(ZSTD(3)),
     views Array(UInt64) CODEC(T64, ZSTD(3)),
-    marks Array(UInt16) CODEC(ZSTD(3)),
+    marks Array(UInt16) DEFAULT [] CODEC(ZSTD(3)),
     stream UInt64 CODEC(ZSTD(3)),
     window_start UInt64 CODEC(ZSTD(3)),
     next_offset UInt64 CODEC(ZSTD(3)),

@@ -10,6 +10,8 @@ use super::figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::role::Role;
 
+/// The tables of the rows that are counted.
+pub const TABLES: [&str; 3] = ["site_hourly", "page_daily", "breakdown_window"];
 /// Interval between two checks whether the group has assigned partitions to an aggregator: also the error of that moment.
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the ledger is read: also the error of the end.

@@ -204,7 +204,7 @@ impl Test<'_> {
                 let (group, database) = self.fresh();
                 let figures = aggregators::measure(&self.setting, processes, &group, &database, truth.records).await?;
                 let spent = self.spent(before, Some(&database)).await?;
-                let figures = spent.of(figures, database.held(&table_engine::TABLES).await?);
+                let figures = spent.of(figures, database.held(&aggregators::TABLES).await?);
                 let views = self.counted(&database, truth).await?;
                 database.remove().await;
                 return Ok(Figures { run, views: Some(views), ..figures });

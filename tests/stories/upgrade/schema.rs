@@ -4,7 +4,7 @@ use ::clickhouse::Client;
 use anyhow::{Result, ensure};
 use harness::clickhouse;
 use harness::roles::Deployment;
-use schemas::migrations::{BEFORE, BEFORE_VERSION, FROM_BEFORE, SCHEMA_VERSION, statements, steps_from};
+use schemas::migrations::{BEFORE, BEFORE_VERSION, FILES, FROM_BEFORE, SCHEMA_VERSION, statements, steps_from};
 use std::collections::BTreeMap;
 
 /// The definition of each table and view, without the name of the database.
@@ -30,16 +30,22 @@ async fn an_old_database_gets_the_tables_of_a_new_one() -> Result<()> {
     new.done(&["project", "add", "docs", "--host", "docs.example"]).await?;
     let expected = definitions(&client, &new.database).await?;
     ensure!(expected.len() > 20, "{expected:?}");
-    // (version that the database had, statements of the last file that ran before a kill)
-    for (version, repeated) in [(1, 0), (4, 0), (BEFORE_VERSION, 0), (BEFORE_VERSION, 1)] {
+    let packed = BEFORE_VERSION + 1;
+    // (version that the database had, statements of the next file that ran before a kill)
+    for (version, repeated) in [(1, 0), (4, 0), (BEFORE_VERSION, 0), (BEFORE_VERSION, 1), (packed, 0), (packed, 2)] {
         let old = Deployment::new("127.0.0.1:1", &server)?;
         client.query(&format!("CREATE DATABASE {} ENGINE = Atomic", old.database)).execute().await?;
         let tables = client.clone().with_database(&old.database);
-        for (_, sql) in &BEFORE[..version as usize] {
+        let (files, next) = if version > BEFORE_VERSION {
+            (&FILES[..(version - BEFORE_VERSION) as usize], FILES[(version - BEFORE_VERSION) as usize])
+        } else {
+            (&BEFORE[..version as usize], FROM_BEFORE)
+        };
+        for (_, sql) in files {
             run(&tables, sql).await?;
         }
         tables.query("INSERT INTO schema_version (version) VALUES (?)").bind(version).execute().await?;
-        for statement in statements(FROM_BEFORE.1).take(repeated) {
+        for statement in statements(next.1).take(repeated) {
             run(&tables, &statement).await?;
         }
         old.done(&["project", "add", "docs", "--host", "docs.example"]).await?;
@@ -115,6 +121,76 @@ async fn views_by_robots_are_copied_once_wherever_the_migration_stops() -> Resul
         ensure!(days == expected, "{days:?}");
         let names = tables.query("SELECT sum(views) FROM breakdown_daily FINAL WHERE dimension = 'bot'");
         ensure!(names.fetch_one::<u64>().await? == 15, "the names stay");
+        client.query(&format!("DROP DATABASE {database} SYNC")).execute().await?;
+    }
+    Ok(())
+}
+
+/// Values of two days in two windows, as version 10 has them. The last flush of the second window did not end: the ledger counts to 20 only.
+const VALUES_OF_VERSION_10: &str = "
+    INSERT INTO breakdown_daily (project, day, dimension, value, views, stream, window_start, next_offset, source) VALUES
+        ('docs', '2026-06-01', 'version', '2.0', 4, 1, 0, 7, 'headcount'),
+        ('docs', '2026-06-01', 'version', '1.0', 2, 1, 0, 7, 'headcount'),
+        ('docs', '2026-06-01', 'version', '2.0', 1, 1, 0, 9, 'plausible'),
+        ('docs', '2026-06-02', 'version', '2.0', 5, 1, 10, 19, 'headcount');
+    INSERT INTO breakdown_daily (project, day, dimension, value, views, stream, window_start, next_offset, source) VALUES
+        ('docs', '2026-06-01', 'version', '1.0', 3, 1, 0, 9, 'headcount'),
+        ('docs', '2026-06-02', 'bot', 'Googlebot', 6, 1, 10, 25, 'headcount');
+    INSERT INTO ledger (stream, window_start, next_offset) VALUES (1, 0, 9), (1, 10, 15), (1, 10, 20)";
+
+/// (day, source, window, next offset, values) of each row.
+type Packed = (String, String, u64, u64, String);
+
+async fn packed(tables: &Client) -> Result<Vec<Packed>> {
+    let sql = "SELECT toString(day), CAST(source AS String), window_start, next_offset, \
+               arrayStringConcat(arrayMap((of, value, views) -> concat(of, ' ', value, ' ', views), dimensions, values, views), ', ') \
+               FROM breakdown_window FINAL ORDER BY day, source";
+    Ok(tables.query(sql).fetch_all().await?)
+}
+
+/// Wherever the migration was stopped, and if two processes migrate, each value is in one row, and the old name has the old columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_packed_once_wherever_the_migration_stops() -> Result<()> {
+    let server = clickhouse::shared().await?;
+    let client = Client::default().with_url(&server);
+    let all: Vec<String> = statements(FILES[1].1).collect();
+    let row = |day: &str, source: &str, (window, next_offset), values: &str| -> Packed {
+        (day.to_owned(), source.to_owned(), window, next_offset, values.to_owned())
+    };
+    let expected = [
+        row("2026-06-01", "headcount", (0, 9), "version 1.0 3, version 2.0 4"),
+        row("2026-06-01", "plausible", (0, 9), "version 2.0 1"),
+        row("2026-06-02", "headcount", (10, 20), "bot Googlebot 6, version 2.0 5"),
+    ];
+    for stopped in 0..=all.len() {
+        let database = Deployment::new("127.0.0.1:1", &server)?.database.clone();
+        client.query(&format!("CREATE DATABASE {database} ENGINE = Atomic")).execute().await?;
+        let tables = client.clone().with_database(&database);
+        run(&tables, FILES[0].1).await?;
+        run(&tables, VALUES_OF_VERSION_10).await?;
+        let columns = "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = 'breakdown_daily' ORDER BY position";
+        let old = tables.query(columns).fetch_all::<(String, String)>().await?;
+        for statement in all.iter().take(stopped) {
+            run(&tables, statement).await?;
+        }
+        let migrated = async || run(&tables, FILES[1].1).await;
+        tokio::try_join!(migrated(), migrated())?;
+        let found = packed(&tables).await?;
+        ensure!(found == expected, "stopped after {stopped} statements: {found:#?}");
+        let new = tables.query(columns).fetch_all::<(String, String)>().await?;
+        ensure!(new == old, "{new:?}\n{old:?}");
+        let sql = "SELECT sum(views), count() FROM breakdown_daily FINAL WHERE dimension = 'version'";
+        let (views, rows): (u64, u64) = tables.query(sql).fetch_one().await?;
+        ensure!((views, rows) == (13, 4), "stopped after {stopped} statements: {views} views, {rows} rows");
+
+        // An aggregator folds the open window again; a process that migrates later does not undo its rows.
+        let folded = "INSERT INTO breakdown_window (project, day, dimensions, values, views, stream, window_start, next_offset) VALUES \
+                      ('docs', '2026-06-02', ['version', 'version'], ['2.0', '3.0'], [5, 1], 1, 10, 21)";
+        run(&tables, folded).await?;
+        run(&tables, FILES[1].1).await?;
+        let found = packed(&tables).await?;
+        let newer = row("2026-06-02", "headcount", (10, 21), "version 2.0 5, version 3.0 1");
+        ensure!(found[..2] == expected[..2] && found[2..] == [newer], "{found:#?}");
         client.query(&format!("DROP DATABASE {database} SYNC")).execute().await?;
     }
     Ok(())
