@@ -233,22 +233,16 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
 
 /// Pages that the script of the docs reported as missing.
 fn reported_missing(reported: &[ReportedPage]) -> Markup {
-    let largest = reported.first().map_or(0, |page| page.reports);
     html! {
         @if !reported.is_empty() {
-            div.list.paths.missing role="table" aria-label="Pages reported missing" {
-                div.row.heads role="row" { span role="columnheader" { "Reported missing by the page itself" } span role="columnheader" { "Reports" } }
-                @for page in reported.iter().take(REPORTED_SHOWN) {
-                    div.row role="row" {
-                        (chart::trace(page.reports, largest))
-                        span.name role="cell" { bdi { (words::shortened(&page.path)) } }
-                        span role="cell" { (words::number(page.reports)) }
-                    }
-                }
-            }
             p.note {
-                "A report is no view: the page's view is counted above with the status that it was sent with."
-                @if reported.len() > REPORTED_SHOWN { " The " (REPORTED_SHOWN) " most reported; JSON and CSV have more." }
+                "Reported missing by the page itself: "
+                @for (at, page) in reported.iter().take(REPORTED_SHOWN).enumerate() {
+                    @if at > 0 { ", " }
+                    bdi { (words::shortened(&page.path)) } " " (words::number(page.reports))
+                }
+                @if reported.len() > REPORTED_SHOWN { ", and others" }
+                ". A report is no view."
             }
         }
     }

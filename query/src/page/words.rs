@@ -188,7 +188,7 @@ pub(crate) fn rules_change(change: &RulesChange) -> String {
     let RulesChange { day, from, to } = *change;
     let before = if from == 0 { "by rules without a version".to_owned() } else { format!("by version {from}") };
     format!(
-        "Since {} robots are recognised by version {to} of the rules, before that {before}. Each view keeps the kind and name that it was counted with.",
+        "Since {} robots are recognised by version {to} of the rules, before that {before}. Views keep their kind and name.",
         day.format("%-d %B %Y")
     )
 }
