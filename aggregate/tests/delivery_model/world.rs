@@ -331,7 +331,9 @@ impl Schedule {
             world.generation
         });
         let policy = match self.variant {
-            Variant::OwnPolicyForOpenWindow => WindowPolicy { max_records: 6 + self.below(20), ..self.policy },
+            Variant::OwnPolicyForOpenWindow if self.started > 0 => {
+                WindowPolicy { max_records: 6 + self.below(20), ..self.policy }
+            }
             _ => self.policy,
         };
         let (life, alive) = watch::channel(Life::Running);
