@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 pub async fn run_group(config: GroupConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), GroupError> {
     let runtime = Handle::current();
     let stop = Arc::new(AtomicBool::new(false));
-    let (sender, mut ended) = tokio::sync::oneshot::channel();
+    let (sender, mut outcome_of_thread) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("kafka-group".to_owned())
         .spawn({
@@ -30,12 +30,12 @@ pub async fn run_group(config: GroupConfig, shutdown: impl Future<Output = ()> +
         })
         .map_err(GroupError::Thread)?;
     tokio::pin!(shutdown);
-    let gone = || Err(GroupError::Internal("the group's thread ended without a result".to_owned()));
+    let gone = || Err(GroupError::Internal("the group's thread outcome_of_thread without a result".to_owned()));
     tokio::select! {
-        outcome = &mut ended => outcome.unwrap_or_else(|_| gone()),
+        outcome = &mut outcome_of_thread => outcome.unwrap_or_else(|_| gone()),
         () = &mut shutdown => {
             stop.store(true, Ordering::SeqCst);
-            ended.await.unwrap_or_else(|_| gone())
+            outcome_of_thread.await.unwrap_or_else(|_| gone())
         }
     }
 }

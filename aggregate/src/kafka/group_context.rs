@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A change of the assignment.
-pub(super) enum Event {
+pub(super) enum GroupEvent {
     Assigned(Vec<i32>),
     Revoked { partitions: Vec<i32>, lost: bool },
 }
@@ -27,7 +27,7 @@ pub(super) enum Event {
 pub(super) struct GroupContext {
     topic: String,
     status: Arc<GroupStatus>,
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Vec<GroupEvent>>,
     closing: AtomicBool,
     logged: Mutex<HashMap<i32, Instant>>,
 }
@@ -45,7 +45,7 @@ impl GroupContext {
     }
 
     /// The events since the last call.
-    pub(super) fn take_events(&self) -> Vec<Event> {
+    pub(super) fn take_events(&self) -> Vec<GroupEvent> {
         std::mem::take(&mut *locked(&self.events))
     }
 
@@ -98,8 +98,8 @@ impl ConsumerContext for GroupContext {
             return;
         }
         let event = match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assigned(partitions),
-            _ => Event::Revoked { partitions, lost: consumer.assignment_lost() },
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => GroupEvent::Assigned(partitions),
+            _ => GroupEvent::Revoked { partitions, lost: consumer.assignment_lost() },
         };
         locked(&self.events).push(event);
     }

@@ -2,7 +2,7 @@
 
 use super::commit_text::CommitText;
 use super::group_config::{BROKER_TIMEOUT, GroupConfig};
-use super::group_context::{Event, GroupConsumer, GroupContext};
+use super::group_context::{GroupConsumer, GroupContext, GroupEvent};
 use super::group_error::GroupError;
 use super::partition_reader::PartitionReader;
 use super::partition_task::PartitionTask;
@@ -32,7 +32,7 @@ const TOPIC_MISSING_MAX: Duration = Duration::from_secs(15);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A partition that is being folded.
-struct Running {
+struct RunningPartition {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), GroupError>>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Member {
     config: GroupConfig,
     runtime: Handle,
     consumer: Arc<GroupConsumer>,
-    partitions: BTreeMap<i32, Running>,
+    partitions: BTreeMap<i32, RunningPartition>,
 }
 
 impl Member {
@@ -127,8 +127,8 @@ impl Member {
         let mut failed = None;
         for event in self.consumer.context().take_events() {
             let handled = match event {
-                Event::Assigned(partitions) => self.assign(&partitions, stop),
-                Event::Revoked { partitions, lost } => self.revoke(&partitions, lost),
+                GroupEvent::Assigned(partitions) => self.assign(&partitions, stop),
+                GroupEvent::Revoked { partitions, lost } => self.revoke(&partitions, lost),
             };
             failed = failed.or(handled.err());
         }
@@ -237,7 +237,7 @@ impl Member {
             progress: self.config.status.add(partition),
         };
         let task = self.runtime.spawn(task.run(stopped));
-        if let Some(before) = self.partitions.insert(partition, Running { stop, task }) {
+        if let Some(before) = self.partitions.insert(partition, RunningPartition { stop, task }) {
             before.task.abort();
         }
         Ok(())

@@ -78,8 +78,8 @@ impl Source for PartitionSource {
         let failed = |reason: String| SourceError { action: ACTION, reason, temporary: false };
         // The thread ends first: its batches were read from the later offset.
         if let Some(thread) = self.reader.end() {
-            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
-            drop(ended.map_err(|error| failed(error.to_string()))?);
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            drop(joined.map_err(|error| failed(error.to_string()))?);
         }
         let at = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
         let whole = Arc::clone(&self.consumer);
