@@ -39,7 +39,7 @@ impl Logs {
                 let journal = journal.clone();
                 let range = tokio::task::spawn_blocking(move || {
                     let end = *journal.end().borrow();
-                    journal.begin().map(|begin| LogRange { stream: journal.stream().0, begin, end })
+                    journal.begin().map(|start| LogRange { stream: journal.stream().0, start, end })
                 });
                 Ok(vec![range.await?.context("cannot find the journal's beginning")?])
             }
@@ -86,9 +86,9 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
             }
             say!("{month} is closed by --force although {reason}. Their views are added later, their visitors never");
         }
-        let Closed { month, projects, views, ours } =
+        let Closed { month, projects, views, by_this_run } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
-        let how = if ours { "closed" } else { "was closed already" };
+        let how = if by_this_run { "closed" } else { "was closed already" };
         say!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
     }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
@@ -110,7 +110,7 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
 
 /// Why a due month cannot be closed yet.
 async fn reason_to_wait(closer: &Closer, month: Month) -> anyhow::Result<Option<String>> {
-    let decision = closer.decide_by_notes(month).await.context("cannot find what the close waits for")?;
+    let decision = closer.decide_by_recorded_ends(month).await.context("cannot find what the close waits for")?;
     Ok(match decision {
         None => Some(
             "no aggregator has noted yet where the logs ended when the month became due, so accepted records may be uncounted"

@@ -335,7 +335,7 @@ pub async fn ranges(settings: &KafkaSettings, streams: &Streams) -> anyhow::Resu
     let mut ranges = Vec::new();
     for (partition, begin, end) in marks {
         match streams.of(&cluster, &settings.topic, partition).await?.first() {
-            Some(&(stream, _)) => ranges.push(LogRange { stream: stream.0, begin, end }),
+            Some(&(stream, _)) => ranges.push(LogRange { stream: stream.0, start: begin, end }),
             None if begin == end => {}
             None => bail!(
                 "partition {partition} of topic {} has records, and no aggregator has read it yet",

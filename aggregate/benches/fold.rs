@@ -90,7 +90,7 @@ fn records() -> Records {
 fn fold(records: &Records) -> WindowState {
     let mut state = WindowState::new(StreamId(1), WindowStart { offset: 0, appended_hour: FIRST_HOUR as u32 });
     for (offset, bytes) in records.iter().enumerate() {
-        state.apply(offset as u64, bytes).expect("a record of ours");
+        state.apply(offset as u64, bytes).expect("a valid record");
     }
     state
 }
@@ -103,14 +103,14 @@ fn benches(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("decode", |b| {
         b.iter(|| {
             for bytes in records.iter() {
-                black_box(record::decode(black_box(bytes)).expect("a record of ours"));
+                black_box(record::decode(black_box(bytes)).expect("a valid record"));
             }
         });
     });
     group.bench_function("decode by prost", |b| {
         b.iter(|| {
             for bytes in records.iter() {
-                black_box(proto::LogRecord::decode(black_box(bytes)).expect("a record of ours"));
+                black_box(proto::LogRecord::decode(black_box(bytes)).expect("a valid record"));
             }
         });
     });

@@ -46,8 +46,8 @@ pub struct Closed {
     pub projects: u64,
     /// Views in these figures.
     pub views: u64,
-    /// Whether the figures of this run count, or those of another run that finished earlier.
-    pub ours: bool,
+    /// Whether the figures of this run count. If not, another run finished earlier.
+    pub by_this_run: bool,
 }
 
 impl Closer {
@@ -111,7 +111,7 @@ async fn settled(store: &impl CloseStore, month: Month) -> Result<Option<MonthCl
 async fn close(store: &impl CloseStore, month: Month, number: u64) -> Result<Closed, CloseError> {
     if let Some(winner) = settled(store, month).await? {
         store.sweep(month, &winner).await?;
-        return Ok(Closed { month, projects: winner.projects, views: winner.views, ours: false });
+        return Ok(Closed { month, projects: winner.projects, views: winner.views, by_this_run: false });
     }
     let run = Run { month, number, frontier: store.open_windows().await? };
     let written = store.write_figures(&run).await?;
@@ -119,10 +119,10 @@ async fn close(store: &impl CloseStore, month: Month, number: u64) -> Result<Clo
     tokio::time::sleep(SETTLE).await;
     let Some(winner) = store.winner(month).await? else {
         // The retention period ended before the close: ClickHouse's retention removes the figures and the rows behind them.
-        return Ok(Closed { month, projects: written.projects, views: written.views, ours: true });
+        return Ok(Closed { month, projects: written.projects, views: written.views, by_this_run: true });
     };
     store.sweep(month, &winner).await?;
-    Ok(Closed { month, projects: winner.projects, views: winner.views, ours: winner.run == number })
+    Ok(Closed { month, projects: winner.projects, views: winner.views, by_this_run: winner.run == number })
 }
 
 /// Whether a month ended `after` before `now`, or earlier.

@@ -6,7 +6,7 @@ use crate::sink::{LedgerEnd, RowSink};
 use crate::source::{RecordBatch, Source, SourceError};
 use crate::window::WindowStart;
 use schemas::record::{self, RecordFormat};
-use schemas::{Hour, StreamId, proto};
+use schemas::{Coordinate, Hour, StreamId, proto};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// What log and sink saw, with the time since the start of the test.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Event {
+pub(crate) enum LoopEvent {
     /// An insert of rows up to this offset started.
     Attempt(u64),
     /// Rows of this window, up to this offset, are stored.
@@ -30,7 +30,7 @@ pub(crate) enum Event {
 #[derive(Clone)]
 pub(crate) struct Events {
     start: Instant,
-    all: Arc<Mutex<Vec<(Duration, Event)>>>,
+    all: Arc<Mutex<Vec<(Duration, LoopEvent)>>>,
 }
 
 impl Events {
@@ -43,24 +43,24 @@ impl Events {
         self.start.elapsed()
     }
 
-    fn push(&self, event: Event) {
+    fn push(&self, event: LoopEvent) {
         self.all.lock().unwrap().push((self.start.elapsed(), event));
     }
 
-    pub(crate) fn all(&self) -> Vec<(Duration, Event)> {
+    pub(crate) fn all(&self) -> Vec<(Duration, LoopEvent)> {
         self.all.lock().unwrap().clone()
     }
 
     /// Times and offsets of all attempts.
     pub(crate) fn attempts(&self) -> Vec<(Duration, u64)> {
-        let attempts = |(at, event)| if let Event::Attempt(next) = event { Some((at, next)) } else { None };
+        let attempts = |(at, event)| if let LoopEvent::Attempt(next) = event { Some((at, next)) } else { None };
         self.all().into_iter().filter_map(attempts).collect()
     }
 
     /// Times, windows and offsets of all stored rows.
     pub(crate) fn stored(&self) -> Vec<(Duration, (u64, u64))> {
         let stored = |(at, event)| match event {
-            Event::Stored { window, next_offset } => Some((at, (window, next_offset))),
+            LoopEvent::Stored { window, next_offset } => Some((at, (window, next_offset))),
             _ => None,
         };
         self.all().into_iter().filter_map(stored).collect()
@@ -68,13 +68,14 @@ impl Events {
 
     /// All commits after the one at the start.
     pub(crate) fn commits(&self) -> Vec<(Duration, Commit)> {
-        let commits = |(at, event)| if let Event::Committed(commit) = event { Some((at, commit)) } else { None };
+        let commits = |(at, event)| if let LoopEvent::Committed(commit) = event { Some((at, commit)) } else { None };
         self.all().into_iter().filter_map(commits).skip(1).collect()
     }
 }
 
 /// An encoded view of `path`.
 pub(crate) fn view(path: &str) -> Vec<u8> {
+    let coordinate = Coordinate::from_hash(7 << 50 | 1 << 20).packed();
     let view = proto::PageView {
         project: "docs".to_owned(),
         hour: 500_000,
@@ -83,6 +84,8 @@ pub(crate) fn view(path: &str) -> Vec<u8> {
         device: 1,
         browser: 1,
         system: 1,
+        site_coordinate: coordinate,
+        page_coordinate: coordinate,
         ..proto::PageView::default()
     };
     record::encode_page_view(view, RecordFormat::V4)
@@ -102,6 +105,7 @@ pub(crate) struct TestLog {
     end: watch::Sender<u64>,
     pub(crate) commit: Arc<Mutex<Option<Commit>>>,
     pub(crate) log_start: u64,
+    pub(crate) holes: Vec<(u64, u64)>,
     pub(crate) events: Events,
     seen_end: Option<u64>,
     /// Whether the group still has this process as the partition's owner. Others cannot commit.
@@ -119,6 +123,7 @@ impl TestLog {
             end: watch::Sender::new(0),
             commit: Arc::default(),
             log_start: 0,
+            holes: Vec::new(),
             events: events.clone(),
             seen_end: None,
             is_owner: Arc::new(Mutex::new(true)),
@@ -180,6 +185,10 @@ impl Source for TestLog {
         Ok(self.log_start)
     }
 
+    fn holes(&self) -> &[(u64, u64)] {
+        &self.holes
+    }
+
     async fn log_end(&mut self) -> Result<u64, SourceError> {
         Ok(*self.end.borrow())
     }
@@ -213,7 +222,7 @@ impl Source for TestLog {
             return Err(SourceError { action: "commit", reason, temporary: true });
         }
         *self.commit.lock().unwrap() = Some(*commit);
-        self.events.push(Event::Committed(*commit));
+        self.events.push(LoopEvent::Committed(*commit));
         Ok(())
     }
 }
@@ -229,15 +238,15 @@ pub(crate) enum Answer {
     Hang,
 }
 
-/// Rows by table, dimensions and window: version and views.
-type Stored = BTreeMap<(String, u64), (u64, u64)>;
+/// Pages by path and window: version and views.
+type StoredPages = BTreeMap<(String, u64), (u64, u64)>;
 
 /// A sink in memory. Clones share it.
 #[derive(Clone)]
 pub(crate) struct TestSink {
     pub(crate) answer: watch::Sender<Answer>,
     pub(crate) events: Events,
-    rows: Arc<Mutex<Stored>>,
+    rows: Arc<Mutex<StoredPages>>,
     pub(crate) ledger: Arc<Mutex<BTreeMap<u64, LedgerEnd>>>,
     pub(crate) lost: Arc<Mutex<Vec<Range<u64>>>>,
     pub(crate) removed_from: Arc<Mutex<Vec<u64>>>,
@@ -280,13 +289,13 @@ impl TestSink {
             let start = WindowStart { offset: window, appended_hour: ledger.appended / 3600 };
             windows.insert(window, LedgerEnd { window: start, next_offset, fold_version: ledger.fold_version });
         }
-        self.events.push(Event::Stored { window, next_offset });
+        self.events.push(LoopEvent::Stored { window, next_offset });
     }
 }
 
 impl RowSink for TestSink {
     async fn insert(&self, rows: &Rows) -> Result<(), CallError> {
-        self.events.push(Event::Attempt(rows.ledger.as_ref().map_or(0, |ledger| ledger.next_offset)));
+        self.events.push(LoopEvent::Attempt(rows.ledger.as_ref().map_or(0, |ledger| ledger.next_offset)));
         let mut answers = self.answer.subscribe();
         let answer = *answers.wait_for(|&answer| answer != Answer::Hang).await.expect("the sink lives");
         match answer {

@@ -15,7 +15,7 @@ pub struct LogRange {
     /// The stream.
     pub stream: u64,
     /// Offset of the oldest record.
-    pub begin: u64,
+    pub start: u64,
     /// Offset after the newest record.
     pub end: u64,
 }
@@ -28,7 +28,7 @@ pub struct StreamPosition {
     /// The ledger has counted the records below this offset; none for a stream without a row in the ledger.
     pub counted: Option<u64>,
     /// Offset of the oldest record that the log holds.
-    pub begin: u64,
+    pub start: u64,
     /// Offset after the last record that the close waits for.
     pub end: u64,
 }
@@ -68,13 +68,13 @@ pub fn listed(streams: &[StreamRecords]) -> String {
 /// Decides whether a due month may be closed.
 pub fn decide(positions: &[StreamPosition]) -> Decision {
     let (mut waits, mut lost) = (Vec::new(), Vec::new());
-    for &StreamPosition { stream, counted, begin, end } in positions {
-        let waits_for = end.saturating_sub(counted.unwrap_or(0).max(begin));
+    for &StreamPosition { stream, counted, start, end } in positions {
+        let waits_for = end.saturating_sub(counted.unwrap_or(0).max(start));
         if waits_for > 0 {
             waits.push(StreamRecords { stream, records: waits_for });
         }
         // The ledger's rows of a stream expire, so a stream without a row may have been counted long ago.
-        let gone = counted.map_or(0, |counted| begin.min(end).saturating_sub(counted));
+        let gone = counted.map_or(0, |counted| start.min(end).saturating_sub(counted));
         if gone > 0 {
             lost.push(StreamRecords { stream, records: gone });
         }
@@ -96,16 +96,16 @@ impl Closer {
     ///
     /// # Errors
     /// ClickHouse refused or went away.
-    pub async fn decide_by_notes(&self, month: Month) -> Result<Option<Decision>, CloseError> {
-        let Some(noted) = self.noted_ends(month).await? else { return Ok(None) };
+    pub async fn decide_by_recorded_ends(&self, month: Month) -> Result<Option<Decision>, CloseError> {
+        let Some(recorded) = self.recorded_ends(month).await? else { return Ok(None) };
         let counted = self.counted().await?;
         let position = |(&stream, &end): (&u64, &u64)| StreamPosition {
             stream,
             counted: counted.get(&stream).copied(),
-            begin: 0,
+            start: 0,
             end,
         };
-        Ok(Some(decide(&noted.iter().map(position).collect::<Vec<_>>())))
+        Ok(Some(decide(&recorded.iter().map(position).collect::<Vec<_>>())))
     }
 }
 
@@ -115,22 +115,22 @@ pub(crate) async fn decide_for(
     month: Month,
     logs: &[LogRange],
 ) -> Result<Decision, CloseError> {
-    let noted = store.noted_ends(month).await?;
+    let recorded = store.recorded_ends(month).await?;
     let ends: BTreeMap<u64, u64> = logs
         .iter()
         .map(|log| {
-            let noted = noted.as_ref().and_then(|noted| noted.get(&log.stream));
-            (log.stream, noted.map_or(log.end, |&noted| noted.min(log.end)))
+            let recorded = recorded.as_ref().and_then(|recorded| recorded.get(&log.stream));
+            (log.stream, recorded.map_or(log.end, |&recorded| recorded.min(log.end)))
         })
         .collect();
-    if noted.as_ref() != Some(&ends) {
-        store.note_ends(month, &ends).await?;
+    if recorded.as_ref() != Some(&ends) {
+        store.record_ends(month, &ends).await?;
     }
     let counted = store.counted().await?;
     let position = |log: &LogRange| StreamPosition {
         stream: log.stream,
         counted: counted.get(&log.stream).copied(),
-        begin: log.begin,
+        start: log.start,
         end: ends[&log.stream],
     };
     Ok(decide(&logs.iter().map(position).collect::<Vec<_>>()))
@@ -140,8 +140,8 @@ pub(crate) async fn decide_for(
 mod tests {
     use super::*;
 
-    fn at(stream: u64, counted: Option<u64>, begin: u64, end: u64) -> StreamPosition {
-        StreamPosition { stream, counted, begin, end }
+    fn at(stream: u64, counted: Option<u64>, start: u64, end: u64) -> StreamPosition {
+        StreamPosition { stream, counted, start, end }
     }
 
     fn close() -> Decision {

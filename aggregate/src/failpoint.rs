@@ -25,7 +25,7 @@ pub enum Step {
     Ledger,
     /// The log has the commit.
     Committed,
-    /// A window has ended and its last rows are acknowledged; nothing is committed.
+    /// A window is closed and its last rows are acknowledged; nothing is committed.
     WindowEnd,
 }
 

@@ -13,6 +13,8 @@
 //! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse.
 
+#![warn(clippy::too_many_lines)]
+
 mod aggregate_error;
 pub mod agreement;
 pub mod close;

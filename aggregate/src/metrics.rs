@@ -24,7 +24,7 @@ impl Default for FlushMetrics {
 
 impl FlushMetrics {
     /// Records an attempt to insert a flush's rows. A failed attempt is repeated, and each attempt counts.
-    pub(crate) fn note(&self, is_written: bool, took: Duration) {
+    pub(crate) fn observe(&self, is_written: bool, took: Duration) {
         if is_written {
             self.seconds.observe(took.as_secs_f64());
         } else {

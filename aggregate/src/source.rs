@@ -94,7 +94,7 @@ impl RecordBatch {
     }
 }
 
-/// Why the log cannot be read or committed. `passing` decides between a retry and a stop.
+/// Why the log cannot be read or committed. `temporary` decides between a retry and a stop.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {action}: {reason}")]
 pub struct SourceError {

@@ -193,3 +193,114 @@ async fn start_at<S: Source, K: RowSink>(
         retry_sink!(sink.counted_in_window(source.stream(), needed), "cannot read the ledger yet; trying again");
     Ok(StartingPoint { offset: needed, window_policy: commit.window_policy, window: commit.window, not_before })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doubles::{Events, TestLog, TestSink};
+    use std::sync::atomic::Ordering;
+
+    const HOUR: u32 = 500_000;
+
+    fn window(offset: u64) -> WindowStart {
+        WindowStart { offset, appended_hour: HOUR }
+    }
+
+    fn commit(window: Option<WindowStart>, next_offset: u64) -> Commit {
+        Commit::new(TestLog::STREAM, window, next_offset, WindowPolicy::default())
+    }
+
+    /// A log of 100 records with a commit, and a ledger that has counted the window at 40 up to `counted`.
+    fn setup(commit: Option<Commit>, counted: Option<u64>) -> (TestLog, TestSink) {
+        let events = Events::new();
+        let (log, sink) = (TestLog::new(&events), TestSink::new(&events));
+        log.append(HOUR, (0..100).map(|number| format!("/{number}")));
+        *log.commit.lock().unwrap() = commit;
+        if let Some(next_offset) = counted {
+            let end = LedgerEnd { window: window(40), next_offset, fold_version: FOLD_VERSION };
+            sink.ledger.lock().unwrap().insert(40, end);
+        }
+        (log, sink)
+    }
+
+    async fn start(log: &mut TestLog, sink: &TestSink, recover: bool) -> Result<StartingPoint, AggregateError> {
+        starting_point(log, sink, WindowPolicy::default(), recover, &Progress::default()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_reads_from_the_committed_window() {
+        let drained = Commit { drained: true, ..commit(Some(window(40)), 60) };
+        let (mut log, sink) = setup(Some(drained), Some(70));
+        let found = start(&mut log, &sink, false).await.unwrap();
+        assert_eq!((found.offset, found.window, found.not_before), (40, Some(window(40)), 70));
+        // Folding starts, so the partition is no longer drained.
+        assert_eq!(*log.commit.lock().unwrap(), Some(commit(Some(window(40)), 60)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_without_a_commit_is_read_only_from_offset_0() {
+        let (mut log, sink) = setup(None, None);
+        assert_eq!(start(&mut log, &sink, false).await.unwrap().offset, 0);
+        assert_eq!(*log.commit.lock().unwrap(), Some(commit(None, 0)));
+        let (mut log, sink) = setup(None, None);
+        log.log_start = 10;
+        let refused = start(&mut log, &sink, false).await;
+        assert!(matches!(refused, Err(AggregateError::NoCommit { log_start: 10 })), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_store_is_counted_again_if_the_log_holds_the_records() {
+        let (mut log, sink) = setup(Some(commit(Some(window(80)), 95)), Some(60));
+        let progress = Progress::default();
+        let found = starting_point(&mut log, &sink, WindowPolicy::default(), false, &progress).await.unwrap();
+        assert_eq!((found.offset, found.window), (40, Some(window(40))));
+        assert_eq!(progress.counted_before.load(Ordering::Relaxed), 95);
+        assert_eq!(*log.commit.lock().unwrap(), Some(commit(Some(window(40)), 60)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_is_accepted_only_by_recover_and_is_recorded() {
+        let (mut log, sink) = setup(Some(commit(Some(window(80)), 95)), Some(60));
+        log.log_start = 80;
+        let refused = start(&mut log, &sink, false).await;
+        assert!(matches!(refused, Err(AggregateError::OlderStore(_))), "{refused:?}");
+        assert_eq!(start(&mut log, &sink, true).await.unwrap().offset, 80);
+        assert_eq!(*sink.lost.lock().unwrap(), [60..80]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_does_not_fit_is_refused() {
+        let (mut log, sink) = setup(Some(commit(Some(window(40)), 60)), Some(101));
+        let refused = start(&mut log, &sink, true).await;
+        assert!(matches!(refused, Err(AggregateError::Behind { counted: 101, log_end: 100 })), "{refused:?}");
+        let (mut log, sink) = setup(Some(commit(Some(window(40)), 60)), Some(60));
+        log.log_start = 50;
+        let refused = start(&mut log, &sink, true).await;
+        assert!(matches!(refused, Err(AggregateError::Truncated { log_start: 50, needed: 40 })), "{refused:?}");
+        let other = Commit { stream: schemas::StreamId(2), ..commit(None, 0) };
+        let (mut log, sink) = setup(Some(other), None);
+        let refused = start(&mut log, &sink, true).await;
+        assert!(matches!(refused, Err(AggregateError::OtherStream { .. })), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_rules_start_a_new_window_only_after_a_drained_commit() {
+        let older = Commit { fold_version: FOLD_VERSION - 1, ..commit(Some(window(40)), 60) };
+        let (mut log, sink) = setup(Some(older), Some(60));
+        let refused = start(&mut log, &sink, false).await;
+        assert!(matches!(refused, Err(AggregateError::OtherFold { .. })), "{refused:?}");
+        let (mut log, sink) = setup(Some(Commit { drained: true, ..older }), Some(60));
+        let found = start(&mut log, &sink, false).await.unwrap();
+        assert_eq!((found.offset, found.window), (60, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_of_a_counted_window_with_a_hole_are_removed() {
+        for (hole, removed) in [((45, 50), vec![40]), ((70, 80), vec![]), ((10, 20), vec![])] {
+            let (mut log, sink) = setup(Some(commit(Some(window(40)), 60)), Some(60));
+            log.holes = vec![hole];
+            start(&mut log, &sink, false).await.unwrap();
+            assert_eq!(*sink.removed_from.lock().unwrap(), removed, "{hole:?}");
+        }
+    }
+}

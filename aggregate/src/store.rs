@@ -108,7 +108,7 @@ impl RowSink for SummaryStore {
     async fn insert(&self, rows: &Rows) -> Result<(), CallError> {
         let started = Instant::now();
         let outcome = self.insert_all(rows).await;
-        self.metrics.note(outcome.is_ok(), started.elapsed());
+        self.metrics.observe(outcome.is_ok(), started.elapsed());
         outcome
     }
 

@@ -267,7 +267,7 @@ fn journal_range(settings: &RestoreCommand) -> anyhow::Result<Option<LogRange>> 
     let clock = settings.clock.clock();
     let journal = Journal::open(&path, settings.journal.journal(), move || Hour::of(clock()))?;
     let end = *journal.end().borrow();
-    let range = LogRange { stream: journal.stream().0, begin: journal.begin()?, end };
+    let range = LogRange { stream: journal.stream().0, start: journal.begin()?, end };
     journal.close();
     Ok(Some(range))
 }

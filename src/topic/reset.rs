@@ -68,7 +68,7 @@ impl Reset<'_> {
             partition,
             born: u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(0),
         };
-        self.streams.note(&row).await?;
+        self.streams.store(&row).await?;
         say!("partition {partition}: a new log, counted from offset {low}");
         let window_policy = self.window_policy;
         Ok(Commit { stream, window: None, next_offset: low, window_policy, fold_version: FOLD_VERSION, drained: true })

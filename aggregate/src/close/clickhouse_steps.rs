@@ -22,7 +22,7 @@ struct StreamWindow {
 }
 
 #[derive(Row, Deserialize)]
-struct NotedEnds {
+struct RecordedEnds {
     streams: Vec<u64>,
     ends: Vec<u64>,
 }
@@ -82,14 +82,14 @@ impl CloseStore for Closer {
         self.remove_other_figures(month, winner).await
     }
 
-    async fn noted_ends(&self, month: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
+    async fn recorded_ends(&self, month: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
         let sql = "SELECT ?fields FROM month_due WHERE month = toDate({month:UInt16}) ORDER BY noted DESC LIMIT 1";
-        let row = self.client.query(sql).param("month", first_day(month)).fetch_optional::<NotedEnds>().await;
+        let row = self.client.query(sql).param("month", first_day(month)).fetch_optional::<RecordedEnds>().await;
         let row = row.map_err(failed("reading which records the close of a month waits for"))?;
         Ok(row.map(|row| row.streams.into_iter().zip(row.ends).collect()))
     }
 
-    async fn note_ends(&self, month: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
+    async fn record_ends(&self, month: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
         let (streams, ends): (Vec<u64>, Vec<u64>) = ends.iter().unzip();
         let sql = "INSERT INTO month_due (month, streams, ends) \
                    SELECT toDate({month:UInt16}), {streams:Array(UInt64)}, {ends:Array(UInt64)}";

@@ -52,11 +52,17 @@ pub(crate) trait CloseStore: Sync {
     fn sweep(&self, month: Month, winner: &MonthCloseRow) -> impl Future<Output = Result<(), CloseError>> + Send;
 
     /// The offsets at which the streams ended when the month became due; none if they are not recorded yet.
-    fn noted_ends(&self, month: Month) -> impl Future<Output = Result<Option<BTreeMap<u64, u64>>, CloseError>> + Send;
+    fn recorded_ends(
+        &self,
+        month: Month,
+    ) -> impl Future<Output = Result<Option<BTreeMap<u64, u64>>, CloseError>> + Send;
 
     /// Records these offsets.
-    fn note_ends(&self, month: Month, ends: &BTreeMap<u64, u64>)
-    -> impl Future<Output = Result<(), CloseError>> + Send;
+    fn record_ends(
+        &self,
+        month: Month,
+        ends: &BTreeMap<u64, u64>,
+    ) -> impl Future<Output = Result<(), CloseError>> + Send;
 
     /// The offset below which the ledger has counted each stream.
     fn counted(&self) -> impl Future<Output = Result<BTreeMap<u64, u64>, CloseError>> + Send;

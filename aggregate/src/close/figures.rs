@@ -52,9 +52,9 @@ impl Closer {
         let (mut projects, mut views) = (0, 0);
         loop {
             let row = rows.next().await.map_err(failed(READING))?;
-            let ended =
+            let is_complete =
                 of_project.as_ref().is_some_and(|held| row.as_ref().is_none_or(|row| row.project != held.project));
-            if ended && let Some(held) = of_project.take() {
+            if is_complete && let Some(held) = of_project.take() {
                 let rejected = refused.remove(&held.project).unwrap_or_default();
                 let by_robots = robots.remove(&held.project).unwrap_or_default();
                 let row = held.row((month, run), rejected, &by_robots);

@@ -62,8 +62,8 @@ impl Closer {
             let other = |held: &MonthClosedPageRow, row: &PageDailyRow| {
                 (&held.project, &held.path, held.status) != (&row.project, &row.path, row.status)
             };
-            let ended = of_page.as_ref().is_some_and(|(held, _)| row.as_ref().is_none_or(|row| other(held, row)));
-            if ended && let Some((mut page, sketch)) = of_page.take() {
+            let is_complete = of_page.as_ref().is_some_and(|(held, _)| row.as_ref().is_none_or(|row| other(held, row)));
+            if is_complete && let Some((mut page, sketch)) = of_page.take() {
                 (page.visitors, page.visitors_error) = estimate(&sketch);
                 ready.push(page);
             }

@@ -27,7 +27,7 @@ struct TestMonths {
     start: Instant,
     events: Arc<Mutex<Vec<(u64, CloseEvent)>>>,
     runs: Arc<Mutex<Vec<MonthCloseRow>>>,
-    noted: Arc<Mutex<Option<BTreeMap<u64, u64>>>>,
+    recorded: Arc<Mutex<Option<BTreeMap<u64, u64>>>>,
     counted: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
@@ -37,7 +37,7 @@ impl TestMonths {
             start: Instant::now(),
             events: Arc::default(),
             runs: Arc::default(),
-            noted: Arc::default(),
+            recorded: Arc::default(),
             counted: Arc::default(),
         }
     }
@@ -95,12 +95,12 @@ impl CloseStore for TestMonths {
         Ok(())
     }
 
-    async fn noted_ends(&self, _: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
-        Ok(self.noted.lock().unwrap().clone())
+    async fn recorded_ends(&self, _: Month) -> Result<Option<BTreeMap<u64, u64>>, CloseError> {
+        Ok(self.recorded.lock().unwrap().clone())
     }
 
-    async fn note_ends(&self, _: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
-        *self.noted.lock().unwrap() = Some(ends.clone());
+    async fn record_ends(&self, _: Month, ends: &BTreeMap<u64, u64>) -> Result<(), CloseError> {
+        *self.recorded.lock().unwrap() = Some(ends.clone());
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl CloseStore for TestMonths {
 async fn rows_are_removed_only_after_the_result_is_certain() {
     let months = TestMonths::new();
     let closed = close(&months, august(), 7).await.unwrap();
-    assert_eq!(closed, Closed { month: august(), projects: 2, views: 30, ours: true });
+    assert_eq!(closed, Closed { month: august(), projects: 2, views: 30, by_this_run: true });
     let (written, settled) = (WRITING.as_secs(), (WRITING + SETTLE).as_secs());
     let order =
         [(0, WindowsRead), (written, FiguresWritten(7)), (written, Finished(7)), (settled, Swept { winner: 7 })];
@@ -130,8 +130,8 @@ async fn of_concurrent_runs_the_first_to_finish_counts() {
             close(&months, august(), 8).await.unwrap()
         }
     });
-    assert!(close(&months, august(), 7).await.unwrap().ours);
-    assert!(!second.await.unwrap().ours);
+    assert!(close(&months, august(), 7).await.unwrap().by_this_run);
+    assert!(!second.await.unwrap().by_this_run);
     let swept: Vec<_> = months.events().into_iter().filter(|(_, event)| matches!(event, Swept { .. })).collect();
     assert_eq!(swept, [(75, Swept { winner: 7 }), (80, Swept { winner: 7 })]);
 }
@@ -141,7 +141,7 @@ async fn a_run_that_dies_leaves_the_month_to_the_next_one() {
     let months = TestMonths::new();
     let dying = tokio::time::timeout(WRITING / 2, close(&months, august(), 7));
     assert!(dying.await.is_err());
-    assert!(close(&months, august(), 8).await.unwrap().ours);
+    assert!(close(&months, august(), 8).await.unwrap().by_this_run);
     let finished: Vec<_> = months.events().into_iter().filter(|(_, event)| matches!(event, Finished(_))).collect();
     assert_eq!(finished, [(90, Finished(8))]);
 }
@@ -152,7 +152,7 @@ async fn a_closed_month_is_only_swept_and_not_before_it_is_settled() {
     let run = Run { month: august(), number: 7, frontier: months.open_windows().await.unwrap() };
     months.finish(&run, PROJECTS_AND_VIEWS).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!close(&months, august(), 8).await.unwrap().ours);
+    assert!(!close(&months, august(), 8).await.unwrap().by_this_run);
     assert_eq!(months.events()[2..], [(SETTLE.as_secs(), Swept { winner: 7 })]);
 }
 
@@ -169,7 +169,7 @@ async fn a_month_is_due_some_time_after_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_close_waits_for_the_flush_of_records_that_were_accepted_before_it_was_due() {
     let months = TestMonths::new();
-    let log = |end| [LogRange { stream: 1, begin: 0, end }];
+    let log = |end| [LogRange { stream: 1, start: 0, end }];
     months.counted.lock().unwrap().insert(1, 90);
     let waits = Decision::Wait(vec![StreamRecords { stream: 1, records: 10 }]);
     assert_eq!(decide_for(&months, august(), &log(100)).await.unwrap(), waits);

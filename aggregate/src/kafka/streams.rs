@@ -50,8 +50,8 @@ impl Streams {
     }
 
     /// Stores a stream. Storing it again changes nothing.
-    pub async fn note(&self, row: &StreamRow) -> Result<(), CallError> {
+    pub async fn store(&self, row: &StreamRow) -> Result<(), CallError> {
         let stored = storage::insert(&self.client, "stream", std::slice::from_ref(row));
-        in_time(self.timeout, "noting a stream", stored).await
+        in_time(self.timeout, "storing a stream", stored).await
     }
 }

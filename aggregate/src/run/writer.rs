@@ -56,9 +56,9 @@ impl PendingWrite {
         if self.is_written {
             return;
         }
-        let ended = (&mut self.task).await;
+        let outcome = (&mut self.task).await;
         self.is_written = true;
-        if let Err(error) = ended
+        if let Err(error) = outcome
             && error.is_panic()
         {
             std::panic::resume_unwind(error.into_panic());

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Counters and sketch of one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
+pub struct Figures {
     pub counts: Vec<u64>,
     pub sketch: Option<Vec<u8>>,
 }
 
 /// (table and dimensions, window) → row.
-pub type Rows = BTreeMap<(String, u64), Cell>;
+pub type RowMap = BTreeMap<(String, u64), Figures>;
 
 /// A record and the hour of its append.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ fn some_record(chance: &mut Chance, hour: u32) -> Vec<u8> {
     record::encode_page_view(view, RecordFormat::V4)
 }
 
-/// Rows under construction.
+/// RowMap under construction.
 type Building = BTreeMap<(String, u64), (Vec<u64>, Option<VisitorSketch>)>;
 
 /// What a name had goes to the overflow.
@@ -138,8 +138,8 @@ fn forget(rows: &mut Building, start: u64, group: &str, left: &str, overflow: &s
     rows.entry((format!("{group} {overflow}"), start)).or_insert_with(|| (vec![0], None)).0[0] += had;
 }
 
-/// Every row of the log, with windows cut at these lengths.
-pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
+/// Every row of the log, with windows of these lengths.
+pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> RowMap {
     let mut rows = Building::new();
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
     let mut names: BTreeMap<String, &str> = BTreeMap::new();
@@ -258,6 +258,6 @@ pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> Rows {
         }
     }
     let done =
-        |(counts, sketch): (Vec<u64>, Option<VisitorSketch>)| Cell { counts, sketch: sketch.map(|s| s.encode()) };
+        |(counts, sketch): (Vec<u64>, Option<VisitorSketch>)| Figures { counts, sketch: sketch.map(|s| s.encode()) };
     rows.into_iter().map(|(key, row)| (key, done(row))).collect()
 }

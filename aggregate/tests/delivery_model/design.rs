@@ -1,6 +1,6 @@
 //! The rows that a process of a design inserts, made from the rows of the real loop.
 
-use crate::book::{Cell, LIMITS};
+use crate::book::{Figures, LIMITS};
 use crate::model_store::{Insert, Row, rows_of};
 use crate::variant::Variant;
 use crate::world::{STREAM, World};
@@ -15,7 +15,7 @@ pub struct Design {
     /// Inserts of flushes that are not acknowledged, by offset. A retry sends the same.
     flushes: BTreeMap<u64, VecDeque<Insert>>,
     /// Rows that were in the store at the start, or were written last: what a design adds to, or subtracts.
-    base: BTreeMap<(String, u64), Cell>,
+    base: BTreeMap<(String, u64), Figures>,
     /// The last flush ended here.
     flushed: u64,
     /// Rows of names and overflows written so far, with their counts.

@@ -1,6 +1,6 @@
 //! ClickHouse in the model.
 
-use crate::book::{Cell, Rows as Stored, VALUES, slot_of};
+use crate::book::{Figures, RowMap, VALUES, slot_of};
 use crate::variant::Variant;
 use headcount_aggregate::fold::{FOLD_VERSION, Rows};
 use headcount_aggregate::sink::LedgerEnd;
@@ -16,7 +16,7 @@ pub struct Row {
     /// Table and dimensions, and the window.
     pub key: (String, u64),
     pub next_offset: u64,
-    pub cell: Cell,
+    pub cell: Figures,
     /// The append hour of the window; only in the ledger.
     pub ledger_hour: Option<u32>,
 }
@@ -40,8 +40,8 @@ pub struct Insert {
 #[derive(Clone, Default)]
 pub struct ModelStore {
     /// key → (version, row) of the newest, or all of them added up.
-    newest: BTreeMap<(String, u64), (u64, Cell)>,
-    sums: Stored,
+    newest: BTreeMap<(String, u64), (u64, Figures)>,
+    sums: RowMap,
     /// The ledger by window.
     pub ledger: BTreeMap<u64, LedgerEnd>,
     /// Tokens of inserts since the last restart of the store.
@@ -80,7 +80,7 @@ impl ModelStore {
         }
     }
 
-    pub fn read(&self, variant: Variant) -> Stored {
+    pub fn read(&self, variant: Variant) -> RowMap {
         if variant.sums() {
             return self.sums.clone();
         }
@@ -90,7 +90,7 @@ impl ModelStore {
     /// Views by project and hour, over all windows.
     pub fn views(&self, variant: Variant) -> BTreeMap<String, u64> {
         let mut views: BTreeMap<String, u64> = BTreeMap::new();
-        let mut add = |key: &str, cell: &Cell| match views.get_mut(key) {
+        let mut add = |key: &str, cell: &Figures| match views.get_mut(key) {
             Some(sum) => *sum += cell.counts[0],
             None => drop(views.insert(key.to_owned(), cell.counts[0])),
         };
@@ -110,7 +110,7 @@ pub fn rows_of(rows: Rows) -> [Vec<Row>; 8] {
     let row = |key: String, window: u64, next_offset: u64, counts: Vec<u64>, sketch: Option<Vec<u8>>| Row {
         key: (key, window),
         next_offset,
-        cell: Cell { counts, sketch },
+        cell: Figures { counts, sketch },
         ledger_hour: None,
     };
     let page = rows.page.into_iter().map(|r| {

@@ -167,7 +167,7 @@ impl Source for ModelSource {
                 world.commit = Some(*commit);
             }
             let (number, next) = (self.port.number, commit.next_offset);
-            world.tell(|| format!("{number} commits {next}: stored {stored}, acknowledged {acknowledged}"));
+            world.log_step(|| format!("{number} commits {next}: stored {stored}, acknowledged {acknowledged}"));
             if acknowledged { Ok(()) } else { error() }
         })
     }
@@ -216,7 +216,7 @@ impl ModelSink {
                 world.late.push(insert.clone());
             }
             let (number, token) = (port.number, insert.token);
-            world.tell(|| {
+            world.log_step(|| {
                 format!("{number} inserts {token:?}: applied {applied}, acknowledged {acknowledged}, late {later}")
             });
             acknowledged

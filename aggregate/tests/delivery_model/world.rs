@@ -45,7 +45,7 @@ pub struct World {
     pub faults: bool,
     seen: BTreeMap<String, u64>,
     failure: Option<String>,
-    story: Vec<String>,
+    steps: Vec<String>,
 }
 
 impl World {
@@ -73,13 +73,13 @@ impl World {
     }
 
     pub fn fail(&mut self, reason: &str) {
-        let last = &self.story[self.story.len().saturating_sub(60)..];
+        let last = &self.steps[self.steps.len().saturating_sub(60)..];
         self.failure.get_or_insert_with(|| format!("{reason}\nthe last steps:\n{}", last.join("\n")));
     }
 
-    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+    pub fn log_step(&mut self, line: impl FnOnce() -> String) {
         if self.failure.is_none() {
-            self.story.push(line());
+            self.steps.push(line());
         }
     }
 
@@ -87,7 +87,7 @@ impl World {
         if !self.late.is_empty() {
             let index = self.chance.below(self.late.len() as u64) as usize;
             let insert = self.late.swap_remove(index);
-            self.tell(|| format!("the late insert {:?} arrives", insert.token));
+            self.log_step(|| format!("the late insert {:?} arrives", insert.token));
             self.apply(&insert);
         }
     }
@@ -176,7 +176,7 @@ impl Schedule {
             faults: true,
             seen: BTreeMap::new(),
             failure: None,
-            story: Vec::new(),
+            steps: Vec::new(),
         };
         let shared = Shared(Arc::new(Mutex::new(world)));
         Schedule { shared, variant, policy, end: watch::Sender::new(0), processes: Vec::new(), started: 0 }
@@ -219,8 +219,8 @@ impl Schedule {
         self.shared.with(|world| world.chance.below(bound))
     }
 
-    fn tell(&self, line: String) {
-        self.shared.with(|world| world.tell(|| line));
+    fn log_step(&self, line: String) {
+        self.shared.with(|world| world.log_step(|| line));
     }
 
     fn failure(&self) -> Result<(), String> {
@@ -275,14 +275,14 @@ impl Schedule {
             return;
         }
         let index = self.below(self.processes.len() as u64) as usize;
-        self.tell(format!("{} crashes", self.processes[index].number));
+        self.log_step(format!("{} crashes", self.processes[index].number));
         self.end_process(index, Life::Dead).await;
     }
 
     /// Stops a process gracefully: what it has folded is written and committed, within a time.
     async fn stop_gracefully(&mut self, index: usize) {
         let Process { number, life, stop, task, .. } = self.processes.remove(index);
-        self.tell(format!("{number} stops"));
+        self.log_step(format!("{number} stops"));
         drop(stop);
         // The end of a window and the last flush may take that long each.
         let ended = tokio::time::timeout(3 * STOP_WITHIN, task).await;
@@ -308,7 +308,7 @@ impl Schedule {
         let process = &self.processes[self.below(self.processes.len() as u64) as usize];
         let life = if process.is_paused() { Life::Running } else { Life::Paused };
         process.life.send_replace(life);
-        self.tell(format!("{} is {life:?}", process.number));
+        self.log_step(format!("{} is {life:?}", process.number));
     }
 
     /// A process notices that it has lost the partition: it drops its loop, or stops it.
@@ -319,7 +319,7 @@ impl Schedule {
         if self.below(2) == 0 {
             self.stop_gracefully(zombie).await;
         } else {
-            self.tell(format!("{} drops its loop", self.processes[zombie].number));
+            self.log_step(format!("{} drops its loop", self.processes[zombie].number));
             self.end_process(zombie, Life::Dropped).await;
         }
     }
@@ -331,7 +331,9 @@ impl Schedule {
             world.generation
         });
         let policy = match self.variant {
-            Variant::OwnPolicyForOpenWindow => WindowPolicy { max_records: 6 + self.below(20), ..self.policy },
+            Variant::OwnPolicyForOpenWindow if self.started > 0 => {
+                WindowPolicy { max_records: 6 + self.below(20), ..self.policy }
+            }
             _ => self.policy,
         };
         let (life, alive) = watch::channel(Life::Running);
@@ -355,7 +357,7 @@ impl Schedule {
             limits: LIMITS,
             ..AggregateConfig::default()
         };
-        self.tell(format!("{number} starts"));
+        self.log_step(format!("{number} starts"));
         let source = ModelSource::new(port.clone(), self.end.subscribe());
         let shutdown = async move { drop(stopped.await) };
         let task = tokio::spawn(run(config, source, ModelSink(port), Arc::new(Progress::default()), shutdown));
