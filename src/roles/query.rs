@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long ClickHouse may take to answer a check.
-const ASK: Duration = Duration::from_secs(3);
+const CLICKHOUSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval between two checks of ClickHouse.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,11 +24,11 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     harden();
     limits::check_open_files(settings.connections.http().connections)?;
     let listener = http::bind(settings.listen.listen).await?;
-    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let address = listener.local_addr().context("cannot read the listen address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     // An unavailable server may come up later.
-    match tokio::time::timeout(ASK, server.bind()).await {
+    match tokio::time::timeout(CLICKHOUSE_TIMEOUT, server.bind()).await {
         Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
         _ => {}
     }
@@ -50,7 +50,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     let reports = measured(reports, cache, &mut registry);
     let told = query::privacy::routes(privacy::of_reports(&settings.privacy)?);
     let (stop, stopped) = watch::channel(false);
-    let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
+    let state = ReportsState { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
     let open = query::access::rate_limited(told.fallback(query::no_such_route), &access);
     let router = reports.merge(health::routes(state.health.clone())).merge(open);
     let serving = http::serve(settings.connections.http(), listener, router, until(stopped.clone()));
@@ -77,24 +77,24 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
 
 /// Whether reports can be read, and ClickHouse's last answer.
 #[derive(Clone)]
-struct State {
+struct ReportsState {
     health: Health,
     clickhouse: Arc<Mutex<String>>,
 }
 
-impl State {
+impl ReportsState {
     /// Checks ClickHouse until dropped.
     async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
         loop {
             // The table, too: a server without headcount's schema has no reports.
             let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
-            let (found, answer) = match tokio::time::timeout(ASK, asked).await {
+            let (found, answer) = match tokio::time::timeout(CLICKHOUSE_TIMEOUT, asked).await {
                 Ok(Ok(_)) if !access.is_ready() => {
                     (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
                 }
                 Ok(Ok(_)) => (Readiness::Ready, "answers".to_owned()),
                 Ok(Err(error)) => (Readiness::Unavailable, error.to_string()),
-                Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", ASK.as_secs())),
+                Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", CLICKHOUSE_TIMEOUT.as_secs())),
             };
             *self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner) = answer;
             self.health.set(found);
