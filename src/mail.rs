@@ -88,7 +88,9 @@ impl MailConfig {
         // Neither error repeats the URL, which contains a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .map_err(|_| {
-                anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…")
+                anyhow::anyhow!(
+                    "setting `smtp_url`: expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…"
+                )
             })?
             .timeout(Some(SMTP_TIMEOUT))
             .build();
@@ -344,7 +346,7 @@ pub fn configured(settings: &MailSettings) -> anyhow::Result<Option<MailConfig>>
         bail!("setting `mail_from` is missing: with `smtp_url` a sender is needed");
     };
     let public_url = settings.public.url();
-    MailConfig::new(url, from, public_url, settings.mail_after_hours).context("setting `smtp_url`").map(Some)
+    MailConfig::new(url, from, public_url, settings.mail_after_hours).map(Some)
 }
 
 #[cfg(test)]

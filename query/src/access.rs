@@ -139,25 +139,27 @@ impl Access {
 
     /// Keeps the rights up to date until it is dropped. While ClickHouse is away, the rights of the last successful read stay active.
     pub async fn keep(self: Arc<Self>) {
-        let (mut failing, mut told) = (false, false);
+        let (mut failing, mut is_logged) = (None, false);
         loop {
             match self.refresh(RIGHTS_TIMEOUT).await {
                 Ok(has_no_tokens) => {
-                    failing = false;
-                    if has_no_tokens && !told {
+                    failing = None;
+                    if has_no_tokens && !is_logged {
                         tracing::info!("{}", self.no_token);
-                        told = true;
+                        is_logged = true;
                     }
                     // Best effort: what cannot be written now is written with the next refresh.
                     let _ = tokio::time::timeout(RIGHTS_TIMEOUT, self.uses.write(&self.client)).await;
                 }
                 Err(error) => {
-                    if !failing && error.failure_kind() == FailureKind::Bug {
+                    // One line whenever the kind changes: a server that was away may refuse the statement after its start.
+                    let kind = error.failure_kind();
+                    if failing != Some(kind) && kind == FailureKind::Bug {
                         tracing::error!(%error, "the rights of tokens cannot be read: ClickHouse refuses the statement. Its schema, settings or rights do not fit this version");
-                    } else if !failing {
+                    } else if failing != Some(kind) {
                         tracing::warn!(%error, "the rights of tokens cannot be read; those read last stay active");
                     }
-                    failing = true;
+                    failing = Some(kind);
                 }
             }
             tokio::time::sleep(RIGHTS_INTERVAL).await;

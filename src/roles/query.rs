@@ -1,7 +1,7 @@
 //! `headcount query`: reports from ClickHouse.
 
 use crate::config::commands::QueryCommand;
-use crate::database::WrongServer;
+use crate::database::{self, WrongServer};
 use crate::health::{Finding, Health, Readiness};
 use crate::metrics::{self, MetricsListener};
 use crate::serve::measured;
@@ -33,6 +33,13 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
         _ => {}
     }
     let client = server.client();
+    let version = tokio::time::timeout(CLICKHOUSE_TIMEOUT, database::read_version(&client)).await;
+    if let Ok(Ok(found)) = version {
+        database::check_not_newer(found, settings.store.database())?;
+        if let Err(older) = database::check_not_older(found) {
+            tracing::warn!("reports cannot be read yet: {older}");
+        }
+    }
     // The URL may contain a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(
@@ -82,17 +89,25 @@ struct ReportsState {
     clickhouse: Arc<Mutex<String>>,
 }
 
+/// What follows from an answer of ClickHouse: the version of its schema.
+fn of_version(version: u32, access: &query::access::Access) -> (Readiness, String) {
+    match database::check_not_older(version) {
+        Err(older) => (Readiness::Unavailable, older.to_string()),
+        Ok(()) if !access.is_ready() => {
+            (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
+        }
+        Ok(()) => (Readiness::Ready, "answers".to_owned()),
+    }
+}
+
 impl ReportsState {
     /// Checks ClickHouse until dropped.
     async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
         loop {
             // The table, too: a server without headcount's schema has no reports.
-            let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
-            let (found, answer) = match tokio::time::timeout(CLICKHOUSE_TIMEOUT, asked).await {
-                Ok(Ok(_)) if !access.is_ready() => {
-                    (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
-                }
-                Ok(Ok(_)) => (Readiness::Ready, "answers".to_owned()),
+            let version = database::read_version(&client);
+            let (found, answer) = match tokio::time::timeout(CLICKHOUSE_TIMEOUT, version).await {
+                Ok(Ok(version)) => of_version(version, &access),
                 Ok(Err(error)) => (Readiness::Unavailable, error.to_string()),
                 Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", CLICKHOUSE_TIMEOUT.as_secs())),
             };
