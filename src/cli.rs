@@ -79,7 +79,7 @@ fn roles() -> [Command; 5] {
 fn topic() -> Command {
     let reset = Command::new("reset")
         .about("Write the group's commits again, with no aggregator running")
-        .arg(switch("new-log", "The topic was created again, or what is gone is given up: count from its beginning"))
+        .arg(switch("new-log", "The topic was recreated, or lost records are given up: count from its beginning"))
         .arg(switch("from-ledger", "The topic is whole, the group's offsets are lost: restore them"))
         .group(ArgGroup::new("how").args(["new-log", "from-ledger"]).required(true))
         .arg(Arg::new("partition").long("partition").value_name("N").help("Only this partition"));
@@ -219,7 +219,7 @@ fn project_set() -> Command {
         .value_name("TZ")
         .help("Time zone of the hours of the week, such as Europe/Berlin; empty for UTC");
     Command::new("set")
-        .about("Set who may read a project's reports, its time zone, who gets them by mail, and whose views are not counted")
+        .about("Set a project's access, time zone, recipients of reports and ignored networks")
         .arg(slug())
         .arg(switch("public", "Let any reader open its reports"))
         .arg(switch("private", "Require a token for its reports").conflicts_with("public"))

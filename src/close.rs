@@ -89,7 +89,7 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
         let Closed { month, projects, views, by_this_run } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
         let how = if by_this_run { "closed" } else { "was closed already" };
-        say!("{month} {how}: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} {how}: {views} views of {projects} projects; its sketches are deleted");
     }
     finish(&client).await.context("cannot estimate visitors for SQL")?;
     if waits.is_empty() {
@@ -189,7 +189,7 @@ async fn close_due(
             tracing::warn!(%month, records, lost = listed(&lost), "the month is closed without records that the log no longer holds");
         }
         let Closed { month, projects, views, .. } = closer.close(month).await?;
-        tracing::info!(%month, projects, views, "the month is closed; its sketches are gone");
+        tracing::info!(%month, projects, views, "the month is closed; its sketches are deleted");
     }
     Ok(())
 }

@@ -18,6 +18,40 @@ pub struct NewerSchema {
     found: u32,
 }
 
+/// The database has tables of an earlier version, which only `serve` and `aggregate` migrate.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database has schema version {found}, this program needs {SCHEMA_VERSION}: start `headcount aggregate` or `headcount serve` of this \
+     version on it, which migrates the schema"
+)]
+pub struct OlderSchema {
+    found: u32,
+}
+
+/// The schema version of `client`'s database, for processes that do not migrate it.
+///
+/// # Errors
+/// ClickHouse refused the query, or the database has no schema.
+pub async fn read_version(client: &Client) -> Result<u32, clickhouse::error::Error> {
+    client.query("SELECT max(version) FROM schema_version").fetch_one().await
+}
+
+/// Refuses a database of a later version of this program.
+///
+/// # Errors
+/// [`NewerSchema`].
+pub fn check_not_newer(found: u32, database: &str) -> Result<(), NewerSchema> {
+    if found > SCHEMA_VERSION { Err(NewerSchema { database: database.to_owned(), found }) } else { Ok(()) }
+}
+
+/// Refuses a database of an earlier version of this program.
+///
+/// # Errors
+/// [`OlderSchema`].
+pub fn check_not_older(found: u32) -> Result<(), OlderSchema> {
+    if found < SCHEMA_VERSION { Err(OlderSchema { found }) } else { Ok(()) }
+}
+
 /// ClickHouse has lost stored rows: figures without them would be wrong without any sign of it.
 #[derive(Debug, thiserror::Error)]
 pub enum DamagedStore {
@@ -178,9 +212,7 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
     in_time(timeout, server.query(&create).execute()).await?.context("cannot create the database in ClickHouse")?;
     let client = server.clone().with_database(database);
     let found = in_time(timeout, version(&client, database)).await??;
-    if found > SCHEMA_VERSION {
-        return Err(NewerSchema { database: database.to_owned(), found }.into());
-    }
+    check_not_newer(found, database)?;
     for (version, sql) in steps_from(found) {
         for statement in statements(sql) {
             in_time(timeout, client.query(&statement).execute())
@@ -219,11 +251,7 @@ async fn version(client: &Client, database: &str) -> anyhow::Result<u32> {
         }
         return Ok(0);
     }
-    client
-        .query("SELECT max(version) FROM schema_version")
-        .fetch_one()
-        .await
-        .context("cannot read the schema's version")
+    read_version(client).await.context("cannot read the schema's version")
 }
 
 /// `timeout` applies to each query or statement, however many a new schema takes.

@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 /// A project or a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Entry {
+pub enum ErasedEntry {
     /// Slug of an erased project.
     Project(String),
     /// Id of a revoked token, never the token.
@@ -30,7 +30,7 @@ pub struct Noted {
     pub at: DateTime<Utc>,
     /// The project or the token.
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: ErasedEntry,
 }
 
 /// The file's content.
@@ -74,7 +74,7 @@ impl Erased {
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn note(data: &Path, entry: Entry) -> anyhow::Result<()> {
+pub fn note(data: &Path, entry: ErasedEntry) -> anyhow::Result<()> {
     if !data.join("version").exists() {
         say!("note: {} is no data directory, so a restore of an older backup will not know of this", data.display());
         return Ok(());
@@ -95,17 +95,19 @@ mod tests {
     #[test]
     fn entries_are_added_to_a_private_file() {
         let data = tempfile::tempdir().unwrap();
-        note(data.path(), Entry::Token("a".to_owned())).unwrap();
+        note(data.path(), ErasedEntry::Token("a".to_owned())).unwrap();
         assert_eq!(Erased::load(data.path()).unwrap(), None, "this is no data directory");
         std::fs::write(data.path().join("version"), "1\n").unwrap();
-        note(data.path(), Entry::Project("docs".to_owned())).unwrap();
-        note(data.path(), Entry::Token("a".to_owned())).unwrap();
+        note(data.path(), ErasedEntry::Project("docs".to_owned())).unwrap();
+        note(data.path(), ErasedEntry::Token("a".to_owned())).unwrap();
         let entries = Erased::load(data.path()).unwrap().unwrap().entries;
-        let entries: Vec<Entry> = entries.into_iter().map(|noted| noted.entry).collect();
-        assert_eq!(entries, [Entry::Project("docs".to_owned()), Entry::Token("a".to_owned())]);
+        let entries: Vec<ErasedEntry> = entries.into_iter().map(|noted| noted.entry).collect();
+        assert_eq!(entries, [ErasedEntry::Project("docs".to_owned()), ErasedEntry::Token("a".to_owned())]);
         let file = path(data.path());
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, r#"{"version":2,"entries":[]}"#).unwrap();
-        assert!(note(data.path(), Entry::Token("b".to_owned())).unwrap_err().to_string().contains("newer headcount"));
+        assert!(
+            note(data.path(), ErasedEntry::Token("b".to_owned())).unwrap_err().to_string().contains("newer headcount")
+        );
     }
 }

@@ -64,7 +64,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         let advice = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; another program has this port: stop it, or choose one with --listen",
             std::io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            std::io::ErrorKind::AddrNotAvailable => "; this machine has no such IP address",
             _ => "",
         };
         anyhow::anyhow!("cannot listen on {address}: {error}{advice}")
@@ -134,7 +134,7 @@ pub async fn serve(
     drop((listener, stopping));
     let _ = stop.send(());
     if tokio::time::timeout(DRAIN, stop.closed()).await.is_err() {
-        tracing::warn!("some requests were still open {} s after the stop and were cut", DRAIN.as_secs());
+        tracing::warn!("some requests were still open {} s after the stop and were closed", DRAIN.as_secs());
     }
     Ok(())
 }

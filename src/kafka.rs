@@ -29,7 +29,7 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the Kafka client goes on trying");
+        tracing::debug!(%error, reason, "the Kafka client keeps retrying");
     }
 }
 

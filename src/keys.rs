@@ -25,7 +25,9 @@ pub fn command(action: &str, matches: &ArgMatches, settings: &KeysCommand) -> an
         "import" => {
             let copy = matches.get_one::<String>("file").context("no file given")?;
             let ring = KeyRing::import(Path::new(copy), &path, period, now)?;
-            say!("remove {copy} now: anyone who has it can test who was there while the period lasts");
+            say!(
+                "remove {copy} now: with it, anyone can test whether a given visitor was there, until the period ends"
+            );
             ring
         }
         _ => KeyRing::open_existing(&path, period, now)?,

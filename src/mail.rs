@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
 const REFUSED_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a mail server may take for one mail.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SMTP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How mail is sent.
 #[derive(Clone)]
@@ -88,11 +88,14 @@ impl MailConfig {
         // Neither error repeats the URL, which contains a password.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .map_err(|_| {
-                anyhow::anyhow!("expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…")
+                anyhow::anyhow!(
+                    "setting `smtp_url`: expected smtp://host:25, smtp://user:password@host:587?tls=required or smtps://…"
+                )
             })?
-            .timeout(Some(PATIENCE))
+            .timeout(Some(SMTP_TIMEOUT))
             .build();
-        let from = from.parse().context("setting `mail_from`: expected an address such as headcount@example.org")?;
+        let from =
+            from.parse().context("setting `mail_from`: expected an e-mail address such as headcount@example.org")?;
         Ok(MailConfig {
             transport,
             from,
@@ -117,7 +120,7 @@ enum Untaken {
     Refused(lettre::transport::smtp::response::Code),
     #[error("the mail server did not take it")]
     Smtp(#[source] lettre::transport::smtp::Error),
-    #[error("the mail server did not answer within {} s", PATIENCE.as_secs())]
+    #[error("the mail server did not answer within {} s", SMTP_TIMEOUT.as_secs())]
     Late,
     #[error("it cannot be made")]
     Unmade(#[source] anyhow::Error),
@@ -211,7 +214,7 @@ async fn due(client: &Client, month: Month, slug: Option<&str>) -> anyhow::Resul
                FROM project FINAL WHERE removed = 0 AND notEmpty(recipients) AND ({slug:String} = '' OR slug = {slug:String}) ORDER BY slug";
     let slug = slug.unwrap_or("");
     let due = client.query(sql).param("month", month.first_hour().day().0).param("slug", slug).fetch_all::<Due>();
-    due.await.context("cannot ask who gets reports by mail")
+    due.await.context("cannot read the recipients of reports")
 }
 
 /// Sends last month's reports to the recipients who have not got them, and returns how many mails were accepted. A failure of one project or
@@ -286,7 +289,7 @@ async fn deliver(client: &Client, mail: &MailConfig, reports: &Reports, waiting:
 }
 
 async fn send(mail: &MailConfig, message: Message) -> Result<(), Untaken> {
-    match tokio::time::timeout(PATIENCE, mail.transport.send(message)).await {
+    match tokio::time::timeout(SMTP_TIMEOUT, mail.transport.send(message)).await {
         Ok(Ok(taken)) if taken.is_positive() => Ok(()),
         Ok(Ok(refused)) => Err(Untaken::Refused(refused.code())),
         Ok(Err(error)) => Err(Untaken::of(error)),
@@ -309,7 +312,7 @@ fn message(
     let domain = mail.from.email.domain();
     Message::builder()
         .from(mail.from.clone())
-        .to(recipient.parse().context("a recipient's address does not read")?)
+        .to(recipient.parse().context("a recipient's e-mail address is invalid")?)
         .subject(format!("{project}: documentation traffic in {month}"))
         .message_id(Some(format!("<{}@{domain}>", &id[..32])))
         .multipart(
@@ -330,7 +333,7 @@ async fn note(client: &Client, project: &ProjectSlug, month: Month, recipient: &
     };
     storage::insert(client, "delivery", &[row])
         .await
-        .context("cannot note that a report was sent; it goes out again after a day, or when this process starts anew")
+        .context("cannot store that a report was sent; it is sent again after a day, or when this process restarts")
 }
 
 /// How mail is sent, if `smtp_url` is set.
@@ -343,7 +346,7 @@ pub fn configured(settings: &MailSettings) -> anyhow::Result<Option<MailConfig>>
         bail!("setting `mail_from` is missing: with `smtp_url` a sender is needed");
     };
     let public_url = settings.public.url();
-    MailConfig::new(url, from, public_url, settings.mail_after_hours).context("setting `smtp_url`").map(Some)
+    MailConfig::new(url, from, public_url, settings.mail_after_hours).map(Some)
 }
 
 #[cfg(test)]
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_away_is_told_from_one_that_refuses() {
+    async fn an_unavailable_server_differs_from_one_that_refuses() {
         // Nothing listens on port 1.
         let mail = MailConfig::new("smtp://127.0.0.1:1", "a@example.org", None, Duration::ZERO).unwrap();
         let (project, month) = ("docs".parse().unwrap(), "2026-10".parse().unwrap());

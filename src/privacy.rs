@@ -4,7 +4,7 @@ use crate::config::privacy::PrivacySettings;
 use crate::keys;
 use ingest::Ingest;
 use ingest::sink::Sink;
-use query::privacy::{Asked, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED, WITHOUT_THRESHOLD};
+use query::privacy::{FactsSource, KeyFacts, NEVER_RECORDED, NOT_PROMISED, PrivacyFacts, RECORDED, WITHOUT_THRESHOLD};
 use std::sync::Arc;
 
 fn facts(settings: &PrivacySettings) -> anyhow::Result<PrivacyFacts> {
@@ -30,13 +30,13 @@ fn facts(settings: &PrivacySettings) -> anyhow::Result<PrivacyFacts> {
 }
 
 /// For a process that only serves reports.
-pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<Asked> {
+pub fn of_reports(settings: &PrivacySettings) -> anyhow::Result<FactsSource> {
     let facts = facts(settings)?;
     Ok(Arc::new(move || facts.clone()))
 }
 
 /// For an endpoint, with its key's age.
-pub fn of_endpoint<S: Sink>(settings: &PrivacySettings, ingest: Arc<Ingest<S>>) -> anyhow::Result<Asked> {
+pub fn of_endpoint<S: Sink>(settings: &PrivacySettings, ingest: Arc<Ingest<S>>) -> anyhow::Result<FactsSource> {
     let facts = facts(settings)?;
     Ok(Arc::new(move || {
         // `/readyz` reports a key that cannot be replaced; this page does not.

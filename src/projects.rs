@@ -158,9 +158,9 @@ pub async fn command(action: &str, matches: &ArgMatches, settings: &ProjectComma
             .collect::<anyhow::Result<_>>()?,
         None => Vec::new(),
     };
-    let rules = rules::Change::from_arguments(matches)?;
-    let change = settings::Change::from_arguments(matches)?;
-    let aliases = aliases::Named::from_arguments(matches)?;
+    let rules = rules::RuleChange::from_arguments(matches)?;
+    let change = settings::SettingChange::from_arguments(matches)?;
+    let aliases = aliases::AliasChange::from_arguments(matches)?;
     let client = connect(&settings.store).await?;
     match (action, slug) {
         ("add", Some(slug)) => add(&client, &slug, &hosts, &change, settings).await,
@@ -214,7 +214,7 @@ async fn add(
     client: &Client,
     slug: &ProjectSlug,
     hosts: &[Host],
-    change: &settings::Change,
+    change: &settings::SettingChange,
     settings: &ProjectCommand,
 ) -> anyhow::Result<()> {
     let before = row(client, slug).await?;

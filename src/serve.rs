@@ -55,11 +55,11 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let data = settings.store.data();
     let _lock = open_data_directory(data)?;
     let listener = http::bind(settings.listen.listen).await?;
-    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let address = listener.local_addr().context("cannot read the listen address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let clock = settings.clock.clock();
     backup::refuse_unfinished_restore(data)?;
-    let endpoint = Endpoint::open(&settings, &clock)?;
+    let endpoint = ServeEndpoint::open(&settings, &clock)?;
     let engine = Engine::start(&settings.store.engine()).await?;
     let (kind, server) = (engine.kind().clone(), settings.store.server(engine.url()));
     let supervisor = Supervisor::start(engine);
@@ -89,7 +89,7 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     let mut beside = beside(&settings, &endpoint, server.client(), backend.writes.clone(), &mut metrics)?;
     let mut aggregator = JoinSet::new();
     aggregator.spawn(backend.run(source, drained));
-    let Endpoint { ingest, journal, registry, names } = endpoint;
+    let ServeEndpoint { ingest, journal, registry, names } = endpoint;
     let client = server.client();
     let refresh = refresh_registry(Arc::clone(&ingest), client, registry, check, names, until(stopped.clone()));
     let refresh = tokio::spawn(refresh);
@@ -153,7 +153,7 @@ async fn check_embedded(
 /// Starts the background tasks that need no orderly stop.
 fn beside(
     settings: &ServeCommand,
-    endpoint: &Endpoint,
+    endpoint: &ServeEndpoint,
     client: clickhouse::Client,
     writes: Writes,
     #[cfg_attr(not(feature = "mail"), expect(unused_variables))] metrics: &mut Registry,
@@ -254,7 +254,7 @@ fn routes(settings: &ServeCommand, ingest: &Arc<Ingest<Journal>>, access: &Arc<A
 }
 
 /// The beacon endpoint's parts.
-struct Endpoint {
+struct ServeEndpoint {
     ingest: Arc<Ingest<Journal>>,
     journal: Journal,
     /// Copies on disk: of the registry, and of the names that host patterns admitted.
@@ -262,7 +262,7 @@ struct Endpoint {
     names: Snapshot,
 }
 
-impl Endpoint {
+impl ServeEndpoint {
     fn open(settings: &ServeCommand, clock: &ingest::Clock) -> anyhow::Result<Self> {
         let data = settings.store.data();
         let period = settings.privacy.rules.visitors.visitor_period;
@@ -278,7 +278,7 @@ impl Endpoint {
         projects.admit_known(names.load::<Vec<ProjectSlug>>());
         let config = settings.beacons.ingest(&settings.connections, &settings.admission, &settings.privacy)?;
         let ingest = Ingest::new(config, Arc::clone(clock), ring, projects, journal.clone());
-        Ok(Endpoint { ingest: Arc::new(ingest), journal, registry, names })
+        Ok(ServeEndpoint { ingest: Arc::new(ingest), journal, registry, names })
     }
 }
 

@@ -160,8 +160,8 @@ mod tests {
     fn a_cause_is_written_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("network error: {0}")]
-        struct Repeats(#[source] std::io::Error);
-        let repeated = || Repeats(std::io::Error::other("connection refused"));
+        struct RepeatedError(#[source] std::io::Error);
+        let repeated = || RepeatedError(std::io::Error::other("connection refused"));
         let error = Err::<(), _>(repeated()).context("cannot read the tokens").unwrap_err();
         assert_eq!(chain(&error), "cannot read the tokens: network error: connection refused");
         assert_eq!(chain(&anyhow::anyhow!("one").context("two")), "two: one");

@@ -1,7 +1,7 @@
 //! Tokens, which grant access to reports: the command that creates, lists and revokes them.
 
 use crate::config::store::StoreSettings;
-use crate::erased::{self, Entry};
+use crate::erased::{self, ErasedEntry};
 use crate::projects;
 use crate::{complain, say};
 use anyhow::{Context, bail};
@@ -35,16 +35,16 @@ pub async fn command(action: &str, matches: &ArgMatches, store: &StoreSettings) 
         bail!("--label: expected at most {MAX_LABEL_CHARS} characters on one line");
     }
     if Token::parse(&label).is_some() {
-        bail!("--label is a token; labels are shown to whoever lists them");
+        bail!("--label is a token; labels are shown in lists");
     }
     let client = projects::connect(store).await?;
     match (action, id) {
         ("create", _) => create(&client, project, label).await,
         ("revoke", Some(id)) => {
             let Some(row) = row(&client, id).await?.filter(|row| row.revoked == 0) else {
-                bail!("no token {id} is in force; `headcount token list` shows those there are");
+                bail!("no token {id} is active; `headcount token list` shows all tokens");
             };
-            erased::note(store.data(), Entry::Token(id.to_string()))?;
+            erased::note(store.data(), ErasedEntry::Token(id.to_string()))?;
             let opens =
                 if row.admin == 0 { format!("the reports of {}", row.project) } else { "all reports".to_owned() };
             let label = if row.label.is_empty() { String::new() } else { format!(" ({})", row.label) };
@@ -95,7 +95,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     for row in rows {
         let opens = if row.admin == 0 { row.project.as_str() } else { "all reports" };
         let used = uses.get(&row.id).map_or_else(|| "never".to_owned(), |&used| day(used));
-        let state = if row.revoked == 0 { "in force" } else { "revoked" };
+        let state = if row.revoked == 0 { "active" } else { "revoked" };
         say!("{:<16}  {opens:<24}  {:<10}  {used:<10}  {state:<8}  {}", row.id, day(row.created), row.label);
     }
     Ok(())

@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Time limit of one request to the brokers.
-const ASK: Duration = Duration::from_secs(10);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum for the topic's maximum message size: the longest record, with its frame.
 const LARGEST_RECORD: u64 = 65_536;
 
@@ -50,7 +50,7 @@ struct Described {
 }
 
 /// The result of a check of the topic.
-pub enum Look {
+pub enum TopicCheck {
     /// The brokers do not answer.
     Away(String),
     /// The topic does not exist.
@@ -66,16 +66,16 @@ fn consumer(settings: &KafkaSettings) -> anyhow::Result<BaseConsumer<kafka::Quie
 }
 
 /// Checks the topic and its settings.
-pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<Look> {
+pub async fn look(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<TopicCheck> {
     let described = match describe(settings).await {
         Ok(Some(described)) => described,
-        Ok(None) => return Ok(Look::Missing),
+        Ok(None) => return Ok(TopicCheck::Missing),
         Err(error) => match error.downcast_ref::<KafkaError>() {
-            Some(_) => return Ok(Look::Away(crate::shell::chain(&error))),
+            Some(_) => return Ok(TopicCheck::Away(crate::shell::chain(&error))),
             None => return Err(error),
         },
     };
-    Ok(Look::There(check(&described, settings.record_times(), plan)))
+    Ok(TopicCheck::There(check(&described, settings.record_times(), plan)))
 }
 
 async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>> {
@@ -83,7 +83,7 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     // As a consumer: a producer's metadata request may create the topic, with the brokers' defaults.
     let found = tokio::task::spawn_blocking(move || -> anyhow::Result<Option<(usize, usize)>> {
         let consumer = consumer(&asked)?;
-        let metadata = kafka::metadata(&consumer, &asked.topic, ASK)?;
+        let metadata = kafka::metadata(&consumer, &asked.topic, BROKER_TIMEOUT)?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == asked.topic) else { return Ok(None) };
         match topic.error().map(RDKafkaErrorCode::from) {
             None => {}
@@ -98,12 +98,12 @@ async fn describe(settings: &KafkaSettings) -> anyhow::Result<Option<Described>>
     let Some((_, replication)) = found.filter(|&(partitions, _)| partitions > 0) else { return Ok(None) };
     let admin: AdminClient<DefaultClientContext> =
         settings.client()?.create().context("cannot make a Kafka client of these settings")?;
-    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let options = AdminOptions::new().request_timeout(Some(BROKER_TIMEOUT));
     let described = admin
         .describe_configs(&[ResourceSpecifier::Topic(&settings.topic)], &options)
         .await
         .context("the brokers do not tell the topic's settings")?;
-    let described = described.into_iter().next().context("the brokers told nothing of the topic's settings")?;
+    let described = described.into_iter().next().context("the brokers returned no settings of the topic")?;
     let described = match described {
         Ok(described) => described,
         Err(code) => {
@@ -126,8 +126,8 @@ fn check(topic: &Described, times: RecordTimes, plan: TopicPlan) -> Vec<Wrong> {
             "message.timestamp.type",
             times.topic_setting().to_owned(),
             match times {
-                RecordTimes::Append => "windows are cut by the brokers' append times, and senders' clocks differ",
-                RecordTimes::Create => "windows are to be cut by the sender's clock (`kafka_times`)",
+                RecordTimes::Append => "windows follow the brokers' append times, and senders' clocks differ",
+                RecordTimes::Create => "windows are to follow the sender's clock (`kafka_times`)",
             },
         ),
         (is("cleanup.policy", "delete"), "cleanup.policy", "delete".to_owned(), "compaction removes page views"),
@@ -201,12 +201,12 @@ fn replicas(replication: usize, insync: i64) -> impl Iterator<Item = Wrong> {
 /// The check at a role's start. Waits for the brokers if `wait`, and fails if the topic is not fit. Returns false if the brokers do not answer.
 pub async fn fit(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<bool> {
     match look(settings, plan).await? {
-        Look::Away(_) => Ok(false),
-        Look::Missing => bail!(
+        TopicCheck::Away(_) => Ok(false),
+        TopicCheck::Missing => bail!(
             "there is no topic {}: make it with `headcount topic ensure` (with the same settings as this role)",
             settings.topic
         ),
-        Look::There(wrong) => {
+        TopicCheck::There(wrong) => {
             for wrong in wrong.iter().filter(|wrong| !wrong.fatal) {
                 tracing::warn!(topic = settings.topic, "{wrong}");
             }
@@ -235,9 +235,9 @@ pub async fn command(action: &str, settings: &TopicCommand) -> anyhow::Result<()
 /// Prints the topic's state, and fails if it is not fit.
 async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
     match look(settings, plan).await? {
-        Look::Away(why) => bail!("cannot reach Kafka: {why}"),
-        Look::Missing => bail!("there is no topic {}; `headcount topic ensure` makes it", settings.topic),
-        Look::There(wrong) => {
+        TopicCheck::Away(why) => bail!("cannot reach Kafka: {why}"),
+        TopicCheck::Missing => bail!("there is no topic {}; `headcount topic ensure` makes it", settings.topic),
+        TopicCheck::There(wrong) => {
             for wrong in &wrong {
                 say!("{}: {wrong}", if wrong.fatal { "wrong" } else { "note" });
             }
@@ -253,10 +253,10 @@ async fn report(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
 
 async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()> {
     let found = look(settings, plan).await?;
-    if let Look::Away(why) = found {
+    if let TopicCheck::Away(why) = found {
         bail!("cannot reach Kafka: {why}");
     }
-    if let Look::Missing = found {
+    if let TopicCheck::Missing = found {
         let retention_ms = match settings.record_times() {
             RecordTimes::Append => i64::from(plan.retention_hours) * 3_600_000,
             RecordTimes::Create => -1,
@@ -272,7 +272,7 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
             .set("unclean.leader.election.enable", "false");
         let admin: AdminClient<DefaultClientContext> =
             settings.client()?.create().context("cannot make a Kafka client of these settings")?;
-        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
+        let options = AdminOptions::new().operation_timeout(Some(BROKER_TIMEOUT)).request_timeout(Some(BROKER_TIMEOUT));
         let made = admin.create_topics([&topic], &options).await.context("cannot make the topic")?;
         for outcome in made {
             match outcome {
@@ -287,8 +287,8 @@ async fn ensure(settings: &KafkaSettings, plan: TopicPlan) -> anyhow::Result<()>
         }
         say!("made topic {} with {} partitions, {} copies", settings.topic, plan.partitions, plan.replication);
         // Brokers learn of it one after another.
-        let deadline = tokio::time::Instant::now() + ASK;
-        while matches!(look(settings, plan).await?, Look::Missing) {
+        let deadline = tokio::time::Instant::now() + BROKER_TIMEOUT;
+        while matches!(look(settings, plan).await?, TopicCheck::Missing) {
             if tokio::time::Instant::now() > deadline {
                 bail!("the brokers do not tell of the topic that was just made");
             }
@@ -303,20 +303,21 @@ type BrokersView = (String, Vec<(i32, u64, u64)>, Vec<i32>);
 /// The cluster's id; each partition with its first and end offset; partitions with headcount's commits.
 fn brokers_view(settings: &KafkaSettings) -> anyhow::Result<BrokersView> {
     let consumer = consumer(settings)?;
-    let metadata = kafka::metadata(&consumer, &settings.topic, ASK)?;
-    let cluster = consumer.client().fetch_cluster_id(ASK).context("the brokers do not tell their cluster's id")?;
+    let metadata = kafka::metadata(&consumer, &settings.topic, BROKER_TIMEOUT)?;
+    let cluster =
+        consumer.client().fetch_cluster_id(BROKER_TIMEOUT).context("the brokers do not tell their cluster's id")?;
     let topic = metadata.topics().iter().find(|topic| topic.error().is_none() && !topic.partitions().is_empty());
     let topic = topic.with_context(|| format!("there is no topic {}", settings.topic))?;
     let mut list = TopicPartitionList::new();
     let mut marks = Vec::new();
     for partition in topic.partitions() {
-        let marked = consumer.fetch_watermarks(&settings.topic, partition.id(), ASK);
+        let marked = consumer.fetch_watermarks(&settings.topic, partition.id(), BROKER_TIMEOUT);
         let (low, high) = marked.with_context(|| format!("cannot ask where partition {} begins", partition.id()))?;
         marks.push((partition.id(), u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)));
         list.add_partition(&settings.topic, partition.id());
     }
     marks.sort_unstable();
-    let committed = consumer.committed_offsets(list, ASK).context("cannot read the group's commits")?;
+    let committed = consumer.committed_offsets(list, BROKER_TIMEOUT).context("cannot read the group's commits")?;
     let elements = committed.elements();
     let ours = elements.iter().filter_map(|element| match element.offset() {
         Offset::Offset(offset) => CommitText::read(offset, element.metadata()).ok().map(|_| element.partition()),

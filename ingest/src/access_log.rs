@@ -125,13 +125,13 @@ pub struct Parser {
     format: Format,
     /// Seconds east of UTC of times without a zone; none: such lines are not read.
     utc_offset_seconds: Option<i32>,
-    columns: w3c::Columns,
+    columns: w3c::W3cColumns,
 }
 
 impl Parser {
     /// A parser at the start of a file. `utc_offset_seconds` (east of UTC) is the zone of times that name none.
     pub fn new(format: Format, utc_offset_seconds: Option<i32>) -> Self {
-        Parser { format, utc_offset_seconds, columns: w3c::Columns::default() }
+        Parser { format, utc_offset_seconds, columns: w3c::W3cColumns::default() }
     }
 
     /// Reads one line, without its line break.

@@ -27,9 +27,9 @@ type Database = Reader<Vec<u8>>;
 
 /// A database of countries in memory. Its clones share it.
 #[derive(Clone)]
-pub struct Countries(Arc<Inner>);
+pub struct Countries(Arc<CountriesState>);
 
-struct Inner {
+struct CountriesState {
     path: PathBuf,
     database: ArcSwap<Database>,
     /// The version of the file that was read last, whether or not it was usable.
@@ -81,7 +81,7 @@ impl Countries {
     /// It cannot be read, is no complete database, or has no countries.
     pub fn open(path: &Path) -> Result<Self, CountriesError> {
         let (database, version) = read(path)?;
-        Ok(Countries(Arc::new(Inner {
+        Ok(Countries(Arc::new(CountriesState {
             path: path.to_owned(),
             database: ArcSwap::from_pointee(database),
             version: Mutex::new(Some(version)),
@@ -116,7 +116,7 @@ impl Countries {
     }
 
     fn refresh_now(&self) {
-        let Inner { path, database, version, .. } = &*self.0;
+        let CountriesState { path, database, version, .. } = &*self.0;
         let found = fs::metadata(path).ok().map(|metadata| FileVersion::of(&metadata));
         {
             let mut version = version.lock().unwrap_or_else(PoisonError::into_inner);

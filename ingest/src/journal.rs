@@ -135,7 +135,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The file is being reopened after an error.
-    #[error("the journal is being opened anew after an error")]
+    #[error("the journal is being reopened after an error")]
     Reopening,
     /// No randomness for the stream's id.
     #[error("the operating system gave no random bytes: {0}")]
@@ -212,7 +212,7 @@ struct Gathering {
     closed: bool,
 }
 
-struct Shared {
+struct JournalState {
     path: PathBuf,
     config: JournalConfig,
     /// Empty only while the writer reopens the file after an error.
@@ -254,7 +254,7 @@ struct Shared {
 /// A journal open for appending and reading. Cloning shares it.
 #[derive(Clone)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    shared: Arc<JournalState>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -276,7 +276,7 @@ impl Journal {
         hour: impl Fn() -> Hour + Send + Sync + 'static,
     ) -> Result<Self, JournalError> {
         let (database, state) = store::open(path, new_stream)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(JournalState {
             path: path.to_owned(),
             config,
             database: RwLock::new(Some(database)),

@@ -4,7 +4,7 @@
 //! the records that Kafka does not acknowledge in time, and all records while Kafka is unavailable. A background task (`drain`) sends them to Kafka
 //! afterwards. If the journal is full as well, beacons are answered with 503.
 //!
-//! A record that was spilled while it waits in the producer's queue exists twice. Its pending delivery report is stored (`Shared::pending`), and the
+//! A record that was spilled while it waits in the producer's queue exists twice. Its pending delivery report is stored (`SinkState::pending`), and the
 //! drain skips the record if it has been delivered. Only a process that dies in between can send it to Kafka twice. Every record has an id, by which
 //! the fold drops the second one (within one window).
 
@@ -57,7 +57,7 @@ pub struct KafkaFigures {
     pub away: bool,
 }
 
-struct Shared {
+struct SinkState {
     config: KafkaConfig,
     producer: Producer,
     journal: Journal,
@@ -83,7 +83,7 @@ fn hash_of(record: &[u8]) -> u64 {
 /// Writes records to Kafka. Cloning shares it.
 #[derive(Clone)]
 pub struct KafkaSink {
-    shared: Arc<Shared>,
+    shared: Arc<SinkState>,
     drain: Arc<Mutex<Option<Drain>>>,
 }
 
@@ -97,7 +97,7 @@ impl KafkaSink {
     pub fn start(config: KafkaConfig, journal: Journal) -> Result<Self, KafkaError> {
         let producer = Producer::new(&config)?;
         let drained_below = drain::drained_below(&journal);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SinkState {
             config,
             producer,
             journal,
@@ -121,7 +121,7 @@ impl KafkaSink {
         if let Some(drain) = drain {
             let _ = drain.stop.send(true);
             if tokio::time::timeout_at(deadline, drain.running).await.is_err() {
-                tracing::debug!("the spill was still being brought to Kafka; the next start goes on with it");
+                tracing::debug!("the spill was still being sent to Kafka; the next start continues");
             }
         }
         let shared = Arc::clone(&self.shared);
@@ -153,7 +153,7 @@ impl KafkaSink {
     }
 }
 
-impl Shared {
+impl SinkState {
     /// Kafka acknowledged something.
     fn arrived(&self) {
         if self.away.swap(false, Ordering::Relaxed) {

@@ -177,7 +177,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The file's content is not a key.
-    #[error("{} is no visitor key of version 1; move it away to start with a fresh key (visitors of the running period then count anew)", .0.display())]
+    #[error("{} is no visitor key of version 1; move it away to start with a fresh key (visitors of the running period then count again)", .0.display())]
     Malformed(PathBuf),
     /// The file belongs to the other kind of period.
     #[error("{} is a key for visitor_period = \"{found}\", but the configuration says \"{expected}\"; change it back, or move the file away to start with a fresh key", path.display())]
@@ -199,7 +199,7 @@ pub enum KeyError {
     },
     /// The file is in a data directory of ClickHouse or Kafka, or beside a journal.
     #[error(
-        "{} is within {}, {what}: whoever has a copy of that would have the key with it. Set `key_file` to a file elsewhere",
+        "{} is within {}, {what}: a copy of that would contain the key. Set `key_file` to a file elsewhere",
         path.display(), directory.display()
     )]
     Misplaced {
@@ -217,7 +217,7 @@ pub enum KeyError {
     #[error("there is no key at {}; `headcount keys init` makes one, and so does the endpoint's first start", .0.display())]
     Missing(PathBuf),
     /// The clock is far behind the key.
-    #[error("the clock says {now}, but the key of {} is already that of a later period. Set the clock right; if it is right and ran ahead once, move the file away to start with a fresh key (visitors of the running period then count anew)", path.display())]
+    #[error("the clock says {now}, but the key of {} is already that of a later period. Set the clock right; if it is right and ran ahead once, move the file away to start with a fresh key (visitors of the running period then count again)", path.display())]
     ClockBehind {
         /// The file.
         path: PathBuf,
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_lives_for_its_month_and_steps_alike_at_once_or_twice() {
+    fn a_key_lives_for_its_month_and_steps_alike_in_one_step_or_two() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("visitor.key");
         let ring = KeyRing::open(&path, VisitorPeriod::Month, at("2026-01-31T12:00:00Z")).unwrap();

@@ -281,7 +281,7 @@ mod tests {
 
     /// A sink that returns the given answers.
     #[derive(Default)]
-    struct Told {
+    struct ScriptedSink {
         answers: Mutex<Vec<Result<(), SinkError>>>,
         records: Mutex<Vec<Vec<u8>>>,
         asked: std::sync::atomic::AtomicUsize,
@@ -290,7 +290,7 @@ mod tests {
         waits: bool,
     }
 
-    impl Sink for Arc<Told> {
+    impl Sink for Arc<ScriptedSink> {
         async fn append(&self, _: u64, record: Vec<u8>) -> Result<(), SinkError> {
             self.records.lock().unwrap().push(record);
             self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    fn ingest(sink: &Arc<Told>) -> (tempfile::TempDir, Arc<Ingest<Arc<Told>>>) {
+    fn ingest(sink: &Arc<ScriptedSink>) -> (tempfile::TempDir, Arc<Ingest<Arc<ScriptedSink>>>) {
         let home = tempfile::tempdir().unwrap();
         let now: DateTime<Utc> = "2026-03-14T10:00:00Z".parse().unwrap();
         let keys = KeyRing::open(&home.path().join("visitor.key"), keys::VisitorPeriod::Month, now).unwrap();
@@ -317,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tally_is_sent_until_the_log_has_it_and_stays_the_same() {
-        let sink = Arc::new(Told::default());
+        let sink = Arc::new(ScriptedSink::default());
         let (_home, ingest) = ingest(&sink);
         ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 3);
         for answer in [SinkError::QueueFull, SinkError::Closed, SinkError::Unavailable("disk".to_owned())] {
@@ -340,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_waits_for_the_tallies_under_way() {
-        let sink = Arc::new(Told { waits: true, ..Told::default() });
+        let sink = Arc::new(ScriptedSink { waits: true, ..ScriptedSink::default() });
         let (_home, ingest) = ingest(&sink);
         ingest.tally.add(None, RejectionReason::MalformedJson, String::new(), 1);
         ingest.tally.add(None, RejectionReason::NotUtf8, String::new(), 1);

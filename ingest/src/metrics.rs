@@ -12,12 +12,12 @@ use std::time::Duration;
 const BUCKETS_SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// One label: `outcome`.
-type Outcome = [(&'static str, &'static str); 1];
+type OutcomeLabel = [(&'static str, &'static str); 1];
 
 /// Counters of one endpoint since its start. A clone shares them.
 #[derive(Clone, Debug)]
 pub struct BeaconMetrics {
-    beacons: Family<Outcome, Counter>,
+    beacons: Family<OutcomeLabel, Counter>,
     seconds: Histogram,
 }
 

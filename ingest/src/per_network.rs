@@ -85,7 +85,7 @@ impl Limits {
 
 /// What one network has sent for one project today.
 #[derive(Default)]
-struct Sent {
+struct SentNames {
     counts: [u32; KINDS],
     /// Names of all kinds; the kind is hashed with the name.
     names: HashSet<u32, foldhash::fast::RandomState>,
@@ -95,7 +95,7 @@ struct Sent {
 struct Shard {
     /// Days since the epoch.
     day: u32,
-    networks: HashMap<u64, Sent, foldhash::fast::RandomState>,
+    networks: HashMap<u64, SentNames, foldhash::fast::RandomState>,
     bytes: usize,
 }
 
@@ -177,7 +177,7 @@ impl OfNetwork<'_> {
         let shard = &mut *self.shard;
         let sent = shard.networks.entry(self.key).or_insert_with(|| {
             shard.bytes += NETWORK_BYTES;
-            Sent::default()
+            SentNames::default()
         });
         if sent.names.contains(&name) {
             return true;
@@ -200,7 +200,7 @@ impl Shard {
         if self.bytes <= limit {
             return;
         }
-        let bytes = |sent: &Sent| NETWORK_BYTES + sent.names.len() * NAME_BYTES;
+        let bytes = |sent: &SentNames| NETWORK_BYTES + sent.names.len() * NAME_BYTES;
         let mut sizes: Vec<(usize, u64)> = self.networks.iter().map(|(key, sent)| (bytes(sent), *key)).collect();
         sizes.sort_unstable();
         for (bytes, key) in sizes {

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_hosts_are_told_apart_and_every_refusal_is_counted() {
+    fn few_hosts_are_distinguished_and_every_refusal_is_counted() {
         let tally = Tally::default();
         let project = |slug: &str| slug.parse::<ProjectSlug>().ok();
         for beacon in 0..320 {

@@ -45,7 +45,7 @@ enum Tracker {
 
 /// The parts of a script's request from which a beacon is built.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sent<'a> {
+struct TrackerRequest<'a> {
     /// `Origin`, if it is an origin.
     origin: Option<&'a str>,
     /// `Referer`.
@@ -59,15 +59,15 @@ struct Sent<'a> {
     host_of_code: Option<&'a Host>,
 }
 
-impl<'a> Sent<'a> {
+impl<'a> TrackerRequest<'a> {
     fn of(parts: &'a Parts, body: &'a [u8]) -> Self {
         let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        Sent {
+        TrackerRequest {
             origin: header(header::ORIGIN).filter(|origin| *origin != "null"),
             referer: header(header::REFERER),
             query: parts.uri.query().unwrap_or(""),
             body,
-            ..Sent::default()
+            ..TrackerRequest::default()
         }
     }
 }
@@ -85,7 +85,7 @@ impl Tracker {
         }
     }
 
-    fn translate(self, sent: &Sent<'_>) -> Result<Beacon, Rejection> {
+    fn translate(self, sent: &TrackerRequest<'_>) -> Result<Beacon, Rejection> {
         match self {
             Tracker::Plausible => plausible::beacon(sent),
             Tracker::Umami => umami::beacon(sent),
@@ -157,7 +157,8 @@ async fn receive<S: Sink>(
     let host = code.as_deref().and_then(|code| ingest.projects.host_of_alias(Source::Goatcounter, code));
     let received = async || read_body(body, &ingest).await;
     let taken = take(&ingest, peer, &parts, received, |body| {
-        let sent = Sent { code: code.as_deref(), host_of_code: host.as_ref(), ..Sent::of(&parts, &body) };
+        let sent =
+            TrackerRequest { code: code.as_deref(), host_of_code: host.as_ref(), ..TrackerRequest::of(&parts, &body) };
         tracker.translate(&sent)
     });
     tracker.answer(&timed(&ingest, taken).await)

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_an_error_at_once() {
+    fn an_absent_server_is_an_immediate_error() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::at(listener.local_addr().unwrap());
         drop(listener);

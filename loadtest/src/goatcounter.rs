@@ -23,7 +23,7 @@ pub const HOW: &str = "Go 1.25 or newer builds it (package golang-go, or https:/
     go mod download zgo.at/goatcounter/v2@v2.7.0\n  \
     cp -r --no-preserve=mode \"$(go env GOMODCACHE)/zgo.at/goatcounter/v2@v2.7.0\" target/goatcounter-src\n  \
     (cd target/goatcounter-src && go build -o ../goatcounter ./cmd/goatcounter)";
-const PATIENCE: Duration = Duration::from_secs(90);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A running GoatCounter, which ends when this value is dropped.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl GoatCounter {
         let running = Self { child, binary: binary.to_owned(), database, token, pid, port, directory };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            ensure!(begun.elapsed() < PATIENCE, "goatcounter did not listen within {} s", PATIENCE.as_secs());
+            ensure!(begun.elapsed() < WAIT_TIMEOUT, "goatcounter did not listen within {} s", WAIT_TIMEOUT.as_secs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(running)

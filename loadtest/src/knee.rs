@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_whoever_had_no_time_left() {
+    fn the_limit_is_the_process_without_idle_time() {
         let of = |client_cpu: f64, lag_micros: u32| {
             let (answers, lags) = (vec![(900_000, 202); 1_000], vec![lag_micros; 1_000]);
             let observed =
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sheds_or_lags_does_not_keep_up() {
+    fn a_server_that_sheds_or_lags_does_not_keep_up() {
         let of = |answers: Vec<(u32, u16)>, seconds: f64| {
             let (due, elapsed) = (100, Duration::from_secs_f64(seconds));
             Figures::new(TARGET, 0, &Observed { answers, due, elapsed, ..Observed::default() }, None, None)

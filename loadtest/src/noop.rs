@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 /// How long the reference may take to start, and to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Arguments of `headcount-loadtest noop-server`.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,7 +35,7 @@ pub struct NoopServerArgs {
 /// When the address cannot be listened on.
 pub async fn serve(args: NoopServerArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
-    let address = listener.local_addr().context("asking for the address listened on")?;
+    let address = listener.local_addr().context("reading the listen address")?;
     let (closed, stdin_closed) = tokio::sync::oneshot::channel::<()>();
     // A thread, because reading stdin cannot be cancelled and would hold up the end of the runtime.
     std::thread::spawn(move || {
@@ -90,12 +90,12 @@ impl NoopProcess {
             .with_context(|| format!("starting the reference server {}", program.display()))?;
         let stdout = child.stdout.take().context("the reference server has no stdout")?;
         let mut line = String::new();
-        tokio::time::timeout(PATIENCE, BufReader::new(stdout).read_line(&mut line))
+        tokio::time::timeout(WAIT_TIMEOUT, BufReader::new(stdout).read_line(&mut line))
             .await
             .context("waiting for the reference server to say where it listens")?
-            .context("reading the reference server's address")?;
+            .context("reading the reference server's listen address")?;
         let Ok(address) = line.trim().parse() else {
-            bail!("the reference server said {line:?} instead of its address");
+            bail!("the reference server printed {line:?} instead of its listen address");
         };
         let pid = child.id().context("the reference server has already ended")?;
         Ok(Self { child, address, pid })
@@ -107,7 +107,7 @@ impl NoopProcess {
     /// It does not end within 10 s (it is killed then), or ends with an error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.child.stdin.take());
-        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+        let status = tokio::time::timeout(WAIT_TIMEOUT, self.child.wait())
             .await
             .context("waiting for the reference server to end")?
             .context("waiting for the reference server to end")?;

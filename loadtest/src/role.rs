@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// Interval between two checks whether a process is ready.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a process may take to stop after a signal.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -103,7 +103,7 @@ impl Role {
                 self.name,
                 patience.as_secs()
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -12,7 +12,7 @@ use crate::role::{Role, command};
 use crate::target::Target;
 
 /// How long it may take to start, and to know its project.
-const PATIENCE: Duration = Duration::from_secs(90);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longer than the service takes to count the records on disk.
 const STILL: Duration = Duration::from_secs(10);
 /// How long work in the background is waited for.
@@ -22,7 +22,7 @@ const REST_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Processors that a service at rest may use.
 const BUSY_SHARE: f64 = 0.2;
 /// Interval between two checks.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A directory that is removed when this value is dropped.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Drop for Directory {
             if std::fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
                 return;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         eprintln!("{} is left behind", self.0.display());
     }
@@ -107,7 +107,7 @@ impl Service {
         let own = ["--data", &directory.data(), "--trusted-proxy", "127.0.0.1"];
         let arguments: Vec<String> = own.iter().chain(settings).map(|&argument| argument.to_owned()).collect();
         let mut role = Role::start(binary, "serve", "", &arguments)?;
-        role.until_ready("", PATIENCE).await?;
+        role.until_ready("", WAIT_TIMEOUT).await?;
         let mut service = Self { role, slug: String::new(), engine: None, directory };
         service.engine = service.noted()?["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         Ok(service)
@@ -118,7 +118,7 @@ impl Service {
     /// # Errors
     /// It does not in time.
     pub async fn knows(&mut self, projects: u32) -> anyhow::Result<()> {
-        self.role.until_ready(&format!(r#""projects":{projects}"#), PATIENCE).await
+        self.role.until_ready(&format!(r#""projects":{projects}"#), WAIT_TIMEOUT).await
     }
 
     /// The service's `engine.json`.
@@ -226,10 +226,10 @@ impl Service {
                 (last, changed) = (told, Instant::now());
             }
             let settled = last >= most || (last >= accepted && changed.elapsed() >= STILL);
-            if settled || begun.elapsed() >= PATIENCE {
+            if settled || begun.elapsed() >= WAIT_TIMEOUT {
                 return (last, changed - begun);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

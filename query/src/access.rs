@@ -33,8 +33,8 @@ use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use credentials::Shown;
-use headers::Kind;
+use credentials::Credentials;
+use headers::HeaderKind;
 use refusals::Refusal;
 use schemas::ProjectSlug;
 use schemas::rate_limit::{Rate, TokenBuckets};
@@ -48,28 +48,28 @@ use token::TokenId;
 use uses::Uses;
 
 /// Interval between two reads of the rights.
-const REFRESH: Duration = Duration::from_secs(2);
+const RIGHTS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Longest time for one read of them.
-const ASK: Duration = Duration::from_secs(10);
+const RIGHTS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same for the first read, while beacons wait for the listener.
-const FIRST: Duration = Duration::from_secs(2);
+const FIRST_RIGHTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Failed attempts of one client: a burst of ten, then one every ten seconds. (No limit if `report_rate` is 0.)
-const FAILURES: Rate = Rate { per_second: 0.1, burst: 10.0 };
+const FAILED_ATTEMPTS: Rate = Rate { per_second: 0.1, burst: 10.0 };
 
 /// A function of a connection's peer and of the headers of a request that came over it.
-pub type Asked<T> = Arc<dyn Fn(IpAddr, &HeaderMap) -> T + Send + Sync>;
+pub type ClientFact<T> = Arc<dyn Fn(IpAddr, &HeaderMap) -> T + Send + Sync>;
 
 /// What is known about the client of a connection, also from headers that trusted proxies set. The client's IP address does not leave these
 /// functions.
 #[derive(Clone)]
 pub struct Edge {
     /// A hash of the client's network under a secret that lives in memory only.
-    pub client: Asked<u64>,
+    pub client: ClientFact<u64>,
     /// Whether the client came over TLS.
-    pub https: Asked<bool>,
+    pub https: ClientFact<bool>,
 }
 
 /// Bounds and trust.
@@ -111,7 +111,7 @@ impl Access {
             generation: Generation::default(),
             sessions: Sessions::new(i64::try_from(config.session_seconds.saturating_mul(1000)).unwrap_or(i64::MAX / 2)),
             requests: TokenBuckets::new(Rate { per_second: config.report_rate, burst: config.report_rate * 10.0 }),
-            failures: TokenBuckets::new(if config.report_rate > 0.0 { FAILURES } else { Rate::OFF }),
+            failures: TokenBuckets::new(if config.report_rate > 0.0 { FAILED_ATTEMPTS } else { Rate::OFF }),
             uses: Uses::default(),
             edge: config.edge,
             clock,
@@ -124,7 +124,7 @@ impl Access {
     /// Reads the rights once, so that the service knows them soon after it starts to listen. If ClickHouse is away, [`Access::keep`]
     /// retries.
     pub async fn begin(&self) {
-        let _ = self.refresh(FIRST).await;
+        let _ = self.refresh(FIRST_RIGHTS_TIMEOUT).await;
     }
 
     /// The generation that its polls advance.
@@ -139,28 +139,30 @@ impl Access {
 
     /// Keeps the rights up to date until it is dropped. While ClickHouse is away, the rights of the last successful read stay active.
     pub async fn keep(self: Arc<Self>) {
-        let (mut failing, mut told) = (false, false);
+        let (mut failing, mut is_logged) = (None, false);
         loop {
-            match self.refresh(ASK).await {
+            match self.refresh(RIGHTS_TIMEOUT).await {
                 Ok(has_no_tokens) => {
-                    failing = false;
-                    if has_no_tokens && !told {
+                    failing = None;
+                    if has_no_tokens && !is_logged {
                         tracing::info!("{}", self.no_token);
-                        told = true;
+                        is_logged = true;
                     }
                     // Best effort: what cannot be written now is written with the next refresh.
-                    let _ = tokio::time::timeout(ASK, self.uses.write(&self.client)).await;
+                    let _ = tokio::time::timeout(RIGHTS_TIMEOUT, self.uses.write(&self.client)).await;
                 }
                 Err(error) => {
-                    if !failing && error.failure_kind() == FailureKind::Bug {
+                    // One line whenever the kind changes: a server that was away may refuse the statement after its start.
+                    let kind = error.failure_kind();
+                    if failing != Some(kind) && kind == FailureKind::Bug {
                         tracing::error!(%error, "the rights of tokens cannot be read: ClickHouse refuses the statement. Its schema, settings or rights do not fit this version");
-                    } else if !failing {
-                        tracing::warn!(%error, "who may read reports cannot be read; what was read last stays in force");
+                    } else if failing != Some(kind) {
+                        tracing::warn!(%error, "the rights of tokens cannot be read; those read last stay active");
                     }
-                    failing = true;
+                    failing = Some(kind);
                 }
             }
-            tokio::time::sleep(REFRESH).await;
+            tokio::time::sleep(RIGHTS_INTERVAL).await;
         }
     }
 
@@ -193,16 +195,16 @@ impl Access {
         ((self.edge.client)(peer, request.headers()), (self.edge.https)(peer, request.headers()))
     }
 
-    fn identity(&self, shown: &Shown, snapshot: &Snapshot) -> Identity {
+    fn identity(&self, shown: &Credentials, snapshot: &Snapshot) -> Identity {
         match shown {
-            Shown::Nothing => Identity::Nobody,
-            Shown::NoToken => Identity::Wrong,
-            Shown::Token(token) => match snapshot.rights_of(token) {
+            Credentials::Nothing => Identity::Nobody,
+            Credentials::NoToken => Identity::Wrong,
+            Credentials::Token(token) => match snapshot.rights_of(token) {
                 Some(rights) => Identity::Known(token.id(), rights.clone()),
                 None => Identity::Wrong,
             },
             // An expired cookie does not count as a failed attempt.
-            Shown::Cookie(cookie) => {
+            Credentials::Cookie(cookie) => {
                 self.session(cookie).map_or(Identity::Nobody, |(token, rights)| Identity::Known(token, rights))
             }
         }
@@ -225,7 +227,7 @@ impl Access {
     }
 
     /// The caller of an open route: the holder of a valid token or session, else the client's network.
-    fn open_caller(&self, shown: &Shown, client: u64) -> CallerKey {
+    fn open_caller(&self, shown: &Credentials, client: u64) -> CallerKey {
         let snapshot = self.snapshot.load();
         let identity = snapshot.as_ref().map(|snapshot| self.identity(shown, snapshot));
         identity.map_or(CallerKey::Network(client), |identity| identity.key(client))
@@ -302,7 +304,7 @@ async fn limit(State(access): State<Arc<Access>>, request: Request, next: Next) 
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             let mut response = refusal.answer(Audience::Programs);
-            headers::protect(&mut response, Kind { private: true, elsewhere: false, https });
+            headers::protect(&mut response, HeaderKind { private: true, elsewhere: false, https });
             response
         }
     }
@@ -316,7 +318,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let (client, https) = access.far_end(&request);
-    let mut kind = Kind { private: true, elsewhere: false, https };
+    let mut kind = HeaderKind { private: true, elsewhere: false, https };
     let route = matched.as_ref().and_then(|matched| routes.find(matched.as_str(), request.method()));
     let Some(route) = route else {
         let refusal = access.room_of(CallerKey::Network(client)).err().unwrap_or(Refusal::Nothing);
@@ -356,7 +358,7 @@ fn admit(
     https: bool,
     client: u64,
 ) -> Result<(Caller, CallerKey), Box<Response>> {
-    let shown = Shown::by(request.headers(), https);
+    let shown = Credentials::by(request.headers(), https);
     if route.rule == Rule::Open {
         let key = access.open_caller(&shown, client);
         // `POST /sign-in` has limits of its own, by its token or by its failure. So one client cannot lock out others in its network.

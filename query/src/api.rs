@@ -30,7 +30,7 @@ pub(crate) async fn no_such_method(_: Request) -> Response {
 
 /// A request for a report: the parts of its path, and the form of the response.
 #[derive(Clone)]
-pub(crate) struct Asked {
+pub(crate) struct ReportRequest {
     reports: Reports,
     project: ProjectSlug,
     span: Span,
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
     headers: HeaderMap,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Asked
+impl<S: Send + Sync> FromRequestParts<S> for ReportRequest
 where
     Reports: FromRef<S>,
 {
@@ -62,11 +62,11 @@ where
         };
         let (project, span) = (parameters::project(text("project"))?, parameters::span(&stem(text("span")))?);
         let dimension = stem(text("dimension"));
-        Ok(Asked { reports: of_caller, project, span, dimension, format, uri, headers })
+        Ok(ReportRequest { reports: of_caller, project, span, dimension, format, uri, headers })
     }
 }
 
-impl Asked {
+impl ReportRequest {
     fn parameters(&self, known: &[&'static str]) -> Result<Parameters, Problem> {
         Parameters::of(self.uri.query(), &known_of(&self.uri, known))
     }
@@ -84,12 +84,12 @@ impl Asked {
 
     /// The response, from the cache or rendered by `render` for the same request with other [`Reports`]. `what` names the route and
     /// contains its parameters.
-    async fn cached<F>(&self, what: String, render: impl FnOnce(Asked) -> F + Send) -> Result<Response, Problem>
+    async fn cached<F>(&self, what: String, render: impl FnOnce(ReportRequest) -> F + Send) -> Result<Response, Problem>
     where
         F: Future<Output = Result<Rendered, Problem>> + Send + 'static,
     {
         let what = format!("{:?} {} {what}", self.format, self.span);
-        let render = |reports| render(Asked { reports, ..self.clone() });
+        let render = |reports| render(ReportRequest { reports, ..self.clone() });
         self.reports.cached(&self.project, what, &self.headers, render).await
     }
 
@@ -141,7 +141,7 @@ fn continued(next: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     value.map(|value| (NEXT, value)).into_iter().collect()
 }
 
-pub(crate) async fn report(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn report(asked: ReportRequest) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["pages_limit", "pages_after", "pages_status"])?;
     let pages = parameters.pages_of_report()?;
     // A CSV file has all pages, unless the request asks for a part.
@@ -149,7 +149,7 @@ pub(crate) async fn report(asked: Asked) -> Result<Response, Problem> {
     if asked.format == Format::Csv && !in_part {
         return Ok(asked.exported(asked.reports.export(&asked.project, asked.span, pages.status).await?, ""));
     }
-    let render = async move |asked: Asked, pages: PagesRequest| {
+    let render = async move |asked: ReportRequest, pages: PagesRequest| {
         let report = asked.reports.report(&asked.project, asked.span, &pages).await?;
         let is_cacheable = report.totals.views > 0;
         if asked.format == Format::Json {
@@ -161,20 +161,20 @@ pub(crate) async fn report(asked: Asked) -> Result<Response, Problem> {
     asked.cached(format!("report {pages:?}"), |asked| render(asked, pages)).await
 }
 
-pub(crate) async fn pages(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn pages(asked: ReportRequest) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["limit", "after", "prefix", "status", "sort"])?;
     let request = parameters.pages()?;
     if asked.is_whole(&parameters, &request) {
         return Ok(asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-pages"));
     }
-    let render = async move |asked: Asked, request: PagesRequest| {
+    let render = async move |asked: ReportRequest, request: PagesRequest| {
         let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
         asked.written(&list, "pages", |items| csv::pages(items, request.status == Some(404)))
     };
     asked.cached(format!("pages {request:?}"), |asked| render(asked, request)).await
 }
 
-pub(crate) async fn not_found(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn not_found(asked: ReportRequest) -> Result<Response, Problem> {
     let parameters = asked.parameters(&["limit", "after", "prefix", "sort"])?;
     let request = PagesRequest { status: Some(404), ..parameters.pages()? };
     if asked.is_whole(&parameters, &request) {
@@ -182,37 +182,38 @@ pub(crate) async fn not_found(asked: Asked) -> Result<Response, Problem> {
             asked.exported(asked.reports.export_pages(&asked.project, asked.span, &request).await?, "-not-found")
         );
     }
-    let render = async move |asked: Asked, request: PagesRequest| {
+    let render = async move |asked: ReportRequest, request: PagesRequest| {
         let list = asked.reports.pages(&asked.project, asked.span, &request).await?;
         asked.written(&list, "not-found", |items| csv::pages(items, true))
     };
     asked.cached(format!("not-found {request:?}"), |asked| render(asked, request)).await
 }
 
-pub(crate) async fn breakdown(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn breakdown(asked: ReportRequest) -> Result<Response, Problem> {
     let dimension = Dimension::from_name(&asked.dimension).ok_or_else(|| {
         let names: Vec<&str> = Dimension::ALL.into_iter().map(Dimension::name).collect();
         Problem::invalid_field("dimension", format!("expected one of {}", names.join(", ")))
     })?;
     let request = asked.parameters(&["limit", "after", "prefix", "sort"])?.values()?;
     let what = format!("breakdown {} {request:?}", dimension.name());
-    let render = async move |asked: Asked| {
+    let render = async move |asked: ReportRequest| {
         let list = asked.reports.breakdown(&asked.project, asked.span, dimension, &request).await?;
         asked.written(&list, dimension.name(), csv::breakdown)
     };
     asked.cached(what, render).await
 }
 
-pub(crate) async fn days(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn days(asked: ReportRequest) -> Result<Response, Problem> {
     asked.parameters(&[])?;
-    let render =
-        async |asked: Asked| asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days);
+    let render = async |asked: ReportRequest| {
+        asked.written(&asked.reports.days(&asked.project, asked.span).await?, "days", csv::days)
+    };
     asked.cached("days".to_owned(), render).await
 }
 
-pub(crate) async fn hours(asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn hours(asked: ReportRequest) -> Result<Response, Problem> {
     asked.parameters(&[])?;
-    let render = async |asked: Asked| {
+    let render = async |asked: ReportRequest| {
         asked.written(&asked.reports.hours(&asked.project, asked.span).await?, "hours", csv::hours)
     };
     asked.cached("hours".to_owned(), render).await

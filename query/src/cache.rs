@@ -111,9 +111,9 @@ struct Flight {
 
 /// The cache; a clone is the same cache.
 #[derive(Clone)]
-pub struct ReportCache(Arc<Parts>);
+pub struct ReportCache(Arc<CacheState>);
 
-struct Parts {
+struct CacheState {
     config: CacheConfig,
     /// None if nothing is cached.
     entries: Option<Cache<Key, Arc<Entry>, ByBytes>>,
@@ -137,7 +137,7 @@ impl ReportCache {
     pub(crate) fn of(config: CacheConfig, generation: Generation) -> Self {
         let places = usize::try_from(config.bytes / TYPICAL_BYTES).unwrap_or(usize::MAX).max(1);
         let entries = (config.bytes > 0).then(|| Cache::with_weighter(places, config.bytes, ByBytes));
-        ReportCache(Arc::new(Parts {
+        ReportCache(Arc::new(CacheState {
             config,
             entries,
             flights: Mutex::default(),

@@ -23,7 +23,7 @@ pub(crate) fn style_route() -> Router {
     let sent = asset("text/css; charset=utf-8", &page::STYLE);
     let protected = async move || {
         let mut response = sent().await.into_response();
-        headers::protect(&mut response, headers::Kind::default());
+        headers::protect(&mut response, headers::HeaderKind::default());
         response
     };
     Router::new().route("/assets/report.css", get(protected))

@@ -84,7 +84,7 @@ fn parameter(name: &str) -> Value {
         ),
         _ => query(
             "sort",
-            "The order. `change` is for one month that is over",
+            "The order. `change` is for one finished month",
             json!({"type": "string", "enum": sorts, "default": Sort::default().name()}),
         ),
     }
@@ -146,7 +146,7 @@ fn operation(path: &str, route: &Documented, csv: bool) -> Value {
     }
     if let Some(after) = route.parameters.iter().find(|name| name.contains("after")) {
         let after = if *after == "pages_after" { "pages_after" } else { "after" };
-        let words = format!("In CSV: the value of `{after}` with which the list goes on; none at its end");
+        let words = format!("In CSV: the value of `{after}` with which the list continues; none at its end");
         headers["Headcount-Next"] = json!({"description": words, "schema": {"type": "string"}});
         let words = "In CSV that is sent in parts, of a running month: what the parts together may lack";
         headers["Headcount-Note"] = json!({"description": words, "schema": {"type": "string"}});
@@ -294,7 +294,11 @@ mod tests {
             assert_eq!(get["security"], json!([{"bearer": []}, {"basic": []}, {}]), "{path}");
         }
         let projects = &document["paths"]["/v1/projects"]["get"];
-        assert_eq!(projects["security"], json!([{"bearer": []}, {"basic": []}]), "nobody's list is no list");
+        assert_eq!(
+            projects["security"],
+            json!([{"bearer": []}, {"basic": []}]),
+            "a caller without a token has no list"
+        );
         assert!(projects["responses"]["404"].is_null());
         for scheme in ["bearer", "basic"] {
             assert!(document["components"]["securitySchemes"][scheme].is_object());

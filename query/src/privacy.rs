@@ -117,10 +117,10 @@ pub const NOT_PROMISED: &[&str] = &[
 ];
 
 /// Returns the facts at the time of the request.
-pub type Asked = Arc<dyn Fn() -> PrivacyFacts + Send + Sync>;
+pub type FactsSource = Arc<dyn Fn() -> PrivacyFacts + Send + Sync>;
 
 /// `GET /privacy`.
-pub fn routes(facts: Asked) -> Router {
+pub fn routes(facts: FactsSource) -> Router {
     Router::new().route(
         "/privacy",
         get(move |headers: HeaderMap| {
@@ -136,6 +136,6 @@ fn answer(facts: &PrivacyFacts, asked: &HeaderMap) -> Response {
     let program = accept.contains("application/json") && !accept.contains("text/html");
     let mut response = if program { Json(facts).into_response() } else { page::privacy(facts).into_response() };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers::protect(&mut response, headers::Kind::default());
+    headers::protect(&mut response, headers::HeaderKind::default());
     response
 }

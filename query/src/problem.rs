@@ -44,13 +44,13 @@ impl Problem {
             kind: "/problems/unknown-project",
             title: "No such project",
             status: 404,
-            detail: "no project of this name is here, or it is not yours to read".into(),
+            detail: "no project of this name exists, or the caller has no access to it".into(),
             field: Some("project"),
         }
     }
 
     /// 404: the month is in the future.
-    pub fn month_not_begun(detail: String) -> Self {
+    pub fn month_not_started(detail: String) -> Self {
         Problem {
             kind: "/problems/month-not-begun",
             title: "No report yet",
@@ -108,7 +108,7 @@ impl Problem {
     pub fn too_many_reports() -> Self {
         Problem {
             kind: "/problems/too-many-reports",
-            title: "Too many reports are asked for at once",
+            title: "Too many concurrent reports",
             status: 503,
             detail: "others are being served first; try again shortly".into(),
             field: None,

@@ -341,10 +341,10 @@ impl Reports {
 
     /// The months of the span that have started, if they support the order of `pages`.
     pub(crate) fn periods(&self, span: Span, pages: &PagesRequest) -> Result<Vec<Period>, Problem> {
-        let periods = span.periods(self.now()).map_err(|error| Problem::month_not_begun(error.to_string()))?;
+        let periods = span.periods(self.now()).map_err(|error| Problem::month_not_started(error.to_string()))?;
         let compares = span.single().is_some() && !periods.iter().any(|period| period.is_running());
         if pages.sort == crate::report::Sort::Change && !compares {
-            let expected = "sort=change compares one month that is over with the month before; expected another order";
+            let expected = "sort=change compares one finished month with the month before; expected another order";
             return Err(Problem::invalid_field("sort", expected));
         }
         Ok(periods)

@@ -77,11 +77,11 @@ pub(crate) enum NoTurn {
 /// Turns of one kind of work.
 pub(crate) struct Turns {
     limits: TurnLimits,
-    state: Mutex<State>,
+    state: Mutex<TurnState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TurnState {
     /// Turns held, by caller; no caller has 0.
     held: HashMap<CallerKey, usize>,
     held_in_all: usize,
@@ -112,7 +112,7 @@ impl Drop for Turn {
     }
 }
 
-impl State {
+impl TurnState {
     fn hold(&mut self, caller: CallerKey) {
         *self.held.entry(caller).or_default() += 1;
         self.held_in_all += 1;
@@ -165,13 +165,13 @@ impl State {
 }
 
 /// Removes a request from the queue on drop.
-struct Place<'a> {
+struct PlaceInQueue<'a> {
     turns: &'a Turns,
     caller: CallerKey,
     id: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PlaceInQueue<'_> {
     fn drop(&mut self) {
         self.turns.lock().leave(self.caller, self.id);
     }
@@ -205,17 +205,17 @@ impl Turns {
             state.waiting.entry(caller).or_default().push_back(Waiting { id, notify });
             (id, notified)
         };
-        let _place = Place { turns: self, caller, id };
+        let _place = PlaceInQueue { turns: self, caller, id };
         // A turn that is granted just after the limit stays in the channel, and is returned with it.
         tokio::time::timeout(self.limits.wait, notified).await.ok().and_then(Result::ok).ok_or(NoTurn::TooLong)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TurnState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Grants free turns to waiting requests.
-    fn grant(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn grant(self: &Arc<Self>, mut state: MutexGuard<'_, TurnState>) {
         let next: Vec<_> = std::iter::from_fn(|| state.next(self.limits)).collect();
         // A turn whose request has just been dropped returns here, and its drop takes the lock.
         drop(state);

@@ -142,7 +142,7 @@ pub struct ReportedMissingRef<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end inside a field, or a varint is too long.
-    #[error("the record is cut short or malformed")]
+    #[error("the record is truncated or malformed")]
     Malformed,
     /// A field that the schema does not have, in this message, with this wire type.
     #[error("field {0} is not in the schema")]

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_of_dropped_facts_are_told_apart_from_refusals() {
+    fn reasons_of_dropped_facts_differ_from_refusals() {
         for cause in [Cause::Unusable, Cause::Limit] {
             for number in 1..=9 {
                 let reason = reason_of_dropped_fact(Fact::try_from(number).unwrap(), cause);

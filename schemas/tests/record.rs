@@ -439,7 +439,7 @@ fn a_field_comes_once() {
 }
 
 #[test]
-fn a_record_cut_short_is_refused() {
+fn a_truncated_record_is_refused() {
     for (_, hex, _) in fixtures() {
         let bytes = unhex(hex);
         for length in 0..bytes.len() {

@@ -361,7 +361,7 @@ fn the_crate_always_leaves_its_sparse_form() {
 }
 
 #[test]
-fn nobody_is_zero_and_a_full_sketch_is_finite() {
+fn no_visitors_are_zero_and_a_full_sketch_is_finite() {
     let nobody = VisitorSketch::new().estimate();
     assert_eq!((nobody.value, nobody.error), (0.0, 0.0));
     let one = one_per_register(0..1).estimate();

@@ -73,13 +73,13 @@ pub struct Difference {
 
 /// Rows of a window as found: counters and sketch by key, and their newest version.
 #[derive(Default)]
-pub struct Found {
+pub struct FoundRows {
     cells: BTreeMap<Key, (Vec<u64>, Option<Vec<u8>>)>,
     /// Largest `next_offset` among them.
     pub newest: u64,
 }
 
-impl Found {
+impl FoundRows {
     /// Their number.
     pub fn rows(&self) -> usize {
         self.cells.len()
@@ -114,14 +114,14 @@ pub async fn ledger_row(client: &Client, stream: StreamId, window: u64) -> anyho
 }
 
 /// All rows of a window.
-pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<Found> {
+pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Result<FoundRows> {
     let ask = |table: &str| {
         let sql = format!(
             "SELECT ?fields FROM {table} FINAL WHERE stream = {{stream:UInt64}} AND window_start = {{window:UInt64}}"
         );
         client.query(&sql).param("stream", stream.0).param("window", window)
     };
-    let mut found = Found::default();
+    let mut found = FoundRows::default();
     for row in ask("site_hourly").fetch_all::<SiteHourlyRow>().await.context("cannot read site_hourly")? {
         let key = Key::Site(row.project, row.hour / 3600, row.source as i32);
         found.put(key, vec![row.views, row.visits], Some(row.sketch), row.next_offset);
@@ -193,7 +193,7 @@ pub fn differences(
     stream: StreamId,
     window: &Window,
     ledger: Option<&LedgerRow>,
-    found: &Found,
+    found: &FoundRows,
     gone: &Gone,
 ) -> anyhow::Result<Vec<Difference>> {
     let mut differences = Vec::new();

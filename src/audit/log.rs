@@ -44,13 +44,13 @@ struct CommitCut {
 }
 
 pub(super) fn parse(text: &str) -> anyhow::Result<(StreamId, Cut)> {
-    let commit: Commit = serde_json::from_str(text).context("the commit's metadata are not ours")?;
+    let commit: Commit = serde_json::from_str(text).context("the commit's metadata are not headcount's")?;
     let CommitCut { window_hours, max_records, max_bytes } = commit.cut;
     Ok((StreamId(commit.stream), Cut { window_hours, max_records, max_bytes }))
 }
 
 /// One entry of the log.
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// The offset.
     pub offset: u64,
     /// The next entry's: one more, or the end of a hole.
@@ -127,7 +127,7 @@ impl Log {
         #[cfg_attr(not(feature = "kafka"), expect(unused_variables))] partition: &Partition,
         from: u64,
         to: u64,
-        take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        take: impl FnMut(LogEntry<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
             Log::Journal { journal, .. } => {
@@ -149,7 +149,7 @@ fn read_journal(
     read: impl Fn(u64) -> anyhow::Result<Vec<JournalBatch>>,
     from: u64,
     to: u64,
-    mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+    mut take: impl FnMut(LogEntry<'_>) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let mut next = from;
     while next < to {
@@ -161,7 +161,7 @@ fn read_journal(
                 ensure!(offset == next, "the journal has no record at offset {next}");
                 if offset < end {
                     next = end;
-                    let hole = Entry { offset, next, appended: batch.appended.0, record: None };
+                    let hole = LogEntry { offset, next, appended: batch.appended.0, record: None };
                     if take(hole).is_break() {
                         return Ok(());
                     }
@@ -174,7 +174,7 @@ fn read_journal(
                 }
                 ensure!(offset == next, "the journal has no record at offset {next}");
                 next = offset + 1;
-                let entry = Entry { offset, next, appended: batch.appended.0, record: Some(record) };
+                let entry = LogEntry { offset, next, appended: batch.appended.0, record: Some(record) };
                 if take(entry).is_break() {
                     return Ok(());
                 }

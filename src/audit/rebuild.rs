@@ -1,6 +1,6 @@
 //! Computes from records which rows their windows must have. Ordered maps, one record after another.
 
-use super::log::Entry;
+use super::log::LogEntry;
 use super::record::{
     self, BOT_CLASSES, BOT_CLASSES_BEFORE_5, BOT_GROUPS, BROWSERS, CAUSES, DEVICES, FACTS, REASONS, Record, SYSTEMS,
 };
@@ -443,7 +443,7 @@ impl Rebuild {
     }
 
     /// Takes the log's next entry; returns the window that it closes.
-    pub fn take(&mut self, entry: &Entry<'_>) -> Option<Window> {
+    pub fn take(&mut self, entry: &LogEntry<'_>) -> Option<Window> {
         match entry.record {
             Some(record) => self.push(entry.offset, entry.appended, record),
             None => self.pass_hole(entry),
@@ -451,7 +451,7 @@ impl Rebuild {
     }
 
     /// All offsets of a hole are lost in the window that its first offset belongs to.
-    fn pass_hole(&mut self, hole: &Entry<'_>) -> Option<Window> {
+    fn pass_hole(&mut self, hole: &LogEntry<'_>) -> Option<Window> {
         let lost = hole.next - hole.offset;
         if !self.sure {
             self.skipped += lost;
@@ -617,7 +617,7 @@ mod tests {
         let mut rebuild = Rebuild::new(cut, true, RULES);
         let mut windows = Vec::new();
         let mut take = |offset, next, record: Option<&[u8]>| {
-            windows.extend(rebuild.take(&Entry { offset, next, appended: 490_000, record }));
+            windows.extend(rebuild.take(&LogEntry { offset, next, appended: 490_000, record }));
         };
         for offset in 0..8 {
             take(offset, offset + 1, Some(&record(offset)));

@@ -1,6 +1,6 @@
 //! A Kafka topic as the log.
 
-use super::log::{Entry, Partition, parse};
+use super::log::{LogEntry, Partition, parse};
 use crate::config::kafka::KafkaSettings;
 use crate::kafka;
 use anyhow::{Context, bail, ensure};
@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Time limit of one request to the brokers.
-const ASK: Duration = Duration::from_secs(10);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the brokers may be silent while there are records to read.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -44,14 +44,14 @@ impl TopicLog {
     /// The brokers do not answer, the topic does not exist, or a commit was not written by headcount.
     pub fn partitions(&self) -> anyhow::Result<Vec<Partition>> {
         let consumer = kafka::consumer(&self.client)?;
-        let metadata = kafka::metadata(&consumer, &self.settings.topic, ASK)?;
+        let metadata = kafka::metadata(&consumer, &self.settings.topic, BROKER_TIMEOUT)?;
         let topic = metadata.topics().first().filter(|topic| topic.error().is_none());
         let topic = topic.with_context(|| format!("there is no topic {}", self.settings.topic))?;
         let mut list = TopicPartitionList::new();
         for partition in topic.partitions() {
             list.add_partition(&self.settings.topic, partition.id());
         }
-        let committed = consumer.committed_offsets(list, ASK).context("cannot read the group's commits")?;
+        let committed = consumer.committed_offsets(list, BROKER_TIMEOUT).context("cannot read the group's commits")?;
         let mut partitions = Vec::new();
         for element in committed.elements() {
             element.error().context("cannot read the group's commits")?;
@@ -63,7 +63,7 @@ impl TopicLog {
                 ),
                 _ => None,
             };
-            let marks = consumer.fetch_watermarks(&self.settings.topic, number, ASK);
+            let marks = consumer.fetch_watermarks(&self.settings.topic, number, BROKER_TIMEOUT);
             let (low, high) = marks.with_context(|| format!("cannot ask where partition {number} begins and ends"))?;
             partitions.push(Partition {
                 number,
@@ -86,7 +86,7 @@ impl TopicLog {
         partition: i32,
         from: u64,
         to: u64,
-        mut take: impl FnMut(Entry<'_>) -> ControlFlow<()>,
+        mut take: impl FnMut(LogEntry<'_>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         let consumer = kafka::consumer(&self.client)?;
         let mut list = TopicPartitionList::new();
@@ -122,7 +122,7 @@ impl TopicLog {
             };
             next = offset + 1;
             let record = Some(message.payload().unwrap_or_default());
-            if take(Entry { offset, next, appended: appended.0, record }).is_break() {
+            if take(LogEntry { offset, next, appended: appended.0, record }).is_break() {
                 break;
             }
         }

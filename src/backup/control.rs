@@ -20,7 +20,7 @@ const HOLD_WAIT: Duration = Duration::from_secs(120);
 
 /// A position in a journal. Offsets count records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
+pub struct JournalPosition {
     /// Id of the stream, in hexadecimal digits.
     pub stream: String,
     /// Offset of the oldest record.
@@ -75,16 +75,16 @@ async fn answer(mut stream: UnixStream, journal: &Journal, writes: &Writes) -> a
     Ok(())
 }
 
-fn position(journal: &Journal) -> anyhow::Result<Position> {
+fn position(journal: &Journal) -> anyhow::Result<JournalPosition> {
     let commit = journal.text(JournalSource::COMMIT)?.and_then(|text| serde_json::from_str(&text).ok());
     let end = *journal.end().borrow();
-    Ok(Position { stream: journal.stream().to_string(), begin: journal.begin()?, end, commit })
+    Ok(JournalPosition { stream: journal.stream().to_string(), begin: journal.begin()?, end, commit })
 }
 
 /// `serve` pauses its writes to ClickHouse until this is dropped.
-pub struct Held {
+pub struct WritesPaused {
     /// The journal's position.
-    pub position: Position,
+    pub position: JournalPosition,
     _stream: BufReader<UnixStream>,
 }
 
@@ -92,7 +92,7 @@ pub struct Held {
 ///
 /// # Errors
 /// The service does not answer in time.
-pub async fn hold(data: &Path) -> anyhow::Result<Option<Held>> {
+pub async fn hold(data: &Path) -> anyhow::Result<Option<WritesPaused>> {
     let path = path(data);
     let stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
@@ -111,5 +111,5 @@ pub async fn hold(data: &Path) -> anyhow::Result<Option<Held>> {
         })?
         .context("the service ended")?;
     let position = serde_json::from_str(&line).context("the service ended, or is another version")?;
-    Ok(Some(Held { position, _stream: stream }))
+    Ok(Some(WritesPaused { position, _stream: stream }))
 }

@@ -1,6 +1,6 @@
 //! `manifest.json`: the content of a backup. It is written last, so a directory without it is an incomplete backup.
 
-use super::control::Position;
+use super::control::JournalPosition;
 use crate::projects::Snapshot;
 use crate::say;
 use anyhow::{Context, bail};
@@ -68,7 +68,7 @@ pub struct Manifest {
     /// Whether all tables are of one moment, because `serve` paused its writes.
     pub one_moment: bool,
     /// The journal's position; none for logs in Kafka.
-    pub journal: Option<Position>,
+    pub journal: Option<JournalPosition>,
     /// How far each log was counted.
     pub ledger: Vec<CountedStream>,
     /// Projects that are counted.
@@ -117,7 +117,7 @@ impl Manifest {
     /// There is none, or it was written by a newer version.
     pub fn read(directory: &Path) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
-        struct Versioned {
+        struct VersionedManifest {
             version: u32,
         }
         let path = directory.join("manifest.json");
@@ -129,7 +129,7 @@ impl Manifest {
             )
         })?;
         let of_file = || format!("{} cannot be understood", path.display());
-        let Versioned { version } = serde_json::from_str(&text).with_context(of_file)?;
+        let VersionedManifest { version } = serde_json::from_str(&text).with_context(of_file)?;
         if version != VERSION {
             bail!(
                 "the backup {} has format {version}, this program knows {VERSION}: it was written by a newer headcount",

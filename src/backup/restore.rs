@@ -10,7 +10,7 @@ use super::{ARCHIVE, REGISTRY, checksum, remove_leftovers, sync};
 use crate::config::commands::RestoreCommand;
 use crate::database::Server;
 use crate::embedded::engine::{Engine, EngineConfig};
-use crate::erased::{Entry, Erased};
+use crate::erased::{Erased, ErasedEntry};
 use crate::projects::Snapshot;
 use crate::registry::{Contents, RegistryCopy};
 use crate::{complain, database, projects, retention, say, shell, tokens};
@@ -211,14 +211,14 @@ async fn erase_again(client: &Client, data: &Path, manifest: &Manifest) -> anyho
     };
     for noted in erased.entries.iter().filter(|noted| noted.at >= manifest.created) {
         match &noted.entry {
-            Entry::Project(slug) => {
+            ErasedEntry::Project(slug) => {
                 let slug: ProjectSlug =
                     slug.parse().with_context(|| format!("{slug:?} in erased.json is no project"))?;
                 let erased_ms = u64::try_from(noted.at.timestamp_millis()).unwrap_or(0);
                 let tables = projects::erase_again(client, &slug, erased_ms).await?;
                 say!("project {slug} was erased on {} and is erased again: {tables} tables", noted.at.date_naive());
             }
-            Entry::Token(id) => {
+            ErasedEntry::Token(id) => {
                 let id = id.parse().with_context(|| format!("{id:?} in erased.json is no token's id"))?;
                 if tokens::revoke(client, id).await? {
                     say!("token {id} was revoked on {} and is revoked again", noted.at.date_naive());
@@ -253,7 +253,7 @@ async fn close_due(client: &Client, settings: &RestoreCommand, manifest: &Manife
         }
         let Closed { month, projects, views, .. } =
             closer.close(month).await.with_context(|| format!("cannot close {month}"))?;
-        say!("{month} is closed: {views} views of {projects} projects; its sketches are gone");
+        say!("{month} is closed: {views} views of {projects} projects; its sketches are deleted");
     }
     Ok(())
 }

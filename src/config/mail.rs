@@ -1,20 +1,20 @@
 //! Settings of mail, and the public URL that mails and `headcount project add` print.
 
-use super::values::{Optional, hours, text};
+use super::values::{Optional, hours, public_url, text};
 use std::time::Duration;
 
 /// Where readers of reports reach this service.
 #[derive(clap::Args)]
 pub struct PublicSettings {
     /// Public URL of this service, for links
-    #[arg(long, value_name = "URL", default_value = "", value_parser = text)]
+    #[arg(long, value_name = "URL", default_value = "", value_parser = public_url)]
     public_url: Optional<String>,
 }
 
 impl PublicSettings {
     /// The URL without a slash at its end.
     pub fn url(&self) -> Option<&str> {
-        self.public_url.text().map(|url| url.trim_end_matches('/'))
+        self.public_url.text()
     }
 }
 

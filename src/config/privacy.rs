@@ -2,7 +2,7 @@
 
 use super::paths::PathSettings;
 use super::store::StoreSettings;
-use super::values::{InvalidValue, Optional, Parsed, count, hours, text};
+use super::values::{InvalidValue, Optional, Parsed, count, header_name, hours, text};
 use crate::retention::Retention;
 use ingest::country::Countries;
 use ingest::keys::VisitorPeriod;
@@ -127,7 +127,7 @@ pub struct PrivacySettings {
     #[command(flatten)]
     pub log: LogSettings,
     /// Header in which a trusted proxy sends the reader's country
-    #[arg(long, value_name = "NAME", default_value = "", value_parser = text)]
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = header_name)]
     country_header: Optional<String>,
     /// Database of countries by IP address (MaxMind DB format), for beacons without that header
     #[arg(long, value_name = "FILE", default_value = "", value_parser = text)]
@@ -137,7 +137,7 @@ pub struct PrivacySettings {
 impl PrivacySettings {
     /// Header of the reader's country, in lower case.
     pub fn country_header(&self) -> Option<String> {
-        self.country_header.text().map(str::to_ascii_lowercase)
+        self.country_header.text().map(str::to_owned)
     }
 
     /// The database of countries.

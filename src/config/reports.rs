@@ -29,8 +29,9 @@ pub struct AccessSettings {
 impl AccessSettings {
     /// Bounds of the guard. `make_one` is the command that makes a token for this service.
     pub fn access(&self, connections: &ConnectionSettings, make_one: &str) -> AccessConfig {
-        let no_token =
-            format!("nobody can read reports that are not public: there is no token yet; make one with `{make_one}`");
+        let no_token = format!(
+            "no caller can read reports that are not public: there is no token yet; create one with `{make_one}`"
+        );
         AccessConfig {
             report_rate: self.report_rate.per_second,
             session_seconds: self.session_seconds.as_secs(),

@@ -4,7 +4,7 @@
 //! gives each setting its type.
 
 use super::paths::PathSettings;
-use super::{features, names, variable};
+use super::{declared, features, names, variable};
 use anyhow::{Context, anyhow, bail};
 use clap::builder::{Resettable, ValueParser};
 use clap::error::{ContextKind, ErrorKind};
@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use schemas::paths::ServedPath;
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ const COMMON_VARIABLES: [(&str, &str); 2] =
     [("clickhouse_url", "CLICKHOUSE_URL"), ("kafka_bootstrap", "KAFKA_BOOTSTRAP")];
 
 /// Settings whose values no message repeats: a URL may have a password.
-const WITHOUT_VALUE: [&str; 4] = ["clickhouse_url", "clickhouse_password", "smtp_url", "kafka_property"];
+const WITHOUT_VALUE: [&str; 5] = ["clickhouse_url", "clickhouse_password", "smtp_url", "kafka_property", "public_url"];
 
 /// A parsed command line whose settings are valid.
 pub struct CommandLine {
@@ -49,6 +50,7 @@ pub fn parse(command: Command, arguments: Vec<OsString>) -> anyhow::Result<Comma
     let as_text = |arg: Arg| if is_setting(&arg) { arg.value_parser(ValueParser::string()) } else { arg };
     let plain = map_arguments(command.clone(), &as_text);
     let given = last(&plain.try_get_matches_from(&arguments).unwrap_or_else(|error| error.exit())).clone();
+    check_variables(&given, &names)?;
     let origins = Origins::find(given)?;
     let with_file = |arg: Arg| if is_setting(&arg) { origins.apply(arg) } else { arg };
     let typed = map_arguments(command, &with_file).try_get_matches_from(arguments);
@@ -77,6 +79,18 @@ fn set_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
+/// Refuses variables that are not UTF-8. They would count as unset otherwise.
+fn check_variables(given: &ArgMatches, names: &[String]) -> anyhow::Result<()> {
+    let own = names.iter().map(|name| (name.as_str(), variable(name)));
+    let common = COMMON_VARIABLES.into_iter().map(|(setting, name)| (setting, name.to_owned()));
+    for (setting, name) in own.chain(common).filter(|(setting, _)| given.try_contains_id(setting).is_ok()) {
+        if matches!(std::env::var(&name), Err(VarError::NotUnicode(_))) {
+            bail!("setting `{setting}` (environment {name}): expected text in UTF-8");
+        }
+    }
+    Ok(())
+}
+
 impl Origins {
     fn find(given: ArgMatches) -> anyhow::Result<Self> {
         let text = |name: &str| given.try_get_one::<String>(name).ok().flatten();
@@ -103,8 +117,8 @@ impl Origins {
     /// Makes the file's values the defaults.
     fn apply(&self, arg: Arg) -> Arg {
         let Some(mut values) = self.below_environment(arg.get_id().as_str()) else { return arg };
-        if !matches!(arg.get_action(), ArgAction::Append) {
-            values = vec![values.pop().unwrap_or_default()];
+        if !takes_list(&arg) {
+            values.truncate(1);
         }
         arg.default_values(values)
     }
@@ -172,6 +186,10 @@ impl Origins {
     }
 }
 
+fn takes_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
 /// A setting's argument with its variable. An empty variable counts as unset, except where empty means off.
 pub(super) fn with_variable(arg: Arg) -> Arg {
     let variable = variable(arg.get_id().as_str());
@@ -191,10 +209,13 @@ fn read_file(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         anyhow!("{} is not valid TOML: line {line}, column {column}", path.display())
     })?;
-    let names = names();
+    let settings = declared();
     let value = |(name, value): (String, toml::Value)| {
-        if !names.contains(&name) {
+        let Some(setting) = settings.iter().find(|arg| arg.get_id() == name.as_str()) else {
             bail!("{}: there is no setting `{name}`; `headcount config` lists them", path.display());
+        };
+        if value.is_array() && !takes_list(setting) {
+            bail!("{}: setting `{name}`: expected one value, not a list", path.display());
         }
         let text = |value: &toml::Value| match value {
             toml::Value::String(text) => Ok(text.clone()),

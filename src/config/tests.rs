@@ -131,6 +131,12 @@ fn mistakes_name_the_setting_and_its_origin() {
         (&["--paths-per-network", "some"], "setting `paths_per_network` is \"some\""),
         (&["--agents-per-network", "many"], "setting `agents_per_network` is \"many\""),
         (&["--config", "/nonexistent/headcount.toml"], "cannot read the settings"),
+        (
+            &["--country-header", "x country"],
+            "setting `country_header` is \"x country\" (flag --country-header): expected the name",
+        ),
+        // It may contain a password.
+        (&["--public-url", "nonsense"], "setting `public_url` (flag --public-url): expected a URL such as"),
     ] {
         let error = load(arguments).err().expect("refused");
         let error = format!("{error:#}");
@@ -146,4 +152,12 @@ fn an_error_of_the_file_repeats_no_line_of_it() {
     let error = load(&["--config", file.to_str().unwrap()]).err().expect("refused");
     let error = format!("{error:#}");
     assert!(error.contains("line 2, column") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_list_in_the_file_for_a_single_value_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("headcount.toml"), "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n").unwrap();
+    let error = parsed(&["--data", dir.path().to_str().unwrap()]).err().expect("refused").to_string();
+    assert!(error.ends_with("setting `listen`: expected one value, not a list"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! Values of settings: each is parsed once, and an error says what is expected.
 
+use axum::http::{HeaderName, Uri};
 use schemas::rate_limit::Rate;
 use std::fmt::Display;
 use std::time::Duration;
@@ -43,6 +44,27 @@ pub fn text(text: &str) -> Parsed<Optional<String>> {
 /// None if the text is empty, else what `parse` makes of it.
 pub fn optional<T>(text: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Parsed<Optional<T>> {
     if text.is_empty() { Ok(Optional(None)) } else { parse(text).map(|value| Optional(Some(value))) }
+}
+
+/// The name of a header in lower case, or none.
+pub fn header_name(text: &str) -> Parsed<Optional<String>> {
+    optional(text, |text| {
+        let name = HeaderName::from_bytes(text.as_bytes());
+        name.map(|name| name.to_string())
+            .map_err(|_| InvalidValue::expected("the name of a header such as cf-ipcountry"))
+    })
+}
+
+/// A URL of this service without a slash at its end, or none.
+pub fn public_url(text: &str) -> Parsed<Optional<String>> {
+    optional(text, |text| {
+        let is_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+        let url = text.parse().ok().filter(is_http).filter(|_| !text.contains(['?', '#']));
+        match url {
+            Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+            None => Err(InvalidValue::expected("a URL such as https://stats.example.org, without query and fragment")),
+        }
+    })
 }
 
 /// Several values in one text, separated by commas. A list may be given several times, too.
@@ -146,6 +168,31 @@ mod tests {
         assert_eq!(hours::<1, 720>(" 72 "), Ok(Duration::from_secs(72 * 3600)));
         assert_eq!(bytes::<1, 9>("9"), Ok(Bytes(9)));
         assert!(rate("-1").is_err() && rate("nan").is_err() && rate("0").is_ok());
+    }
+
+    #[test]
+    fn urls_and_header_names_are_checked() {
+        let url = |text| public_url(text).map(|url| url.0);
+        assert_eq!(url("https://stats.example.org/"), Ok(Some("https://stats.example.org".to_owned())));
+        assert_eq!(url("http://[::1]:8017/stats"), Ok(Some("http://[::1]:8017/stats".to_owned())));
+        assert_eq!(url(""), Ok(None));
+        for wrong in [
+            "nonsense",
+            "stats.example.org",
+            "/stats",
+            "ftp://a.example",
+            "https://",
+            "https://a.example/?x",
+            "https://a b",
+        ] {
+            assert!(url(wrong).is_err(), "{wrong}");
+        }
+        let header = |text| header_name(text).map(|name| name.0);
+        assert_eq!(header("CF-IPCountry"), Ok(Some("cf-ipcountry".to_owned())));
+        assert_eq!(header(""), Ok(None));
+        for wrong in ["x country", "x-country:", "läufer", "x\ny"] {
+            assert!(header(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

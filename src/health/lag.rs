@@ -9,7 +9,7 @@ const MARKS: usize = 2048;
 
 /// The values that one check reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct LagPosition {
     /// Offset after the log's last record.
     pub end: u64,
     /// Offset below which all records are in ClickHouse.
@@ -35,8 +35,8 @@ impl Lag {
     }
 
     /// Records the values of a check.
-    pub fn note(&mut self, now: Instant, position: Position) {
-        let Position { end, committed, rows } = position;
+    pub fn note(&mut self, now: Instant, position: LagPosition) {
+        let LagPosition { end, committed, rows } = position;
         if self.marks.back().is_none_or(|&(_, last)| last < end) {
             self.marks.push_back((now, end));
         }
@@ -95,18 +95,18 @@ mod tests {
             (22, 30, 9, 0),
         ] {
             let now = start + seconds(second);
-            lag.note(now, Position { end, committed, rows: 0 });
+            lag.note(now, LagPosition { end, committed, rows: 0 });
             assert_eq!(lag.age(now), seconds(expected), "after {second} s");
         }
     }
 
     #[test]
-    fn counting_stands_still_only_while_records_wait_and_nothing_is_written() {
+    fn counting_is_stalled_only_while_records_wait_and_nothing_is_written() {
         let start = Instant::now();
         let mut lag = Lag::new(start);
         let mut check = |second: u64, end: u64, committed: u64, rows: u64| {
             let now = start + seconds(second);
-            lag.note(now, Position { end, committed, rows });
+            lag.note(now, LagPosition { end, committed, rows });
             lag.stalled(now, STALL_AFTER)
         };
         assert_eq!(check(0, 10, 10, 7), None);
@@ -126,12 +126,12 @@ mod tests {
         let start = Instant::now();
         let mut lag = Lag::new(start);
         for second in 0..100_000 {
-            lag.note(start + seconds(second), Position { end: second + 1, committed: 0, rows: 0 });
+            lag.note(start + seconds(second), LagPosition { end: second + 1, committed: 0, rows: 0 });
         }
         assert!(lag.marks.len() <= MARKS, "{}", lag.marks.len());
         assert_eq!(lag.age(start + seconds(99_999)), seconds(99_999));
         let now = start + seconds(100_000);
-        lag.note(now, Position { end: 100_000, committed: 100_000, rows: 0 });
+        lag.note(now, LagPosition { end: 100_000, committed: 100_000, rows: 0 });
         assert_eq!(lag.age(now), Duration::ZERO);
     }
 }

@@ -16,13 +16,13 @@ const BUCKETS_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Formats of a report: the page, JSON, and CSV.
 const FORMS: [&str; 3] = ["page", "json", "csv"];
 
-type Labels<V> = [(&'static str, V); 1];
+type OneLabel<V> = [(&'static str, V); 1];
 
 /// Counters of reports since the start. A clone shares them.
 #[derive(Clone, Debug)]
 pub struct ReportMetrics {
-    seconds: Family<Labels<&'static str>, Histogram, fn() -> Histogram>,
-    answers: Family<Labels<u16>, Counter>,
+    seconds: Family<OneLabel<&'static str>, Histogram, fn() -> Histogram>,
+    answers: Family<OneLabel<u16>, Counter>,
 }
 
 impl Default for ReportMetrics {

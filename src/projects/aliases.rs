@@ -20,12 +20,12 @@ const FLAGS: [(&str, Source); 4] = [
 
 /// The aliases of a command, and whether to remove them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub struct AliasChange {
     aliases: Vec<String>,
     remove: bool,
 }
 
-impl Named {
+impl AliasChange {
     /// Reads and checks the flags; a command without them has no aliases.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let mut aliases = Vec::new();
@@ -39,7 +39,7 @@ impl Named {
         if remove && aliases.is_empty() {
             bail!("--remove needs the alias to remove, such as --umami UUID");
         }
-        Ok(Named { aliases, remove })
+        Ok(AliasChange { aliases, remove })
     }
 }
 
@@ -47,7 +47,7 @@ impl Named {
 ///
 /// # Errors
 /// There is no such project, another project has one of the aliases, or ClickHouse failed.
-pub async fn command(client: &Client, slug: &ProjectSlug, named: &Named) -> anyhow::Result<()> {
+pub async fn command(client: &Client, slug: &ProjectSlug, named: &AliasChange) -> anyhow::Result<()> {
     let Some(before) = row(client, slug).await?.filter(|row| row.removed == COUNTED) else {
         bail!("there is no project {slug}; register it with `headcount project add {slug} --host HOST`");
     };

@@ -2,7 +2,7 @@
 
 use super::{is_known, row, rules, settings};
 use crate::config::commands::ProjectCommand;
-use crate::erased::{self, Entry};
+use crate::erased::{self, ErasedEntry};
 use crate::{complain, say, tokens};
 use anyhow::{Context, bail};
 use clap::ArgMatches;
@@ -39,7 +39,7 @@ pub async fn command(
         confirmed(slug).await?;
     }
     // Before anything is removed: a backup may restore the project after that.
-    erased::note(settings.store.data(), Entry::Project(slug.to_string()))?;
+    erased::note(settings.store.data(), ErasedEntry::Project(slug.to_string()))?;
     let tables = super::erase(client, slug).await?;
     say!(
         "project {slug} is erased: its rows are removed from {tables} tables. Page views of it that are in the log still \

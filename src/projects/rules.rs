@@ -8,7 +8,7 @@ use std::fmt;
 
 /// The changes of a command: rules to add and to remove, of each list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct RuleChange {
     clear: bool,
     mask: ListChange,
     keep: ListChange,
@@ -35,7 +35,7 @@ impl ListChange {
     }
 }
 
-impl Change {
+impl RuleChange {
     /// Reads and checks the flags; a command without them changes nothing.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Change {
             ListChange { add: texts(name), remove: texts(remove) }
         };
         let ending = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(|text| text == "strip");
-        let change = Change {
+        let change = RuleChange {
             clear: matches.try_get_one::<bool>("clear").ok().flatten().copied().unwrap_or(false),
             mask: list("mask", "remove-mask"),
             keep: list("keep", "remove-keep"),
@@ -72,7 +72,7 @@ impl Change {
 
     /// Whether it changes nothing.
     pub fn is_nothing(&self) -> bool {
-        *self == Change::default()
+        *self == RuleChange::default()
     }
 
     /// Changes the row: first removes everything if the command says so, then removes single rules, then adds.
@@ -160,14 +160,14 @@ mod tests {
     use super::*;
     use clap::{Arg, ArgAction, Command};
 
-    fn change(arguments: &[&str]) -> anyhow::Result<Change> {
+    fn change(arguments: &[&str]) -> anyhow::Result<RuleChange> {
         let texts = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
         let lists = ["mask", "remove-mask", "keep", "remove-keep", "query-parameter", "remove-query-parameter"];
         let command = Command::new("rules")
             .args(lists.map(texts))
             .args(["trailing-slash", "html"].map(|name| Arg::new(name).long(name)))
             .arg(Arg::new("clear").long("clear").action(ArgAction::SetTrue));
-        Change::from_arguments(&command.try_get_matches_from(std::iter::once(&"rules").chain(arguments))?)
+        RuleChange::from_arguments(&command.try_get_matches_from(std::iter::once(&"rules").chain(arguments))?)
     }
 
     /// The lines that a series of commands prints, the last command's.

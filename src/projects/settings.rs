@@ -12,7 +12,7 @@ const MAX_ADDRESS_BYTES: usize = 254;
 
 /// The changes of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct SettingChange {
     public: Option<bool>,
     time_zone: Option<String>,
     mail: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Change {
     no_ignore: Vec<String>,
 }
 
-impl Change {
+impl SettingChange {
     /// Reads and checks the flags; a command without them changes nothing.
     pub fn from_arguments(matches: &ArgMatches) -> anyhow::Result<Self> {
         let flag = |name: &str| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
@@ -49,7 +49,7 @@ impl Change {
             };
             texts(name).map(network).collect()
         };
-        Ok(Change {
+        Ok(SettingChange {
             public: if flag("public") { Some(true) } else { flag("private").then_some(false) },
             time_zone,
             mail: texts("mail").map(|text| address(text)).collect::<anyhow::Result<_>>()?,
@@ -61,7 +61,7 @@ impl Change {
 
     /// Whether it changes nothing.
     pub fn is_nothing(&self) -> bool {
-        *self == Change::default()
+        *self == SettingChange::default()
     }
 
     /// Changes the row.
@@ -113,7 +113,7 @@ pub fn summary(row: &ProjectRow) -> String {
 /// `name@host`, with the host in lower case. Stricter than mail is: no quotes, no comments, nothing that could end a line of a
 /// message's head or of a talk with a mail server.
 fn address(text: &str) -> anyhow::Result<String> {
-    let expected = || format!("{text:?} is no mail address; expected one such as docs@example.org");
+    let expected = || format!("{text:?} is no e-mail address; expected one such as docs@example.org");
     let Some((name, host)) = text.rsplit_once('@') else { bail!(expected()) };
     let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let dotted = !name.starts_with('.') && !name.ends_with('.') && !name.contains("..");
@@ -132,13 +132,13 @@ mod tests {
     use super::*;
     use clap::{Arg, ArgAction, Command};
 
-    fn change(arguments: &[&str]) -> anyhow::Result<Change> {
+    fn change(arguments: &[&str]) -> anyhow::Result<SettingChange> {
         let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
         let texts = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
         let command = Command::new("set").args([flag("public"), flag("private"), texts("mail"), texts("no-mail")]);
         let command = command.args([texts("ignore-network"), texts("no-ignore-network")]);
         let command = command.arg(Arg::new("time-zone").long("time-zone"));
-        Change::from_arguments(&command.try_get_matches_from(std::iter::once(&"set").chain(arguments))?)
+        SettingChange::from_arguments(&command.try_get_matches_from(std::iter::once(&"set").chain(arguments))?)
     }
 
     fn row() -> ProjectRow {
@@ -182,13 +182,13 @@ mod tests {
     fn mistakes_are_named() {
         for (arguments, expected) in [
             (["--time-zone", "Mars/Olympus"], "\"Mars/Olympus\" is no time zone"),
-            (["--mail", "docs"], "is no mail address"),
-            (["--mail", "a b@example.org"], "is no mail address"),
-            (["--mail", "a@example.org\r\nBcc: x@example.org"], "is no mail address"),
-            (["--mail", "a..b@example.org"], "is no mail address"),
-            (["--mail", "a@example.org:25"], "is no mail address"),
-            (["--mail", "a@[127.0.0.1]"], "is no mail address"),
-            (["--no-mail", "@example.org"], "is no mail address"),
+            (["--mail", "docs"], "is no e-mail address"),
+            (["--mail", "a b@example.org"], "is no e-mail address"),
+            (["--mail", "a@example.org\r\nBcc: x@example.org"], "is no e-mail address"),
+            (["--mail", "a..b@example.org"], "is no e-mail address"),
+            (["--mail", "a@example.org:25"], "is no e-mail address"),
+            (["--mail", "a@[127.0.0.1]"], "is no e-mail address"),
+            (["--no-mail", "@example.org"], "is no e-mail address"),
             (["--ignore-network", "192.0.2.0/33"], "--ignore-network is \"192.0.2.0/33\""),
             (["--no-ignore-network", "office"], "--no-ignore-network is \"office\""),
         ] {

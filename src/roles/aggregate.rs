@@ -4,7 +4,7 @@
 use crate::config::commands::AggregateCommand;
 use crate::config::kafka::GroupProtocol;
 use crate::database::{DamagedStore, NewerSchema, Server, WrongServer};
-use crate::health::lag::{Lag, Position};
+use crate::health::lag::{Lag, LagPosition};
 use crate::health::{Finding, Readiness};
 use crate::metrics::scrape::{Part, Scrape};
 use crate::metrics::{self, MetricsListener};
@@ -221,7 +221,7 @@ impl Member {
             if let Some(end) = end(partition) {
                 let (committed, rows) =
                     (progress.committed.load(Ordering::Relaxed), progress.rows.load(Ordering::Relaxed));
-                lag.note(now, Position { end, committed, rows });
+                lag.note(now, LagPosition { end, committed, rows });
             }
             Part {
                 labels: vec![("partition", number.to_string())],

@@ -42,7 +42,7 @@ pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
     let data = settings.store.data();
     let _lock = open_data_directory(data)?;
     let listener = http::bind(settings.listen.listen).await?;
-    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let address = listener.local_addr().context("cannot read the listen address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let clock = settings.clock.clock();
     let plan = settings.topic.plan(&settings.privacy.log, &settings.windows);
@@ -76,7 +76,7 @@ pub async fn run(settings: IngestCommand, recover: bool) -> anyhow::Result<()> {
         async move { ingest.keep(until(stopped)).await }
     });
     let spill_bytes = settings.spill.spill_bytes.0;
-    let endpoint = Endpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes, server };
+    let endpoint = IngestEndpoint { ingest: Arc::clone(&ingest), sink: sink.clone(), spill_bytes, server };
     let state = Health::new(endpoint.find().readiness);
     let router = routes(&settings, &ingest)?.merge(health::routes(state.clone()));
     let listener = tokio::spawn(http::serve(settings.connections.http(), listener, router, until(stopped.clone())));
@@ -171,7 +171,7 @@ async fn unfit(
 
 /// The view of the operator's listener and of the health check.
 #[derive(Clone)]
-struct Endpoint {
+struct IngestEndpoint {
     ingest: Arc<Ingest<KafkaSink>>,
     sink: KafkaSink,
     /// Size of the spill, in bytes.
@@ -179,7 +179,7 @@ struct Endpoint {
     server: Server,
 }
 
-impl Endpoint {
+impl IngestEndpoint {
     fn find(&self) -> Finding {
         let kafka = self.sink.figures();
         let mut refusing: Vec<String> = self.ingest.refusal().into_iter().collect();
@@ -214,7 +214,7 @@ impl Endpoint {
     }
 }
 
-async fn operator_routes(operator: MetricsListener, endpoint: Endpoint, stopped: watch::Receiver<bool>) {
+async fn operator_routes(operator: MetricsListener, endpoint: IngestEndpoint, stopped: watch::Receiver<bool>) {
     let mut registry = metrics::registry();
     endpoint.ingest.metrics.register(&mut registry);
     let scraped = endpoint.clone();

@@ -1,7 +1,7 @@
 //! `headcount query`: reports from ClickHouse.
 
 use crate::config::commands::QueryCommand;
-use crate::database::WrongServer;
+use crate::database::{self, WrongServer};
 use crate::health::{Finding, Health, Readiness};
 use crate::metrics::{self, MetricsListener};
 use crate::serve::measured;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long ClickHouse may take to answer a check.
-const ASK: Duration = Duration::from_secs(3);
+const CLICKHOUSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval between two checks of ClickHouse.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,15 +24,22 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     harden();
     limits::check_open_files(settings.connections.http().connections)?;
     let listener = http::bind(settings.listen.listen).await?;
-    let address = listener.local_addr().context("cannot read the listener's address")?;
+    let address = listener.local_addr().context("cannot read the listen address")?;
     let operator = MetricsListener::bind(&settings.connections, &settings.operator).await?;
     let server = settings.store.server(&projects::clickhouse_url(&settings.store).await?);
     // An unavailable server may come up later.
-    match tokio::time::timeout(ASK, server.bind()).await {
+    match tokio::time::timeout(CLICKHOUSE_TIMEOUT, server.bind()).await {
         Ok(Err(error)) if error.is::<WrongServer>() => return Err(error),
         _ => {}
     }
     let client = server.client();
+    let version = tokio::time::timeout(CLICKHOUSE_TIMEOUT, database::read_version(&client)).await;
+    if let Ok(Ok(found)) = version {
+        database::check_not_newer(found, settings.store.database())?;
+        if let Err(older) = database::check_not_older(found) {
+            tracing::warn!("reports cannot be read yet: {older}");
+        }
+    }
     // The URL may contain a password, so it is not repeated.
     let make_one = "headcount token create --admin --clickhouse-url URL";
     let access = query::access::Access::new(
@@ -50,7 +57,7 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
     let reports = measured(reports, cache, &mut registry);
     let told = query::privacy::routes(privacy::of_reports(&settings.privacy)?);
     let (stop, stopped) = watch::channel(false);
-    let state = State { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
+    let state = ReportsState { health: Health::new(Readiness::Unavailable), clickhouse: Arc::default() };
     let open = query::access::rate_limited(told.fallback(query::no_such_route), &access);
     let router = reports.merge(health::routes(state.health.clone())).merge(open);
     let serving = http::serve(settings.connections.http(), listener, router, until(stopped.clone()));
@@ -77,24 +84,32 @@ pub async fn run(settings: QueryCommand) -> anyhow::Result<()> {
 
 /// Whether reports can be read, and ClickHouse's last answer.
 #[derive(Clone)]
-struct State {
+struct ReportsState {
     health: Health,
     clickhouse: Arc<Mutex<String>>,
 }
 
-impl State {
+/// What follows from an answer of ClickHouse: the version of its schema.
+fn of_version(version: u32, access: &query::access::Access) -> (Readiness, String) {
+    match database::check_not_older(version) {
+        Err(older) => (Readiness::Unavailable, older.to_string()),
+        Ok(()) if !access.is_ready() => {
+            (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
+        }
+        Ok(()) => (Readiness::Ready, "answers".to_owned()),
+    }
+}
+
+impl ReportsState {
     /// Checks ClickHouse until dropped.
     async fn keep(self, client: clickhouse::Client, access: Arc<query::access::Access>) {
         loop {
             // The table, too: a server without headcount's schema has no reports.
-            let asked = client.query("SELECT count() FROM schema_version").fetch_one::<u64>();
-            let (found, answer) = match tokio::time::timeout(ASK, asked).await {
-                Ok(Ok(_)) if !access.is_ready() => {
-                    (Readiness::Unavailable, "answers; the rights of tokens are not read yet".to_owned())
-                }
-                Ok(Ok(_)) => (Readiness::Ready, "answers".to_owned()),
+            let version = database::read_version(&client);
+            let (found, answer) = match tokio::time::timeout(CLICKHOUSE_TIMEOUT, version).await {
+                Ok(Ok(version)) => of_version(version, &access),
                 Ok(Err(error)) => (Readiness::Unavailable, error.to_string()),
-                Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", ASK.as_secs())),
+                Err(_) => (Readiness::Unavailable, format!("gave no answer within {} s", CLICKHOUSE_TIMEOUT.as_secs())),
             };
             *self.clickhouse.lock().unwrap_or_else(PoisonError::into_inner) = answer;
             self.health.set(found);

@@ -1,7 +1,7 @@
 //! The content of `/readyz` and `/metrics` of `headcount serve`.
 
 use crate::embedded;
-use crate::health::lag::{Lag, Position};
+use crate::health::lag::{Lag, LagPosition};
 use crate::health::{Finding, Readiness};
 use crate::metrics::scrape::{Part, Scrape};
 use crate::metrics::{self, MetricsListener};
@@ -71,7 +71,7 @@ impl Parts {
     /// The current lag.
     fn noted_lag(&self, now: Instant) -> std::sync::MutexGuard<'_, Lag> {
         let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = Position {
+        let position = LagPosition {
             end: *self.journal.end().borrow(),
             committed: self.progress.committed.load(Ordering::Relaxed),
             rows: self.progress.rows.load(Ordering::Relaxed),

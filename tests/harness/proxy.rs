@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_orderly_and_a_cut_is_not() -> Result<()> {
+    async fn an_end_is_orderly_and_an_abort_is_not() -> Result<()> {
         let proxy = Proxy::start(echo().await?, None).await?;
         let mut stream = greeted(&proxy).await?;
         proxy.end();

@@ -27,7 +27,7 @@ const PAGES: [(&str, &str); 13] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_somebody_is_cut_and_masked() -> Result<()> {
+async fn personal_data_is_removed_and_masked() -> Result<()> {
     let arguments =
         ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1", "--country-header", "x-country"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;

@@ -30,7 +30,7 @@ fn folded(report: &Value, floor: u64) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_below_the_floor_is_told() -> Result<()> {
+async fn nothing_below_the_threshold_is_shown() -> Result<()> {
     let arguments =
         ["--clock-start", "2026-01-15T10:00:00Z", "--trusted-proxy", "127.0.0.1", "--country-header", "x-country"];
     let service = Service::started(&arguments, &[("docs", "docs.example")]).await?;

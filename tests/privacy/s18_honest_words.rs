@@ -6,7 +6,7 @@ use harness::service::Service;
 use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_running_service_tells_its_own_settings() -> Result<()> {
+async fn the_running_service_shows_its_own_settings() -> Result<()> {
     let arguments = [
         "--clock-start",
         "2026-01-15T10:00:00Z",

@@ -254,7 +254,7 @@ async fn views_from_fifty(service: &Service) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trusted_proxy_tells_readers_apart_and_each_has_a_limit() -> Result<()> {
+async fn behind_a_trusted_proxy_each_reader_has_a_limit() -> Result<()> {
     // A burst of one, and the next after ten seconds.
     let arguments = ["--clock-start", CLOCK, "--trusted-proxy", "127.0.0.1", "--client-rate", "0.1"];
     let service = Service::started(&arguments, &PROJECTS).await?;

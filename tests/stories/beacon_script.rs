@@ -227,7 +227,7 @@ async fn a_prerendered_page_counts_when_it_is_shown() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whoever_does_not_want_to_be_counted_is_not() -> Result<()> {
+async fn readers_who_opt_out_are_not_counted() -> Result<()> {
     let stage = Stage::new().await?;
     for (wish, script) in [
         ("Global Privacy Control", "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"),

@@ -105,7 +105,7 @@ async fn the_report_shows_what_readers_did() -> Result<()> {
     let reader = with_scripts(&service, &browser, guide).await?;
     let without = without_scripts(&service, &browser, still).await?;
     let app = in_a_single_page_site(&service, &browser, spa).await?;
-    let unseen = who_does_not_want_to_be_counted(&service, &browser, quiet).await?;
+    let unseen = readers_who_opt_out_are_not_counted(&service, &browser, quiet).await?;
 
     for page in [&reader, &without, &app, &unseen] {
         left_nothing(page, &allowed).await?;
@@ -193,7 +193,7 @@ async fn in_a_single_page_site(service: &Service, browser: &Browser, site: &Runn
 }
 
 /// Global Privacy Control, as browsers implement it: a header and a property.
-async fn who_does_not_want_to_be_counted(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
+async fn readers_who_opt_out_are_not_counted(service: &Service, browser: &Browser, site: &RunningSite) -> Result<Page> {
     let page = browser.new_page().await?;
     page.set_headers(&[("Sec-GPC", "1")]).await?;
     page.on_new_document("Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })").await?;

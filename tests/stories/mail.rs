@@ -283,6 +283,8 @@ async fn settings_of_mail_are_checked_and_its_password_is_not_shown() -> Result<
     ensure!(wrong.contains("mail_from") && !wrong.contains("Geheimnis"), "{wrong}");
     let wrong = told(&["--smtp-url", "gopher://u:Geheimnis@mail.example", "--mail-from", "a@b.example"]).await?;
     ensure!(wrong.contains("smtp_url") && !wrong.contains("Geheimnis"), "{wrong}");
+    let wrong = told(&["--smtp-url", "smtp://u:Geheimnis@mail.example", "--mail-from", "docs"]).await?;
+    ensure!(wrong.contains("setting `mail_from`") && !wrong.contains("smtp_url"), "{wrong}");
     let right = told(&["--smtp-url", "smtp://u:Geheimnis@mail.example", "--mail-from", "a@b.example"]).await?;
     ensure!(right.contains("(not shown)") && !right.contains("Geheimnis"), "{right}");
     Ok(())

@@ -89,7 +89,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     let output =
         tokio::time::timeout(4 * PATIENCE, hurried.args(&arguments).output()).await.context("it does not end")??;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(!output.status.success() && said.contains("the same command goes on from here"), "{said}");
+    ensure!(!output.status.success() && said.contains("the same command continues from here"), "{said}");
     let hurried: Value = serde_json::from_str(&std::fs::read_to_string(&json).context(said)?)?;
     let sent = records(&hurried)?;
     ensure!(sent > 0 && hurried["sent"] == false && hurried["open"]["views"].as_u64() > Some(0), "{hurried}");
@@ -112,7 +112,7 @@ async fn a_month_that_was_interrupted_goes_on_where_it_was() -> Result<()> {
     ensure!(killed.success(), "the month had ended before it was interrupted");
     let output = tokio::time::timeout(4 * PATIENCE, child.wait_with_output()).await.context("it does not stop")??;
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && said.contains("the same command goes on from here"), "{said}");
+    ensure!(output.status.success() && said.contains("the same command continues from here"), "{said}");
     let first: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     ensure!(first["sent"] == false && first["ended"].is_null() && records(&first)? > sent, "{first}");
 

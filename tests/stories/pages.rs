@@ -120,7 +120,7 @@ async fn picture(page: &Page, view: View, name: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_month_can_be_read_by_everybody_and_printed() -> Result<()> {
+async fn a_month_is_accessible_and_can_be_printed() -> Result<()> {
     let (service, axe) = (service().await?, axe()?);
     let browser = Browser::launch().await?;
     let october = "/projects/sphinx/2026-10";

@@ -203,7 +203,7 @@ fn are_columns(mut text: &[u8]) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub layout: Layout,
-    pub columns: Columns,
+    pub columns: ClfColumns,
     /// `X-Forwarded-For` may be the column after the agent; whether it has an IP address.
     pub forwarded: Option<bool>,
     /// Whether an agent was logged.
@@ -212,7 +212,7 @@ pub(super) struct Shape {
 
 /// What follows the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Columns {
+pub(super) enum ClfColumns {
     Nothing,
     ReferrerAgent,
     /// The agent is in the place of the referrer.
@@ -226,16 +226,16 @@ pub(super) fn shape(line: &[u8]) -> Option<Shape> {
     let parts = split(line).ok()?;
     let layout = layout_of(parts.head)?;
     if parts.tail.is_empty() {
-        return Some(Shape { layout, columns: Columns::Nothing, forwarded: None, has_agent: false });
+        return Some(Shape { layout, columns: ClfColumns::Nothing, forwarded: None, has_agent: false });
     }
     let (first, second, rest) = referrer_and_agent(parts.tail).ok()?;
     let is_agent = |text: &[u8]| text.starts_with(b"Mozilla/") || text.starts_with(b"Opera/");
     let is_url = |text: &[u8]| text.starts_with(b"http://") || text.starts_with(b"https://");
     let columns = match (first, second) {
-        (first, _) if is_agent(first) => Columns::AgentReferrer,
-        (_, second) if is_url(second) && !is_url(first) => Columns::AgentReferrer,
-        (first, second) if is_url(first) || is_agent(second) => Columns::ReferrerAgent,
-        _ => Columns::Unclear,
+        (first, _) if is_agent(first) => ClfColumns::AgentReferrer,
+        (_, second) if is_url(second) && !is_url(first) => ClfColumns::AgentReferrer,
+        (first, second) if is_url(first) || is_agent(second) => ClfColumns::ReferrerAgent,
+        _ => ClfColumns::Unclear,
     };
     let forwarded = quoted(rest).ok().and_then(|(hops, _)| match hops {
         b"-" | b"" => Some(false),

@@ -1,6 +1,6 @@
 //! Which format a file has. It is guessed only if its first lines agree; else the operator names it.
 
-use super::clf::{self, Columns, Layout};
+use super::clf::{self, ClfColumns, Layout};
 use super::prefix::{without_nul_bytes, without_prefix};
 use super::{Format, alb, json};
 
@@ -115,9 +115,9 @@ fn vote(line: &[u8]) -> Option<(Vote, Option<bool>, bool)> {
     }
     let shape = clf::shape(line)?;
     let vote = match shape.columns {
-        Columns::Nothing => Vote::Clf(shape.layout, false),
-        Columns::ReferrerAgent | Columns::Unclear => Vote::Clf(shape.layout, true),
-        Columns::AgentReferrer => Vote::Exchanged,
+        ClfColumns::Nothing => Vote::Clf(shape.layout, false),
+        ClfColumns::ReferrerAgent | ClfColumns::Unclear => Vote::Clf(shape.layout, true),
+        ClfColumns::AgentReferrer => Vote::Exchanged,
     };
     // With the host in the line, common and combined are one format.
     let vote = match vote {

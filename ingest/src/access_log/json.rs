@@ -105,7 +105,7 @@ fn parse_text(text: &str, utc_offset_seconds: Option<i32>) -> Result<Line<'_>, N
         // Caddy and Traefik write other messages as plain text.
         return Err(if text.ends_with('}') { NotRead::Malformed } else { NotRead::OtherKind });
     }
-    let mut found = Found::default();
+    let mut found = JsonFields::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = deserializer.deserialize_map(Object { found: &mut found, is_headers: false });
     if read.and_then(|()| deserializer.end()).is_err() {
@@ -116,7 +116,7 @@ fn parse_text(text: &str, utc_offset_seconds: Option<i32>) -> Result<Line<'_>, N
 
 /// What an object has of a line.
 #[derive(Default)]
-struct Found<'a> {
+struct JsonFields<'a> {
     values: [Option<(u8, Scalar<'a>)>; SLOTS],
     request: Option<Cow<'a, str>>,
     has_headers: bool,
@@ -132,7 +132,7 @@ enum Scalar<'a> {
     Number(f64),
 }
 
-impl<'a> Found<'a> {
+impl<'a> JsonFields<'a> {
     fn set(&mut self, slot: Slot, rank: u8, value: Scalar<'a>) {
         let known = &mut self.values[slot as usize];
         if known.as_ref().is_none_or(|(best, _)| rank < *best) {
@@ -199,9 +199,9 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Reads an object into [`Found`]; of nested ones, the request and its headers.
+/// Reads an object into [`JsonFields`]; of nested ones, the request and its headers.
 struct Object<'f, 'a> {
-    found: &'f mut Found<'a>,
+    found: &'f mut JsonFields<'a>,
     is_headers: bool,
 }
 
@@ -333,7 +333,7 @@ impl<'de> Visitor<'de> for ScalarSeed {
 }
 
 /// The headers of the request, which a client chooses.
-struct HeadersSeed<'f, 'a>(&'f mut Found<'a>);
+struct HeadersSeed<'f, 'a>(&'f mut JsonFields<'a>);
 
 impl<'de: 'a, 'a> DeserializeSeed<'de> for HeadersSeed<'_, 'a> {
     type Value = ();
@@ -344,7 +344,7 @@ impl<'de: 'a, 'a> DeserializeSeed<'de> for HeadersSeed<'_, 'a> {
 }
 
 /// A request line, or an object with the request's parts.
-struct RequestSeed<'f, 'a>(&'f mut Found<'a>);
+struct RequestSeed<'f, 'a>(&'f mut JsonFields<'a>);
 
 impl<'de: 'a, 'a> DeserializeSeed<'de> for RequestSeed<'_, 'a> {
     type Value = ();

@@ -23,7 +23,7 @@ pub enum LinesError {
 }
 
 /// A line that is kept until the format is known.
-struct Held {
+struct HeldLine {
     bytes: Vec<u8>,
     is_torn: bool,
     is_too_long: bool,
@@ -69,7 +69,7 @@ pub fn read_lines(
 }
 
 /// The first lines, of which as many as the guess takes are not blank. Blank lines do not count, up to a limit.
-fn hold(reader: &mut LineReader<impl BufRead>) -> Result<Vec<Held>, LinesError> {
+fn hold(reader: &mut LineReader<impl BufRead>) -> Result<Vec<HeldLine>, LinesError> {
     let (mut held, mut texts) = (Vec::new(), 0);
     while texts < GUESS_LINES && held.len() < 10 * GUESS_LINES {
         let before = reader.number();
@@ -77,9 +77,9 @@ fn hold(reader: &mut LineReader<impl BufRead>) -> Result<Vec<Held>, LinesError> 
             None => break,
             Some(RawLine::Text { bytes, is_torn }) => {
                 texts += usize::from(!bytes.trim_ascii().is_empty());
-                held.push(Held { bytes: bytes.to_vec(), is_torn, is_too_long: false });
+                held.push(HeldLine { bytes: bytes.to_vec(), is_torn, is_too_long: false });
             }
-            Some(RawLine::TooLong) => held.push(Held { bytes: Vec::new(), is_torn: false, is_too_long: true }),
+            Some(RawLine::TooLong) => held.push(HeldLine { bytes: Vec::new(), is_torn: false, is_too_long: true }),
         }
     }
     Ok(held)

@@ -52,12 +52,12 @@ impl Column {
 
 /// The columns that `#Fields:` named last, and the date of lines that have only a time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Columns {
+pub(super) struct W3cColumns {
     columns: Vec<Column>,
     date: Option<[u8; 10]>,
 }
 
-impl Columns {
+impl W3cColumns {
     /// Reads a line or a directive.
     pub(super) fn parse<'a>(&mut self, line: &'a [u8], zone: Option<i32>) -> Result<Line<'a>, NotRead> {
         if let Some(directive) = line.strip_prefix(b"#") {

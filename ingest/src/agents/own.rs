@@ -5,10 +5,10 @@ use schemas::classes::BotClass::{self, *};
 /// A robot, identified by text in its agent. `^` before the literal or `$` after it anchors it to that end of the agent.
 ///
 /// (literal in lower case, name in reports, kind)
-pub(super) type Named<'a> = (&'a str, &'a str, BotClass);
+pub(super) type NamedRobot<'a> = (&'a str, &'a str, BotClass);
 
 /// Found before the table of crawlers; the first in this order wins.
-pub(super) const FIRST: &[Named<'static>] = &[
+pub(super) const FIRST: &[NamedRobot<'static>] = &[
     // AI agents that fetch a page for a person, or for a search.
     ("claude-code", "Claude-Code", AiAssistant),
     ("claude-user", "Claude-User", AiAssistant),
@@ -248,7 +248,7 @@ pub(super) const FIRST: &[Named<'static>] = &[
 ];
 
 /// Libraries and tools: weighed with the table of crawlers by the length of the literal, since the robot that uses one names it too.
-pub(super) const LIBRARIES: &[Named<'static>] = &[
+pub(super) const LIBRARIES: &[NamedRobot<'static>] = &[
     ("^curl/", "curl", Automation),
     ("curl/", "curl", Automation),
     ("^wget/", "Wget", Automation),

@@ -1,6 +1,6 @@
 //! Which robot an agent is: names listed here, then the table of crawlers, then signs.
 
-use super::own::{FIRST, LIBRARIES, Named};
+use super::own::{FIRST, LIBRARIES, NamedRobot};
 use super::signs::{self, WORDS};
 use super::switch::{Rule, is_on};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
@@ -51,7 +51,7 @@ struct Table {
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
 /// Rows of the table of crawlers.
-fn crawlers() -> impl Iterator<Item = Named<'static>> {
+fn crawlers() -> impl Iterator<Item = NamedRobot<'static>> {
     let rows = CRAWLERS.lines().filter(|line| !line.starts_with('#'));
     rows.filter_map(|row| {
         let mut fields = row.split('\t');

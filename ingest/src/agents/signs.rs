@@ -6,10 +6,10 @@ use schemas::classes::BotClass;
 use std::sync::LazyLock;
 
 /// Decides whether a word is a sign, given the text before and after it in lower case.
-type Context = fn(&str, &str) -> bool;
+type WordContext = fn(&str, &str) -> bool;
 
 /// Words that are a sign of a robot, in lower case.
-pub(super) const WORDS: &[(&str, Context)] = &[
+pub(super) const WORDS: &[(&str, WordContext)] = &[
     // CUBOT is a make of phones.
     ("bot", |before, after| !before.ends_with("cu") && !is_letter_next(after.strip_prefix('s').unwrap_or(after))),
     ("robot", anywhere),

@@ -100,23 +100,24 @@ fn is_judged(run: &str) -> bool {
     }
     let bytes = run.as_bytes();
     let digits = bytes.iter().filter(|b| b.is_ascii_digit()).count();
-    let case_changes = || bytes.windows(2).filter(|pair| Kind::of(pair[0]) != Kind::of(pair[1])).count();
+    let case_changes =
+        || bytes.windows(2).filter(|pair| CharacterKind::of(pair[0]) != CharacterKind::of(pair[1])).count();
     digits < bytes.len() && (digits > 0 || case_changes() >= MIN_CASE_CHANGES)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CharacterKind {
     Small,
     Capital,
     Digit,
 }
 
-impl Kind {
-    fn of(byte: u8) -> Kind {
+impl CharacterKind {
+    fn of(byte: u8) -> CharacterKind {
         match byte {
-            b'0'..=b'9' => Kind::Digit,
-            b'A'..=b'Z' => Kind::Capital,
-            _ => Kind::Small,
+            b'0'..=b'9' => CharacterKind::Digit,
+            b'A'..=b'Z' => CharacterKind::Capital,
+            _ => CharacterKind::Small,
         }
     }
 }
@@ -125,17 +126,17 @@ impl Kind {
 fn points(run: &str) -> i32 {
     let bytes = run.as_bytes();
     let capitals_only = !bytes.iter().any(u8::is_ascii_lowercase);
-    let kind = |byte: u8| match Kind::of(byte) {
-        Kind::Capital if capitals_only => Kind::Small,
+    let kind = |byte: u8| match CharacterKind::of(byte) {
+        CharacterKind::Capital if capitals_only => CharacterKind::Small,
         kind => kind,
     };
     let of_pair = |pair: &[u8]| match (kind(pair[0]), kind(pair[1])) {
-        (Kind::Digit, Kind::Digit) => 0,
-        (_, Kind::Digit) => TO_DIGIT,
-        (Kind::Digit, _) => FROM_DIGIT,
-        (Kind::Small, Kind::Capital) => NEW_WORD,
-        (Kind::Capital, Kind::Capital) => CAPITAL,
-        (_, Kind::Small) => pair_points(pair[0], pair[1]),
+        (CharacterKind::Digit, CharacterKind::Digit) => 0,
+        (_, CharacterKind::Digit) => TO_DIGIT,
+        (CharacterKind::Digit, _) => FROM_DIGIT,
+        (CharacterKind::Small, CharacterKind::Capital) => NEW_WORD,
+        (CharacterKind::Capital, CharacterKind::Capital) => CAPITAL,
+        (_, CharacterKind::Small) => pair_points(pair[0], pair[1]),
     };
     bytes.windows(2).map(of_pair).sum()
 }

@@ -45,7 +45,7 @@ impl Salvaged {
 
 /// A complete batch in the file.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct FoundBatch {
     position: u64,
     bytes: usize,
     count: u32,
@@ -61,7 +61,7 @@ struct Found {
 struct Survey {
     state: Option<State>,
     /// By offset; several generations may have used the same one.
-    batches: BTreeMap<u64, Vec<Found>>,
+    batches: BTreeMap<u64, Vec<FoundBatch>>,
 }
 
 fn read_at(file: &File, position: u64, length: usize) -> Option<Vec<u8>> {
@@ -117,7 +117,7 @@ impl Survey {
         let Some(stored) = stored else { return 0 };
         let Some(header) = verified(&stored) else { return 0 };
         let (Some((first, stream)), Some(generation)) = (header.place, header.generation) else { return 0 };
-        let found = Found {
+        let found = FoundBatch {
             position,
             bytes: stored.len(),
             count: header.count,
@@ -135,11 +135,11 @@ impl Survey {
     }
 
     /// The batches that count, in order and without overlaps.
-    fn chosen(&self, state: &State) -> Vec<(u64, Found)> {
-        let mut chosen: Vec<(u64, Found)> = Vec::new();
+    fn chosen(&self, state: &State) -> Vec<(u64, FoundBatch)> {
+        let mut chosen: Vec<(u64, FoundBatch)> = Vec::new();
         let mut next = state.trimmed_below;
         for (&first, found) in &self.batches {
-            let counts = |found: &&Found| found.stream.0 == state.stream && state.accepts(found.generation, first);
+            let counts = |found: &&FoundBatch| found.stream.0 == state.stream && state.accepts(found.generation, first);
             let mut candidates = found.iter().filter(counts);
             let (Some(&batch), None) = (candidates.next(), candidates.next()) else { continue };
             if first >= next {
@@ -173,7 +173,7 @@ pub(super) fn explained(path: &Path, offset: Option<u64>, found: String) -> Jour
 }
 
 /// The content of a new file with these batches.
-fn outcome(state: &State, chosen: &[(u64, Found)]) -> Salvaged {
+fn outcome(state: &State, chosen: &[(u64, FoundBatch)]) -> Salvaged {
     let mut salvaged = Salvaged { begin: state.trimmed_below, end: state.trimmed_below, ..Salvaged::default() };
     let mut hole = |from: u64, to: u64| match salvaged.holes.last_mut() {
         Some(last) if last.1 == from => last.1 = to,

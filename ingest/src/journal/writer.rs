@@ -2,14 +2,14 @@
 
 use super::format::{BatchKind, HEADER_BYTES, NewBatch, State, header};
 use super::store::{self, Failure, change, guarded};
-use super::{BUSY_RECORDS, EARLY_BATCHES, Gathering, JournalError, LINGER, RETRY, Shared, locked, new_stream};
+use super::{BUSY_RECORDS, EARLY_BATCHES, Gathering, JournalError, JournalState, LINGER, RETRY, locked, new_stream};
 use crate::sink::SinkError;
 use redb::ReadableTable;
 use schemas::Hour;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-impl Shared {
+impl JournalState {
     /// Whether `bytes` more would exceed the bound although nothing can be dropped. Warns at the first refusal.
     pub(super) fn is_full(&self, bytes: u64) -> bool {
         let Some(capacity) = self.config.capacity_bytes else { return false };
@@ -75,7 +75,7 @@ pub(super) fn drop_oldest(
     Ok(dropped)
 }
 
-pub(super) fn write_batches(shared: &Shared) {
+pub(super) fn write_batches(shared: &JournalState) {
     let mut last_count = 0;
     loop {
         if last_count >= BUSY_RECORDS {
@@ -139,7 +139,7 @@ pub(super) fn write_batches(shared: &Shared) {
 }
 
 /// Appends one batch and syncs. Returns the new end.
-fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalError> {
+fn write_batch(shared: &JournalState, gathered: &Gathering) -> Result<u64, JournalError> {
     let guard = shared.database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = guard.as_ref() else { return Err(JournalError::Reopening) };
     let first_offset = *shared.end.borrow();
@@ -177,7 +177,7 @@ fn write_batch(shared: &Shared, gathered: &Gathering) -> Result<u64, JournalErro
 /// Drops the oldest counted records if `length` more bytes would exceed the bound. If too few can be dropped, the batch is written nevertheless,
 /// since it was accepted, and the next appends are refused.
 fn make_space(
-    shared: &Shared,
+    shared: &JournalState,
     batches: &mut redb::Table<'_, u64, &'static [u8]>,
     state: &mut State,
     length: u64,
@@ -203,7 +203,7 @@ fn make_space(
 
 /// After an I/O error redb refuses further work until the file is reopened. A batch whose commit failed may be stored all the same, so the end is
 /// read again and no offset is used twice. A damaged file stays closed, because retries do not repair it.
-fn reopen(shared: &Shared) {
+fn reopen(shared: &JournalState) {
     if shared.damaged.load(Ordering::Relaxed) {
         return;
     }

@@ -1,7 +1,7 @@
 //! Sends the journal's records to Kafka.
 
 use super::producer::Delivery;
-use super::{Shared, hash_of, locked};
+use super::{SinkState, hash_of, locked};
 use crate::http::log_key;
 use crate::journal::{Journal, JournalBatch, JournalError, TRIM_BATCHES};
 use schemas::Hour;
@@ -30,7 +30,7 @@ pub(super) fn drained_below(journal: &Journal) -> u64 {
 }
 
 /// Sends the journal's records to Kafka until stopped. Also replaces a failed producer.
-pub(super) async fn drain(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn drain(shared: Arc<SinkState>, mut stopped: watch::Receiver<bool>) {
     let mut end = shared.journal.end();
     loop {
         let from = shared.drained_below.load(Ordering::Relaxed);
@@ -65,7 +65,7 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
 }
 
 /// Sends the next batches to Kafka and stores the progress. Returns the offset after them.
-async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
+async fn bring(shared: &Arc<SinkState>, from: u64) -> Result<u64, JournalError> {
     let journal = shared.journal.clone();
     let read = tokio::task::spawn_blocking(move || journal.read(from, READ_BYTES)).await;
     let batches = read.map_err(|_| JournalError::Reopening)??;
@@ -106,7 +106,7 @@ async fn bring(shared: &Arc<Shared>, from: u64) -> Result<u64, JournalError> {
 }
 
 /// Queues a record, waiting while the queue is full.
-async fn send(shared: &Arc<Shared>, record: &[u8]) -> oneshot::Receiver<Delivery> {
+async fn send(shared: &Arc<SinkState>, record: &[u8]) -> oneshot::Receiver<Delivery> {
     let key = match record::decode(record) {
         Ok(Record::PageView(view)) => log_key(view.project),
         // Tallies have no duplicates that must share a partition, and the aggregator counts undecodable records.

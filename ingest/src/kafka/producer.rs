@@ -15,15 +15,15 @@ use tokio::sync::oneshot;
 pub(super) type Delivery = Result<(), KafkaError>;
 
 /// Minimum interval between logged errors of the client.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-pub(super) struct Context {
+pub(super) struct DeliveryReports {
     /// The producer refuses all records from now on, and must be replaced.
     failed: AtomicBool,
     complained: Mutex<Option<Instant>>,
 }
 
-impl ClientContext for Context {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "headcount::kafka", ?level, facility, "{message}");
     }
@@ -33,14 +33,14 @@ impl ClientContext for Context {
             self.failed.store(true, Ordering::SeqCst);
         }
         let mut complained = locked(&self.complained);
-        if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+        if complained.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
             *complained = Some(Instant::now());
-            tracing::warn!(%error, reason, "the Kafka client goes on trying");
+            tracing::warn!(%error, reason, "the Kafka client keeps retrying");
         }
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = Box<oneshot::Sender<Delivery>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, told: Self::DeliveryOpaque) {
@@ -58,14 +58,14 @@ impl ProducerContext for Context {
     }
 }
 
-type Inner = ThreadedProducer<Context>;
+type KafkaClient = ThreadedProducer<DeliveryReports>;
 
 pub(super) struct Producer {
     config: KafkaConfig,
-    inner: RwLock<Arc<Inner>>,
+    inner: RwLock<Arc<KafkaClient>>,
 }
 
-fn make(config: &KafkaConfig) -> Result<Arc<Inner>, KafkaError> {
+fn make(config: &KafkaConfig) -> Result<Arc<KafkaClient>, KafkaError> {
     let mut client = config.client.clone();
     let mut unless_set = |name: &str, value: &str| {
         if client.get(name).is_none() {
@@ -85,7 +85,7 @@ fn make(config: &KafkaConfig) -> Result<Arc<Inner>, KafkaError> {
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         // librdkafka's murmur2, as Java's clients have it.
         .set("partitioner", "murmur2_random");
-    let context = Context { failed: AtomicBool::new(false), complained: Mutex::new(None) };
+    let context = DeliveryReports { failed: AtomicBool::new(false), complained: Mutex::new(None) };
     Ok(Arc::new(client.create_with_context(context)?))
 }
 
@@ -94,7 +94,7 @@ impl Producer {
         Ok(Producer { config: config.clone(), inner: RwLock::new(make(config)?) })
     }
 
-    fn current(&self) -> Arc<Inner> {
+    fn current(&self) -> Arc<KafkaClient> {
         Arc::clone(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
@@ -138,12 +138,12 @@ impl Producer {
                     fresh,
                 );
                 let reason = old.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
-                tracing::warn!(reason, "the Kafka producer failed for good and was made anew");
+                tracing::warn!(reason, "the Kafka producer failed permanently and was replaced");
                 // Dropping purges the queue; the delivery reports go to the waiting requests.
                 let _ = old.flush(Duration::from_millis(100));
             }
             Err(error) => {
-                tracing::error!(%error, "the Kafka producer cannot be made anew yet");
+                tracing::error!(%error, "the Kafka producer cannot be replaced yet");
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Seen from `count.js` 2.7.0. It names no host: `Origin` does, else `Referer`, else the project whose code is in the path
 //! (`/count/CODE`). Every view of a visit repeats the first referrer.
 
-use super::{GIF, Sent, answer_with, origin_of, web_referrer};
+use super::{GIF, TrackerRequest, answer_with, origin_of, web_referrer};
 use crate::http::{Taken, query_pairs};
 use axum::response::Response;
 use schemas::beacon::{Arrivals, Beacon, Kind};
@@ -20,7 +20,7 @@ const PATH_BYTES_MAX: usize = 2048;
 /// From this value on `b` means that a program drives the browser; smaller values come from servers that classify agents.
 const AUTOMATED_MIN: u32 = 150;
 
-pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
+pub(super) fn beacon(sent: &TrackerRequest<'_>) -> Result<Beacon, Rejection> {
     let pairs = query_pairs(sent.query);
     let value = |name: &str| pairs.iter().find(|(sent, _)| sent == name).map_or("", |(_, value)| value.as_str());
     let invalid = |field, expected: &'static str| Rejection::field(RejectionReason::InvalidField, field, expected);
@@ -89,7 +89,7 @@ mod tests {
     use schemas::Host;
 
     fn read(query: &str) -> Result<Beacon, Rejection> {
-        beacon(&Sent { query, origin: Some("http://a.example:8000"), ..Sent::default() })
+        beacon(&TrackerRequest { query, origin: Some("http://a.example:8000"), ..TrackerRequest::default() })
     }
 
     #[test]
@@ -114,19 +114,19 @@ mod tests {
     #[test]
     fn the_host_is_of_the_origin_else_of_the_referer_else_of_the_code() {
         let host: Host = "c.example".parse().unwrap();
-        let all = Sent {
+        let all = TrackerRequest {
             query: "p=/x",
             origin: Some("https://a.example"),
             referer: Some("https://b.example/y"),
             code: Some("docs"),
             host_of_code: Some(&host),
-            ..Sent::default()
+            ..TrackerRequest::default()
         };
-        let url = |sent: Sent<'_>| beacon(&sent).map(|beacon| beacon.url.unwrap());
+        let url = |sent: TrackerRequest<'_>| beacon(&sent).map(|beacon| beacon.url.unwrap());
         assert_eq!(url(all).unwrap(), "https://a.example/x");
-        assert_eq!(url(Sent { origin: None, ..all }).unwrap(), "https://b.example/x");
-        assert_eq!(url(Sent { origin: None, referer: None, ..all }).unwrap(), "https://c.example/x");
-        let nowhere = url(Sent { origin: None, referer: None, host_of_code: None, ..all }).unwrap_err();
+        assert_eq!(url(TrackerRequest { origin: None, ..all }).unwrap(), "https://b.example/x");
+        assert_eq!(url(TrackerRequest { origin: None, referer: None, ..all }).unwrap(), "https://c.example/x");
+        let nowhere = url(TrackerRequest { origin: None, referer: None, host_of_code: None, ..all }).unwrap_err();
         assert_eq!(nowhere.reason, RejectionReason::UnknownProject);
     }
 

@@ -3,7 +3,7 @@
 //! Seen from npm `@plausible-analytics/tracker` 0.4.6, `plausible-tracker` 0.3.9 and the `script.js` of 2024. Each page sends a
 //! `pageview`, `engagement` events and events with other names. Every view of a visit repeats the first referrer.
 
-use super::{Sent, TEXT, answer_with, web_referrer};
+use super::{TEXT, TrackerRequest, answer_with, web_referrer};
 use crate::http::Taken;
 use axum::response::Response;
 use schemas::beacon::{Arrivals, Beacon, Kind, json_object};
@@ -18,7 +18,7 @@ const VIEW: &str = "pageview";
 /// Name of the event by which a page reports that it is missing.
 const MISSING: &str = "404";
 
-pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
+pub(super) fn beacon(sent: &TrackerRequest<'_>) -> Result<Beacon, Rejection> {
     let object = json_object(sent.body)?;
     let name = either(&object, "n", "name").and_then(Value::as_str).filter(|name| !name.trim().is_empty());
     let name = name.ok_or_else(|| Rejection::field(RejectionReason::MissingField, "event_name", "can't be blank"))?;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn read(body: &Value) -> Beacon {
-        beacon(&Sent { body: body.to_string().as_bytes(), ..Sent::default() }).unwrap()
+        beacon(&TrackerRequest { body: body.to_string().as_bytes(), ..TrackerRequest::default() }).unwrap()
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         for (body, field) in
             [("{", None), ("[]", None), ("{}", Some("event_name")), (r#"{"n":""}"#, Some("event_name"))]
         {
-            let refused = beacon(&Sent { body: body.as_bytes(), ..Sent::default() }).unwrap_err();
+            let refused = beacon(&TrackerRequest { body: body.as_bytes(), ..TrackerRequest::default() }).unwrap_err();
             assert_eq!((refused.field, refused.reason.status()), (field, 400), "{body}");
         }
         assert_eq!(read(&json!({"n": "pageview", "d": "a, b ,"})).aliases, ["a", "b"]);

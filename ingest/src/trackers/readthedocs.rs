@@ -2,7 +2,7 @@
 //!
 //! As observed with addons 0.49.0. The request comes through the proxy that serves the docs. It has no referrer: `Referer` is the page itself.
 
-use super::{JSON, Sent, answer_with};
+use super::{JSON, TrackerRequest, answer_with};
 use crate::http::{Taken, answer as empty, query_pairs};
 use axum::response::Response;
 use http::StatusCode;
@@ -12,7 +12,7 @@ use schemas::rejection::NOT_COUNTED_HERE;
 use schemas::{Rejection, RejectionReason};
 use serde_json::json;
 
-pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
+pub(super) fn beacon(sent: &TrackerRequest<'_>) -> Result<Beacon, Rejection> {
     let pairs = query_pairs(sent.query);
     // JavaScript writes these words for a missing value.
     let is_value = |text: &&str| !matches!(text.trim(), "" | "null" | "undefined");
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<Beacon, Rejection> {
-        beacon(&Sent { query, referer: Some("https://a.example/b"), ..Sent::default() })
+        beacon(&TrackerRequest { query, referer: Some("https://a.example/b"), ..TrackerRequest::default() })
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! As observed with the scripts of 2.10.0 and 3.1.0. Since 2.16 `url` is absolute. Before, it is a path beside `hostname`, and in 2.10 it is
 //! percent-encoded twice. The newer scripts omit the referrer of internal links.
 
-use super::{JSON, Sent, answer_with, origin_of, web_referrer};
+use super::{JSON, TrackerRequest, answer_with, origin_of, web_referrer};
 use crate::aliases::is_uuid;
 use crate::http::Taken;
 use axum::response::Response;
@@ -21,7 +21,7 @@ const ACCEPTED: &str = r#"{"cache":"a.b.c","sessionId":"00000000-0000-4000-8000-
 /// The answer to robots.
 const ROBOT: &str = r#"{"beep":"boop"}"#;
 
-pub(super) fn beacon(sent: &Sent<'_>) -> Result<Beacon, Rejection> {
+pub(super) fn beacon(sent: &TrackerRequest<'_>) -> Result<Beacon, Rejection> {
     let object = json_object(sent.body)?;
     let invalid = |field, expected: &'static str| Rejection::field(RejectionReason::InvalidField, field, expected);
     let Some(payload) = object.get("payload").and_then(Value::as_object) else {
@@ -149,7 +149,7 @@ mod tests {
         let mut payload = payload.clone();
         payload.as_object_mut().unwrap().entry("website").or_insert_with(|| json!(WEBSITE));
         let body = json!({"type": kind, "payload": payload}).to_string();
-        beacon(&Sent { origin, body: body.as_bytes(), ..Sent::default() })
+        beacon(&TrackerRequest { origin, body: body.as_bytes(), ..TrackerRequest::default() })
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::role::Role;
 /// The tables of the rows that are counted.
 pub const TABLES: [&str; 3] = ["site_hourly", "page_daily", "breakdown_window"];
 /// Interval between two checks whether the group has assigned partitions to an aggregator: also the error of that moment.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How often the ledger is read: also the error of the end.
 const LEDGER: Duration = Duration::from_millis(100);
 
@@ -47,7 +47,7 @@ pub async fn joined(all: &mut [Role], patience: Duration) -> anyhow::Result<()> 
             }
         }
         ensure!(begun.elapsed() < patience, "no aggregator joined its group within {} s", patience.as_secs());
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clickhouse_elsewhere_is_refused_and_its_path_is_told_nobody() {
+    fn a_clickhouse_elsewhere_is_refused_and_its_path_is_not_logged() {
         assert_eq!(only_loopback("http://127.0.0.1:8124/secret").unwrap(), 8124);
         let refused = format!("{:#}", only_loopback("http://192.0.2.7:8123/secret").unwrap_err());
         assert!(refused.contains("192.0.2.7") && !refused.contains("secret"), "{refused}");

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_to_the_drain_of_the_same_round_and_who_sends_has_none() {
+    fn the_ratio_is_to_the_drain_of_the_same_round_and_senders_have_none() {
         let one = Who::Aggregators(1);
         // The machine is half as fast in the second round.
         let all = [(Who::Drain, 0, 1.0), (one, 0, 2.0), (Who::Producer, 0, 0.5), (Who::Drain, 1, 2.0), (one, 1, 4.0)];
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn remarks_are_of_who_took_part() {
+    fn remarks_are_of_the_participants() {
         let truth = Truth { records: 1_000_000, views: 890_000, repeats: 5_000, ..Truth::default() };
         assert!(!remarks(&[figures(Who::Drain, 0, 1.0)], truth).concat().contains("headcount:"));
         let all = remarks(&[figures(Who::TableEngine, 0, 1.0), figures(Who::Aggregators(2), 0, 1.0)], truth).concat();

@@ -17,7 +17,7 @@ use super::topic;
 /// The schema of the log.
 const SCHEMA: &str = include_str!("../../../schemas/proto/pageview.proto");
 /// How often the group's commits are read: also the error of the end.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long its consumers may take to leave their group: the brokers' session timeout, and some more.
 const LEAVE: Duration = Duration::from_secs(60);
@@ -137,7 +137,7 @@ pub async fn measure(setting: &Setting, group: &str, database: &Database, record
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .create()
-        .context("making a client that looks at the group")?;
+        .context("creating a client that queries the group")?;
     loop {
         let committed =
             tokio::task::block_in_place(|| topic::committed(&consumer, &setting.topic, setting.partitions))?;
@@ -147,7 +147,7 @@ pub async fn measure(setting: &Setting, group: &str, database: &Database, record
         if Instant::now() > deadline {
             return Err(says(database, &format!("{committed} of {records} records were committed")).await);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let seconds = assigned.elapsed().as_secs_f64();
     let views = database.number(&format!("SELECT sum(views) FROM {name}.site_hourly")).await?;
@@ -166,12 +166,12 @@ pub async fn measure(setting: &Setting, group: &str, database: &Database, record
 async fn left(consumer: &BaseConsumer, group: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + LEAVE;
     while Instant::now() < deadline {
-        let found = tokio::task::block_in_place(|| consumer.fetch_group_list(Some(group), topic::ASK));
-        let found = found.context("asking who is in ClickHouse's group")?;
+        let found = tokio::task::block_in_place(|| consumer.fetch_group_list(Some(group), topic::BROKER_TIMEOUT));
+        let found = found.context("listing the members of ClickHouse's group")?;
         if found.groups().iter().all(|group| group.members().is_empty()) {
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

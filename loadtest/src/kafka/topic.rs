@@ -17,7 +17,7 @@ use super::records::{Log, Truth};
 use crate::target::loopback;
 
 /// Time limit of one request to the brokers.
-pub const ASK: Duration = Duration::from_secs(10);
+pub const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the brokers may take for the records that remain in the producer's queue.
 const FLUSH: Duration = Duration::from_secs(120);
 /// How long members may take to leave a group that is to be deleted.
@@ -36,7 +36,8 @@ pub fn only_loopback(bootstrap: &str) -> anyhow::Result<()> {
         loopback(host, port.parse().with_context(|| format!("the broker {broker:?} has no port"))?)?;
     }
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
-    let metadata = consumer.fetch_metadata(None, ASK).with_context(|| format!("asking {bootstrap} for its brokers"))?;
+    let metadata =
+        consumer.fetch_metadata(None, BROKER_TIMEOUT).with_context(|| format!("asking {bootstrap} for its brokers"))?;
     for broker in metadata.brokers() {
         loopback(broker.host(), u16::try_from(broker.port()).context("a broker's port")?)?;
     }
@@ -56,7 +57,7 @@ fn admin(bootstrap: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
 }
 
 fn patient() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK))
+    AdminOptions::new().operation_timeout(Some(BROKER_TIMEOUT)).request_timeout(Some(BROKER_TIMEOUT))
 }
 
 /// Figures of filling a topic.
@@ -103,10 +104,10 @@ pub async fn make(bootstrap: &str, topic: &str, partitions: i32, times: Times) -
         outcome.map_err(|(topic, code)| anyhow::anyhow!("the brokers did not make topic {topic}: {code}"))?;
     }
     // Brokers and clients learn of it one after another.
-    let deadline = Instant::now() + ASK;
+    let deadline = Instant::now() + BROKER_TIMEOUT;
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     loop {
-        let metadata = consumer.fetch_metadata(Some(topic), ASK).context("asking for the new topic")?;
+        let metadata = consumer.fetch_metadata(Some(topic), BROKER_TIMEOUT).context("asking for the new topic")?;
         let known = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         if known
             .is_some_and(|found| found.partitions().iter().filter(|p| p.leader() >= 0).count() == partitions as usize)
@@ -288,7 +289,8 @@ pub fn fill(bootstrap: &str, topic: &str, log: &Log) -> anyhow::Result<Filled> {
 pub fn ends(bootstrap: &str, topic: &str, partitions: i32) -> anyhow::Result<Vec<u64>> {
     let consumer: BaseConsumer = client(bootstrap).create().context("making a Kafka client")?;
     let end = |partition| {
-        let (_, end) = consumer.fetch_watermarks(topic, partition, ASK).context("asking where a partition ends")?;
+        let (_, end) =
+            consumer.fetch_watermarks(topic, partition, BROKER_TIMEOUT).context("asking where a partition ends")?;
         Ok(u64::try_from(end).unwrap_or(0))
     };
     (0..partitions).map(end).collect()
@@ -303,7 +305,7 @@ pub fn committed(consumer: &BaseConsumer, topic: &str, partitions: i32) -> anyho
     for partition in 0..partitions {
         list.add_partition(topic, partition);
     }
-    let offsets = consumer.committed_offsets(list, ASK).context("reading a group's commits")?;
+    let offsets = consumer.committed_offsets(list, BROKER_TIMEOUT).context("reading a group's commits")?;
     let elements = offsets.elements();
     let known = elements.iter().filter_map(|element| match element.offset() {
         Offset::Offset(offset) => u64::try_from(offset).ok(),

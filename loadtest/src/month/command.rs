@@ -106,7 +106,7 @@ pub(crate) async fn run(args: MonthArgs) -> anyhow::Result<()> {
     match &run.args.state {
         Some(path) if unfinished => {
             println!("topic {} and database {} are left behind", run.kafka.topic, run.database.name);
-            println!("the same command goes on from here (its state is in {})", path.display());
+            println!("the same command continues from here (its state is in {})", path.display());
         }
         state => {
             run.database.remove().await;
@@ -125,7 +125,7 @@ async fn interrupted(run: &Run, interrupts: &mut Interrupts) {
     interrupts.next().await;
     run.interrupted.store(true, Ordering::Relaxed);
     run.progress.stop.store(true, Ordering::Relaxed);
-    eprintln!("stopping: what was sent is counted and reported (once more: at once)");
+    eprintln!("stopping: what was sent is counted and reported (again: stop immediately)");
     interrupts.next().await;
 }
 

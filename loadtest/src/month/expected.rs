@@ -182,11 +182,7 @@ impl<'a> Expected<'a> {
                 let counted = found.remove(&(path.clone(), *status)).unwrap_or(0);
                 ensure!(counted == *views, "{slug}{path} ({status}): {counted} views are counted of {views}");
             }
-            ensure!(
-                found.is_empty(),
-                "{slug}: rows of pages that nobody viewed, such as {:?}",
-                found.first_key_value()
-            );
+            ensure!(found.is_empty(), "{slug}: rows of pages without views, such as {:?}", found.first_key_value());
             compared += pages.len() as u64;
         }
         Ok(compared)
@@ -221,7 +217,7 @@ fn covers(windows: &[&Window], sent: &Sent, most: u64) -> anyhow::Result<()> {
         ensure!(window.seen == holds, "the window at {start} has {holds} records, of which {} were read", window.seen);
         if let Some(next) = windows.get(number + 1) {
             let cut = holds == most || next.hours() != window.hours() || holds >= FEWEST_BY_BYTES;
-            ensure!(cut, "the window at {start} was cut after {holds} records of {most}");
+            ensure!(cut, "the window at {start} was closed after {holds} records of {most}");
         }
         at = end;
     }
@@ -342,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_as_it_should_be_passes_with_the_repeats_that_a_cut_parted() {
+    fn correct_counts_pass_with_repeats_in_two_windows() {
         let plan = plan();
         let (truth, counted) = month(&plan, Drops::InItsWindow);
         let parted = compare(&plan, &truth, counted).unwrap();
@@ -390,13 +386,13 @@ mod tests {
         let said = wrong(Drops::InItsWindow, |counted| {
             counted.pages.get_mut(&largest).unwrap().insert(("/nowhere".to_owned(), 200), 1);
         });
-        assert!(said.contains("nobody viewed") && said.contains("/nowhere"), "{said}");
+        assert!(said.contains("pages without views") && said.contains("/nowhere"), "{said}");
         let said = wrong(Drops::InItsWindow, |counted| *counted.refusals.values_mut().next().unwrap() += 1);
         assert!(said.contains("refused beacons are counted of"), "{said}");
     }
 
     #[test]
-    fn windows_that_leave_something_out_or_are_cut_at_will_fail() {
+    fn windows_with_gaps_or_arbitrary_bounds_fail() {
         let said = wrong(Drops::InItsWindow, |counted| counted.windows = counted.windows.split_off(1));
         assert!(said.contains("the one before it ends at 0"), "{said}");
         let said = wrong(Drops::InItsWindow, |counted| counted.windows.truncate(counted.windows.len() - 1));
@@ -410,9 +406,9 @@ mod tests {
             counted.windows.push(second);
         };
         let said = wrong(Drops::InItsWindow, |counted| halve(counted, SPAN_HOURS * 3_600 - 1));
-        assert!(said.contains("was cut after 10 records of 20"), "{said}");
+        assert!(said.contains("was closed after 10 records of 20"), "{said}");
         let said = wrong(Drops::InItsWindow, |counted| halve(counted, SPAN_HOURS * 3_600));
-        assert!(!said.contains("was cut after 10 "), "{said}");
+        assert!(!said.contains("was closed after 10 "), "{said}");
     }
 
     #[test]

@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_owns_a_first_ticket_and_nobody_owns_too_many() {
+    fn every_project_owns_a_first_ticket_and_none_owns_too_many() {
         let tail = Tail::new(VISITS_EXPONENT, VISITS);
         for n in [1, 2, 3, 10, 1_000, 54_321] {
             let total = tail.total(n);

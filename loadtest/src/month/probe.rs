@@ -21,12 +21,12 @@ use crate::random::{SplitMix64, Zipf};
 use crate::role::{self, Answer};
 
 /// How long after its due time a request may be unanswered.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Concurrent requests: as many as the service computes concurrently for one network. With more, a slow machine answers 429, which depends on the
 /// probe and not on the service. Further requests wait here, and their wait is part of their duration.
 const AT_ONCE: usize = 2;
 /// Interval between two checks whether to stop.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The observations of the report users.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -112,7 +112,7 @@ impl Readers {
         loop {
             let due = begun + Duration::from_secs_f64(probed.asked as f64 / f64::from(readers.rate));
             while Instant::now() < due && !stop.load(Ordering::Relaxed) {
-                tokio::time::sleep_until(due.min(Instant::now() + LOOK)).await;
+                tokio::time::sleep_until(due.min(Instant::now() + POLL_INTERVAL)).await;
             }
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -138,7 +138,7 @@ impl Readers {
             let _slot = slots.acquire().await?;
             role::answer(self.port, &path, "").await.context("asking the query service")
         };
-        let answer = tokio::time::timeout_at(due + PATIENCE, question).await;
+        let answer = tokio::time::timeout_at(due + WAIT_TIMEOUT, question).await;
         let answer = answer.with_context(|| format!("{path} was not answered in time"))??;
         let status = answer.status;
         ensure!(matches!(status, 200 | 404 | 429), "{path} was answered {status}");

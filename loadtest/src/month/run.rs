@@ -31,7 +31,7 @@ use crate::role::{self, Role};
 /// Windows of fewer records cost more time than their records.
 const SMALL_WINDOW: u64 = 50_000;
 /// How long an aggregator may take to join its group, or to fold its open windows again.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One run.
 pub struct Run {
@@ -179,7 +179,7 @@ impl Run {
         for _ in 0..self.args.aggregators {
             all.push(aggregators::start(&self.kafka, &self.state.group(), &self.database.name, &more)?);
         }
-        aggregators::joined(&mut all, PATIENCE).await?;
+        aggregators::joined(&mut all, WAIT_TIMEOUT).await?;
         Ok((all, begun.elapsed().as_secs_f64()))
     }
 
@@ -191,7 +191,7 @@ impl Run {
         let arguments = ["--clickhouse-database", &self.database.name, "--report-rate", "0", "--clock-start", &evening];
         let arguments = arguments.map(str::to_owned);
         let mut role = Role::start(&self.kafka.binary, "query", &self.kafka.clickhouse_url, &arguments)?;
-        role.until_ready("", PATIENCE).await?;
+        role.until_ready("", WAIT_TIMEOUT).await?;
         let readers = probe::Readers::by_traffic(Arc::clone(&self.plan), role.port, rate);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -284,9 +284,9 @@ impl Run {
                 break folded - windows;
             }
             ensure!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WAIT_TIMEOUT,
                 "after {} s only {folded} records of {records} were folded",
-                PATIENCE.as_secs()
+                WAIT_TIMEOUT.as_secs()
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_figure_is_told_and_a_question_without_an_answer_ends_the_run() {
+    fn a_wrong_figure_is_reported_and_an_unanswered_query_ends_the_run() {
         let mut wrong = Vec::new();
         let outcome = compared(Err(anyhow::anyhow!("7 are counted of 8").context("comparing")), &mut wrong);
         assert!(outcome.unwrap().is_none());

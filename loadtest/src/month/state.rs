@@ -39,7 +39,7 @@ impl State {
                     serde_json::from_str(&text).with_context(|| format!("reading the state in {}", path.display()))?;
                 ensure!(
                     found.format == fresh.format,
-                    "the state in {} is of another version of headcount, which cut windows otherwise: give another file",
+                    "the state in {} is of another version of headcount, with another window policy: give another file",
                     path.display()
                 );
                 let same = Self { name: found.name.clone(), ..fresh };

@@ -59,7 +59,7 @@ fn the_truth_is_what_a_count_that_remembers_everything_finds() {
 }
 
 #[test]
-fn an_hour_needs_no_hours_before_it_and_no_other_cut() {
+fn an_hour_is_independent_of_earlier_hours_and_of_the_window_policy() {
     let plan = plan(7, 30_000);
     let mut in_order = Vec::new();
     each(&plan, |place, view, hour| in_order.push((hour, *place, *view)));

@@ -14,9 +14,9 @@ use crate::kafka::database::Database;
 use crate::role::Role;
 
 /// How often the ledger is read: also the error of a day's end.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How long ClickHouse may be unavailable; and how long the ledger may take for the records sent when time was up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Rows and bytes of one table, including unmerged ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -93,7 +93,7 @@ pub struct Watcher<'a> {
     pub before: Each<f64>,
     /// The time of that measurement.
     pub begun: Instant,
-    /// Time limit. After it nothing more is sent; sent records may still be counted for `PATIENCE`.
+    /// Time limit. After it nothing more is sent; sent records may still be counted for `WAIT_TIMEOUT`.
     pub within: Duration,
 }
 
@@ -116,12 +116,12 @@ impl Watcher<'_> {
         watched.samples.push(self.sample(0, 0, aggregators).await?);
         let mut answered = Instant::now();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             aggregators.iter_mut().try_for_each(Role::alive)?;
             match self.look(aggregators, progress, watched).await {
                 Ok(()) => answered = Instant::now(),
                 // A server that restarts is waited for.
-                Err(error) if answered.elapsed() > PATIENCE => return Err(error),
+                Err(error) if answered.elapsed() > WAIT_TIMEOUT => return Err(error),
                 Err(_) => {}
             }
             told(watched.counted);
@@ -140,9 +140,9 @@ impl Watcher<'_> {
                 progress.stop.store(true, Ordering::Relaxed);
             }
             ensure!(
-                self.begun.elapsed() < self.within + PATIENCE,
+                self.begun.elapsed() < self.within + WAIT_TIMEOUT,
                 "{} s after the time was up the ledger has {} of {} records that were sent",
-                PATIENCE.as_secs(),
+                WAIT_TIMEOUT.as_secs(),
                 watched.counted,
                 progress.sent.load(Ordering::Relaxed)
             );
@@ -161,7 +161,7 @@ impl Watcher<'_> {
 
     async fn counted(&self) -> anyhow::Result<u64> {
         let sql = format!("SELECT sum(next_offset - window_start) FROM {}.ledger FINAL", self.database.name);
-        let counted = tokio::time::timeout(PATIENCE, self.database.number(&sql)).await;
+        let counted = tokio::time::timeout(WAIT_TIMEOUT, self.database.number(&sql)).await;
         counted.context("waiting for ClickHouse's answer to how far the ledger is")?
     }
 

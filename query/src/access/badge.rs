@@ -42,22 +42,26 @@ struct Figures {
 
 /// Key of a cached figure: the project, the revision of its registration, and the hour in which the figure was read. In the next hour it is
 /// read again, since late views still arrive and months are closed.
-type Of = (ProjectSlug, u64, Hour);
+type FigureKey = (ProjectSlug, u64, Hour);
 
 /// Cached figures.
-struct Known {
+struct FigureCache {
     wait: Duration,
-    figures: Cache<Of, Figures>,
+    figures: Cache<FigureKey, Figures>,
 }
 
-impl Known {
+impl FigureCache {
     /// A request waits for another one at most `wait`.
     fn new(wait: Duration) -> Self {
-        Known { wait, figures: Cache::new(FIGURES) }
+        FigureCache { wait, figures: Cache::new(FIGURES) }
     }
 
     /// The cached figures, else those that `read` returns. Concurrent requests for the same figures wait for one `read`.
-    async fn figures(&self, of: &Of, read: impl Future<Output = Result<Figures, Problem>>) -> Result<Figures, Problem> {
+    async fn figures(
+        &self,
+        of: &FigureKey,
+        read: impl Future<Output = Result<Figures, Problem>>,
+    ) -> Result<Figures, Problem> {
         let found = tokio::time::timeout(self.wait, self.figures.get_value_or_guard_async(of)).await;
         let place = match found.map_err(|_| Problem::too_many_reports())? {
             Ok(figures) => return Ok(figures),
@@ -75,11 +79,11 @@ pub(crate) struct Badges {
     reports: Reports,
     rules: crate::Rules,
     access: Arc<Access>,
-    known: Known,
+    known: FigureCache,
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct BadgeQuery {
     metric: Option<String>,
 }
 
@@ -88,7 +92,7 @@ pub(crate) async fn badge(
     State(badges): State<Arc<Badges>>,
     Extension(caller): Extension<CallerKey>,
     Path(file): Path<String>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    asked: Result<Query<BadgeQuery>, QueryRejection>,
 ) -> Response {
     let Some(project) = file.strip_suffix(SUFFIX).and_then(|text| text.parse::<ProjectSlug>().ok()) else {
         return Refusal::NotYours.answer(Audience::Programs);
@@ -112,13 +116,13 @@ pub(crate) async fn badge(
         }
         (false, VisitorUnit::VisitorDays) => ("visitor-days last month", figures.visitors, figures.plus_minus),
     };
-    let told = match figure {
+    let shown = match figure {
         0 => "none".to_owned(),
         few if rules.floor.withholds(few) => format!("under {}", rules.floor.get()),
         figure => short(figure, plus_minus),
     };
     let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "public, max-age=3600")];
-    (headers, svg(label, &told)).into_response()
+    (headers, svg(label, &shown)).into_response()
 }
 
 impl Badges {
@@ -126,7 +130,7 @@ impl Badges {
     pub(crate) fn new(store: ReportStore, config: QueryConfig, access: &Arc<Access>, turns: ReportTurns) -> Self {
         let rules = config.rules;
         let reports = Reports::sharing(turns, store, config, Arc::clone(&access.clock), ReportCache::off());
-        Badges { reports, rules, access: Arc::clone(access), known: Known::new(WAIT) }
+        Badges { reports, rules, access: Arc::clone(access), known: FigureCache::new(WAIT) }
     }
 
     async fn figures(&self, project: &ProjectSlug, caller: CallerKey) -> Result<Figures, Problem> {
@@ -189,11 +193,11 @@ fn width(text: &str) -> u32 {
 }
 
 /// Two flat fields. `textLength` makes the text fit them in any font.
-fn svg(label: &str, told: &str) -> String {
+fn svg(label: &str, figure: &str) -> String {
     const PAD: u32 = 6;
-    let (left, right) = (width(label), width(told));
+    let (left, right) = (width(label), width(figure));
     let (split, whole) = (left + 2 * PAD, left + right + 4 * PAD);
-    let title = format!("{label}: {told}");
+    let title = format!("{label}: {figure}");
     html! {
         svg xmlns="http://www.w3.org/2000/svg" width=(whole) height="20" viewBox=(format!("0 0 {whole} 20")) role="img" aria-label=(title) {
             title { (title) }
@@ -201,7 +205,7 @@ fn svg(label: &str, told: &str) -> String {
             path d=(format!("M3 0h{}v20H3a3 3 0 0 1-3-3V3a3 3 0 0 1 3-3z", split - 3)) fill="#3d3d3d" {}
             g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" {
                 text x=(PAD) y="14" textLength=(left) { (label) }
-                text x=(split + PAD) y="14" textLength=(right) { (told) }
+                text x=(split + PAD) y="14" textLength=(right) { (figure) }
             }
         }
     }
@@ -233,13 +237,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_project_that_is_slow_to_read_keeps_no_other_waiting() {
-        let known = Known::new(Duration::from_millis(20));
+        let known = FigureCache::new(Duration::from_millis(20));
         let of = |slug: &str, revision, hour| (slug.parse::<ProjectSlug>().unwrap(), revision, Hour(hour));
         let figures = |views| Figures { visitors: 1, plus_minus: 1, views };
         let never = std::future::pending::<Result<Figures, Problem>>;
         let slow = of("slow", 1, 9);
         let fast = of("fast", 1, 9);
-        let told = async {
+        let served = async {
             assert_eq!(known.figures(&fast, async { Ok(figures(7)) }).await, Ok(figures(7)));
             // Cached within the hour. Read again in the next hour, or after its registration has changed.
             assert_eq!(known.figures(&fast, never()).await, Ok(figures(7)));
@@ -252,7 +256,7 @@ mod tests {
         tokio::select! {
             biased;
             _ = known.figures(&slow, never()) => panic!("it never ends"),
-            told = told => assert_eq!(told, Err(Problem::too_many_reports())),
+            served = served => assert_eq!(served, Err(Problem::too_many_reports())),
         }
         // The request that was reading was dropped: the next one reads.
         assert_eq!(known.figures(&slow, async { Ok(figures(9)) }).await, Ok(figures(9)));

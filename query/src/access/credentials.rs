@@ -17,7 +17,7 @@ pub(super) fn cookie_name(https: bool) -> &'static str {
 }
 
 /// The credentials found.
-pub(super) enum Shown {
+pub(super) enum Credentials {
     Nothing,
     /// An `Authorization` header without a well-formed token.
     NoToken,
@@ -25,14 +25,14 @@ pub(super) enum Shown {
     Cookie(Zeroizing<String>),
 }
 
-impl Shown {
+impl Credentials {
     /// `Authorization` takes precedence over the cookie: a program sends it on purpose.
     pub(super) fn by(headers: &HeaderMap, https: bool) -> Self {
         let mut sent = headers.get_all(header::AUTHORIZATION).iter();
         match (sent.next(), sent.next()) {
-            (None, _) => session_cookie(headers, https).map_or(Shown::Nothing, Shown::Cookie),
-            (Some(one), None) => one.to_str().ok().and_then(token).map_or(Shown::NoToken, Shown::Token),
-            (Some(_), Some(_)) => Shown::NoToken,
+            (None, _) => session_cookie(headers, https).map_or(Credentials::Nothing, Credentials::Cookie),
+            (Some(one), None) => one.to_str().ok().and_then(token).map_or(Credentials::NoToken, Credentials::Token),
+            (Some(_), Some(_)) => Credentials::NoToken,
         }
     }
 }
@@ -69,11 +69,11 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        match Shown::by(&map, https) {
-            Shown::Nothing => "nothing".to_owned(),
-            Shown::NoToken => "no token".to_owned(),
-            Shown::Token(token) => token.id().to_string(),
-            Shown::Cookie(value) => format!("cookie {}", *value),
+        match Credentials::by(&map, https) {
+            Credentials::Nothing => "nothing".to_owned(),
+            Credentials::NoToken => "no token".to_owned(),
+            Credentials::Token(token) => token.id().to_string(),
+            Credentials::Cookie(value) => format!("cookie {}", *value),
         }
     }
 

@@ -14,7 +14,7 @@ const ONLY_TLS: &str = "max-age=31536000";
 
 /// What determines the headers of a response.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Kind {
+pub(crate) struct HeaderKind {
     /// Only for this caller: shared caches must not store it.
     pub(crate) private: bool,
     /// Other sites may embed it: a badge.
@@ -24,7 +24,7 @@ pub(crate) struct Kind {
 }
 
 /// Adds the headers.
-pub(crate) fn protect(response: &mut Response, kind: Kind) {
+pub(crate) fn protect(response: &mut Response, kind: HeaderKind) {
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value));

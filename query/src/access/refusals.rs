@@ -1,6 +1,6 @@
 //! Requests that the guard refuses, and their responses. The response is the same whether the project exists or not.
 
-use super::credentials::Shown;
+use super::credentials::Credentials;
 use crate::page;
 use crate::problem::Problem;
 use crate::route::{Audience, Route};
@@ -31,7 +31,7 @@ impl Refusal {
                 kind: "/problems/not-signed-in",
                 title: "A token is needed",
                 status: 401,
-                detail: "send a token that is in force, as `Authorization: Bearer TOKEN`".into(),
+                detail: "send a valid token, as `Authorization: Bearer TOKEN`".into(),
                 field: None,
             },
             Refusal::NotYours => Problem::unknown_project(),
@@ -39,7 +39,7 @@ impl Refusal {
                 kind: "/problems/too-many-requests",
                 title: "Too many requests",
                 status: 429,
-                detail: "ask again after the seconds that Retry-After names".into(),
+                detail: "retry after the seconds in Retry-After".into(),
                 field: None,
             },
             Refusal::RightsUnknown => Problem::storage_unavailable(),
@@ -70,10 +70,16 @@ impl Refusal {
 }
 
 /// The response to a request without a session: a redirect to the form, or 401.
-pub(super) fn not_signed_in(route: &Route, method: &Method, uri: &Uri, headers: &HeaderMap, shown: &Shown) -> Response {
+pub(super) fn not_signed_in(
+    route: &Route,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    shown: &Credentials,
+) -> Response {
     let looks = matches!(*method, Method::GET | Method::HEAD);
     // A program that sent a wrong token gets the 401, not a redirect to the form.
-    let sent_a_token = matches!(shown, Shown::NoToken | Shown::Token(_));
+    let sent_a_token = matches!(shown, Credentials::NoToken | Credentials::Token(_));
     if route.audience == Audience::People && looks && !sent_a_token {
         return Redirect::to(&super::sign_in::path_back_to(uri)).into_response();
     }

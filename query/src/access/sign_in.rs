@@ -3,7 +3,7 @@
 //! Only maintainers who sign in here get a cookie. The beacon's routes neither set nor read one.
 
 use super::Access;
-use super::credentials::{self, Shown};
+use super::credentials::{self, Credentials};
 use super::refusals::Refusal;
 use super::token::Token;
 use crate::page;
@@ -32,20 +32,20 @@ pub(crate) struct Arrival {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wanted {
+pub(crate) struct NextPath {
     #[serde(default)]
     next: String,
 }
 
 #[derive(Deserialize)]
-struct Sent {
+struct SignInForm {
     #[serde(default)]
     token: String,
     #[serde(default)]
     next: String,
 }
 
-impl Drop for Sent {
+impl Drop for SignInForm {
     fn drop(&mut self) {
         self.token.zeroize();
     }
@@ -83,12 +83,12 @@ fn local(next: &str) -> &str {
 pub(crate) async fn form(
     State(access): State<Arc<Access>>,
     Extension(arrival): Extension<Arrival>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    wanted: Result<Query<NextPath>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     let next = wanted.map(|Query(wanted)| wanted.next).unwrap_or_default();
-    let known = match Shown::by(&headers, arrival.https) {
-        Shown::Cookie(cookie) => access.session(&cookie).is_some(),
+    let known = match Credentials::by(&headers, arrival.https) {
+        Credentials::Cookie(cookie) => access.session(&cookie).is_some(),
         _ => false,
     };
     if known { see_other(local(&next)) } else { asked(&next, None, StatusCode::OK) }
@@ -103,8 +103,8 @@ pub(crate) async fn sign_in(
     if !from_here(&headers, false) {
         return failed(&access, arrival, || Refusal::OtherSite.answer(Audience::People));
     }
-    let reading = <Form<Sent> as axum::extract::FromRequest<()>>::from_request(request, &());
-    let sent: Result<Form<Sent>, FormRejection> = match tokio::time::timeout(FORM_WITHIN, reading).await {
+    let reading = <Form<SignInForm> as axum::extract::FromRequest<()>>::from_request(request, &());
+    let sent: Result<Form<SignInForm>, FormRejection> = match tokio::time::timeout(FORM_WITHIN, reading).await {
         Ok(sent) => sent,
         Err(_) => {
             let late = || asked("/", Some("The form did not arrive in time."), StatusCode::REQUEST_TIMEOUT);
@@ -132,7 +132,7 @@ pub(crate) async fn sign_in(
         access.sessions.end(&old);
     }
     let Ok(cookie) = access.sessions.begin(token.id(), now.timestamp_millis()) else {
-        tracing::error!("the operating system gives no random numbers; nobody can sign in");
+        tracing::error!("the operating system returns no random numbers; no one can sign in");
         return Refusal::RightsUnknown.answer(Audience::People);
     };
     access.uses.note(token.id(), now);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_right_secret_of_a_token_in_force_opens_something() {
+    fn only_the_right_secret_of_an_active_token_has_rights() {
         let [reader, admin, revoked, nobody] = [(); 4].map(|()| Token::draw().unwrap());
         let mut broken = row(&nobody, "Not a slug", 0, 0);
         let rows = vec![row(&reader, "docs", 0, 0), row(&admin, "", 1, 0), row(&revoked, "docs", 0, 1), broken.clone()];

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use token::Token;
 use tower::ServiceExt as _;
 
-struct Bed {
+struct AccessBed {
     router: Router,
     access: Arc<Access>,
     now_ms: Arc<AtomicI64>,
@@ -30,7 +30,7 @@ fn row(token: &Token, project: &str, admin: u8, revoked: u8) -> TokenRow {
 }
 
 /// `docs` and `other` are private, `open` is public. Every connection to ClickHouse would wait in `silent`'s backlog.
-fn bed(rate: f64, silent: &std::net::TcpListener) -> Bed {
+fn bed(rate: f64, silent: &std::net::TcpListener) -> AccessBed {
     let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
     let clock: Clock = {
         let now_ms = Arc::clone(&now_ms);
@@ -56,7 +56,7 @@ fn bed(rate: f64, silent: &std::net::TcpListener) -> Bed {
     let app = App::new(ReportStore::new(client), QueryConfig::default(), clock, &access, ReportCache::off());
     let own = routes::router(app, |route| route.path.starts_with("/sign-") || route.rule == Rule::Badge);
     let router = guarded(router.merge(own), &access, RouteTable::of(routes::routes()));
-    Bed { router, access, now_ms, reader, admin, revoked }
+    AccessBed { router, access, now_ms, reader, admin, revoked }
 }
 
 fn silent() -> std::net::TcpListener {
@@ -65,9 +65,9 @@ fn silent() -> std::net::TcpListener {
     listener
 }
 
-type Answer = (StatusCode, HeaderMap, String);
+type TestResponse = (StatusCode, HeaderMap, String);
 
-async fn send(bed: &Bed, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+async fn send(bed: &AccessBed, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TestResponse {
     let mut request = axum::http::Request::builder().method(method).uri(path).header("host", "stats.example.org");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -78,7 +78,7 @@ async fn send(bed: &Bed, method: &str, path: &str, headers: &[(&str, &str)], bod
     (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
-async fn ask(bed: &Bed, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn ask(bed: &AccessBed, path: &str, headers: &[(&str, &str)]) -> TestResponse {
     send(bed, "GET", path, headers, "").await
 }
 
@@ -86,7 +86,7 @@ fn bearer(token: &Token) -> String {
     format!("Bearer {}", *token.text())
 }
 
-async fn signed_in(bed: &Bed, token: &Token, more: &[(&str, &str)]) -> String {
+async fn signed_in(bed: &AccessBed, token: &Token, more: &[(&str, &str)]) -> String {
     let headers = [&[("content-type", "application/x-www-form-urlencoded")], more].concat();
     let (status, headers, _) = send(bed, "POST", "/sign-in", &headers, &format!("token={}", *token.text())).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
@@ -94,7 +94,7 @@ async fn signed_in(bed: &Bed, token: &Token, more: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn who_may_not_read_learns_nothing_and_nobody_is_asked() {
+async fn a_caller_without_access_learns_nothing_and_clickhouse_is_not_queried() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     let (reader, admin, revoked) = (bearer(&bed.reader), bearer(&bed.admin), bearer(&bed.revoked));
@@ -151,7 +151,7 @@ async fn a_route_without_a_row_is_refused_to_all() {
 }
 
 #[tokio::test]
-async fn before_the_rights_were_read_nobody_has_any() {
+async fn before_the_rights_were_read_no_caller_has_any() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     bed.access.snapshot.store(None);
@@ -165,7 +165,7 @@ async fn before_the_rights_were_read_nobody_has_any() {
 }
 
 #[tokio::test]
-async fn people_are_led_to_the_form_and_programs_are_told() {
+async fn people_are_redirected_to_the_form_and_programs_get_401() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     let (status, headers, _) = ask(&bed, "/projects/docs/2026-01?prefix=/en/", &[]).await;
@@ -225,7 +225,7 @@ async fn a_session_ends_with_its_time_its_token_and_at_signing_out() {
 }
 
 #[tokio::test]
-async fn room_is_given_by_token_and_by_client_and_failures_have_less() {
+async fn rates_are_by_token_and_by_client_and_lower_for_failures() {
     let silent = silent();
     let bed = bed(2.0, &silent);
     let (reader, admin) = (bearer(&bed.reader), bearer(&bed.admin));
@@ -253,7 +253,7 @@ async fn room_is_given_by_token_and_by_client_and_failures_have_less() {
 }
 
 #[tokio::test]
-async fn a_form_that_is_too_large_or_of_another_site_is_not_taken() {
+async fn a_form_that_is_too_large_or_of_another_site_is_refused() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     let form = ("content-type", "application/x-www-form-urlencoded");
@@ -271,7 +271,7 @@ async fn a_form_that_is_too_large_or_of_another_site_is_not_taken() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_headers() {
+async fn every_response_has_the_security_headers() {
     let silent = silent();
     let bed = bed(0.0, &silent);
     let reader = bearer(&bed.reader);

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_already_is_sent_nothing() {
+    fn a_client_with_the_current_version_gets_304() {
         let asked = |tag: Option<&str>| {
             let tag = tag.map(|tag| (header::IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap()));
             json(&1, &tag.into_iter().collect())

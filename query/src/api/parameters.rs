@@ -158,7 +158,7 @@ pub(crate) fn project(text: &str) -> Result<ProjectSlug, Problem> {
 /// Months in a path.
 pub(crate) fn span(text: &str) -> Result<Span, Problem> {
     text.parse().map_err(|error: InvalidSpan| match error {
-        InvalidSpan::NotStarted(_) => Problem::month_not_begun(error.to_string()),
+        InvalidSpan::NotStarted(_) => Problem::month_not_started(error.to_string()),
         _ => Problem::invalid_field("span", error.to_string()),
     })
 }

@@ -67,8 +67,8 @@ async fn refusals_name_the_field_and_what_was_expected() {
         (&format!("{report}/breakdowns/colour"), 400, "dimension", "referrer, country"),
         (&format!("{report}/breakdowns/os.csv?after=zz"), 400, "after", "`next`"),
         (&format!("{report}/days?limit=3"), 400, "limit", "no parameters"),
-        ("/v1/projects/sphinx/reports/2026-11/pages?sort=change", 400, "sort", "one month that is over"),
-        ("/v1/projects/sphinx/reports/2026-09..2026-10/pages?sort=change", 400, "sort", "one month that is over"),
+        ("/v1/projects/sphinx/reports/2026-11/pages?sort=change", 400, "sort", "one finished month"),
+        ("/v1/projects/sphinx/reports/2026-09..2026-10/pages?sort=change", 400, "sort", "one finished month"),
         ("/v1/projects?after=/", 400, "after", "`next`"),
     ] {
         let (found, headers, body) = ask(path).await;

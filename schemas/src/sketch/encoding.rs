@@ -116,7 +116,7 @@ pub enum SketchDecodeError {
         tag: u8,
     },
     /// The bytes end within a coordinate.
-    #[error("the coordinate at byte {at} of a sparse sketch is cut off")]
+    #[error("the coordinate at byte {at} of a sparse sketch is truncated")]
     Truncated {
         /// Offset of the coordinate after the first byte.
         at: usize,

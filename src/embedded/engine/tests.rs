@@ -213,7 +213,7 @@ async fn it_comes_back_under_its_url_once_the_port_is_free() {
 }
 
 #[tokio::test]
-async fn the_engine_ends_with_whoever_holds_its_standard_input() {
+async fn the_engine_ends_with_the_holder_of_its_standard_input() {
     let dir = tempfile::tempdir().unwrap();
     // The library is found as `start` would find it.
     let EngineKind::Library(library) = locate::locate(&config(dir.path())).unwrap() else {
@@ -266,7 +266,7 @@ async fn a_second_engine_waits_for_the_first_and_names_it_if_it_stays() {
 }
 
 #[tokio::test]
-async fn what_keeps_it_from_starting_is_named() {
+async fn the_reason_for_a_failed_start_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let usual = config(dir.path());
 
@@ -359,7 +359,7 @@ async fn retention_deletes_what_is_past_it() {
 }
 
 #[tokio::test]
-async fn only_who_may_read_the_directory_can_ask() {
+async fn only_users_who_may_read_the_directory_can_query() {
     let dir = tempfile::tempdir().unwrap();
     let engine = start(dir.path()).await;
     let origin = engine.url().rsplit_once('/').expect("a path").0.to_owned();

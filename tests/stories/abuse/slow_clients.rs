@@ -60,7 +60,7 @@ async fn attack(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_client_with_thousands_of_unfinished_requests_stops_nobody() -> Result<()> {
+async fn one_client_with_thousands_of_unfinished_requests_does_not_stop_others() -> Result<()> {
     allow_files(16_384)?;
     let service = Service::started(&[], &[("docs", "docs.example")]).await?;
     let time = form(Duration::from_secs(12), Duration::from_secs(60));

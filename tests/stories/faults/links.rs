@@ -23,7 +23,7 @@ async fn broker_behind_proxy() -> Result<(Broker, Proxy)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_cut_and_held_links() -> Result<()> {
+async fn slow_interrupted_and_held_links() -> Result<()> {
     let (seed, rounds) = (seed(9), times(6, 80));
     let (mut broker, proxy) = broker_behind_proxy().await?;
     let deployment = Deployment::new(&proxy.address().to_string(), &clickhouse::shared().await?)?;

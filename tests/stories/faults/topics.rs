@@ -83,7 +83,7 @@ async fn offsets_that_were_deleted_are_restored_from_the_ledger() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_is_another_log() -> Result<()> {
+async fn a_recreated_topic_is_another_log() -> Result<()> {
     let (deployment, mut ingest, mut aggregate, mut query, first) = counted().await?;
     ingest.process.stop().await?;
     kafka::delete_topic(&deployment.bootstrap, &deployment.topic).await?;

@@ -115,7 +115,7 @@ async fn a_server_that_is_away_is_asked_once_a_pass() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_no_recipient_any_more_gets_nothing_from_a_pass_that_has_begun() -> Result<()> {
+async fn a_removed_recipient_gets_nothing_from_a_running_pass() -> Result<()> {
     let server = Told::start(true).await?;
     let mut service = service(&server).await?;
     let recipients = async || server.recipients.lock().await.clone();

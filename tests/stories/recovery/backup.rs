@@ -369,7 +369,7 @@ async fn a_month_that_is_due_is_closed_before_it_is_served() -> Result<()> {
 
     let mut fresh = Service::new(&BEHIND_PROXY)?;
     let said = restored(&fresh, &whole, &DUE).await?;
-    ensure!(said.contains("2026-06 is closed") && said.contains("its sketches are gone"), "{said}");
+    ensure!(said.contains("2026-06 is closed") && said.contains("its sketches are deleted"), "{said}");
     fresh.start(&DUE).await?;
     fresh.opened("docs").await?;
     let found = report(&fresh).await?;

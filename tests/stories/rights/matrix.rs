@@ -112,7 +112,7 @@ async fn callers(service: &Service) -> Result<Vec<Caller>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
+async fn every_caller_gets_what_the_rules_say_and_learns_no_more() -> Result<()> {
     let mut service = service(&[]).await?;
     let callers = callers(&service).await?;
     let mut asked = 0;

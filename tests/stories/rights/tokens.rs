@@ -54,7 +54,7 @@ async fn a_token_is_shown_once_listed_by_its_id_and_revoked() -> Result<()> {
     })
     .await?;
     ensure!(
-        listed.1.contains("private") && listed.1.contains("Maria's sheet") && listed.1.contains("in force"),
+        listed.1.contains("private") && listed.1.contains("Maria's sheet") && listed.1.contains("active"),
         "{}",
         listed.1
     );
@@ -99,12 +99,12 @@ async fn commands_say_what_is_wrong() -> Result<()> {
         (&["token", "create", "--project", "nowhere"], "there is no project nowhere"),
         (&["token", "create", "--admin", "--label", "two\nlines"], "on one line"),
         (&["token", "revoke", "hc_0"], "no token's id"),
-        (&["token", "revoke", "0123456789abcdef"], "no token 0123456789abcdef is in force"),
+        (&["token", "revoke", "0123456789abcdef"], "no token 0123456789abcdef is active"),
         (&["project", "set", "nowhere", "--public"], "there is no project nowhere"),
         (&["project", "set", "docs"], "nothing to set"),
         (&["project", "set", "docs", "--public", "--private"], "cannot be used with"),
         (&["project", "set", "docs", "--time-zone", "Mars/Olympus"], "is no time zone"),
-        (&["project", "set", "docs", "--mail", "nobody"], "is no mail address"),
+        (&["project", "set", "docs", "--mail", "nobody"], "is no e-mail address"),
     ] {
         let mut process = tokio::process::Command::new(binary()?);
         let output = process.args(command).arg("--data").arg(service.data()).kill_on_drop(true).output().await?;
@@ -211,7 +211,7 @@ async fn the_page_has_a_way_in_and_out_that_no_other_site_can_use() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_too_often_waits_and_who_guesses_waits_longer() -> Result<()> {
+async fn frequent_callers_wait_and_callers_that_guess_wait_longer() -> Result<()> {
     let mut service = Service::started(&[], &[("docs", "docs.example")]).await?;
     let token = service.token(None).await?;
     service.stop().await?;
@@ -253,7 +253,7 @@ async fn who_asks_too_often_waits_and_who_guesses_waits_longer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_badge_tells_last_months_figure_of_public_projects() -> Result<()> {
+async fn a_badge_shows_last_months_figure_of_public_projects() -> Result<()> {
     let mut service = Service::new(&["--trusted-proxy", "127.0.0.1"])?;
     service.start(&["--clock-start", "2026-01-31T12:00:00Z"]).await?;
     service.register(&[("public", "public.example")]).await?;
