@@ -15,7 +15,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row belongs to.
-const TIMED: [(&str, &str); 19] = [
+const TIMED: [(&str, &str); 21] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_daily", "day"),
@@ -35,10 +35,13 @@ const TIMED: [(&str, &str); 19] = [
     ("month_due", "month"),
     ("delivery", "month"),
     ("ledger", "toDate(appended)"),
+    ("import_month", "month"),
+    // Lines of files that were imported so long ago are refused by their time.
+    ("import", "toDate(finished)"),
 ];
 
 /// Tables with a column `project`. Deliveries are among them, since they name the recipients of reports.
-const OF_PROJECTS: [&str; 16] = [
+const OF_PROJECTS: [&str; 17] = [
     "site_hourly",
     "page_daily",
     "breakdown_daily",
@@ -55,6 +58,7 @@ const OF_PROJECTS: [&str; 16] = [
     "finished_day",
     "finished_month",
     "delivery",
+    "import_month",
 ];
 
 #[derive(Row, Deserialize)]

@@ -37,7 +37,7 @@ const TABLES: [&str; 7] = [
     "robot_page_daily",
 ];
 /// Tables with the figures of runs.
-const FIGURES: [&str; 6] = [
+pub(crate) const FIGURES: [&str; 6] = [
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",
@@ -222,7 +222,7 @@ impl Closer {
     }
 
     /// The run whose figures count.
-    async fn winner(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
+    pub(crate) async fn winner(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {
         let sql =
             "SELECT ?fields FROM month_close FINAL WHERE month = toDate({month:UInt16}) ORDER BY finished, run LIMIT 1";
         self.client

@@ -18,6 +18,7 @@ pub mod close;
 pub mod due;
 pub mod finished;
 pub mod fold;
+pub mod imports;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod metrics;

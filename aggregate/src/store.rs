@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use storage::{CallError, Work, in_time};
 
 /// The summaries' tables by day.
-const DAILY: [&str; 6] =
+pub(crate) const DAILY: [&str; 6] =
     ["page_daily", "breakdown_daily", "not_found_daily", "rejection_daily", "robot_page_daily", "robot_daily"];
 
 /// The summaries' tables.

@@ -11,7 +11,10 @@ pub const SCHEMA_VERSION: u32 = BEFORE_VERSION + FILES.len() as u32;
 
 /// Files for a new database: (name, statements separated by `;`). File `n` reaches version `BEFORE_VERSION + n`. They are frozen: every
 /// change needs a new file.
-pub const FILES: &[(&str, &str)] = &[("0001_tables.sql", include_str!("../sql/0001_tables.sql"))];
+pub const FILES: &[(&str, &str)] = &[
+    ("0001_tables.sql", include_str!("../sql/0001_tables.sql")),
+    ("0004_imports.sql", include_str!("../sql/0004_imports.sql")),
+];
 
 /// Files for databases that were created before [`FILES`]; file `n` reaches version `n`.
 pub const BEFORE: &[(&str, &str)] = &[
