@@ -9,6 +9,7 @@ mod summary;
 use crate::config::commands::{ImportCommand, StoreCommand};
 use crate::config::take;
 use crate::config::with;
+use crate::shell::harden;
 use anyhow::{Context, bail};
 use chrono::Months;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -97,6 +98,8 @@ pub fn command(
         }
         _ => {
             let settings: ImportCommand = take(matches)?;
+            // Lines have IP addresses and user agents.
+            harden();
             let plan = Plan::new(matches, &settings)?;
             if matches.get_flag("dry-run") {
                 return dry_run::run(&plan, &settings);

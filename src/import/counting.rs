@@ -9,6 +9,7 @@ use schemas::classes::BotClass;
 use schemas::tables::{ImportMonthRow, LedgerRow};
 use schemas::{Hour, Month, ProjectSlug, StreamId};
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// Bits of a view's id that are the number of its line; the others are the number of its file in the import.
@@ -32,13 +33,15 @@ pub struct ImportLog {
     bytes: u64,
     store: SummaryStore,
     months: HashMap<Month, HashMap<ProjectSlug, Counts>>,
+    /// Time spent on writing rows.
+    writing: Duration,
 }
 
 impl ImportLog {
     /// An empty log of `stream`, whose rows go to `store`.
     pub fn new(stream: StreamId, cut: Cut, appended: Hour, store: SummaryStore) -> Self {
         let window = WindowState::new(stream, WindowStart { offset: 0, appended_hour: appended.0 });
-        ImportLog { stream, cut, appended, window, bytes: 0, store, months: HashMap::new() }
+        ImportLog { stream, cut, appended, window, bytes: 0, store, months: HashMap::new(), writing: Duration::ZERO }
     }
 
     /// Adds the view of a line: the `line`th of the `file`th file, from 1 and 0.
@@ -75,15 +78,22 @@ impl ImportLog {
         self.write(&rows)
     }
 
-    fn write(&self, rows: &Rows) -> anyhow::Result<()> {
-        Handle::current().block_on(self.store.write(rows)).context("cannot write the import's rows")
+    fn write(&mut self, rows: &Rows) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let written = Handle::current().block_on(self.store.write(rows));
+        self.writing += started.elapsed();
+        written.context("cannot write the import's rows")
     }
 
-    /// Ends the log. Returns what it has of each project's month; `has_visitors` says which of them have visitors.
+    /// Ends the log. Returns what it has of each project's month, and the time that was spent on writing rows. `has_visitors` says which
+    /// months have visitors.
     ///
     /// # Errors
     /// The last rows cannot be written.
-    pub fn end(mut self, has_visitors: impl Fn(&ProjectSlug, Month) -> bool) -> anyhow::Result<Vec<ImportMonthRow>> {
+    pub fn end(
+        mut self,
+        has_visitors: impl Fn(&ProjectSlug, Month) -> bool,
+    ) -> anyhow::Result<(Vec<ImportMonthRow>, Duration)> {
         if self.window.next_offset() > self.window.start().offset {
             self.end_window()?;
         }
@@ -116,6 +126,6 @@ impl ImportLog {
                 robots,
             })
         });
-        Ok(rows.collect())
+        Ok((rows.collect(), self.writing))
     }
 }

@@ -26,7 +26,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Work of a command.
@@ -93,7 +93,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let reading = Reading { plan: &plan, settings, projects: &projects, key: &key, figures: &figures };
     let begun = Instant::now();
     let read = tokio::task::block_in_place(|| reading.read(log, &earlier, row));
-    let (row, months, all) = match read {
+    let Read { row, months, all, writing } = match read {
         Ok(read) => read,
         Err(error) => {
             if let Err(abandoned) = imports.abandon(stream).await {
@@ -102,7 +102,9 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
             return Err(error.context("nothing was imported"));
         }
     };
-    summary::print(&all, &plan.files, begun.elapsed());
+    let took = begun.elapsed();
+    summary::print(&all, &plan.files, took.saturating_sub(writing));
+    say!("{:.1} s more to write the rows", writing.as_secs_f64());
     if row.file_names.is_empty() {
         imports.abandon(stream).await?;
         say!("nothing was imported: all files are imported already");
@@ -260,8 +262,16 @@ struct Reading<'r> {
     figures: &'r Figures,
 }
 
-/// The import with its files, what it has of each month, and the summary.
-type Read = (ImportRow, Vec<ImportMonthRow>, Summary);
+/// All files were read.
+struct Read {
+    /// The import with its files.
+    row: ImportRow,
+    /// What it has of each month.
+    months: Vec<ImportMonthRow>,
+    all: Summary,
+    /// Time spent on writing rows.
+    writing: Duration,
+}
 
 impl Reading<'_> {
     /// Whether the import gives a project's month its first figures.
@@ -295,11 +305,11 @@ impl Reading<'_> {
             }
         }
         bar.finish_and_clear();
-        let months = log.end(|project, month| self.has_visitors(project, month))?;
+        let (months, writing) = log.end(|project, month| self.has_visitors(project, month))?;
         row.lines = all.lines;
         row.not_counted = all.not_counted.values().sum();
         row.not_read = all.not_read.values().map(|lines| lines.count).sum();
-        Ok((row, months, all))
+        Ok(Read { row, months, all, writing })
     }
 
     /// Reads one file; none if it is known.

@@ -20,7 +20,7 @@ const TABLES: [&str; 10] = [
     "ledger",
 ];
 /// Tables whose TTL is checked.
-const RULED: [&str; 15] = [
+const RULED: [&str; 17] = [
     "delivery",
     "site_hourly",
     "page_daily",
@@ -36,6 +36,8 @@ const RULED: [&str; 15] = [
     "finished_day",
     "finished_month",
     "ledger",
+    "import",
+    "import_month",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
