@@ -1,9 +1,8 @@
 //! The command line: commands and their own arguments. [`crate::config`] adds the settings that a command uses.
 
 use crate::config::commands::{
-    AggregateCommand, AllSettings, AuditCommand, CloseCommand, ImportCommand, IngestCommand, KeysCommand,
-    ProjectCommand, QueryCommand, ReportCommand, RestoreCommand, ServeCommand, StoreCommand, TopicCommand,
-    TopicResetCommand,
+    AggregateCommand, AllSettings, AuditCommand, CloseCommand, IngestCommand, KeysCommand, ProjectCommand,
+    QueryCommand, ReportCommand, RestoreCommand, ServeCommand, StoreCommand, TopicCommand, TopicResetCommand,
 };
 use crate::config::with;
 use crate::{embedded, import, report};
@@ -36,7 +35,7 @@ pub fn command() -> Command {
         .subcommands(audits())
         .subcommand(keys())
         .subcommands(figures())
-        .subcommand(with::<ImportCommand>(import::arguments()))
+        .subcommand(import::arguments())
         .subcommand(project())
         .subcommand(token())
         .subcommand(with::<AllSettings>(

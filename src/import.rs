@@ -1,39 +1,51 @@
-//! `headcount import --dry-run`: what an import of access logs would count, and why it would not count the rest.
+//! `headcount import`: counts access logs of past months. `--dry-run` prints what it would count.
 
-use crate::config::commands::ImportCommand;
-use crate::registry::RegistryCopy;
-use crate::{complain, projects, say};
+mod counting;
+mod dry_run;
+mod list;
+mod run;
+mod summary;
+
+use crate::config::commands::{ImportCommand, StoreCommand};
+use crate::config::take;
+use crate::config::with;
+use crate::shell::harden;
 use anyhow::{Context, bail};
 use chrono::Months;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use indicatif::{ProgressBar, ProgressStyle};
+use ingest::access_log::Format;
 use ingest::access_log::assets::{AssetRule, Assets};
-use ingest::access_log::files::{self, BytesRead};
-use ingest::access_log::lines::read_lines;
-use ingest::access_log::summary::{Place, Summary};
-use ingest::access_log::view::{ViewRules, Views};
-use ingest::access_log::{Format, NotRead};
-use ingest::projects::{ProjectSnapshot, Projects};
-use schemas::classes::{BotClass, ClassName as _};
-use schemas::{Host, Hour, Month, ProjectSlug};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use ingest::access_log::files;
+use ingest::access_log::view::{NotCounted, Outcome, ViewRules};
+use schemas::{Host, Hour, Month};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
-/// The project of `--host` where none is registered.
-const WITHOUT_REGISTRY: &str = "dry-run";
 
 /// Lines between two updates of the progress.
 const PROGRESS_LINES: u64 = 10_000;
 
-/// The command's arguments, without the settings.
+/// The command line, with the settings.
 pub fn arguments() -> Command {
+    let list = Command::new("list").about("List the imports with their months and files");
+    let remove = Command::new("remove")
+        .about("Remove an import and all its figures")
+        .arg(Arg::new("id").required(true).value_name("ID").help("Its id, as `headcount import list` prints it"));
+    with::<ImportCommand>(import_arguments())
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .subcommand(with::<StoreCommand>(list))
+        .subcommand(with::<ImportCommand>(remove))
+}
+
+fn import_arguments() -> Command {
     let many = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(help)
     };
+    let switch =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     Command::new("import")
-        .about("Read access logs and print what an import would count; --trusted-proxy names the proxies in front of the server")
+        .about("Count access logs of past months; --trusted-proxy names the proxies in front of the server")
         .arg(
             Arg::new("files")
                 .required(true)
@@ -42,13 +54,11 @@ pub fn arguments() -> Command {
                 .value_parser(clap::value_parser!(PathBuf))
                 .help("Access logs, also gzip, bzip2 or zstd; a directory for its files, oldest first; - for standard input"),
         )
-        .arg(
-            Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-                .required(true)
-                .help("Count nothing; print a summary by reason"),
-        )
+        .arg(switch("dry-run", "Count nothing; print a summary by reason"))
+        .arg(switch(
+            "unrecognised",
+            "Import although the key of earlier imports is missing, so that their files are not recognised",
+        ))
         .arg(Arg::new("host").long("host").value_name("HOST").help("The host of lines that name none"))
         .arg(
             Arg::new("format")
@@ -67,76 +77,78 @@ pub fn arguments() -> Command {
         .arg(many("page", "RULE", "A page, although it is an asset by default, such as .pdf; repeatable"))
 }
 
-/// Runs `headcount import --dry-run FILE…`. The code is 1 if a file was not read, or not to its end.
+/// Runs `headcount import FILE…`, `import list` or `import remove ID`. `block_on` runs what needs ClickHouse.
 ///
 /// # Errors
-/// An argument or a setting is wrong, or no host is known.
-pub fn command(matches: &ArgMatches, settings: &ImportCommand) -> anyhow::Result<ExitCode> {
-    let text = |name: &str| matches.get_one::<String>(name);
-    let format = text("format").map(|text| text.parse::<Format>().context("--format")).transpose()?;
-    let utc_offset = text("utc-offset").map(|text| offset_seconds(text)).transpose()?;
-    let now = settings.clock.clock()();
-    let rules = rules(matches, settings, now)?;
-    let projects = registered(settings, rules.host.as_ref())?;
-    let views = Views::new(rules, &projects);
-    let paths: Vec<PathBuf> = matches.get_many("files").unwrap_or_default().cloned().collect();
-    let files = files::files(&paths).context("cannot read a directory")?;
-    if files.is_empty() {
-        bail!("no file to read: the directory has none");
-    }
-    let mut run =
-        Run { summary: Summary::default(), bytes: BytesRead::default(), failed: 0, bar: progress_bar(&files) };
-    let started = Instant::now();
-    for (index, path) in files.iter().enumerate() {
-        run.read(index, path, format.as_ref(), utc_offset, &views);
-    }
-    run.bar.finish_and_clear();
-    print(&run.summary, &files, started.elapsed());
-    Ok(if run.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// One run over all files.
-struct Run {
-    summary: Summary,
-    bytes: BytesRead,
-    /// Files that were not read, or not to their end.
-    failed: usize,
-    bar: ProgressBar,
-}
-
-impl Run {
-    fn read(&mut self, file: usize, path: &Path, format: Option<&Format>, utc_offset: Option<i32>, views: &Views<'_>) {
-        let name = path.display();
-        let source = match files::open(path, &self.bytes) {
-            Ok(source) => source,
-            Err(error) => {
-                self.bar.suspend(|| complain!("{name}: {error}"));
-                self.failed += 1;
-                return;
+/// An argument or a setting is wrong, or the import failed: nothing of it counts.
+pub fn command(
+    action: &str,
+    matches: &ArgMatches,
+    block_on: impl FnOnce(run::Work<'_>) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    match action {
+        "list" => {
+            let settings: StoreCommand = take(matches)?;
+            block_on(Box::pin(async move { list::list(&settings.store).await }))
+        }
+        "remove" => {
+            let settings: ImportCommand = take(matches)?;
+            let id = matches.get_one::<String>("id").context("no id given")?;
+            block_on(Box::pin(async move { list::remove(id, &settings).await }))
+        }
+        _ => {
+            let settings: ImportCommand = take(matches)?;
+            // Lines have IP addresses and user agents.
+            harden();
+            let plan = Plan::new(matches, &settings)?;
+            if matches.get_flag("dry-run") {
+                return dry_run::run(&plan, &settings);
             }
-        };
-        let (summary, bar, bytes) = (&mut self.summary, &self.bar, &self.bytes);
-        let read = read_lines(source, format, utc_offset, views, |line, outcome| {
-            summary.add(&outcome, Place { file, line });
-            if summary.lines.is_multiple_of(PROGRESS_LINES) {
-                bar.set_position(bytes.get());
-            }
-        });
-        match read {
-            Ok(format) => self.bar.suspend(|| say!("{name}: {format}")),
-            Err(error) => {
-                self.bar.suspend(|| complain!("{name}: {error}"));
-                self.failed += 1;
-            }
+            let unrecognised = matches.get_flag("unrecognised");
+            block_on(Box::pin(async move { run::run(plan, &settings, unrecognised).await }))
         }
     }
 }
 
-/// Bytes of all files, with rate and time left, on a terminal. Standard input has no length.
-fn progress_bar(files: &[PathBuf]) -> ProgressBar {
-    let total: u64 = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
-    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+/// What is read, and how.
+struct Plan {
+    files: Vec<PathBuf>,
+    format: Option<Format>,
+    /// Seconds east of UTC of times without a zone.
+    utc_offset: Option<i32>,
+    rules: ViewRules,
+}
+
+impl Plan {
+    fn new(matches: &ArgMatches, settings: &ImportCommand) -> anyhow::Result<Self> {
+        let text = |name: &str| matches.get_one::<String>(name);
+        let format = text("format").map(|text| text.parse::<Format>().context("--format")).transpose()?;
+        let utc_offset = text("utc-offset").map(|text| offset_seconds(text)).transpose()?;
+        let rules = rules(matches, settings, settings.clock.clock()())?;
+        let paths: Vec<PathBuf> = matches.get_many("files").unwrap_or_default().cloned().collect();
+        let files = files::files(&paths).context("cannot read a directory")?;
+        if files.is_empty() {
+            bail!("no file to read: the directory has none");
+        }
+        Ok(Plan { files, format, utc_offset, rules })
+    }
+
+    /// The outcome of a line for an import: the running month has another way.
+    fn outcome(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::View(view) if view.hour >= self.rules.now.month().first_hour() => {
+                Outcome::NotCounted(NotCounted::RunningMonth)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Bytes of all files, with rate and time left, on a terminal. Standard input has no length.
+    fn progress_bar(&self) -> ProgressBar {
+        let total: u64 = self.files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
+        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
+        ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
 }
 
 fn rules(
@@ -167,24 +179,6 @@ fn rules(
     })
 }
 
-/// The registry as the endpoint on this data directory has it. Without one, `--host` is a project.
-fn registered(settings: &ImportCommand, host: Option<&Host>) -> anyhow::Result<Projects> {
-    let (projects, data) = (settings.admission.projects(), settings.data.path());
-    let registry = RegistryCopy::open(data)?.index();
-    if !registry.is_empty() || settings.admission.has_host_patterns() {
-        projects.replace(registry);
-        let names = projects::Snapshot::new(&data.join(projects::ADMITTED));
-        projects.admit_known(names.load::<Vec<ProjectSlug>>());
-        return Ok(projects);
-    }
-    let Some(host) = host else {
-        bail!("{} has no project; name its data directory with --data, or a host with --host", data.display());
-    };
-    let project = WITHOUT_REGISTRY.parse().context("the name of the project")?;
-    projects.replace(ProjectSnapshot::new(&BTreeMap::from([(project, vec![host.clone()])])));
-    Ok(projects)
-}
-
 /// Seconds of `+01:00`, `-0330` or `Z`.
 fn offset_seconds(text: &str) -> anyhow::Result<i32> {
     let expected = || format!("--utc-offset is {text:?}: expected an offset such as +01:00");
@@ -200,44 +194,6 @@ fn offset_seconds(text: &str) -> anyhow::Result<i32> {
         Some('-') if is_offset => Ok(-(hours * 3600 + minutes * 60)),
         _ => bail!(expected()),
     }
-}
-
-fn print(summary: &Summary, files: &[PathBuf], took: Duration) {
-    let row = |count: u64, text: &str| say!("{count:>12}  {text}");
-    say!("dry run: nothing was counted");
-    row(summary.lines, "lines");
-    if let Some((first, last)) = summary.hours {
-        let hour = |hour: Hour| hour.start().format("%Y-%m-%dT%H:00Z").to_string();
-        say!("views from the hour {} to the hour {}", hour(first), hour(last));
-    }
-    row(summary.views, "views of people");
-    if summary.views_without_agent > 0 {
-        row(
-            summary.views_without_agent,
-            "  of them without a user agent in the format: robots cannot be told from people",
-        );
-    }
-    if summary.views_without_client > 0 {
-        row(summary.views_without_client, "  of them without an IP address in the log: views without visitors");
-    }
-    row(summary.robot_views(), "views of robots");
-    for (kind, count) in &summary.robots {
-        let kind = BotClass::try_from(*kind).unwrap_or(BotClass::OtherBot);
-        row(*count, &format!("  {}", kind.class_name()));
-    }
-    row(summary.not_counted.values().sum(), "not counted");
-    for (reason, count) in &summary.not_counted {
-        row(*count, &format!("  {reason}"));
-    }
-    row(summary.not_read.values().map(|lines| lines.count).sum(), "not read");
-    for (reason, lines) in &summary.not_read {
-        let (file, line) = (files[lines.first.file].display(), lines.first.line);
-        let first =
-            if *reason == NotRead::Directive { String::new() } else { format!(" (first: line {line} of {file})") };
-        row(lines.count, &format!("  {reason}{first}"));
-    }
-    let seconds = took.as_secs_f64().max(0.001);
-    say!("{:.1} s, {:.0} lines a second", took.as_secs_f64(), summary.lines as f64 / seconds);
 }
 
 #[cfg(test)]

@@ -48,8 +48,8 @@ use clap::{ArgMatches, FromArgMatches};
 #[cfg(feature = "kafka")]
 use config::commands::{AggregateCommand, IngestCommand, TopicCommand, TopicResetCommand};
 use config::commands::{
-    AllSettings, AuditCommand, CloseCommand, ImportCommand, KeysCommand, ProjectCommand, QueryCommand, ReportCommand,
-    RestoreCommand, ServeCommand, StoreCommand,
+    AllSettings, AuditCommand, CloseCommand, KeysCommand, ProjectCommand, QueryCommand, ReportCommand, RestoreCommand,
+    ServeCommand, StoreCommand,
 };
 use config::store::LoggingSettings;
 use config::{CommandLine, take};
@@ -136,7 +136,7 @@ fn run(line: &CommandLine) -> anyhow::Result<ExitCode> {
             start_logging(&settings.logging, line)?;
             block_on(close::command(leaf, &settings))?;
         }
-        "import" => return import::command(leaf, &take::<ImportCommand>(leaf)?),
+        "import" => return import::command(action, leaf, |work| block_on(work)),
         "journal" => journal::command(leaf)?,
         "project" => block_on(projects::command(action, leaf, &take::<ProjectCommand>(leaf)?))?,
         "token" => block_on(tokens::command(action, leaf, &take::<StoreCommand>(leaf)?.store))?,

@@ -15,7 +15,7 @@ pub struct Retention {
 }
 
 /// Tables with figures, each with the day that a row belongs to.
-const TIMED: [(&str, &str); 23] = [
+const TIMED: [(&str, &str); 25] = [
     ("site_hourly", "toDate(hour)"),
     ("page_daily", "day"),
     ("breakdown_window", "day"),
@@ -39,10 +39,13 @@ const TIMED: [(&str, &str); 23] = [
     ("month_due", "month"),
     ("delivery", "month"),
     ("ledger", "toDate(appended)"),
+    ("import_month", "month"),
+    // Lines of files that were imported so long ago are refused by their time.
+    ("import", "toDate(finished)"),
 ];
 
 /// Tables with a column `project`. Deliveries are among them, since they name the recipients of reports.
-const OF_PROJECTS: [&str; 20] = [
+const OF_PROJECTS: [&str; 21] = [
     "site_hourly",
     "page_daily",
     "breakdown_window",
@@ -63,6 +66,7 @@ const OF_PROJECTS: [&str; 20] = [
     "finished_day",
     "finished_month",
     "delivery",
+    "import_month",
 ];
 
 #[derive(Row, Deserialize)]

@@ -34,6 +34,7 @@ pub use closer::Closer;
 use schemas::Month;
 use schemas::close::SETTLE;
 use schemas::tables::MonthCloseRow;
+pub(crate) use month_tables::{FIGURES, first_day};
 pub(crate) use sketches::{estimate, merge};
 use std::time::Duration;
 

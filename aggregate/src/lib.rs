@@ -28,6 +28,7 @@ mod flush_policy;
 // `freeze` has 110 lines.
 #[allow(clippy::too_many_lines)]
 pub mod fold;
+pub mod imports;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod metrics;

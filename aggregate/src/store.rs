@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use storage::{CallError, Work, in_time};
 
 /// The summaries' tables by day.
-const DAILY: [&str; 8] = [
+pub(crate) const DAILY: [&str; 8] = [
     "page_daily",
     "breakdown_window",
     "not_found_daily",

@@ -6,6 +6,7 @@
 
 mod alb;
 pub mod assets;
+pub mod blocks;
 mod clf;
 pub mod files;
 mod guess;
@@ -20,6 +21,7 @@ mod tests;
 mod text;
 mod time;
 pub mod view;
+pub mod visitors;
 mod w3c;
 
 pub use guess::{GUESS_LINES, NotGuessed, guess};

@@ -114,6 +114,13 @@ impl PeriodKey {
         PeriodKey { page, number, hours, _locked: locked.ok() }
     }
 
+    /// A key for the period of `hour` that is in no file and unrelated to any other.
+    pub(crate) fn random(period: VisitorPeriod, hour: Hour) -> Self {
+        let mut bytes = Zeroizing::new([0u8; 32]);
+        getrandom::fill(&mut *bytes).expect("the operating system's generator");
+        PeriodKey::new(&bytes, period, period.number(hour.start()))
+    }
+
     fn bytes(&self) -> &[u8; 32] {
         self.page.0.first_chunk().expect("a page is longer than a key")
     }

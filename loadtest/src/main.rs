@@ -9,6 +9,7 @@
 //! measures, alternately with the target, a server that does nothing on the same HTTP stack ([`noop`]), in a separate process. The ratio of the two
 //! is comparable between machines.
 
+mod access_log;
 mod attack;
 mod compare;
 mod cpu;
@@ -69,6 +70,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Fill projects and request their reports, beside the same question to a table of raw events
     Report(report::ReportArgs),
+    /// Write an invented month of access logs in four formats, with what an import must count of it
+    Log(access_log::LogArgs),
     /// Read a topic and do nothing (the reference of `kafka`)
     #[command(hide = true)]
     Drain(kafka::drain::DrainArgs),
@@ -85,6 +88,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Attack(args) => attack::run(args).await,
         Command::Compare(args) => compare::run(args).await,
         Command::Report(args) => report::run(args).await,
+        Command::Log(args) => access_log::run(&args),
         Command::Drain(args) => tokio::task::block_in_place(|| kafka::drain::drain(&args)),
         Command::NoopServer(args) => noop::serve(args).await,
     }

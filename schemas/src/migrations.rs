@@ -15,6 +15,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("0001_tables.sql", include_str!("../sql/0001_tables.sql")),
     ("0002_packed_breakdowns.sql", include_str!("../sql/0002_packed_breakdowns.sql")),
     ("0003_rules_and_reported_pages.sql", include_str!("../sql/0003_rules_and_reported_pages.sql")),
+    ("0004_imports.sql", include_str!("../sql/0004_imports.sql")),
 ];
 
 /// Files for databases that were created before [`FILES`]; file `n` reaches version `n`.

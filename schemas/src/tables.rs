@@ -449,6 +449,52 @@ pub struct FinishedMonthRow {
     pub updated: i64,
 }
 
+/// `import`: an import of access logs; the row with the largest `revision` counts.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct ImportRow {
+    /// Its stream, which is its id.
+    pub stream: u64,
+    /// Position of the state in the order of states.
+    pub revision: u8,
+    /// Name of the state.
+    pub state: String,
+    /// When it started, Unix seconds.
+    pub started: u32,
+    /// When all of it was read, Unix seconds; when it started, before that.
+    pub finished: u32,
+    /// Fingerprint of the key of `file_blocks`.
+    pub file_key: u64,
+    /// Lines of all files.
+    pub lines: u64,
+    /// Lines that were read and are no views that count.
+    pub not_counted: u64,
+    /// Lines that were not read.
+    pub not_read: u64,
+    /// Names of the files, without their directories.
+    pub file_names: Vec<String>,
+    /// Bytes of the text of each file.
+    pub file_bytes: Vec<u64>,
+    /// Keyed hashes of the blocks of each file.
+    pub file_blocks: Vec<Vec<u64>>,
+}
+
+/// `import_month`: what an import has of a project's month.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct ImportMonthRow {
+    /// Stream of the import.
+    pub stream: u64,
+    /// Project slug.
+    pub project: String,
+    /// First day of the month, days since the epoch.
+    pub month: u16,
+    /// Page views of people.
+    pub views: u64,
+    /// Page views of robots.
+    pub robots: u64,
+    /// 1 if the import has the month's first figures, and thus visitors.
+    pub has_visitors: u8,
+}
+
 /// A source as its number, which the column's `Enum8` contains, too.
 mod source_number {
     use crate::proto::Source;

@@ -1,4 +1,4 @@
-//! The socket by which `headcount backup` makes a running `serve` pause its writes to ClickHouse.
+//! The socket by which `headcount backup` and `headcount import` make a running `serve` pause its writes to ClickHouse.
 //!
 //! A client connects to `control.sock` in the data directory. Once no write is in progress, `serve` sends the journal's position as one line of JSON.
 //! It writes nothing to ClickHouse until the client disconnects, for whatever reason. Beacons are still written to the journal.
@@ -43,7 +43,7 @@ pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
     let listener = match UnixListener::bind(&path) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "`headcount backup` cannot reach this service: no socket");
+            tracing::warn!(%error, path = %path.display(), "`headcount backup` and `import` cannot reach this service: no socket");
             return;
         }
     };
@@ -52,9 +52,9 @@ pub async fn serve(data: PathBuf, journal: Journal, writes: Writes) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        // One backup at a time.
+        // One client at a time.
         if let Err(error) = answer(stream, &journal, &writes).await {
-            tracing::warn!(error = format!("{error:#}"), "a backup could not be made");
+            tracing::warn!(error = format!("{error:#}"), "writes could not be paused for a backup or an import");
         }
     }
 }
@@ -65,13 +65,13 @@ async fn answer(mut stream: UnixStream, journal: &Journal, writes: &Writes) -> a
     let position = tokio::task::spawn_blocking(move || position(&journal)).await??;
     let mut line = serde_json::to_vec(&position)?;
     line.push(b'\n');
-    stream.write_all(&line).await.context("the backup ended before it started")?;
-    tracing::info!(end = position.end, "a backup is being made; rows are written to ClickHouse after it");
+    stream.write_all(&line).await.context("the client went away before it started")?;
+    tracing::info!(end = position.end, "a backup or an import pauses the writes to ClickHouse");
     // Until the client disconnects.
     let mut byte = [0];
     while stream.read(&mut byte).await.is_ok_and(|read| read > 0) {}
     drop(held);
-    tracing::info!("the backup has ended; rows are written again");
+    tracing::info!("the pause has ended; rows are written again");
     Ok(())
 }
 
@@ -105,7 +105,7 @@ pub async fn hold(data: &Path) -> anyhow::Result<Option<WritesPaused>> {
         .await
         .with_context(|| {
             format!(
-                "rows that the service writes to ClickHouse were not written within {} s, or another backup is being made; try again",
+                "rows that the service writes to ClickHouse were not written within {} s, or a backup or an import is running; try again",
                 HOLD_WAIT.as_secs()
             )
         })?

@@ -256,7 +256,9 @@ pub struct CloseCommand {
 #[derive(Args)]
 pub struct ImportCommand {
     #[command(flatten)]
-    pub data: DataSettings,
+    pub store: StoreSettings,
+    #[command(flatten)]
+    pub keys: KeySettings,
     #[command(flatten)]
     pub connections: ConnectionSettings,
     #[command(flatten)]
@@ -265,6 +267,8 @@ pub struct ImportCommand {
     pub admission: AdmissionSettings,
     #[command(flatten)]
     pub beacons: BeaconSettings,
+    #[command(flatten)]
+    pub aggregation: AggregationSettings,
     #[command(flatten)]
     pub clock: ClockSettings,
 }

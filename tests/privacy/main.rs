@@ -1,6 +1,7 @@
 //! The privacy contract, each statement tested from the outside: one module per statement, with its number in the name. The statements are in
 //! `docs/privacy.md`.
 
+mod access_logs;
 mod readers;
 mod records;
 mod s01_nothing_on_the_readers_machine;

@@ -21,7 +21,7 @@ const TABLES: [&str; 11] = [
     "ledger",
 ];
 /// Tables whose TTL is checked.
-const RULED: [&str; 19] = [
+const RULED: [&str; 21] = [
     "delivery",
     "site_hourly",
     "page_daily",
@@ -41,6 +41,8 @@ const RULED: [&str; 19] = [
     "finished_day",
     "finished_month",
     "ledger",
+    "import",
+    "import_month",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@ mod commands;
 mod health;
 #[path = "operator/import.rs"]
 mod import;
+#[path = "operator/imports.rs"]
+mod imports;
 
 use anyhow::{Context, Result, ensure};
 use harness::http::Connection;

@@ -15,7 +15,7 @@ pub(super) const TABLES: [&str; 9] = [
     "reported_missing_daily",
 ];
 /// Tables with the figures of runs.
-pub(super) const FIGURES: [&str; 8] = [
+pub(crate) const FIGURES: [&str; 8] = [
     "month_closed",
     "month_closed_page",
     "month_closed_breakdown",

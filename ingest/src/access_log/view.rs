@@ -5,14 +5,17 @@
 
 use super::assets::Assets;
 use super::line::{Line, NotRead};
+use super::visitors::PastVisitors;
 use crate::accept::{AcceptedPage, accept};
-use crate::agents::{AUTOMATED_BROWSER, Classes, Classifier, OwnRules};
+use crate::agents::{AUTOMATED_BROWSER, Classes, Classifier, OwnRules, RULES_VERSION};
 use crate::client::{ClientAddress, TrustedProxies, UserAgent};
 use crate::ignored::IgnoredNetworks;
 use crate::projects::Projects;
+use crate::visitor::VisitorCoordinates;
 use schemas::beacon::{Arrivals, Beacon};
 use schemas::classes::BotClass;
-use schemas::proto::Source;
+use schemas::proto::{self, Source};
+use schemas::record::{RecordFormat, encode_page_view};
 use schemas::{Host, Hour, RejectionReason};
 use std::borrow::Cow;
 
@@ -35,7 +38,7 @@ pub struct ViewRules {
     pub now: Hour,
 }
 
-/// A page view of a log, before it has a visitor.
+/// A page view of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogView {
     /// Hour of the request.
@@ -48,6 +51,37 @@ pub struct LogView {
     pub has_agent: bool,
     /// The client; none if the log has no IP address of it. The view then has no visitor.
     pub client: Option<ClientAddress>,
+    /// The visitor, of people's views in months that get visitors.
+    pub visitor: Option<VisitorCoordinates>,
+}
+
+impl LogView {
+    /// The view as a record of the import's log. `id` is not 0, and of this view alone.
+    pub fn into_record(self, id: u64) -> Vec<u8> {
+        let LogView { hour, page, classes, visitor, .. } = self;
+        let view = proto::PageView {
+            project: page.project.as_str().to_owned(),
+            hour: hour.0,
+            status: u32::from(page.status),
+            device: classes.device as i32,
+            browser: classes.browser as i32,
+            system: classes.system as i32,
+            bot_class: classes.bot_class as i32,
+            arrival: page.arrival,
+            site_coordinate: visitor.map_or(0, |visitor| visitor.site.packed()),
+            page_coordinate: visitor.map_or(0, |visitor| visitor.page.packed()),
+            event_id: id,
+            bot: classes.bot.to_owned(),
+            rules: RULES_VERSION,
+            path: page.path,
+            version: page.version,
+            language: page.language,
+            referrer_host: page.referrer_host,
+            source: page.source as i32,
+            ..proto::PageView::default()
+        };
+        encode_page_view(view, RecordFormat::V4)
+    }
 }
 
 /// Why a line that was read is no view that counts.
@@ -80,6 +114,9 @@ pub enum NotCounted {
     /// Older than figures are kept.
     #[error("older than retention_months")]
     TooOld,
+    /// Of the running month, whose visitor key only the endpoint has.
+    #[error("of the running month, which is not imported: import it once it is over")]
+    RunningMonth,
     /// More than an hour ahead of the clock.
     #[error("in the future")]
     Future,
@@ -113,12 +150,19 @@ pub struct Views<'p> {
     rules: ViewRules,
     projects: &'p Projects,
     classifier: Classifier,
+    visitors: Option<&'p PastVisitors<'p>>,
 }
 
 impl<'p> Views<'p> {
     /// Decides by these rules and this registry.
     pub fn new(rules: ViewRules, projects: &'p Projects) -> Self {
-        Views { classifier: Classifier::new(rules.own_rules.clone()), rules, projects }
+        Views { classifier: Classifier::new(rules.own_rules.clone()), rules, projects, visitors: None }
+    }
+
+    /// The same, with visitors.
+    #[must_use]
+    pub fn with_visitors(self, visitors: &'p PastVisitors<'p>) -> Self {
+        Views { visitors: Some(visitors), ..self }
     }
 
     /// What becomes of a line.
@@ -141,7 +185,16 @@ impl<'p> Views<'p> {
             return Err(NotCounted::IgnoredNetwork.into());
         }
         let has_agent = line.agent.is_some();
-        Ok(LogView { hour: line.hour, page, classes: self.classes(line), has_agent, client })
+        let agent = agent(line);
+        let classes = self.classes(line, agent.as_deref());
+        let visitor = match (self.visitors, &client) {
+            (Some(visitors), Some(client)) if classes.bot_class == BotClass::Person => {
+                let agent = agent.as_deref().map(UserAgent::of_log);
+                visitors.coordinates((&page.project, &page.path), line.hour, client, agent)
+            }
+            _ => None,
+        };
+        Ok(LogView { hour: line.hour, page, classes, has_agent, client, visitor })
     }
 
     /// What is decided without the target.
@@ -177,12 +230,8 @@ impl<'p> Views<'p> {
         self.rules.trusted_proxies.client_of_log(std::str::from_utf8(&peer).ok()?, forwarded)
     }
 
-    fn classes(&self, line: &Line<'_>) -> Classes {
-        let Some(agent) = &line.agent else { return Classes::UNKNOWN };
-        // `-` is absence, as a beacon without the header.
-        let agent = if agent.is_absent() { Cow::Borrowed(&b""[..]) } else { agent.decoded() };
-        // Some clients write the header's name into its value.
-        let agent = agent.strip_prefix(b"User-Agent: ").unwrap_or(&agent);
+    fn classes(&self, line: &Line<'_>, agent: Option<&[u8]>) -> Classes {
+        let Some(agent) = agent else { return Classes::UNKNOWN };
         let classes = self.classifier.classify(UserAgent::of_log(agent));
         if line.signals.is_headless && classes.bot_class == BotClass::Person {
             return Classes::robot(AUTOMATED_BROWSER);
@@ -241,6 +290,19 @@ impl<'p> Views<'p> {
         }
         Ok(())
     }
+}
+
+/// The user agent; none if the format has none.
+fn agent<'l>(line: &'l Line<'_>) -> Option<Cow<'l, [u8]>> {
+    let agent = line.agent.as_ref()?;
+    // `-` is absence, as a beacon without the header.
+    let agent = if agent.is_absent() { Cow::Borrowed(&b""[..]) } else { agent.decoded() };
+    // Some clients write the header's name into its value.
+    Some(match agent {
+        Cow::Borrowed(agent) => Cow::Borrowed(agent.strip_prefix(b"User-Agent: ").unwrap_or(agent)),
+        Cow::Owned(agent) if agent.starts_with(b"User-Agent: ") => Cow::Owned(agent[12..].to_vec()),
+        owned => owned,
+    })
 }
 
 /// Bytes of a host's name, port and brackets. Others would make a path or a user name of it.

@@ -26,7 +26,8 @@ async fn dry_run(arguments: &[&str], input: &str) -> Result<(Option<i32>, String
 }
 
 fn line(request: &str, status: u16, agent: &str) -> String {
-    let time = chrono::Utc::now().format("%d/%b/%Y:%H:%M:%S +0000");
+    // The running month is not imported.
+    let time = (chrono::Utc::now() - chrono::TimeDelta::days(40)).format("%d/%b/%Y:%H:%M:%S +0000");
     format!("{CANARY} - - [{time}] \"{request}\" {status} 12 \"-\" \"{agent}\"\n")
 }
 
