@@ -162,7 +162,7 @@ pub async fn cells(client: &Client, stream: StreamId, window: u64) -> anyhow::Re
 }
 
 /// The values of one row of `breakdown_window`.
-fn put_breakdown(found: &mut Found, row: BreakdownWindowRow) -> anyhow::Result<()> {
+fn put_breakdown(found: &mut FoundRows, row: BreakdownWindowRow) -> anyhow::Result<()> {
     let lengths = [row.dimensions.len(), row.values.len(), row.views.len()];
     ensure!(lengths == [lengths[0]; 3], "a row of breakdown_window has arrays of {lengths:?} elements");
     for (dimension, value, views) in row.counts() {

@@ -1,8 +1,9 @@
 //! The log of an import: views become records, records are folded into windows, and ended windows are written.
 
 use aggregate::fold::{FOLD_VERSION, Rows, WindowState};
+use aggregate::sink::RowSink;
 use aggregate::store::SummaryStore;
-use aggregate::window::{Cut, WindowStart};
+use aggregate::window::{WindowPolicy, WindowStart};
 use anyhow::Context;
 use ingest::access_log::view::LogView;
 use schemas::classes::BotClass;
@@ -25,7 +26,7 @@ struct Counts {
 /// An import's log. It is used outside of async code, and waits for its writes.
 pub struct ImportLog {
     stream: StreamId,
-    cut: Cut,
+    policy: WindowPolicy,
     /// Hour of the import: the log has no append times.
     appended: Hour,
     window: WindowState,
@@ -39,9 +40,9 @@ pub struct ImportLog {
 
 impl ImportLog {
     /// An empty log of `stream`, whose rows go to `store`.
-    pub fn new(stream: StreamId, cut: Cut, appended: Hour, store: SummaryStore) -> Self {
+    pub fn new(stream: StreamId, policy: WindowPolicy, appended: Hour, store: SummaryStore) -> Self {
         let window = WindowState::new(stream, WindowStart { offset: 0, appended_hour: appended.0 });
-        ImportLog { stream, cut, appended, window, bytes: 0, store, months: HashMap::new(), writing: Duration::ZERO }
+        ImportLog { stream, policy, appended, window, bytes: 0, store, months: HashMap::new(), writing: Duration::ZERO }
     }
 
     /// Adds the view of a line: the `line`th of the `file`th file, from 1 and 0.
@@ -52,7 +53,7 @@ impl ImportLog {
         self.count(&view);
         let record = view.into_record((file as u64) << LINE_BITS | line);
         let offset = self.window.next_offset();
-        if self.cut.begins_window(self.window.start(), self.bytes, offset, self.appended) {
+        if self.policy.starts_new_window(self.window.start(), self.bytes, offset, self.appended) {
             self.end_window()?;
         }
         self.bytes += record.len() as u64;
@@ -80,7 +81,7 @@ impl ImportLog {
 
     fn write(&mut self, rows: &Rows) -> anyhow::Result<()> {
         let started = Instant::now();
-        let written = Handle::current().block_on(self.store.write(rows));
+        let written = Handle::current().block_on(self.store.insert(rows));
         self.writing += started.elapsed();
         written.context("cannot write the import's rows")
     }

@@ -89,7 +89,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     projects.replace(projects::indexed(&projects::registry_of(&registry)).without(projects::removed_of(&registry)));
     let names = projects::Snapshot::new(&settings.store.data().join(projects::ADMITTED));
     projects.admit_known(names.load::<Vec<ProjectSlug>>());
-    let log = ImportLog::new(stream, settings.aggregation.windows.cut(), Hour::of(now), store);
+    let log = ImportLog::new(stream, settings.aggregation.windows.policy(), Hour::of(now), store);
     let reading = Reading { plan: &plan, settings, projects: &projects, key: &key, figures: &figures };
     let begun = Instant::now();
     let read = tokio::task::block_in_place(|| reading.read(log, &earlier, row));
@@ -175,7 +175,7 @@ async fn close(
             continue;
         }
         let is_counted = !imports.has_other_rows(month).await?
-            || matches!(closer.decide_by_notes(month).await?, Some(Decision::Close { .. }));
+            || matches!(closer.decide_by_recorded_ends(month).await?, Some(Decision::Close { .. }));
         if is_due(month, now, after) && is_counted {
             due.push(month);
         } else {
