@@ -31,10 +31,10 @@ pub(crate) use close_error::failed;
 pub(crate) use close_store::CloseStore;
 use close_store::Run;
 pub use closer::Closer;
+pub(crate) use month_tables::{FIGURES, first_day};
 use schemas::Month;
 use schemas::close::SETTLE;
 use schemas::tables::MonthCloseRow;
-pub(crate) use month_tables::{FIGURES, first_day};
 pub(crate) use sketches::{estimate, merge};
 use std::time::Duration;
 
