@@ -73,7 +73,7 @@ impl WindowState {
             // A referrer that was seen at missing pages only has a count of 0 here.
             let is_of_row = |count: &&Count| of_day.dirty[count.source as usize] && count.views > 0;
             let mut counts: Vec<&Count> = of_day.counts.iter().filter(is_of_row).collect();
-            // By name, so that similar values are adjacent, and so are equal ones of other rows: they need fewer bytes.
+            // By name: the order of arrival would reveal which values came with the same view. Similar values side by side need fewer bytes, too.
             counts.sort_unstable_by_key(|count| (count.source, count.dimension, texts.get(count.value)));
             for of_source in counts.chunk_by(|one, other| one.source == other.source) {
                 rows.breakdown.push(BreakdownWindowRow {
