@@ -187,7 +187,6 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
     if missing.is_empty() && reported.is_empty() {
         return html! {};
     }
-    let largest = missing.iter().map(|page| page.views).max().unwrap_or(0);
     let more = report.not_found.next.is_some() || missing.len() > NOT_FOUND_SHOWN;
     html! {
         section.not-found {
@@ -202,21 +201,7 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                     " arrived at pages not found. “Where visits came from” does not contain them."
                 }
             }
-            @if !missing.is_empty() {
-            div.list.paths.missing role="table" aria-label="Pages not found" {
-                div.row.heads role="row" { span role="columnheader" { "Path, and where its readers came from" } span role="columnheader" { "Views" } }
-                @for page in missing.iter().take(NOT_FOUND_SHOWN) {
-                    div.row role="row" {
-                        (chart::trace(page.views, largest))
-                        span.name role="cell" {
-                            bdi { (words::shortened(&page.path)) }
-                        }
-                        span role="cell" { (words::number(page.views)) }
-                        @if !page.referrers.is_empty() { span.from role="cell" { (from(&page.referrers)) } }
-                    }
-                }
-            }
-            }
+            @if !missing.is_empty() { (missing_table(missing)) }
             (first_of(shown, missing.len().min(NOT_FOUND_SHOWN), shown.counts.not_found))
             (more_paths(&missing[..missing.len().min(NOT_FOUND_SHOWN)]))
             (reported_missing(reported))
@@ -225,6 +210,25 @@ pub(super) fn not_found(shown: &Shown<'_>) -> Markup {
                     @if more { "The " (NOT_FOUND_SHOWN.min(missing.len())) " most asked for. " }
                     "All as " a href=(format!("{}/not-found.csv?bom=1", shown.api())) aria-label="Pages not found: all as CSV" { "CSV" }
                     " or " a href=(format!("{}/not-found", shown.api())) aria-label="Pages not found: all as JSON" { "JSON" }
+                }
+            }
+        }
+    }
+}
+
+fn missing_table(missing: &[PageFigures]) -> Markup {
+    let largest = missing.iter().map(|page| page.views).max().unwrap_or(0);
+    html! {
+        div.list.paths.missing role="table" aria-label="Pages not found" {
+            div.row.heads role="row" { span role="columnheader" { "Path, and where its readers came from" } span role="columnheader" { "Views" } }
+            @for page in missing.iter().take(NOT_FOUND_SHOWN) {
+                div.row role="row" {
+                    (chart::trace(page.views, largest))
+                    span.name role="cell" {
+                        bdi { (words::shortened(&page.path)) }
+                    }
+                    span role="cell" { (words::number(page.views)) }
+                    @if !page.referrers.is_empty() { span.from role="cell" { (from(&page.referrers)) } }
                 }
             }
         }
