@@ -2,7 +2,7 @@
 
 use super::{brokers_view, consumer};
 use crate::config::commands::TopicResetCommand;
-use crate::config::kafka::KafkaSettings;
+use crate::config::kafka_settings::KafkaSettings;
 use crate::{projects, say};
 use aggregate::fold::FOLD_VERSION;
 use aggregate::kafka::{CommitText, StreamRow, Streams};
