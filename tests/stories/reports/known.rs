@@ -109,29 +109,34 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
         });
         truth.views += views;
         truth.visits += views / 3;
-        // Versions with a steep distribution: some are below the threshold.
-        let mut left = views;
-        for version in 0..40 {
-            let part = if version == 39 { left } else { left / 4 };
-            left -= part;
-            if part > 0 {
-                let value = format!("={}.{version}", number % 2);
-                *truth.versions.entry(value.clone()).or_default() += part;
-                rows.values.push(BreakdownDailyRow {
-                    project: "docs".to_owned(),
-                    day: month.first_hour().day().0 + day as u16,
-                    dimension: "version".to_owned(),
-                    value,
-                    views: part,
-                    stream: 1,
-                    window_start: day * 10,
-                    next_offset: day * 10 + 9,
-                    source: Source::Beacon,
-                });
-            }
+        for row in versions(month, number, day, views) {
+            *truth.versions.entry(row.value.clone()).or_default() += row.views;
+            rows.values.push(row);
         }
     }
     (rows, truth)
+}
+
+/// The versions of a day, with a steep distribution: some are below the threshold.
+fn versions(month: Month, number: u64, day: u64, views: u64) -> Vec<BreakdownDailyRow> {
+    let mut left = views;
+    let parts = (0..40).map(|version| {
+        let part = if version == 39 { left } else { left / 4 };
+        left -= part;
+        (version, part)
+    });
+    let row = |(version, views): (u32, u64)| BreakdownDailyRow {
+        project: "docs".to_owned(),
+        day: month.first_hour().day().0 + day as u16,
+        dimension: "version".to_owned(),
+        value: format!("={}.{version}", number % 2),
+        views,
+        stream: 1,
+        window_start: day * 10,
+        next_offset: day * 10 + 9,
+        source: Source::Beacon,
+    };
+    parts.filter(|(_, views)| *views > 0).map(row).collect()
 }
 
 /// Writes all months, and returns their true figures.
