@@ -28,7 +28,7 @@ pub enum Logs {
     Journal(Journal),
     /// The topic, and which streams its partitions are.
     #[cfg(feature = "kafka")]
-    Topic(Box<(crate::config::kafka::KafkaSettings, aggregate::kafka::Streams)>),
+    Topic(Box<(crate::config::kafka_settings::KafkaSettings, aggregate::kafka::Streams)>),
 }
 
 impl Logs {

@@ -8,18 +8,18 @@ mod beacons;
 mod clickhouse;
 pub mod commands;
 pub mod features;
-pub mod kafka;
+pub mod kafka_settings;
 pub mod listen;
-mod mail;
+mod mail_settings;
 mod paths;
-pub mod privacy;
-mod reports;
+pub mod privacy_settings;
+mod report_settings;
 mod source;
 pub mod store;
 mod values;
 
 #[cfg(feature = "mail")]
-pub use mail::MailSettings;
+pub use mail_settings::MailSettings;
 pub use source::{CommandLine, Origins, last, parse};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
@@ -125,7 +125,7 @@ fn shown(setting: &Arg, text: &str) -> String {
     match text.split_once("://") {
         _ if text.is_empty() => String::new(),
         _ if setting.is_hide_env_values_set() => "(not shown)".to_owned(),
-        _ if setting.get_id() == "kafka_property" => kafka::redacted(text),
+        _ if setting.get_id() == "kafka_property" => kafka_settings::redacted(text),
         Some(_) if text.contains('?') => format!("{}?(not shown)", text.split('?').next().unwrap_or("")),
         Some((scheme, rest)) if text.contains('@') => {
             format!("{scheme}://(not shown)@{}", rest.rsplit('@').next().unwrap_or(""))
@@ -136,7 +136,7 @@ fn shown(setting: &Arg, text: &str) -> String {
 
 /// Logs a warning for each setting that the next release refuses.
 pub fn warn_of_removed(origins: &Origins) {
-    for (name, instead) in reports::REMOVED {
+    for (name, instead) in report_settings::REMOVED {
         let origin = origins.of(name);
         if origin != "default" {
             tracing::warn!("setting `{name}` ({origin}) is removed in the next release: {instead}");

@@ -267,6 +267,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_schema_of_another_version_says_what_to_run() {
+        assert!(check_not_newer(SCHEMA_VERSION, "headcount").is_ok() && check_not_older(SCHEMA_VERSION).is_ok());
+        let newer = check_not_newer(SCHEMA_VERSION + 1, "headcount").unwrap_err().to_string();
+        assert!(newer.contains("written by a newer headcount; run that version"), "{newer}");
+        let older = check_not_older(SCHEMA_VERSION - 1).unwrap_err().to_string();
+        assert!(older.contains("start `headcount aggregate` or `headcount serve` of this version"), "{older}");
+    }
+
+    #[test]
     fn every_table_of_the_schema_is_expected() {
         let all = missing_tables(&[]);
         assert!(

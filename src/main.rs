@@ -169,7 +169,7 @@ fn role(name: &str, line: &CommandLine, leaf: &ArgMatches) -> anyhow::Result<()>
             let settings: StoreCommand = take(leaf)?;
             start_logging(&settings.logging, line)?;
             let port = leaf.get_one::<u16>("engine-port").copied();
-            block_on(roles::engine::run(&settings.store, port, leaf.get_flag("until-eof")))
+            block_on(roles::engine_child::run(&settings.store, port, leaf.get_flag("until-eof")))
         }
         #[cfg(feature = "kafka")]
         "ingest" => {

@@ -1,6 +1,6 @@
 //! The content of `GET /privacy`, from the running configuration.
 
-use crate::config::privacy::PrivacySettings;
+use crate::config::privacy_settings::PrivacySettings;
 use crate::keys;
 use ingest::Ingest;
 use ingest::sink::Sink;

@@ -1,7 +1,7 @@
 //! `headcount report`: a report to a file or a pipe, the same figures as on the page.
 
 use crate::config::commands::ReportCommand;
-use crate::config::privacy::RuleSettings;
+use crate::config::privacy_settings::RuleSettings;
 use crate::config::store::ClockSettings;
 use crate::shell::output::print_bytes;
 use crate::{complain, projects};

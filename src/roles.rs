@@ -2,7 +2,7 @@
 
 #[cfg(feature = "kafka")]
 pub mod aggregate;
-pub mod engine;
+pub mod engine_child;
 #[cfg(feature = "kafka")]
 pub mod ingest;
 pub mod query;

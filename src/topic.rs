@@ -5,7 +5,7 @@ mod reset;
 pub use reset::reset;
 
 use crate::config::commands::TopicCommand;
-use crate::config::kafka::{KafkaSettings, TopicPlan};
+use crate::config::kafka_settings::{KafkaSettings, TopicPlan};
 use crate::kafka;
 use crate::say;
 use aggregate::due::LogRange;

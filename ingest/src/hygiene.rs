@@ -27,7 +27,7 @@ use schemas::record::MAX_PATH_BYTES;
 use std::borrow::Cow;
 
 mod contact;
-mod ids;
+mod id_segments;
 mod labels;
 mod randomness;
 mod secrets;
@@ -143,7 +143,7 @@ fn mask(segment: &str) -> Option<&'static str> {
             if contact::has_ip_address(text) {
                 return Some(":address");
             }
-            if ids::has_id(text) {
+            if id_segments::has_id(text) {
                 return Some(":id");
             }
         }

@@ -6,15 +6,15 @@
 //! has the table and its limitations.
 
 pub mod aggregators;
-pub(crate) mod command;
 pub mod database;
 pub mod drain;
-pub mod figures;
+pub mod drain_figures;
+pub mod drain_report;
+pub(crate) mod kafka_command;
 pub mod producer;
 pub mod records;
-pub mod report;
 pub mod table_engine;
 pub mod topic;
 
-pub use command::KafkaArgs;
-pub(crate) use command::run;
+pub use kafka_command::KafkaArgs;
+pub(crate) use kafka_command::run;

@@ -13,9 +13,9 @@
 pub mod accuracy;
 pub mod beacons;
 pub mod check;
-mod command;
 pub mod expected;
 pub mod facts;
+mod month_command;
 pub mod permute;
 pub mod plan;
 pub mod probe;
@@ -34,5 +34,5 @@ pub mod truth;
 pub mod view;
 pub mod watch;
 
-pub use command::MonthArgs;
-pub(crate) use command::run;
+pub use month_command::MonthArgs;
+pub(crate) use month_command::run;

@@ -9,13 +9,13 @@ use schemas::Month;
 use crate::shared_args::CommonArgs;
 
 pub mod ask;
-mod command;
 pub mod fill;
 mod load;
 mod raw;
+mod report_command;
 mod show;
 
-pub(crate) use command::run;
+pub(crate) use report_command::run;
 
 /// Arguments of `headcount-loadtest report`.
 #[derive(Debug, Clone, clap::Args)]

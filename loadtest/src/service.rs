@@ -34,7 +34,8 @@ impl Directory {
     /// # Errors
     /// It cannot be created.
     pub fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("headcount-loadtest-{:016x}", crate::kafka::command::unique()));
+        let path =
+            std::env::temp_dir().join(format!("headcount-loadtest-{:016x}", crate::kafka::kafka_command::unique()));
         std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         Ok(Self(path))
     }

@@ -8,11 +8,11 @@ use crate::problem::Problem;
 use crate::report::{Cursor, PagesRequest};
 use crate::reports::{Listing, OfCaller, Reports};
 use crate::store::Visible;
-use answer::{Format, format_of};
 use axum::extract::{Extension, FromRef, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
+use format::{Format, format_of};
 use parameters::Parameters;
 use schemas::ProjectSlug;
 use schemas::classes::Dimension;
@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::future::Future;
 
-pub(crate) mod answer;
+pub(crate) mod format;
 pub(crate) mod parameters;
 
 /// Response to a method that a route does not support.
@@ -73,7 +73,7 @@ impl ReportRequest {
 
     /// An export as a CSV file with a descriptive name, streamed.
     fn exported(&self, export: Export, name: &str) -> Response {
-        answer::stream(export.into_body(), &format!("{}-{}{name}.csv", self.project, self.span))
+        format::stream(export.into_body(), &format!("{}-{}{name}.csv", self.project, self.span))
     }
 
     /// Whether a list of pages is sent as a whole: as CSV, if the request has neither `limit` nor `after`.
@@ -117,7 +117,7 @@ impl ReportRequest {
         is_cacheable: bool,
     ) -> Rendered {
         let file_name = Some(format!("{}-{}{name}.csv", self.project, self.span));
-        Rendered { content_type: answer::CSV, body: text.into_bytes(), headers, file_name, is_cacheable }
+        Rendered { content_type: format::CSV, body: text.into_bytes(), headers, file_name, is_cacheable }
     }
 }
 
@@ -125,11 +125,11 @@ const NOTE: HeaderName = HeaderName::from_static("headcount-note");
 const NEXT: HeaderName = HeaderName::from_static("headcount-next");
 
 fn rendered_json<T: Serialize>(value: &T, is_cacheable: bool) -> Result<Rendered, Problem> {
-    let body = answer::json_bytes(value)?;
-    Ok(Rendered { content_type: answer::JSON, body, headers: Vec::new(), file_name: None, is_cacheable })
+    let body = format::json_bytes(value)?;
+    Ok(Rendered { content_type: format::JSON, body, headers: Vec::new(), file_name: None, is_cacheable })
 }
 
-/// The parameters that a route accepts. For a CSV's path also `bom`, which [`answer::with_byte_order_mark`] handles.
+/// The parameters that a route accepts. For a CSV's path also `bom`, which [`format::with_byte_order_mark`] handles.
 fn known_of(uri: &Uri, known: &[&'static str]) -> Vec<&'static str> {
     let bom = uri.path().ends_with(".csv").then_some("bom");
     known.iter().copied().chain(bom).collect()
@@ -232,9 +232,9 @@ pub(crate) async fn projects(
     let visible = visible.map_or(Visible::Only(Vec::new()), |Extension(visible)| visible);
     let list = reports.projects(&visible, prefix, after.as_ref(), limit).await?;
     Ok(match format {
-        Format::Json => answer::json(&list, &headers),
+        Format::Json => format::json(&list, &headers),
         Format::Csv => {
-            let mut response = answer::csv(csv::projects(&list.items), "projects.csv", &headers);
+            let mut response = format::csv(csv::projects(&list.items), "projects.csv", &headers);
             response.headers_mut().extend(continued(list.next.as_deref()));
             response
         }

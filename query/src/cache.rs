@@ -29,19 +29,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-mod answer;
+mod cache_figures;
 mod clock;
 mod entry;
-mod figures;
 mod generation;
+mod response;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use answer::{Answer, State, is_no_cache};
+pub use cache_figures::CacheFigures;
 pub(crate) use entry::{Entry, Rendered};
-pub use figures::CacheFigures;
 pub(crate) use generation::{Fingerprint, Generation};
+pub(crate) use response::{Answer, State, is_no_cache};
 
 /// The caller whose turns refreshes in the background take.
 pub(crate) const REFRESH: CallerKey = CallerKey::Program("refresh");
@@ -120,7 +120,7 @@ struct CacheState {
     flights: Mutex<HashMap<FlightKey, Flight>>,
     refreshes: Arc<Semaphore>,
     generation: Generation,
-    counters: figures::Counters,
+    counters: cache_figures::Counters,
 }
 
 impl ReportCache {
@@ -143,7 +143,7 @@ impl ReportCache {
             flights: Mutex::default(),
             refreshes: Arc::new(Semaphore::new(REFRESHES)),
             generation,
-            counters: figures::Counters::default(),
+            counters: cache_figures::Counters::default(),
         }))
     }
 

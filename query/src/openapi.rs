@@ -1,7 +1,7 @@
 //! `GET /v1/openapi.json`: the routes of `/v1` as OpenAPI 3.1. Schemas come from the response types, limits and names from the constants
 //! with which requests are parsed.
 
-use crate::api::answer::{tagged, validator};
+use crate::api::format::{tagged, validator};
 use crate::cache;
 use crate::problem::Problem;
 use crate::report::pages::{MAX_LIMIT, MAX_PREFIX};

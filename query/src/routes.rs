@@ -2,7 +2,7 @@
 //! does not exist, and a row without a rule does not compile.
 
 use crate::access::{Access, badge, sign_in};
-use crate::api::{self, answer};
+use crate::api::{self, format};
 use crate::cache::ReportCache;
 use crate::handlers::{self, asset};
 use crate::openapi::{self, Document, listing, name};
@@ -93,7 +93,7 @@ const fn figures(path: &'static str, rule: Rule, handler: MakeHandler, documente
 
 /// The handler of [`figures`], with the parameter `bom` of CSV.
 fn with_bom<H: Handler<T, App>, T: 'static>(method: MethodFilter, handler: H) -> MethodRouter<App> {
-    on(method, handler).layer(middleware::from_fn(answer::with_byte_order_mark))
+    on(method, handler).layer(middleware::from_fn(format::with_byte_order_mark))
 }
 
 /// All routes of this crate except `/privacy`, which is open and also served by processes without reports.

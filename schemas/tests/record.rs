@@ -511,7 +511,12 @@ fn values_outside_their_range_are_refused() {
         assert_eq!(refusal(|view| view.site_coordinate = packed), Some(OutOfRange(14)), "{packed}");
         assert_eq!(refusal(|view| view.page_coordinate = packed), Some(OutOfRange(15)), "{packed}");
     }
-    // Values wider than the field's type, which prost would cut off.
+}
+
+/// Prost would truncate them.
+#[test]
+fn values_wider_than_their_field_are_refused() {
+    use DecodeError::OutOfRange;
     let without_hour = proto::PageView { hour: 0, ..person() }.encode_to_vec();
     let wide = [&without_hour[..], &[2 << 3], &varint((1 << 32) + 497_951)].concat();
     assert_eq!(record::decode(&record_of(2, &wide)), Err(OutOfRange(2)));
@@ -520,7 +525,12 @@ fn values_outside_their_range_are_refused() {
         let odd = [&without_arrival[..], &[13 << 3, arrival]].concat();
         assert_eq!(record::decode(&record_of(2, &odd)), Err(OutOfRange(13)), "{arrival}");
     }
+}
 
+#[test]
+fn tallies_of_rejections_outside_their_range_are_refused() {
+    use DecodeError::OutOfRange;
+    let too_long = "a".repeat(MAX_LABEL_BYTES + 1);
     let refusal = |change: fn(&mut proto::RejectionTally)| {
         let mut tally = tally();
         change(&mut tally);

@@ -1,7 +1,7 @@
 //! A Kafka topic as the log.
 
 use super::log::{LogEntry, Partition, parse};
-use crate::config::kafka::KafkaSettings;
+use crate::config::kafka_settings::KafkaSettings;
 use crate::kafka;
 use anyhow::{Context, bail, ensure};
 use rdkafka::ClientConfig;

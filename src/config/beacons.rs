@@ -2,7 +2,7 @@
 
 use super::listen::ConnectionSettings;
 use super::paths::MorePathSettings;
-use super::privacy::PrivacySettings;
+use super::privacy_settings::PrivacySettings;
 use super::values::{InvalidValue, Items, Optional, Parsed, all, count, item, items, millis, rate, text};
 use ingest::IngestConfig;
 use ingest::agents::{OwnRules, RobotRule};

@@ -2,14 +2,14 @@
 
 use super::aggregation::{AggregationSettings, JournalSettings, WindowSettings};
 use super::beacons::{AdmissionSettings, BeaconSettings};
-use super::kafka::{KafkaSettings, SpillSettings, TopicSettings};
+use super::kafka_settings::{KafkaSettings, SpillSettings, TopicSettings};
 use super::listen::{ConnectionSettings, ListenSettings, OldListenSettings, OperatorSettings};
-use super::mail::{MailSettings, PublicSettings};
+use super::mail_settings::{MailSettings, PublicSettings};
 use super::paths::PathSettings;
-use super::privacy::{
+use super::privacy_settings::{
     CloseSettings, KeySettings, LifetimeSettings, LogSettings, PrivacySettings, RuleSettings, VisitorSettings,
 };
-use super::reports::{AccessSettings, CacheSettings};
+use super::report_settings::{AccessSettings, CacheSettings};
 use super::store::{ClockSettings, DataSettings, LoggingSettings, StoreSettings};
 use clap::Args;
 

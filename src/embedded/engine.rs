@@ -14,7 +14,7 @@ mod child;
 mod error;
 mod locate;
 mod owner;
-mod settings;
+mod server_settings;
 #[cfg(test)]
 mod tests;
 
@@ -69,7 +69,7 @@ impl EngineConfig {
     /// Where the embedded engine's `BACKUP` writes to, and `RESTORE` reads from.
     #[must_use]
     pub fn backups_dir(&self) -> PathBuf {
-        self.data_dir.join(settings::BACKUPS)
+        self.data_dir.join(server_settings::BACKUPS)
     }
 
     /// The default configuration for a directory.
@@ -165,7 +165,7 @@ impl Engine {
             Some(_) => kept_secret(&data_dir)?,
             None => secret(),
         };
-        let settings = settings::write(&data_dir, &secret)?;
+        let settings = server_settings::write(&data_dir, &secret)?;
         let mut picks = PORT_PICKS;
         loop {
             picks -= 1;

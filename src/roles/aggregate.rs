@@ -2,7 +2,7 @@
 //! group shares the partitions among them.
 
 use crate::config::commands::AggregateCommand;
-use crate::config::kafka::GroupProtocol;
+use crate::config::kafka_settings::GroupProtocol;
 use crate::database::{DamagedStore, NewerSchema, Server, WrongServer};
 use crate::health::lag::{Lag, LagPosition};
 use crate::health::{Finding, Readiness};

@@ -152,8 +152,8 @@ async fn watch_clickhouse(server: Server) {
 
 /// Resolves if the topic turns out not to be fit, once Kafka answers.
 async fn unfit(
-    settings: &crate::config::kafka::KafkaSettings,
-    plan: crate::config::kafka::TopicPlan,
+    settings: &crate::config::kafka_settings::KafkaSettings,
+    plan: crate::config::kafka_settings::TopicPlan,
     mut known: bool,
 ) -> anyhow::Error {
     if !known {

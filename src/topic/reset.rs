@@ -2,7 +2,7 @@
 
 use super::{brokers_view, consumer};
 use crate::config::commands::TopicResetCommand;
-use crate::config::kafka::KafkaSettings;
+use crate::config::kafka_settings::KafkaSettings;
 use crate::{projects, say};
 use aggregate::commit::Commit;
 use aggregate::fold::FOLD_VERSION;

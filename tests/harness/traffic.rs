@@ -153,6 +153,23 @@ impl Random {
     }
 }
 
+/// Visits of a weekday, in percent.
+fn share_of(day: Day) -> u64 {
+    match day.date().weekday() {
+        Weekday::Sat => 38,
+        Weekday::Sun => 33,
+        Weekday::Mon | Weekday::Fri => 92,
+        _ => 100,
+    }
+}
+
+/// The first two segments of one of [`PAGES`].
+fn language_and_version(path: &str) -> Option<[&'static str; 2]> {
+    let page = PAGES.iter().find(|page| **page == path)?;
+    let mut segments = page.split('/').skip(1);
+    Some([segments.next()?, segments.next()?])
+}
+
 #[derive(Default)]
 struct Site {
     views: u64,
@@ -189,13 +206,7 @@ impl Traffic<'_> {
         let mut robots = Robots::default();
         let end = month.end_hour().min(until);
         for day in month.first_hour().day().0..=Hour(end.0.saturating_sub(1)).day().0 {
-            let share = match Day(day).date().weekday() {
-                Weekday::Sat => 38,
-                Weekday::Sun => 33,
-                Weekday::Mon | Weekday::Fri => 92,
-                _ => 100,
-            };
-            let share = share * (90 + random.below(21)) * percent / 100;
+            let share = share_of(Day(day)) * (90 + random.below(21)) * percent / 100;
             for _ in 0..(self.visits * share).div_ceil(10_000) {
                 let hour = Day(day).first_hour().0 + random.of(HOURS.iter().copied()) as u32;
                 if hour >= end.0 {
@@ -232,11 +243,7 @@ impl Traffic<'_> {
                     let (views, sketch) = pages.entry((day, self.pages[at])).or_default();
                     *views += 1;
                     sketch.insert(coordinate(1 + at as u64));
-                    let parts: Vec<&'static str> = PAGES
-                        .iter()
-                        .find(|page| **page == self.pages[at])
-                        .map_or_else(Vec::new, |page| page.split('/').skip(1).take(2).collect());
-                    if let [language, version] = parts[..] {
+                    if let Some([language, version]) = language_and_version(self.pages[at]) {
                         *values.entry((day, "language", language)).or_default() += 1;
                         *values.entry((day, "version", version)).or_default() += 1;
                     }

@@ -2,7 +2,7 @@
 
 use crate::records::view;
 use anyhow::{Result, ensure};
-use harness::roles::Deployment;
+use harness::roles::{Deployment, Role};
 use harness::service::eventually;
 use harness::{clickhouse, http, kafka};
 use schemas::{Hour, Month};
@@ -44,6 +44,57 @@ const RULED: [&str; 21] = [
     "import",
     "import_month",
 ];
+
+/// An erased project's figures disappear from reports and SQL, and later records do not bring them back.
+async fn erased_stays_away(deployment: &Deployment, query: &Role, bootstrap: &str, now: Hour) -> Result<()> {
+    let (client, month) = (deployment.client(), now.month());
+    let report = format!("/v1/projects/erased/reports/{month}");
+    // With an administrator's token: for others an erased project is indistinguishable from one without access.
+    let admin = deployment.done(&["token", "create", "--admin"]).await?.trim().to_owned();
+    eventually("the report that there is before", async || {
+        let answer = http::get_as(query.address, &report, &admin).await?;
+        ensure!(answer.status == 200, "{}", answer.status);
+        Ok(())
+    })
+    .await?;
+    deployment.done(&["close"]).await?;
+    let sql = "SELECT assumeNotNull((SELECT count() FROM finished_day WHERE project = 'erased')), \
+               assumeNotNull((SELECT count() FROM daily_traffic WHERE project = 'erased')), \
+               assumeNotNull((SELECT count() FROM monthly_traffic WHERE project = 'erased'))";
+    let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
+    ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
+    // The recipient of a report is not a figure, but identifies a person.
+    let sent = "INSERT INTO delivery (project, month, recipient, sent) \
+                SELECT 'erased', toStartOfMonth(today()), 'reader@example.org', now('UTC')";
+    client.query(sent).execute().await?;
+    let told = deployment.done(&["project", "erase", "erased", "--yes"]).await?;
+    ensure!(told.contains("erased") && told.contains("log"), "{told}");
+    // A cached report is served until the next poll of the registry.
+    eventually("none after", async || {
+        let status = http::get_as(query.address, &report, &admin).await?.status;
+        ensure!(status == 404, "{status}");
+        Ok(())
+    })
+    .await?;
+    // More of its records come from the log, and are removed again.
+    let more: Vec<_> = (1_000..1_050).map(|index| view(index, "erased", now.0)).collect();
+    kafka::produce(bootstrap, &deployment.topic, 0, &more).await?;
+    deployment.audit(60).await?;
+    ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "whatever comes back is not shown");
+    deployment.done(&["close"]).await?;
+    let (_, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
+    ensure!(daily == 0 && monthly == 0, "nor to SQL: {daily} days, {monthly} months");
+    eventually("the erased project's rows to be gone", async || {
+        for table in TABLES.iter().filter(|table| **table != "ledger") {
+            let found: u64 =
+                client.query(&format!("SELECT count() FROM {table} WHERE project = 'erased'")).fetch_one().await?;
+            ensure!(found == 0, "{found} rows in {table}");
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Result<()> {
@@ -98,51 +149,7 @@ async fn what_is_past_its_time_is_deleted_and_what_is_erased_stays_away() -> Res
         ensure!(found.contains(&number(now.0)), "{table}: {found:?}");
     }
 
-    let report = format!("/v1/projects/erased/reports/{month}");
-    // With an administrator's token: for others an erased project is indistinguishable from one without access.
-    let admin = deployment.done(&["token", "create", "--admin"]).await?.trim().to_owned();
-    eventually("the report that there is before", async || {
-        let answer = http::get_as(query.address, &report, &admin).await?;
-        ensure!(answer.status == 200, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
-    deployment.done(&["close"]).await?;
-    let sql = "SELECT assumeNotNull((SELECT count() FROM finished_day WHERE project = 'erased')), \
-               assumeNotNull((SELECT count() FROM daily_traffic WHERE project = 'erased')), \
-               assumeNotNull((SELECT count() FROM monthly_traffic WHERE project = 'erased'))";
-    let (finished, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
-    ensure!(finished > 0 && daily > 0 && monthly > 0, "SQL has the project before: {finished}, {daily}, {monthly}");
-    // The recipient of a report is not a figure, but identifies a person.
-    let sent = "INSERT INTO delivery (project, month, recipient, sent) \
-                SELECT 'erased', toStartOfMonth(today()), 'reader@example.org', now('UTC')";
-    client.query(sent).execute().await?;
-    let told = deployment.done(&["project", "erase", "erased", "--yes"]).await?;
-    ensure!(told.contains("erased") && told.contains("log"), "{told}");
-    // A cached report is served until the next poll of the registry.
-    eventually("none after", async || {
-        let status = http::get_as(query.address, &report, &admin).await?.status;
-        ensure!(status == 404, "{status}");
-        Ok(())
-    })
-    .await?;
-    // More of its records come from the log, and are removed again.
-    let more: Vec<_> = (1_000..1_050).map(|index| view(index, "erased", now.0)).collect();
-    kafka::produce(&bootstrap, &deployment.topic, 0, &more).await?;
-    deployment.audit(60).await?;
-    ensure!(http::get_as(query.address, &report, &admin).await?.status == 404, "whatever comes back is not shown");
-    deployment.done(&["close"]).await?;
-    let (_, daily, monthly): (u64, u64, u64) = client.query(sql).fetch_one().await?;
-    ensure!(daily == 0 && monthly == 0, "nor to SQL: {daily} days, {monthly} months");
-    eventually("the erased project's rows to be gone", async || {
-        for table in TABLES.iter().filter(|table| **table != "ledger") {
-            let found: u64 =
-                client.query(&format!("SELECT count() FROM {table} WHERE project = 'erased'")).fetch_one().await?;
-            ensure!(found == 0, "{found} rows in {table}");
-        }
-        Ok(())
-    })
-    .await?;
+    erased_stays_away(&deployment, &query, &bootstrap, now).await?;
     let kept: u64 = client.query("SELECT count() FROM site_hourly WHERE project = 'kept'").fetch_one().await?;
     ensure!(kept > 0, "the other project's rows are there");
     aggregate.process.stop().await?;

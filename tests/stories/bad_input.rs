@@ -116,6 +116,41 @@ async fn post(service: &Service, headers: &[(&str, &str)], body: &str) -> Result
     Connection::open(service.address()).await?.send("POST", "/v1/pageview", headers, body.to_owned()).await
 }
 
+/// A reader who opts out is neither counted nor refused.
+async fn opted_out(service: &Service) -> Result<()> {
+    for (wish, value) in [("sec-gpc", "1"), ("dnt", "1")] {
+        for (method, path, body) in [
+            ("POST", "/v1/pageview", VIEW),
+            ("POST", "/v1/pageview", "not even a beacon"),
+            ("GET", "/v1/pageview.gif?project=docs&url=https://docs.example/", ""),
+        ] {
+            let mut connection = Connection::open(service.address()).await?;
+            let answer = connection.send(method, path, &[(wish, value), ("user-agent", AGENT)], body).await?;
+            ensure!(answer.status == 204 && answer.body.is_empty(), "{wish}: {answer:?}");
+            check_headers(wish, &answer)?;
+        }
+    }
+    Ok(())
+}
+
+/// The report has every refusal, and the host of those whose pages moved. No row has a host otherwise.
+async fn refused_hosts(service: &Service, sent: &Refusals) -> Result<()> {
+    let report = service.report("docs", MONTH).await?;
+    ensure!(report["totals"]["views"] == 0 && report["totals"]["visits"] == 0, "{}", report["totals"]);
+    ensure!(report["totals"]["rejected"] == of_project(sent, "docs"), "{}, sent {sent:?}", report["totals"]);
+    let hosts = report["rejected_hosts"].as_array().context("rejected_hosts")?;
+    let moved = hosts.iter().find(|item| item["host"] == "moved.example:8443").context("the host is shown")?;
+    ensure!(moved["reason"] == "foreign_host" && moved["beacons"] == 30, "{hosts:?}");
+    let sql = "SELECT count() FROM rejection_daily WHERE host != '' AND (reason != 'foreign_host' OR project = '')";
+    let others: u64 = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(others == 0, "{others} rows of other reasons have a host");
+    let sql =
+        "SELECT countIf(host = ''), countIf(host LIKE '%192%') FROM rejection_daily WHERE reason = 'foreign_host'";
+    let (nameless, addresses): (u64, u64) = service.clickhouse()?.query(sql).fetch_one().await?;
+    ensure!(nameless > 0 && addresses == 0, "{nameless} rows without a host, {addresses} with an IP address");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     let arguments = ["--clock-start", CLOCK, "--body-timeout-ms", "500", "--header-timeout-ms", "500"];
@@ -166,35 +201,12 @@ async fn every_refusal_has_its_reason_and_is_counted() -> Result<()> {
     note("docs", "foreign_host");
 
     until_refused(&service, &sent).await?;
-    let report = service.report("docs", MONTH).await?;
-    ensure!(report["totals"]["views"] == 0 && report["totals"]["visits"] == 0, "{}", report["totals"]);
-    ensure!(report["totals"]["rejected"] == of_project(&sent, "docs"), "{}, sent {sent:?}", report["totals"]);
-    let told = report["rejected_hosts"].as_array().context("rejected_hosts")?;
-    let moved = told.iter().find(|item| item["host"] == "moved.example:8443").context("the host is told")?;
-    ensure!(moved["reason"] == "foreign_host" && moved["beacons"] == 30, "{told:?}");
-    let sql = "SELECT count() FROM rejection_daily WHERE host != '' AND (reason != 'foreign_host' OR project = '')";
-    let others: u64 = service.clickhouse()?.query(sql).fetch_one().await?;
-    ensure!(others == 0, "{others} rows of other reasons have a host");
-    let sql =
-        "SELECT countIf(host = ''), countIf(host LIKE '%192%') FROM rejection_daily WHERE reason = 'foreign_host'";
-    let (nameless, addresses): (u64, u64) = service.clickhouse()?.query(sql).fetch_one().await?;
-    ensure!(nameless > 0 && addresses == 0, "{nameless} rows without a host, {addresses} with an address");
+    refused_hosts(&service, &sent).await?;
     let before = ledger(&service).await?;
     ensure!(before.rejected_beacons == sent.values().sum::<u64>() && before.accepted == 0, "{before:?}");
 
-    // A reader who opts out is neither counted nor refused. The later view proves that the earlier requests were finished.
-    for (wish, value) in [("sec-gpc", "1"), ("dnt", "1")] {
-        for (method, path, body) in [
-            ("POST", "/v1/pageview", VIEW),
-            ("POST", "/v1/pageview", "not even a beacon"),
-            ("GET", "/v1/pageview.gif?project=docs&url=https://docs.example/", ""),
-        ] {
-            let mut connection = Connection::open(service.address()).await?;
-            let answer = connection.send(method, path, &[(wish, value), ("user-agent", AGENT)], body).await?;
-            ensure!(answer.status == 204 && answer.body.is_empty(), "{wish}: {answer:?}");
-            check_headers(wish, &answer)?;
-        }
-    }
+    // The later view proves that the earlier requests were finished.
+    opted_out(&service).await?;
     let answer = post(&service, &[("user-agent", AGENT)], VIEW).await?;
     ensure!(answer.status == 202, "the view after them: {answer:?}");
     let report = service.counted("docs", MONTH, 1).await?;

@@ -37,6 +37,19 @@ async fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Str
     Ok(said)
 }
 
+/// Arguments, variables, and parts of the message.
+type Refused<'a> = (Vec<&'a str>, Vec<(&'a str, &'a str)>, &'a [&'a str]);
+
+async fn refused_with(cases: &[Refused<'_>]) -> Result<()> {
+    for (arguments, environment, expected) in cases {
+        let said = refused(arguments, environment).await?;
+        for part in *expected {
+            ensure!(said.contains(part), "{arguments:?}: expected {part:?} in:\n{said}");
+        }
+    }
+    Ok(())
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
@@ -47,10 +60,8 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
     let taken = service.address().to_string();
     let fresh = tempfile::tempdir()?;
     let path = |name: &str| fresh.path().join(name);
-    let data = path("data");
-    let file = path("file");
+    let (data, file, newer) = (path("data"), path("file"), path("newer"));
     std::fs::write(&file, "")?;
-    let newer = path("newer");
     std::fs::create_dir(&newer)?;
     std::fs::write(newer.join("version"), "99\n")?;
     let exposed = path("exposed");
@@ -60,7 +71,7 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
     std::fs::write(&settings, "listne = \"127.0.0.1:1\"\n")?;
 
     let running = service.data();
-    for (arguments, environment, expected) in [
+    let starts: [Refused<'_>; 6] = [
         (
             vec!["serve", "--data", text(&data), "--listen", &taken],
             vec![],
@@ -91,6 +102,8 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
             vec![("HEADCOUNT_CLICKHOUSE_LIBRARY", "/nonexistent/libchdb.so")],
             &["/nonexistent/libchdb.so", "scripts/engine"],
         ),
+    ];
+    let commands: [Refused<'_>; 6] = [
         (vec!["serve", "--config", text(&settings)], vec![], &["there is no setting `listne`", "headcount config"]),
         (
             vec!["config"],
@@ -109,12 +122,9 @@ async fn what_does_not_start_says_why_and_what_to_do() -> Result<()> {
         ),
         (vec!["project", "list", "--data", text(&data)], vec![], &["no headcount runs on", "headcount serve --data"]),
         (vec!["project", "remove", "nobody", "--data", text(&running)], vec![], &["there is no project nobody"]),
-    ] {
-        let said = refused(&arguments, &environment).await?;
-        for part in expected {
-            ensure!(said.contains(part), "{arguments:?}: expected {part:?} in:\n{said}");
-        }
-    }
+    ];
+    refused_with(&starts).await?;
+    refused_with(&commands).await?;
     service.stop().await
 }
 

@@ -62,7 +62,7 @@ const PAIRS: [&[u8; 26]; 26] = [
 pub(super) fn has_random_run(text: &str) -> bool {
     super::runs(text).any(|(start, run)| {
         let run = without_doxygen_escape(text, start, run);
-        is_judged(run) && !super::ids::is_hexadecimal(run) && points(run) <= RANDOM_POINTS
+        is_judged(run) && !super::id_segments::is_hexadecimal(run) && points(run) <= RANDOM_POINTS
     }) || is_random_name(super::stem(text))
 }
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::command::Setting;
 use super::database::Database;
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
+use super::kafka_command::Setting;
 use crate::cpu::{cpu_seconds, peak_bytes};
 use crate::role::Role;
 

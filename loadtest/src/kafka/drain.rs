@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
 use crate::cpu::{cpu_seconds, peak_bytes};
 
 /// The topic has ended too early if no record arrives for this long.

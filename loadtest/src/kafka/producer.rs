@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::command::Setting;
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
+use super::kafka_command::Setting;
 use super::records::Log;
 use super::topic::Sender;
 use crate::cpu::cpu_seconds;

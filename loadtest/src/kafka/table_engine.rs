@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use super::command::Setting;
 use super::database::Database;
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
+use super::kafka_command::Setting;
 use super::topic;
 
 /// The schema of the log.
@@ -35,15 +35,17 @@ fn schema_text() -> String {
     code.join(" ").replace('\\', "\\\\").replace('\'', "\\'")
 }
 
+/// Columns of the records, by the names of the Protobuf format.
+const COLUMNS: &str = "`page_view.project` String, `page_view.hour` UInt32, `page_view.path` String, \
+     `page_view.status` UInt16, `page_view.version` String, `page_view.language` String, \
+     `page_view.referrer_host` String, `page_view.country` String, `page_view.device` UInt8, \
+     `page_view.browser` UInt8, `page_view.system` UInt8, `page_view.bot_class` UInt8, \
+     `page_view.arrival` Bool, `page_view.site_coordinate` UInt32, `page_view.page_coordinate` UInt32, \
+     `page_view.bot` String";
+
 /// The statements that create everything; the last one starts it.
 fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
     let (bootstrap, topic, consumers) = (&setting.bootstrap, &setting.topic, setting.partitions.min(2));
-    let columns = "`page_view.project` String, `page_view.hour` UInt32, `page_view.path` String, \
-         `page_view.status` UInt16, `page_view.version` String, `page_view.language` String, \
-         `page_view.referrer_host` String, `page_view.country` String, `page_view.device` UInt8, \
-         `page_view.browser` UInt8, `page_view.system` UInt8, `page_view.bot_class` UInt8, \
-         `page_view.arrival` Bool, `page_view.site_coordinate` UInt32, `page_view.page_coordinate` UInt32, \
-         `page_view.bot` String";
     let schema = schema_text();
     let view = |name: &str, select: &str| {
         format!("CREATE MATERIALIZED VIEW {database}.{name}_view TO {database}.{name} AS {select}")
@@ -67,7 +69,7 @@ fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
              value String, views UInt64) \
              ENGINE = SummingMergeTree PARTITION BY toYYYYMM(day) ORDER BY (project, dimension, day, value)"
         ),
-        format!("CREATE TABLE {database}.records ({columns}) ENGINE = Null"),
+        format!("CREATE TABLE {database}.records ({COLUMNS}) ENGINE = Null"),
         view(
             "site_hourly",
             &format!(
@@ -102,7 +104,7 @@ fn statements(setting: &Setting, group: &str, database: &str) -> Vec<String> {
             ),
         ),
         format!(
-            "CREATE TABLE {database}.queue ({columns}) ENGINE = Kafka SETTINGS kafka_broker_list = '{bootstrap}', \
+            "CREATE TABLE {database}.queue ({COLUMNS}) ENGINE = Kafka SETTINGS kafka_broker_list = '{bootstrap}', \
              kafka_topic_list = '{topic}', kafka_group_name = '{group}', kafka_num_consumers = {consumers}, \
              kafka_format = 'ProtobufSingle', format_schema_source = 'string', format_schema = '{schema}', \
              format_schema_message_name = 'LogRecord', kafka_flush_interval_ms = 5000"

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::check::{Check, Checked};
-use super::command::MonthArgs;
+use super::month_command::MonthArgs;
 use super::plan::Plan;
 use super::probe::{self, Probed};
 use super::produce::{Job, Produced, Progress, produce};
@@ -19,8 +19,8 @@ use super::state::State;
 use super::text;
 use super::watch::{Watched, Watcher, tables};
 use crate::cpu::{Each, Servers, cpu_seconds, forget_peak, peak_bytes};
-use crate::kafka::command::Setting as Kafka;
 use crate::kafka::database::Database;
+use crate::kafka::kafka_command::Setting as Kafka;
 use crate::kafka::{
     aggregators,
     topic::{self, Times},

@@ -1,7 +1,7 @@
 //! A cached answer: its bytes, plain and compressed, and how old they are.
 
 use super::clock;
-use crate::api::answer::validator;
+use crate::api::format::validator;
 use axum::body::Bytes;
 use axum::http::{HeaderName, HeaderValue};
 use flate2::Compression;

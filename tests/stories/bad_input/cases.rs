@@ -70,6 +70,10 @@ fn with(field: &str, value: Value) -> String {
 
 /// All rows.
 pub fn all() -> Vec<Case> {
+    [malformed(), invalid_fields(), unknown_sites(), pixels(), other_methods()].into_iter().flatten().collect()
+}
+
+fn malformed() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, body) in [
         ("no JSON", CANARY.to_owned()),
@@ -85,6 +89,11 @@ pub fn all() -> Vec<Case> {
     ] {
         cases.push(posted(name, body, 400, "malformed_json", None));
     }
+    cases
+}
+
+fn invalid_fields() -> Vec<Case> {
+    let mut cases = Vec::new();
     for field in ["project", "url"] {
         for wrong in [json!(5), json!(true), json!([CANARY]), json!({"a": CANARY})] {
             let name = format!("{field} is {wrong}");
@@ -119,10 +128,14 @@ pub fn all() -> Vec<Case> {
         let name = format!("slug is {slug:?}");
         cases.push(of_docs(posted(&name, with("project", json!(slug)), 400, "invalid_field", Some("project"))));
     }
+    cases
+}
+
+fn unknown_sites() -> Vec<Case> {
     let unknown_host = json!({"url": format!("https://{CANARY}.example/")}).to_string();
     let foreign = with("url", json!(format!("https://{CANARY}.example/")));
     let ambiguous = json!({"url": format!("https://shared.example/{CANARY}")}).to_string();
-    cases.extend([
+    vec![
         of_docs(posted("unknown project", with("project", json!(CANARY)), 404, "unknown_project", Some("url"))),
         posted("unknown host", unknown_host, 404, "unknown_project", Some("url")),
         posted("ambiguous host", ambiguous, 404, "ambiguous_project", Some("url")),
@@ -130,8 +143,11 @@ pub fn all() -> Vec<Case> {
         posted("a url that is not UTF-8", b"{\"url\":\"canary7d1f\xff\"}", 400, "not_utf8", Some("url")),
         posted("not UTF-8", b"canary7d1f\xff", 400, "not_utf8", None),
         posted("huge", vec![b' '; (16 << 10) + 1], 413, "body_too_large", None),
-    ]);
-    cases.extend([
+    ]
+}
+
+fn pixels() -> Vec<Case> {
+    vec![
         of_docs(pixel("no url, no Referer", "project=docs", 200, "missing_field", Some("url"))),
         of_docs(pixel("not UTF-8", "project=docs&url=canary7d1f%ff", 400, "not_utf8", Some("url"))),
         pixel("a name that is not UTF-8", "%ff=canary7d1f", 200, "missing_field", Some("url")),
@@ -149,7 +165,11 @@ pub fn all() -> Vec<Case> {
             ..of_docs(pixel("Referer on a foreign host", "project=docs", 404, "foreign_host", Some("url")))
         },
         pixel("ambiguous", "url=https://shared.example/", 404, "ambiguous_project", Some("url")),
-    ]);
+    ]
+}
+
+fn other_methods() -> Vec<Case> {
+    let mut cases = Vec::new();
     for method in ["GET", "PUT", "DELETE", "PATCH"] {
         cases.push(elsewhere(method, "/v1/pageview", 405, "method_not_allowed"));
     }

@@ -132,26 +132,7 @@ async fn planted_differences_are_found() -> Result<()> {
     for (number, (what, how, table)) in SPOILED.into_iter().enumerate() {
         // Each in a separate copy, so that only the planted error is found.
         let copy = format!("{original}_{number}");
-        server.query(&format!("CREATE DATABASE {copy} ENGINE = Atomic")).execute().await?;
-        for name in [
-            "schema_version",
-            "project",
-            "site_hourly",
-            "page_daily",
-            "breakdown_window",
-            "not_found_daily",
-            "rejection_daily",
-            "robot_daily",
-            "robot_page_daily",
-            "rules_daily",
-            "reported_missing_daily",
-            "month_close",
-            "ledger",
-            "stream",
-        ] {
-            server.query(&format!("CREATE TABLE {copy}.{name} AS {original}.{name}")).execute().await?;
-            server.query(&format!("INSERT INTO {copy}.{name} SELECT * FROM {original}.{name}")).execute().await?;
-        }
+        copy_database(&server, &original, &copy).await?;
         server.clone().with_database(&copy).query(how).execute().await.with_context(|| what.to_owned())?;
         deployment.database.clone_from(&copy);
         let output = deployment.run(&["audit", "--format", "json"]).await?;
@@ -164,6 +145,30 @@ async fn planted_differences_are_found() -> Result<()> {
     }
     deployment.database = original;
     deployment.drop_database().await
+}
+
+async fn copy_database(server: &::clickhouse::Client, original: &str, copy: &str) -> Result<()> {
+    server.query(&format!("CREATE DATABASE {copy} ENGINE = Atomic")).execute().await?;
+    for name in [
+        "schema_version",
+        "project",
+        "site_hourly",
+        "page_daily",
+        "breakdown_window",
+        "not_found_daily",
+        "rejection_daily",
+        "robot_daily",
+        "robot_page_daily",
+        "rules_daily",
+        "reported_missing_daily",
+        "month_close",
+        "ledger",
+        "stream",
+    ] {
+        server.query(&format!("CREATE TABLE {copy}.{name} AS {original}.{name}")).execute().await?;
+        server.query(&format!("INSERT INTO {copy}.{name} SELECT * FROM {original}.{name}")).execute().await?;
+    }
+    Ok(())
 }
 
 fn clickhouse_client(deployment: &Deployment) -> ::clickhouse::Client {

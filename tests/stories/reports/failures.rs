@@ -1,6 +1,7 @@
 //! Responses to report requests when ClickHouse fails: 500 for a schema that does not fit, 503 while ClickHouse is unavailable.
 
-use super::{Reader, known};
+use super::client::ReportClient;
+use super::known;
 use anyhow::{Result, ensure};
 use harness::service::Service;
 use std::process::Command;
@@ -11,7 +12,7 @@ async fn a_missing_column_is_an_error_of_the_service_and_a_stopped_clickhouse_is
     let client = service.clickhouse()?;
     known::write_views(&client, "2026-03-01T05:00:00Z", 30, 2).await?;
     client.query("ALTER TABLE rejection_daily DROP COLUMN beacons").execute().await?;
-    let mut reader = Reader::of(&service).await?;
+    let mut reader = ReportClient::of(&service).await?;
     let path = format!("/v1/projects/docs/reports/{}", known::MONTHS[3]);
 
     let broken = reader.get(&path, &[]).await?;

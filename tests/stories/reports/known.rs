@@ -109,33 +109,35 @@ fn rows(month: Month, number: u64, until: Hour) -> (Rows, Truth) {
         });
         truth.views += views;
         truth.visits += views / 3;
-        // Versions with a steep distribution: some are below the threshold.
-        let mut breakdown = BreakdownWindowRow {
-            project: "docs".to_owned(),
-            day: month.first_hour().day().0 + day as u16,
-            dimensions: vec![],
-            values: vec![],
-            views: vec![],
-            stream: 1,
-            window_start: day * 10,
-            next_offset: day * 10 + 9,
-            source: Source::Beacon,
-        };
-        let mut left = views;
-        for version in 0..40 {
-            let part = if version == 39 { left } else { left / 4 };
-            left -= part;
-            if part > 0 {
-                let value = format!("={}.{version}", number % 2);
-                *truth.versions.entry(value.clone()).or_default() += part;
-                breakdown.dimensions.push(Dimension::Version);
-                breakdown.values.push(value);
-                breakdown.views.push(part);
-            }
+        let breakdown = versions(month, number, day, views);
+        for (value, views) in breakdown.values.iter().zip(&breakdown.views) {
+            *truth.versions.entry(value.clone()).or_default() += views;
         }
         rows.values.push(breakdown);
     }
     (rows, truth)
+}
+
+/// The versions of a day, with a steep distribution: some are below the threshold.
+fn versions(month: Month, number: u64, day: u64, views: u64) -> BreakdownWindowRow {
+    let mut left = views;
+    let parts = (0..40).map(|version| {
+        let part = if version == 39 { left } else { left / 4 };
+        left -= part;
+        (format!("={}.{version}", number % 2), part)
+    });
+    let (values, views): (Vec<String>, Vec<u64>) = parts.filter(|(_, views)| *views > 0).unzip();
+    BreakdownWindowRow {
+        project: "docs".to_owned(),
+        day: month.first_hour().day().0 + day as u16,
+        dimensions: vec![Dimension::Version; values.len()],
+        values,
+        views,
+        stream: 1,
+        window_start: day * 10,
+        next_offset: day * 10 + 9,
+        source: Source::Beacon,
+    }
 }
 
 /// Writes all months, and returns their true figures.

@@ -1,6 +1,6 @@
 //! The runs of all contenders in one table, and the table's limitations.
 
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
 use super::records::Truth;
 use crate::table::{Measure, Table};
 

@@ -1,7 +1,7 @@
 //! How a cached answer is sent: in the form that the client accepts, with `Age` (RFC 9111) and `Cache-Status` (RFC 9211).
 
 use super::entry::{Entry, Form};
-use crate::api::answer::tagged;
+use crate::api::format::tagged;
 use crate::page;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;

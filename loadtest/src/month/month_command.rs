@@ -16,8 +16,8 @@ use super::run::Run;
 use super::state::State;
 use super::text;
 use crate::interrupt::Interrupts;
-use crate::kafka::command::{Setting as Kafka, unique};
 use crate::kafka::database::Database;
+use crate::kafka::kafka_command::{Setting as Kafka, unique};
 use crate::kafka::topic;
 use crate::shared_args::{CommonArgs, ServerArgs};
 

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::database::{Database, Held};
 use super::drain::DrainArgs;
-use super::figures::{Figures, Who};
+use super::drain_figures::{Figures, Who};
+use super::drain_report;
 use super::records::{Log, Truth};
-use super::report;
 use super::topic::{Filled, Times};
 use super::{aggregators, drain, producer, table_engine, topic};
 use crate::cpu::{Each, Servers, cpu_seconds, forget_peak, peak_bytes};
@@ -148,8 +148,8 @@ impl Test<'_> {
                 self.runs.push(figures);
             }
         }
-        let table = report::table(&self.runs);
-        let remarks = report::remarks(&self.runs, filled.truth);
+        let table = drain_report::table(&self.runs);
+        let remarks = drain_report::remarks(&self.runs, filled.truth);
         println!("\n{}", table.render());
         for remark in &remarks {
             println!("- {remark}");

@@ -1,7 +1,7 @@
 //! Settings of Kafka: its brokers, and what delivery needs whatever else is set.
 
 use super::aggregation::WindowSettings;
-use super::privacy::LogSettings;
+use super::privacy_settings::LogSettings;
 use super::values::{Bytes, InvalidValue, Optional, Parsed, bytes, count, millis, text};
 #[cfg(feature = "kafka")]
 use rdkafka::ClientConfig;
