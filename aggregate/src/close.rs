@@ -109,6 +109,15 @@ struct StreamWindow {
     window_start: u64,
 }
 
+/// A month that has parts in the tables of open months.
+#[derive(Row, Deserialize)]
+struct MonthParts {
+    /// Name of the partition.
+    month: u32,
+    /// 1 if a part that is in use has rows.
+    has_rows: u8,
+}
+
 #[derive(Row, Deserialize)]
 struct ProjectRows {
     project: String,
@@ -161,12 +170,12 @@ impl Closer {
     /// ClickHouse refused or went away.
     pub async fn due(&self, now: DateTime<Utc>, after: Duration) -> Result<Vec<Month>, CloseError> {
         let mut due = Vec::new();
-        for month in self.months_with_rows().await? {
-            if !is_due(month, now, after) {
-                continue;
-            }
+        for MonthParts { month, has_rows } in self.months_with_parts().await? {
+            let Some(month) = month_of(month).filter(|month| is_due(*month, now, after)) else { continue };
             match self.settled(month).await? {
                 Some(winner) => self.sweep(month, &winner).await?,
+                // Rows that were removed leave parts for some minutes. A close of them would count nothing, for good.
+                None if has_rows == 0 => {}
                 None => due.push(month),
             }
         }
@@ -233,11 +242,11 @@ impl Closer {
             .map_err(failed("asking who closed a month"))
     }
 
-    async fn months_with_rows(&self) -> Result<Vec<Month>, CloseError> {
-        let sql = "SELECT DISTINCT toUInt32(partition) AS month FROM system.parts \
-                   WHERE database = currentDatabase() AND table IN {tables:Array(String)} ORDER BY month";
-        let months = self.client.query(sql).param("tables", &TABLES[..]).fetch_all::<u32>().await;
-        Ok(months.map_err(failed("asking for months with figures"))?.into_iter().filter_map(month_of).collect())
+    async fn months_with_parts(&self) -> Result<Vec<MonthParts>, CloseError> {
+        let sql = "SELECT toUInt32(partition) AS month, toUInt8(max(active AND rows > 0)) AS has_rows FROM system.parts \
+                   WHERE database = currentDatabase() AND table IN {tables:Array(String)} GROUP BY month ORDER BY month";
+        let months = self.client.query(sql).param("tables", &TABLES[..]).fetch_all::<MonthParts>().await;
+        months.map_err(failed("asking for months with figures"))
     }
 
     async fn open_windows(&self) -> Result<Frontier, CloseError> {
