@@ -29,7 +29,7 @@ use chrono::{DateTime, Utc};
 pub use close_error::CloseError;
 pub(crate) use close_error::failed;
 pub(crate) use close_store::CloseStore;
-use close_store::Run;
+use close_store::{MonthParts, Run};
 pub use closer::Closer;
 pub(crate) use month_tables::{FIGURES, first_day};
 use schemas::Month;
@@ -83,12 +83,14 @@ impl Closer {
 /// [`Closer::due`].
 async fn due(store: &impl CloseStore, now: DateTime<Utc>, after: Duration) -> Result<Vec<Month>, CloseError> {
     let mut due = Vec::new();
-    for month in store.months_with_rows().await? {
+    for MonthParts { month, has_rows } in store.months_with_parts().await? {
         if !is_due(month, now, after) {
             continue;
         }
         match settled(store, month).await? {
             Some(winner) => store.sweep(month, &winner).await?,
+            // A close without rows would count nothing, for good.
+            None if !has_rows => {}
             None => due.push(month),
         }
     }

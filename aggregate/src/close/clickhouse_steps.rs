@@ -1,7 +1,7 @@
 //! The steps of a close in ClickHouse.
 
 use super::close_error::{CloseError, failed};
-use super::close_store::{CloseStore, Run, Written};
+use super::close_store::{CloseStore, MonthParts, Run, Written};
 use super::closer::Closer;
 use super::month_tables::{SUMS, TABLES, first_day, month_of};
 use clickhouse::Row;
@@ -28,11 +28,13 @@ struct RecordedEnds {
 }
 
 impl CloseStore for Closer {
-    async fn months_with_rows(&self) -> Result<Vec<Month>, CloseError> {
-        let sql = "SELECT DISTINCT toUInt32(partition) AS month FROM system.parts \
-                   WHERE database = currentDatabase() AND table IN {tables:Array(String)} ORDER BY month";
-        let months = self.client.query(sql).param("tables", &TABLES[..]).fetch_all::<u32>().await;
-        Ok(months.map_err(failed("reading which months have rows"))?.into_iter().filter_map(month_of).collect())
+    async fn months_with_parts(&self) -> Result<Vec<MonthParts>, CloseError> {
+        let sql = "SELECT toUInt32(partition) AS month, max(active AND rows > 0) AS has_rows FROM system.parts \
+                   WHERE database = currentDatabase() AND table IN {tables:Array(String)} GROUP BY month ORDER BY month";
+        let months = self.client.query(sql).param("tables", &TABLES[..]).fetch_all::<(u32, u8)>().await;
+        let months = months.map_err(failed("reading which months have rows"))?.into_iter();
+        let parts = |(month, has_rows)| Some(MonthParts { month: month_of(month)?, has_rows: has_rows == 1 });
+        Ok(months.filter_map(parts).collect())
     }
 
     async fn winner(&self, month: Month) -> Result<Option<MonthCloseRow>, CloseError> {

@@ -27,10 +27,19 @@ pub(crate) struct Written {
     pub(crate) views: u64,
 }
 
+/// A month that has parts in the tables of open months.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MonthParts {
+    /// The month.
+    pub(crate) month: Month,
+    /// Whether a part that is in use has rows. Rows that were removed leave empty and replaced parts for some minutes.
+    pub(crate) has_rows: bool,
+}
+
 /// The steps of a close. ClickHouse does them ([`super::Closer`]), and tests have another store.
 pub(crate) trait CloseStore: Sync {
-    /// Months that have rows of open months.
-    fn months_with_rows(&self) -> impl Future<Output = Result<Vec<Month>, CloseError>> + Send;
+    /// Months that have parts in the tables of open months.
+    fn months_with_parts(&self) -> impl Future<Output = Result<Vec<MonthParts>, CloseError>> + Send;
 
     /// The run whose figures count: of those that are finished, the first.
     fn winner(&self, month: Month) -> impl Future<Output = Result<Option<MonthCloseRow>, CloseError>> + Send;

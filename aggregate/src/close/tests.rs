@@ -57,8 +57,10 @@ fn august() -> Month {
 }
 
 impl CloseStore for TestMonths {
-    async fn months_with_rows(&self) -> Result<Vec<Month>, CloseError> {
-        Ok(vec![august().previous(), august()])
+    async fn months_with_parts(&self) -> Result<Vec<MonthParts>, CloseError> {
+        let removed = MonthParts { month: august().previous().previous(), has_rows: false };
+        let months = [august().previous(), august()].map(|month| MonthParts { month, has_rows: true });
+        Ok([removed].into_iter().chain(months).collect())
     }
 
     async fn winner(&self, _: Month) -> Result<Option<MonthCloseRow>, CloseError> {
