@@ -45,6 +45,100 @@ async fn count(deployment: &Deployment, from: &str) -> Result<u64> {
     Ok(deployment.client().query(&format!("SELECT count() FROM {from}")).fetch_one().await?)
 }
 
+/// A close; the aggregator's clock has not reached the time at which the month is due, so it has recorded no ends to wait for.
+const CLOSE: [&str; 6] = ["close", "--force", "--month", MONTH, "--clock-start", DUE];
+
+fn is_open_with_referrers(report: &Value) -> Result<()> {
+    ensure!(report["period"]["closed"] == false && report["totals"]["late_views"].is_null(), "{report}");
+    let gone = &report["not_found"]["items"][0];
+    let led = |value: &str| {
+        let items = gone["referrers"].as_array();
+        items.is_some_and(|items| items.iter().any(|item| item["value"] == value && item["views"].as_u64() > Some(9)))
+    };
+    ensure!(gone["path"] == "/gone.html" && led("blog.example") && led(":internal") && led(""), "{gone}");
+    Ok(())
+}
+
+/// Three concurrent closes, one of which is killed.
+async fn close_concurrently(deployment: &Deployment) -> Result<()> {
+    let mut killed = harness::process::Process::new(
+        "a close",
+        &harness::service::binary()?,
+        CLOSE.iter().map(|&text| text.to_owned()).chain(deployment.arguments()).collect(),
+        deployment.path().join("close.log"),
+    );
+    killed.spawn(&[])?;
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(150 + mix(u64::from(std::process::id())) % 600)).await;
+        if killed.try_ended()?.is_none() {
+            killed.kill().await?;
+        }
+        anyhow::Ok(())
+    };
+    let (first, second, killed) = tokio::join!(deployment.done(&CLOSE), deployment.done(&CLOSE), kill);
+    killed?;
+    let (first, second) = (first?, second?);
+    ensure!(first.contains(MONTH) && second.contains(MONTH), "{first}{second}");
+    Ok(())
+}
+
+/// The close has changed no figure, and has removed all sketches.
+async fn figures_stayed(deployment: &Deployment, before: &[Value], after: Vec<Value>) -> Result<()> {
+    ensure!(count(deployment, "finished_day").await? == 0, "a closed month's visitors are in its figures alone");
+    let sql = "month_closed_page WHERE arraySum(day_views) != views OR length(day_views) != toDayOfMonth(toLastDayOfMonth(month))";
+    ensure!(count(deployment, sql).await? == 0, "the days of a page do not add up to its month");
+    ensure!(
+        count(deployment, "month_closed_page WHERE arrayCount(x -> x > 0, day_views) > 9").await? > 0,
+        "days of a page"
+    );
+    let after: Vec<Value> = after.into_iter().map(as_if_open).collect::<Result<_>>()?;
+    for (before, after) in before.iter().zip(&after) {
+        for (part, was) in before.as_object().context("a report")? {
+            ensure!(after[part] == *was, "the close changed {part}:\n{was}\n{}", after[part]);
+        }
+    }
+    ensure!(after == before, "the close changed a report:\n{}\n{}", before[0], after[0]);
+    for table in ["site_hourly", "page_daily"] {
+        ensure!(count(deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
+    }
+    Ok(())
+}
+
+/// Views that arrive after the close are shown as late, and visitors stay. Returns their number.
+fn late_views_are_marked(before: &[Value], later: &[Value]) -> Result<u64> {
+    let (mut late_views, mut more) = (0, 0);
+    for (before, later) in before.iter().zip(later) {
+        ensure!(later["totals"]["visitors"] == before["totals"]["visitors"], "visitors stay as closed");
+        ensure!(later["days"][0]["visitors"] == before["days"][0]["visitors"], "of days, too");
+        late_views += later["totals"]["late_views"].as_u64().context("late_views")?;
+        more += later["totals"]["views"].as_u64().context("views")?
+            - before["totals"]["views"].as_u64().context("views")?;
+    }
+    ensure!(late_views == more && more > 100, "{more} more views, {late_views} said to be late");
+    Ok(late_views)
+}
+
+/// As if another process had closed the month just now: `close` then leaves the rows to running queries for a while.
+async fn late_sketches_are_swept(deployment: &Deployment) -> Result<()> {
+    let client = deployment.client();
+    let winner: u64 =
+        client.query("SELECT run FROM month_close FINAL ORDER BY finished, run LIMIT 1").fetch_one().await?;
+    let just_now = "INSERT INTO month_close SELECT * REPLACE (now64(6, 'UTC') + toIntervalSecond(run != ?) AS finished) \
+                    FROM month_close FINAL";
+    client.query(just_now).bind(winner).execute().await?;
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let rows = count(deployment, "site_hourly WHERE sketch != ''").await?;
+        ensure!(rows > 0, "what late rows have was removed immediately");
+        Ok(())
+    };
+    tokio::try_join!(deployment.done(&CLOSE), meanwhile)?;
+    for table in ["site_hourly", "page_daily"] {
+        ensure!(count(deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_stay_and_sketches_go() -> Result<()> {
     let bootstrap = kafka::shared().await?;
@@ -79,18 +173,7 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let led_before = count(&deployment, "not_found_daily").await?;
     let views: u64 = before.iter().filter_map(|report| report["totals"]["views"].as_u64()).sum();
     ensure!(views > 2_500, "{views} views by people");
-    for report in &before {
-        ensure!(report["period"]["closed"] == false && report["totals"]["late_views"].is_null(), "{report}");
-        let gone = &report["not_found"]["items"][0];
-        let led = |value: &str| {
-            let items = gone["referrers"].as_array();
-            items.is_some_and(|items| {
-                items.iter().any(|item| item["value"] == value && item["views"].as_u64() > Some(9))
-            })
-        };
-        ensure!(gone["path"] == "/gone.html" && led("blog.example") && led(":internal") && led(""), "{gone}");
-    }
-
+    before.iter().try_for_each(is_open_with_referrers)?;
     // `close` also updates the visitor estimates for SQL; the aggregator does so every few minutes.
     deployment.done(&["close", "--clock-start", OPEN]).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &before).await?;
@@ -101,49 +184,12 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     let told = String::from_utf8_lossy(&early.stderr).into_owned();
     ensure!(!early.status.success() && told.contains("2026-10-04T00:00:00"), "{told}");
 
-    // Three concurrent closes, one of which is killed. The aggregator's clock has not reached the time at which the month is due, so it has recorded
-    // no ends to wait for.
-    let close = ["close", "--force", "--month", MONTH, "--clock-start", DUE];
-    let mut killed = harness::process::Process::new(
-        "a close",
-        &harness::service::binary()?,
-        close.iter().map(|&text| text.to_owned()).chain(deployment.arguments()).collect(),
-        deployment.path().join("close.log"),
-    );
-    killed.spawn(&[])?;
-    let kill = async {
-        tokio::time::sleep(Duration::from_millis(150 + mix(u64::from(std::process::id())) % 600)).await;
-        if killed.try_ended()?.is_none() {
-            killed.kill().await?;
-        }
-        anyhow::Ok(())
-    };
-    let (first, second, killed) = tokio::join!(deployment.done(&close), deployment.done(&close), kill);
-    killed?;
-    let (first, second) = (first?, second?);
-    ensure!(first.contains(MONTH) && second.contains(MONTH), "{first}{second}");
+    close_concurrently(&deployment).await?;
     let after = reports(&query).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &after).await?;
-    ensure!(count(&deployment, "finished_day").await? == 0, "a closed month's visitors are in its figures alone");
-    let sql = "month_closed_page WHERE arraySum(day_views) != views OR length(day_views) != toDayOfMonth(toLastDayOfMonth(month))";
-    ensure!(count(&deployment, sql).await? == 0, "the days of a page do not add up to its month");
-    ensure!(
-        count(&deployment, "month_closed_page WHERE arrayCount(x -> x > 0, day_views) > 9").await? > 0,
-        "days of a page"
-    );
-    let after: Vec<Value> = after.into_iter().map(as_if_open).collect::<Result<_>>()?;
-    for (before, after) in before.iter().zip(&after) {
-        for (part, was) in before.as_object().context("a report")? {
-            ensure!(after[part] == *was, "the close changed {part}:\n{was}\n{}", after[part]);
-        }
-    }
-    ensure!(after == before, "the close changed a report:\n{}\n{}", before[0], after[0]);
-    for table in ["site_hourly", "page_daily"] {
-        ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
-    }
+    figures_stayed(&deployment, &before, after).await?;
     // Open windows keep their rows; rows of closed windows are in the figures.
-    let left = count(&deployment, "site_hourly").await?;
-    let led = count(&deployment, "not_found_daily").await?;
+    let (left, led) = (count(&deployment, "site_hourly").await?, count(&deployment, "not_found_daily").await?);
     ensure!(led < led_before / 2, "{led} of {led_before} rows of who led to pages not found are left");
     ensure!(left < views / 2, "{left} rows are left");
 
@@ -156,38 +202,13 @@ async fn figures_stay_and_sketches_go() -> Result<()> {
     ensure!(audit["difference_count"] == 0 && audit["not_folded"] == 0, "{audit}");
     let later = reports(&query).await?;
     sql_says_the_same(&deployment, &PROJECTS, MONTH, &later).await?;
-    let (mut late_views, mut more) = (0, 0);
-    for (before, later) in before.iter().zip(&later) {
-        ensure!(later["totals"]["visitors"] == before["totals"]["visitors"], "visitors stay as closed");
-        ensure!(later["days"][0]["visitors"] == before["days"][0]["visitors"], "of days, too");
-        late_views += later["totals"]["late_views"].as_u64().context("late_views")?;
-        more += later["totals"]["views"].as_u64().context("views")?
-            - before["totals"]["views"].as_u64().context("views")?;
-    }
-    ensure!(late_views == more && more > 100, "{more} more views, {late_views} said to be late");
-
-    // As if another process had closed it just now: `close` then leaves the rows to running queries for a while.
-    let client = deployment.client();
-    let winner: u64 =
-        client.query("SELECT run FROM month_close FINAL ORDER BY finished, run LIMIT 1").fetch_one().await?;
-    let just_now = "INSERT INTO month_close SELECT * REPLACE (now64(6, 'UTC') + toIntervalSecond(run != ?) AS finished) \
-                    FROM month_close FINAL";
-    client.query(just_now).bind(winner).execute().await?;
-    let meanwhile = async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let rows = count(&deployment, "site_hourly WHERE sketch != ''").await?;
-        ensure!(rows > 0, "what late rows have was removed at once");
-        Ok(())
-    };
-    tokio::try_join!(deployment.done(&close), meanwhile)?;
-    for table in ["site_hourly", "page_daily"] {
-        ensure!(count(&deployment, &format!("{table} WHERE sketch != ''")).await? == 0, "sketches in {table}");
-    }
+    let late_views = late_views_are_marked(&before, &later)?;
+    late_sketches_are_swept(&deployment).await?;
     ensure!(reports(&query).await? == later, "sweeping changes no report");
 
     // Also on the disk: the parts with sketches are removed.
     eventually("old parts to be removed", async || {
-        deployment.done(&close).await?;
+        deployment.done(&CLOSE).await?;
         let sql = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active \
                    AND table IN ('site_hourly', 'page_daily') AND partition = '202609'";
         let old: u64 = deployment.client().query(sql).fetch_one().await?;

@@ -35,120 +35,145 @@ fn visitors(of: &Value) -> String {
     }
 }
 
-/// Every figure has its row, and there are no other rows.
-pub fn csv(report: &Value, written: &str) -> Result<()> {
-    // 1.0 and 1 are the same number.
-    let plain = |cell: &str| cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string());
-    let mut told = BTreeSet::new();
-    for row in csv::Reader::from_reader(written.as_bytes()).records() {
-        let row: Vec<String> =
-            row?.iter().enumerate().map(|(at, cell)| if at < 4 { cell.to_owned() } else { plain(cell) }).collect();
-        ensure!(told.insert(row.clone()), "{row:?} twice");
+/// A CSV's rows, without the order.
+#[derive(Default)]
+struct CsvRows(BTreeSet<Vec<String>>);
+
+/// 1.0 and 1 are the same number.
+fn plain(cell: &str) -> String {
+    cell.parse::<f64>().map_or_else(|_| cell.to_owned(), |number| number.to_string())
+}
+
+impl CsvRows {
+    fn row(&mut self, names: [&str; 4], value: &Value) {
+        self.estimate(names, value, &Value::Null, &Value::Null);
     }
-    let mut expected = BTreeSet::new();
-    let mut row = |names: [&str; 4], value: &Value, error: &Value, unit: &Value| {
+
+    fn estimate(&mut self, names: [&str; 4], value: &Value, error: &Value, unit: &Value) {
         let figures = [value, error, unit].map(|cell| plain(&text(cell)));
-        expected.insert(names.map(str::to_owned).into_iter().chain(figures).collect::<Vec<_>>());
-    };
-    // The fields of a JSON value, name by name; nulls have no row.
-    let mut all = |[section, key, item]: [&str; 3], of: &Value, names: &[&str]| {
+        self.0.insert(names.map(str::to_owned).into_iter().chain(figures).collect());
+    }
+
+    /// The fields of a JSON value, name by name; nulls have no row.
+    fn all(&mut self, [section, key, item]: [&str; 3], of: &Value, names: &[&str]) {
         for name in names.iter().filter(|name| !of[**name].is_null()) {
             let figure = &of[*name];
             match (&figure["estimate"], &figure["fewer_than"]) {
-                (Value::Null, Value::Null) => row([section, key, item, name], figure, &Value::Null, &Value::Null),
+                (Value::Null, Value::Null) => self.row([section, key, item, name], figure),
                 (Value::Null, few) => {
-                    row([section, key, item, "visitors_fewer_than"], few, &Value::Null, &figure["unit"]);
+                    self.estimate([section, key, item, "visitors_fewer_than"], few, &Value::Null, &figure["unit"]);
                 }
-                (estimate, _) => row([section, key, item, name], estimate, &figure["error"], &figure["unit"]),
+                (estimate, _) => self.estimate([section, key, item, name], estimate, &figure["error"], &figure["unit"]),
             }
         }
-    };
-    all(["period", "", ""], report, &["project", "time_zone", "threshold"]);
-    all(["period", "", ""], &report["period"], &["span", "from", "to", "closed"]);
+    }
+}
+
+/// `one`, or `rest` for the sum of other items.
+fn of_rest(item: &Value, one: &'static str, rest: &'static str) -> &'static str {
+    if item["rest"] == true { rest } else { one }
+}
+
+/// Every figure has its row, and there are no other rows.
+pub fn csv(report: &Value, written: &str) -> Result<()> {
+    let mut found = CsvRows::default();
+    for row in csv::Reader::from_reader(written.as_bytes()).records() {
+        let row: Vec<String> =
+            row?.iter().enumerate().map(|(at, cell)| if at < 4 { cell.to_owned() } else { plain(cell) }).collect();
+        ensure!(found.0.insert(row.clone()), "{row:?} twice");
+    }
+    let mut expected = CsvRows::default();
+    figures_in_csv(report, &mut expected);
+    values_in_csv(report, &mut expected);
+    rest_in_csv(report, &mut expected);
+    let differ: Vec<_> = found.0.symmetric_difference(&expected.0).collect();
+    ensure!(differ.is_empty(), "CSV and JSON differ in {differ:?}");
+    Ok(())
+}
+
+fn figures_in_csv(report: &Value, rows: &mut CsvRows) {
+    rows.all(["period", "", ""], report, &["project", "time_zone", "threshold"]);
+    rows.all(["period", "", ""], &report["period"], &["span", "from", "to", "closed"]);
     let totals =
         ["views", "visits", "visits_up_to", "visits_at_missing_pages", "visitors", "views_per_visitor", "late_views"];
-    all(["totals", "", ""], &report["totals"], &totals);
+    rows.all(["totals", "", ""], &report["totals"], &totals);
     for month in items(&report["months"]) {
-        all(["months", &text(&month["month"]), ""], month, &["views", "visits", "visitors", "closed"]);
+        rows.all(["months", &text(&month["month"]), ""], month, &["views", "visits", "visitors", "closed"]);
     }
     for (which, with) in members(&report["comparison"]) {
         let names = ["to", "views", "visits", "visitors", "views_change", "visits_change", "visitors_change"];
-        all(["comparison", which, &text(&with["month"])], with, &names);
+        rows.all(["comparison", which, &text(&with["month"])], with, &names);
     }
     for day in items(&report["days"]) {
-        all(["days", &text(&day["day"]), ""], day, &["views", "visits", "visitors"]);
+        rows.all(["days", &text(&day["day"]), ""], day, &["views", "visits", "visitors"]);
     }
     for hour in items(&report["hours"]) {
-        all(["hours", &text(&hour["hour"]), ""], hour, &["views", "visits"]);
+        rows.all(["hours", &text(&hour["hour"]), ""], hour, &["views", "visits"]);
     }
     for list in ["pages", "not_found"] {
         for page in items(&report[list]["items"]) {
             let (path, status) = (text(&page["path"]), text(&page["status"]));
-            all([list, &path, &status], page, &["views", "visitors", "views_before", "change"]);
+            rows.all([list, &path, &status], page, &["views", "visitors", "views_before", "change"]);
         }
     }
-    let of_rest = |item: &Value, one: &'static str, rest: &'static str| if item["rest"] == true { rest } else { one };
-    let none = Value::Null;
+}
+
+fn values_in_csv(report: &Value, rows: &mut CsvRows) {
     for (day, hours) in WEEK.iter().zip(items(&report["week"])) {
         for (hour, views) in items(hours).enumerate() {
-            row(["week", day, &format!("{hour:02}"), "views"], views, &none, &none);
+            rows.row(["week", day, &format!("{hour:02}"), "views"], views);
         }
     }
     for page in items(&report["not_found"]["items"]) {
         for item in items(&page["referrers"]) {
             let measure = of_rest(item, "views", "views_of_others");
             let (path, value) = (text(&page["path"]), text(&item["value"]));
-            row(["referrers_of_not_found", &path, &value, measure], &item["views"], &none, &none);
+            rows.row(["referrers_of_not_found", &path, &value, measure], &item["views"]);
         }
     }
     for (dimension, values) in members(&report["breakdowns"]) {
         for item in items(values) {
             let measure = of_rest(item, "views", "views_of_others");
-            row(["breakdowns", dimension, &text(&item["value"]), measure], &item["views"], &none, &none);
+            rows.row(["breakdowns", dimension, &text(&item["value"]), measure], &item["views"]);
         }
     }
     for (class, views) in members(&report["totals"]["bots"]) {
-        row(["bots", class, "", "views"], views, &none, &none);
+        rows.row(["bots", class, "", "views"], views);
     }
+}
+
+fn rest_in_csv(report: &Value, rows: &mut CsvRows) {
     for of_kind in items(&report["robots"]["kinds"]) {
         let kind = text(&of_kind["kind"]);
-        row(["robots", &kind, "", "views_of_kind"], &of_kind["views"], &none, &none);
+        rows.row(["robots", &kind, "", "views_of_kind"], &of_kind["views"]);
         for item in items(&of_kind["names"]) {
             let measure = of_rest(item, "views", "views_of_others");
-            row(["robots", &kind, &text(&item["value"]), measure], &item["views"], &none, &none);
+            rows.row(["robots", &kind, &text(&item["value"]), measure], &item["views"]);
         }
     }
     for page in items(&report["robots"]["ai_pages"]) {
-        row(["ai_pages", &text(&page["path"]), "", "views"], &page["views"], &none, &none);
+        rows.row(["ai_pages", &text(&page["path"]), "", "views"], &page["views"]);
     }
     for page in items(&report["reported_missing"]) {
-        row(["reported_missing", &text(&page["path"]), "", "reports"], &page["reports"], &none, &none);
+        rows.row(["reported_missing", &text(&page["path"]), "", "reports"], &page["reports"]);
     }
     for (reason, beacons) in members(&report["totals"]["rejected"]) {
-        row(["rejected", reason, "", "beacons"], beacons, &none, &none);
+        rows.row(["rejected", reason, "", "beacons"], beacons);
     }
     for of in items(&report["counted_by"]) {
-        row(["counted_by", &text(&of["source"]), "", "views"], &of["views"], &none, &none);
-        row(["counted_by", &text(&of["source"]), "", "visits"], &of["visits"], &none, &none);
+        rows.row(["counted_by", &text(&of["source"]), "", "views"], &of["views"]);
+        rows.row(["counted_by", &text(&of["source"]), "", "visits"], &of["visits"]);
     }
     for figure in ["rows", "views"] {
-        row(["masked_pages", "", "", figure], &report["masked_pages"][figure], &none, &none);
+        rows.row(["masked_pages", "", "", figure], &report["masked_pages"][figure]);
     }
     for dropped in items(&report["dropped_facts"]) {
-        row(
-            ["dropped_facts", &text(&dropped["fact"]), &text(&dropped["cause"]), "views"],
-            &dropped["views"],
-            &none,
-            &none,
-        );
+        rows.row(["dropped_facts", &text(&dropped["fact"]), &text(&dropped["cause"]), "views"], &dropped["views"]);
     }
     for host in items(&report["rejected_hosts"]) {
         let measure = of_rest(host, "beacons", "beacons_of_others");
-        row(["rejected_hosts", &text(&host["reason"]), &text(&host["host"]), measure], &host["beacons"], &none, &none);
+        rows.row(["rejected_hosts", &text(&host["reason"]), &text(&host["host"]), measure], &host["beacons"]);
     }
-    let differ: Vec<_> = told.symmetric_difference(&expected).collect();
-    ensure!(differ.is_empty(), "CSV and JSON differ in {differ:?}");
-    Ok(())
 }
 
 /// The rows of the table below a heading; none if there is no such heading.
@@ -281,18 +306,34 @@ fn words(html: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The rows of a page's lists, as text.
+struct HtmlRows(BTreeSet<String>);
+
+impl HtmlRows {
+    fn of(written: &str) -> Self {
+        let mut rows = BTreeSet::new();
+        for (begins, ends) in [("<li", "</li>"), ("<div class=\"row\"", "</div>"), ("<tr", "</tr>")] {
+            rows.extend(
+                written.split(begins).skip(1).filter_map(|rest| Some(words(&format!("<{}", rest.split_once(ends)?.0)))),
+            );
+        }
+        HtmlRows(rows)
+    }
+
+    fn has(&self, row: String) -> Result<()> {
+        ensure!(self.0.contains(row.trim()), "{row:?} is not among {:?}", self.0);
+        Ok(())
+    }
+
+    fn has_start(&self, begins: &str) -> Result<()> {
+        ensure!(self.0.iter().any(|row| row.starts_with(begins)), "{begins}: {:?}", self.0);
+        Ok(())
+    }
+}
+
 /// Every list is there, row by row.
 pub fn html(report: &Value, written: &str) -> Result<()> {
-    let mut rows = BTreeSet::new();
-    for (begins, ends) in [("<li", "</li>"), ("<div class=\"row\"", "</div>"), ("<tr", "</tr>")] {
-        rows.extend(
-            written.split(begins).skip(1).filter_map(|rest| Some(words(&format!("<{}", rest.split_once(ends)?.0)))),
-        );
-    }
-    let has = |row: String| {
-        ensure!(rows.contains(row.trim()), "{row:?} is not among {rows:?}");
-        Ok(())
-    };
+    let rows = HtmlRows::of(written);
     let totals = &report["totals"];
     let whole = words(written);
     for figure in [
@@ -306,16 +347,27 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
     ] {
         ensure!(whole.contains(&figure), "{figure}");
     }
+    times_in_html(report, &rows)?;
+    pages_in_html(report, &rows)?;
+    values_in_html(report, &rows)?;
+    rest_in_html(report, &rows)
+}
+
+fn times_in_html(report: &Value, rows: &HtmlRows) -> Result<()> {
     for day in items(&report["days"]) {
         let date: chrono::NaiveDate = text(&day["day"]).parse()?;
         let (short, date) = (date.format("%A").to_string(), date.format("%-d %B"));
         let figures = [grouped(&day["views"]), grouped(&day["visits"]), visitors(&day["visitors"])].join(" ");
-        has(format!("{} {date} {figures}", short.get(..2).context("a day of the week")?))?;
+        rows.has(format!("{} {date} {figures}", short.get(..2).context("a day of the week")?))?;
     }
     for hour in 0..24 {
         let views: Vec<String> = items(&report["week"]).map(|day| grouped(&day[hour])).collect();
-        has(format!("{hour:02}:00 {}", views.join(" ")))?;
+        rows.has(format!("{hour:02}:00 {}", views.join(" ")))?;
     }
+    Ok(())
+}
+
+fn pages_in_html(report: &Value, rows: &HtmlRows) -> Result<()> {
     for page in items(&report["pages"]["items"]) {
         let change = match (page["change"].as_f64(), page["views_before"].as_u64()) {
             (Some(change), _) if (change * 100.0).abs().round() == 0.0 => "± 0 %".to_owned(),
@@ -328,7 +380,7 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
         };
         let status = if page["status"] == 200 { String::new() } else { format!("{} ", page["status"]) };
         let (views, visitors) = (grouped(&page["views"]), visitors(&page["visitors"]));
-        has(format!("{} {status}{views} {visitors} {change}", text(&page["path"])))?;
+        rows.has(format!("{} {status}{views} {visitors} {change}", text(&page["path"])))?;
     }
     for page in items(&report["not_found"]["items"]) {
         let from: Vec<String> = items(&page["referrers"])
@@ -342,8 +394,12 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
                 format!("{name} {}", grouped(&item["views"]))
             })
             .collect();
-        has(format!("{} {} {}", text(&page["path"]), grouped(&page["views"]), from.join(", ")))?;
+        rows.has(format!("{} {} {}", text(&page["path"]), grouped(&page["views"]), from.join(", ")))?;
     }
+    Ok(())
+}
+
+fn values_in_html(report: &Value, rows: &HtmlRows) -> Result<()> {
     for (dimension, values) in members(&report["breakdowns"]).filter(|(dimension, _)| *dimension != "bot") {
         let blank = match dimension.as_str() {
             "version" => "No version told",
@@ -357,33 +413,37 @@ pub fn html(report: &Value, written: &str) -> Result<()> {
                 (_, value) if value.is_empty() => blank.to_owned(),
                 (_, value) => value,
             };
-            has(format!("{name} {}", grouped(&item["views"])))?;
+            rows.has(format!("{name} {}", grouped(&item["views"])))?;
         }
     }
     for of_kind in items(&report["robots"]["kinds"]) {
         let name = |item: &Value| if item["rest"] == true { "other".to_owned() } else { text(&item["value"]) };
         let names = items(&of_kind["names"]).map(|item| format!("{} {}", name(item), grouped(&item["views"])));
         let names = names.collect::<Vec<_>>().join(", ");
-        has(format!("{} {} {names}", kind_in_words(&of_kind["kind"]), grouped(&of_kind["views"])))?;
+        rows.has(format!("{} {} {names}", kind_in_words(&of_kind["kind"]), grouped(&of_kind["views"])))?;
     }
     for page in items(&report["robots"]["ai_pages"]) {
-        has(format!("{} {}", text(&page["path"]), grouped(&page["views"])))?;
+        rows.has(format!("{} {}", text(&page["path"]), grouped(&page["views"])))?;
     }
+    Ok(())
+}
+
+fn rest_in_html(report: &Value, rows: &HtmlRows) -> Result<()> {
     for tracker in trackers(report) {
-        has(tracker.join(" "))?;
+        rows.has(tracker.join(" "))?;
     }
     for sentence in without_facts(report) {
-        ensure!(rows.iter().any(|row| row.starts_with(&sentence)), "{sentence}: {rows:?}");
+        rows.has_start(&sentence)?;
     }
     let hosts = || items(&report["rejected_hosts"]);
     for host in hosts() {
         let name = if host["rest"] == true { "other hosts".to_owned() } else { text(&host["host"]) };
         let begins = format!("Beacons from {name} were refused {} times", grouped(&host["beacons"]));
-        ensure!(rows.iter().any(|row| row.starts_with(&begins)), "{begins}: {rows:?}");
+        rows.has_start(&begins)?;
     }
-    for (reason, beacons) in members(&totals["rejected"]) {
+    for (reason, beacons) in members(&report["totals"]["rejected"]) {
         let begins = format!("{} beacons refused.", grouped(beacons));
-        let told = rows.iter().any(|row| row.starts_with(&begins) && row.ends_with(reason.as_str()));
+        let told = rows.0.iter().any(|row| row.starts_with(&begins) && row.ends_with(reason.as_str()));
         ensure!(told || hosts().any(|host| host["reason"] == reason.as_str()), "{begins} {reason}");
     }
     Ok(())
