@@ -100,7 +100,7 @@ pub const WITHOUT_THRESHOLD: &[&str] = &[
     "visitors of a day",
     "views by robots by kind, and views of a page by AI",
     "views by the tracker that sent them",
-    "views of a missing page that came from the project's own pages",
+    "views of a missing page that came from the project's own pages, and reports that a page is missing",
 ];
 
 /// The limits of the promises.
