@@ -265,7 +265,7 @@ mod tests {
         let refused = start(&mut log, &sink, false).await;
         assert!(matches!(refused, Err(AggregateError::OlderStore(_))), "{refused:?}");
         assert_eq!(start(&mut log, &sink, true).await.unwrap().offset, 80);
-        assert_eq!(*sink.lost.lock().unwrap(), [60..80]);
+        assert_eq!(sink.lost.lock().unwrap().first(), Some(&(60..80)));
     }
 
     #[tokio::test(start_paused = true)]
