@@ -71,15 +71,7 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     }
     let (stop, stopped) = watch::channel(false);
     let (drain, drained) = watch::channel(false);
-    let parts = Parts {
-        ingest: Arc::clone(&endpoint.ingest),
-        journal: endpoint.journal.clone(),
-        engine: supervisor.state(),
-        progress: Arc::default(),
-        lag: Arc::new(Mutex::new(Lag::new(Instant::now()))),
-        clock: Arc::clone(&clock),
-        stall_after: settings.aggregation.stall_after(),
-    };
+    let parts = parts(&settings, &endpoint, &supervisor, &clock);
     let mut metrics = metrics::registry();
     let check = checks.0.clone();
     let backend = Backend::new(&settings, server.clone(), checks, Arc::clone(&clock), Arc::clone(&parts.progress));
@@ -124,6 +116,19 @@ pub async fn serve(settings: ServeCommand, recover: bool) -> anyhow::Result<()> 
     journal.close();
     supervisor.stop().await;
     verdict
+}
+
+/// The parts that health and metrics show.
+fn parts(settings: &ServeCommand, endpoint: &ServeEndpoint, supervisor: &Supervisor, clock: &ingest::Clock) -> Parts {
+    Parts {
+        ingest: Arc::clone(&endpoint.ingest),
+        journal: endpoint.journal.clone(),
+        engine: supervisor.state(),
+        progress: Arc::default(),
+        lag: Arc::new(Mutex::new(Lag::new(Instant::now()))),
+        clock: Arc::clone(clock),
+        stall_after: settings.aggregation.stall_after(),
+    }
 }
 
 /// Checks that the process may open enough files, and has enough address space for the embedded ClickHouse.

@@ -13,8 +13,6 @@
 //! 3. *commit* that offset together with the window's start, only after every insert was acknowledged ([`source`]);
 //! 4. *restart*: read again from the window's start. Nothing is read back from ClickHouse.
 
-#![warn(clippy::too_many_lines)]
-
 mod aggregate_error;
 pub mod agreement;
 pub mod close;
@@ -25,8 +23,6 @@ pub mod due;
 pub mod failpoint;
 pub mod finished;
 mod flush_policy;
-// `freeze` has 110 lines.
-#[allow(clippy::too_many_lines)]
 pub mod fold;
 pub mod imports;
 #[cfg(feature = "kafka")]

@@ -139,6 +139,7 @@ fn forget(rows: &mut Building, start: u64, group: &str, left: &str, overflow: &s
 }
 
 /// Every row of the log, with windows of these lengths.
+#[expect(clippy::too_many_lines, reason = "one pass over the log, in the order of the rules")]
 pub fn rebuild(log: &[Logged], window_hours: u32, max_records: u64) -> RowMap {
     let mut rows = Building::new();
     let (mut ids, mut tally_ids) = (BTreeSet::new(), BTreeSet::new());
