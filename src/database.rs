@@ -206,6 +206,9 @@ pub async fn prepare(server: &Server, database: &str, timeout: Duration) -> anyh
     Ok(server.client())
 }
 
+/// Least time limit of a statement of a migration: it may copy a table.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::Result<()> {
     // Atomic, not the engine's `default`: that one maps files.
     let create = format!("CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic");
@@ -215,7 +218,7 @@ async fn migrate(server: &Client, database: &str, timeout: Duration) -> anyhow::
     check_not_newer(found, database)?;
     for (version, sql) in steps_from(found) {
         for statement in statements(sql) {
-            in_time(timeout, client.query(&statement).execute())
+            in_time(timeout.max(MIGRATION_TIMEOUT), client.query(&statement).execute())
                 .await?
                 .with_context(|| format!("cannot bring the database {database} to schema version {version}"))?;
         }

@@ -52,29 +52,26 @@ fn import_arguments() -> Command {
                 .num_args(1..)
                 .value_name("FILE")
                 .value_parser(clap::value_parser!(PathBuf))
-                .help("Access logs, also gzip, bzip2 or zstd; a directory for its files, oldest first; - for standard input"),
+                .help("Access logs, also compressed; a directory for its files; - for standard input"),
         )
         .arg(switch("dry-run", "Count nothing; print a summary by reason"))
-        .arg(switch(
-            "unrecognised",
-            "Import although the key of earlier imports is missing, so that their files are not recognised",
-        ))
+        .arg(switch("unrecognised", "Import without the key that recognises earlier files"))
         .arg(Arg::new("host").long("host").value_name("HOST").help("The host of lines that name none"))
         .arg(
             Arg::new("format")
                 .long("format")
                 .value_name("FORMAT")
-                .help(format!("{}, or a log_format such as '$remote_addr [$time_local] …' [default: guessed]", Format::NAMES.join(", "))),
+                .help("Name or log_format, see docs/logs.md [default: guessed]"),
         )
         .arg(
             Arg::new("utc-offset")
                 .long("utc-offset")
                 .value_name("+HH:MM")
                 .allow_hyphen_values(true)
-                .help("The zone of times that name none, such as +01:00"),
+                .help("Time zone for times without one, such as +01:00"),
         )
-        .arg(many("asset", "RULE", "Not a page either: an ending (.md), a folder (/img/) or a file (health); repeatable"))
-        .arg(many("page", "RULE", "A page, although it is an asset by default, such as .pdf; repeatable"))
+        .arg(many("asset", "RULE", "No page either, such as .md, /img/, health; repeatable"))
+        .arg(many("page", "RULE", "A page, such as .pdf; repeatable"))
 }
 
 /// Runs `headcount import FILE…`, `import list` or `import remove ID`. `block_on` runs what needs ClickHouse.

@@ -65,14 +65,19 @@ pub enum AggregateError {
         /// Oldest offset in the log.
         log_start: u64,
     },
-    /// The commit was written with other rules of the fold, and not drained.
+    /// The commit was written with other rules of the fold, and not drained, and the log no longer has its open window.
     #[error(
-        "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}: start the old version once \
-         more and stop it gracefully (SIGTERM) so that it drains, then start this one"
+        "the open window was folded by rules {found}, this program has rules {FOLD_VERSION}, and the log begins at offset \
+         {log_start}, so the window cannot be folded again from offset {needed}: restore the copies of log and ClickHouse \
+         from before the update, start the old version and stop it gracefully (SIGTERM) so that it drains, then start this one"
     )]
     OtherFold {
         /// Rules in the commit.
         found: u32,
+        /// Oldest offset in the log.
+        log_start: u64,
+        /// Start of the open window.
+        needed: u64,
     },
     /// The commit belongs to another stream.
     #[error("the commit found belongs to another log ({found}); expected {expected}")]

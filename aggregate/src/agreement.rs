@@ -1,7 +1,6 @@
 //! The comparison of ledger, commit and log before folding starts.
 
 use crate::commit::Commit;
-use crate::fold::FOLD_VERSION;
 use crate::sink::LedgerEnd;
 use crate::window::WindowStart;
 use std::fmt;
@@ -17,8 +16,8 @@ pub struct OlderStore {
     pub commit: u64,
     /// Offset of the oldest record in the log.
     pub log_start: u64,
-    /// Offset at which folding would have to start again; none if that window was folded by other rules.
-    pub needed: Option<u64>,
+    /// Offset at which folding would have to start again.
+    pub needed: u64,
 }
 
 impl OlderStore {
@@ -44,16 +43,11 @@ impl fmt::Display for OlderStore {
             ", but the log's commit is at offset {}: ClickHouse was replaced by an older copy, or emptied. ",
             self.commit
         )?;
-        match self.needed {
-            Some(needed) => write!(
-                f,
-                "Counting again has to start at offset {needed}, but the log begins at offset {}. ",
-                self.log_start
-            )?,
-            None => f.write_str(
-                "Its last window was folded by the rules of another version, so it cannot be counted again. ",
-            )?,
-        }
+        write!(
+            f,
+            "Counting again has to start at offset {}, but the log begins at offset {}. ",
+            self.needed, self.log_start
+        )?;
         let lost = self.lost();
         write!(
             f,
@@ -87,12 +81,8 @@ pub fn compare(ledger: Option<LedgerEnd>, commit: &Commit, log_start: u64) -> Ag
     if commit.window.is_none() && log_start >= commit.next_offset {
         return Agreement::UpToDate;
     }
-    let needed = match ledger {
-        Some(ledger) if ledger.fold_version != FOLD_VERSION => None,
-        Some(ledger) => Some(ledger.window.offset),
-        None => Some(0),
-    };
-    if needed.is_some_and(|needed| log_start <= needed) {
+    let needed = ledger.map_or(0, |ledger| ledger.window.offset);
+    if log_start <= needed {
         return Agreement::FoldAgain(ledger.map(|ledger| ledger.window));
     }
     let ledger = ledger.map(|ledger| ledger.next_offset);
@@ -102,6 +92,7 @@ pub fn compare(ledger: Option<LedgerEnd>, commit: &Commit, log_start: u64) -> Ag
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fold::FOLD_VERSION;
     use crate::window::WindowPolicy;
     use schemas::StreamId;
 
@@ -152,7 +143,7 @@ mod tests {
     #[test]
     fn missing_records_that_the_log_lost_are_reported_with_offsets() {
         let Agreement::Lost(older) = compare(ledger(40, 60), &commit(Some(80), 95), 80) else { panic!("not lost") };
-        assert_eq!((older.lost(), older.needed), (60..80, Some(40)));
+        assert_eq!((older.lost(), older.needed), (60..80, 40));
         let text = older.to_string();
         for part in
             ["up to offset 60", "commit is at offset 95", "log begins at offset 80", "the 20 records from offset 60"]
@@ -169,10 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn a_window_of_other_rules_is_not_folded_again() {
+    fn the_rules_of_the_ledger_do_not_matter() {
         let other = ledger(40, 60).map(|ledger| LedgerEnd { fold_version: FOLD_VERSION - 1, ..ledger });
-        let Agreement::Lost(older) = compare(other, &commit(Some(80), 95), 0) else { panic!("not lost") };
-        assert_eq!((older.needed, older.lost()), (None, 60..60));
+        assert_eq!(compare(other, &commit(Some(80), 95), 0), again(40));
         // If ClickHouse is up to date, only the commit's rules matter.
         assert_eq!(compare(other, &commit(Some(40), 60), 0), Agreement::UpToDate);
     }

@@ -74,18 +74,17 @@ pub async fn starting_point<S: Source, K: RowSink>(
     progress: &Progress,
 ) -> Result<StartingPoint, AggregateError> {
     let log_start = retry_source!(source.log_start());
-    let log_end = retry_source!(source.log_end());
     let ledger = retry_sink!(sink.ledger_end(source.stream()), "cannot read the ledger yet; trying again");
     let counted = ledger.map_or(0, |ledger| ledger.next_offset);
-    if counted > log_end {
-        return Err(AggregateError::Behind { counted, log_end });
-    }
     let commit = last_commit(source, log_start, policy).await?;
-    if commit.next_offset > log_end {
-        return Err(AggregateError::Behind { counted: commit.next_offset, log_end });
+    // Last: a process that has lost the partition may count records that arrive meanwhile.
+    let log_end = retry_source!(source.log_end());
+    let claimed = counted.max(commit.next_offset);
+    if claimed > log_end {
+        return Err(AggregateError::Behind { counted: claimed, log_end });
     }
     let commit = match compare(ledger, &commit, log_start) {
-        Agreement::UpToDate => with_these_rules(commit, counted, policy)?,
+        Agreement::UpToDate => with_these_rules(source, sink, commit, counted, (log_start, policy)).await?,
         Agreement::FoldAgain(window) => {
             tracing::warn!(
                 ledger = counted,
@@ -98,6 +97,9 @@ pub async fn starting_point<S: Source, K: RowSink>(
             Progress::set(&progress.counted_before, commit.next_offset);
             let again = Commit::new(source.stream(), window, counted, policy);
             retry_source!(source.rewind(again.resume_at()));
+            if let Some(ledger) = ledger.filter(|ledger| ledger.fold_version != FOLD_VERSION) {
+                remove_open_windows(source, sink, Commit { fold_version: ledger.fold_version, ..again }).await?;
+            }
             again
         }
         Agreement::Lost(older) if !recover => return Err(AggregateError::OlderStore(older)),
@@ -124,17 +126,52 @@ async fn last_commit<S: Source>(
     }
 }
 
-/// The commit to continue from if ClickHouse has the rows that it states.
-fn with_these_rules(commit: Commit, counted: u64, policy: WindowPolicy) -> Result<Commit, AggregateError> {
+/// The commit to continue from if ClickHouse has the rows that it states. A window that other rules have folded in part is folded again by
+/// these: its rows are removed first, since not every one of them would be replaced.
+async fn with_these_rules<S: Source, K: RowSink>(
+    source: &mut S,
+    sink: &K,
+    commit: Commit,
+    counted: u64,
+    (log_start, policy): (u64, WindowPolicy),
+) -> Result<Commit, AggregateError> {
     if commit.fold_version == FOLD_VERSION {
         return Ok(Commit { drained: false, ..commit });
     }
     // A commit that was overtaken (by a process that considered its writer lost) may be `drained` at a lower offset than the ledger.
-    if !commit.drained || counted > commit.next_offset {
-        return Err(AggregateError::OtherFold { found: commit.fold_version });
+    if commit.drained && counted <= commit.next_offset {
+        // Every row of the old rules ends at this offset, so a window of the new rules may start there.
+        return Ok(Commit::new(commit.stream, None, commit.next_offset, policy));
     }
-    // Every row of the old rules ends at this offset, so a window of the new rules may start there.
-    Ok(Commit::new(commit.stream, None, commit.next_offset, policy))
+    let from = commit.resume_at();
+    if log_start > from {
+        return Err(AggregateError::OtherFold { found: commit.fold_version, log_start, needed: from });
+    }
+    tracing::warn!(
+        rules = commit.fold_version,
+        from,
+        "an earlier version was not stopped gracefully; its open window is folded again by the present rules"
+    );
+    retry_source!(source.rewind(from));
+    remove_open_windows(source, sink, commit).await?;
+    Ok(Commit::new(commit.stream, None, from, policy))
+}
+
+/// Removes the rows of the open window of `commit` and of later ones, which its rules have written. The log gets a commit at the window's
+/// start before: without it, a kill between the removal and the next commit would look like a ClickHouse that is older than the log. That
+/// commit names the old rules, so the removal is repeated until it has succeeded.
+async fn remove_open_windows<S: Source, K: RowSink>(
+    source: &mut S,
+    sink: &K,
+    commit: Commit,
+) -> Result<(), AggregateError> {
+    let from = commit.resume_at();
+    retry_source!(source.commit(&Commit { window: None, next_offset: from, drained: false, ..commit }));
+    retry_sink!(
+        sink.remove_from(source.stream(), from),
+        "cannot remove the rows of a window of other rules yet; trying again"
+    );
+    Ok(())
 }
 
 /// Records the loss in the ledger, and returns the commit after it.
@@ -284,14 +321,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn other_rules_start_a_new_window_only_after_a_drained_commit() {
-        let older = Commit { fold_version: FOLD_VERSION - 1, ..commit(Some(window(40)), 60) };
+    async fn other_rules_start_a_new_window_after_a_drained_commit() {
+        let older = Commit { fold_version: FOLD_VERSION - 1, drained: true, ..commit(Some(window(40)), 60) };
         let (mut log, sink) = setup(Some(older), Some(60));
-        let refused = start(&mut log, &sink, false).await;
-        assert!(matches!(refused, Err(AggregateError::OtherFold { .. })), "{refused:?}");
-        let (mut log, sink) = setup(Some(Commit { drained: true, ..older }), Some(60));
         let found = start(&mut log, &sink, false).await.unwrap();
         assert_eq!((found.offset, found.window), (60, None));
+        assert!(sink.removed_from.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_other_rules_have_folded_in_part_is_removed_and_folded_again() {
+        let older = Commit { fold_version: FOLD_VERSION - 1, ..commit(Some(window(40)), 60) };
+        // A commit that was drained and then overtaken counts as not drained.
+        for (older, counted) in [(older, 60), (Commit { drained: true, ..older }, 70)] {
+            let (mut log, sink) = setup(Some(older), Some(counted));
+            let found = start(&mut log, &sink, false).await.unwrap();
+            assert_eq!((found.offset, found.window), (40, None));
+            assert_eq!(*sink.removed_from.lock().unwrap(), [40]);
+            assert_eq!(*log.commit.lock().unwrap(), Some(commit(None, 40)));
+        }
+        // A log of which nothing was folded.
+        let (mut log, sink) = setup(Some(Commit { fold_version: FOLD_VERSION - 1, ..commit(None, 0) }), None);
+        assert_eq!(start(&mut log, &sink, false).await.unwrap().offset, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_of_other_rules_whose_records_are_gone_is_refused() {
+        let older = Commit { fold_version: FOLD_VERSION - 1, ..commit(Some(window(40)), 60) };
+        let (mut log, sink) = setup(Some(older), Some(60));
+        log.log_start = 50;
+        let refused = start(&mut log, &sink, false).await;
+        assert!(matches!(refused, Err(AggregateError::OtherFold { log_start: 50, needed: 40, .. })), "{refused:?}");
+        assert!(sink.removed_from.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_store_with_a_window_of_other_rules_is_counted_again_without_its_rows() {
+        let (mut log, sink) = setup(Some(commit(Some(window(80)), 95)), Some(60));
+        sink.ledger.lock().unwrap().get_mut(&40).unwrap().fold_version = FOLD_VERSION - 1;
+        assert_eq!(start(&mut log, &sink, false).await.unwrap().offset, 40);
+        assert_eq!(*sink.removed_from.lock().unwrap(), [40]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,8 @@ impl TokenBuckets {
     /// Buckets of one rate.
     pub fn new(rate: Rate) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        // With less than one token nothing would ever pass.
+        let rate = Rate { burst: rate.burst.max(1.0), ..rate };
         TokenBuckets { rate, secret: foldhash::quality::RandomState::default(), shards }
     }
 
@@ -104,6 +106,14 @@ mod tests {
         assert_eq!(buckets.take(1, 0), Err(2));
         assert_eq!(buckets.take(1, 1_500), Err(1));
         assert_eq!(buckets.take(1, 2_000), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_of_one_in_twenty_seconds_lets_one_pass() {
+        let buckets = TokenBuckets::new(Rate { per_second: 0.05, burst: 0.5 });
+        assert_eq!(buckets.take(1, 0), Ok(()));
+        assert_eq!(buckets.take(1, 0), Err(20));
+        assert_eq!(buckets.take(1, 20_000), Ok(()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const OURS: [&str; 14] = [
 ];
 
 /// Parts of the names of librdkafka's settings whose values are secret.
-const SECRET: [&str; 6] = ["password", "secret", "key.pem", "sasl.oauthbearer.config", "token", "jaas"];
+const SECRET: [&str; 7] = ["password", "passphrase", "secret", "key.pem", "sasl.oauthbearer.config", "token", "jaas"];
 
 /// How the aggregators of one group share the partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

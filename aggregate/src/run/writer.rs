@@ -56,12 +56,11 @@ impl PendingWrite {
         if self.is_written {
             return;
         }
-        let outcome = (&mut self.task).await;
-        self.is_written = true;
-        if let Err(error) = outcome
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
+        match (&mut self.task).await {
+            Ok(()) => self.is_written = true,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Only a drop of this flush aborts its task, and nothing may be committed then.
+            Err(_) => std::future::pending().await,
         }
     }
 }
