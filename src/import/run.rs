@@ -1,6 +1,7 @@
 //! The import itself. All files of one run are one import, which counts as a whole or not at all.
 
 use super::counting::ImportLog;
+use super::file_lines::FileLines;
 use super::{PROGRESS_LINES, Plan, summary};
 use crate::backup::control;
 use crate::config::commands::ImportCommand;
@@ -312,7 +313,7 @@ impl Reading<'_> {
         Ok(Read { row, months, all, writing })
     }
 
-    /// Reads one file; none if it is known.
+    /// Reads one file; none if it is known, or has lines of the running month only.
     fn read_file(
         &self,
         (index, path): (usize, &Path),
@@ -331,9 +332,11 @@ impl Reading<'_> {
             }
         };
         let (format, utc_offset, mut failed) = (self.plan.format.as_ref(), self.plan.utc_offset, None);
+        let mut lines = FileLines::default();
         let format = read_lines(&mut file, format, utc_offset, views, |line, outcome| {
             let outcome = self.plan.outcome(outcome);
             all.add(&outcome, Place { file: index, line });
+            lines.add(&outcome);
             if all.lines.is_multiple_of(PROGRESS_LINES) {
                 progress.bar.set_position(progress.bytes.get());
             }
@@ -347,6 +350,15 @@ impl Reading<'_> {
             return Err(error);
         }
         progress.bar.suspend(|| say!("{}: {format}", path.display()));
+        if lines.is_too_early()? {
+            progress.bar.suspend(|| {
+                say!(
+                    "{}: skipped, since its lines are of the running month: import it once that month is over",
+                    path.display()
+                );
+            });
+            return Ok(None);
+        }
         let (bytes, blocks) = file.end();
         Ok(Some(KnownFile { name, bytes, blocks }))
     }

@@ -160,6 +160,20 @@ async fn a_past_month_is_counted_once_in_four_formats_and_can_be_removed() -> Re
     is_exact(&service, &month, &truth).await?;
     ensure!(ids(&service).await?.len() == 1, "a refused import is listed");
 
+    // With a line after the running hour, a file is refused: once known, it could not be imported again.
+    let tomorrow = (Utc::now() + chrono::Duration::days(1)).format("%d/%b/%Y:%H:%M:%S +0000");
+    let line = format!("192.0.2.1 - - [{tomorrow}] \"GET / HTTP/1.1\" 200 12 \"-\" \"Mozilla/5.0\"\n");
+    let (mixed, early) = (home.path().join("mixed.log"), home.path().join("early.log"));
+    fs::write(&mixed, [&fs::read(&late)?, line.as_bytes()].concat())?;
+    fs::write(&early, &line)?;
+    for (file, expected) in
+        [(&mixed, "mixed.log: 1 lines are of the running month"), (&early, "no line is a view that counts")]
+    {
+        let (code, said) = imported(&service, &["--host", "docs.example.org", as_text(file)?]).await?;
+        ensure!(code == Some(1) && said.contains(expected), "{code:?}: {said}");
+    }
+    ensure!(ids(&service).await?.len() == 1, "a refused import is listed");
+
     // A later import of the month adds views, and no visitors.
     let late: Vec<String> = FILES.map(|name| late.with_file_name(name).display().to_string()).to_vec();
     let late: Vec<&str> = ["--host", "docs.example.org"].into_iter().chain(late.iter().map(String::as_str)).collect();
