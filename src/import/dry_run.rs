@@ -87,7 +87,7 @@ impl Run {
 
 /// The registry as the endpoint on this data directory has it. Without one, `--host` is a project.
 fn registered(settings: &ImportCommand, host: Option<&Host>) -> anyhow::Result<Projects> {
-    let (projects, data) = (settings.admission.projects(), settings.store.data());
+    let (projects, data) = (settings.admission.projects_of_logs(), settings.store.data());
     let registry = RegistryCopy::open(data)?.index();
     if !registry.is_empty() || settings.admission.has_host_patterns() {
         projects.replace(registry);

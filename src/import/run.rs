@@ -85,7 +85,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let started = u32::try_from(now.timestamp()).unwrap_or(0);
     let row = new_row(stream, started, key.fingerprint());
     let store = imports.start(row.clone()).await.context("cannot start the import in ClickHouse")?;
-    let projects = settings.admission.projects();
+    let projects = settings.admission.projects_of_logs();
     let registry = Contents::read(&client).await?.projects;
     projects.replace(projects::indexed(&projects::registry_of(&registry)).without(projects::removed_of(&registry)));
     let names = projects::Snapshot::new(&settings.store.data().join(projects::ADMITTED));

@@ -164,7 +164,7 @@ async fn a_past_month_is_counted_once_in_four_formats_and_can_be_removed() -> Re
     let tomorrow = (Utc::now() + chrono::Duration::days(1)).format("%d/%b/%Y:%H:%M:%S +0000");
     let line = format!("192.0.2.1 - - [{tomorrow}] \"GET / HTTP/1.1\" 200 12 \"-\" \"Mozilla/5.0\"\n");
     let (mixed, early) = (home.path().join("mixed.log"), home.path().join("early.log"));
-    fs::write(&mixed, [&fs::read(&late)?, line.as_bytes()].concat())?;
+    fs::write(&mixed, [fs::read(&late)?.as_slice(), line.as_bytes()].concat())?;
     fs::write(&early, &line)?;
     for (file, expected) in
         [(&mixed, "mixed.log: 1 lines are of the running month"), (&early, "no line is a view that counts")]
