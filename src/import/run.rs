@@ -94,7 +94,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let reading = Reading { plan: &plan, settings, projects: &projects, key: &key, figures: &figures };
     let begun = Instant::now();
     let read = tokio::task::block_in_place(|| reading.read(log, &earlier, row));
-    let Read { row, months, all, writing } = match read {
+    let Read { row, months, known, all, writing } = match read {
         Ok(read) => read,
         Err(error) => {
             if let Err(abandoned) = imports.abandon(stream).await {
@@ -106,10 +106,13 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let took = begun.elapsed();
     summary::print(&all, &plan.files, took.saturating_sub(writing));
     say!("{:.1} s more to write the rows", writing.as_secs_f64());
-    if row.file_names.is_empty() {
+    if months.is_empty() {
         imports.abandon(stream).await?;
-        say!("nothing was imported: all files are imported already");
-        return Ok(ExitCode::SUCCESS);
+        if row.file_names.is_empty() && known > 0 {
+            say!("nothing was imported: all files are imported already, or have lines of the running month only");
+            return Ok(ExitCode::SUCCESS);
+        }
+        bail!("no line is a view that counts (see above); nothing was imported");
     }
     warn_of_beacons(&figures, &months);
     let id = id_of(&row);
@@ -269,9 +272,21 @@ struct Read {
     row: ImportRow,
     /// What it has of each month.
     months: Vec<ImportMonthRow>,
+    /// Files that were imported before.
+    known: usize,
     all: Summary,
     /// Time spent on writing rows.
     writing: Duration,
+}
+
+/// What became of a file.
+enum FileRead {
+    /// Its views are in the log.
+    New(KnownFile),
+    /// It was imported before.
+    Known,
+    /// It has lines of the running month, and no view that counts.
+    TooEarly,
 }
 
 impl Reading<'_> {
@@ -294,15 +309,20 @@ impl Reading<'_> {
             }
         }
         let (bar, bytes, mut all) = (self.plan.progress_bar(), BytesRead::default(), Summary::default());
+        let mut known_files = 0;
         for (index, path) in self.plan.files.iter().enumerate() {
             let progress = Progress { bar: &bar, bytes: &bytes };
             let file = self.read_file((index, path), &views, &known, &mut log, &mut all, &progress);
             let file = file.with_context(|| path.display().to_string())?;
-            if let Some(file) = file {
-                row.file_names.push(file.name.clone());
-                row.file_bytes.push(file.bytes);
-                row.file_blocks.push(file.blocks.clone());
-                known.add(file);
+            match file {
+                FileRead::New(file) => {
+                    row.file_names.push(file.name.clone());
+                    row.file_bytes.push(file.bytes);
+                    row.file_blocks.push(file.blocks.clone());
+                    known.add(file);
+                }
+                FileRead::Known => known_files += 1,
+                FileRead::TooEarly => {}
             }
         }
         bar.finish_and_clear();
@@ -310,10 +330,10 @@ impl Reading<'_> {
         row.lines = all.lines;
         row.not_counted = all.not_counted.values().sum();
         row.not_read = all.not_read.values().map(|lines| lines.count).sum();
-        Ok(Read { row, months, all, writing })
+        Ok(Read { row, months, known: known_files, all, writing })
     }
 
-    /// Reads one file; none if it is known, or has lines of the running month only.
+    /// Reads one file into `log`.
     fn read_file(
         &self,
         (index, path): (usize, &Path),
@@ -322,13 +342,13 @@ impl Reading<'_> {
         log: &mut ImportLog,
         all: &mut Summary,
         progress: &Progress<'_>,
-    ) -> anyhow::Result<Option<KnownFile>> {
+    ) -> anyhow::Result<FileRead> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let mut file = match recognise(files::open(path, progress.bytes)?, self.key, known)? {
             Recognised::New(file) => file,
             Recognised::Known(same) => {
                 progress.bar.suspend(|| say!("{}: skipped, the same as {same}", path.display()));
-                return Ok(None);
+                return Ok(FileRead::Known);
             }
         };
         let (format, utc_offset, mut failed) = (self.plan.format.as_ref(), self.plan.utc_offset, None);
@@ -357,10 +377,10 @@ impl Reading<'_> {
                     path.display()
                 );
             });
-            return Ok(None);
+            return Ok(FileRead::TooEarly);
         }
         let (bytes, blocks) = file.end();
-        Ok(Some(KnownFile { name, bytes, blocks }))
+        Ok(FileRead::New(KnownFile { name, bytes, blocks }))
     }
 }
 
