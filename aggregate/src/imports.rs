@@ -85,6 +85,17 @@ impl ImportState {
     }
 }
 
+/// Why an import cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// ClickHouse refused, or did not answer in time.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The database of its rows is gone: a backup does not have it, or it was removed.
+    #[error("its rows were not in the backup (or were removed): import the files again")]
+    NoRows,
+}
+
 /// Why an import cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -225,9 +236,16 @@ impl Imports {
     /// Attaches the rows of a staged import to the tables that reports read. Safe to call again.
     ///
     /// # Errors
-    /// ClickHouse refused, or did not answer in time.
-    pub async fn publish(&self, row: ImportRow) -> Result<ImportRow, CallError> {
+    /// [`PublishError::NoRows`]: there is nothing to attach. ClickHouse refused, or did not answer in time.
+    pub async fn publish(&self, row: ImportRow) -> Result<ImportRow, PublishError> {
         let staging = self.staging(StreamId(row.stream));
+        // Every staged import has rows in its ledger, which were written last.
+        let sql =
+            "SELECT sum(rows) FROM system.parts WHERE active AND database = {database:String} AND table = 'ledger'";
+        let query = self.client.query(sql).param("database", &staging);
+        if call("reading an import's ledger", query.fetch_one::<u64>()).await? == 0 {
+            return Err(PublishError::NoRows);
+        }
         for (table, step) in PUBLISHED {
             let sql = "SELECT DISTINCT partition_id FROM system.parts WHERE active AND database = {database:String} AND table = {table:String}";
             let query = self.client.query(sql).param("database", &staging).param("table", table);
@@ -239,7 +257,7 @@ impl Imports {
                 failpoint::pass(self.failpoint.as_deref(), step);
             }
         }
-        self.set(row, ImportState::Published).await
+        Ok(self.set(row, ImportState::Published).await?)
     }
 
     /// States that nothing is left to do for a published import.
@@ -270,6 +288,20 @@ impl Imports {
         self.forget(stream).await
     }
 
+    /// Removes what is left of an import that was staged and cannot be published. No month was closed with its rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn discard(&self, stream: StreamId) -> Result<(), CallError> {
+        self.remove_rows(stream).await?;
+        self.abandon(stream).await
+    }
+
+    /// Removes the rows of an import from the tables that reports read.
+    async fn remove_rows(&self, stream: StreamId) -> Result<(), CallError> {
+        SummaryStore::new(self.client.clone(), STATEMENT_TIMEOUT).remove_from(stream, 0).await
+    }
+
     /// Removes an import as a whole. Closed figures are removed where the project's month has no views but the import's; a month that has no
     /// figures then is no longer closed. Safe to call again.
     ///
@@ -280,7 +312,7 @@ impl Imports {
         let months = self.months(stream).await?;
         let closed = self.closed_with(stream, &months).await?;
         self.set(row, ImportState::Removing).await?;
-        SummaryStore::new(self.client.clone(), STATEMENT_TIMEOUT).remove_from(stream, 0).await?;
+        self.remove_rows(stream).await?;
         for of in &closed {
             for table in FIGURES {
                 let sql = format!(

@@ -9,7 +9,7 @@ use crate::registry::Contents;
 use crate::{complain, projects, say};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::Decision;
-use aggregate::imports::{Figures, ImportState, Imports};
+use aggregate::imports::{Figures, ImportState, Imports, PublishError};
 use anyhow::{Context, bail};
 use clickhouse::Client;
 use indicatif::ProgressBar;
@@ -118,7 +118,9 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let id = id_of(&row);
     let finished = u32::try_from(settings.clock.clock()().timestamp()).unwrap_or(started);
     let row = imports.stage(ImportRow { finished, ..row }, &months).await?;
-    resume(&imports, &client, settings, row).await?;
+    if resume(&imports, &client, settings, row).await?.is_none() {
+        bail!("nothing was imported");
+    }
     say!("import {id} is complete: {} files in {:.1} s", plan.files.len(), begun.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
@@ -137,27 +139,49 @@ pub async fn resume(
     let Some(state) = ImportState::of(&row) else {
         bail!("import {id} has the state {:?}, which this version does not know", row.state);
     };
-    let row = match state {
-        ImportState::Complete => return Ok(Some(row)),
+    match state {
+        ImportState::Complete => Ok(Some(row)),
         ImportState::Running => {
             imports.abandon(StreamId(row.stream)).await?;
             complain!("import {id} had not ended, and nothing of it was counted; its rows are removed");
-            return Ok(None);
+            Ok(None)
         }
         ImportState::Removing => {
             let _held = control::hold(settings.store.data()).await?;
             imports.remove(row).await.with_context(|| format!("cannot remove import {id}"))?;
-            return Ok(None);
+            Ok(None)
         }
-        ImportState::Staged | ImportState::Published => row,
+        ImportState::Staged | ImportState::Published => {
+            // The service closes no month and takes no backup while only a part is published.
+            let _held = control::hold(settings.store.data()).await?;
+            finish(imports, client, settings, row).await
+        }
+    }
+}
+
+/// Publishes a staged import, and closes the months of a published one. The caller has paused the service's writes. Returns the import unless
+/// its rows are gone.
+async fn finish(
+    imports: &Imports,
+    client: &Client,
+    settings: &ImportCommand,
+    row: ImportRow,
+) -> anyhow::Result<Option<ImportRow>> {
+    let (id, stream) = (id_of(&row), StreamId(row.stream));
+    let row = if ImportState::of(&row) == Some(ImportState::Staged) {
+        match imports.publish(row).await {
+            Ok(row) => row,
+            Err(error @ PublishError::NoRows) => {
+                imports.discard(stream).await.with_context(|| format!("cannot remove import {id}"))?;
+                complain!("import {id} is removed: {error}");
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot publish import {id}")),
+        }
+    } else {
+        row
     };
-    // The service closes no month and takes no backup while only a part is published.
-    let _held = control::hold(settings.store.data()).await?;
-    let row = match state {
-        ImportState::Staged => imports.publish(row).await.with_context(|| format!("cannot publish import {id}"))?,
-        _ => row,
-    };
-    let months = imports.months(StreamId(row.stream)).await?;
+    let months = imports.months(stream).await?;
     close(imports, client, settings, &months).await?;
     Ok(Some(imports.complete(row).await?))
 }
