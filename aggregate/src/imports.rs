@@ -148,6 +148,22 @@ async fn call<T>(
     in_time(STATEMENT_TIMEOUT, action, call).await
 }
 
+impl Closer {
+    /// Imports of which the tables may have only some rows: they are being published or removed, or were when a process ended. A close now
+    /// would count a part of their views. A removal whose ledger is gone has removed all rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn unfinished_imports(&self) -> Result<Vec<StreamId>, CallError> {
+        let sql = "SELECT stream FROM import FINAL \
+                   WHERE state = {staged:String} OR (state = {removing:String} AND stream IN (SELECT stream FROM ledger)) ORDER BY stream";
+        let query = self.client.query(sql).param("staged", ImportState::Staged.name());
+        let query = query.param("removing", ImportState::Removing.name());
+        let streams = call("reading which imports are unfinished", query.fetch_all::<u64>()).await?;
+        Ok(streams.into_iter().map(StreamId).collect())
+    }
+}
+
 impl Imports {
     /// `client` has URL, `database` and credentials.
     pub fn new(client: Client, database: &str, failpoint: Option<Arc<Failpoint>>) -> Self {
