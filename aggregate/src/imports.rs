@@ -123,6 +123,18 @@ pub struct Figures {
     pub closed: BTreeSet<Month>,
 }
 
+impl Figures {
+    /// Whether an import now would give a project's month its first figures, so that they can have visitors.
+    pub fn are_first(&self, project: &str, month: Month) -> bool {
+        !self.closed.contains(&month) && !self.projects.get(&month).is_some_and(|projects| projects.contains(project))
+    }
+
+    /// The first month with visitors of an import that would not have visitors now.
+    pub fn changed<'m>(&self, months: &'m [ImportMonthRow]) -> Option<&'m ImportMonthRow> {
+        months.iter().find(|of| of.has_visitors == 1 && !self.are_first(&of.project, month_of(of.month)))
+    }
+}
+
 /// The imports of one database.
 pub struct Imports {
     client: Client,
@@ -396,6 +408,31 @@ impl Imports {
 mod tests {
     use super::*;
     use crate::store::DAILY;
+
+    #[test]
+    fn a_month_with_visitors_is_changed_by_figures_and_by_its_close() {
+        let month = |number| Month::new(2026, number).unwrap();
+        let row = |project: &str, number, has_visitors| ImportMonthRow {
+            stream: 1,
+            project: project.to_owned(),
+            month: first_day(month(number)),
+            views: 1,
+            robots: 0,
+            has_visitors,
+        };
+        let months = [row("docs", 8, 0), row("docs", 9, 1), row("other", 10, 1)];
+        let figures = |of: &[(u8, &str)], closed: &[u8]| Figures {
+            projects: of
+                .iter()
+                .map(|(number, project)| (month(*number), BTreeSet::from([(*project).to_owned()])))
+                .collect(),
+            closed: closed.iter().copied().map(month).collect(),
+        };
+        assert_eq!(figures(&[], &[]).changed(&months), None);
+        assert_eq!(figures(&[(8, "docs"), (9, "other"), (10, "docs")], &[8, 11]).changed(&months), None);
+        assert_eq!(figures(&[(9, "docs")], &[]).changed(&months), Some(&months[1]));
+        assert_eq!(figures(&[], &[10]).changed(&months), Some(&months[2]));
+    }
 
     #[test]
     fn every_summary_is_published_with_the_ledger_last() {

@@ -96,12 +96,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let read = tokio::task::block_in_place(|| reading.read(log, &earlier, row));
     let Read { row, months, known, all, writing } = match read {
         Ok(read) => read,
-        Err(error) => {
-            if let Err(abandoned) = imports.abandon(stream).await {
-                complain!("what the import wrote is removed by the next one: {abandoned}");
-            }
-            return Err(error.context("nothing was imported"));
-        }
+        Err(error) => return Err(abandon(&imports, stream, error).await),
     };
     let took = begun.elapsed();
     summary::print(&all, &plan.files, took.saturating_sub(writing));
@@ -117,12 +112,49 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     warn_of_beacons(&figures, &months);
     let id = id_of(&row);
     let finished = u32::try_from(settings.clock.clock()().timestamp()).unwrap_or(started);
-    let row = imports.stage(ImportRow { finished, ..row }, &months).await?;
-    if resume(&imports, &client, settings, row).await?.is_none() {
-        bail!("nothing was imported");
-    }
+    publish(&imports, &client, settings, ImportRow { finished, ..row }, &months).await?;
     say!("import {id} is complete: {} files in {:.1} s", plan.files.len(), begun.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes an import that failed. Returns the error.
+async fn abandon(imports: &Imports, stream: StreamId, error: anyhow::Error) -> anyhow::Error {
+    if let Err(abandoned) = imports.abandon(stream).await {
+        complain!("what the import wrote is removed by the next one: {abandoned}");
+    }
+    error.context("nothing was imported")
+}
+
+/// Stages and publishes an import whose rows are written.
+async fn publish(
+    imports: &Imports,
+    client: &Client,
+    settings: &ImportCommand,
+    row: ImportRow,
+    months: &[ImportMonthRow],
+) -> anyhow::Result<()> {
+    // The service writes no figures and closes no month from the check until the import is complete.
+    let checked = async {
+        let held = control::hold(settings.store.data()).await?;
+        if let Some(of) = imports.figures().await?.changed(months) {
+            bail!(
+                "{} in {} was closed or got figures while the files were read, so that the import's visitors would not count: start the import \
+                 again",
+                of.project,
+                Day(of.month).first_hour().month()
+            );
+        }
+        Ok(held)
+    };
+    let _held = match checked.await {
+        Ok(held) => held,
+        Err(error) => return Err(abandon(imports, StreamId(row.stream), error).await),
+    };
+    let row = imports.stage(row, months).await?;
+    if finish(imports, client, settings, row).await?.is_none() {
+        bail!("nothing was imported");
+    }
+    Ok(())
 }
 
 /// Brings an import to its end from the state that an earlier command left it in. Returns it if it still exists.
@@ -316,8 +348,7 @@ enum FileRead {
 impl Reading<'_> {
     /// Whether the import gives a project's month its first figures.
     fn has_visitors(&self, project: &ProjectSlug, month: Month) -> bool {
-        let has_figures = self.figures.projects.get(&month).is_some_and(|projects| projects.contains(project.as_str()));
-        !has_figures && !self.figures.closed.contains(&month)
+        self.figures.are_first(project.as_str(), month)
     }
 
     /// Reads all files into `log`.
