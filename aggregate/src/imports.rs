@@ -334,10 +334,14 @@ impl Imports {
     /// figures then is no longer closed. Safe to call again.
     ///
     /// # Errors
-    /// [`RemoveError::Mixed`]: nothing was removed. ClickHouse refused, or did not answer in time: the next call continues.
+    /// [`RemoveError::Mixed`]: nothing was removed by a first call. ClickHouse refused, or did not answer in time: the next call continues.
     pub async fn remove(&self, row: ImportRow) -> Result<(), RemoveError> {
         let stream = StreamId(row.stream);
         let months = self.months(stream).await?;
+        if ImportState::of(&row) == Some(ImportState::Removing) {
+            // Closes wait for these rows, even if the figures cannot be removed.
+            self.remove_rows(stream).await?;
+        }
         let closed = self.closed_with(stream, &months).await?;
         self.set(row, ImportState::Removing).await?;
         self.remove_rows(stream).await?;

@@ -9,7 +9,7 @@ use crate::registry::Contents;
 use crate::{complain, projects, say};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::Decision;
-use aggregate::imports::{Figures, ImportState, Imports, PublishError};
+use aggregate::imports::{Figures, ImportState, Imports, PublishError, RemoveError};
 use anyhow::{Context, bail};
 use clickhouse::Client;
 use indicatif::ProgressBar;
@@ -76,7 +76,12 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let failpoint = settings.aggregation.aggregate().failpoint;
     let imports = Imports::new(client.clone(), settings.store.database(), failpoint);
     for row in imports.all().await? {
-        resume(&imports, &client, settings, row).await?;
+        let Err(error) = resume(&imports, &client, settings, row).await else { continue };
+        // Other imports do not depend on a removal that cannot end.
+        if !matches!(error.downcast_ref(), Some(RemoveError::Mixed(_))) {
+            return Err(error);
+        }
+        complain!("{error:#}");
     }
     let earlier = imports.all().await?;
     let key = recognition_key(settings, &earlier, unrecognised)?;
