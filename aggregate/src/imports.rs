@@ -248,7 +248,9 @@ impl Imports {
         for (table, _) in PUBLISHED {
             self.run(&format!("CREATE TABLE {staging}.{table} AS {}.{table}", self.database)).await?;
         }
-        let store = SummaryStore::new(self.client.clone().with_database(staging), STATEMENT_TIMEOUT);
+        // A window of an import may have any number of months, which are partitions.
+        let client = self.client.clone().with_database(staging).with_setting("max_partitions_per_insert_block", "0");
+        let store = SummaryStore::new(client, STATEMENT_TIMEOUT);
         Ok(store.with_failpoint(self.failpoint.clone()))
     }
 
