@@ -36,6 +36,9 @@ pub type Work<'w> = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>> + 'w>>
 /// Months that are closed concurrently: each close waits for reports that may read the month.
 const CLOSES_AT_ONCE: usize = 6;
 
+/// What a failure after the reading means.
+const NOT_PUBLISHED: &str = "the import is read and not published yet; the next `headcount import` publishes it";
+
 /// An import's id as commands print it.
 pub fn id_of(row: &ImportRow) -> String {
     StreamId(row.stream).to_string()
@@ -155,7 +158,7 @@ async fn publish(
         Ok(held) => held,
         Err(error) => return Err(abandon(imports, StreamId(row.stream), error).await),
     };
-    let row = imports.stage(row, months).await?;
+    let row = imports.stage(row, months).await.context(NOT_PUBLISHED)?;
     if finish(imports, client, settings, row).await?.is_none() {
         bail!("nothing was imported");
     }
@@ -213,13 +216,14 @@ async fn finish(
                 complain!("import {id} is removed: {error}");
                 return Ok(None);
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot publish import {id}")),
+            Err(error) => return Err(error).with_context(|| format!("import {id}: {NOT_PUBLISHED}")),
         }
     } else {
         row
     };
     let months = imports.months(stream).await?;
-    close(imports, client, settings, &months).await?;
+    let closed = close(imports, client, settings, &months).await;
+    closed.with_context(|| format!("import {id} is published; the next `headcount import` closes its months"))?;
     Ok(Some(imports.complete(row).await?))
 }
 
