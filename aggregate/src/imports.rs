@@ -107,7 +107,7 @@ pub enum RemoveError {
     Close(#[from] crate::close::CloseError),
     /// Closed months are numbers, from which only all views of a project can be removed.
     #[error(
-        "these months were closed with the import's views and others of the same project, and the figures of a closed month cannot be \
+        "these months were closed with the import's views and other figures of the same project, and the figures of a closed month cannot be \
          divided: {}",
         .0.join(", ")
     )]
@@ -146,6 +146,22 @@ pub struct Imports {
 struct ProjectMonth {
     project: String,
     month: u16,
+}
+
+/// What a closed month of a project has.
+#[derive(Row, Deserialize, PartialEq, Eq)]
+struct ClosedFigures {
+    views: u64,
+    robots: u64,
+    /// Reasons of refused beacons, and reported pages.
+    others: u64,
+}
+
+impl ClosedFigures {
+    /// Those of an import alone.
+    fn of_import(of: &ImportMonthRow) -> Self {
+        ClosedFigures { views: of.views, robots: of.robots, others: 0 }
+    }
 }
 
 fn month_of(day: u16) -> Month {
@@ -358,7 +374,8 @@ impl Imports {
             }
         }
         for month in closed.iter().map(|of| of.month).collect::<BTreeSet<u16>>() {
-            let sql = format!("SELECT count() FROM month_closed WHERE month = toDate({month})");
+            let any = FIGURES.map(|table| format!("SELECT count() AS rows FROM {table} WHERE month = toDate({month})"));
+            let sql = format!("SELECT sum(rows) FROM ({})", any.join(" UNION ALL "));
             if call("reading which figures are left", self.client.query(&sql).fetch_one::<u64>()).await? == 0 {
                 self.run(&format!("ALTER TABLE month_close DELETE WHERE month = toDate({month})")).await?;
             }
@@ -379,18 +396,26 @@ impl Imports {
             if !Frontier::of(&winner).0.contains_key(&stream.0) {
                 continue;
             }
-            let sql = "SELECT sum(arraySum(hour_views)), sum(arraySum(day_bots)) FROM month_closed FINAL \
-                       WHERE project = {project:String} AND month = toDate({month:UInt16}) AND run = {run:UInt64}";
-            let query = self.client.query(sql).param("project", &of.project);
-            let query = query.param("month", of.month).param("run", winner.run);
-            let found = call("reading a closed month", query.fetch_one::<(u64, u64)>()).await?;
+            let found = self.closed_figures(of, winner.run).await?;
             // None: an earlier removal that did not end has removed them.
-            if found != (of.views, of.robots) && found != (0, 0) {
+            if found != ClosedFigures::of_import(of) && found.views + found.robots > 0 {
                 mixed.push(format!("{} of {}", month_of(of.month), of.project));
             }
             closed.push(of.clone());
         }
         if mixed.is_empty() { Ok(closed) } else { Err(RemoveError::Mixed(mixed)) }
+    }
+
+    /// The closed figures of a project's month.
+    async fn closed_figures(&self, of: &ImportMonthRow, run: u64) -> Result<ClosedFigures, CallError> {
+        let month_of_run = "WHERE project = {project:String} AND month = toDate({month:UInt16}) AND run = {run:UInt64}";
+        // No import has refused beacons or reported pages.
+        let sql = format!(
+            "SELECT sum(arraySum(hour_views)) AS views, sum(arraySum(day_bots)) AS robots, sum(length(rejected_reasons)) + \
+             (SELECT count() FROM month_closed_reported_missing {month_of_run}) AS others FROM month_closed FINAL {month_of_run}"
+        );
+        let query = self.client.query(&sql).param("project", &of.project).param("month", of.month).param("run", run);
+        call("reading a closed month", query.fetch_one()).await
     }
 
     /// Removes the rows about an import.
