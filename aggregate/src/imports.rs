@@ -149,7 +149,7 @@ struct ProjectMonth {
 }
 
 /// What a closed month of a project has.
-#[derive(Row, Deserialize, PartialEq, Eq)]
+#[derive(Row, Deserialize)]
 struct ClosedFigures {
     views: u64,
     robots: u64,
@@ -158,9 +158,10 @@ struct ClosedFigures {
 }
 
 impl ClosedFigures {
-    /// Those of an import alone.
-    fn of_import(of: &ImportMonthRow) -> Self {
-        ClosedFigures { views: of.views, robots: of.robots, others: 0 }
+    /// Whether they are those of an import alone. None: an earlier removal that did not end has removed them.
+    fn are_of(&self, import: &ImportMonthRow) -> bool {
+        let views = (self.views, self.robots);
+        self.others == 0 && (views == (import.views, import.robots) || views == (0, 0))
     }
 }
 
@@ -397,8 +398,7 @@ impl Imports {
                 continue;
             }
             let found = self.closed_figures(of, winner.run).await?;
-            // None: an earlier removal that did not end has removed them.
-            if found != ClosedFigures::of_import(of) && found.views + found.robots > 0 {
+            if !found.are_of(of) {
                 mixed.push(format!("{} of {}", month_of(of.month), of.project));
             }
             closed.push(of.clone());
@@ -463,6 +463,17 @@ mod tests {
         assert_eq!(figures(&[(8, "docs"), (9, "other"), (10, "docs")], &[8, 11]).changed(&months), None);
         assert_eq!(figures(&[(9, "docs")], &[]).changed(&months), Some(&months[1]));
         assert_eq!(figures(&[], &[10]).changed(&months), Some(&months[2]));
+    }
+
+    #[test]
+    fn closed_figures_are_an_imports_own_only_if_they_are_its_views() {
+        let import =
+            ImportMonthRow { stream: 1, project: "docs".to_owned(), month: 0, views: 3, robots: 2, has_visitors: 1 };
+        for (views, robots, others, expected) in
+            [(3, 2, 0, true), (0, 0, 0, true), (4, 2, 0, false), (3, 3, 0, false), (3, 2, 1, false), (0, 0, 1, false)]
+        {
+            assert_eq!(ClosedFigures { views, robots, others }.are_of(&import), expected, "{views} {robots} {others}");
+        }
     }
 
     #[test]

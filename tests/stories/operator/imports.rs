@@ -234,6 +234,9 @@ async fn a_killed_import_is_invisible_or_finished_by_the_next_one() -> Result<()
     ensure!(code.is_none() && said.contains("views of people"), "{code:?}: {said}");
     let list = service.done(&["import", "list"]).await?;
     ensure!(list.contains("staged"), "{point}: {list}");
+    let refused =
+        service.done(&["close"]).await.map_or_else(|error| format!("{error:#}"), |said| format!("closed: {said}"));
+    ensure!(refused.contains("is published or removed in part"), "{refused}");
     // And while the next command publishes them again.
     let (code, said) = imported(&service, &[&["--abort-at", "ledger:1"], files.as_slice()].concat()).await?;
     ensure!(code.is_none(), "{code:?}: {said}");
@@ -244,6 +247,19 @@ async fn a_killed_import_is_invisible_or_finished_by_the_next_one() -> Result<()
     ensure!(list.contains("complete") && !list.contains("running"), "{list}");
     let sql = "SELECT count() FROM system.databases WHERE name LIKE 'headcount_import_%'";
     ensure!(client.query(sql).fetch_one::<u64>().await? == 0, "a killed import has left a database");
+
+    // Without its database, as in a restored backup, a staged import cannot be published, and is removed with what is published of it.
+    let import = ids(&service).await?.pop().context("an import")?;
+    service.done(&["import", "remove", &import]).await?;
+    let (code, said) = imported(&service, &[&["--abort-at", point.as_str()], files.as_slice()].concat()).await?;
+    ensure!(code.is_none(), "{code:?}: {said}");
+    let import = ids(&service).await?.pop().context("an import")?;
+    client.query(&format!("DROP DATABASE headcount_import_{import} SYNC")).execute().await?;
+    let said = done(&service, &["remove", &import]).await?;
+    ensure!(said.contains("import the files again"), "{said}");
+    is_empty(&service, &month).await?;
+    done(&service, &files).await?;
+    is_exact(&service, &month, &truth).await?;
     service.stop().await
 }
 
