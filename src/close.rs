@@ -75,6 +75,14 @@ pub async fn command(matches: &ArgMatches, settings: &CloseCommand) -> anyhow::R
     if months.is_empty() {
         say!("no month is to be closed");
     }
+    if !months.is_empty()
+        && let Some(import) = closer.unfinished_imports().await?.first()
+    {
+        bail!(
+            "no month is closed while import {import} is published or removed in part, since visitors would be lost. If none is running, the \
+             next `headcount import` finishes it"
+        );
+    }
     let mut waits = Vec::new();
     for month in months {
         if !closer.is_closed(month).await?
@@ -174,6 +182,16 @@ async fn close_due(
     // Read after `now`: records accepted before a month was due are below these ends.
     let ranges = logs.ranges().await.context("cannot find where the logs end")?;
     for month in due {
+        if let Some(import) = closer.unfinished_imports().await?.first() {
+            if waiting.insert(month) {
+                tracing::info!(
+                    %month,
+                    %import,
+                    "closes wait until the import is published or removed as a whole; the next `headcount import` finishes it if none is running"
+                );
+            }
+            return Ok(());
+        }
         let lost = match closer.decide(month, &ranges).await? {
             Decision::Wait(streams) => {
                 if waiting.insert(month) {

@@ -2,6 +2,7 @@
 
 mod counting;
 mod dry_run;
+mod file_lines;
 mod list;
 mod run;
 mod summary;

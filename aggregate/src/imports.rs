@@ -85,6 +85,17 @@ impl ImportState {
     }
 }
 
+/// Why an import cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// ClickHouse refused, or did not answer in time.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The database of its rows is gone: a backup does not have it, or it was removed.
+    #[error("its rows were not in the backup (or were removed): import the files again")]
+    NoRows,
+}
+
 /// Why an import cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -96,7 +107,7 @@ pub enum RemoveError {
     Close(#[from] crate::close::CloseError),
     /// Closed months are numbers, from which only all views of a project can be removed.
     #[error(
-        "these months were closed with the import's views and others of the same project, and the figures of a closed month cannot be \
+        "these months were closed with the import's views and other figures of the same project, and the figures of a closed month cannot be \
          divided: {}",
         .0.join(", ")
     )]
@@ -112,6 +123,18 @@ pub struct Figures {
     pub closed: BTreeSet<Month>,
 }
 
+impl Figures {
+    /// Whether an import now would give a project's month its first figures, so that they can have visitors.
+    pub fn are_first(&self, project: &str, month: Month) -> bool {
+        !self.closed.contains(&month) && !self.projects.get(&month).is_some_and(|projects| projects.contains(project))
+    }
+
+    /// The first month with visitors of an import that would not have visitors now.
+    pub fn changed<'m>(&self, months: &'m [ImportMonthRow]) -> Option<&'m ImportMonthRow> {
+        months.iter().find(|of| of.has_visitors == 1 && !self.are_first(&of.project, month_of(of.month)))
+    }
+}
+
 /// The imports of one database.
 pub struct Imports {
     client: Client,
@@ -125,6 +148,23 @@ struct ProjectMonth {
     month: u16,
 }
 
+/// What a closed month of a project has.
+#[derive(Row, Deserialize)]
+struct ClosedFigures {
+    views: u64,
+    robots: u64,
+    /// Reasons of refused beacons, and reported pages.
+    others: u64,
+}
+
+impl ClosedFigures {
+    /// Whether they are those of an import alone. None: an earlier removal that did not end has removed them.
+    fn are_of(&self, import: &ImportMonthRow) -> bool {
+        let views = (self.views, self.robots);
+        self.others == 0 && (views == (import.views, import.robots) || views == (0, 0))
+    }
+}
+
 fn month_of(day: u16) -> Month {
     Day(day).first_hour().month()
 }
@@ -135,6 +175,22 @@ async fn call<T>(
     call: impl Future<Output = Result<T, clickhouse::error::Error>>,
 ) -> Result<T, CallError> {
     in_time(STATEMENT_TIMEOUT, action, call).await
+}
+
+impl Closer {
+    /// Imports of which the tables may have only some rows: they are being published or removed, or were when a process ended. A close now
+    /// would count a part of their views. A removal whose ledger is gone has removed all rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn unfinished_imports(&self) -> Result<Vec<StreamId>, CallError> {
+        let sql = "SELECT stream FROM import FINAL \
+                   WHERE state = {staged:String} OR (state = {removing:String} AND stream IN (SELECT stream FROM ledger)) ORDER BY stream";
+        let query = self.client.query(sql).param("staged", ImportState::Staged.name());
+        let query = query.param("removing", ImportState::Removing.name());
+        let streams = call("reading which imports are unfinished", query.fetch_all::<u64>()).await?;
+        Ok(streams.into_iter().map(StreamId).collect())
+    }
 }
 
 impl Imports {
@@ -209,7 +265,9 @@ impl Imports {
         for (table, _) in PUBLISHED {
             self.run(&format!("CREATE TABLE {staging}.{table} AS {}.{table}", self.database)).await?;
         }
-        let store = SummaryStore::new(self.client.clone().with_database(staging), STATEMENT_TIMEOUT);
+        // A window of an import may have any number of months, which are partitions.
+        let client = self.client.clone().with_database(staging).with_setting("max_partitions_per_insert_block", "0");
+        let store = SummaryStore::new(client, STATEMENT_TIMEOUT);
         Ok(store.with_failpoint(self.failpoint.clone()))
     }
 
@@ -225,9 +283,16 @@ impl Imports {
     /// Attaches the rows of a staged import to the tables that reports read. Safe to call again.
     ///
     /// # Errors
-    /// ClickHouse refused, or did not answer in time.
-    pub async fn publish(&self, row: ImportRow) -> Result<ImportRow, CallError> {
+    /// [`PublishError::NoRows`]: there is nothing to attach. ClickHouse refused, or did not answer in time.
+    pub async fn publish(&self, row: ImportRow) -> Result<ImportRow, PublishError> {
         let staging = self.staging(StreamId(row.stream));
+        // Every staged import has rows in its ledger, which were written last.
+        let sql =
+            "SELECT sum(rows) FROM system.parts WHERE active AND database = {database:String} AND table = 'ledger'";
+        let query = self.client.query(sql).param("database", &staging);
+        if call("reading an import's ledger", query.fetch_one::<u64>()).await? == 0 {
+            return Err(PublishError::NoRows);
+        }
         for (table, step) in PUBLISHED {
             let sql = "SELECT DISTINCT partition_id FROM system.parts WHERE active AND database = {database:String} AND table = {table:String}";
             let query = self.client.query(sql).param("database", &staging).param("table", table);
@@ -239,7 +304,7 @@ impl Imports {
                 failpoint::pass(self.failpoint.as_deref(), step);
             }
         }
-        self.set(row, ImportState::Published).await
+        Ok(self.set(row, ImportState::Published).await?)
     }
 
     /// States that nothing is left to do for a published import.
@@ -270,17 +335,35 @@ impl Imports {
         self.forget(stream).await
     }
 
+    /// Removes what is left of an import that was staged and cannot be published. No month was closed with its rows.
+    ///
+    /// # Errors
+    /// ClickHouse refused, or did not answer in time.
+    pub async fn discard(&self, stream: StreamId) -> Result<(), CallError> {
+        self.remove_rows(stream).await?;
+        self.abandon(stream).await
+    }
+
+    /// Removes the rows of an import from the tables that reports read.
+    async fn remove_rows(&self, stream: StreamId) -> Result<(), CallError> {
+        SummaryStore::new(self.client.clone(), STATEMENT_TIMEOUT).remove_from(stream, 0).await
+    }
+
     /// Removes an import as a whole. Closed figures are removed where the project's month has no views but the import's; a month that has no
     /// figures then is no longer closed. Safe to call again.
     ///
     /// # Errors
-    /// [`RemoveError::Mixed`]: nothing was removed. ClickHouse refused, or did not answer in time: the next call continues.
+    /// [`RemoveError::Mixed`]: nothing was removed by a first call. ClickHouse refused, or did not answer in time: the next call continues.
     pub async fn remove(&self, row: ImportRow) -> Result<(), RemoveError> {
         let stream = StreamId(row.stream);
         let months = self.months(stream).await?;
+        if ImportState::of(&row) == Some(ImportState::Removing) {
+            // Closes wait for these rows, even if the figures cannot be removed.
+            self.remove_rows(stream).await?;
+        }
         let closed = self.closed_with(stream, &months).await?;
         self.set(row, ImportState::Removing).await?;
-        SummaryStore::new(self.client.clone(), STATEMENT_TIMEOUT).remove_from(stream, 0).await?;
+        self.remove_rows(stream).await?;
         for of in &closed {
             for table in FIGURES {
                 let sql = format!(
@@ -292,7 +375,8 @@ impl Imports {
             }
         }
         for month in closed.iter().map(|of| of.month).collect::<BTreeSet<u16>>() {
-            let sql = format!("SELECT count() FROM month_closed WHERE month = toDate({month})");
+            let any = FIGURES.map(|table| format!("SELECT count() AS rows FROM {table} WHERE month = toDate({month})"));
+            let sql = format!("SELECT sum(rows) FROM ({})", any.join(" UNION ALL "));
             if call("reading which figures are left", self.client.query(&sql).fetch_one::<u64>()).await? == 0 {
                 self.run(&format!("ALTER TABLE month_close DELETE WHERE month = toDate({month})")).await?;
             }
@@ -313,18 +397,25 @@ impl Imports {
             if !Frontier::of(&winner).0.contains_key(&stream.0) {
                 continue;
             }
-            let sql = "SELECT sum(arraySum(hour_views)), sum(arraySum(day_bots)) FROM month_closed FINAL \
-                       WHERE project = {project:String} AND month = toDate({month:UInt16}) AND run = {run:UInt64}";
-            let query = self.client.query(sql).param("project", &of.project);
-            let query = query.param("month", of.month).param("run", winner.run);
-            let found = call("reading a closed month", query.fetch_one::<(u64, u64)>()).await?;
-            // None: an earlier removal that did not end has removed them.
-            if found != (of.views, of.robots) && found != (0, 0) {
+            let found = self.closed_figures(of, winner.run).await?;
+            if !found.are_of(of) {
                 mixed.push(format!("{} of {}", month_of(of.month), of.project));
             }
             closed.push(of.clone());
         }
         if mixed.is_empty() { Ok(closed) } else { Err(RemoveError::Mixed(mixed)) }
+    }
+
+    /// The closed figures of a project's month.
+    async fn closed_figures(&self, of: &ImportMonthRow, run: u64) -> Result<ClosedFigures, CallError> {
+        let month_of_run = "WHERE project = {project:String} AND month = toDate({month:UInt16}) AND run = {run:UInt64}";
+        // No import has refused beacons or reported pages.
+        let sql = format!(
+            "SELECT sum(arraySum(hour_views)) AS views, sum(arraySum(day_bots)) AS robots, sum(length(rejected_reasons)) + \
+             (SELECT count() FROM month_closed_reported_missing {month_of_run}) AS others FROM month_closed FINAL {month_of_run}"
+        );
+        let query = self.client.query(&sql).param("project", &of.project).param("month", of.month).param("run", run);
+        call("reading a closed month", query.fetch_one()).await
     }
 
     /// Removes the rows about an import.
@@ -348,6 +439,42 @@ impl Imports {
 mod tests {
     use super::*;
     use crate::store::DAILY;
+
+    #[test]
+    fn a_month_with_visitors_is_changed_by_figures_and_by_its_close() {
+        let month = |number| Month::new(2026, number).unwrap();
+        let row = |project: &str, number, has_visitors| ImportMonthRow {
+            stream: 1,
+            project: project.to_owned(),
+            month: first_day(month(number)),
+            views: 1,
+            robots: 0,
+            has_visitors,
+        };
+        let months = [row("docs", 8, 0), row("docs", 9, 1), row("other", 10, 1)];
+        let figures = |of: &[(u8, &str)], closed: &[u8]| Figures {
+            projects: of
+                .iter()
+                .map(|(number, project)| (month(*number), BTreeSet::from([(*project).to_owned()])))
+                .collect(),
+            closed: closed.iter().copied().map(month).collect(),
+        };
+        assert_eq!(figures(&[], &[]).changed(&months), None);
+        assert_eq!(figures(&[(8, "docs"), (9, "other"), (10, "docs")], &[8, 11]).changed(&months), None);
+        assert_eq!(figures(&[(9, "docs")], &[]).changed(&months), Some(&months[1]));
+        assert_eq!(figures(&[], &[10]).changed(&months), Some(&months[2]));
+    }
+
+    #[test]
+    fn closed_figures_are_an_imports_own_only_if_they_are_its_views() {
+        let import =
+            ImportMonthRow { stream: 1, project: "docs".to_owned(), month: 0, views: 3, robots: 2, has_visitors: 1 };
+        for (views, robots, others, expected) in
+            [(3, 2, 0, true), (0, 0, 0, true), (4, 2, 0, false), (3, 3, 0, false), (3, 2, 1, false), (0, 0, 1, false)]
+        {
+            assert_eq!(ClosedFigures { views, robots, others }.are_of(&import), expected, "{views} {robots} {others}");
+        }
+    }
 
     #[test]
     fn every_summary_is_published_with_the_ledger_last() {

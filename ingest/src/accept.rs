@@ -46,11 +46,13 @@ pub struct Refused {
     pub rejection: Rejection,
     /// The page's cleaned host if it is the reason; else empty.
     pub host: String,
+    /// Whether a host pattern has the host, but may admit no more new projects now. The response does not reveal it.
+    pub is_over_new_names: bool,
 }
 
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
-        Refused { project: None, rejection, host: String::new() }
+        Refused { project: None, rejection, host: String::new(), is_over_new_names: false }
     }
 }
 
@@ -64,11 +66,8 @@ const MAX_REFERRER_HOST_BYTES: usize = MAX_LABEL_BYTES;
 /// All refusals that depend on the registry are one value (`not_counted_here`), so the response does not reveal whether a project exists. Only
 /// project and page URL can cause a refusal: an unusable optional fact is dropped.
 pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64) -> Result<AcceptedPage, Refused> {
-    let (named, url, host) = project_and_page(&mut beacon).map_err(|rejection| Refused {
-        project: concerned(&beacon, projects),
-        rejection,
-        host: String::new(),
-    })?;
+    let (named, url, host) = project_and_page(&mut beacon)
+        .map_err(|rejection| Refused { project: concerned(&beacon, projects), ..Refused::from(rejection) })?;
     let by_alias = projects.named_by_alias(beacon.source, &beacon.aliases, &host);
     let (project, new) = match projects.find_named(named.as_ref(), by_alias.as_ref(), &host) {
         Lookup::Found(project) => (project, false),
@@ -82,7 +81,7 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
                 Lookup::Ambiguous => (RejectionReason::AmbiguousProject, String::new()),
                 _ => (RejectionReason::UnknownProject, String::new()),
             };
-            return Err(Refused { project, rejection: not_counted_here(reason), host });
+            return Err(Refused { project, host, ..not_counted_here(reason).into() });
         }
     };
     let (from_outside, referrer_host) = arrival(&mut beacon, projects, &project, &host);
@@ -93,7 +92,8 @@ pub fn accept(mut beacon: Beacon, projects: &Projects, hour: Hour, network: u64)
     };
     // Last, so that only an otherwise acceptable beacon uses up one of the hour's new names.
     if new && !projects.admit(&project, hour.0, network) {
-        return Err(not_counted_here(RejectionReason::UnknownProject).into());
+        let rejection = not_counted_here(RejectionReason::UnknownProject);
+        return Err(Refused { is_over_new_names: true, ..rejection.into() });
     }
     Ok(AcceptedPage {
         path: projects.rules(&project).clean(&url),
@@ -367,6 +367,7 @@ mod tests {
         assert_eq!(try_one("https://real.rtd.example/").unwrap().project.as_str(), "real");
         let over = try_one("https://second.rtd.example/").unwrap_err();
         assert_eq!((over.project, over.rejection.reason), (None, RejectionReason::UnknownProject));
+        assert!(over.is_over_new_names);
         assert_eq!(try_one("https://real.rtd.example/").unwrap().project.as_str(), "real");
         let named = Beacon { project: Some("real".to_owned()), ..Beacon::default() };
         let refused = accept(named, &projects, Hour(1), 7).unwrap_err();

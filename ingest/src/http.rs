@@ -207,7 +207,7 @@ pub(crate) async fn take<S: Sink>(
             tracing::error!(%error, "no visitor key; beacons are answered 503");
             let expected = "a working visitor key; try again later";
             let rejection = Rejection::new(RejectionReason::LogUnavailable, expected);
-            Refused { project: concerned(&beacon, &ingest.projects), rejection, host: String::new() }
+            Refused { project: concerned(&beacon, &ingest.projects), ..rejection.into() }
         })?;
         let hour = key.hour_of(now);
         let network = address.network_hashed(&ingest.client_secret);
@@ -218,7 +218,7 @@ pub(crate) async fn take<S: Sink>(
             ingest.tally.add(Some(project), reason, String::new(), 1);
             return Ok(Taken::NotCounted(reason));
         }
-        let told = |rejection| Refused { project: Some(project.clone()), rejection, host: String::new() };
+        let told = |rejection: Rejection| Refused { project: Some(project.clone()), ..rejection.into() };
         if ingest.project_buckets.take(project.as_str(), now.timestamp_millis()).is_err() {
             return Err(told(Rejection::new(RejectionReason::ProjectRateLimited, "fewer beacons for one project")));
         }

@@ -52,6 +52,11 @@ impl AdmissionSettings {
         Projects::new(all(&self.host_pattern), new_names)
     }
 
+    /// The registry for access logs, which has no limit for each client network: all lines of a log have the same.
+    pub fn projects_of_logs(&self) -> Projects {
+        Projects::new(all(&self.host_pattern), NewNames { per_hour: self.new_projects_per_hour, per_network: 0 })
+    }
+
     /// Whether hosts may be accepted without registration.
     pub fn has_host_patterns(&self) -> bool {
         !all(&self.host_pattern).is_empty()

@@ -1,5 +1,6 @@
 //! `headcount import --dry-run`: what an import would count, and why it would not count the rest.
 
+use super::file_lines::FileLines;
 use super::{PROGRESS_LINES, Plan, summary};
 use crate::config::commands::ImportCommand;
 use crate::registry::RegistryCopy;
@@ -20,7 +21,7 @@ use std::time::Instant;
 /// The project of `--host` where none is registered.
 const WITHOUT_REGISTRY: &str = "dry-run";
 
-/// Reads all files. The code is 1 if a file was not read, or not to its end.
+/// Reads all files. The code is 1 if a file was not read, or not to its end, or an import would refuse it.
 ///
 /// # Errors
 /// No host is known.
@@ -42,7 +43,7 @@ pub fn run(plan: &Plan, settings: &ImportCommand) -> anyhow::Result<ExitCode> {
 struct Run {
     summary: Summary,
     bytes: BytesRead,
-    /// Files that were not read, or not to their end.
+    /// Files that were not read, or not to their end, or that an import would refuse.
     failed: usize,
     bar: ProgressBar,
 }
@@ -59,14 +60,23 @@ impl Run {
             }
         };
         let (summary, bar, bytes) = (&mut self.summary, &self.bar, &self.bytes);
+        let mut lines = FileLines::default();
         let read = read_lines(source, plan.format.as_ref(), plan.utc_offset, views, |line, outcome| {
-            summary.add(&plan.outcome(outcome), Place { file, line });
+            let outcome = plan.outcome(outcome);
+            summary.add(&outcome, Place { file, line });
+            lines.add(&outcome);
             if summary.lines.is_multiple_of(PROGRESS_LINES) {
                 bar.set_position(bytes.get());
             }
         });
         match read {
-            Ok(format) => self.bar.suspend(|| say!("{name}: {format}")),
+            Ok(format) => {
+                self.bar.suspend(|| say!("{name}: {format}"));
+                if let Err(error) = lines.is_too_early() {
+                    self.bar.suspend(|| complain!("{name}: {error}"));
+                    self.failed += 1;
+                }
+            }
             Err(error) => {
                 self.bar.suspend(|| complain!("{name}: {error}"));
                 self.failed += 1;
@@ -77,7 +87,7 @@ impl Run {
 
 /// The registry as the endpoint on this data directory has it. Without one, `--host` is a project.
 fn registered(settings: &ImportCommand, host: Option<&Host>) -> anyhow::Result<Projects> {
-    let (projects, data) = (settings.admission.projects(), settings.store.data());
+    let (projects, data) = (settings.admission.projects_of_logs(), settings.store.data());
     let registry = RegistryCopy::open(data)?.index();
     if !registry.is_empty() || settings.admission.has_host_patterns() {
         projects.replace(registry);

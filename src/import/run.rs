@@ -1,6 +1,7 @@
 //! The import itself. All files of one run are one import, which counts as a whole or not at all.
 
 use super::counting::ImportLog;
+use super::file_lines::FileLines;
 use super::{PROGRESS_LINES, Plan, summary};
 use crate::backup::control;
 use crate::config::commands::ImportCommand;
@@ -8,7 +9,7 @@ use crate::registry::Contents;
 use crate::{complain, projects, say};
 use aggregate::close::{Closed, Closer, is_due};
 use aggregate::due::Decision;
-use aggregate::imports::{Figures, ImportState, Imports};
+use aggregate::imports::{Figures, ImportState, Imports, PublishError, RemoveError};
 use anyhow::{Context, bail};
 use clickhouse::Client;
 use indicatif::ProgressBar;
@@ -34,6 +35,9 @@ pub type Work<'w> = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>> + 'w>>
 
 /// Months that are closed concurrently: each close waits for reports that may read the month.
 const CLOSES_AT_ONCE: usize = 6;
+
+/// What a failure after the reading means.
+const NOT_PUBLISHED: &str = "the import is read and not published yet; the next `headcount import` publishes it";
 
 /// An import's id as commands print it.
 pub fn id_of(row: &ImportRow) -> String {
@@ -75,7 +79,12 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let failpoint = settings.aggregation.aggregate().failpoint;
     let imports = Imports::new(client.clone(), settings.store.database(), failpoint);
     for row in imports.all().await? {
-        resume(&imports, &client, settings, row).await?;
+        let Err(error) = resume(&imports, &client, settings, row).await else { continue };
+        // Other imports do not depend on a removal that cannot end.
+        if !matches!(error.downcast_ref(), Some(RemoveError::Mixed(_))) {
+            return Err(error);
+        }
+        complain!("{error:#}");
     }
     let earlier = imports.all().await?;
     let key = recognition_key(settings, &earlier, unrecognised)?;
@@ -84,7 +93,7 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let started = u32::try_from(now.timestamp()).unwrap_or(0);
     let row = new_row(stream, started, key.fingerprint());
     let store = imports.start(row.clone()).await.context("cannot start the import in ClickHouse")?;
-    let projects = settings.admission.projects();
+    let projects = settings.admission.projects_of_logs();
     let registry = Contents::read(&client).await?.projects;
     projects.replace(projects::indexed(&projects::registry_of(&registry)).without(projects::removed_of(&registry)));
     let names = projects::Snapshot::new(&settings.store.data().join(projects::ADMITTED));
@@ -93,30 +102,67 @@ pub async fn run(plan: Plan, settings: &ImportCommand, unrecognised: bool) -> an
     let reading = Reading { plan: &plan, settings, projects: &projects, key: &key, figures: &figures };
     let begun = Instant::now();
     let read = tokio::task::block_in_place(|| reading.read(log, &earlier, row));
-    let Read { row, months, all, writing } = match read {
+    let Read { row, months, known, all, writing } = match read {
         Ok(read) => read,
-        Err(error) => {
-            if let Err(abandoned) = imports.abandon(stream).await {
-                complain!("what the import wrote is removed by the next one: {abandoned}");
-            }
-            return Err(error.context("nothing was imported"));
-        }
+        Err(error) => return Err(abandon(&imports, stream, error).await),
     };
     let took = begun.elapsed();
     summary::print(&all, &plan.files, took.saturating_sub(writing));
     say!("{:.1} s more to write the rows", writing.as_secs_f64());
-    if row.file_names.is_empty() {
+    if months.is_empty() {
         imports.abandon(stream).await?;
-        say!("nothing was imported: all files are imported already");
-        return Ok(ExitCode::SUCCESS);
+        if row.file_names.is_empty() && known > 0 {
+            say!("nothing was imported: all files are imported already, or have lines of the running month only");
+            return Ok(ExitCode::SUCCESS);
+        }
+        bail!("no line is a view that counts (see above); nothing was imported");
     }
     warn_of_beacons(&figures, &months);
     let id = id_of(&row);
     let finished = u32::try_from(settings.clock.clock()().timestamp()).unwrap_or(started);
-    let row = imports.stage(ImportRow { finished, ..row }, &months).await?;
-    resume(&imports, &client, settings, row).await?;
+    publish(&imports, &client, settings, ImportRow { finished, ..row }, &months).await?;
     say!("import {id} is complete: {} files in {:.1} s", plan.files.len(), begun.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes an import that failed. Returns the error.
+async fn abandon(imports: &Imports, stream: StreamId, error: anyhow::Error) -> anyhow::Error {
+    if let Err(abandoned) = imports.abandon(stream).await {
+        complain!("what the import wrote is removed by the next one: {abandoned}");
+    }
+    error.context("nothing was imported")
+}
+
+/// Stages and publishes an import whose rows are written.
+async fn publish(
+    imports: &Imports,
+    client: &Client,
+    settings: &ImportCommand,
+    row: ImportRow,
+    months: &[ImportMonthRow],
+) -> anyhow::Result<()> {
+    // The service writes no figures and closes no month from the check until the import is complete.
+    let checked = async {
+        let held = control::hold(settings.store.data()).await?;
+        if let Some(of) = imports.figures().await?.changed(months) {
+            bail!(
+                "{} in {} was closed or got figures while the files were read, so that the import's visitors would not count: start the import \
+                 again",
+                of.project,
+                Day(of.month).first_hour().month()
+            );
+        }
+        Ok(held)
+    };
+    let _held = match checked.await {
+        Ok(held) => held,
+        Err(error) => return Err(abandon(imports, StreamId(row.stream), error).await),
+    };
+    let row = imports.stage(row, months).await.context(NOT_PUBLISHED)?;
+    if finish(imports, client, settings, row).await?.is_none() {
+        bail!("nothing was imported");
+    }
+    Ok(())
 }
 
 /// Brings an import to its end from the state that an earlier command left it in. Returns it if it still exists.
@@ -133,28 +179,51 @@ pub async fn resume(
     let Some(state) = ImportState::of(&row) else {
         bail!("import {id} has the state {:?}, which this version does not know", row.state);
     };
-    let row = match state {
-        ImportState::Complete => return Ok(Some(row)),
+    match state {
+        ImportState::Complete => Ok(Some(row)),
         ImportState::Running => {
             imports.abandon(StreamId(row.stream)).await?;
             complain!("import {id} had not ended, and nothing of it was counted; its rows are removed");
-            return Ok(None);
+            Ok(None)
         }
         ImportState::Removing => {
             let _held = control::hold(settings.store.data()).await?;
             imports.remove(row).await.with_context(|| format!("cannot remove import {id}"))?;
-            return Ok(None);
+            Ok(None)
         }
-        ImportState::Staged | ImportState::Published => row,
+        ImportState::Staged | ImportState::Published => {
+            // The service closes no month and takes no backup while only a part is published.
+            let _held = control::hold(settings.store.data()).await?;
+            finish(imports, client, settings, row).await
+        }
+    }
+}
+
+/// Publishes a staged import, and closes the months of a published one. The caller has paused the service's writes. Returns the import unless
+/// its rows are gone.
+async fn finish(
+    imports: &Imports,
+    client: &Client,
+    settings: &ImportCommand,
+    row: ImportRow,
+) -> anyhow::Result<Option<ImportRow>> {
+    let (id, stream) = (id_of(&row), StreamId(row.stream));
+    let row = if ImportState::of(&row) == Some(ImportState::Staged) {
+        match imports.publish(row).await {
+            Ok(row) => row,
+            Err(error @ PublishError::NoRows) => {
+                imports.discard(stream).await.with_context(|| format!("cannot remove import {id}"))?;
+                complain!("import {id} is removed: {error}");
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(|| format!("import {id}: {NOT_PUBLISHED}")),
+        }
+    } else {
+        row
     };
-    // The service closes no month and takes no backup while only a part is published.
-    let _held = control::hold(settings.store.data()).await?;
-    let row = match state {
-        ImportState::Staged => imports.publish(row).await.with_context(|| format!("cannot publish import {id}"))?,
-        _ => row,
-    };
-    let months = imports.months(StreamId(row.stream)).await?;
-    close(imports, client, settings, &months).await?;
+    let months = imports.months(stream).await?;
+    let closed = close(imports, client, settings, &months).await;
+    closed.with_context(|| format!("import {id} is published; the next `headcount import` closes its months"))?;
     Ok(Some(imports.complete(row).await?))
 }
 
@@ -268,16 +337,27 @@ struct Read {
     row: ImportRow,
     /// What it has of each month.
     months: Vec<ImportMonthRow>,
+    /// Files that were imported before.
+    known: usize,
     all: Summary,
     /// Time spent on writing rows.
     writing: Duration,
 }
 
+/// What became of a file.
+enum FileRead {
+    /// Its views are in the log.
+    New(KnownFile),
+    /// It was imported before.
+    Known,
+    /// It has lines of the running month, and no view that counts.
+    TooEarly,
+}
+
 impl Reading<'_> {
     /// Whether the import gives a project's month its first figures.
     fn has_visitors(&self, project: &ProjectSlug, month: Month) -> bool {
-        let has_figures = self.figures.projects.get(&month).is_some_and(|projects| projects.contains(project.as_str()));
-        !has_figures && !self.figures.closed.contains(&month)
+        self.figures.are_first(project.as_str(), month)
     }
 
     /// Reads all files into `log`.
@@ -293,15 +373,20 @@ impl Reading<'_> {
             }
         }
         let (bar, bytes, mut all) = (self.plan.progress_bar(), BytesRead::default(), Summary::default());
+        let mut known_files = 0;
         for (index, path) in self.plan.files.iter().enumerate() {
             let progress = Progress { bar: &bar, bytes: &bytes };
             let file = self.read_file((index, path), &views, &known, &mut log, &mut all, &progress);
             let file = file.with_context(|| path.display().to_string())?;
-            if let Some(file) = file {
-                row.file_names.push(file.name.clone());
-                row.file_bytes.push(file.bytes);
-                row.file_blocks.push(file.blocks.clone());
-                known.add(file);
+            match file {
+                FileRead::New(file) => {
+                    row.file_names.push(file.name.clone());
+                    row.file_bytes.push(file.bytes);
+                    row.file_blocks.push(file.blocks.clone());
+                    known.add(file);
+                }
+                FileRead::Known => known_files += 1,
+                FileRead::TooEarly => {}
             }
         }
         bar.finish_and_clear();
@@ -309,10 +394,10 @@ impl Reading<'_> {
         row.lines = all.lines;
         row.not_counted = all.not_counted.values().sum();
         row.not_read = all.not_read.values().map(|lines| lines.count).sum();
-        Ok(Read { row, months, all, writing })
+        Ok(Read { row, months, known: known_files, all, writing })
     }
 
-    /// Reads one file; none if it is known.
+    /// Reads one file into `log`.
     fn read_file(
         &self,
         (index, path): (usize, &Path),
@@ -321,19 +406,21 @@ impl Reading<'_> {
         log: &mut ImportLog,
         all: &mut Summary,
         progress: &Progress<'_>,
-    ) -> anyhow::Result<Option<KnownFile>> {
+    ) -> anyhow::Result<FileRead> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let mut file = match recognise(files::open(path, progress.bytes)?, self.key, known)? {
             Recognised::New(file) => file,
             Recognised::Known(same) => {
                 progress.bar.suspend(|| say!("{}: skipped, the same as {same}", path.display()));
-                return Ok(None);
+                return Ok(FileRead::Known);
             }
         };
         let (format, utc_offset, mut failed) = (self.plan.format.as_ref(), self.plan.utc_offset, None);
+        let mut lines = FileLines::default();
         let format = read_lines(&mut file, format, utc_offset, views, |line, outcome| {
             let outcome = self.plan.outcome(outcome);
             all.add(&outcome, Place { file: index, line });
+            lines.add(&outcome);
             if all.lines.is_multiple_of(PROGRESS_LINES) {
                 progress.bar.set_position(progress.bytes.get());
             }
@@ -347,8 +434,17 @@ impl Reading<'_> {
             return Err(error);
         }
         progress.bar.suspend(|| say!("{}: {format}", path.display()));
+        if lines.is_too_early()? {
+            progress.bar.suspend(|| {
+                say!(
+                    "{}: skipped, since its lines are of the running month: import it once that month is over",
+                    path.display()
+                );
+            });
+            return Ok(FileRead::TooEarly);
+        }
         let (bytes, blocks) = file.end();
-        Ok(Some(KnownFile { name, bytes, blocks }))
+        Ok(FileRead::New(KnownFile { name, bytes, blocks }))
     }
 }
 

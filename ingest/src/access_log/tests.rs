@@ -463,6 +463,27 @@ fn a_format_is_guessed_only_where_the_lines_agree() {
 }
 
 #[test]
+fn host_patterns_admit_so_many_new_projects_in_an_hour_of_the_log() {
+    let patterns = vec!["{project}.rtd.example".parse().unwrap()];
+    let projects = Projects::new(patterns, NewNames { per_hour: 2, per_network: 0 });
+    let views = Views::new(rules(None), &projects);
+    let mut parser = Parser::new("host-first".parse().unwrap(), None);
+    for (project, hour, expected) in [
+        ("one", "10", "view /a"),
+        ("two", "10", "view /a"),
+        ("three", "10", "NewProjects"),
+        ("one", "10", "view /a"),
+        ("three", "11", "view /a"),
+        ("other.example", "11", "OtherHost"),
+    ] {
+        let line = requested("GET /a HTTP/1.1", "200").replace("2026:10:", &format!("2026:{hour}:"));
+        let line = format!("{project}.rtd.example:443 {line}");
+        let outcome = views.outcome(&parser.parse(line.as_bytes()).unwrap());
+        assert_eq!(told(&outcome), expected, "{line}");
+    }
+}
+
+#[test]
 fn nothing_of_a_line_is_in_its_reason_or_debug() {
     let line =
         br#"198.51.100.77 - secret-user [26/Nov/2026:10:00:00 +0100] "GET /secret HTTP/1.1" 200 12 "-" "secret-agent""#;

@@ -102,6 +102,9 @@ pub enum NotCounted {
     /// No project has the host.
     #[error("other hosts")]
     OtherHost,
+    /// A host pattern has the host, but the new projects of the line's hour are used up.
+    #[error("hosts of more new projects than `new_projects_per_hour`: register these projects")]
+    NewProjects,
     /// The client is in a network whose views are not counted.
     #[error("ignored networks")]
     IgnoredNetwork,
@@ -263,8 +266,9 @@ impl<'p> Views<'p> {
             arrivals: if line.referrer.is_some() { Arrivals::Exact } else { Arrivals::Unknown },
             ..Beacon::default()
         };
-        // One network for the whole log: the hour's new names are limited, and not by client.
-        accept(beacon, self.projects, self.rules.now, 0).map_err(|refused| match refused.rejection.reason {
+        // One network for the whole log: new projects are limited for each hour of the log, and not by client.
+        accept(beacon, self.projects, line.hour, 0).map_err(|refused| match refused.rejection.reason {
+            _ if refused.is_over_new_names => NotCounted::NewProjects.into(),
             RejectionReason::UnknownProject | RejectionReason::ForeignHost | RejectionReason::AmbiguousProject => {
                 NotCounted::OtherHost.into()
             }

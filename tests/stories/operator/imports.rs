@@ -160,6 +160,20 @@ async fn a_past_month_is_counted_once_in_four_formats_and_can_be_removed() -> Re
     is_exact(&service, &month, &truth).await?;
     ensure!(ids(&service).await?.len() == 1, "a refused import is listed");
 
+    // With a line after the running hour, a file is refused: once known, it could not be imported again.
+    let tomorrow = (Utc::now() + chrono::Duration::days(1)).format("%d/%b/%Y:%H:%M:%S +0000");
+    let line = format!("192.0.2.1 - - [{tomorrow}] \"GET / HTTP/1.1\" 200 12 \"-\" \"Mozilla/5.0\"\n");
+    let (mixed, early) = (home.path().join("mixed.log"), home.path().join("early.log"));
+    fs::write(&mixed, [fs::read(&late)?.as_slice(), line.as_bytes()].concat())?;
+    fs::write(&early, &line)?;
+    for (file, expected) in
+        [(&mixed, "mixed.log: 1 lines are of the running month"), (&early, "no line is a view that counts")]
+    {
+        let (code, said) = imported(&service, &["--host", "docs.example.org", as_text(file)?]).await?;
+        ensure!(code == Some(1) && said.contains(expected), "{code:?}: {said}");
+    }
+    ensure!(ids(&service).await?.len() == 1, "a refused import is listed");
+
     // A later import of the month adds views, and no visitors.
     let late: Vec<String> = FILES.map(|name| late.with_file_name(name).display().to_string()).to_vec();
     let late: Vec<&str> = ["--host", "docs.example.org"].into_iter().chain(late.iter().map(String::as_str)).collect();
@@ -220,6 +234,9 @@ async fn a_killed_import_is_invisible_or_finished_by_the_next_one() -> Result<()
     ensure!(code.is_none() && said.contains("views of people"), "{code:?}: {said}");
     let list = service.done(&["import", "list"]).await?;
     ensure!(list.contains("staged"), "{point}: {list}");
+    let refused =
+        service.done(&["close"]).await.map_or_else(|error| format!("{error:#}"), |said| format!("closed: {said}"));
+    ensure!(refused.contains("is published or removed in part"), "{refused}");
     // And while the next command publishes them again.
     let (code, said) = imported(&service, &[&["--abort-at", "ledger:1"], files.as_slice()].concat()).await?;
     ensure!(code.is_none(), "{code:?}: {said}");
@@ -230,6 +247,19 @@ async fn a_killed_import_is_invisible_or_finished_by_the_next_one() -> Result<()
     ensure!(list.contains("complete") && !list.contains("running"), "{list}");
     let sql = "SELECT count() FROM system.databases WHERE name LIKE 'headcount_import_%'";
     ensure!(client.query(sql).fetch_one::<u64>().await? == 0, "a killed import has left a database");
+
+    // Without its database, as in a restored backup, a staged import cannot be published, and is removed with what is published of it.
+    let import = ids(&service).await?.pop().context("an import")?;
+    service.done(&["import", "remove", &import]).await?;
+    let (code, said) = imported(&service, &[&["--abort-at", point.as_str()], files.as_slice()].concat()).await?;
+    ensure!(code.is_none(), "{code:?}: {said}");
+    let import = ids(&service).await?.pop().context("an import")?;
+    client.query(&format!("DROP DATABASE headcount_import_{import} SYNC")).execute().await?;
+    let said = service.done(&["import", "remove", &import]).await?;
+    ensure!(said.contains("is removed") && ids(&service).await?.is_empty(), "{said}");
+    is_empty(&service, &month).await?;
+    done(&service, &files).await?;
+    is_exact(&service, &month, &truth).await?;
     service.stop().await
 }
 
