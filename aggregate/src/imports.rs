@@ -412,7 +412,7 @@ impl Imports {
         // No import has refused beacons or reported pages.
         let sql = format!(
             "SELECT sum(arraySum(hour_views)) AS views, sum(arraySum(day_bots)) AS robots, sum(length(rejected_reasons)) + \
-             (SELECT count() FROM month_closed_reported_missing {month_of_run}) AS others FROM month_closed FINAL {month_of_run}"
+             assumeNotNull((SELECT count() FROM month_closed_reported_missing {month_of_run})) AS others FROM month_closed FINAL {month_of_run}"
         );
         let query = self.client.query(&sql).param("project", &of.project).param("month", of.month).param("run", run);
         call("reading a closed month", query.fetch_one()).await
