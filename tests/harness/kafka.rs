@@ -301,7 +301,15 @@ pub async fn create_topic(
     for (name, value) in settings {
         new = new.set(name, value);
     }
-    for made in admin(bootstrap)?.create_topics([&new], &options()).await? {
+    // librdkafka drops its handle of a bootstrap server once it knows the brokers, and with it a request that was not sent yet.
+    let unsent = KafkaError::AdminOp(RDKafkaErrorCode::DestroyBroker);
+    let answers = loop {
+        match admin(bootstrap)?.create_topics([&new], &options()).await {
+            Err(error) if error == unsent => {}
+            answers => break answers?,
+        }
+    };
+    for made in answers {
         made.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
     }
     Ok(())
