@@ -2,7 +2,7 @@
 //!
 //! The order of the modules is the order of a measurement. [`records`] is the log, a pure function of the seed, with its truth. [`topic`] fills a
 //! fresh topic. The contenders follow one after another: [`producer`] (only sends), [`drain`] (a consumer that does nothing, in a separate process),
-//! [`aggregators`] (`headcount aggregate` as processes), [`table_engine`] (ClickHouse's Kafka engine). [`figures`] has one run in numbers; [`report`]
+//! [`aggregators`] (`headcount aggregate` as processes), [`table_engine`] (ClickHouse's Kafka engine). [`drain_figures`] has one run in numbers; [`drain_report`]
 //! has the table and its limitations.
 
 pub mod aggregators;
