@@ -34,7 +34,7 @@ fn everything(directory: &std::path::Path, into: &mut Vec<u8>) -> Result<()> {
 async fn a_token_is_shown_once_listed_by_its_id_and_revoked() -> Result<()> {
     let mut service = service(&["--log", "debug"]).await?;
     let said = service.log();
-    ensure!(said.contains("there is no token yet; make one with `headcount token create --admin --data"), "{said}");
+    ensure!(said.contains("there is no token yet; create one with `headcount token create --admin --data"), "{said}");
 
     let token = service.done(&["token", "create", "--project", "private", "--label", "Maria's sheet"]).await?;
     let token = token.trim().to_owned();
